@@ -1,0 +1,80 @@
+# Everything a person or CI runs. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export PYTHON
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# Wheels only: nothing is compiled, so no compiler is needed and setup is quick.
+INSTALL := $(PIP) install --require-hashes --only-binary :all:
+# No build isolation: setuptools is in the lock, so this fetches nothing.
+INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --editable .
+CODEX := 0.169.0
+LAB ?= ../shared/docker-lab/lab
+
+.PHONY: help setup setup-test setup-codex run test check format bench lock lab clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(VENV)/.run-stamp ## make .venv with what `make run` needs
+
+setup-test: $(VENV)/.test-stamp ## the same, with what tests and checks need
+
+setup-codex: $(VENV)/.codex-stamp ## install Codex for the acceptance tests (npm)
+
+$(VENV)/bin/python:
+	@VENV=$(VENV) bash deploy/make-venv.sh
+
+$(VENV)/.run-stamp: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing what the services need into $(VENV) ..."
+	@$(INSTALL) -r requirements.lock
+	@$(INSTALL_SELF)
+	@touch $@
+
+$(VENV)/.test-stamp: requirements-dev.lock $(VENV)/.run-stamp
+	@echo "installing what the tests need into $(VENV) ..."
+	@$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.codex-stamp: | $(VENV)/bin/python
+	@bash deploy/ensure-debian.sh npm:npm node:nodejs
+	@echo "installing Codex $(CODEX) into $(VENV)/codex ..."
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/codex @openai/codex@$(CODEX)
+	@touch $@
+
+run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
+	@exec $(BIN)/responses-proxy up
+
+test: $(VENV)/.test-stamp $(VENV)/.codex-stamp ## unit, integration and acceptance tests
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test-stamp ## format, lint, types, dependency rules
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+format: $(VENV)/.test-stamp ## format the code and fix what ruff can
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: $(VENV)/.test-stamp ## measure throughput and overhead
+	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
+	@exec $(BIN)/python -m bench $(ARGS)
+
+# Hashes, no index addresses: the lock is the same whatever mirror made it.
+LOCK = UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --generate-hashes \
+	--universal --python-version 3.11 --no-header --no-emit-index-url
+
+lock: $(VENV)/.test-stamp ## resolve requirements*.lock anew
+	@test -x $(BIN)/uv || $(PIP) install uv
+	@$(LOCK) --upgrade --extra dev -o requirements-dev.lock pyproject.toml
+	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
+
+lab: ## build the images, run compose with two gateways, ask through them
+	@LAB=$(LAB) bash tests/lab/run.sh
+
+clean: ## remove .venv and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build *.egg-info

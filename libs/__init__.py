@@ -1,0 +1,1 @@
+"""What services share; never imports a service."""

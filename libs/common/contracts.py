@@ -1,0 +1,207 @@
+"""What crosses a process border: catalogue, decisions, events, verdicts.
+
+Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
+otherwise. Field names of events are the column names of design.md section 5.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EVENT_VERSION = 1
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HealthState(StrEnum):
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"  # cooling down
+    UNHEALTHY = "unhealthy"  # the upstream refused the key (401, 403)
+
+
+class Reason(StrEnum):
+    RESPONSE_AFFINITY = "response_affinity"
+    SESSION_AFFINITY = "session_affinity"
+    WEIGHTED_LEAST_CONNECTIONS = "weighted_least_connections"
+    SESSION_FAILOVER = "session_failover"
+    PANIC = "panic"
+
+
+class Outcome(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class Resource(Frozen):
+    """One upstream key. Never holds a plain key: `credential` says where it is."""
+
+    id: str
+    name: str
+    pool_id: str | None  # None: serves only requests that name no pool
+    account_id: str
+    weight: float = Field(gt=0)
+    base_url: str  # no trailing slash, ends in /v1 for OpenAI
+    credential: str  # "env:NAME", "env:NAME#2" (second of a comma list), "sealed:TOKEN"
+
+
+class Catalogue(Frozen):
+    """All resources. `version` is a hash of the content, so equal means same."""
+
+    version: str
+    resources: tuple[Resource, ...]
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        return tuple(sorted({r.pool_id for r in self.resources if r.pool_id}))
+
+
+class Candidate(Frozen):
+    """A resource as a decision saw it. `score` is (in flight + 1) / weight."""
+
+    resource: str
+    score: float | None = None
+    in_flight: int | None = None
+    weight: float | None = None
+    health: HealthState = HealthState.UNKNOWN
+    refused: str | None = None  # why it was not eligible; None for the eligible
+
+
+class DecisionEvent(Frozen):
+    """One attempt's choice; written by acquire. The entry's id is `decisions.id`."""
+
+    request_id: str
+    attempt: int
+    created_at_ms: int
+    session_id: str | None = None
+    pool_id: str | None = None
+    resource_id: str | None = None
+    reason: str
+    candidates: tuple[Candidate, ...] = ()
+    degraded: bool = False
+
+
+class RequestEvent(Frozen):
+    """One finished request; written by release, or by the reaper
+    (`interrupted`). The entry's id is the request id, which is `requests.id`,
+    so a request is stored once whatever is sent twice; a real outcome replaces
+    `interrupted`, never the other way round."""
+
+    id: str
+    created_at_ms: int
+    completed_at_ms: int
+    session_id: str | None = None
+    session_name: str | None = None
+    pool_id: str | None = None
+    resource_id: str | None = None
+    account_id: str | None = None
+    proxy_key_id: str | None = None
+    method: str
+    path: str
+    model: str | None = None
+    upstream_model: str | None = None
+    transport: Literal["http", "sse", "ws"] = "http"
+    status_code: int | None = None
+    outcome: Outcome
+    error_code: str | None = None
+    error_message: str | None = None
+    attempts: int = 0
+    latency_ms: float | None = None
+    upstream_ms: float | None = None
+    first_token_ms: float | None = None
+    overhead_ms: float | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    total_tokens: int | None = None
+    usage_state: Literal["final", "unknown"] = "unknown"
+    request_bytes: int = 0
+    response_bytes: int = 0
+    service_tier: str | None = None
+    response_id: str | None = None
+    previous_response_id: str | None = None
+    gateway_id: str | None = None
+
+
+class HealthEvent(Frozen):
+    """A resource's health changed."""
+
+    created_at_ms: int
+    resource_id: str
+    before: HealthState
+    after: HealthState
+    cause: str
+    cooldown_until_ms: int | None = None
+
+
+class RegistryEvent(Frozen):
+    """The catalogue changed."""
+
+    created_at_ms: int
+    version: str
+    resources: tuple[str, ...]
+
+
+Kind = Literal["decision", "request", "health", "registry"]
+Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+
+EVENTS: dict[str, type[DecisionEvent | RequestEvent | HealthEvent | RegistryEvent]] = {
+    "decision": DecisionEvent,
+    "request": RequestEvent,
+    "health": HealthEvent,
+    "registry": RegistryEvent,
+}
+
+
+class StreamedEvent(Frozen):
+    """An entry of the telemetry stream, decoded.
+
+    On the wire an entry has four fields: `kind`, `id` (the event's own,
+    time-ordered, made by the writer), `v` (EVENT_VERSION) and `data` (JSON).
+    """
+
+    entry_id: str  # Redis's, "1700000000000-0"; for acknowledging only
+    id: str
+    kind: Kind
+    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+
+
+class ResourceState(Frozen):
+    """A card of the dashboard; the shape of `/admin/state`'s `resources`."""
+
+    id: str
+    name: str
+    pool_id: str | None
+    account_id: str
+    weight: float
+    health: HealthState
+    cooldown_until: str | None  # ISO 8601, UTC
+    in_flight: int
+    requests: int
+    errors: int
+    last_latency_ms: float | None
+    last_error: str | None
+
+
+class Verdict(Frozen):
+    """What a check or an answer says of a resource's health.
+
+    kind: ok (works), fault (5xx, connect error, timeout: counts in a row),
+    limited (429: cool down at once), refused (401, 403: unhealthy until a
+    check passes), neutral (says nothing of the resource).
+    """
+
+    kind: Literal["ok", "fault", "limited", "refused", "neutral"]
+    cause: str = ""
+    cooldown_ms: int | None = None
+    latency_ms: float | None = None
+
+
+Row = dict[str, Any]
+"""A row of history, by SQL column name."""

@@ -1,0 +1,74 @@
+"""How a process of plain loops lives and ends: signals, drain, exit code.
+
+A loop that ends by itself ends the process: supervisor starts it afresh, which
+beats running on with a part missing."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+Loop = Callable[[asyncio.Event], Awaitable[None]]
+
+log = structlog.get_logger()
+
+
+async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:
+    """Run `loops` until SIGTERM or SIGINT sets their event, then give them
+    `drain_seconds` to finish; what still runs is cancelled.
+
+    Raises SystemExit(1) when a loop ends without having been asked to.
+    """
+    stop = asyncio.Event()
+    with _Signals(stop):
+        tasks = [asyncio.ensure_future(loop(stop)) for loop in loops]
+        asked = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            # Read before the drain sets it for the sake of the other loops.
+            failed = not stop.is_set()
+            stop.set()
+            await asyncio.wait(tasks, timeout=drain_seconds)
+        finally:
+            asked.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(asked, *tasks, return_exceptions=True)
+    if _broken(tasks) or failed:
+        log.error("a background loop ended unexpectedly", action="loop_ended")
+        raise SystemExit(1)
+
+
+async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
+    """Pause for `seconds`, less when `stop` is set; says whether it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _broken(tasks: Sequence[asyncio.Future[None]]) -> bool:
+    """Log what the loops raised; True if any did."""
+    errors = [t.exception() for t in tasks if not t.cancelled()]
+    for error in filter(None, errors):
+        log.error("a background loop failed", action="loop_failed", exc_info=error)
+    return any(errors)
+
+
+class _Signals:
+    """SIGTERM and SIGINT set `stop` while this context is open."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.remove_signal_handler(number)

@@ -1,0 +1,56 @@
+"""Logs: one JSON object a line on stderr. Every record says its `action`, a
+machine-readable word for what happened; the message is for people."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(service: str, level: str) -> None:
+    """Send our records, and those of libraries, to stderr. Once per process."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _named(service),
+    ]
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.EventRenamer("message"),
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    # Libraries speak only when something is wrong: their info is not ours.
+    logging.basicConfig(
+        handlers=[handler], level=max(number, logging.WARNING), force=True
+    )
+
+
+def _named(service: str) -> structlog.types.Processor:
+    def add(
+        _: object, __: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        event.setdefault("action", "library")
+        event["service"] = service
+        return event
+
+    return add

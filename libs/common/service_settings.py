@@ -1,0 +1,192 @@
+"""The settings of each service, in one place: the command line checks them all
+before it starts anything, and may not import a service. Units are in the names."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from libs.common.settings import (
+    CommonSettings,
+    DatabaseSettings,
+    Seconds,
+    SettingErrorCarrier,
+    Settings,
+)
+
+
+def http_url(value: str, info: ValidationInfo) -> str:
+    """An http(s) URL with a host and nothing behind its path; no trailing slash."""
+    variable = f"PROXY_{(info.field_name or '').upper()}"
+    fix = "Write http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
+    try:
+        parts = urlsplit(value.strip())
+        complete = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no port, a bracket that is not closed
+        raise SettingErrorCarrier(variable, "is no URL", fix) from None
+    if parts.scheme not in {"http", "https"} or not complete:
+        raise SettingErrorCarrier(variable, "is no http(s) URL with a host", fix)
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise SettingErrorCarrier(
+            variable, "has a query, a fragment or credentials", fix
+        )
+    if not value.isascii() or any(c.isspace() for c in value.strip()):
+        raise SettingErrorCarrier(variable, "has a space or non-ASCII in it", fix)
+    return value.strip().rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(http_url)]
+Bytes = Annotated[int, Field(ge=0, le=2**40)]
+
+
+class UpstreamSettings(Settings):
+    """Where requests go."""
+
+    upstream_base_url: HttpUrl = Field(
+        "https://api.openai.com/v1", alias="PROXY_UPSTREAM_BASE_URL"
+    )
+
+
+class RoutingSettings(Settings):
+    """What the routing functions remember, and for how long."""
+
+    session_ttl_seconds: Seconds = Field(86_400, alias="PROXY_SESSION_TTL_SECONDS")
+    affinity_ttl_seconds: Seconds = Field(86_400, alias="PROXY_AFFINITY_TTL_SECONDS")
+    # How long a failing resource rests when the upstream does not say.
+    cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
+
+
+class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
+    """The data plane."""
+
+    # The whole of an upstream request, streams included.
+    request_timeout_seconds: Seconds = Field(
+        600.0, alias="PROXY_REQUEST_TIMEOUT_SECONDS"
+    )
+    connect_timeout_seconds: Seconds = Field(5.0, alias="PROXY_CONNECT_TIMEOUT_SECONDS")
+    # The largest request body taken; beyond it 413.
+    max_body_bytes: int = Field(
+        67_108_864, ge=1, le=2**40, alias="PROXY_MAX_BODY_BYTES"
+    )
+    # Captured bytes per body; 0 captures none.
+    max_capture_bytes: Bytes = Field(2_000_000, alias="PROXY_MAX_CAPTURE_BYTES")
+    # Tries of one request before the first byte, the first one included.
+    max_attempts: int = Field(3, ge=1, le=10, alias="PROXY_MAX_ATTEMPTS")
+    heartbeat_seconds: Seconds = Field(1.0, alias="PROXY_HEARTBEAT_SECONDS")
+    gateway_workers: int = Field(1, ge=1, le=256, alias="PROXY_GATEWAY_WORKERS")
+    # Open connections per gateway, idle ones included; more have to wait.
+    max_connections: int = Field(
+        10_000, ge=16, le=1_000_000, alias="PROXY_MAX_CONNECTIONS"
+    )
+    router_url: HttpUrl = Field(
+        default_factory=lambda known: f"http://127.0.0.1:{known['router_port']}",
+        alias="PROXY_ROUTER_URL",
+    )
+    require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
+    in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
+
+    @field_validator("require_keys", "in_process_worker")
+    @classmethod
+    def _not_yet(cls, value: bool, info: ValidationInfo) -> bool:
+        # Refused rather than ignored: an operator who asks for keys must not
+        # get an open gateway.
+        if value:
+            raise SettingErrorCarrier(
+                f"PROXY_{(info.field_name or '').upper()}",
+                "true is not available yet",
+                "Leave it unset",
+            )
+        return value
+
+
+class RouterSettings(
+    CommonSettings, UpstreamSettings, RoutingSettings, DatabaseSettings
+):
+    """Catalogue, reaper, admin API."""
+
+    # Comma list of Fernet keys; the first seals, all open.
+    secret_encryption_key: SecretStr | None = Field(
+        None, alias="PROXY_SECRET_ENCRYPTION_KEY"
+    )
+    # A gateway without a heartbeat for this long is dead; its leases end.
+    gateway_silence_seconds: Seconds = Field(5.0, alias="PROXY_GATEWAY_SILENCE_SECONDS")
+
+    @property
+    def fernet_keys(self) -> tuple[str, ...]:
+        """The keys of `secret_encryption_key`, in order."""
+        return _fernet_keys(self.secret_encryption_key)
+
+    @field_validator("secret_encryption_key")
+    @classmethod
+    def _are_fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for position, key in enumerate(_fernet_keys(value), start=1):
+            try:
+                Fernet(key)
+            except ValueError:
+                raise SettingErrorCarrier(
+                    "PROXY_SECRET_ENCRYPTION_KEY",
+                    f"key {position} is no Fernet key ({len(key)} characters; one has "
+                    "44 of URL-safe base64)",
+                    "Make one with: python -c 'from cryptography.fernet import Fernet;"
+                    " print(Fernet.generate_key().decode())'",
+                ) from None
+        return value
+
+
+def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
+    listed = value.get_secret_value().split(",") if value else []
+    return tuple(key.strip() for key in listed)
+
+
+class HealthSettings(CommonSettings):
+    """Active checks of every resource."""
+
+    enabled: bool = Field(True, alias="PROXY_HEALTH_CHECK_ENABLED")
+    interval_seconds: Seconds = Field(30.0, alias="PROXY_HEALTH_CHECK_INTERVAL_SECONDS")
+    timeout_seconds: Seconds = Field(10.0, alias="PROXY_HEALTH_CHECK_TIMEOUT_SECONDS")
+    # Below the resource's base URL.
+    path: str = Field(
+        "models", alias="PROXY_HEALTH_CHECK_PATH", pattern=r"^[!-~]{1,200}$"
+    )
+    cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
+
+    @field_validator("path")
+    @classmethod
+    def _below_base_url(cls, value: str) -> str:
+        if "://" in value or ".." in value or "#" in value:
+            raise SettingErrorCarrier(
+                "PROXY_HEALTH_CHECK_PATH",
+                "is no path below the upstream's base URL",
+                "Write it like models",
+            )
+        return value.lstrip("/")
+
+
+class IngestSettings(CommonSettings, DatabaseSettings):
+    """Telemetry stream to SQL."""
+
+    # This consumer's name in the group; replicas need different ones.
+    consumer: str = Field(
+        "worker-1", alias="PROXY_TELEMETRY_CONSUMER", pattern=r"^[!-~]{1,100}$"
+    )
+    # A batch is written when it is this big or this old.
+    batch_size: int = Field(500, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
+    batch_seconds: Seconds = Field(0.2, alias="PROXY_INGEST_BATCH_SECONDS")
+    # An entry another consumer has held for this long is taken over.
+    claim_seconds: Seconds = Field(30.0, alias="PROXY_INGEST_CLAIM_SECONDS")
+
+
+class UpSettings(Settings):
+    """What only `responses-proxy up` reads."""
+
+    # auto: the simulated upstream when there is no OpenAI key.
+    simulate: Literal["auto", "true", "false"] = Field("auto", alias="PROXY_SIMULATE")
+
+
+SERVICES: dict[str, type[Settings]] = {
+    "gateway": GatewaySettings,
+    "router": RouterSettings,
+    "health": HealthSettings,
+    "ingest": IngestSettings,
+}

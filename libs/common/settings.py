@@ -1,0 +1,198 @@
+"""Settings that several services share. Read once from a mapping in each
+composition root; nothing else reads the environment. A value that makes no
+sense raises `SettingError`, one line naming the variable and the fix."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from libs.common.errors import SettingError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseSettings):
+    """Base of every service's settings. A field's alias is its variable."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", validate_default=True, hide_input_in_errors=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Only what `read` hands over: the environment is an argument.
+        return (init_settings,)
+
+    @classmethod
+    def read(cls: type[S], environ: Mapping[str, str]) -> S:
+        """Build from `environ`. An empty value counts as unset: compose files
+        pass variables on whether they are set or not."""
+        given = {name: environ[name] for name in cls.variables() if environ.get(name)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _as_setting_error(cls, error) from None
+
+    @classmethod
+    def variables(cls) -> tuple[str, ...]:
+        """The environment variables this model reads."""
+        return tuple(
+            field.alias or name.upper() for name, field in cls.model_fields.items()
+        )
+
+
+def _as_setting_error(cls: type[Settings], error: ValidationError) -> SettingError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = str(first["loc"][0]) if first["loc"] else ""
+    context: dict[str, Any] = first.get("ctx", {})
+    cause = context.get("error")
+    if isinstance(cause, SettingErrorCarrier):
+        return cause.setting_error
+    return SettingError(
+        location or cls.__name__,
+        str(first["msg"]).removeprefix("Value error, ").rstrip("."),
+        "See the configuration table in README.md",
+    )
+
+
+class SettingErrorCarrier(ValueError):
+    """Takes a SettingError through pydantic, which re-raises only ValueErrors."""
+
+    def __init__(self, variable: str, problem: str, fix: str) -> None:
+        self.setting_error = SettingError(variable, problem, fix)
+        super().__init__(str(self.setting_error))
+
+
+class CommonSettings(Settings):
+    """What every service reads."""
+
+    # Where the services listen, and where they keep files.
+    host: str = Field("127.0.0.1", alias="PROXY_HOST")
+    port: Port = Field(8000, alias="PROXY_PORT")
+    router_port: Port = Field(8001, alias="PROXY_ROUTER_PORT")
+    health_port: Port = Field(8002, alias="PROXY_HEALTH_PORT")
+    ingest_port: Port = Field(8003, alias="PROXY_INGEST_PORT")
+    data_dir: Path = Field(Path("./data"), alias="PROXY_DATA_DIR")
+    log_level: str = Field("info", alias="PROXY_LOG_LEVEL")
+
+    # State and telemetry.
+    redis_url: str = Field("redis://127.0.0.1:6379/0", alias="PROXY_REDIS_URL")
+    telemetry_stream: str = Field("telemetry:events", alias="PROXY_TELEMETRY_STREAM")
+    telemetry_group: str = Field(
+        "responses-proxy-workers", alias="PROXY_TELEMETRY_GROUP"
+    )
+
+    # How long a process may take to finish what it has begun after SIGTERM.
+    drain_seconds: Seconds = Field(10.0, alias="PROXY_DRAIN_SECONDS")
+
+    # The admin API and the dashboard's data.
+    admin_token: str | None = Field(None, alias="PROXY_ADMIN_TOKEN", min_length=8)
+    allow_open_admin: bool = Field(False, alias="PROXY_ALLOW_OPEN_ADMIN")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+            raise SettingErrorCarrier(
+                "PROXY_REDIS_URL",
+                "is no Redis URL",
+                "Write redis://HOST:PORT/0, rediss:// for TLS",
+            )
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.lower() not in {"debug", "info", "warning", "error"}:
+            raise SettingErrorCarrier(
+                "PROXY_LOG_LEVEL", "is no level", "Use debug, info, warning or error"
+            )
+        return value.lower()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        named = {
+            "PROXY_PORT": self.port,
+            "PROXY_ROUTER_PORT": self.router_port,
+            "PROXY_HEALTH_PORT": self.health_port,
+            "PROXY_INGEST_PORT": self.ingest_port,
+        }
+        seen: dict[int, str] = {}
+        for name, port in named.items():
+            if port in seen:
+                raise SettingErrorCarrier(
+                    name,
+                    f"is {port}, which {seen[port]} has too",
+                    "Give every service a port of its own",
+                )
+            seen[port] = name
+        return self
+
+    def refuse_open_admin(self) -> None:
+        """Raise when anyone on the network could read the admin API."""
+        if self.admin_token or self.allow_open_admin or self.host in LOOPBACK:
+            return
+        raise SettingError(
+            "PROXY_ADMIN_TOKEN",
+            "is unset while PROXY_HOST is reachable from other machines",
+            "Set a token, or PROXY_ALLOW_OPEN_ADMIN=true to leave /admin open",
+        )
+
+
+class DatabaseSettings(Settings):
+    """Where rows go. The first database URL that is set wins; else SQLite."""
+
+    proxy_database_url: str | None = Field(None, alias="PROXY_DATABASE_URL")
+    service_database_url: str | None = Field(None, alias="SERVICE_DATABASE_URL")
+    database_url: str | None = Field(None, alias="DATABASE_URL")
+    sqlite_url: str = Field("sqlite:///./data/proxy.sqlite3", alias="PROXY_SQLITE_URL")
+
+    @field_validator("proxy_database_url", "service_database_url", "database_url")
+    @classmethod
+    def _postgres(cls, value: str | None, info: Any) -> str | None:
+        if value and urlsplit(value).scheme not in {"postgres", "postgresql"}:
+            raise SettingErrorCarrier(
+                info.field_name.upper(),
+                "is no Postgres URL",
+                "Write postgresql://USER:PASSWORD@HOST/DATABASE, or leave it unset "
+                "and use PROXY_SQLITE_URL",
+            )
+        return value
+
+    @field_validator("sqlite_url")
+    @classmethod
+    def _sqlite(cls, value: str) -> str:
+        if not value.startswith("sqlite:///") or len(value) <= len("sqlite:///"):
+            raise SettingErrorCarrier(
+                "PROXY_SQLITE_URL", "is no SQLite URL", "Write sqlite:///PATH"
+            )
+        return value
+
+    @property
+    def url(self) -> str:
+        """The one in force: postgresql://… or sqlite:///…"""
+        return (
+            self.proxy_database_url
+            or self.service_database_url
+            or self.database_url
+            or self.sqlite_url
+        )

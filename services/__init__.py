@@ -1,0 +1,1 @@
+"""The four services; each is a process of its own."""

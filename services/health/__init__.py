@@ -1,0 +1,1 @@
+"""Active checks of every resource, and their verdicts."""

@@ -1,0 +1,1 @@
+"""From the telemetry stream to SQL."""

@@ -1,0 +1,1 @@
+"""Owner of the routing state in Redis, the catalogue, admin API and dashboard."""
