@@ -54,6 +54,7 @@ class SharedConnection:
         self._unanswered: deque[asyncio.Future[Reply]] = deque()
         self._keeper: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self.connections = 0  # made so far: more than one means replies were lost
         self._progress = 0.0  # loop time of the last reply, or of the first wait
 
     @property
@@ -129,11 +130,12 @@ class SharedConnection:
         )
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             raise RedisAway("Redis cannot be reached.") from error
         self._connection = connection
+        self.connections += 1
         log.info("redis connected", action="redis_connected")
 
     async def _read_replies(self, connection: AbstractConnection | None) -> None:

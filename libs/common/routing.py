@@ -181,12 +181,20 @@ class RoutingFunctions:
             version=reply[3].decode(),
         )
 
-    async def release(self, release: Release) -> None:
-        """Report how an attempt ended; with an event, end the request."""
+    def release(self, release: Release) -> Awaitable[Any]:
+        """Report how an attempt ended; with an event, end the request.
+
+        On a shared connection it is on its way when this returns, whether or
+        not the caller lives to await it.
+        """
         verdict, terms = release.verdict, self._terms
         pause = verdict.cooldown_ms
-        await self._fcall(
+        return self._caller.call(
+            "FCALL",
             "rpx_release_v1",
+            2,
+            keys.catalogue_version(),
+            self._stream,
             release.gateway_id,
             release.request_id,
             release.resource_id,

@@ -1,0 +1,153 @@
+"""What the ledger and affinity need to know of an answer, read from its bytes.
+Pure. An answer of another shape tells nothing and passes all the same."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from services.gateway.hints import MINTED
+
+
+@dataclass(slots=True)
+class Facts:
+    """What an answer told of itself."""
+
+    response_id: str | None = None
+    status: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    total_tokens: int | None = None
+    minted: tuple[str, ...] = ()  # ids this account can be asked for again
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+    total_tokens: int | None = None
+    # Chat completions and embeddings name them so.
+    prompt_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens: int | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+class _Error(msgspec.Struct):
+    code: object = None
+    message: object = None
+
+
+class _Item(msgspec.Struct):
+    id: object = None
+
+
+class _Answer(msgspec.Struct):
+    id: Any = None
+    object: Any = None
+    status: Any = None
+    model: Any = None
+    service_tier: Any = None
+    conversation: _Item | None = None
+    output: list[_Item] | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    usage: _Usage | None = None
+    error: _Error | str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    response: _Answer | None = None
+    error: _Error | str | None = None
+    code: object = None
+    message: object = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+_events = msgspec.json.Decoder(_Event)
+
+
+def read_answer(body: bytes) -> Facts:
+    """Facts of a JSON answer."""
+    try:
+        return _facts(_answers.decode(body))
+    except msgspec.DecodeError:
+        return Facts()
+
+
+def read_event(data: bytes) -> tuple[str, Facts]:
+    """Type and facts of one stream event (the JSON behind `data:`)."""
+    try:
+        event = _events.decode(data)
+    except msgspec.DecodeError:
+        return "", Facts()
+    facts = _facts(event.response) if event.response else Facts()
+    if facts.error_code is None:
+        _take_error(facts, event.error or _Error(event.code, event.message))
+    return event.type, facts
+
+
+def _facts(answer: _Answer) -> Facts:
+    facts = Facts(
+        response_id=_text(answer.id) if _is_response(answer) else None,
+        status=_text(answer.status),
+        model=_text(answer.model),
+        service_tier=_text(answer.service_tier),
+        minted=_minted(answer),
+    )
+    _take_usage(facts, answer.usage)
+    _take_error(facts, answer.error)
+    return facts
+
+
+def _is_response(answer: _Answer) -> bool:
+    return isinstance(answer.object, str) and answer.object.startswith("response")
+
+
+def _minted(answer: _Answer) -> tuple[str, ...]:
+    items = [answer, answer.conversation, *(answer.output or ())]
+    ids = [item.id for item in items if item is not None]
+    return tuple(i for i in ids if isinstance(i, str) and i.startswith(MINTED))
+
+
+def _take_usage(facts: Facts, usage: _Usage | None) -> None:
+    if usage is None:
+        return
+    facts.input_tokens = _either(usage.input_tokens, usage.prompt_tokens)
+    facts.output_tokens = _either(usage.output_tokens, usage.completion_tokens)
+    facts.total_tokens = usage.total_tokens
+    read = usage.input_tokens_details or usage.prompt_tokens_details
+    facts.cached_tokens = read.cached_tokens if read else None
+    written = usage.output_tokens_details or usage.completion_tokens_details
+    facts.reasoning_tokens = written.reasoning_tokens if written else None
+
+
+def _take_error(facts: Facts, error: Any) -> None:
+    if isinstance(error, _Error):
+        facts.error_code = _text(error.code)
+        facts.error_message = _text(error.message)
+    elif isinstance(error, str):
+        facts.error_message = error
+
+
+def _either(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,187 @@
+"""Composition root of the gateway. Granian calls `create_app`; the data plane
+is served before Falcon routes anything, with the raw ASGI messages: byte-exact
+headers, a client's leaving and refused upgrades cannot be had above them."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from typing import Any
+
+import falcon.asgi
+import httpx
+import structlog
+from falcon.asgi import Request, Response
+
+from libs.common import logs
+from libs.common.errors import NoCatalogue, RedisAway, SettingError
+from libs.common.redis_client import SharedConnection, connect
+from libs.common.routing import RoutingFunctions, Terms
+from libs.common.service_settings import GatewaySettings
+from services.gateway import problems
+from services.gateway.control import Readiness, RouterDoor
+from services.gateway.directory import Directory
+from services.gateway.heartbeat import Heart
+from services.gateway.incoming import Receive, Scope, Send
+from services.gateway.outbox import Outbox
+from services.gateway.outcomes import Ledger
+from services.gateway.problems import Problem
+from services.gateway.proxying import DataPlane, Limits
+from services.gateway.upstream import UpstreamClient
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """Everything a gateway worker holds, built when the worker starts."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        terms = Terms(
+            session_ttl_ms=int(settings.session_ttl_seconds * 1000),
+            id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
+            cooldown_ms=int(settings.cooldown_seconds * 1000),
+        )
+        limits = Limits(
+            body_bytes=settings.max_body_bytes,
+            attempts=settings.max_attempts,
+            request_s=settings.request_timeout_seconds,
+        )
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.redis = SharedConnection(connect(settings.redis_url))
+        self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
+        self.directory = Directory(self.routing, os.environ)
+        self.outbox = Outbox(self.redis, settings.telemetry_stream)
+        self.upstream = UpstreamClient(settings.connect_timeout_seconds)
+        self.data_plane = DataPlane(
+            self.id,
+            limits,
+            self.routing,
+            self.directory,
+            self.upstream,
+            Ledger(self.routing, self.outbox),
+        )
+        self.heart = Heart(
+            self.id,
+            self.redis,
+            self.routing,
+            self.directory,
+            self.outbox,
+            self.data_plane.active,
+        )
+        self.router = httpx.AsyncClient(base_url=settings.router_url, timeout=30.0)
+        self.readiness = Readiness(
+            self.directory, self.outbox, lambda: self.redis.up, self.router
+        )
+        self._drain_s = settings.drain_seconds
+        self._beat_s = settings.heartbeat_seconds
+        self._beating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and begin to beat; Redis may come later."""
+        await self.redis.open()
+        try:
+            await self.heart.beat()
+        except (RedisAway, NoCatalogue):
+            log.warning("no catalogue yet", action="catalogue_awaited")
+        self._beating = asyncio.create_task(self.heart.run(self._beat_s))
+        self._beating.add_done_callback(_die_with)
+        log.info("gateway started", action="gateway_started", gateway=self.id)
+
+    async def stop(self) -> None:
+        """Hand over what is left, and go. Granian has drained the requests."""
+        if self._beating is not None:
+            self._beating.remove_done_callback(_die_with)
+            self._beating.cancel()
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await self.outbox.flush()
+        except TimeoutError:
+            log.error("events lost", action="outbox_lost", events=len(self.outbox))
+        self.upstream.close()
+        await self.router.aclose()
+        await self.redis.close()
+
+
+def _die_with(task: "asyncio.Task[None]") -> None:
+    """A gateway that does not beat would be taken for dead while it serves."""
+    log.error("heartbeat ended", action="loop_died", cause=repr(task.exception()))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class GatewayApp:
+    """`/v1` to the data plane; everything else, lifespan included, to Falcon."""
+
+    def __init__(self, control: falcon.asgi.App[Any, Any]) -> None:
+        self.control = control
+        self.gateway: Gateway | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await _refuse_upgrade(send)
+        elif self.gateway is not None and scope.get("path", "").startswith("/v1/"):
+            await self.gateway.data_plane.serve(scope, receive, send)
+        else:
+            await self.control(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def _refuse_upgrade(send: Send) -> None:
+    """Codex falls back to HTTP at once on 426 (responses-api.md 2.8)."""
+    problem = problems.websocket_unavailable()
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": problem.status,
+            "headers": [(b"content-type", b"application/json")],
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": problem.body()})
+
+
+class Lifespan:
+    """Builds the gateway in its worker: pools must not be shared by forks."""
+
+    def __init__(self, app: GatewayApp, settings: GatewaySettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def process_startup(self, _scope: Any, _event: Any) -> None:
+        gateway = Gateway(self._settings)
+        await gateway.start()
+        control = self._app.control
+        control.add_route("/healthz", gateway.readiness, suffix="healthz")
+        control.add_route("/readyz", gateway.readiness, suffix="readyz")
+        control.add_route("/metrics", gateway.readiness, suffix="metrics")
+        control.add_sink(RouterDoor(gateway.router).forward, "/")
+        self._app.gateway = gateway
+
+    async def process_shutdown(self, _scope: Any, _event: Any) -> None:
+        if self._app.gateway is not None:
+            await self._app.gateway.stop()
+
+
+async def _say_problem(
+    _: Request, resp: Response, problem: Problem, _params: object, **__: object
+) -> None:
+    resp.status = problem.status
+    resp.content_type = "application/json"
+    resp.data = problem.body()
+    for name, value in problem.headers:
+        resp.set_header(name.decode(), value.decode())
+
+
+def create_app() -> GatewayApp:
+    """The ASGI application, from the environment's settings."""
+    try:
+        settings = GatewaySettings.read(os.environ)
+        settings.refuse_open_admin()
+    except SettingError as error:
+        sys.stderr.write(f"responses-proxy: {error}\n")
+        raise SystemExit(2) from None
+    logs.configure("gateway", settings.log_level)
+    control: falcon.asgi.App[Any, Any] = falcon.asgi.App()
+    app = GatewayApp(control)
+    control.add_error_handler(Problem, _say_problem)
+    control.add_middleware(Lifespan(app, settings))
+    return app

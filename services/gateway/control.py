@@ -1,0 +1,124 @@
+"""What clients reach under the gateway's address besides /v1: the router's
+dashboard and admin API, forwarded, so that they know one origin; and the
+gateway's own probes."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import falcon
+import httpx
+import prometheus_client
+from falcon.asgi import Request, Response
+
+from services.gateway import problems
+from services.gateway.directory import Directory
+from services.gateway.headers import HOP_BY_HOP
+from services.gateway.outbox import Outbox
+from services.gateway.problems import Problem
+
+_NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {"host", "content-length"}
+_NOT_RETURNED = _NOT_FORWARDED | {"content-encoding"}
+
+
+class ForwardedBody:
+    """The router's answer as it comes. Falcon awaits `close`, never `aclose`
+    (hotpath.md, trap 3)."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self._answer = answer
+        self._bytes = answer.aiter_bytes()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._bytes
+
+    async def close(self) -> None:
+        await self._answer.aclose()
+
+
+class RouterDoor:
+    """Everything that is not the data plane's is the router's."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def forward(self, req: Any, resp: Any, **_: object) -> None:
+        if not _routers(req.path):
+            raise problems.unknown_route(req.path)
+        headers = {
+            k: v for k, v in req.headers.items() if k.lower() not in _NOT_FORWARDED
+        }
+        body = await req.bounded_stream.read()
+        query = f"?{req.query_string}" if req.query_string else ""
+        request = self._client.build_request(
+            req.method, req.path + query, headers=headers, content=body
+        )
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx.HTTPError:
+            raise router_unreachable() from None
+        resp.status = answer.status_code
+        resp.set_headers(
+            [(k, v) for k, v in answer.headers.items() if k not in _NOT_RETURNED]
+        )
+        resp.stream = ForwardedBody(answer)
+
+
+def _routers(path: str) -> bool:
+    exact = {"/", "/docs", "/openapi.json", "/favicon.ico"}
+    return path in exact or path.startswith(("/admin", "/dashboard/"))
+
+
+def router_unreachable() -> Problem:
+    return Problem(
+        503,
+        "router_unreachable",
+        "The router does not answer, so the dashboard and the admin API are away. "
+        "Traffic under /v1 goes on. Look at the router's log.",
+        headers=((b"retry-after", b"2"),),
+    )
+
+
+class Readiness:
+    """`/healthz`, `/readyz`."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        outbox: Outbox,
+        redis_up: Callable[[], bool],
+        client: httpx.AsyncClient,
+    ) -> None:
+        self._directory = directory
+        self._outbox = outbox
+        self._redis_up = redis_up
+        self._client = client
+
+    async def on_get_healthz(self, _: Request, resp: Response) -> None:
+        resp.media = {"status": "ok"}
+
+    async def on_get_readyz(self, _: Request, resp: Response) -> None:
+        """Ready while requests can be routed, be it from the last snapshot."""
+        degraded = []
+        if not self._redis_up():
+            degraded.append("redis: unreachable, routing from the last snapshot")
+        if not await self._router_answers():
+            degraded.append("router: unreachable")
+        ready = self._directory.known
+        resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
+        resp.media = {
+            "ready": ready,
+            "degraded": degraded,
+            "outbox": len(self._outbox),
+            "resources": len(self._directory.targets),
+        }
+
+    async def on_get_metrics(self, _: Request, resp: Response) -> None:
+        resp.content_type = prometheus_client.CONTENT_TYPE_LATEST
+        resp.data = prometheus_client.generate_latest()
+
+    async def _router_answers(self) -> bool:
+        try:
+            answer = await self._client.get("/healthz", timeout=1.0)
+        except httpx.HTTPError:
+            return False
+        return answer.is_success

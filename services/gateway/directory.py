@@ -1,0 +1,97 @@
+"""The gateway's copy of the catalogue: where each resource is and how to
+authorize there. Goes on with the last copy while Redis is away."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+
+from libs.common.contracts import Catalogue, Resource
+from libs.common.errors import ProxyError
+from libs.common.resources import resolve_credential
+from libs.common.routing import RoutingFunctions
+from services.gateway.upstream import Origin
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A resource, ready to be sent to. `path` is the base URL's, without a
+    trailing slash; `authorization` is empty when the key cannot be had here."""
+
+    resource: Resource
+    origin: Origin
+    host: bytes
+    path: bytes
+    authorization: bytes
+
+
+class Directory:
+    """Targets by resource id."""
+
+    def __init__(self, routing: RoutingFunctions, environ: Mapping[str, str]) -> None:
+        self._routing = routing
+        self._environ = environ
+        self._targets: dict[str, Target] = {}
+        self._refreshing = asyncio.Lock()
+        self.version: str | None = None
+
+    @property
+    def known(self) -> bool:
+        """Was there ever a catalogue?"""
+        return self.version is not None
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        return self._targets
+
+    async def find(self, resource_id: str, version: str) -> Target | None:
+        """The target of a decision made from catalogue `version`."""
+        if version != self.version:
+            await self.refresh(version)
+        return self._targets.get(resource_id)
+
+    async def refresh(self, wanted: str | None = None) -> None:
+        """Read the catalogue anew, unless another task just read `wanted`.
+        Raises `RedisAway` or `NoCatalogue`."""
+        async with self._refreshing:
+            if wanted is None or wanted != self.version:
+                self._adopt(await self._routing.catalogue())
+
+    def _adopt(self, catalogue: Catalogue) -> None:
+        self._targets = {r.id: self._target(r) for r in catalogue.resources}
+        self.version = catalogue.version
+        log.info(
+            "catalogue read",
+            action="catalogue_read",
+            version=catalogue.version,
+            resources=len(self._targets),
+        )
+
+    def _target(self, resource: Resource) -> Target:
+        url = urlsplit(resource.base_url)
+        host = url.hostname or ""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        return Target(
+            resource=resource,
+            origin=Origin(url.scheme, host, port),
+            host=url.netloc.encode("ascii"),
+            path=url.path.rstrip("/").encode("ascii"),
+            authorization=self._authorization(resource),
+        )
+
+    def _authorization(self, resource: Resource) -> bytes:
+        try:
+            key = resolve_credential(resource.credential, self._environ)
+        except ProxyError as error:
+            log.error(
+                "no key for resource",
+                action="credential_missing",
+                resource=resource.id,
+                cause=str(error),
+            )
+            return b""
+        return b"Bearer " + key.encode("ascii")

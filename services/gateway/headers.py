@@ -1,0 +1,92 @@
+"""Which headers travel up, and which travel down. Pure."""
+
+from collections.abc import Iterable
+
+Header = tuple[bytes, bytes]
+
+# RFC 9110 section 7.6.1, and what concerns one connection only.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# The client's credentials are the proxy's own business; host and length are
+# written anew; `expect` has been answered by our server.
+_NOT_UP = HOP_BY_HOP | {
+    b"authorization",
+    b"cookie",
+    b"host",
+    b"content-length",
+    b"expect",
+    b"openai-organization",  # would have to match the selected key
+    b"openai-project",
+}
+_PROXY_PREFIX = b"x-proxy-"
+# Cookies are the edge network's; the rest names the upstream account.
+_NOT_DOWN = HOP_BY_HOP | {
+    b"set-cookie",
+    b"openai-organization",
+    b"openai-project",
+    b"alt-svc",
+}
+
+
+def request_head(
+    method: str,
+    target: bytes,
+    host: bytes,
+    authorization: bytes,
+    headers: Iterable[Header],
+    length: int | None,
+) -> bytes:
+    """The head of an upstream request, ready for the wire. `length` is None
+    when there is no body to announce."""
+    dropped = _connection_options(headers)
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
+    lines.extend(
+        b"%b: %b" % header
+        for header in headers
+        if header[0] not in dropped and not header[0].startswith(_PROXY_PREFIX)
+    )
+    lines.append(b"authorization: " + authorization)
+    if length is not None:
+        lines.append(b"content-length: %d" % length)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header]:
+    """The head of the client's answer: the upstream's headers, then ours."""
+    replaced = {name for name, _ in ours}
+    kept = [
+        header
+        for header in headers
+        if header[0] not in _NOT_DOWN and header[0] not in replaced
+    ]
+    kept.extend(ours)
+    return kept
+
+
+def _connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
+    """`_NOT_UP`, and what this request's Connection header adds to it."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            named = {option.strip().lower() for option in value.split(b",")}
+            return _NOT_UP | named
+    return _NOT_UP
+
+
+def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
+    """The first value of a header; names are lower case."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None

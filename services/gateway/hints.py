@@ -1,0 +1,161 @@
+"""What routing needs to know of a request, read from its bytes once. Pure.
+
+Nothing is built that routing does not use; a body that is no JSON, or of
+another shape, gives no hints and is forwarded all the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+Header = tuple[bytes, bytes]
+
+NULL = msgspec.Raw(b"null")
+# Ids that upstreams mint (responses-api.md section 6), and clients send back.
+MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
+          "ig_", "mcp_", "cmp_", "at_", "file-", "vs_", "cntr_", "batch_")  # fmt: skip
+MOST_ITEMS = 8  # so many of the newest item ids are looked up
+LONGEST_ID = 512
+
+_SESSION_HEADERS = (
+    b"x-proxy-session-id",
+    b"x-session-id",
+    b"session-id",
+    b"session_id",
+)
+_POOL_HEADERS = (b"x-proxy-pool-id", b"x-pool-id")
+_NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
+_INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """`bound_ids`: upstream ids the request names, the most telling first."""
+
+    model: str | None = None
+    stream: bool = False
+    session_id: str | None = None
+    session_name: str | None = None
+    pool_id: str | None = None
+    previous_response_id: str | None = None
+    bound_ids: tuple[str, ...] = ()
+    account_bound: bool = False
+
+
+class _Metadata(msgspec.Struct):
+    session_id: object = None
+    session_name: object = None
+    pool_id: object = None
+
+
+class _Item(msgspec.Struct):
+    id: object = None
+    encrypted_content: msgspec.Raw = NULL
+
+
+class _Conversation(msgspec.Struct):
+    id: object = None
+
+
+class _Body(msgspec.Struct):
+    model: object = None
+    stream: object = None
+    previous_response_id: object = None
+    conversation: str | _Conversation | None = None
+    prompt_cache_key: object = None
+    metadata: _Metadata | None = None
+    client_metadata: _Metadata | None = None
+    input: str | list[_Item | str | int | float | list[Any] | None] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+_EMPTY = _Body()
+
+
+def read_hints(path: bytes, headers: Iterable[Header], body: bytes) -> Hints:
+    """Hints of a request to `path` (raw, below /v1) with an opened `body`."""
+    parsed = _parse(body)
+    named = {name: value for name, value in headers if name in _INTERESTING}
+    metadata = parsed.metadata or _Metadata()
+    client = parsed.client_metadata or _Metadata()
+    items, encrypted = _read_input(parsed.input)
+    previous = _text(parsed.previous_response_id)
+    return Hints(
+        model=_text(parsed.model),
+        stream=parsed.stream is True,
+        session_id=_first(named, _SESSION_HEADERS)
+        or _text(metadata.session_id)
+        or _text(client.session_id)
+        or _text(parsed.prompt_cache_key),
+        session_name=_first(named, _NAME_HEADERS) or _text(metadata.session_name),
+        pool_id=_first(named, _POOL_HEADERS) or _text(metadata.pool_id),
+        previous_response_id=previous,
+        bound_ids=_bound(previous, path, parsed.conversation, items),
+        account_bound=encrypted,
+    )
+
+
+def _parse(body: bytes) -> _Body:
+    if not body:
+        return _EMPTY
+    try:
+        return _decoder.decode(body)
+    except msgspec.DecodeError:  # a ValidationError is one too
+        return _EMPTY
+
+
+def _read_input(given: Any) -> tuple[list[str], bool]:
+    """Ids of the newest minted items, newest first; is anything encrypted?"""
+    if not isinstance(given, list):
+        return [], False
+    ids: list[str] = []
+    encrypted = False
+    for item in reversed(given):
+        if not isinstance(item, _Item):
+            continue
+        if len(ids) < MOST_ITEMS and _minted(item.id):
+            ids.append(str(item.id))
+        encrypted = encrypted or bytes(item.encrypted_content) not in (b"null", b'""')
+    return ids, encrypted
+
+
+def _bound(
+    previous: str | None,
+    path: bytes,
+    conversation: str | _Conversation | None,
+    items: Sequence[str],
+) -> tuple[str, ...]:
+    found = [previous] if previous else []
+    found.extend(ids_in_path(path))
+    if isinstance(conversation, _Conversation):
+        conversation = _text(conversation.id)
+    if conversation:
+        found.append(conversation)
+    found.extend(items)
+    return tuple(found)
+
+
+def ids_in_path(path: bytes) -> list[str]:
+    """`/responses/resp_1/input_items` names resp_1."""
+    segments = path.decode("latin-1").split("/")
+    return [segment for segment in segments if _minted(segment)]
+
+
+def _minted(value: object) -> bool:
+    return (
+        isinstance(value, str) and len(value) <= LONGEST_ID and value.startswith(MINTED)
+    )
+
+
+def _text(value: object) -> str | None:
+    return value[:LONGEST_ID] if isinstance(value, str) and value else None
+
+
+def _first(named: dict[bytes, bytes], wanted: Sequence[bytes]) -> str | None:
+    for name in wanted:
+        value = named.get(name)
+        if value:
+            return value.decode("utf-8", "replace")[:LONGEST_ID]
+    return None

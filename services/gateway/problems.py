@@ -1,0 +1,196 @@
+"""What the gateway says of its own errors, in OpenAI's envelope. Each message
+says what to do."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from libs.common.errors import ProxyError
+
+Header = tuple[bytes, bytes]
+
+
+class Problem(ProxyError):
+    """An answer of the gateway's own instead of the upstream's."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Sequence[Header] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = tuple(headers)
+        self.ledger_code = code  # what SQL says, where it differs from the answer
+
+    def body(self) -> bytes:
+        """The JSON envelope; all four members, as SDKs expect."""
+        return msgspec.json.encode(
+            {
+                "error": {
+                    "message": self.message,
+                    "type": _kind(self.status),
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
+        )
+
+
+def _kind(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    if status >= 500:
+        return "server_error"
+    return "invalid_request_error"
+
+
+def unknown_route(path: str) -> Problem:
+    return Problem(
+        404,
+        "unknown_route",
+        f"There is no {path[:200]} here. The API lives under /v1, "
+        "the dashboard at /, its data under /admin.",
+    )
+
+
+def unsafe_path() -> Problem:
+    return Problem(
+        404,
+        "unknown_route",
+        "The path has dot segments or encoded slashes. Send the plain path.",
+    )
+
+
+def body_too_large(limit: int) -> Problem:
+    return Problem(
+        413,
+        "body_too_large",
+        f"The request body is larger than {limit} bytes. Send less, or ask the "
+        "operator to raise PROXY_MAX_BODY_BYTES.",
+    )
+
+
+def body_unreadable() -> Problem:
+    return Problem(
+        400, "invalid_body", "The request body ended early. Send it again, whole."
+    )
+
+
+def no_resources() -> Problem:
+    return Problem(
+        503,
+        "no_resources_configured",
+        "No upstream key is configured. Set OPENAI_API_KEY or OPENAI_API_KEYS "
+        "and restart, or set PROXY_SIMULATE=true to try without one.",
+    )
+
+
+def not_ready() -> Problem:
+    return Problem(
+        503,
+        "no_capacity",
+        "The proxy is starting: it has no list of resources yet. Try again.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
+def unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
+    known = ", ".join(pools) or "none"
+    return Problem(
+        400,
+        "unknown_pool",
+        f"There is no pool {asked[:100]!r}. Pools: {known}. Name one of them, or "
+        "none to use all resources.",
+        param="pool_id",
+    )
+
+
+def no_capacity(retry_after_ms: int) -> Problem:
+    return Problem(
+        503,
+        "no_capacity",
+        "No upstream key can take this request now: all were tried or are "
+        "refused. Try again later; the dashboard says which keys fail and why.",
+        headers=(retry_after(retry_after_ms),),
+    )
+
+
+def owner_limited(retry_after_ms: int) -> Problem:
+    return Problem(
+        429,
+        "rate_limit_exceeded",
+        "The only upstream account that can read this conversation's state is "
+        "rate limited. Try again after the time in Retry-After.",
+        headers=(retry_after(retry_after_ms),),
+    )
+
+
+def owner_unavailable(*, method: str, encrypted: bool) -> Problem:
+    """No working key of the owning account is left. Clients know how to go on
+    from the codes the upstream itself would give (design.md section 3)."""
+    cause = (
+        "The upstream account that holds this conversation's state has no working "
+        "key left. Start from the full history"
+    )
+    if method == "GET":
+        code, message = "affinity_owner_unavailable", f"{cause}, or try later."
+        problem = Problem(503, code, message, headers=(retry_after(30_000),))
+    elif encrypted:
+        message = f"{cause}, without encrypted reasoning."
+        problem = Problem(400, "invalid_encrypted_content", message, param="input")
+    else:
+        problem = Problem(
+            400,
+            "previous_response_not_found",
+            f"{cause}.",
+            param="previous_response_id",
+        )
+    problem.ledger_code = "affinity_owner_unavailable"
+    return problem
+
+
+def upstream_unreachable(attempts: int, cause: str) -> Problem:
+    return Problem(
+        502,
+        "upstream_unreachable",
+        f"No upstream answered ({attempts} tried; last: {cause}). Try again; the "
+        "dashboard says which keys fail and why.",
+    )
+
+
+def upstream_timeout(seconds: float) -> Problem:
+    return Problem(
+        504,
+        "upstream_timeout",
+        f"The upstream did not answer within {seconds:g} s. Try again, use "
+        "background mode, or raise PROXY_REQUEST_TIMEOUT_SECONDS.",
+    )
+
+
+def websocket_unavailable() -> Problem:
+    return Problem(
+        426,
+        "websocket_unavailable",
+        "This gateway does not serve WebSockets yet. Use HTTP with stream: true.",
+    )
+
+
+def internal() -> Problem:
+    return Problem(
+        500,
+        "internal_error",
+        "The proxy failed on this request. It is logged under x-proxy-request-id.",
+    )
+
+
+def retry_after(milliseconds: int) -> Header:
+    """Whole seconds, at least 1: Codex reads nothing else (responses-api.md 2.7)."""
+    return b"retry-after", str(max(1, -(-milliseconds // 1000))).encode()

@@ -1,0 +1,170 @@
+"""One answer on its way to the client: chunks out as they come, their facts
+noted in passing, a death upstream told and never passed over in silence."""
+
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import zstandard
+
+from services.gateway.answers import Facts, read_answer
+from services.gateway.headers import Header, downstream, find
+from services.gateway.incoming import Send
+from services.gateway.sse import EventTap
+from services.gateway.upstream import Answer, TimedOut, UpstreamError
+
+LARGEST_READ = 16_777_216  # bytes of a JSON answer kept for its facts
+
+
+class Torn(Exception):
+    """The answer was cut after its head went out; the connection must break,
+    so that the client does not take the part for the whole."""
+
+
+class Relay:
+    """Relays one answer.
+
+    Also after `run` raised: `status`, `bytes_out`, `terminal`, `facts`, and
+    `first_token_at` (perf_counter seconds).
+    """
+
+    def __init__(self, answer: Answer, ours: list[Header]) -> None:
+        self._answer = answer
+        self._ours = ours
+        self.status = answer.status
+        content_type = find(answer.headers, b"content-type") or b""
+        self.streams = content_type.startswith(b"text/event-stream")
+        self._tap = EventTap() if self.streams else None
+        self._json = b"json" in content_type
+        self._kept: list[bytes] = []
+        self._open = _opener(find(answer.headers, b"content-encoding"))
+        self.bytes_out = 0
+        self.first_token_at: float | None = None
+        self.torn = False  # the upstream ended before its answer did
+        self._told: str | None = None  # what we told the client of that
+
+    async def run(self, send: Send) -> None:
+        """Send it all. Raises `Torn` when the upstream died and the client
+        cannot be told in the stream."""
+        answer = self._answer
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": downstream(answer.headers, self._ours),
+            }
+        )
+        if self.streams and not answer.waiting:
+            await send(_body(b""))  # the head leaves with the first body message
+        try:
+            while chunk := await answer.next():
+                # A stream's end is only known by its terminal event.
+                last = answer.ended and not self.streams
+                await send(_body(chunk, more=not last))
+                self._note(chunk)
+                if last:
+                    return
+        except UpstreamError as error:
+            await self._tell_death(send, error)
+            return
+        if self._lacks_end():
+            await send(_body(self._failed_event("The upstream's stream ended early.")))
+        await send(_body(b"", more=False))
+
+    @property
+    def terminal(self) -> str | None:
+        """How a stream said that its response ended, if it did."""
+        return self._tap.terminal if self._tap else None
+
+    def facts(self) -> Facts:
+        """What the answer told of itself; complete once it was read."""
+        if self._tap is None:
+            return read_answer(b"".join(self._kept)) if self._kept else Facts()
+        facts = self._tap.facts
+        facts.response_id = facts.response_id or self._tap.response_id
+        facts.model = facts.model or self._tap.model
+        if self._told is not None:
+            facts.error_code, facts.error_message = "server_error", self._told
+        return facts
+
+    def _lacks_end(self) -> bool:
+        tap = self._tap
+        return tap is not None and tap.speaks_responses and tap.terminal is None
+
+    def _note(self, chunk: bytes) -> None:
+        self.bytes_out += len(chunk)
+        if self._open is not None:
+            chunk = self._open(chunk)
+        if self._tap is not None:
+            self._tap.feed(chunk)
+            if self.first_token_at is None and self._tap.saw_token:
+                self.first_token_at = time.perf_counter()
+        elif self._json and self.bytes_out <= LARGEST_READ:
+            self._kept.append(chunk)
+
+    async def _tell_death(self, send: Send, error: UpstreamError) -> None:
+        self.torn = True
+        what = "took too long" if isinstance(error, TimedOut) else "broke off"
+        if self._tap is None or not (self._tap.speaks_responses or not self.bytes_out):
+            raise Torn(f"The upstream {what}.") from error
+        if not self._lacks_end() and self.bytes_out:
+            await send(_body(b"", more=False))
+            return
+        await send(_body(self._failed_event(f"The upstream {what}.")))
+        await send(_body(b"", more=False))
+
+    def _failed_event(self, message: str) -> bytes:
+        """A well-formed `response.failed`: clients retry on it, while silence
+        or a mere cut leaves some of them waiting."""
+        assert self._tap is not None
+        self._told, self.torn = message, True
+        event = failed_event(self._tap.created, self._tap.events, message)
+        return b"\n\n" + event if self._tap.mid_event else event
+
+
+def failed_event(created: bytes, sequence: int, message: str) -> bytes:
+    """The frame of a `response.failed` for the response of a `response.created`
+    event's JSON (or none)."""
+    try:
+        response: dict[str, Any] = dict(msgspec.json.decode(created)["response"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        response = {"id": "", "object": "response", "output": []}
+    response |= {
+        "status": "failed",
+        "error": {"code": "server_error", "message": message},
+        "usage": None,
+    }
+    event = {
+        "type": "response.failed",
+        "sequence_number": sequence,
+        "response": response,
+    }
+    return b"event: response.failed\ndata: %b\n\n" % msgspec.json.encode(event)
+
+
+def _body(data: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:
+    """Opens a content coding piece by piece, for the facts only. A coding that
+    is not known here, or broken, gives nothing."""
+    if coding == b"gzip":
+        return _forgiving(zlib.decompressobj(wbits=31).decompress)
+    if coding == b"deflate":
+        return _forgiving(zlib.decompressobj().decompress)
+    if coding == b"zstd":
+        return _forgiving(zstandard.ZstdDecompressor().decompressobj().decompress)
+    return None if coding in (None, b"identity") else lambda chunk: b""
+
+
+def _forgiving(open_: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    def opened(chunk: bytes) -> bytes:
+        try:
+            return open_(chunk)
+        except (zlib.error, zstandard.ZstdError, EOFError):
+            return b""
+
+    return opened

@@ -1,0 +1,109 @@
+"""Server-sent events, sans IO: the bytes of a stream go in, what the ledger
+wants to know comes out. Pure. Reads no event it need not read."""
+
+from services.gateway.answers import Facts, read_event
+
+# Types whose JSON is read: they carry ids or usage (responses-api.md section 7).
+_TERMINAL = {
+    b"response.completed": "completed",
+    b"response.failed": "failed",
+    b"response.incomplete": "incomplete",
+    b"error": "error",
+}
+LARGEST_EVENT = 32_000_000  # beyond that an event passes unread
+
+
+class EventTap:
+    """Feed it chunks as they pass.
+
+    `terminal` is None until an event ended the response; then completed,
+    failed, incomplete or error. `facts` are those of that event.
+    """
+
+    def __init__(self) -> None:
+        self.terminal: str | None = None
+        self.facts = Facts()
+        self.first_event: bytes | None = None  # type of the first event
+        self.saw_token = False
+        self.mid_event = False  # the last chunk ended inside an event
+        self.events = 0
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._created: bytes = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the stream."""
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n")
+        if self._held:
+            self._held.append(chunk)
+            if b"\n\n" not in chunk and not chunk.startswith(b"\n"):
+                self._hold_on(chunk)
+                return
+            chunk = b"".join(self._held)
+            self._held.clear()
+            self._held_bytes = 0
+        events = chunk.split(b"\n\n")
+        rest = events.pop()
+        for event in events:
+            self._read(event)
+        self.mid_event = bool(rest)
+        if rest:
+            self._held.append(rest)
+            self._held_bytes = len(rest)
+
+    def _hold_on(self, chunk: bytes) -> None:
+        self._held_bytes += len(chunk)
+        if self._held_bytes > LARGEST_EVENT:
+            self._held = [b":"]  # a comment, so that its end is skipped
+            self._held_bytes = 1
+
+    def _read(self, event: bytes) -> None:
+        kind = _kind(event)
+        if not kind:
+            return
+        self.events += 1
+        if self.first_event is None:
+            self.first_event, self._created = kind, event
+        if not self.saw_token and kind.endswith(b".delta"):
+            self.saw_token = True
+        elif kind in _TERMINAL:
+            self.terminal = _TERMINAL[kind]
+            self.facts = read_event(_data(event))[1]
+
+    @property
+    def speaks_responses(self) -> bool:
+        """Is this a stream of the Responses API, which must end in a terminal
+        event?"""
+        return self.first_event is not None and self.first_event.startswith(
+            b"response."
+        )
+
+    @property
+    def created(self) -> bytes:
+        """The JSON of the first event, which names the response."""
+        return _data(self._created)
+
+    @property
+    def response_id(self) -> str | None:
+        """The id, as soon as the stream gave one."""
+        return read_event(self.created)[1].response_id
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers, as the stream's first event names it."""
+        return read_event(self.created)[1].model
+
+
+def _kind(event: bytes) -> bytes:
+    """The event's type: from its `event:` line, else from the JSON."""
+    start = event.lstrip(b"\n")
+    if start.startswith(b"event:"):
+        return start[6 : start.find(b"\n") if b"\n" in start else None].strip()
+    data = _data(start)
+    return read_event(data)[0].encode() if data.startswith(b"{") else b""
+
+
+def _data(event: bytes) -> bytes:
+    lines = event.split(b"\n")
+    return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
