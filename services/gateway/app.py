@@ -123,7 +123,7 @@ class GatewayApp:
         elif self.gateway is not None and scope.get("path", "").startswith("/v1/"):
             await self.gateway.data_plane.serve(scope, receive, send)
         else:
-            await self.control(scope, receive, send)  # type: ignore[arg-type]
+            await self.control(scope, receive, send)
 
 
 async def _refuse_upgrade(send: Send) -> None:

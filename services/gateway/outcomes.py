@@ -115,13 +115,14 @@ class Ledger:
         )
 
     def request_ended(
-        self, record: Record, verdict: Verdict, learned: tuple[str, ...]
+        self, record: Record, verdict: Verdict | None, learned: tuple[str, ...]
     ) -> None:
         """A request ended: its lease goes, its event is written. Needs no
-        await, so that nothing can come between."""
+        await, so that nothing can come between. No verdict: the last attempt's
+        was sent already."""
         record.completed_at_ms = int(time.time() * 1000)
         REQUESTS.labels(record.outcome).inc()
-        if record.attempts:
+        if verdict and record.resource_id:
             ATTEMPTS.labels(verdict.kind).inc()
         if record.overhead_ms is not None:
             LATENCY.observe(record.overhead_ms / 1000)
@@ -129,9 +130,9 @@ class Ledger:
             Release(
                 request_id=record.id,
                 gateway_id=record.gateway_id,
-                resource_id=record.resource_id or "",
-                verdict=verdict,
-                session_id=record.session_id if verdict.kind == "ok" else None,
+                resource_id=(record.resource_id or "") if verdict else "",
+                verdict=verdict or NEUTRAL,
+                session_id=record.session_id if record.outcome == "completed" else None,
                 learned=learned,
                 event=_encode(record),
             )

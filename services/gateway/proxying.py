@@ -92,6 +92,7 @@ class Exchange:
         self.failure: Failure | None = None
         self.relay: Relay | None = None
         self.verdict = NEUTRAL
+        self.judged = False  # the current attempt's verdict was sent already
         self.sent_at: float | None = None
         self.bound: tuple[str, ...] = ()
         self.record = Record(
@@ -257,7 +258,7 @@ class DataPlane:
 
     async def _acquire(self, exchange: Exchange, attempt: int) -> Target:
         record, hints = exchange.record, exchange.hints
-        record.attempts = 0  # the function writes the attempt into the lease
+        lease = _lease_head(record)
         ask = Ask(
             request_id=record.id,
             decision_id=str(uuid_utils.uuid7()),
@@ -268,13 +269,14 @@ class DataPlane:
             bound=exchange.bound,
             account_bound=hints.account_bound,
             tried=tuple(exchange.tried),
-            lease=lease_head(record),
+            lease=lease,
             draw=self._draw(31),
         )
         record.attempts = attempt
         decision = await self._decide(ask, exchange)
         target = await self._find(decision)
         exchange.reason = decision.reason
+        exchange.judged = False
         record.resource_id = target.resource.id
         record.account_id = target.resource.account_id
         return target
@@ -330,7 +332,7 @@ class DataPlane:
         exchange.failure = None
         if isinstance(error, TimedOut):
             # The whole request's time is up: there is none left to try again.
-            exchange.verdict = Verdict(kind="fault", cause="timeout")
+            self._another(exchange, Verdict(kind="fault", cause="timeout"))
             raise problems.upstream_timeout(self._limits.request_s)
         record = exchange.record
         record.error_message = cause
@@ -338,6 +340,7 @@ class DataPlane:
             # An idle connection that had just been closed: nobody's fault, and
             # the same resource may be asked again.
             self._ledger.attempt_failed(record, NEUTRAL)
+            exchange.judged = True
             return
         self._another(exchange, Verdict(kind="fault", cause=cause))
 
@@ -358,6 +361,7 @@ class DataPlane:
 
     def _another(self, exchange: Exchange, verdict: Verdict) -> None:
         self._ledger.attempt_failed(exchange.record, verdict)
+        exchange.judged = True
         exchange.tried.append(exchange.record.resource_id or "")
 
     async def _pass_on(self, exchange: Exchange, send: Send) -> None:
@@ -407,7 +411,8 @@ class DataPlane:
             learned = self._note_answer(exchange, exchange.relay)
         if record.outcome is None:
             record.outcome = "failed"
-        self._ledger.request_ended(record, exchange.verdict, learned)
+        verdict = None if exchange.judged else exchange.verdict
+        self._ledger.request_ended(record, verdict, learned)
 
     def _note_answer(self, exchange: Exchange, relay: Relay) -> tuple[str, ...]:
         record = exchange.record
@@ -428,6 +433,17 @@ class DataPlane:
         session = (digest(record.session_id),) if record.session_id else ()
         self._fallback.remember(learned + session, record.resource_id or "")
         return learned
+
+
+def _lease_head(record: Record) -> bytes:
+    """What the reaper tells of the request should this gateway die: all but the
+    attempt and its resource, which the function adds."""
+    current = record.resource_id, record.account_id, record.attempts
+    record.resource_id = record.account_id = None
+    record.attempts = 0
+    head = lease_head(record)
+    record.resource_id, record.account_id, record.attempts = current
+    return head
 
 
 def _outcome(record: Record, relay: Relay) -> str:

@@ -1,0 +1,70 @@
+"""Which command runs a service, by name: libs may not import services.  (pure)"""
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from libs.common.service_settings import GatewaySettings
+from libs.common.settings import CommonSettings
+
+SERVICES = ("ingest", "router", "health", "gateway")
+
+# How much longer Granian waits for its workers than they wait for their streams.
+KILL_MARGIN_SECONDS = 2
+
+
+def service_command(
+    name: str, environ: Mapping[str, str], drain_seconds: float | None = None
+) -> list[str]:
+    """The arguments, program first, that run service `name` in the foreground."""
+    if name == "gateway":
+        gateway = GatewaySettings.read(environ)
+        per_worker = math.ceil(gateway.max_connections / gateway.gateway_workers)
+        return [
+            *_granian(name, gateway.host, gateway.port),
+            *("--workers", str(gateway.gateway_workers)),
+            # Backpressure counts open connections, idle ones too (hotpath.md, 4).
+            *("--backlog", str(max(128, gateway.max_connections))),
+            *("--backpressure", str(per_worker)),
+            *_drain(drain_seconds or gateway.drain_seconds),
+        ]
+    if name == "router":
+        common = CommonSettings.read(environ)
+        return [
+            *_granian(name, common.host, common.router_port),
+            *("--workers", "1"),
+            *_drain(drain_seconds or common.drain_seconds),
+        ]
+    return [sys.executable, "-m", f"services.{name}"]
+
+
+def simulator_command(
+    host: str, port: int, keys: str, announce: str | None = None
+) -> list[str]:
+    command = [sys.executable, "-m", "libs.simulator", "--host", host]
+    command += ["--port", str(port), "--keys", keys]
+    return command + (["--announce", announce] if announce else [])
+
+
+def beside_python(program: str) -> str:
+    """A program installed with this Python, or on the PATH."""
+    beside = Path(sys.executable).parent / program
+    return str(beside) if beside.exists() else shutil.which(program) or program
+
+
+def _granian(name: str, host: str, port: int) -> list[str]:
+    return [
+        *(beside_python("granian"), "--interface", "asgi", "--factory"),
+        f"services.{name}.app:create_app",
+        *("--host", host, "--port", str(port), "--loop", "uvloop"),
+        # Below warning, Granian logs every chunk sent after a disconnect.
+        *("--log-level", "warning", "--respawn-failed-workers"),
+    ]
+
+
+def _drain(seconds: float) -> list[str]:
+    # Granian drains without limit unless told (hotpath.md, trap 5).
+    kill_after = math.ceil(seconds) + KILL_MARGIN_SECONDS
+    return ["--workers-kill-timeout", str(kill_after)]

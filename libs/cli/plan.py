@@ -1,0 +1,188 @@
+"""What `up` will start: a function of the environment and of what was seen. (pure)"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from libs.cli.commands import SERVICES, service_command, simulator_command
+from libs.common import resources
+from libs.common.service_settings import GatewaySettings, UpSettings
+from libs.common.settings import DatabaseSettings
+
+SIMULATED_KEYS = {
+    "sk-sim-1": "sim-account-a",
+    "sk-sim-2": "sim-account-a",
+    "sk-sim-3": "sim-account-b",
+    "sk-sim-4": "sim-account-b",
+}
+
+# SIGTERM to nothing left is promised in 15 s. The groups stop one after the
+# other, the gateway first, Redis last: 8 + 4 + 1, and 1 for the watch.
+GATEWAY_DRAIN_SECONDS = 5.0
+SERVICE_DRAIN_SECONDS = 1.0
+STOP_MARGIN_SECONDS = 3
+
+
+class RedisSeen(StrEnum):
+    """What answers at Redis's default address. The value is said to the user."""
+
+    ABSENT = "nothing answers there"
+    EMPTY = "it is empty"
+    OURS = "it holds our keys"
+    FOREIGN = "it is in use by something else"
+    TOO_OLD = "it has no functions (Redis 7 or newer has)"
+    LOCKED = "it wants a password"
+    READ_ONLY = "it takes no writes"
+
+    @property
+    def usable(self) -> bool:
+        return self in {RedisSeen.EMPTY, RedisSeen.OURS}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found on this machine; ports that are free are handed in."""
+
+    redis: RedisSeen
+    redis_port: int
+    simulator_port: int
+    valkey: str  # path of the embedded server
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process under supervisord."""
+
+    name: str
+    group: str
+    command: tuple[str, ...]
+    stop_seconds: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is started, with which additions to the environment, and what to say."""
+
+    programs: tuple[Program, ...]
+    environment: Mapping[str, str]
+    choices: tuple[tuple[str, str], ...]  # what, which and why
+
+
+def decide(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
+    """Use what is configured, and embed what is not."""
+    parts = (
+        _upstream(environ, seen),
+        _redis(environ, seen, data_dir),
+        _database(environ, data_dir),
+    )
+    additions = {"PROXY_DATA_DIR": str(data_dir)}
+    for part in parts:
+        additions |= part.environment
+    merged = {**environ, **additions}
+    embedded = tuple(program for part in parts for program in part.programs)
+    services = tuple(_service(name, merged) for name in SERVICES)
+    return Plan(
+        programs=embedded + services,
+        environment=additions,
+        choices=tuple(choice for part in parts for choice in part.choices),
+    )
+
+
+def _upstream(environ: Mapping[str, str], seen: Seen) -> Plan:
+    gateway = GatewaySettings.read(environ)
+    configured = resources.resources_from_environment(
+        environ, gateway.upstream_base_url
+    )
+    simulate = UpSettings.read(environ).simulate
+    own_upstream = environ.get("PROXY_UPSTREAM_BASE_URL")
+    wanted = simulate == "auto" and not configured and not own_upstream
+    if simulate == "true" or wanted:
+        return _simulated(environ, seen.simulator_port, forced=bool(configured))
+    keys = f"{len(configured)} key" + ("" if len(configured) == 1 else "s")
+    said = f"{gateway.upstream_base_url}, {keys}"
+    if not configured:
+        said += ": add one with OPENAI_API_KEY, or a provider on the dashboard"
+    return Plan((), {}, (("upstream", said),))
+
+
+def _simulated(environ: Mapping[str, str], port: int, *, forced: bool) -> Plan:
+    keys = ",".join(f"{key}={account}" for key, account in SIMULATED_KEYS.items())
+    # An empty value counts as unset: no real key reaches the simulation.
+    blank = {name: "" for name in environ if name.startswith(resources.KEY)}
+    url = f"http://127.0.0.1:{port}/v1"
+    why = "PROXY_SIMULATE=true" if forced else "no OPENAI_API_KEY set"
+    return Plan(
+        programs=(
+            Program(
+                name="simulator",
+                group="base",
+                command=tuple(simulator_command("127.0.0.1", port, keys)),
+                stop_seconds=1,
+            ),
+        ),
+        environment={
+            **blank,
+            resources.KEYS: ",".join(SIMULATED_KEYS),
+            resources.ACCOUNTS: ",".join(SIMULATED_KEYS.values()),
+            "PROXY_UPSTREAM_BASE_URL": url,
+        },
+        choices=(("upstream", f"SIMULATED upstream ({why}), {url}"),),
+    )
+
+
+def _redis(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
+    configured = environ.get("PROXY_REDIS_URL")
+    if configured:
+        said = f"{without_password(configured)} (PROXY_REDIS_URL)"
+        return Plan((), {}, (("redis", said),))
+    default = GatewaySettings.read({}).redis_url
+    if seen.redis.usable:
+        said = f"{default} ({seen.redis.value})"
+        return Plan((), {"PROXY_REDIS_URL": default}, (("redis", said),))
+    url = f"redis://127.0.0.1:{seen.redis_port}/0"
+    command = (
+        *(seen.valkey, "--port", str(seen.redis_port), "--bind", "127.0.0.1"),
+        # No persistence, on purpose: the ledger is in SQL, the rest heals.
+        *("--save", "", "--appendonly", "no", "--dir", str(data_dir / "run")),
+    )
+    said = f"embedded, {url} (at {default}: {seen.redis.value})"
+    return Plan(
+        programs=(Program("redis", "base", command, stop_seconds=1),),
+        environment={"PROXY_REDIS_URL": url},
+        choices=(("redis", said),),
+    )
+
+
+def _database(environ: Mapping[str, str], data_dir: Path) -> Plan:
+    settings = DatabaseSettings.read(environ)
+    if settings.url != settings.sqlite_url:
+        said = f"{without_password(settings.url)} (a database URL is set)"
+        return Plan((), {}, (("database", said),))
+    if environ.get("PROXY_SQLITE_URL"):
+        said = f"{settings.sqlite_url} (PROXY_SQLITE_URL)"
+        return Plan((), {}, (("database", said),))
+    url = f"sqlite:///{data_dir / 'proxy.sqlite3'}"
+    said = f"SQLite, {data_dir / 'proxy.sqlite3'} (no database URL set)"
+    return Plan((), {"PROXY_SQLITE_URL": url}, (("database", said),))
+
+
+def _service(name: str, environ: Mapping[str, str]) -> Program:
+    longest = GATEWAY_DRAIN_SECONDS if name == "gateway" else SERVICE_DRAIN_SECONDS
+    drain = min(GatewaySettings.read(environ).drain_seconds, longest)
+    return Program(
+        name=name,
+        group="front" if name == "gateway" else "services",
+        command=tuple(service_command(name, environ, drain)),
+        stop_seconds=int(longest) + STOP_MARGIN_SECONDS,
+        environment={"PROXY_DRAIN_SECONDS": f"{drain:g}"},
+    )
+
+
+def without_password(url: str) -> str:
+    """A URL fit for printing: no credentials, no query."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}"

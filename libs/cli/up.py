@@ -1,0 +1,113 @@
+"""`responses-proxy up`: decides what to start, and becomes supervisord."""
+
+import fcntl
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from libs.cli import descriptors
+from libs.cli.checks import PORTS, address, check_ports, check_settings
+from libs.cli.observe import observe
+from libs.cli.plan import Plan, decide
+from libs.cli.supervision import render
+from libs.common.errors import SettingError
+from libs.common.settings import CommonSettings
+
+WANTED_DESCRIPTORS = 262_144
+
+
+class Briefing(BaseModel):
+    """What `up` tells the watch, in `run/briefing.json`."""
+
+    started_at: float  # Unix time
+    choices: tuple[tuple[str, str], ...]
+    addresses: dict[str, str]  # service -> URL
+    logs: Path
+
+
+def up(environ: Mapping[str, str]) -> None:
+    """Never returns: this process turns into supervisord, PID 1 of a container
+    included. Raises `SettingError` when it cannot start."""
+    started_at = time.time()
+    check_settings(environ)
+    settings = CommonSettings.read(environ)
+    data_dir = _prepared(settings.data_dir)
+    lock(data_dir)
+    check_ports(environ, *PORTS)
+    plan = decide(environ, observe(CommonSettings.read({}).redis_url), data_dir)
+    merged = {**environ, **plan.environment}
+    check_settings(merged)
+    _write(plan, settings, data_dir, started_at)
+    os.dup2(sys.stdout.fileno(), descriptors.OUTPUT, inheritable=True)
+    raise_descriptor_limit()
+    arguments = ["-m", "libs.cli.supervisord", str(data_dir / "run")]
+    os.execve(sys.executable, [sys.executable, *arguments], merged)  # noqa: S606
+
+
+def lock(data_dir: Path) -> None:
+    """Hold the data directory for as long as this process, and supervisord after
+    it, lives; the kernel lets go of it however they end."""
+    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingError(
+            "PROXY_DATA_DIR",
+            f"is {data_dir}, which another `responses-proxy up` uses",
+            "Stop that one, or set PROXY_DATA_DIR to another directory",
+        ) from None
+    os.dup2(descriptor, descriptors.LOCK, inheritable=True)
+    os.close(descriptor)
+
+
+def raise_descriptor_limit() -> None:
+    """Thousands of streams need more than the usual 1024 descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _prepared(configured: Path) -> Path:
+    data_dir = configured.absolute()
+    if any(mark in str(data_dir) for mark in (" ;", " #", "\n", '"')):
+        raise SettingError(
+            "PROXY_DATA_DIR",
+            "has a character in it that supervisord's file cannot hold",
+            "Use a plainer path",
+        )
+    try:
+        for directory in (data_dir, data_dir / "logs", data_dir / "run"):
+            directory.mkdir(parents=True, exist_ok=True)
+        probe = data_dir / "run" / "writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingError(
+            "PROXY_DATA_DIR",
+            f"is {data_dir}, which cannot be written to ({error.strerror})",
+            "Name a directory of yours, or give this user the right to write",
+        ) from None
+    return data_dir
+
+
+def _write(
+    plan: Plan, settings: CommonSettings, data_dir: Path, started_at: float
+) -> None:
+    run = data_dir / "run"
+    briefing = Briefing(
+        started_at=started_at,
+        choices=plan.choices,
+        addresses={service: address(settings, service) for service in PORTS},
+        logs=data_dir / "logs",
+    )
+    (run / "briefing.json").write_text(briefing.model_dump_json())
+    (run / "supervisord.conf").write_text(render(plan, data_dir))
+    (run / "failed").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The simulated upstream: a stateful stand-in for the OpenAI Responses API."""

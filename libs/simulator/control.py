@@ -1,0 +1,99 @@
+"""The control API under /__sim/: faults, holding, journal. No authentication."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from libs.simulator import bodies
+from libs.simulator.faults import Faults, parse_script
+from libs.simulator.holding import EVERY_KEY, Holding
+from libs.simulator.journal import Journal
+from libs.simulator.problems import ApiProblem
+from libs.simulator.wire import Json, encode
+
+Action = Callable[[web.Request, Json], Json]
+
+
+class Control:
+    """Lets a test script the upstream and read what it saw."""
+
+    def __init__(self, faults: Faults, journal: Journal, holding: Holding) -> None:
+        self._faults = faults
+        self._journal = journal
+        self._holding = holding
+
+    def routes(self) -> list[web.RouteDef]:
+        actions: list[tuple[str, str, Action]] = [
+            ("POST", "faults", self._add_fault),
+            ("GET", "faults", self._list_faults),
+            ("DELETE", "faults", self._clear_faults),
+            ("POST", "hold", self._hold),
+            ("POST", "release", self._release),
+            ("GET", "held", self._held),
+            ("GET", "journal", self._show_journal),
+            ("DELETE", "journal", self._clear_journal),
+            ("POST", "settings", self._set),
+            ("GET", "stats", self._stats),
+        ]
+        return [
+            web.route(method, f"/__sim/{name}", _served(action))
+            for method, name, action in actions
+        ]
+
+    def _add_fault(self, request: web.Request, body: Json) -> Json:
+        self._faults.add(parse_script(body))
+        return self._list_faults(request, body)
+
+    def _list_faults(self, request: web.Request, body: Json) -> Json:
+        return {"faults": self._faults.listed()}
+
+    def _clear_faults(self, request: web.Request, body: Json) -> Json:
+        self._faults.clear()
+        return self._list_faults(request, body)
+
+    def _hold(self, request: web.Request, body: Json) -> Json:
+        self._holding.hold(str(body.get("key") or EVERY_KEY))
+        return self._holding.shown()
+
+    def _release(self, request: web.Request, body: Json) -> Json:
+        self._holding.release(body.get("key"))
+        return self._holding.shown()
+
+    def _held(self, request: web.Request, body: Json) -> Json:
+        return self._holding.shown()
+
+    def _show_journal(self, request: web.Request, body: Json) -> Json:
+        limit = request.query.get("limit", "")
+        return self._journal.shown(
+            int(limit) if limit.isdecimal() else None,
+            bodies=request.query.get("bodies") == "true",
+        )
+
+    def _clear_journal(self, request: web.Request, body: Json) -> Json:
+        self._journal.clear()
+        return {"entries": []}
+
+    def _set(self, request: web.Request, body: Json) -> Json:
+        if "keep_bodies" in body:
+            self._journal.keep_bodies = bool(body["keep_bodies"])
+        return {"keep_bodies": self._journal.keep_bodies}
+
+    def _stats(self, request: web.Request, body: Json) -> Json:
+        return self._journal.stats()
+
+
+def _served(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def serve(request: web.Request) -> web.Response:
+        try:
+            body = bodies.parsed(await request.read())
+            shown, status = action(request, body), 200
+        except ApiProblem as problem:
+            shown, status = problem.envelope(), problem.status
+        except msgspec.ValidationError as error:
+            shown, status = {"error": {"message": str(error)}}, 400
+        return web.Response(
+            body=encode(shown), status=status, content_type="application/json"
+        )
+
+    return serve

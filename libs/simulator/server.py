@@ -1,0 +1,206 @@
+"""The composition root: builds the application and runs it."""
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from aiohttp import web
+
+from libs.simulator import extras, problems
+from libs.simulator.accounts import Accounts
+from libs.simulator.control import Control
+from libs.simulator.conversations import Conversations
+from libs.simulator.faults import Faults
+from libs.simulator.gate import Call, Gate, Handler
+from libs.simulator.holding import Holding
+from libs.simulator.jobs import Jobs
+from libs.simulator.journal import Journal
+from libs.simulator.responses import Responses
+from libs.simulator.settings import MAX_BODY_BYTES, Settings
+from libs.simulator.state import State
+from libs.simulator.turns import Turns
+from libs.simulator.websocket import Sockets
+from libs.simulator.wire import Answer
+
+# aiohttp waits this long twice, for handlers that end and for those it cancels.
+_SHUTDOWN_S = 0.3
+_MAX_HEADER_BYTES = 64 * 1024
+
+
+class Simulation:
+    """Everything one simulated upstream remembers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.accounts = Accounts(settings.keys, any_key=settings.any_key)
+        self.faults = Faults()
+        self.journal = Journal(
+            settings.max_journal_entries, settings.max_journal_body_bytes
+        )
+        self.holding = Holding()
+        self.storage = State(settings)
+        self.turns = Turns(self.storage)
+        self.jobs = Jobs(self.turns)
+
+
+SIMULATION = web.AppKey("simulation", Simulation)
+
+
+def build_app(settings: Settings) -> web.Application:
+    """The service and its control API."""
+    simulation = Simulation(settings)
+    gate = Gate(
+        simulation.accounts,
+        simulation.faults,
+        simulation.journal,
+        simulation.holding,
+    )
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app[SIMULATION] = simulation
+    control = Control(simulation.faults, simulation.journal, simulation.holding)
+    app.add_routes(control.routes())
+    app.router.add_get("/healthz", _healthz)
+    _add_responses(app, gate, simulation)
+    for method, path, handler in _plain_routes(simulation):
+        app.router.add_route(method, f"/v1{path}", gate.guard(handler))
+    app.router.add_route("*", "/{tail:.*}", gate.guard(_no_route))
+
+    async def close_jobs(_: web.Application) -> None:
+        await simulation.jobs.close()
+
+    app.on_cleanup.append(close_jobs)
+    return app
+
+
+def _add_responses(app: web.Application, gate: Gate, simulation: Simulation) -> None:
+    responses = Responses(
+        simulation.storage,
+        simulation.turns,
+        simulation.jobs,
+        simulation.settings.background_ms,
+    )
+    sockets = Sockets(gate, simulation.turns)
+    refuse = gate.guard(_no_route)
+
+    async def upgrade(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            return await sockets.connect(request)
+        return await refuse(request)
+
+    app.router.add_get("/v1/responses", upgrade)
+    app.router.add_post("/v1/responses", gate.guard(responses.create, holds=True))
+    routes: list[tuple[str, str, Handler]] = [
+        ("POST", "/input_tokens", responses.input_tokens),
+        ("POST", "/compact", responses.compact),
+        ("GET", "/{id}", responses.show),
+        ("DELETE", "/{id}", responses.delete),
+        ("POST", "/{id}/cancel", responses.cancel),
+        ("GET", "/{id}/input_items", responses.input_items),
+    ]
+    for method, path, handler in routes:
+        app.router.add_route(method, f"/v1/responses{path}", gate.guard(handler))
+
+
+def _plain_routes(simulation: Simulation) -> list[tuple[str, str, Handler]]:
+    conversations = Conversations(simulation.storage)
+    models = extras.Models(simulation.settings.models)
+    files = extras.Files(simulation.storage)
+    return [
+        ("POST", "/conversations", conversations.create),
+        ("GET", "/conversations/{id}", conversations.show),
+        ("POST", "/conversations/{id}", conversations.update),
+        ("DELETE", "/conversations/{id}", conversations.delete),
+        ("GET", "/conversations/{id}/items", conversations.list_items),
+        ("POST", "/conversations/{id}/items", conversations.add_items),
+        ("GET", "/conversations/{id}/items/{item}", conversations.show_item),
+        ("DELETE", "/conversations/{id}/items/{item}", conversations.delete_item),
+        ("GET", "/models", models.list_all),
+        ("GET", "/models/{model}", models.show),
+        ("POST", "/chat/completions", extras.chat),
+        ("POST", "/embeddings", extras.embeddings),
+        ("POST", "/files", files.create),
+        ("GET", "/files", files.list_all),
+        ("GET", "/files/{id}", files.show),
+        ("GET", "/files/{id}/content", files.content),
+        ("DELETE", "/files/{id}", files.delete),
+    ]
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _no_route(call: Call) -> Answer:
+    raise problems.unknown_route(call.method, call.target)
+
+
+class RunningSimulator:
+    """A simulator that is listening."""
+
+    def __init__(self, runner: web.AppRunner, app: web.Application, host: str) -> None:
+        self._runner = runner
+        self._host = host
+        self.state = app[SIMULATION]
+        self.port = int(runner.addresses[0][1])
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{self._host}:{self.port}/v1"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://{self._host}:{self.port}/__sim"
+
+    async def close(self) -> None:
+        """Stop listening and end every connection, within a second."""
+        self.state.holding.release()
+        await self._runner.cleanup()
+
+
+async def serve(
+    settings: Settings, host: str = "127.0.0.1", port: int = 0
+) -> RunningSimulator:
+    """Start listening; port 0 takes a free one."""
+    app = build_app(settings)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        # The journal wants bodies as sent.
+        auto_decompress=False,
+        handler_cancellation=True,
+        shutdown_timeout=_SHUTDOWN_S,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=1024)
+    await site.start()
+    return RunningSimulator(runner, app, host)
+
+
+async def start_simulator(
+    keys: Mapping[str, str], host: str = "127.0.0.1", port: int = 0
+) -> RunningSimulator:
+    """A simulator with these keys, listening."""
+    return await serve(Settings(keys=dict(keys)), host, port)
+
+
+class Simulator:
+    """`async with Simulator(keys) as running:` for tests."""
+
+    def __init__(
+        self, keys: Mapping[str, str], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self._keys = keys
+        self._address = (host, port)
+
+    async def __aenter__(self) -> RunningSimulator:
+        self._running = await start_simulator(self._keys, *self._address)
+        return self._running
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._running.close()

@@ -1,0 +1,50 @@
+"""What the simulated upstream can be told: keys, bounds, pace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DEFAULT_KEYS: Mapping[str, str] = {f"sk-sim-{n}": f"acct-{n}" for n in range(1, 5)}
+
+DEFAULT_MODELS = (
+    "gpt-6-sol",
+    "gpt-6-luna",
+    "gpt-5.5",
+    "gpt-5.4",
+    "gpt-5.4-mini",
+    "gpt-5.4-nano",
+    "gpt-4.1-mini",
+    "text-embedding-3-small",
+)
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One simulated upstream."""
+
+    # API key -> account (organisation); several keys may share one account.
+    keys: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_KEYS))
+    # Accept every key not listed, each as an account of its own.
+    any_key: bool = False
+    # How long a background response takes, in ms.
+    background_ms: int = 300
+    # Bounds on what is remembered; the oldest go first.
+    max_responses: int = 50_000
+    max_response_bytes: int = 256 * 1024 * 1024
+    max_journal_entries: int = 2_000
+    max_journal_body_bytes: int = 8 * 1024 * 1024
+    models: tuple[str, ...] = DEFAULT_MODELS
+
+
+def parse_keys(text: str) -> dict[str, str]:
+    """Read `key=account,key=account`; ValueError names the part that is wrong."""
+    keys: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, account = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and account):
+            raise ValueError(f"expected key=account, got {part!r}")
+        keys[key] = account
+    if not keys:
+        raise ValueError("expected at least one key=account")
+    return keys

@@ -1,0 +1,51 @@
+"""JSON in and out, SSE frames, and the two forms an answer can take."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+Json = dict[str, Any]
+
+encode = msgspec.json.encode
+decode: Callable[[bytes], Any] = msgspec.json.decode
+
+
+def nothing() -> None:
+    """The callback of an answer that changes nothing."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An answer with a whole body."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    # Called when the answer is about to be sent: a client that leaves earlier
+    # ends the generation, and nothing is stored.
+    commit: Callable[[], None] = nothing
+    # Called once whatever happens, sent or not.
+    release: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer sent frame by frame. The frames commit for themselves."""
+
+    frames: AsyncGenerator[bytes, None]
+    release: Callable[[], None] = nothing
+
+
+Answer = Plain | Stream
+
+
+def json_answer(value: Any, status: int = 200) -> Plain:
+    return Plain(encode(value), status)
+
+
+def sse_frame(event: Json) -> bytes:
+    """One event as the service frames it: no id, no [DONE]."""
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), encode(event))
