@@ -2,25 +2,25 @@
 
 Never prints a secret: neither keys nor what stands before the @ of a URL."""
 
-import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
-from redis import Redis
-from redis.exceptions import RedisError
+import psycopg
 
-from libs.cli.checks import PORTS, check_ports, check_settings
+from libs.cli.checks import PORTS, address, check_ports, check_settings
 from libs.cli.observe import see_redis
-from libs.cli.plan import without_password
-from libs.common.errors import ProxyError, SettingError, StoreAway
+from libs.cli.plan import RedisSeen, without_password
+from libs.cli.watch import readiness
+from libs.common.contracts import Resource
+from libs.common.errors import SettingError
 from libs.common.resources import resolve_credential, resources_from_environment
 from libs.common.service_settings import GatewaySettings
 from libs.common.settings import CommonSettings, DatabaseSettings
-from libs.common.store import open_store
 
 TIMEOUT_SECONDS = 5.0
-FIRST_WITH_FUNCTIONS = 7
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,121 @@ def examine(environ: Mapping[str, str]) -> int:
         if failed and check is _settings:
             break  # the others would only stumble over the same value
     return 1 if failed else 0
+
+
+def _settings(environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        check_settings(environ)
+    except SettingError as error:
+        yield Finding("settings", "cannot be used", str(error))
+        return
+    yield Finding("settings", "make sense")
+
+
+def _ports(environ: Mapping[str, str]) -> Iterator[Finding]:
+    settings = CommonSettings.read(environ)
+    for service, (variable, field) in PORTS.items():
+        subject = f"port {getattr(settings, field)} ({service})"
+        try:
+            check_ports(environ, service)
+        except SettingError as error:
+            if readiness(address(settings, service)) is None:
+                yield Finding(subject, "in use; it answers as a service of ours does")
+            else:
+                yield Finding(subject, f"not usable for {variable}", str(error))
+            continue
+        yield Finding(subject, "free")
+
+
+def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
+    url = CommonSettings.read(environ).redis_url
+    subject = f"redis {without_password(url)}"
+    seen = see_redis(url)
+    if seen.usable:
+        yield Finding(subject, f"answers and has functions; {seen.value}")
+    elif not environ.get("PROXY_REDIS_URL"):
+        yield Finding(subject, f"{seen.value}; `up` embeds a server instead")
+    elif seen is RedisSeen.FOREIGN:
+        yield Finding(
+            subject,
+            seen.value,
+            "Check that sharing is meant, or name another database in PROXY_REDIS_URL",
+        )
+    else:
+        yield Finding(
+            subject, seen.value, "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
+        )
+
+
+def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
+    url = DatabaseSettings.read(environ).url
+    subject = f"database {without_password(url)}"
+    try:
+        state = _ask_sqlite(url) if url.startswith("sqlite:") else _ask_postgres(url)
+    except (psycopg.Error, sqlite3.Error, OSError) as error:
+        # Only the kind of error: a driver's text may quote the URL.
+        kind = type(error).__name__
+        yield Finding(subject, f"cannot be used ({kind})", _DATABASE_FIX)
+        return
+    yield Finding(subject, state)
+
+
+_DATABASE_FIX = (
+    "Check host, user, password and database name of PROXY_DATABASE_URL, or the "
+    "directory of PROXY_SQLITE_URL"
+)
+
+
+def _ask_postgres(url: str) -> str:
+    seconds = int(TIMEOUT_SECONDS)
+    with psycopg.connect(url, connect_timeout=seconds) as connection:
+        return f"answers, Postgres {connection.info.server_version // 10_000}"
+
+
+def _ask_sqlite(url: str) -> str:
+    path = Path(url.removeprefix("sqlite:///"))
+    if not path.exists():
+        return "will be created"
+    with sqlite3.connect(f"file:{path}?mode=rw", uri=True) as connection:
+        connection.execute("SELECT 1")
+    connection.close()
+    return "can be opened"
+
+
+def _upstreams(environ: Mapping[str, str]) -> Iterator[Finding]:
+    base_url = GatewaySettings.read(environ).upstream_base_url
+    resources = resources_from_environment(environ, base_url)
+    if not resources:
+        yield Finding("upstream", "no key is set; `up` simulates one")
+    with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
+        for resource in resources:
+            yield _ask_upstream(client, resource, environ)
+
+
+def _ask_upstream(
+    client: httpx.Client, resource: Resource, environ: Mapping[str, str]
+) -> Finding:
+    variable = resource.credential.removeprefix("env:")
+    subject = f"upstream {resource.base_url} with {variable} ({resource.id})"
+    key = resolve_credential(resource.credential, environ)
+    try:
+        answer = client.get(
+            f"{resource.base_url}/models", headers={"authorization": f"Bearer {key}"}
+        )
+    except httpx.HTTPError as error:
+        kind = type(error).__name__
+        return Finding(
+            subject,
+            f"does not answer ({kind})",
+            "Check PROXY_UPSTREAM_BASE_URL and the network",
+        )
+    if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        state = f"refuses the key ({answer.status_code})"
+        return Finding(subject, state, f"Put a valid key into {variable}")
+    if answer.is_error:
+        return Finding(
+            subject,
+            f"answers {answer.status_code} to /models",
+            "Check PROXY_UPSTREAM_BASE_URL; OpenAI's ends in /v1",
+        )
+    return Finding(subject, "answers, and takes the key")

@@ -99,4 +99,3 @@ def _section(name: str, values: Mapping[str, object]) -> str:
     # A per cent sign would begin a substitution.
     lines = [f"{key}={str(value).replace('%', '%%')}" for key, value in values.items()]
     return "\n".join([f"[{name}]", *lines, ""])
-

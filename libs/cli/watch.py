@@ -21,6 +21,10 @@ OTHERS_DEADLINE_SECONDS = 20.0  # the gateway works without them
 POLL_SECONDS = 0.05
 LAST_LINES = 15
 OK = 200
+REQUEST = (
+    "-H 'content-type: application/json' "
+    """-d '{"model":"gpt-5.5","input":"Say hello"}'"""
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ def _until_ready(briefing: Briefing) -> Problem | None:
             if (state := readiness(url)) is not None
         }
         waited = time.time() - briefing.started_at
-        if not waiting or ("gateway" not in waiting and waited > OTHERS_DEADLINE_SECONDS):
+        if not waiting or (
+            "gateway" not in waiting and waited > OTHERS_DEADLINE_SECONDS
+        ):
             return None
         if waited > GATEWAY_DEADLINE_SECONDS:
             return "gateway", f"is not ready after {waited:.0f} s: {waiting['gateway']}"
@@ -77,7 +83,7 @@ def _until_fatal() -> Problem:
 
 
 def _fatal() -> Problem:
-    """Read the event that is waiting: a program entered FATAL, the only kind asked for."""
+    """Read the event that waits: a program entered FATAL, the only kind asked for."""
     header = _pairs(sys.stdin.readline())
     body = _pairs(sys.stdin.read(int(header.get("len", "0"))))
     return body.get("processname", "a service"), "could not be started"
@@ -130,8 +136,7 @@ def announcement(briefing: Briefing) -> str:
             f"  dashboard  {gateway}/",
             f"  logs       {briefing.logs}",
             "Try it:",
-            f"  curl {gateway}/v1/responses -H 'content-type: application/json' "
-            '-d \'{"model":"gpt-5.5","input":"Say hello"}\'',
+            f"  curl {gateway}/v1/responses {REQUEST}",
         ]
     )
 

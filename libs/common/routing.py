@@ -6,7 +6,7 @@ holds no library or no catalogue yet.
 """
 
 import hashlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -126,6 +126,14 @@ class ClientCaller:
             raise RedisAway("Redis does not answer.") from error
 
 
+Clock = Callable[[], int | str]
+
+
+def servers_clock() -> str:
+    """Let Redis say what time it is: skewed gateways cannot bend it."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How long things are remembered, in milliseconds."""
@@ -144,8 +152,11 @@ class RoutingFunctions:
         stream: str,
         terms: Terms | None = None,
         library: str | None = None,
+        clock: Clock = servers_clock,
     ) -> None:
-        """`library` is the source of the function library: the router's alone."""
+        """`library` is the source of the function library: the router's alone.
+        `clock` gives Unix ms, or nothing for the server's own clock."""
+        self._clock = clock
         self._caller = caller
         self._stream = stream
         self._terms = terms or Terms()
@@ -167,7 +178,7 @@ class RoutingFunctions:
             ask.draw,
             _decision_head(ask),
             ask.lease,
-            "",
+            self._clock(),
             len(ask.bound),
             *ask.bound,
             *ask.tried,
@@ -202,7 +213,7 @@ class RoutingFunctions:
             verdict.cause,
             terms.cooldown_ms if pause is None else pause,
             "" if verdict.latency_ms is None else round(verdict.latency_ms, 3),
-            "",
+            self._clock(),
             digest(release.session_id) if release.session_id else "",
             terms.session_ttl_ms,
             terms.id_ttl_ms,
@@ -252,7 +263,7 @@ class RoutingFunctions:
 
     async def heartbeat(self, gateway_id: str) -> str | None:
         """Say that a gateway lives; returns the catalogue's version."""
-        version = await self._fcall("rpx_heartbeat_v1", gateway_id, "")
+        version = await self._fcall("rpx_heartbeat_v1", gateway_id, self._clock())
         return None if version is None else str(version, "ascii")
 
     async def held(self, gateway_id: str) -> list[str]:
@@ -267,7 +278,7 @@ class RoutingFunctions:
     async def reap(self, silent_ms: int) -> int:
         """End the leases of gateways without a heartbeat for `silent_ms`; one
         `interrupted` request event each. Returns how many."""
-        return int(await self._fcall("rpx_reap_v1", silent_ms, ""))
+        return int(await self._fcall("rpx_reap_v1", silent_ms, self._clock()))
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState:
         """Apply a health check's verdict; returns the resulting health state."""
@@ -279,7 +290,7 @@ class RoutingFunctions:
             verdict.cause,
             self._terms.cooldown_ms if pause is None else pause,
             "" if verdict.latency_ms is None else round(verdict.latency_ms, 3),
-            "",
+            self._clock(),
         )
         return HealthState(reply[1].decode()) if reply else HealthState.UNKNOWN
 

@@ -183,6 +183,11 @@ class UpSettings(Settings):
     # auto: the simulated upstream when there is no OpenAI key.
     simulate: Literal["auto", "true", "false"] = Field("auto", alias="PROXY_SIMULATE")
 
+    @field_validator("simulate", mode="before")
+    @classmethod
+    def _any_case(cls, value: str) -> str:
+        return value.strip().lower()
+
 
 SERVICES: dict[str, type[Settings]] = {
     "gateway": GatewaySettings,

@@ -2,12 +2,19 @@
 composition root; nothing else reads the environment. A value that makes no
 sense raises `SettingError`, one line naming the variable and the fix."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,8 +26,6 @@ from libs.common.errors import SettingError
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
-S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseSettings):
@@ -43,7 +48,7 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @classmethod
-    def read(cls: type[S], environ: Mapping[str, str]) -> S:
+    def read(cls, environ: Mapping[str, str]) -> Self:
         """Build from `environ`. An empty value counts as unset: compose files
         pass variables on whether they are set or not."""
         given = {name: environ[name] for name in cls.variables() if environ.get(name)}
@@ -74,6 +79,15 @@ def _as_setting_error(cls: type[Settings], error: ValidationError) -> SettingErr
     )
 
 
+def url_of(value: str, schemes: Collection[str]) -> bool:
+    """Is `value` a URL of one of `schemes`, with a port that can be one?"""
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in schemes and parts.port != 0
+    except ValueError:  # a port beyond 65535 or not of digits
+        return False
+
+
 class SettingErrorCarrier(ValueError):
     """Takes a SettingError through pydantic, which re-raises only ValueErrors."""
 
@@ -95,7 +109,9 @@ class CommonSettings(Settings):
     log_level: str = Field("info", alias="PROXY_LOG_LEVEL")
 
     # State and telemetry.
-    redis_url: str = Field("redis://127.0.0.1:6379/0", alias="PROXY_REDIS_URL")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", alias="PROXY_REDIS_URL", repr=False
+    )
     telemetry_stream: str = Field("telemetry:events", alias="PROXY_TELEMETRY_STREAM")
     telemetry_group: str = Field(
         "responses-proxy-workers", alias="PROXY_TELEMETRY_GROUP"
@@ -105,13 +121,37 @@ class CommonSettings(Settings):
     drain_seconds: Seconds = Field(10.0, alias="PROXY_DRAIN_SECONDS")
 
     # The admin API and the dashboard's data.
-    admin_token: str | None = Field(None, alias="PROXY_ADMIN_TOKEN", min_length=8)
+    admin_token: str | None = Field(
+        None, alias="PROXY_ADMIN_TOKEN", min_length=8, repr=False
+    )
     allow_open_admin: bool = Field(False, alias="PROXY_ALLOW_OPEN_ADMIN")
+
+    @field_validator("host")
+    @classmethod
+    def _bare_host(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._:%-]+", value):
+            raise SettingErrorCarrier(
+                "PROXY_HOST",
+                "is no address",
+                "Write an address alone, such as 127.0.0.1 or 0.0.0.0",
+            )
+        return value
+
+    @field_validator("telemetry_stream", "telemetry_group")
+    @classmethod
+    def _one_word(cls, value: str, info: ValidationInfo) -> str:
+        if not re.fullmatch(r"[!-~]{1,200}", value):
+            raise SettingErrorCarrier(
+                f"PROXY_{(info.field_name or '').upper()}",
+                "is no name",
+                "Use up to 200 ASCII characters without spaces",
+            )
+        return value
 
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        if not url_of(value, {"redis", "rediss", "unix"}):
             raise SettingErrorCarrier(
                 "PROXY_REDIS_URL",
                 "is no Redis URL",
@@ -161,17 +201,19 @@ class CommonSettings(Settings):
 class DatabaseSettings(Settings):
     """Where rows go. The first database URL that is set wins; else SQLite."""
 
-    proxy_database_url: str | None = Field(None, alias="PROXY_DATABASE_URL")
-    service_database_url: str | None = Field(None, alias="SERVICE_DATABASE_URL")
-    database_url: str | None = Field(None, alias="DATABASE_URL")
+    proxy_database_url: str | None = Field(None, alias="PROXY_DATABASE_URL", repr=False)
+    service_database_url: str | None = Field(
+        None, alias="SERVICE_DATABASE_URL", repr=False
+    )
+    database_url: str | None = Field(None, alias="DATABASE_URL", repr=False)
     sqlite_url: str = Field("sqlite:///./data/proxy.sqlite3", alias="PROXY_SQLITE_URL")
 
     @field_validator("proxy_database_url", "service_database_url", "database_url")
     @classmethod
-    def _postgres(cls, value: str | None, info: Any) -> str | None:
-        if value and urlsplit(value).scheme not in {"postgres", "postgresql"}:
+    def _postgres(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and not url_of(value, {"postgres", "postgresql"}):
             raise SettingErrorCarrier(
-                info.field_name.upper(),
+                (info.field_name or "").upper(),
                 "is no Postgres URL",
                 "Write postgresql://USER:PASSWORD@HOST/DATABASE, or leave it unset "
                 "and use PROXY_SQLITE_URL",

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import uvloop
@@ -43,7 +44,8 @@ async def run(options: argparse.Namespace) -> None:
     try:
         if options.announce:
             _announce(options.announce, running.base_url)
-        print(f"simulator listening on {running.base_url}", flush=True)
+        sys.stdout.write(f"simulator listening on {running.base_url}\n")
+        sys.stdout.flush()
         await stop.wait()
     finally:
         await running.close()

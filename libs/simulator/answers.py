@@ -40,7 +40,7 @@ def outputs(ask: Ask, thread: Thread, mint: Mint) -> list[Json]:
 def wanted_call(ask: Ask, thread: Thread) -> ToolCall | None:
     """The tool call this history asks for, if it has not been answered yet."""
     choice = ask.body.get("tool_choice") or "auto"
-    forced = choice != "auto" and choice != "none"
+    forced = choice not in ("auto", "none")
     wanted = (thread.asks_for_tool or forced) and choice != "none"
     return thread.tool if wanted and not thread.tool_answered else None
 

@@ -1,6 +1,7 @@
 """The control API under /__sim/: faults, holding, journal. No authentication."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 from aiohttp import web
@@ -9,10 +10,19 @@ from libs.simulator import bodies
 from libs.simulator.faults import Faults, parse_script
 from libs.simulator.holding import EVERY_KEY, Holding
 from libs.simulator.journal import Journal
-from libs.simulator.problems import ApiProblem
+from libs.simulator.problems import ApiError
 from libs.simulator.wire import Json, encode
 
-Action = Callable[[web.Request, Json], Json]
+
+@dataclass(frozen=True)
+class Order:
+    """What one call of the control API says."""
+
+    query: Mapping[str, str]
+    body: Json
+
+
+Action = Callable[[Order], Json]
 
 
 class Control:
@@ -41,45 +51,45 @@ class Control:
             for method, name, action in actions
         ]
 
-    def _add_fault(self, request: web.Request, body: Json) -> Json:
-        self._faults.add(parse_script(body))
-        return self._list_faults(request, body)
+    def _add_fault(self, order: Order) -> Json:
+        self._faults.add(parse_script(order.body))
+        return self._list_faults(order)
 
-    def _list_faults(self, request: web.Request, body: Json) -> Json:
+    def _list_faults(self, _: Order) -> Json:
         return {"faults": self._faults.listed()}
 
-    def _clear_faults(self, request: web.Request, body: Json) -> Json:
+    def _clear_faults(self, order: Order) -> Json:
         self._faults.clear()
-        return self._list_faults(request, body)
+        return self._list_faults(order)
 
-    def _hold(self, request: web.Request, body: Json) -> Json:
-        self._holding.hold(str(body.get("key") or EVERY_KEY))
+    def _hold(self, order: Order) -> Json:
+        self._holding.hold(str(order.body.get("key") or EVERY_KEY))
         return self._holding.shown()
 
-    def _release(self, request: web.Request, body: Json) -> Json:
-        self._holding.release(body.get("key"))
+    def _release(self, order: Order) -> Json:
+        self._holding.release(order.body.get("key"))
         return self._holding.shown()
 
-    def _held(self, request: web.Request, body: Json) -> Json:
+    def _held(self, _: Order) -> Json:
         return self._holding.shown()
 
-    def _show_journal(self, request: web.Request, body: Json) -> Json:
-        limit = request.query.get("limit", "")
+    def _show_journal(self, order: Order) -> Json:
+        limit = order.query.get("limit", "")
         return self._journal.shown(
             int(limit) if limit.isdecimal() else None,
-            bodies=request.query.get("bodies") == "true",
+            bodies=order.query.get("bodies") == "true",
         )
 
-    def _clear_journal(self, request: web.Request, body: Json) -> Json:
+    def _clear_journal(self, _: Order) -> Json:
         self._journal.clear()
         return {"entries": []}
 
-    def _set(self, request: web.Request, body: Json) -> Json:
-        if "keep_bodies" in body:
-            self._journal.keep_bodies = bool(body["keep_bodies"])
+    def _set(self, order: Order) -> Json:
+        if "keep_bodies" in order.body:
+            self._journal.keep_bodies = bool(order.body["keep_bodies"])
         return {"keep_bodies": self._journal.keep_bodies}
 
-    def _stats(self, request: web.Request, body: Json) -> Json:
+    def _stats(self, _: Order) -> Json:
         return self._journal.stats()
 
 
@@ -87,8 +97,8 @@ def _served(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def serve(request: web.Request) -> web.Response:
         try:
             body = bodies.parsed(await request.read())
-            shown, status = action(request, body), 200
-        except ApiProblem as problem:
+            shown, status = action(Order(request.query, body)), 200
+        except ApiError as problem:
             shown, status = problem.envelope(), problem.status
         except msgspec.ValidationError as error:
             shown, status = {"error": {"message": str(error)}}, 400

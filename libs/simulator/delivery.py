@@ -61,7 +61,9 @@ class Exchange:
         return None
 
     async def send(self, answer: Answer) -> web.StreamResponse:
-        await asyncio.sleep(self.fault.delay_ms / 1000)
+        self.entry.response_id = answer.response_id
+        if self.fault.delay_ms:
+            await asyncio.sleep(self.fault.delay_ms / 1000)
         if isinstance(answer, Stream):
             return await self._stream(answer)
         return await self._plain(answer)

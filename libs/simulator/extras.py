@@ -4,7 +4,6 @@ import email.parser
 import email.policy
 import time
 from collections.abc import AsyncGenerator, Sequence
-from email.message import EmailMessage
 
 from libs.simulator import problems
 from libs.simulator.asks import input_items
@@ -32,7 +31,7 @@ class Models:
             for name in names
         }
 
-    async def list_all(self, call: Call) -> Answer:
+    async def list_all(self, _: Call) -> Answer:
         return json_answer({"object": "list", "data": list(self._models.values())})
 
     async def show(self, call: Call) -> Answer:
@@ -167,7 +166,7 @@ def _upload(call: Call) -> tuple[str, bytes, str]:
     parser = email.parser.BytesParser(policy=email.policy.HTTP)
     message = parser.parsebytes(head.encode() + call.raw)
     name, content, purpose = "", None, "user_data"
-    for part in message.iter_parts() if isinstance(message, EmailMessage) else ():
+    for part in message.iter_parts():
         field = part.get_param("name", header="content-disposition")
         payload = part.get_payload(decode=True)
         raw = payload if isinstance(payload, bytes) else b""

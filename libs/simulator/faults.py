@@ -11,7 +11,9 @@ from libs.simulator.wire import Json
 Stage = Literal["http", "upgrade", "frame"]
 
 
-class ErrorSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class ErrorSpec(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
     """The error inside a failed or error event."""
 
     code: str = "server_error"
@@ -20,7 +22,9 @@ class ErrorSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     nested: bool = False
 
 
-class Fault(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Fault(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
     """One way to misbehave; the fields given apply together."""
 
     # An answer of this status. `body` replaces the usual envelope; `code` picks
@@ -83,14 +87,18 @@ _SHORTHAND: dict[str, Any] = {
 }
 
 
-class Match(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Match(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
     """Which requests of a key meet the fault."""
 
     path: str | None = None
     model: str | None = None
 
 
-class Script(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Script(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
+):
     """A fault as the control API takes it."""
 
     fault: Fault

@@ -14,7 +14,7 @@ from libs.simulator.faults import NO_FAULT, Fault, Faults
 from libs.simulator.headers import RateWindow, answer_headers
 from libs.simulator.holding import Holding
 from libs.simulator.journal import Entry, Journal, Pairs
-from libs.simulator.problems import ApiProblem
+from libs.simulator.problems import ApiError
 from libs.simulator.wire import Answer, Json, Plain, Stream, encode
 
 
@@ -83,7 +83,8 @@ class Gate:
         self, request: web.Request, entry: Entry, raw: bytes, way: "_Way"
     ) -> web.StreamResponse:
         started = time.monotonic()
-        account, fault, answer = None, NO_FAULT, None
+        account, fault = None, NO_FAULT
+        answer: Answer | None = None
         try:
             account = self.accounts.admit(request.headers)
             entry.account = account.name
@@ -104,7 +105,7 @@ class Gate:
                     fault,
                 )
                 answer = await way.handler(call)
-        except ApiProblem as problem:
+        except ApiError as problem:
             answer = refusal(problem)
         headers = self.headers(account, started)
         exchange = Exchange(request, entry, fault, headers)
@@ -168,7 +169,7 @@ def raw_headers(request: web.BaseRequest) -> Pairs:
     ]
 
 
-def scripted(fault: Fault, entry: Entry, account: Account) -> ApiProblem | None:
+def scripted(fault: Fault, entry: Entry, account: Account) -> ApiError | None:
     """The refusal a fault asks for."""
     if fault.revoked:
         return problems.wrong_key(entry.key)
@@ -198,7 +199,7 @@ def _breaks(fault: Fault) -> bool:
     return fault.reset or fault.garbage or bool(fault.timeout)
 
 
-def refusal(problem: ApiProblem) -> Plain:
+def refusal(problem: ApiError) -> Plain:
     return Plain(encode(problem.envelope()), problem.status)
 
 

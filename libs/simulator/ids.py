@@ -5,13 +5,14 @@ They can be judged without storage, so they survive a restart as the real ones d
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
-import random
+import secrets
 import time
 from dataclasses import dataclass
 
-_SECRET = b"responses-proxy simulated upstream"
+_SECRET = b"simulated upstream"
 _RANDOM_HEX = 32
 _TAG_HEX = 8
 _CHECK_HEX = 9
@@ -22,6 +23,7 @@ _MAC_BYTES = 32
 _HEAD_BYTES = 1 + 8 + 8
 
 
+@functools.lru_cache(maxsize=10_000)
 def account_tag(account: str) -> str:
     """Eight hex characters standing for the account inside its ids."""
     return hashlib.blake2s(account.encode(), key=_SECRET, digest_size=4).hexdigest()
@@ -32,8 +34,7 @@ def _check(body: str) -> str:
 
 
 def random_hex(length: int) -> str:
-    """Enough chance to tell requests apart; nothing here is secret."""
-    return f"{random.getrandbits(4 * length):0{length}x}"
+    return secrets.token_hex(-(-length // 2))[:length]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Mint:
         """An opaque blob standing for encrypted reasoning or a compaction."""
         head = b"\x80" + int(time.time()).to_bytes(8, "big")
         tag = account_tag(self.account).encode()
-        blob = head + tag + random.randbytes(payload_bytes)
+        blob = head + tag + secrets.token_bytes(payload_bytes)
         mac = hmac.digest(_SECRET, blob, "sha256")
         return base64.urlsafe_b64encode(blob + mac).decode()
 

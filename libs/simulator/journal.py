@@ -12,6 +12,27 @@ from libs.simulator.wire import Json
 
 Pairs = list[tuple[str, str]]
 
+_SHOWN = (
+    "number",
+    "time",
+    "key",
+    "account",
+    "method",
+    "path",
+    "query",
+    "headers",
+    "body_size",
+    "model",
+    "stream",
+    "previous_response_id",
+    "status",
+    "response_headers",
+    "response_id",
+    "response_length",
+    "disconnected_at",
+    "ended_at",
+)
+
 
 @dataclass
 class Entry:
@@ -28,7 +49,6 @@ class Entry:
     previous_response_id: str | None = None
     time: float = field(default_factory=time.time)
     status: int | None = None
-    response_headers: Pairs = field(default_factory=list)
     response_id: str | None = None
     response_length: int = 0
     # When the client went away before the answer was complete.
@@ -42,6 +62,7 @@ class Entry:
         self.body_size = len(self.body)
         self._body_sha = hashlib.sha256(self.body).hexdigest()
         self._sent_sha = hashlib.sha256()
+        self._response_headers: tuple[tuple[str, str], ...] = ()
         self.keeps_body = False
 
     @property
@@ -61,7 +82,12 @@ class Entry:
 
     def answered(self, status: int, headers: Iterable[tuple[str, str]] = ()) -> None:
         self.status = status
-        self.response_headers = list(headers)
+        self._response_headers = tuple(headers)
+
+    @property
+    def response_headers(self) -> Pairs:
+        # Plain strings: multidict has a type of its own for names.
+        return [(str(name), value) for name, value in self._response_headers]
 
     def sent(self, chunk: bytes) -> None:
         """Body bytes handed to the connection."""
@@ -74,12 +100,7 @@ class Entry:
         self.disconnected_at = time.time()
 
     def shown(self, *, bodies: bool) -> Json:
-        names = (
-            "number time key account method path query headers body_size model stream "
-            "previous_response_id status response_headers response_id response_length "
-            "disconnected_at ended_at"
-        ).split()
-        shown: Json = {name: getattr(self, name) for name in names}
+        shown: Json = {name: getattr(self, name) for name in _SHOWN}
         shown["body_sha256"] = self._body_sha
         shown["response_sha256"] = self._sent_sha.hexdigest()
         if bodies and self.keeps_body:

@@ -7,7 +7,7 @@ from libs.simulator.wire import Json
 _KEYS_PAGE = "https://platform.openai.com/account/api-keys"
 
 
-class ApiProblem(Exception):
+class ApiError(Exception):
     """A refusal as the caller will see it."""
 
     def __init__(
@@ -38,13 +38,13 @@ class ApiProblem(Exception):
         return {"error": self.error()}
 
 
-def no_key() -> ApiProblem:
-    return ApiProblem(401, "Missing bearer or basic authentication in header")
+def no_key() -> ApiError:
+    return ApiError(401, "Missing bearer or basic authentication in header")
 
 
-def wrong_key(key: str) -> ApiProblem:
+def wrong_key(key: str) -> ApiError:
     shown = key if len(key) < 12 else f"{key[:8]}{'*' * (len(key) - 12)}{key[-4:]}"
-    return ApiProblem(
+    return ApiError(
         401,
         f"Incorrect API key provided: {shown}. "
         f"You can find your API key at {_KEYS_PAGE}.",
@@ -52,17 +52,17 @@ def wrong_key(key: str) -> ApiProblem:
     )
 
 
-def wrong_selector(what: str) -> ApiProblem:
+def wrong_selector(what: str) -> ApiError:
     """The header OpenAI-Organization or OpenAI-Project does not fit the key."""
-    return ApiProblem(
+    return ApiError(
         401,
         f"OpenAI-{what.capitalize()} header should match {what} for API key",
         code=f"mismatched_{what}",
     )
 
 
-def bad_json() -> ApiProblem:
-    return ApiProblem(
+def bad_json() -> ApiError:
+    return ApiError(
         400,
         "We could not parse the JSON body of your request. (HINT: This likely means "
         "you aren't using your HTTP library correctly. The OpenAI API expects a JSON "
@@ -70,16 +70,16 @@ def bad_json() -> ApiProblem:
     )
 
 
-def too_large() -> ApiProblem:
-    return ApiProblem(413, "The request body is too large.")
+def too_large() -> ApiError:
+    return ApiError(413, "The request body is too large.")
 
 
-def unknown_route(method: str, path: str) -> ApiProblem:
-    return ApiProblem(404, f"Invalid URL ({method} {path})")
+def unknown_route(method: str, path: str) -> ApiError:
+    return ApiError(404, f"Invalid URL ({method} {path})")
 
 
-def missing(param: str) -> ApiProblem:
-    return ApiProblem(
+def missing(param: str) -> ApiError:
+    return ApiError(
         400,
         f"Missing required parameter: '{param}'.",
         code="missing_required_parameter",
@@ -87,14 +87,14 @@ def missing(param: str) -> ApiProblem:
     )
 
 
-def invalid(param: str, why: str) -> ApiProblem:
-    return ApiProblem(
+def invalid(param: str, why: str) -> ApiError:
+    return ApiError(
         400, f"Invalid '{param}': {why}.", code="invalid_value", param=param
     )
 
 
-def previous_response_not_found(response_id: str) -> ApiProblem:
-    return ApiProblem(
+def previous_response_not_found(response_id: str) -> ApiError:
+    return ApiError(
         400,
         f"Previous response with id '{response_id}' not found.",
         code="previous_response_not_found",
@@ -102,16 +102,16 @@ def previous_response_not_found(response_id: str) -> ApiProblem:
     )
 
 
-def response_not_found(response_id: str) -> ApiProblem:
-    return ApiProblem(404, f"Response with id '{response_id}' not found.")
+def response_not_found(response_id: str) -> ApiError:
+    return ApiError(404, f"Response with id '{response_id}' not found.")
 
 
-def conversation_not_found(conversation_id: str) -> ApiProblem:
-    return ApiProblem(404, f"Conversation with id '{conversation_id}' not found.")
+def conversation_not_found(conversation_id: str) -> ApiError:
+    return ApiError(404, f"Conversation with id '{conversation_id}' not found.")
 
 
-def conversation_locked(conversation_id: str) -> ApiProblem:
-    return ApiProblem(
+def conversation_locked(conversation_id: str) -> ApiError:
+    return ApiError(
         400,
         f"Another process is currently operating on conversation "
         f"'{conversation_id}'. Please retry in a few seconds.",
@@ -120,8 +120,8 @@ def conversation_locked(conversation_id: str) -> ApiProblem:
     )
 
 
-def item_not_found(item_id: str) -> ApiProblem:
-    return ApiProblem(
+def item_not_found(item_id: str) -> ApiError:
+    return ApiError(
         404,
         f"Item with id '{item_id}' not found. Items are not persisted when `store` "
         "is set to false. Try again with `store` set to true, or remove this item "
@@ -130,19 +130,19 @@ def item_not_found(item_id: str) -> ApiProblem:
     )
 
 
-def foreign_seal(item_id: str) -> ApiProblem:
+def foreign_seal(item_id: str) -> ApiError:
     return _unverified(
         item_id,
         "Encrypted content organization_id did not match the target organization.",
     )
 
 
-def broken_seal(item_id: str) -> ApiProblem:
+def broken_seal(item_id: str) -> ApiError:
     return _unverified(item_id, "Encrypted content could not be decrypted or parsed.")
 
 
-def _unverified(item_id: str, reason: str) -> ApiProblem:
-    return ApiProblem(
+def _unverified(item_id: str, reason: str) -> ApiError:
+    return ApiError(
         400,
         f"The encrypted content for item {item_id} could not be verified. "
         f"Reason: {reason}",
@@ -150,12 +150,12 @@ def _unverified(item_id: str, reason: str) -> ApiProblem:
     )
 
 
-def file_not_found(file_id: str) -> ApiProblem:
-    return ApiProblem(404, f"No such File object: {file_id}", param="id")
+def file_not_found(file_id: str) -> ApiError:
+    return ApiError(404, f"No such File object: {file_id}", param="id")
 
 
-def model_not_found(model: str) -> ApiProblem:
-    return ApiProblem(
+def model_not_found(model: str) -> ApiError:
+    return ApiError(
         404,
         f"The model '{model}' does not exist or you do not have access to it.",
         code="model_not_found",
@@ -163,8 +163,8 @@ def model_not_found(model: str) -> ApiProblem:
     )
 
 
-def no_cancel() -> ApiProblem:
-    return ApiProblem(400, "Cannot cancel a synchronous response.")
+def no_cancel() -> ApiError:
+    return ApiError(400, "Cannot cancel a synchronous response.")
 
 
 # What each status says when a scripted fault gives no body of its own:
@@ -184,9 +184,11 @@ _BY_STATUS: Mapping[int, tuple[str, str | None, str]] = {
     429: (
         "tokens",
         "rate_limit_exceeded",
-        "Rate limit reached for {model} in organization {account} on tokens per min "
-        "(TPM): Limit 30000, Used 29500, Requested 1750. Please try again in 2.5s. "
-        "Visit https://platform.openai.com/account/rate-limits to learn more.",
+        (
+            "Rate limit reached for {model} in organization {account} on tokens per "
+            "min (TPM): Limit 30000, Used 29500, Requested 1750. Please try again in "
+            "2.5s. Visit https://platform.openai.com/account/rate-limits to learn more."
+        ),
     ),
     503: (
         "service_unavailable_error",
@@ -213,10 +215,10 @@ _BY_CODE: Mapping[str, tuple[str, str]] = {
 
 def by_status(
     status: int, code: str | None, message: str | None, *, model: str, account: str
-) -> ApiProblem:
+) -> ApiError:
     """The refusal a status usually carries; code and message may be chosen."""
     kind, usual_code, text = _BY_STATUS.get(status, _SERVER_ERROR)
-    if code in _BY_CODE:
+    if code and code in _BY_CODE:
         kind, text = _BY_CODE[code]
     text = text.format(model=model, account=account)
-    return ApiProblem(status, message or text, kind=kind, code=code or usual_code)
+    return ApiError(status, message or text, kind=kind, code=code or usual_code)

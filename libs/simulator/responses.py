@@ -1,7 +1,6 @@
 """The /responses resource over HTTP."""
 
-import random
-import string
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from libs.simulator import answers, problems
@@ -9,7 +8,7 @@ from libs.simulator.asks import Ask, parse
 from libs.simulator.events import Pad, events_of, is_terminal, with_error
 from libs.simulator.faults import Fault
 from libs.simulator.gate import Call
-from libs.simulator.jobs import Job, Jobs
+from libs.simulator.jobs import Jobs
 from libs.simulator.pages import page
 from libs.simulator.state import State, Stored
 from libs.simulator.turns import Turn, Turns
@@ -24,13 +23,11 @@ from libs.simulator.wire import (
     sse_frame,
 )
 
-_FILLER = "".join(random.choices(string.ascii_letters + string.digits, k=512))
-
 
 def filler() -> str:
     """Random obfuscation of up to 16 characters."""
-    start = random.randrange(len(_FILLER) - 16)
-    return _FILLER[start : start + random.randint(1, 16)]
+    text = secrets.token_urlsafe(12)
+    return text[: 1 + ord(text[0]) % 16]
 
 
 def pad_for(ask: Ask) -> Pad | None:
@@ -67,12 +64,16 @@ class Responses:
             return self._in_background(turn)
         if ask.stream:
             return Stream(
-                self._frames(turn, call.fault), lambda: self._turns.release(turn)
+                self._frames(turn, call.fault),
+                release=lambda: self._turns.release(turn),
+                response_id=turn.response_id,
             )
+        body = encode(turn.response)
         return Plain(
-            encode(turn.response),
-            commit=lambda: self._turns.commit(turn),
+            body,
+            commit=lambda: self._turns.commit(turn, body),
             release=lambda: self._turns.release(turn),
+            response_id=turn.response_id,
         )
 
     async def show(self, call: Call) -> Answer:
@@ -133,10 +134,11 @@ class Responses:
     def _in_background(self, turn: Turn) -> Answer:
         ask = turn.ask
         duration_ms = ask.number("simulate_duration_ms", self._background_ms)
-        job: Job = self._jobs.start(turn, duration_ms)
+        job = self._jobs.start(turn, duration_ms)
         if ask.stream:
-            return Stream(_framed(job.follow(-1, pad_for(ask))))
-        return Plain(encode(job.turn.response))
+            frames = _framed(job.follow(-1, pad_for(ask)))
+            return Stream(frames, response_id=turn.response_id)
+        return Plain(encode(job.turn.response), response_id=turn.response_id)
 
     async def _frames(self, turn: Turn, fault: Fault) -> AsyncGenerator[bytes, None]:
         for event in turn_events(turn, fault):

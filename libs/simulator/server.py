@@ -125,7 +125,7 @@ def _plain_routes(simulation: Simulation) -> list[tuple[str, str, Handler]]:
     ]
 
 
-async def _healthz(request: web.Request) -> web.Response:
+async def _healthz(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 

@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from libs.simulator.asks import item_text
-from libs.simulator.schemas import arguments
+from libs.simulator.schemas import COMMAND, arguments
 from libs.simulator.wire import Json, encode
 
 _ECHO_CHARS = 80
 _TOOL_WORD = "run-tool"
 # Tools a coding agent offers, best first; any other function comes after them.
-_PREFERRED = ("exec_command", "shell_command", "shell", "local_shell")
+_PREFERRED = ("exec_command", "shell_command", "shell", "local_shell", "exec")
+# Codex offers gpt-6 models one custom tool, `exec`, which takes JavaScript.
+_CUSTOM_INPUT = {
+    "exec": f'text(await tools.exec_command({{ cmd: "{COMMAND}" }}));',
+}
 
 
 @dataclass(frozen=True)
@@ -99,4 +103,4 @@ def _calls(tools: Any, namespace: str | None) -> Iterator[ToolCall]:
             sent = encode(arguments(tool.get("parameters"))).decode()
             yield ToolCall("function", name, sent, namespace)
         elif kind == "custom":
-            yield ToolCall("custom", name, "echo hi", namespace)
+            yield ToolCall("custom", name, _CUSTOM_INPUT.get(name, COMMAND), namespace)

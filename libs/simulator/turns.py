@@ -81,14 +81,15 @@ class Turns:
         thread = thread.extended(ask.items)
         return thread.opening(ask.body.get("instructions")).tokens
 
-    def commit(self, turn: Turn) -> None:
-        """Store the finished turn where the request wanted it."""
+    def commit(self, turn: Turn, encoded: bytes | None = None) -> None:
+        """Store the finished turn where the request wanted it. `encoded` is its
+        response in bytes, where the caller has them."""
         if turn.conversation:
             self._append(turn, turn.conversation)
         if turn.ask.store:
-            self.keep(turn)
+            self.keep(turn, encoded)
 
-    def keep(self, turn: Turn) -> None:
+    def keep(self, turn: Turn, encoded: bytes | None = None) -> None:
         """Store the response as it is now; again when it has changed."""
         mint = turn.account.mint
         before = self._state.response(turn.account, turn.response_id)
@@ -101,7 +102,7 @@ class Turns:
             Stored(
                 account=turn.account.name,
                 response_id=turn.response_id,
-                response=encode(turn.response),
+                response=encoded or encode(turn.response),
                 input_items=inputs,
                 thread=turn.thread,
                 item_ids=_ids(turn.response["output"]) + _ids(turn.ask.items),

@@ -13,9 +13,9 @@ from libs.simulator.asks import parse
 from libs.simulator.delivery import reset, scripted_body, until_client_leaves
 from libs.simulator.events import is_terminal
 from libs.simulator.faults import NO_FAULT, Fault
-from libs.simulator.gate import Gate, Recorded, opened_entry, refusal, scripted
+from libs.simulator.gate import Gate, Recorded, opened_entry, scripted
 from libs.simulator.journal import Entry
-from libs.simulator.problems import ApiProblem
+from libs.simulator.problems import ApiError
 from libs.simulator.responses import turn_events
 from libs.simulator.settings import MAX_BODY_BYTES
 from libs.simulator.threads import Thread
@@ -68,7 +68,7 @@ class Sockets:
             entry.account = account.name
             fault = self._gate.faults.take(entry.key, entry.path, None, "upgrade")
             refused = scripted(_as_status(fault), entry, account)
-        except ApiProblem as problem:
+        except ApiError as problem:
             refused = problem
         headers = {**self._gate.headers(account, started), **fault.headers}
         if account is None or refused:
@@ -156,7 +156,7 @@ class Session:
                 raise _too_many_lanes()
             fault = self._gate.faults.take(entry.key, entry.path, entry.model, "frame")
             await self._create(body, fault, Outlet(self, entry, fault, lane))
-        except ApiProblem as problem:
+        except ApiError as problem:
             self._memory.drop(entry.previous_response_id)
             frame: Json = {"type": "error", "status": problem.status}
             frame["error"] = problem.error()
@@ -251,13 +251,13 @@ class Outlet:
 def _lane(raw: bytes) -> Lane:
     try:
         lane = bodies.parsed(raw).get("stream_id")
-    except ApiProblem:
+    except ApiError:
         return None
     return lane if isinstance(lane, str) and lane else None
 
 
-def _too_many_lanes() -> ApiProblem:
-    return ApiProblem(
+def _too_many_lanes() -> ApiError:
+    return ApiError(
         400,
         f"A connection may have at most {_MAX_LANES} streams.",
         code="websocket_stream_limit_reached",
@@ -276,7 +276,7 @@ def _as_status(fault: Fault) -> Fault:
 
 
 def _refused(
-    problem: ApiProblem, fault: Fault, headers: dict[str, str], entry: Entry
+    problem: ApiError, fault: Fault, headers: dict[str, str], entry: Entry
 ) -> web.Response:
     body, content_type = scripted_body(fault, problem.envelope())
     entry.sent(body)

@@ -29,6 +29,7 @@ class Plain:
     commit: Callable[[], None] = nothing
     # Called once whatever happens, sent or not.
     release: Callable[[], None] = nothing
+    response_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Stream:
 
     frames: AsyncGenerator[bytes, None]
     release: Callable[[], None] = nothing
+    response_id: str | None = None
 
 
 Answer = Plain | Stream

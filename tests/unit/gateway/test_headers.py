@@ -1,0 +1,53 @@
+"""What travels up, and what down."""
+
+from services.gateway.headers import downstream, request_head
+
+UP = [
+    (b"host", b"proxy:8000"),
+    (b"authorization", b"Bearer rpx_secret"),
+    (b"cookie", b"a=b"),
+    (b"connection", b"close, x-hop"),
+    (b"x-hop", b"1"),
+    (b"x-proxy-session-id", b"s"),
+    (b"openai-organization", b"org"),
+    (b"content-length", b"9"),
+    (b"transfer-encoding", b"chunked"),
+    (b"x-codex-window-id", b"w"),
+    (b"openai-beta", b"b"),
+    (b"x-dup", b"1"),
+    (b"x-dup", b"2"),
+]
+
+
+def test_the_clients_credentials_stay_here_and_the_key_goes() -> None:
+    head = request_head("POST", b"/v1/responses?a=1", b"up", b"Bearer sk", UP, 3)
+    assert head == (
+        b"POST /v1/responses?a=1 HTTP/1.1\r\nhost: up\r\nx-codex-window-id: w\r\n"
+        b"openai-beta: b\r\nx-dup: 1\r\nx-dup: 2\r\nauthorization: Bearer sk\r\n"
+        b"content-length: 3\r\n\r\n"
+    )
+
+
+def test_no_length_without_a_body() -> None:
+    assert b"content-length" not in request_head("GET", b"/", b"h", b"B k", [], None)
+
+
+def test_downstream_hides_the_account_and_keeps_duplicates() -> None:
+    answer = [
+        (b"content-type", b"application/json"),
+        (b"set-cookie", b"__cf_bm=1"),
+        (b"openai-organization", b"acct"),
+        (b"openai-project", b"proj"),
+        (b"transfer-encoding", b"chunked"),
+        (b"link", b"a"),
+        (b"link", b"b"),
+        (b"x-request-id", b"req_1"),
+        (b"x-proxy-reason", b"forged"),
+    ]
+    assert downstream(answer, [(b"x-proxy-reason", b"panic")]) == [
+        (b"content-type", b"application/json"),
+        (b"link", b"a"),
+        (b"link", b"b"),
+        (b"x-request-id", b"req_1"),
+        (b"x-proxy-reason", b"panic"),
+    ]

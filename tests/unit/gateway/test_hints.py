@@ -1,0 +1,130 @@
+"""Hints: sources in the documented order, and no harm from odd bodies."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.gateway.hints import read_hints
+
+PATH = b"/responses"
+
+
+def hints(body: Any = None, headers: dict[str, str] | None = None, path: bytes = PATH):  # type: ignore[no-untyped-def]
+    raw = b"" if body is None else json.dumps(body).encode()
+    pairs = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
+    return read_hints(path, pairs, raw)
+
+
+FULL_BODY = {
+    "metadata": {"session_id": "meta"},
+    "client_metadata": {"session_id": "client"},
+    "prompt_cache_key": "cache",
+}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        pytest.param(
+            {"x-proxy-session-id": "a", "x-session-id": "b", "session-id": "c"},
+            FULL_BODY,
+            "a",
+            id="x-proxy-session-id first",
+        ),
+        pytest.param({"session-id": "c", "x-session-id": "b"}, FULL_BODY, "b", id="x"),
+        pytest.param({"session_id": "d", "session-id": "c"}, FULL_BODY, "c", id="dash"),
+        pytest.param({"session_id": "d"}, FULL_BODY, "d", id="underscore"),
+        pytest.param({}, FULL_BODY, "meta", id="metadata before client_metadata"),
+        pytest.param(
+            {}, {"client_metadata": {"session_id": "x"}, "prompt_cache_key": "k"}, "x",
+            id="client_metadata before cache key",
+        ),
+        pytest.param({}, {"prompt_cache_key": "k"}, "k", id="cache key last"),
+        pytest.param({}, {}, None, id="none"),
+        pytest.param({}, {"metadata": {"session_id": 5}}, None, id="not a string"),
+        pytest.param({"session-id": ""}, {"prompt_cache_key": "k"}, "k", id="empty"),
+    ],
+)  # fmt: skip
+def test_session_source(
+    headers: dict[str, str], body: dict[str, Any], expected: str | None
+) -> None:
+    assert hints(body, headers).session_id == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "expected"),
+    [
+        pytest.param(
+            {"previous_response_id": "resp_1", "conversation": "conv_1"},
+            PATH,
+            ("resp_1", "conv_1"),
+            id="previous before conversation",
+        ),
+        pytest.param(
+            {"conversation": {"id": "conv_2"}}, PATH, ("conv_2",), id="object"
+        ),
+        pytest.param(None, b"/responses/resp_9/cancel", ("resp_9",), id="path"),
+        pytest.param(
+            {"input": [{"id": "rs_old"}, {"role": "user"}, {"id": "msg_new"}]},
+            PATH,
+            ("msg_new", "rs_old"),
+            id="items, newest first",
+        ),
+        pytest.param({"input": [{"id": "mine"}]}, PATH, (), id="not minted upstream"),
+        pytest.param({"input": "hello"}, PATH, (), id="text input"),
+        pytest.param({"input": [1, 2, [3]]}, PATH, (), id="token input"),
+    ],
+)
+def test_bound_ids(body: Any, path: bytes, expected: tuple[str, ...]) -> None:
+    assert hints(body, path=path).bound_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        pytest.param(
+            [{"type": "reasoning", "encrypted_content": "gAAA"}], True, id="y"
+        ),
+        pytest.param(
+            [{"type": "reasoning", "encrypted_content": None}], False, id="null"
+        ),
+        pytest.param(
+            [{"type": "message", "content": "encrypted_content"}], False, id="n"
+        ),
+    ],
+)
+def test_encrypted_content_binds_to_the_account(
+    items: list[dict[str, Any]], expected: bool
+) -> None:
+    assert hints({"input": items}).account_bound is expected
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"\xff\xfe", b"[]", b"5", b'{"model": 5, "input": {"a": 1}}', b"null"],
+)
+def test_odd_bodies_give_no_hints(raw: bytes) -> None:
+    found = read_hints(PATH, [], raw)
+    assert (found.model, found.session_id, found.bound_ids) == (None, None, ())
+
+
+def test_model_stream_pool_and_name() -> None:
+    found = hints(
+        {
+            "model": "m",
+            "stream": True,
+            "metadata": {"pool_id": "p", "session_name": "n"},
+        },
+        {"x-pool-id": "q"},
+    )
+    assert (found.model, found.stream, found.pool_id, found.session_name) == (
+        "m",
+        True,
+        "q",
+        "n",
+    )
+
+
+def test_absurdly_long_ids_are_cut() -> None:
+    assert len(hints({"prompt_cache_key": "k" * 5000}).session_id) == 512
