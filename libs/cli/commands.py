@@ -1,10 +1,8 @@
 """Which command runs a service, by name: libs may not import services.  (pure)"""
 
 import math
-import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from libs.common.service_settings import GatewaySettings
 from libs.common.settings import CommonSettings
@@ -48,15 +46,10 @@ def simulator_command(
     return command + (["--announce", announce] if announce else [])
 
 
-def beside_python(program: str) -> str:
-    """A program installed with this Python, or on the PATH."""
-    beside = Path(sys.executable).parent / program
-    return str(beside) if beside.exists() else shutil.which(program) or program
-
-
 def _granian(name: str, host: str, port: int) -> list[str]:
     return [
-        *(beside_python("granian"), "--interface", "asgi", "--factory"),
+        *(sys.executable, "-m", "libs.cli.serve"),
+        *("--interface", "asgi", "--factory"),
         f"services.{name}.app:create_app",
         *("--host", host, "--port", str(port), "--loop", "uvloop"),
         # Below warning, Granian logs every chunk sent after a disconnect.

@@ -40,7 +40,8 @@ def up(environ: Mapping[str, str]) -> None:
     lock(data_dir)
     check_ports(environ, *PORTS)
     plan = decide(environ, observe(CommonSettings.read({}).redis_url), data_dir)
-    merged = {**environ, **plan.environment}
+    # A container's root, /tmp included, may be read-only.
+    merged = {"TMPDIR": str(data_dir / "run"), **environ, **plan.environment}
     check_settings(merged)
     _write(plan, settings, data_dir, started_at)
     os.dup2(sys.stdout.fileno(), descriptors.OUTPUT, inheritable=True)

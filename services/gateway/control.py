@@ -110,6 +110,7 @@ class Readiness:
             "degraded": degraded,
             "outbox": len(self._outbox),
             "resources": len(self._directory.targets),
+            "catalogue": self._directory.version,
         }
 
     async def on_get_metrics(self, _: Request, resp: Response) -> None:

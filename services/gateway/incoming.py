@@ -22,6 +22,8 @@ Header = tuple[bytes, bytes]
 # Granian tells nobody that a client left unless someone asks (hotpath.md,
 # trap 1). Most requests are over before anyone needs to.
 WATCH_AFTER_S = 0.1
+MOST_DISCARDED = 16_777_216
+MOST_DISCARDED_S = 2.0
 LARGEST_OPENED = 16_777_216  # bytes of a compressed body opened for its hints
 _SUSPICIOUS = re.compile(rb"%|\.\.?(/|$)|\\")
 
@@ -62,6 +64,21 @@ async def read_body(receive: Receive, headers: list[Header], limit: int) -> byte
     if message["type"] == "http.disconnect":
         raise ClientLeft
     return b"".join(pieces) if pieces else body
+
+
+async def discard_rest(receive: Receive) -> None:
+    """Read on for a while after an early refusal: a connection closed upon
+    unread bytes is reset, and the client would never see the answer."""
+    discarded = 0
+    try:
+        async with asyncio.timeout(MOST_DISCARDED_S):
+            while discarded < MOST_DISCARDED:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
 
 
 def opened(body: bytes, headers: list[Header]) -> bytes:

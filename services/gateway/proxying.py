@@ -37,6 +37,7 @@ from services.gateway.incoming import (
     Receive,
     Scope,
     Send,
+    discard_rest,
     opened,
     read_body,
     upstream_path,
@@ -154,6 +155,8 @@ class DataPlane:
             await self._forward(exchange, send)
         except Problem as problem:
             await self._answer_problem(exchange, problem, send)
+            if problem.status == 413:
+                await discard_rest(receive)
         except ClientLeft:
             exchange.record.outcome = "cancelled"
         except asyncio.CancelledError:

@@ -1,0 +1,1 @@
+"""SQL behind one port: Postgres, or SQLite for a single machine."""

@@ -1,0 +1,252 @@
+"""The store on Postgres, also behind pgbouncer in transaction mode: no session
+state, no prepared statements, every transaction brings its own limits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.errors import StoreAway
+from libs.common.store.migrate import known_migrations, pending
+from libs.common.store.pages import page
+from libs.common.store.port import (
+    Counts,
+    DeadLetter,
+    HistoryQuery,
+    Page,
+    Unstorable,
+)
+from libs.common.store.rows import (
+    dead_letter_row,
+    decision_row,
+    event_row,
+    instant,
+    iso,
+    milliseconds,
+    request_row,
+    session_row,
+)
+from libs.common.store.settling import Key, Stored, request_keys, settle
+from libs.common.store.statements import Statements
+
+SQL = Statements("postgres")
+MIGRATIONS = known_migrations("postgres")
+
+CONNECT_S = 5
+STATEMENT_S = 15
+MIGRATION_S = 900
+DAYS_BEHIND, DAYS_AHEAD = 1, 7
+MAX_CONNECTIONS = 4
+REFUSED = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # a value too long for its index
+    UnicodeEncodeError,  # a lone surrogate
+)
+
+Connection = AsyncConnection[DictRow]
+
+
+class PostgresStore:
+    def __init__(self, url: str) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={
+                "row_factory": dict_row,
+                "prepare_threshold": None,
+                "connect_timeout": CONNECT_S,
+                "application_name": "responses-proxy",
+            },
+            # None is kept for its own sake: a database that sleeps may sleep.
+            min_size=0,
+            max_size=MAX_CONNECTIONS,
+            timeout=CONNECT_S,
+            # Give up soon: the caller backs off, and its next call tries afresh.
+            reconnect_timeout=CONNECT_S,
+            # A restarted server's dead connections are noticed before use.
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def migrate(self) -> int:
+        async with self._transaction(limit_s=MIGRATION_S) as connection:
+            await _execute(connection, "lock_migrations")
+            await _execute(connection, "create_migrations")
+            for migration in pending(MIGRATIONS, await _version(connection)):
+                await connection.execute(migration.script)
+                values = {"version": migration.version, "name": migration.name}
+                await _execute(connection, "record_migration", values)
+            return await _version(connection)
+
+    async def schema_version(self) -> int:
+        async with self._transaction() as connection:
+            try:
+                return await _version(connection)
+            except psycopg.errors.UndefinedTable:
+                return 0
+
+    async def make_partitions(self, today: date) -> int:
+        days = {
+            "first": today - timedelta(days=DAYS_BEHIND),
+            "last": today + timedelta(days=DAYS_AHEAD),
+        }
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_migrations")
+            # Rows may be on their way into the default partition.
+            await _execute(connection, "lock_writers")
+            rows = await _rows(connection, "make_partitions", days)
+            return int(rows[0]["partitions"])
+
+    async def drop_before(self, day: date) -> int:
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_migrations")
+            await _execute(connection, "lock_writers")
+            rows = await _rows(connection, "drop_partitions", {"day": day})
+            return int(rows[0]["partitions"])
+
+    async def write(self, events: Sequence[StreamedEvent]) -> int:
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_writers")
+            settled = settle(events, await _known_requests(connection, events))
+            decisions = [
+                decision_row(e.id, e.event)
+                for e in settled.events
+                if isinstance(e.event, DecisionEvent)
+            ]
+            changed = await _put(
+                connection, "put_events", map(event_row, settled.events)
+            )
+            await _put(connection, "put_decisions", decisions)
+            await _put(connection, "put_requests", map(request_row, settled.requests))
+            await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            if settled.fresh:
+                await _execute(connection, "add_total", {"fresh": settled.fresh})
+            return changed
+
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
+        async with self._transaction() as connection:
+            rows = map(dead_letter_row, {le.id: le for le in letters}.values())
+            return await _put(connection, "put_dead_letters", rows)
+
+    async def history(self, query: HistoryQuery) -> Page:
+        cursor = query.after
+        values = {
+            "session_id": query.session_id,
+            "resource_id": query.resource_id,
+            "request_id": query.request_id,
+            "before_at": cursor.at if cursor else "infinity",
+            "before_id": cursor.id if cursor else "",
+            "rows": query.limit + 1,
+        }
+        async with self._transaction() as connection:
+            return page(
+                query, await _rows(connection, f"history_{query.table}", values)
+            )
+
+    async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if "\0" in id:
+            return None
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "request", {"id": id})
+            if not rows:
+                return None
+            decisions = await _rows(connection, "decisions_of_request", {"id": id})
+            return {**rows[0], "decisions": decisions}
+
+    async def counts(self) -> Counts:
+        async with self._transaction() as connection:
+            return Counts(**(await _rows(connection, "counts"))[0])
+
+    async def ping(self) -> None:
+        async with self._transaction() as connection:
+            await _execute(connection, "ping")
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def _transaction(
+        self, limit_s: int = STATEMENT_S
+    ) -> AsyncIterator[Connection]:
+        """A bounded transaction: by the server, and here in case the server no
+        longer answers."""
+        limits = {"statement_ms": f"{limit_s * 1000}", "idle_ms": f"{limit_s * 1000}"}
+        with _translated():
+            async with asyncio.timeout(limit_s + 2 * CONNECT_S):
+                await self._pool.open(wait=False)
+                async with (
+                    self._pool.connection() as connection,
+                    connection.transaction(),
+                ):
+                    await _execute(connection, "limits", limits)
+                    yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Refused data is the data's fault; anything else may pass: a full disk, a
+    failover to a read-only server, a schema not migrated yet."""
+    try:
+        yield
+    except REFUSED as error:
+        raise Unstorable(f"Postgres refused the data: {error}") from error
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        raise StoreAway(f"Postgres cannot be used: {error}") from error
+
+
+async def _version(connection: Connection) -> int:
+    return int((await _rows(connection, "schema_version"))[0]["version"])
+
+
+async def _known_requests(
+    connection: Connection, events: Sequence[StreamedEvent]
+) -> dict[Key, Stored]:
+    keys = request_keys(events)
+    if not keys:
+        return {}
+    values = {
+        "ids": [id_ for id_, _ in keys],
+        "oldest": instant(min(ms for _, ms in keys)),
+        "newest": instant(max(ms for _, ms in keys)),
+    }
+    cursor = await _execute(connection, "known_requests", values)
+    return {
+        (row["id"], milliseconds(row["created_at"])): Stored(
+            row["session_id"], row["outcome"], row["total_tokens"] or 0
+        )
+        for row in await cursor.fetchall()
+    }
+
+
+async def _put(connection: Connection, name: str, rows: Iterable[Row]) -> int:
+    """A whole batch in one statement, as columns; how many rows changed."""
+    listed = list(rows)
+    if not listed:
+        return 0
+    columns = {column: [row[column] for row in listed] for column in listed[0]}
+    return (await _execute(connection, name, columns)).rowcount
+
+
+async def _rows(
+    connection: Connection, name: str, values: Mapping[str, Any] | None = None
+) -> list[Row]:
+    cursor = await _execute(connection, name, values)
+    return [_shown(row) for row in await cursor.fetchall()]
+
+
+def _shown(row: Row) -> Row:
+    return {k: iso(v) if isinstance(v, datetime) else v for k, v in row.items()}
+
+
+async def _execute(
+    connection: Connection, name: str, values: Mapping[str, Any] | None = None
+) -> psycopg.AsyncCursor[DictRow]:
+    return await connection.execute(SQL[name], values)

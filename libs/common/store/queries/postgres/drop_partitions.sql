@@ -1,0 +1,2 @@
+SELECT sum(drop_partitions_v1(parent, %(day)s)) AS partitions
+FROM unnest(ARRAY['requests', 'decisions', 'events', 'payloads']) AS parent

@@ -1,0 +1,26 @@
+-- What a batch's newly stored requests add to their sessions. The newest
+-- request names the session and its resource.
+INSERT INTO sessions (
+    id, name, first_seen_at, last_seen_at, requests, total_tokens, last_resource_id
+)
+SELECT * FROM unnest(
+    %(id)s::text[], %(name)s::text[], %(first_seen_at)s::timestamptz[],
+    %(last_seen_at)s::timestamptz[], %(requests)s::bigint[],
+    %(total_tokens)s::bigint[], %(last_resource_id)s::text[]
+) AS session (id)
+ORDER BY session.id
+ON CONFLICT (id) DO UPDATE SET
+    name = CASE
+        WHEN excluded.last_seen_at >= sessions.last_seen_at
+        THEN coalesce(excluded.name, sessions.name)
+        ELSE coalesce(sessions.name, excluded.name)
+    END,
+    last_resource_id = CASE
+        WHEN excluded.last_seen_at >= sessions.last_seen_at
+        THEN coalesce(excluded.last_resource_id, sessions.last_resource_id)
+        ELSE coalesce(sessions.last_resource_id, excluded.last_resource_id)
+    END,
+    first_seen_at = least(sessions.first_seen_at, excluded.first_seen_at),
+    last_seen_at = greatest(sessions.last_seen_at, excluded.last_seen_at),
+    requests = sessions.requests + excluded.requests,
+    total_tokens = sessions.total_tokens + excluded.total_tokens

@@ -1,0 +1,1 @@
+SELECT * FROM requests WHERE id = %(id)s ORDER BY created_at LIMIT 1

@@ -1,0 +1,1 @@
+UPDATE totals SET total = total + :fresh WHERE name = 'requests'

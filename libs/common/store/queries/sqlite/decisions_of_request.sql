@@ -1,0 +1,1 @@
+SELECT * FROM decisions WHERE request_id = :id ORDER BY attempt, created_at, id

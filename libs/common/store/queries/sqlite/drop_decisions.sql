@@ -1,0 +1,1 @@
+DELETE FROM decisions WHERE created_at < :before

@@ -1,0 +1,6 @@
+-- History of one resource.
+SELECT * FROM decisions
+WHERE resource_id = :resource_id
+  AND (created_at, id) < (:before_at, :before_id)
+ORDER BY created_at DESC, id DESC
+LIMIT :rows

@@ -1,0 +1,5 @@
+-- Newest first, all of them.
+SELECT * FROM requests
+WHERE (created_at, id) < (:before_at, :before_id)
+ORDER BY created_at DESC, id DESC
+LIMIT :rows

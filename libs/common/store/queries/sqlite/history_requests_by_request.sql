@@ -1,0 +1,8 @@
+-- History of one request.
+SELECT * FROM requests
+WHERE id = :request_id
+  AND (:session_id IS NULL OR session_id = :session_id)
+  AND (:resource_id IS NULL OR resource_id = :resource_id)
+  AND (created_at, id) < (:before_at, :before_id)
+ORDER BY created_at DESC, id DESC
+LIMIT :rows

@@ -1,0 +1,5 @@
+-- Newest first, all of them.
+SELECT * FROM sessions
+WHERE (last_seen_at, id) < (:before_at, :before_id)
+ORDER BY last_seen_at DESC, id DESC
+LIMIT :rows

@@ -1,0 +1,6 @@
+-- History of one resource.
+SELECT * FROM sessions
+WHERE last_resource_id = :resource_id
+  AND (last_seen_at, id) < (:before_at, :before_id)
+ORDER BY last_seen_at DESC, id DESC
+LIMIT :rows

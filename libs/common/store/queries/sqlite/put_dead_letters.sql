@@ -1,0 +1,4 @@
+-- One row; run for each. Parking the same poison twice changes nothing.
+INSERT INTO dead_letters (id, entry_id, event_id, kind, reason, data, created_at)
+VALUES (:id, :entry_id, :event_id, :kind, :reason, :data, :created_at)
+ON CONFLICT (id) DO NOTHING

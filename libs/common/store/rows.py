@@ -1,0 +1,78 @@
+"""Events as rows: SQL column names, times as datetimes. Pure."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from libs.common.contracts import DecisionEvent, RequestEvent, Row, StreamedEvent
+from libs.common.store.port import DeadLetter
+from libs.common.store.settling import SessionGain
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(ms: int) -> datetime:
+    """Exact, where fromtimestamp would round."""
+    return EPOCH + timedelta(milliseconds=ms)
+
+
+def milliseconds(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(milliseconds=1)
+
+
+def iso(at: datetime) -> str:
+    """UTC with milliseconds and Z; sorts as time does."""
+    text = at.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def event_row(streamed: StreamedEvent) -> Row:
+    return {
+        "id": streamed.id,
+        "kind": streamed.kind,
+        "created_at": instant(streamed.event.created_at_ms),
+        "data": streamed.event.model_dump_json(),
+    }
+
+
+def request_row(event: RequestEvent) -> Row:
+    return _timed(dict(event))
+
+
+def decision_row(id_: str, event: DecisionEvent) -> Row:
+    candidates = ",".join(c.model_dump_json() for c in event.candidates)
+    return _timed({**dict(event), "id": id_, "candidates": f"[{candidates}]"})
+
+
+def session_row(gain: SessionGain) -> Row:
+    return {
+        "id": gain.id,
+        "name": gain.name,
+        "first_seen_at": instant(gain.first_ms),
+        "last_seen_at": instant(gain.last_ms),
+        "requests": gain.requests,
+        "total_tokens": gain.total_tokens,
+        "last_resource_id": gain.resource_id,
+    }
+
+
+def dead_letter_row(letter: DeadLetter) -> Row:
+    return {
+        "id": letter.id,
+        "entry_id": letter.entry_id,
+        "event_id": letter.event_id,
+        "kind": letter.kind,
+        "reason": letter.reason,
+        "data": letter.data,
+        "created_at": instant(letter.created_at_ms),
+    }
+
+
+def _timed(fields: Mapping[str, Any]) -> Row:
+    """`created_at_ms` becomes `created_at`; durations keep their `_ms`."""
+    return {
+        name.removesuffix("_ms") if name.endswith("_at_ms") else name: (
+            instant(value) if name.endswith("_at_ms") else value
+        )
+        for name, value in fields.items()
+    }

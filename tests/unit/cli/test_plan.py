@@ -1,0 +1,142 @@
+"""What `up` starts, as a table of environments and of what was seen."""
+
+from pathlib import Path
+
+import pytest
+
+from libs.cli.plan import Plan, RedisSeen, Seen, decide, without_password
+from libs.common.errors import SettingError
+
+DATA = Path("/data")
+SERVICES = {"gateway", "router", "health", "ingest"}
+
+
+def seen(redis: RedisSeen = RedisSeen.ABSENT) -> Seen:
+    return Seen(redis=redis, redis_port=7001, simulator_port=7002, valkey="/bin/valkey")
+
+
+def decided(environ: dict[str, str], redis: RedisSeen = RedisSeen.ABSENT) -> Plan:
+    return decide(environ, seen(redis), DATA)
+
+
+def embedded(plan: Plan) -> set[str]:
+    return {program.name for program in plan.programs} - SERVICES
+
+
+def test_with_nothing_configured_everything_is_embedded() -> None:
+    plan = decided({})
+
+    assert embedded(plan) == {"redis", "simulator"}
+    assert plan.environment["PROXY_REDIS_URL"] == "redis://127.0.0.1:7001/0"
+    assert plan.environment["PROXY_SQLITE_URL"] == "sqlite:////data/proxy.sqlite3"
+    assert plan.environment["PROXY_UPSTREAM_BASE_URL"] == "http://127.0.0.1:7002/v1"
+    assert dict(plan.choices)["upstream"].startswith(
+        "SIMULATED upstream (no OPENAI_API_KEY set)"
+    )
+
+
+@pytest.mark.parametrize("state", RedisSeen)
+def test_a_redis_at_the_default_address(state: RedisSeen) -> None:
+    plan = decided({}, state)
+
+    used = state in {RedisSeen.EMPTY, RedisSeen.OURS}
+    assert ("redis" in embedded(plan)) is not used
+    assert (plan.environment["PROXY_REDIS_URL"].endswith(":6379/0")) is used
+    assert state.value in dict(plan.choices)["redis"]
+
+
+def test_a_configured_redis_is_used_unseen() -> None:
+    plan = decided({"PROXY_REDIS_URL": "redis://:hush@h:6379/2"}, RedisSeen.EMPTY)
+
+    assert "redis" not in embedded(plan)
+    assert "PROXY_REDIS_URL" not in plan.environment
+    assert dict(plan.choices)["redis"] == "redis://h:6379/2 (PROXY_REDIS_URL)"
+
+
+@pytest.mark.parametrize(
+    ("environ", "chosen"),
+    [
+        ({}, "SQLite, /data/proxy.sqlite3 (no database URL set)"),
+        ({"PROXY_SQLITE_URL": "sqlite:///x"}, "sqlite:///x (PROXY_SQLITE_URL)"),
+        (
+            {"DATABASE_URL": "postgres://u:hush@h/d"},
+            "postgres://h/d (a database URL is set)",
+        ),
+    ],
+)
+def test_where_rows_go(environ: dict[str, str], chosen: str) -> None:
+    assert dict(decided(environ).choices)["database"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("environ", "simulated"),
+    [
+        pytest.param({}, True, id="no key"),
+        pytest.param({"OPENAI_API_KEY": ""}, True, id="an empty key"),
+        pytest.param({"OPENAI_API_KEY_4": "sk-real"}, False, id="a key"),
+        pytest.param({"PROXY_SIMULATE": "false"}, False, id="no key, refused"),
+        pytest.param(
+            {"PROXY_SIMULATE": "true", "OPENAI_API_KEY": "sk-real"}, True, id="asked"
+        ),
+        pytest.param(
+            {"PROXY_UPSTREAM_BASE_URL": "http://h/v1"}, False, id="an own upstream"
+        ),
+    ],
+)
+def test_when_the_upstream_is_simulated(
+    environ: dict[str, str], simulated: bool
+) -> None:
+    plan = decided(environ)
+
+    assert ("simulator" in embedded(plan)) is simulated
+    assert ("SIMULATED" in dict(plan.choices)["upstream"]) is simulated
+
+
+def test_no_real_key_reaches_the_simulation() -> None:
+    environ = {"PROXY_SIMULATE": "true", "OPENAI_API_KEY_2": "sk-real"}
+
+    merged = {**environ, **decided(environ).environment}
+
+    assert "sk-real" not in merged.values()
+
+
+def test_simulated_keys_fit_the_lists_by_position() -> None:
+    environ = {"OPENAI_RESOURCE_WEIGHTS": "1,2"}
+    with pytest.raises(SettingError, match="2 entries for 0 keys"):
+        decided(environ)
+
+
+def test_everything_ends_within_15_seconds() -> None:
+    plan = decided({"PROXY_DRAIN_SECONDS": "600"})
+
+    longest: dict[str, int] = {}
+    for program in plan.programs:
+        longest[program.group] = max(
+            longest.get(program.group, 0), program.stop_seconds
+        )
+    watch_seconds = 1
+    assert sum(longest.values()) + watch_seconds < 15
+
+
+def test_a_shorter_drain_is_respected() -> None:
+    plan = decided({"PROXY_DRAIN_SECONDS": "0.5"})
+
+    drains = {
+        program.environment["PROXY_DRAIN_SECONDS"]
+        for program in plan.programs
+        if program.name in SERVICES
+    }
+    assert drains == {"0.5"}
+
+
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("redis://:hush@h:1/0", "redis://h:1/0"),
+        ("postgresql://u:hush@h/d?password=hush", "postgresql://h/d"),
+        ("sqlite:////var/x", "sqlite:////var/x"),
+        ("unix:///run/r.sock", "unix:///run/r.sock"),
+    ],
+)
+def test_urls_are_printed_without_secrets(url: str, printed: str) -> None:
+    assert without_password(url) == printed

@@ -1,0 +1,257 @@
+"""Every variable of every service: what it takes, and one line for what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from libs.common.errors import SettingError
+from libs.common.service_settings import (
+    SERVICES,
+    GatewaySettings,
+    RouterSettings,
+    UpSettings,
+)
+from libs.common.settings import CommonSettings, DatabaseSettings, Settings
+
+MODELS: tuple[type[Settings], ...] = (*SERVICES.values(), UpSettings)
+ALL = sorted({variable for model in MODELS for variable in model.variables()})
+FERNET = Fernet.generate_key().decode()
+
+# Variable -> values that work, with what they become.
+GOOD: dict[str, list[tuple[str, Any]]] = {
+    "DATABASE_URL": [("postgres://u@h/d", "postgres://u@h/d")],
+    "SERVICE_DATABASE_URL": [("postgresql://h/d", "postgresql://h/d")],
+    "PROXY_DATABASE_URL": [
+        ("postgresql://u:p@h:5432/d?sslmode=require",) * 2,
+    ],
+    "PROXY_SQLITE_URL": [("sqlite:////var/lib/x.db", "sqlite:////var/lib/x.db")],
+    "PROXY_ADMIN_TOKEN": [("a-long-token", "a-long-token")],
+    "PROXY_ALLOW_OPEN_ADMIN": [("true", True), ("0", False)],
+    "PROXY_AFFINITY_TTL_SECONDS": [("60", 60.0)],
+    "PROXY_CONNECT_TIMEOUT_SECONDS": [("0.5", 0.5)],
+    "PROXY_DATA_DIR": [("/var/lib/proxy", Path("/var/lib/proxy"))],
+    "PROXY_DRAIN_SECONDS": [("3", 3.0)],
+    "PROXY_GATEWAY_SILENCE_SECONDS": [("8", 8.0)],
+    "PROXY_GATEWAY_WORKERS": [("4", 4)],
+    "PROXY_HEALTH_CHECK_ENABLED": [("false", False), ("True", True)],
+    "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": [("5", 5.0)],
+    "PROXY_HEALTH_CHECK_PATH": [("models?limit=1", "models?limit=1"), ("/me", "me")],
+    "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": [("1.5", 1.5)],
+    "PROXY_HEALTH_PORT": [("9002", 9002)],
+    "PROXY_HEARTBEAT_SECONDS": [("0.5", 0.5)],
+    "PROXY_HOST": [("0.0.0.0", "0.0.0.0"), ("::1", "::1")],
+    "PROXY_INGEST_BATCH_SECONDS": [("1", 1.0)],
+    "PROXY_INGEST_BATCH_SIZE": [("1000", 1000)],
+    "PROXY_INGEST_CLAIM_SECONDS": [("10", 10.0)],
+    "PROXY_INGEST_PORT": [("9003", 9003)],
+    "PROXY_IN_PROCESS_WORKER": [("false", False)],
+    "PROXY_LOG_LEVEL": [("DEBUG", "debug")],
+    "PROXY_MAX_ATTEMPTS": [("1", 1), ("10", 10)],
+    "PROXY_MAX_BODY_BYTES": [("1024", 1024)],
+    "PROXY_MAX_CAPTURE_BYTES": [("0", 0)],
+    "PROXY_MAX_CONNECTIONS": [("64", 64)],
+    "PROXY_PORT": [("9000", 9000)],
+    "PROXY_REDIS_URL": [("rediss://:p@h:6380/1",) * 2, ("unix:///run/r.sock",) * 2],
+    "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
+    "PROXY_REQUIRE_KEYS": [("false", False)],
+    "PROXY_RESOURCE_COOLDOWN_SECONDS": [("1", 1.0)],
+    "PROXY_ROUTER_PORT": [("9001", 9001)],
+    "PROXY_ROUTER_URL": [("http://router:8001/", "http://router:8001")],
+    "PROXY_SECRET_ENCRYPTION_KEY": [],  # compared by its own test
+    "PROXY_SESSION_TTL_SECONDS": [("60", 60.0)],
+    "PROXY_SIMULATE": [("TRUE", "true"), ("auto", "auto")],
+    "PROXY_TELEMETRY_CONSUMER": [("host-2", "host-2")],
+    "PROXY_TELEMETRY_GROUP": [("g", "g")],
+    "PROXY_TELEMETRY_STREAM": [("{rpx}:events", "{rpx}:events")],
+    "PROXY_UPSTREAM_BASE_URL": [
+        ("https://eu.api.openai.com/v1/", "https://eu.api.openai.com/v1"),
+        ("http://[::1]:9000/v1", "http://[::1]:9000/v1"),
+    ],
+}
+
+SECONDS = ("0", "-1", "nan", "inf", "soon", "99999999999")
+PORTS = ("0", "65536", "http", "80.5", "-1")
+FLAGS = ("maybe", "2")
+POSTGRES = ("mysql://u:hush@h/d", "hush", "postgresql://u:hush@h:port/d")
+BAD: dict[str, tuple[str, ...]] = {
+    "DATABASE_URL": POSTGRES,
+    "SERVICE_DATABASE_URL": POSTGRES,
+    "PROXY_DATABASE_URL": POSTGRES,
+    "PROXY_SQLITE_URL": ("sqlite://x", "sqlite:///", "/var/x.db"),
+    "PROXY_ADMIN_TOKEN": ("hush",),
+    "PROXY_ALLOW_OPEN_ADMIN": FLAGS,
+    "PROXY_AFFINITY_TTL_SECONDS": SECONDS,
+    "PROXY_CONNECT_TIMEOUT_SECONDS": SECONDS,
+    "PROXY_DRAIN_SECONDS": SECONDS,
+    "PROXY_GATEWAY_SILENCE_SECONDS": SECONDS,
+    "PROXY_GATEWAY_WORKERS": ("0", "1.5", "many", "1000"),
+    "PROXY_HEALTH_CHECK_ENABLED": FLAGS,
+    "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": SECONDS,
+    "PROXY_HEALTH_CHECK_PATH": ("http://x/models", "../admin", "a b", "mödels"),
+    "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": SECONDS,
+    "PROXY_HEALTH_PORT": PORTS,
+    "PROXY_HEARTBEAT_SECONDS": SECONDS,
+    "PROXY_HOST": ("http://127.0.0.1", "a b", "127.0.0.1/8"),
+    "PROXY_INGEST_BATCH_SECONDS": SECONDS,
+    "PROXY_INGEST_BATCH_SIZE": ("0", "-5", "all"),
+    "PROXY_INGEST_CLAIM_SECONDS": SECONDS,
+    "PROXY_INGEST_PORT": PORTS,
+    "PROXY_IN_PROCESS_WORKER": ("true", "maybe"),
+    "PROXY_LOG_LEVEL": ("loud",),
+    "PROXY_MAX_ATTEMPTS": ("0", "11", "three"),
+    "PROXY_MAX_BODY_BYTES": ("0", "64MB"),
+    "PROXY_MAX_CAPTURE_BYTES": ("-1", "2MB"),
+    "PROXY_MAX_CONNECTIONS": ("0", "lots"),
+    "PROXY_PORT": PORTS,
+    "PROXY_REDIS_URL": ("http://x", "127.0.0.1:6379", "redis://:hush@h:port/0"),
+    "PROXY_REQUEST_TIMEOUT_SECONDS": SECONDS,
+    "PROXY_REQUIRE_KEYS": ("true", "maybe"),
+    "PROXY_RESOURCE_COOLDOWN_SECONDS": SECONDS,
+    "PROXY_ROUTER_PORT": PORTS,
+    "PROXY_ROUTER_URL": ("router:8001", "ftp://router"),
+    "PROXY_SECRET_ENCRYPTION_KEY": ("hush", f"{FERNET},hush", f"{FERNET},"),
+    "PROXY_SESSION_TTL_SECONDS": SECONDS,
+    "PROXY_SIMULATE": ("sometimes",),
+    "PROXY_TELEMETRY_CONSUMER": ("a b", "ü"),
+    "PROXY_TELEMETRY_GROUP": ("a b",),
+    "PROXY_TELEMETRY_STREAM": ("a b",),
+    "PROXY_UPSTREAM_BASE_URL": (
+        "api.openai.com/v1",
+        "ftp://api.openai.com",
+        "https://",
+        "https://h:99999/v1",
+        "https://u:hush@h/v1",
+        "https://h/v1?key=hush",
+        "https://h/v 1",
+        "https://[::1/v1",
+    ),
+}
+
+NO_NONSENSE = {"PROXY_DATA_DIR"}  # any path will do until it is written to
+
+
+def read_all(environ: dict[str, str]) -> dict[str, Any]:
+    """Every service's settings, by variable."""
+    values: dict[str, Any] = {}
+    for model in MODELS:
+        settings = model.read(environ)
+        for name, field in model.model_fields.items():
+            values[field.alias or name] = getattr(settings, name)
+    return values
+
+
+def test_the_tables_know_every_variable() -> None:
+    assert sorted(GOOD) == ALL
+    assert sorted({*BAD, *NO_NONSENSE}) == ALL
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [(v, text, value) for v, cases in GOOD.items() for text, value in cases],
+)
+def test_a_value_that_works(variable: str, text: str, value: object) -> None:
+    assert read_all({variable: text})[variable] == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [(v, text) for v, texts in BAD.items() for text in texts]
+)
+def test_a_value_that_makes_no_sense(variable: str, text: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        read_all({variable: text})
+
+    message = str(refused.value)
+    assert message.startswith(f"{variable}: ")
+    assert "\n" not in message
+    assert "hush" not in message
+    assert FERNET not in message
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert read_all(dict.fromkeys(ALL, "")) == read_all({})
+
+
+def test_fernet_keys_in_order() -> None:
+    other = Fernet.generate_key().decode()
+    settings = RouterSettings.read(
+        {"PROXY_SECRET_ENCRYPTION_KEY": f"{FERNET}, {other}"}
+    )
+
+    assert settings.fernet_keys == (FERNET, other)
+    assert RouterSettings.read({}).fernet_keys == ()
+
+
+def test_no_secret_in_a_repr() -> None:
+    environ = {
+        "PROXY_ADMIN_TOKEN": "hush-hush-hush",
+        "PROXY_REDIS_URL": "redis://:hush@h/0",
+        "PROXY_DATABASE_URL": "postgresql://u:hush@h/d",
+        "PROXY_SECRET_ENCRYPTION_KEY": FERNET,
+    }
+    for model in MODELS:
+        assert "hush" not in repr(model.read(environ))
+        assert FERNET not in repr(model.read(environ))
+
+
+def test_the_router_is_found_at_its_port() -> None:
+    assert GatewaySettings.read({"PROXY_ROUTER_PORT": "9001"}).router_url == (
+        "http://127.0.0.1:9001"
+    )
+
+
+def test_two_services_on_one_port() -> None:
+    with pytest.raises(SettingError, match="PROXY_HEALTH_PORT: is 8000, which PROXY_P"):
+        CommonSettings.read({"PROXY_HEALTH_PORT": "8000"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, "sqlite:///./data/proxy.sqlite3"),
+        ({"DATABASE_URL": "postgres://c/d"}, "postgres://c/d"),
+        (
+            {
+                "DATABASE_URL": "postgres://c/d",
+                "SERVICE_DATABASE_URL": "postgres://b/d",
+            },
+            "postgres://b/d",
+        ),
+        (
+            {"SERVICE_DATABASE_URL": "postgres://b/d", "PROXY_DATABASE_URL": ""},
+            "postgres://b/d",
+        ),
+        (
+            {
+                "SERVICE_DATABASE_URL": "postgres://b/d",
+                "PROXY_DATABASE_URL": "postgres://a/d",
+                "PROXY_SQLITE_URL": "sqlite:///x",
+            },
+            "postgres://a/d",
+        ),
+    ],
+)
+def test_the_first_database_url_counts(environ: dict[str, str], url: str) -> None:
+    assert DatabaseSettings.read(environ).url == url
+
+
+@pytest.mark.parametrize(
+    ("environ", "refused"),
+    [
+        ({"PROXY_HOST": "127.0.0.1"}, False),
+        ({"PROXY_HOST": "0.0.0.0"}, True),
+        ({"PROXY_HOST": "0.0.0.0", "PROXY_ADMIN_TOKEN": "long-enough"}, False),
+        ({"PROXY_HOST": "0.0.0.0", "PROXY_ALLOW_OPEN_ADMIN": "true"}, False),
+        ({"PROXY_HOST": "0.0.0.0", "PROXY_ALLOW_OPEN_ADMIN": "false"}, True),
+    ],
+)
+def test_an_open_admin_stays_on_loopback(
+    environ: dict[str, str], refused: bool
+) -> None:
+    settings = CommonSettings.read(environ)
+    if not refused:
+        settings.refuse_open_admin()
+        return
+    with pytest.raises(SettingError, match="PROXY_ADMIN_TOKEN: is unset while"):
+        settings.refuse_open_admin()

@@ -1,0 +1,1 @@
+"""The simulated upstream, its pure parts."""
