@@ -68,3 +68,13 @@ def leader(role: str) -> str:
 def dead_letters(stream: str) -> str:
     """Stream: entries that could not be decoded, with their reason."""
     return f"{stream}:dead"
+
+
+def check_orders() -> str:
+    """List: checks asked for by the admin API; the health service takes them."""
+    return f"{TAG}:checks"
+
+
+def check_answer(order: str) -> str:
+    """List: the answer to one such order, for a minute."""
+    return f"{TAG}:checks:{order}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-Header = tuple[bytes, bytes]
+from libs.common.headers import Header
 
 # RFC 9110 section 7.6.1, and what concerns one connection only.
 HOP_BY_HOP = frozenset(
@@ -82,11 +82,3 @@ def _connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
             named = {option.strip().lower() for option in value.split(b",")}
             return _NOT_UP | named
     return _NOT_UP
-
-
-def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
-    """The first value of a header; names are lower case."""
-    for name, value in headers:
-        if name == wanted:
-            return value
-    return None

@@ -10,14 +10,13 @@ from urllib.parse import unquote_to_bytes
 
 import zstandard
 
+from libs.common.headers import Header, find
 from services.gateway import problems
-from services.gateway.headers import find
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
 # Granian tells nobody that a client left unless someone asks (hotpath.md,
 # trap 1). Most requests are over before anyone needs to.

@@ -13,6 +13,7 @@ import uuid_utils
 
 from libs.common.contracts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.headers import Header, find
 from libs.common.routing import (
     Ask,
     Decision,
@@ -24,12 +25,13 @@ from libs.common.routing import (
     UnknownPool,
     digest,
 )
+from libs.common.verdicts import judge
 from services.gateway import problems
 from services.gateway.answers import read_answer
 from services.gateway.directory import Directory, Target
-from services.gateway.failover import RETRIED, judge
+from services.gateway.failover import retried
 from services.gateway.fallback import Fallback
-from services.gateway.headers import Header, downstream, find, request_head
+from services.gateway.headers import downstream, request_head
 from services.gateway.hints import Hints, read_hints
 from services.gateway.incoming import (
     ClientLeft,
@@ -219,7 +221,7 @@ class DataPlane:
         except UpstreamError as error:
             self._note_error(exchange, error)
             return False
-        if answer.status in RETRIED:
+        if retried(answer.status):
             await self._note_refusal(exchange, answer)
             return False
         exchange.failure = None

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import zstandard
 
+from libs.common.headers import Header, find
 from services.gateway.answers import Facts, read_answer
-from services.gateway.headers import Header, downstream, find
+from services.gateway.headers import downstream
 from services.gateway.incoming import Send
 from services.gateway.sse import EventTap
 from services.gateway.upstream import Answer, TimedOut, UpstreamError

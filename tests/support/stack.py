@@ -71,9 +71,9 @@ class Stack:
         async def adopted() -> bool:
             async with httpx.AsyncClient() as client:
                 answer = await client.get(f"{self.origin}/readyz")
-                return answer.json()[
-                    "catalogue"
-                ] == await self.routing.catalogue_version()
+                return (
+                    answer.json()["catalogue"] == await self.routing.catalogue_version()
+                )
 
         await eventually(adopted)
 

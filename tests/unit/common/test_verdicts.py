@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.gateway.failover import judge, pause_ms
+from libs.common.verdicts import judge, pause_ms
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 

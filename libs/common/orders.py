@@ -1,0 +1,53 @@
+"""Orders from the router to the health service, by way of Redis: only the
+latter talks to upstreams."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from libs.common import keys
+from libs.common.errors import RedisAway
+
+WAIT_S = 1.0  # less than a client's answer timeout
+KEPT_S = 60  # orders and answers nobody fetched
+
+
+class Orders:
+    """One end each: `place` and `fetch`, `take` and `answer`. All raise
+    `RedisAway`."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+
+    async def place(self, order: str) -> None:
+        with _translated():
+            await self._redis.lpush(keys.check_orders(), order)
+            await self._redis.expire(keys.check_orders(), KEPT_S)
+
+    async def fetch(self, order: str) -> bytes | None:
+        """The answer, waited for a moment."""
+        with _translated():
+            found = await self._redis.blpop(keys.check_answer(order), WAIT_S)
+        return found[1] if found else None
+
+    async def take(self) -> str | None:
+        """The oldest order, waited for a moment."""
+        with _translated():
+            found = await self._redis.brpop(keys.check_orders(), WAIT_S)
+        return found[1].decode() if found else None
+
+    async def answer(self, order: str, answer: str) -> None:
+        with _translated():
+            await self._redis.lpush(keys.check_answer(order), answer)
+            await self._redis.expire(keys.check_answer(order), KEPT_S)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise RedisAway("Redis does not answer.") from error

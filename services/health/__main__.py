@@ -1,0 +1,88 @@
+"""Composition root of the health service: `python -m services.health`."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from libs.common import logs
+from libs.common.errors import RedisAway, SettingError
+from libs.common.leader import LeaderLease
+from libs.common.lifecycle import run_until_signalled
+from libs.common.orders import Orders
+from libs.common.probes import Readiness, serve_probes
+from libs.common.redis_client import connect
+from libs.common.routing import ClientCaller, RoutingFunctions, Terms
+from libs.common.service_settings import HealthSettings
+from services.health.on_demand import OnDemand
+from services.health.prober import Prober, Schedule
+
+LEASE_MS = 3_000
+
+
+class Health:
+    """Everything the process holds."""
+
+    def __init__(self, settings: HealthSettings) -> None:
+        self._settings = settings
+        self._redis = connect(settings.redis_url)
+        self._routing = RoutingFunctions(
+            ClientCaller(self._redis),
+            settings.telemetry_stream,
+            Terms(cooldown_ms=int(settings.cooldown_seconds * 1000)),
+        )
+        self._client = httpx.AsyncClient(timeout=settings.timeout_seconds)
+        prober = Prober(self._routing, self._client, settings.path)
+        self._lease = LeaderLease(self._redis, "health", _holder(), LEASE_MS)
+        self._schedule = Schedule(prober, self._lease, settings.interval_seconds)
+        self._on_demand = OnDemand(Orders(self._redis), prober)
+
+    async def run(self) -> None:
+        settings = self._settings
+        loops: list[Callable[[asyncio.Event], Awaitable[None]]] = [self._on_demand.run]
+        if settings.enabled:
+            loops.append(self._schedule.run)
+        async with await serve_probes(settings.host, settings.health_port, self._ready):
+            try:
+                # A check that hangs must not hold up the process's end.
+                await run_until_signalled(*loops, drain_seconds=2.0)
+            finally:
+                await self._close()
+
+    async def _ready(self) -> Readiness:
+        role = "leads" if self._schedule.leads else "stands by"
+        details = {"prober": role if self._settings.enabled else "disabled"}
+        try:
+            await self._routing.catalogue_version()
+        except RedisAway:
+            return Readiness(False, ("redis: unreachable",), details)
+        return Readiness(True, (), details)
+
+    async def _close(self) -> None:
+        with contextlib.suppress(RedisAway):  # the lease ends by itself
+            await self._lease.release()
+        await self._client.aclose()
+        await self._redis.aclose()
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def main() -> None:
+    try:
+        settings = HealthSettings.read(os.environ)
+    except SettingError as error:
+        sys.stderr.write(f"responses-proxy: {error}\n")
+        raise SystemExit(2) from None
+    logs.configure("health", settings.log_level)
+    asyncio.run(Health(settings).run())
+
+
+if __name__ == "__main__":
+    main()
