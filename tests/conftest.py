@@ -1,3 +1,4 @@
 """Fixtures for all tests; each lives with what it starts."""
 
-pytest_plugins = ["tests.support.valkey"]
+# In order of import: pytest wants to see a plugin before others import it.
+pytest_plugins = ["tests.support.valkey", "tests.support.postgres"]

@@ -9,6 +9,9 @@ from libs.common.settings import CommonSettings
 
 SERVICES = ("ingest", "router", "health", "gateway")
 
+# -P: a `services` or `libs` folder where the command is run must not shadow ours.
+PYTHON = (sys.executable, "-P", "-m")
+
 # How much longer Granian waits for its workers than they wait for their streams.
 KILL_MARGIN_SECONDS = 2
 
@@ -35,20 +38,20 @@ def service_command(
             *("--workers", "1"),
             *_drain(drain_seconds or common.drain_seconds),
         ]
-    return [sys.executable, "-m", f"services.{name}"]
+    return [*PYTHON, f"services.{name}"]
 
 
 def simulator_command(
     host: str, port: int, keys: str, announce: str | None = None
 ) -> list[str]:
-    command = [sys.executable, "-m", "libs.simulator", "--host", host]
+    command = [*PYTHON, "libs.simulator", "--host", host]
     command += ["--port", str(port), "--keys", keys]
     return command + (["--announce", announce] if announce else [])
 
 
 def _granian(name: str, host: str, port: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "libs.cli.serve"),
+        *(*PYTHON, "libs.cli.serve"),
         *("--interface", "asgi", "--factory"),
         f"services.{name}.app:create_app",
         *("--host", host, "--port", str(port), "--loop", "uvloop"),

@@ -1,19 +1,19 @@
 """The configuration that supervisord runs a plan from. (pure)"""
 
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from libs.cli import descriptors
+from libs.cli.commands import PYTHON
 from libs.cli.plan import Plan, Program
 
 # Groups start in this order and stop in the reverse: the gateway's last events
 # reach Redis, and ingest stores what it can, before Redis goes.
 GROUPS = ("base", "services", "front")
 
-LAUNCH = (sys.executable, "-m", "libs.cli.launch")
-WATCH = (*LAUNCH, "--keep-output", sys.executable, "-m", "libs.cli.watch")
+LAUNCH = (*PYTHON, "libs.cli.launch")
+WATCH = (*LAUNCH, "--keep-output", *PYTHON, "libs.cli.watch")
 
 
 def render(plan: Plan, data_dir: Path) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from libs.cli import descriptors
 from libs.cli.checks import PORTS, address, check_ports, check_settings
+from libs.cli.commands import PYTHON
 from libs.cli.observe import observe
 from libs.cli.plan import Plan, decide
 from libs.cli.supervision import render
@@ -46,8 +47,8 @@ def up(environ: Mapping[str, str]) -> None:
     _write(plan, settings, data_dir, started_at)
     os.dup2(sys.stdout.fileno(), descriptors.OUTPUT, inheritable=True)
     raise_descriptor_limit()
-    arguments = ["-m", "libs.cli.supervisord", str(data_dir / "run")]
-    os.execve(sys.executable, [sys.executable, *arguments], merged)  # noqa: S606
+    command = [*PYTHON, "libs.cli.supervisord", str(data_dir / "run")]
+    os.execve(command[0], command, merged)  # noqa: S606 - it shall be PID 1's program
 
 
 def lock(data_dir: Path) -> None:
@@ -78,7 +79,7 @@ def raise_descriptor_limit() -> None:
 
 def _prepared(configured: Path) -> Path:
     data_dir = configured.absolute()
-    if any(mark in str(data_dir) for mark in (" ;", " #", "\n", '"')):
+    if any(mark in str(data_dir) for mark in (" ;", " #", "\n", '"', "%")):
         raise SettingError(
             "PROXY_DATA_DIR",
             "has a character in it that supervisord's file cannot hold",

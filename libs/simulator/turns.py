@@ -91,13 +91,13 @@ class Turns:
 
     def keep(self, turn: Turn, encoded: bytes | None = None) -> None:
         """Store the response as it is now; again when it has changed."""
-        mint = turn.account.mint
         before = self._state.response(turn.account, turn.response_id)
-        inputs = (
-            before.input_items
-            if before
-            else encode([listed(item, mint) for item in turn.ask.items])
-        )
+        if before:
+            inputs, item_ids = before.input_items, before.item_ids
+        else:
+            shown = [listed(item, turn.account.mint) for item in turn.ask.items]
+            inputs, item_ids = encode(shown), _ids(shown)
+        item_ids += tuple(i for i in _ids(turn.response["output"]) if i not in item_ids)
         self._state.put_response(
             Stored(
                 account=turn.account.name,
@@ -105,7 +105,7 @@ class Turns:
                 response=encoded or encode(turn.response),
                 input_items=inputs,
                 thread=turn.thread,
-                item_ids=_ids(turn.response["output"]) + _ids(turn.ask.items),
+                item_ids=item_ids,
             )
         )
 
@@ -191,4 +191,4 @@ def _part(part: Json, role: Any) -> Json:
 
 
 def _ids(items: list[Json]) -> tuple[str, ...]:
-    return tuple(item["id"] for item in items if isinstance(item.get("id"), str))
+    return tuple(item["id"] for item in items)

@@ -158,7 +158,7 @@ def _opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:
         return _forgiving(zlib.decompressobj().decompress)
     if coding == b"zstd":
         return _forgiving(zstandard.ZstdDecompressor().decompressobj().decompress)
-    return None if coding in (None, b"identity") else lambda chunk: b""
+    return None if coding in (None, b"identity") else lambda _: b""
 
 
 def _forgiving(open_: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

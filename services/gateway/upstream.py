@@ -118,7 +118,8 @@ class _Connection(asyncio.Protocol):
         self, head: bytes, body: bytes, deadline: float, *, bodiless: bool
     ) -> "asyncio.Future[Answer]":
         """Write a request; the future gives the answer's head."""
-        assert self._transport is not None and self._ended
+        assert self._transport is not None
+        assert self._ended
         self.requests += 1
         self._parser = httptools.HttpResponseParser(self)
         self._head = self._loop.create_future()

@@ -382,7 +382,8 @@ class TestStreams:
     async def test_a_dying_upstream_ends_in_response_failed(
         self, stack: Stack, http: httpx.AsyncClient
     ) -> None:
-        for fault in ({"cut_after": 3}, {"end_after": 3}):
+        faults: list[dict[str, Any]] = [{"cut_after": 3}, {"end_after": 3}]
+        for fault in faults:
             await stack.fault(**fault)
             answer = await http.post(
                 f"{stack.url}/responses", json={**ASK, "stream": True}

@@ -75,7 +75,7 @@ class Desk:
     async def acquire(self, request: str = "", **over: Any) -> Decision:
         self.asked += 1
         request = request or f"r{self.asked}"
-        ask = {
+        ask: dict[str, Any] = {
             "request_id": request,
             "decision_id": f"d{self.asked}",
             "attempt": 1,

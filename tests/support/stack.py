@@ -80,13 +80,15 @@ class Stack:
     async def ready(self) -> bool:
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{self.origin}/readyz")
-            return answer.status_code == 200 and answer.json()["resources"] > 0
+        ready: dict[str, Any] = answer.json()
+        return answer.status_code == 200 and bool(ready["resources"])
 
     async def events(self, kind: str) -> list[dict[str, Any]]:
         """Events of a kind, oldest first."""
+        entries: Any = await self.redis.xrange(STREAM)
         return [
             json.loads(fields[b"data"])
-            for _, fields in await self.redis.xrange(STREAM)
+            for _, fields in entries
             if fields[b"kind"] == kind.encode()
         ]
 

@@ -61,5 +61,5 @@ def valkey(valkey_server: str) -> str:
     """The URL of a server that is empty, functions included."""
     with redis.Redis.from_url(valkey_server) as client:
         client.flushall()
-        client.execute_command("FUNCTION", "FLUSH")  # type: ignore[no-untyped-call]
+        client.execute_command("FUNCTION", "FLUSH")
     return valkey_server

@@ -1,6 +1,7 @@
 """The tap reads the same from a stream however its bytes are cut."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ def read(chunks: list[bytes]) -> EventTap:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=30), st.booleans())

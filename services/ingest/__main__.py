@@ -1,0 +1,80 @@
+"""`python -m services.ingest`: builds the service by hand and runs it."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from libs.common import logs
+from libs.common.errors import SettingError, StoreAway
+from libs.common.lifecycle import run_until_signalled
+from libs.common.probes import Readiness, serve_probes
+from libs.common.redis_client import connect
+from libs.common.service_settings import IngestSettings
+from libs.common.store.opening import open_store
+from libs.common.streams import TelemetryStream
+from services.ingest.batch import BatchRule
+from services.ingest.consumer import Consumer, Habits
+from services.ingest.readiness import readiness
+from services.ingest.upkeep import Upkeep
+
+
+def run(environ: Mapping[str, str] | None = None) -> None:
+    """Until SIGTERM. Exits with 2 when a setting makes no sense."""
+    try:
+        settings = IngestSettings.read(os.environ if environ is None else environ)
+    except SettingError as error:
+        sys.exit(_complain(error))
+    logs.configure("ingest", settings.log_level)
+    asyncio.run(serve(settings))
+
+
+def _complain(error: SettingError) -> int:
+    sys.stderr.write(f"{error}\n")
+    return 2
+
+
+async def serve(settings: IngestSettings) -> None:
+    """The whole service: two loops and its probes."""
+    store = open_store(settings.url)
+    redis = connect(settings.redis_url)
+    stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
+    consumer = Consumer(stream, store, _habits(settings))
+    upkeep = Upkeep(store, today=lambda: datetime.now(UTC).date())
+
+    async def prepared() -> None:
+        if not upkeep.prepared.is_set():
+            raise StoreAway("The schema is not ready yet.")
+
+    async def ready() -> Readiness:
+        return await readiness(
+            {"redis": stream.depth, "sql": store.ping, "schema": prepared}
+        )
+
+    probes = await serve_probes(settings.host, settings.ingest_port, ready)
+    try:
+        await run_until_signalled(
+            upkeep.run,
+            upkeep.then(consumer.run),
+            drain_seconds=settings.drain_seconds,
+        )
+    finally:
+        probes.close()
+        await store.close()
+        await redis.aclose()
+
+
+def _habits(settings: IngestSettings) -> Habits:
+    # Replicas may share a configuration: host and process tell them apart.
+    name = f"{settings.consumer}-{socket.gethostname()}-{os.getpid()}"
+    return Habits(
+        name=name,
+        rule=BatchRule(settings.batch_size, settings.batch_seconds),
+        claim_s=settings.claim_seconds,
+    )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,154 @@
+"""A stream entry as an event, or as poison with its reason. Pure.
+
+Text is bounded and loses its NUL characters, which Postgres cannot hold, rather
+than costing the ledger a row; figures that make no sense are poison."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from libs.common.contracts import EVENT_VERSION, EVENTS, Event, Kind, StreamedEvent
+from libs.common.store.port import DeadLetter
+
+Fields = Mapping[bytes, bytes]
+
+FIELDS = frozenset({b"kind", b"id", b"v", b"data"})
+MAX_DATA_BYTES = 1_048_576
+MAX_ID_CHARS = 200
+KEPT_DATA_CHARS = 65_536  # of poison, to look at
+# An index row of Postgres holds 2704 bytes; a character takes up to four.
+INDEXED_CHARS = 500
+INDEXED = frozenset({"session_id", "resource_id", "response_id", "request_id"})
+TEXT_CHARS = 8_000
+LARGEST = 2**53 - 1  # the largest integer that JSON readers agree on; fits a bigint
+LARGEST_SMALL = 2**31 - 1
+SMALL = frozenset({"status_code", "attempts", "attempt"})
+END_OF_TIME_MS = 253_402_300_800_000  # the year 10000
+
+
+class _Spoiled(Exception):
+    """Why an entry is poison."""
+
+
+def decode(entry_id: str, fields: Fields) -> StreamedEvent | DeadLetter:
+    """The entry's event. Poison when the writer and we do not understand each
+    other, or when a figure fits in no column."""
+    try:
+        kind = _kind(fields)
+        id_ = _id(fields)
+        event = _bounded(_event(kind, fields[b"data"]))
+        _require_own_id(id_, event)
+    except _Spoiled as error:
+        return dead_letter(entry_id, fields, str(error))
+    return StreamedEvent.model_construct(
+        entry_id=entry_id, id=id_, kind=kind, event=event
+    )
+
+
+def dead_letter(entry_id: str, fields: Fields, reason: str) -> DeadLetter:
+    """The entry as something that can always be stored. The same content has the
+    same id, also when it was sent twice."""
+    digest = hashlib.sha256()
+    for name, value in sorted(fields.items()):
+        digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
+    return DeadLetter(
+        id=digest.hexdigest()[:32],
+        entry_id=entry_id,
+        event_id=_text(fields.get(b"id"), MAX_ID_CHARS),
+        kind=_text(fields.get(b"kind"), MAX_ID_CHARS),
+        reason=reason.replace("\0", "")[:TEXT_CHARS],
+        data=_text(fields.get(b"data", b""), KEPT_DATA_CHARS) or "",
+        created_at_ms=int(entry_id.partition("-")[0]),
+    )
+
+
+def _text(value: bytes | None, chars: int) -> str | None:
+    if value is None:
+        return None
+    return value.decode(errors="backslashreplace").replace("\0", "")[:chars]
+
+
+def _kind(fields: Fields) -> Kind:
+    missing = FIELDS - fields.keys()
+    if missing:
+        names = ", ".join(sorted(name.decode() for name in missing))
+        raise _Spoiled(f"missing field: {names}")
+    version = _text(fields[b"v"], 20)
+    if version != str(EVENT_VERSION):
+        raise _Spoiled(f"unknown version {version!r}, this one reads {EVENT_VERSION}")
+    kind = _text(fields[b"kind"], 40)
+    if kind not in EVENTS:
+        raise _Spoiled(f"unknown kind {kind!r}")
+    return cast(Kind, kind)
+
+
+def _id(fields: Fields) -> str:
+    try:
+        id_ = fields[b"id"].decode()
+    except UnicodeDecodeError:
+        raise _Spoiled("id is not UTF-8") from None
+    if not 0 < len(id_) <= MAX_ID_CHARS or "\0" in id_:
+        raise _Spoiled(f"id is empty, longer than {MAX_ID_CHARS}, or has a NUL in it")
+    return id_
+
+
+def _event(kind: Kind, data: bytes) -> Event:
+    if len(data) > MAX_DATA_BYTES:
+        raise _Spoiled(f"{len(data)} bytes, more than {MAX_DATA_BYTES}")
+    contract = EVENTS[kind]
+    try:
+        if b"\\u0000" not in data:
+            return contract.model_validate_json(data)
+        contract.model_validate_json(data)  # JSON as strict as elsewhere
+        return contract.model_validate_json(json.dumps(_without_nul(json.loads(data))))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _Spoiled(f"{where or 'data'}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise _Spoiled(f"data: {error}") from None
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_nul(k): _without_nul(v) for k, v in value.items()}
+    return value
+
+
+def _bounded(event: Event) -> Event:
+    """The event with its text cut to what columns and indexes take."""
+    cut: dict[str, str] = {}
+    for name, value in event:
+        if isinstance(value, str):
+            limit = INDEXED_CHARS if name in INDEXED else TEXT_CHARS
+            if len(value) > limit:
+                cut[name] = value[:limit]
+        elif isinstance(value, int | float):
+            _require_sane(name, value)
+    return event.model_copy(update=cut) if cut else event
+
+
+def _require_sane(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise _Spoiled(f"{name} is no number")
+    if name.endswith("_at_ms"):
+        low, high = 0, END_OF_TIME_MS - 1
+    else:
+        high = LARGEST_SMALL if name in SMALL else LARGEST
+        low = -high
+    if not low <= value <= high:
+        raise _Spoiled(f"{name} is out of range: {value}")
+
+
+def _require_own_id(id_: str, event: Event) -> None:
+    """A request's entry carries the request's own id: it is stored once by it."""
+    if getattr(event, "id", id_) != id_:
+        raise _Spoiled("id is not the request's own")

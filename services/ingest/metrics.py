@@ -1,0 +1,19 @@
+"""What ingest counts."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS = Counter(
+    "proxy_ingest_events_total", "Events stored, replays included", ["kind"]
+)
+BATCHES = Counter("proxy_ingest_batches_total", "Batches committed")
+DEAD_LETTERS = Counter(
+    "proxy_ingest_dead_letters_total", "Entries that could not be stored"
+)
+FAILURES = Counter(
+    "proxy_ingest_failures_total", "Calls that found Redis or SQL away", ["what"]
+)
+LAG = Gauge(
+    "proxy_ingest_lag_seconds", "From append to commit, oldest event of the last batch"
+)
+BACKLOG = Gauge("proxy_ingest_backlog_events", "Entries of the stream not stored yet")
+WRITE_SECONDS = Histogram("proxy_ingest_write_seconds", "Writing one batch to SQL")

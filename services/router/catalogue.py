@@ -1,0 +1,88 @@
+"""The catalogue: all resources, and their being in Redis with the function
+library, also after Redis was emptied or came back empty."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import uuid_utils
+from prometheus_client import Counter
+
+from libs.common.contracts import Catalogue, Resource
+from libs.common.errors import ProxyError
+
+log = structlog.get_logger()
+
+LIBRARY = Path(__file__).with_name("library.lua").read_text()
+EVERY_S = 0.5
+VERSION_CHARACTERS = 16
+FAILURES = Counter(
+    "proxy_router_publish_failures_total", "Rounds that could not publish."
+)
+
+
+def build_catalogue(resources: Iterable[Resource]) -> Catalogue:
+    """The version is a hash of the content: equal content, equal version. The
+    order counts, as it is the order in which resources are shown."""
+    listed = tuple(resources)
+    content = "\n".join(resource.model_dump_json() for resource in listed)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return Catalogue(version=digest[:VERSION_CHARACTERS], resources=listed)
+
+
+class Library(Protocol):
+    """Where a catalogue is published."""
+
+    async def load_library(self) -> None: ...
+
+    async def publish(self, catalogue: Catalogue, event_id: str) -> bool: ...
+
+
+class Publisher:
+    """Puts the function library and the catalogue where they are missing.
+    `published` says whether they were there a moment ago."""
+
+    def __init__(self, library: Library, catalogue: Catalogue) -> None:
+        self._library = library
+        self._catalogue = catalogue
+        self.published = False
+        self._said = ""  # the last failure, logged once
+
+    async def run(self) -> None:
+        """For ever; what goes wrong is tried again with the next round."""
+        while True:
+            await self._try()
+            await asyncio.sleep(EVERY_S)
+
+    async def ensure(self) -> None:
+        """Safe to repeat. Raises `RedisAway`."""
+        await self._library.load_library()
+        if await self._library.publish(self._catalogue, str(uuid_utils.uuid7())):
+            log.info(
+                "catalogue published",
+                action="catalogue_published",
+                version=self._catalogue.version,
+                resources=len(self._catalogue.resources),
+            )
+
+    async def _try(self) -> None:
+        try:
+            await self.ensure()
+        except ProxyError as cause:
+            self._fail(str(cause))
+        except Exception as error:  # noqa: BLE001 - the outermost loop
+            # A Redis that refuses writes (full, a replica) comes back too, and
+            # until then the router still shows what is wrong.
+            self._fail(f"{type(error).__name__}: {error}")
+        else:
+            self.published, self._said = True, ""
+
+    def _fail(self, cause: str) -> None:
+        self.published = False
+        FAILURES.inc()
+        if cause != self._said:
+            log.error("cannot publish", action="publish_failed", cause=cause)
+        self._said = cause

@@ -1,0 +1,66 @@
+"""Ends the leases of gateways that stopped beating, so that a dead gateway's
+load disappears and its requests are in the ledger. One router at a time."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter
+
+from libs.common.errors import NoCatalogue, RedisAway
+
+log = structlog.get_logger()
+
+EVERY_S = 1.0
+REAPED = Counter(
+    "proxy_router_reaped_leases_total", "Leases of silent gateways that were ended."
+)
+
+
+class Leases(Protocol):
+    async def reap(self, silent_ms: int) -> int: ...
+
+
+class Leadership(Protocol):
+    async def hold(self) -> bool: ...
+
+
+class Reaper:
+    def __init__(
+        self,
+        leases: Leases,
+        leadership: Leadership,
+        silent_ms: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._leases = leases
+        self._leadership = leadership
+        self._silent_ms = silent_ms
+        self._clock = clock
+        self._not_before = 0.0
+
+    async def run(self) -> None:
+        """For ever; what goes wrong is tried again with the next round."""
+        while True:
+            await self.step()
+            await asyncio.sleep(EVERY_S)
+
+    async def step(self) -> int:
+        """One round; returns how many leases ended."""
+        try:
+            if await self._leadership.hold() and self._clock() >= self._not_before:
+                return self._note(await self._leases.reap(self._silent_ms))
+        except NoCatalogue:
+            log.debug("nothing to reap yet", action="reaping_missed")
+        except RedisAway:
+            # None could beat either: each gateway gets its whole time again.
+            self._not_before = self._clock() + self._silent_ms / 1000
+        return 0
+
+    def _note(self, ended: int) -> int:
+        if ended:
+            REAPED.inc(ended)
+            log.warning("leases reaped", action="leases_reaped", leases=ended)
+        return ended

@@ -1,0 +1,539 @@
+"""The store's promises, the same on SQLite and on Postgres."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from libs.common.contracts import Outcome, RequestEvent, StreamedEvent
+from libs.common.errors import StoreAway
+from libs.common.store.opening import open_store
+from libs.common.store.port import (
+    Cursor,
+    DeadLetter,
+    HistoryQuery,
+    SchemaTooNew,
+    Store,
+    Table,
+    Unstorable,
+)
+from libs.common.store.statements import Statements
+from tests.support.sql import columns, execute, fetch, table_rows
+from tests.support.telemetry import (
+    T0_MS,
+    decision_event,
+    health_event,
+    registry_event,
+    request_event,
+    stored_request,
+    streamed,
+)
+from tests.support.valkey import free_port
+
+pytestmark = pytest.mark.asyncio
+
+# design.md, section 5: people write queries on these names.
+COLUMNS = {
+    "requests": "id created_at completed_at session_id session_name pool_id "
+    "resource_id account_id proxy_key_id method path model upstream_model transport "
+    "status_code outcome error_code error_message attempts latency_ms upstream_ms "
+    "first_token_ms overhead_ms input_tokens cached_tokens output_tokens "
+    "reasoning_tokens total_tokens usage_state request_bytes response_bytes "
+    "service_tier response_id previous_response_id gateway_id",
+    "decisions": "id request_id attempt created_at session_id pool_id resource_id "
+    "reason candidates degraded",
+    "sessions": "id name first_seen_at last_seen_at requests total_tokens "
+    "last_resource_id",
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/proxy.sqlite3"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
+@pytest_asyncio.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    opened = open_store(url)
+    await opened.migrate()
+    yield opened
+    await opened.close()
+
+
+def snapshot(url: str) -> list[object]:
+    """Everything that is stored."""
+    tables = ("sessions", "requests", "decisions", "events", "totals")
+    return [table_rows(url, table) for table in tables]
+
+
+def session_rows(url: str) -> list[tuple[object, ...]]:
+    return fetch(
+        url,
+        "SELECT id, name, requests, total_tokens, last_resource_id "
+        "FROM sessions ORDER BY id",
+    )
+
+
+BATCH = (
+    streamed(decision_event(session_id="s")),
+    stored_request(session_id="s", session_name="work", total_tokens=7,
+                   resource_id="openai-1"),
+    streamed(health_event()),
+    streamed(registry_event()),
+)  # fmt: skip
+
+
+class TestSchema:
+    async def test_columns_are_the_documented_ones(
+        self, url: str, store: Store
+    ) -> None:
+        assert await store.schema_version() == 1
+        for table, names in COLUMNS.items():
+            assert columns(url, table) == names.split()
+
+    async def test_every_table_is_there(self, url: str, store: Store) -> None:
+        for table in ("events", "payloads", "providers", "models", "proxy_keys"):
+            assert table_rows(url, table) == []
+            assert "created_at" in columns(url, table)
+
+    async def test_migrating_again_changes_nothing(
+        self, url: str, store: Store
+    ) -> None:
+        await store.write(BATCH)
+        before = snapshot(url)
+        assert await store.migrate() == 1
+        assert snapshot(url) == before
+
+    async def test_several_processes_migrate_at_once(self, url: str) -> None:
+        stores = [open_store(url) for _ in range(4)]
+        versions = await asyncio.gather(*(each.migrate() for each in stores))
+        assert versions == [1] * 4
+        assert fetch(url, "SELECT version FROM schema_migrations") == [(1,)]
+        for each in stores:
+            await each.close()
+
+    async def test_a_newer_schema_is_refused(self, url: str, store: Store) -> None:
+        execute(
+            url, "INSERT INTO schema_migrations (version, name) VALUES (99, '0099_x')"
+        )
+        with pytest.raises(SchemaTooNew, match="has schema 99"):
+            await store.migrate()
+
+    async def test_before_the_first_migration(self, url: str) -> None:
+        unready = open_store(url)
+        assert await unready.schema_version() == 0
+        with pytest.raises(StoreAway):
+            await unready.write(BATCH)
+        with pytest.raises(StoreAway):
+            await unready.counts()
+        await unready.close()
+
+    async def test_views_answer(self, url: str, store: Store) -> None:
+        await store.write(
+            [
+                stored_request("a", session_id="s", model="m", resource_id="one",
+                               attempts=2, latency_ms=30, input_tokens=10,
+                               cached_tokens=4, output_tokens=5, total_tokens=15),
+                stored_request("b", session_id="s", model="m", resource_id="one",
+                               latency_ms=90.5, input_tokens=10, output_tokens=5,
+                               reasoning_tokens=2, total_tokens=15),
+            ]
+        )  # fmt: skip
+        ((day, *tokens),) = fetch(url, "SELECT * FROM tokens_by_day")
+        assert (str(day), tokens) == (
+            "2023-11-14", ["m", "one", 2, 20, 4, 10, 2, 30],
+        )  # fmt: skip
+        ((day, *rate),) = fetch(url, "SELECT * FROM failover_rate")
+        assert (str(day), rate) == ("2023-11-14", [2, 1, 0.5])
+        assert fetch(url, "SELECT * FROM cache_hits_by_session") == [
+            ("s", 2, 20, 4, 0.2)
+        ]
+        slowest = fetch(url, "SELECT id, latency_ms FROM slowest_requests")
+        assert slowest == [("b", 90.5), ("a", 30.0)]
+
+
+class TestWriting:
+    async def test_a_batch_is_stored_as_it_came(self, store: Store) -> None:
+        assert await store.write(BATCH) == 4
+        row = await store.request("req-1")
+        assert row is not None
+        (decision,) = row.pop("decisions")
+        expected = request_event(
+            session_id="s", session_name="work", total_tokens=7, resource_id="openai-1"
+        ).model_dump()
+        expected.pop("created_at_ms")
+        expected.pop("completed_at_ms")
+        assert row == {
+            **expected,
+            "created_at": "2023-11-14T22:13:20.123Z",
+            "completed_at": "2023-11-14T22:13:21.023Z",
+        }
+        assert decision["degraded"] is False
+        assert decision["candidates"] == [
+            c.model_dump() for c in decision_event().candidates
+        ]
+
+    async def test_a_replay_changes_nothing(self, url: str, store: Store) -> None:
+        await store.write(BATCH)
+        before = snapshot(url)
+        assert await store.write(BATCH) == 0
+        assert await store.write(BATCH * 2) == 0
+        assert await store.write(tuple(reversed(BATCH))) == 0
+        assert snapshot(url) == before
+
+    async def test_nothing_is_stored_of_no_events(self, store: Store) -> None:
+        assert await store.write([]) == 0
+
+    async def test_writers_with_the_same_batch_store_it_once(
+        self, url: str, store: Store
+    ) -> None:
+        other = open_store(url)
+        batch = [stored_request(f"r{n}", session_id=f"s{n % 5}") for n in range(200)]
+        backwards = list(reversed(batch))
+        written = await asyncio.gather(
+            *(s.write(b) for s in (store, other) for b in (batch, backwards))
+        )
+        assert sum(written) == 200
+        assert [row[2] for row in session_rows(url)] == [40] * 5
+        assert (await other.counts()).requests == 200
+        await other.close()
+
+    async def test_all_or_nothing(self, url: str, store: Store) -> None:
+        before = snapshot(url)
+        bad = streamed(RequestEvent.model_construct(
+            **{**dict(request_event("bad")), "method": None}
+        ), "bad")  # fmt: skip
+        with pytest.raises(Unstorable, match="method"):
+            await store.write([*BATCH, bad])
+        assert snapshot(url) == before
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            pytest.param({"input_tokens": 2**70}, id="beyond bigint"),
+            pytest.param({"model": "\ud800"}, id="lone surrogate"),
+        ],
+    )
+    async def test_data_that_fits_nowhere_is_refused(
+        self, store: Store, bad: dict[str, object]
+    ) -> None:
+        event = RequestEvent.model_construct(**{**dict(request_event()), **bad})
+        poisoned = StreamedEvent.model_construct(
+            entry_id="1-0", id="req-1", kind="request", event=event
+        )
+        with pytest.raises((Unstorable, ValueError)):
+            await store.write([poisoned])
+
+
+class TestInterrupted:
+    LOST = stored_request(
+        session_id="s", outcome=Outcome.INTERRUPTED, resource_id="one", total_tokens=3
+    )
+    REAL = stored_request(
+        session_id="s", outcome=Outcome.FAILED, resource_id="two", total_tokens=10
+    )
+
+    @pytest.mark.parametrize(
+        "batches",
+        [
+            pytest.param([[LOST], [REAL]], id="replaced later"),
+            pytest.param([[REAL], [LOST]], id="too late"),
+            pytest.param([[LOST, REAL]], id="same batch"),
+            pytest.param([[REAL, LOST]], id="same batch, other order"),
+            pytest.param([[LOST], [LOST], [REAL], [LOST], [REAL]], id="all again"),
+        ],
+    )
+    async def test_the_real_outcome_stays(
+        self, url: str, store: Store, batches: list[list[StreamedEvent]]
+    ) -> None:
+        for batch in batches:
+            await store.write(batch)
+        assert fetch(url, "SELECT id, outcome FROM requests") == [("req-1", "failed")]
+        assert session_rows(url) == [("s", None, 1, 10, "two")]
+        ((raw,),) = fetch(url, "SELECT data FROM events")
+        assert '"failed"' in str(raw).replace("'", '"')
+        assert (await store.counts()).requests == 1
+
+
+class TestSessions:
+    async def test_counts_and_names(self, url: str, store: Store) -> None:
+        await store.write([
+            stored_request("b", session_id="s", session_name="new", total_tokens=2,
+                           created_at_ms=T0_MS + 5, resource_id="two"),
+        ])  # fmt: skip
+        await store.write([
+            stored_request("a", session_id="s", session_name="old", total_tokens=1,
+                           created_at_ms=T0_MS, resource_id="one"),
+            stored_request("c", session_id="other"),
+            stored_request("d"),
+        ])  # fmt: skip
+        assert session_rows(url) == [
+            ("other", None, 1, 0, None),
+            ("s", "new", 2, 3, "two"),
+        ]
+        ((first, last),) = [
+            (r["first_seen_at"], r["last_seen_at"])
+            for r in (await store.history(HistoryQuery("sessions"))).rows
+            if r["id"] == "s"
+        ]
+        assert (first, last) == ("2023-11-14T22:13:20.123Z", "2023-11-14T22:13:20.128Z")
+
+    async def test_a_newer_request_names_the_session(
+        self, url: str, store: Store
+    ) -> None:
+        await store.write([stored_request("a", session_id="s", session_name="old")])
+        await store.write([
+            stored_request("b", session_id="s", created_at_ms=T0_MS + 1,
+                           session_name="new", resource_id="two"),
+            stored_request("c", session_id="s", created_at_ms=T0_MS + 2),
+        ])  # fmt: skip
+        assert session_rows(url) == [("s", "new", 3, 0, "two")]
+
+
+async def ids(store: Store, query: HistoryQuery) -> list[str]:
+    return [row["id"] for row in (await store.history(query)).rows]
+
+
+class TestHistory:
+    @pytest_asyncio.fixture
+    async def filled(self, store: Store) -> Store:
+        """Seven requests, the middle ones within one millisecond; a decision
+        each, of alternating sessions and resources."""
+        batch = []
+        for n in range(7):
+            given = {
+                "created_at_ms": T0_MS + (0 if n in (2, 3, 4) else n - 3),
+                "session_id": f"s{n % 2}",
+                "resource_id": f"openai-{n % 3}",
+            }
+            batch.append(stored_request(f"r{n}", **given))
+            batch.append(streamed(decision_event(f"r{n}", **given), f"d{n}"))
+        await store.write(batch)
+        return store
+
+    @pytest.mark.parametrize(
+        ("table", "letter"), [("requests", "r"), ("decisions", "d")]
+    )
+    async def test_pages_join_without_gap_or_overlap(
+        self, filled: Store, table: Table, letter: str
+    ) -> None:
+        seen: list[str] = []
+        query = HistoryQuery(table, limit=2)
+        while True:
+            page = await filled.history(query)
+            seen += [row["id"] for row in page.rows]
+            if page.next_cursor is None:
+                break
+            query = HistoryQuery(table, limit=2, cursor=page.next_cursor)
+        assert seen == [f"{letter}{n}" for n in (6, 5, 4, 3, 2, 1, 0)]
+
+    async def test_pages_of_sessions(self, filled: Store) -> None:
+        first = await filled.history(HistoryQuery("sessions", limit=1))
+        assert [row["id"] for row in first.rows] == ["s0"]
+        query = HistoryQuery("sessions", limit=1, cursor=first.next_cursor)
+        second = await filled.history(query)
+        assert [row["id"] for row in second.rows] == ["s1"]
+        assert second.next_cursor is None
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            pytest.param(HistoryQuery("requests", request_id="r3"), "r3", id="1"),
+            pytest.param(HistoryQuery("decisions", request_id="r3"), "d3", id="2"),
+            pytest.param(HistoryQuery("sessions", request_id="r3"), "s1", id="3"),
+            pytest.param(HistoryQuery("requests", session_id="s1"), "r5 r3 r1", id="4"),
+            pytest.param(HistoryQuery("decisions", session_id="s1"), "d5 d3 d1",
+                         id="5"),
+            pytest.param(HistoryQuery("sessions", session_id="s1"), "s1", id="6"),
+            pytest.param(HistoryQuery("requests", resource_id="openai-1"), "r4 r1",
+                         id="7"),
+            pytest.param(HistoryQuery("decisions", resource_id="openai-1"), "d4 d1",
+                         id="8"),
+            pytest.param(HistoryQuery("sessions", resource_id="openai-0"), "s0",
+                         id="9"),
+            pytest.param(
+                HistoryQuery("requests", session_id="s1", resource_id="openai-1"),
+                "r1", id="both",
+            ),
+            pytest.param(
+                HistoryQuery("requests", request_id="r3", session_id="s0"),
+                "", id="contradiction",
+            ),
+            pytest.param(HistoryQuery("requests", session_id="'; DROP"), "", id="text"),
+            pytest.param(
+                HistoryQuery("requests", session_id="s1", limit=1,
+                             cursor=Cursor("2023-11-14T22:13:20.123Z", "r9").encode()),
+                "r3", id="filter and cursor",
+            ),
+        ],
+    )  # fmt: skip
+    async def test_filters(
+        self, filled: Store, query: HistoryQuery, expected: str
+    ) -> None:
+        assert await ids(filled, query) == expected.split()
+
+    async def test_a_request_has_its_decisions_in_order(self, store: Store) -> None:
+        await store.write([
+            streamed(decision_event("r", attempt=2), "d2"),
+            streamed(decision_event("r", attempt=1), "d9"),
+            streamed(decision_event("other"), "d0"),
+            stored_request("r"),
+        ])  # fmt: skip
+        row = await store.request("r")
+        assert row is not None
+        assert [d["id"] for d in row["decisions"]] == ["d9", "d2"]
+
+    @pytest.mark.parametrize("id_", ["nobody", "", "a\0b"])
+    async def test_a_request_nobody_made(self, store: Store, id_: str) -> None:
+        assert await store.request(id_) is None
+
+
+class TestDeadLetters:
+    LETTER = DeadLetter("x", "1-0", "r", "request", "no JSON", "{", T0_MS)
+
+    async def test_are_parked_once(self, url: str, store: Store) -> None:
+        again = DeadLetter("x", "2-0", "r", "request", "no JSON", "{", T0_MS)
+        assert await store.write_dead_letters([self.LETTER, again]) == 1
+        assert await store.write_dead_letters([again]) == 0
+        assert await store.write_dead_letters([]) == 0
+        assert len(fetch(url, "SELECT * FROM dead_letters")) == 1
+
+    async def test_are_counted(self, store: Store) -> None:
+        nameless = DeadLetter("y", "3-0", None, None, "?", "", T0_MS)
+        reshaped = DeadLetter("z", "4-0", "r", "request", "?", "", T0_MS)
+        await store.write_dead_letters([self.LETTER, nameless, reshaped])
+        counts = await store.counts()
+        assert (counts.requests, counts.dead_letters, counts.dead_requests) == (0, 3, 1)
+
+
+class TestDays:
+    async def test_old_days_go_new_ones_stay(self, url: str, store: Store) -> None:
+        day_ms = 86_400_000
+        await store.make_partitions(datetime.fromtimestamp(T0_MS / 1000, UTC).date())
+        batch = [stored_request(f"r{n}", created_at_ms=T0_MS + n * day_ms)
+                 for n in (-400, -1, 0, 1)]  # fmt: skip
+        await store.write(batch)
+        assert await store.drop_before(date(2023, 11, 14)) > 0
+        assert fetch(url, "SELECT id FROM requests ORDER BY 1") == [("r0",), ("r1",)]
+        assert (await store.counts()).requests == 4
+
+
+class TestAway:
+    @pytest.mark.parametrize("make", ["postgres", "sqlite"])
+    async def test_a_database_that_cannot_be_reached(
+        self, make: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("not a folder")
+        nowhere = {
+            "postgres": f"postgresql://nobody@127.0.0.1:{free_port()}/none",
+            "sqlite": f"sqlite:///{tmp_path}/file/proxy.sqlite3",
+        }[make]
+        store = open_store(nowhere)
+        for call in (store.ping(), store.migrate(), store.write(BATCH)):
+            with pytest.raises(StoreAway):
+                await call
+        await store.close()
+
+    async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "proxy.sqlite3"
+        path.write_text("nonsense" * 1000)
+        store = open_store(f"sqlite:///{path}")
+        with pytest.raises(StoreAway):
+            await store.ping()
+        await store.close()
+
+    async def test_a_broken_connection_is_replaced(self, postgres_url: str) -> None:
+        store = open_store(postgres_url)
+        await store.ping()
+        execute(
+            postgres_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        await store.ping()
+        await store.close()
+
+
+class TestPostgresOnly:
+    async def test_rows_move_from_the_default_partition(
+        self, postgres_url: str
+    ) -> None:
+        store = open_store(postgres_url)
+        await store.migrate()
+        await store.write([stored_request()])
+        kept = "SELECT count(*) FROM requests_default"
+        assert fetch(postgres_url, kept) == [(1,)]
+        assert await store.make_partitions(date(2023, 11, 14)) == 36
+        assert await store.make_partitions(date(2023, 11, 15)) == 4
+        assert fetch(postgres_url, kept) == [(0,)]
+        assert fetch(postgres_url, "SELECT id FROM requests_20231114") == [("req-1",)]
+        assert await store.write([stored_request()]) == 0
+        await store.close()
+
+    async def test_a_day_is_utc_whatever_the_session_thinks(
+        self, postgres_url: str
+    ) -> None:
+        store = open_store(f"{postgres_url}?options=-c%20timezone%3DAsia/Tokyo")
+        await store.migrate()
+        await store.make_partitions(date(2023, 11, 14))
+        await store.write([stored_request()])
+        assert fetch(postgres_url, "SELECT id FROM requests_20231114") == [("req-1",)]
+        row = await store.request("req-1")
+        assert row is not None
+        assert row["created_at"] == "2023-11-14T22:13:20.123Z"
+        await store.close()
+
+    async def test_history_by_session_uses_its_index(self, postgres_url: str) -> None:
+        store = open_store(postgres_url)
+        await store.migrate()
+        for start in range(0, 3000, 500):
+            await store.write(
+                [stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n)
+                 for n in range(start, start + 500)]
+            )  # fmt: skip
+        await store.close()
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("ANALYZE requests")
+            plan = connection.execute(
+                "EXPLAIN " + Statements("postgres")["history_requests"],
+                {
+                    "session_id": "s7",
+                    "resource_id": None,
+                    "request_id": None,
+                    "before_at": "infinity",
+                    "before_id": "",
+                    "rows": 10,
+                },
+            ).fetchall()
+        assert "session_id_created_at" in str(plan)
+
+
+class TestSqliteOnly:
+    async def test_a_reader_does_not_wait_for_the_writer(self, tmp_path: Path) -> None:
+        path = tmp_path / "proxy.sqlite3"
+        store = open_store(f"sqlite:///{path}")
+        await store.migrate()
+        await store.write(BATCH)
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM requests")
+            assert await store.request("req-1") is not None
+            writer.execute("ROLLBACK")
+        await store.close()
+
+    async def test_its_thread_ends_with_it(self, tmp_path: Path) -> None:
+        store = open_store(f"sqlite:///{tmp_path}/proxy.sqlite3")
+        await store.ping()
+        await store.close()
+        names = [t.name for t in threading.enumerate() if t.name.startswith("sqlite")]
+        assert len(names) <= 1  # it may still be on its way out

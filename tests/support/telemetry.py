@@ -1,0 +1,79 @@
+"""Events as gateways write them, with values a test need not care about."""
+
+from typing import Any
+
+from libs.common.contracts import (
+    Candidate,
+    DecisionEvent,
+    HealthEvent,
+    HealthState,
+    Outcome,
+    RegistryEvent,
+    RequestEvent,
+    StreamedEvent,
+)
+
+T0_MS = 1_700_000_000_123  # 2023-11-14T22:13:20.123Z
+
+
+def request_event(id_: str = "req-1", **given: Any) -> RequestEvent:
+    values: dict[str, Any] = {
+        "id": id_,
+        "created_at_ms": T0_MS,
+        "completed_at_ms": T0_MS + 900,
+        "method": "POST",
+        "path": "/v1/responses",
+        "outcome": Outcome.COMPLETED,
+        "attempts": 1,
+    }
+    return RequestEvent(**{**values, **given})
+
+
+def decision_event(request_id: str = "req-1", **given: Any) -> DecisionEvent:
+    values: dict[str, Any] = {
+        "request_id": request_id,
+        "attempt": 1,
+        "created_at_ms": T0_MS,
+        "resource_id": "openai-1",
+        "reason": "weighted_least_connections",
+        "candidates": (
+            Candidate(resource="openai-1", score=0.5, in_flight=0, weight=2),
+            Candidate(resource="openai-2", refused="cooling down"),
+        ),
+    }
+    return DecisionEvent(**{**values, **given})
+
+
+def health_event(**given: Any) -> HealthEvent:
+    values: dict[str, Any] = {
+        "created_at_ms": T0_MS,
+        "resource_id": "openai-1",
+        "before": HealthState.UNKNOWN,
+        "after": HealthState.HEALTHY,
+        "cause": "checked",
+    }
+    return HealthEvent(**{**values, **given})
+
+
+def registry_event(**given: Any) -> RegistryEvent:
+    values = {"created_at_ms": T0_MS, "version": "v1", "resources": ("openai-1",)}
+    return RegistryEvent(**{**values, **given})
+
+
+def streamed(
+    event: RequestEvent | DecisionEvent | HealthEvent | RegistryEvent,
+    id_: str | None = None,
+) -> StreamedEvent:
+    kind = type(event).__name__.removesuffix("Event").lower()
+    own = event.id if isinstance(event, RequestEvent) else f"{kind}-1"
+    return StreamedEvent(
+        entry_id=f"{T0_MS}-0",
+        id=id_ or own,
+        kind=kind,  # type: ignore[arg-type] # the contracts' names give the kinds
+        event=event,
+    )
+
+
+def stored_request(id_: str = "req-1", **given: Any) -> StreamedEvent:
+    """A request event of the stream."""
+    return streamed(request_event(id_, **given))

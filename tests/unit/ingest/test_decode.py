@@ -1,0 +1,139 @@
+"""Entries as bytes; every way in which they can be spoiled."""
+
+import json
+from typing import Any
+
+import pytest
+
+from libs.common.contracts import DecisionEvent, RequestEvent, StreamedEvent
+from libs.common.store.port import DeadLetter
+from services.ingest.decode import (
+    INDEXED_CHARS,
+    KEPT_DATA_CHARS,
+    MAX_DATA_BYTES,
+    TEXT_CHARS,
+    dead_letter,
+    decode,
+)
+from tests.support.telemetry import (
+    decision_event,
+    health_event,
+    registry_event,
+    request_event,
+    streamed,
+)
+
+ENTRY = "1700000000123-0"
+
+
+def entry(**given: Any) -> dict[bytes, bytes]:
+    """The four fields of a request's entry; `data` members may be given."""
+    data = {**request_event("r").model_dump(), **given}
+    return {b"kind": b"request", b"id": b"r", b"v": b"1", b"data": _json(data)}
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data).encode()
+
+
+def stored(fields: dict[bytes, bytes]) -> RequestEvent:
+    decoded = decode(ENTRY, fields)
+    assert isinstance(decoded, StreamedEvent), decoded
+    assert isinstance(decoded.event, RequestEvent)
+    return decoded.event
+
+
+@pytest.mark.parametrize(
+    "event", [request_event(), decision_event(), health_event(), registry_event()]
+)
+def test_every_kind_is_read_as_it_was_written(event: Any) -> None:
+    written = streamed(event)
+    fields = {
+        b"kind": written.kind.encode(),
+        b"id": written.id.encode(),
+        b"v": b"1",
+        b"data": event.model_dump_json().encode(),
+    }
+    assert decode(written.entry_id, fields) == written
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param({}, "missing field: data, id, kind, v", id="empty"),
+        pytest.param({**entry(), b"v": b"2"}, "unknown version '2'", id="version"),
+        pytest.param({**entry(), b"kind": b"gossip"}, "unknown kind", id="kind"),
+        pytest.param({**entry(), b"id": b""}, "id is empty", id="no id"),
+        pytest.param({**entry(), b"id": b"\xff"}, "id is not UTF-8", id="id bytes"),
+        pytest.param({**entry(), b"id": b"x" * 201}, "longer than 200", id="long id"),
+        pytest.param({**entry(), b"id": b"other"}, "not the request's own", id="id"),
+        pytest.param({**entry(), b"data": b"{"}, "Invalid JSON", id="JSON"),
+        pytest.param({**entry(), b"data": b'"\xff"'}, "JSON", id="not UTF-8"),
+        pytest.param({**entry(), b"data": b'{"\\u0000'}, "JSON", id="NUL and no JSON"),
+        pytest.param({**entry(), b"data": b"[]"}, "object", id="a list"),
+        pytest.param(entry(surprise=1), "surprise: Extra inputs", id="unknown field"),
+        pytest.param(entry(outcome="lost"), "outcome: Input", id="unknown outcome"),
+        pytest.param(entry(method=None), "method: Input", id="null"),
+        pytest.param(entry(total_tokens=2**53), "total_tokens is out", id="tokens"),
+        pytest.param(entry(total_tokens=2**80), "total_tokens", id="beyond bigint"),
+        pytest.param(entry(status_code=2**31), "status_code is out", id="int32"),
+        pytest.param(entry(created_at_ms=-1), "created_at_ms is out", id="past"),
+        pytest.param(entry(completed_at_ms=10**15), "completed_at_ms", id="future"),
+        pytest.param(entry(latency_ms=float("inf")), "latency_ms is no", id="infinite"),
+        pytest.param(entry(latency_ms=float("nan")), "latency_ms is no", id="NaN"),
+        pytest.param(
+            {**entry(), b"data": b" " * (MAX_DATA_BYTES + 1)}, "bytes, more", id="huge"
+        ),
+        pytest.param(
+            {**entry(), b"data": b'{"a":' * 5000 + b'"\\u0000"'}, "", id="deep"
+        ),
+    ],
+)
+def test_poison_says_why(fields: dict[bytes, bytes], reason: str) -> None:
+    poison = decode(ENTRY, fields)
+    assert isinstance(poison, DeadLetter)
+    assert reason in poison.reason
+    assert poison.reason
+    assert poison.entry_id == ENTRY
+    assert poison.created_at_ms == 1700000000123
+
+
+def test_nul_is_taken_out_of_text() -> None:
+    fields = entry(session_id="a\0b", error_message="\\u0000 stays\0")
+    event = stored(fields)
+    assert event.session_id == "ab"
+    assert event.error_message == "\\u0000 stays"
+
+
+def test_nul_is_taken_out_of_candidates() -> None:
+    data = decision_event(resource_id="a").model_dump(mode="json")
+    data["candidates"][0]["refused"] = "x\0y"
+    fields = {b"kind": b"decision", b"id": b"d", b"v": b"1", b"data": _json(data)}
+    decoded = decode(ENTRY, fields)
+    assert isinstance(decoded, StreamedEvent)
+    assert isinstance(decoded.event, DecisionEvent)
+    assert decoded.event.candidates[0].refused == "xy"
+
+
+def test_long_text_is_cut_rather_than_refused() -> None:
+    event = stored(entry(session_id="s" * 5000, error_message="e" * 9000))
+    assert event.session_id == "s" * INDEXED_CHARS
+    assert event.error_message == "e" * TEXT_CHARS
+
+
+def test_a_dead_letter_can_always_be_stored() -> None:
+    fields = {b"kind": b"\xff", b"id": b"a\0", b"data": b"\0\xff" + b"x" * 99_999}
+    letter = dead_letter(ENTRY, fields, "because\0")
+    assert letter.reason == "because"
+    assert letter.kind == "\\xff"
+    assert letter.event_id == "a"
+    assert letter.data.startswith("\\xffx")
+    assert len(letter.data) == KEPT_DATA_CHARS
+
+
+def test_the_same_poison_has_the_same_id() -> None:
+    first = dead_letter("1-0", {b"id": b"a", b"data": b"x"}, "")
+    again = dead_letter("2-0", {b"data": b"x", b"id": b"a"}, "other")
+    other = dead_letter("1-0", {b"id": b"ax", b"data": b""}, "")
+    assert first.id == again.id
+    assert first.id != other.id

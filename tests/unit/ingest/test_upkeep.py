@@ -1,0 +1,91 @@
+import asyncio
+from datetime import date
+
+import pytest
+
+from libs.common.errors import StoreAway
+from libs.common.store.port import SchemaTooNew
+from services.ingest.backoff import Backoff
+from services.ingest.upkeep import Upkeep
+from tests.support.waiting import eventually
+
+TODAY = date(2026, 1, 2)
+
+
+class FakeSchema:
+    """A database that is away for its first `failures` calls."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.calls: list[object] = []
+
+    async def migrate(self) -> int:
+        self._answer("migrate")
+        return 1
+
+    async def make_partitions(self, today: date) -> int:
+        self._answer(today)
+        return 4
+
+    def _answer(self, call: object) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreAway
+        self.calls.append(call)
+
+
+def upkeep(schema: FakeSchema) -> Upkeep:
+    return Upkeep(schema, lambda: TODAY, Backoff(0.001, 0.001), every_s=0.001)
+
+
+@pytest.mark.asyncio
+async def test_migrates_once_and_partitions_again_and_again() -> None:
+    schema, stop = FakeSchema(failures=3), asyncio.Event()
+    running = asyncio.create_task(upkeep(schema).run(stop))
+
+    async def partitioned_twice() -> bool:
+        return len(schema.calls) >= 3
+
+    await eventually(partitioned_twice)
+    stop.set()
+    await running
+    assert schema.calls[:3] == ["migrate", TODAY, TODAY]
+
+
+@pytest.mark.asyncio
+async def test_other_loops_begin_when_the_schema_is_there() -> None:
+    kept, stop, began = upkeep(FakeSchema()), asyncio.Event(), asyncio.Event()
+
+    async def loop(stop: asyncio.Event) -> None:
+        assert kept.prepared.is_set()
+        began.set()
+        await stop.wait()
+
+    waiting = asyncio.create_task(kept.then(loop)(stop))
+    keeping = asyncio.create_task(kept.run(stop))
+    await asyncio.wait_for(began.wait(), 5)
+    stop.set()
+    await asyncio.gather(waiting, keeping)
+
+
+@pytest.mark.asyncio
+async def test_stops_while_the_database_is_away() -> None:
+    kept, stop = upkeep(FakeSchema(failures=10**9)), asyncio.Event()
+
+    async def loop(_: asyncio.Event) -> None:
+        raise AssertionError("must not begin")
+
+    both = asyncio.gather(kept.then(loop)(stop), kept.run(stop))
+    stop.set()
+    await asyncio.wait_for(both, 5)
+    assert not kept.prepared.is_set()
+
+
+@pytest.mark.asyncio
+async def test_a_newer_schema_ends_it() -> None:
+    class Newer(FakeSchema):
+        async def migrate(self) -> int:
+            raise SchemaTooNew
+
+    with pytest.raises(SchemaTooNew):
+        await upkeep(Newer()).run(asyncio.Event())
