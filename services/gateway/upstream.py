@@ -19,7 +19,6 @@ Header = tuple[bytes, bytes]
 
 IDLE_SECONDS = 55.0  # below the keep-alive of common servers (nginx: 75 s)
 HIGH_WATER = 262_144  # bytes held for a slow reader before the socket rests
-LOW_WATER = 65_536
 LARGEST_HEAD = 65_536
 
 
@@ -59,39 +58,91 @@ class Origin:
 class Answer:
     """An answer under way: its head, then its body piece by piece.
 
-    `close` gives up what is left; after the body's end it does nothing.
+    It lets go of its connection when the body ends, for the connection then
+    serves somebody else.
     """
 
-    __slots__ = ("_connection", "headers", "status")
+    __slots__ = ("_chunks", "_connection", "_error", "_held", "_wake", "headers",
+                 "status")  # fmt: skip
 
     def __init__(
         self, connection: "_Connection", status: int, headers: list[Header]
     ) -> None:
-        self._connection = connection
+        self._connection: _Connection | None = connection
+        self._chunks: deque[bytes] = deque()
+        self._held = 0
+        self._error: UpstreamError | None = None
+        self._wake: asyncio.Future[None] | None = None
         self.status = status
         self.headers = headers
 
     async def next(self) -> bytes:
         """The bytes that arrived since the last call; empty at the end. Raises
         `Interrupted` or `TimedOut`."""
-        return await self._connection.next_chunk()
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._connection is None:
+                return b""
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+        return self._take()
 
     @property
     def ended(self) -> bool:
-        """Nothing will arrive beyond what `next` gives now."""
-        return self._connection.ended
+        """Nothing will arrive beyond what `next` gave."""
+        return self._connection is None and self._error is None and not self._chunks
 
     @property
     def waiting(self) -> bool:
-        """Are there bytes that `next` gives without waiting?"""
-        return self._connection.waiting
+        """Would `next` return at once?"""
+        return bool(self._chunks) or self._connection is None
 
     def close(self) -> None:
-        self._connection.give_up()
+        """Give up what has not arrived; after the end this does nothing."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def _take(self) -> bytes:
+        if len(self._chunks) == 1:
+            data = self._chunks.popleft()
+        else:
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        self._held = 0
+        if self._connection is not None:
+            self._connection.read_on()
+        return data
+
+    # The connection's side ---------------------------------------------------
+
+    def feed(self, data: bytes) -> bool:
+        """Hold bytes for `next`. True when there are enough for now."""
+        self._chunks.append(data)
+        self._held += len(data)
+        self._stir()
+        return self._held > HIGH_WATER
+
+    def finish(self, error: UpstreamError | None = None) -> None:
+        """The body ended, as it should or with an error."""
+        self._connection = None
+        self._error = error
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
 
 class _Connection(asyncio.Protocol):
-    """One socket. A request, its answer, then the next."""
+    """One socket. A request, its answer, then the next.
+
+    Idle: no `_head`, no `_answer`. Asked: `_head` waits for the answer's head.
+    Answering: `_answer` takes the body.
+    """
 
     def __init__(self, pool: "_Pool") -> None:
         self._pool = pool
@@ -99,81 +150,43 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._head: asyncio.Future[Answer] | None = None
-        self._chunk: asyncio.Future[None] | None = None
+        self._answer: Answer | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._error: UpstreamError | None = None
-        self._chunks: deque[bytes] = deque()
-        self._held = 0
         self._headers: list[Header] = []
         self._head_bytes = 0
         self._resting = False
-        self._ended = True
         self._bodiless = False
         self.requests = 0
         self.idle_since = 0.0
-
-    # A request ---------------------------------------------------------------
 
     def send(
         self, head: bytes, body: bytes, deadline: float, *, bodiless: bool
     ) -> "asyncio.Future[Answer]":
         """Write a request; the future gives the answer's head."""
-        assert self._transport is not None
-        assert self._ended
         self.requests += 1
-        self._parser = httptools.HttpResponseParser(self)
-        self._head = self._loop.create_future()
-        self._headers = []
+        answer_head = self._head = self._loop.create_future()
         self._head_bytes = 0
-        self._error = None
-        self._ended = False
+        if self._transport is None:
+            self._fail("it closed the connection")
+            return answer_head
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers = []
         self._bodiless = bodiless
         self._deadline = self._loop.call_at(deadline, self._time_out)
         self._transport.write(head)
         if body:
             self._transport.write(body)
-        return self._head
+        return answer_head
 
-    async def next_chunk(self) -> bytes:
-        while not self._chunks:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return b""
-            self._chunk = self._loop.create_future()
-            try:
-                await self._chunk
-            finally:
-                self._chunk = None
-        if len(self._chunks) == 1:
-            data = self._chunks.popleft()
-        else:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        self._held = 0
+    def abort(self) -> None:
+        """Close at once; whoever waits for this connection is told."""
+        self._over(Interrupted("the request was given up"))
+
+    def read_on(self) -> None:
+        """The reader took what was held."""
         if self._resting and self._transport is not None:
             self._resting = False
             self._transport.resume_reading()
-        return data
-
-    @property
-    def ended(self) -> bool:
-        return self._ended and self._error is None
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._chunks) or self._ended
-
-    def give_up(self) -> None:
-        """Close, unless the answer was read to its end."""
-        if not self._ended or self._error is not None:
-            self._stop_clock()
-            self._ended = True
-            self.abort()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -181,9 +194,8 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._ended:
-            # Bytes that nobody asked for: the connection cannot be trusted.
-            self.abort()
+        if self._head is None and self._answer is None:
+            self.abort()  # bytes nobody asked for: it cannot be trusted
             return
         if self._head is not None:
             self._head_bytes += len(data)
@@ -195,16 +207,11 @@ class _Connection(asyncio.Protocol):
         if self._head is not None and self._head_bytes > LARGEST_HEAD:
             self._fail("its answer's headers never end")
 
-    def eof_received(self) -> None:
-        return None
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
-        if self._ended:
-            return
-        if self._head is None and self._ends_with_connection():
-            self._finish()
+        if self._answer is not None and self._ends_with_connection():
+            self._over(None)
         else:
             self._fail("it closed the connection")
 
@@ -218,79 +225,74 @@ class _Connection(asyncio.Protocol):
         if status < 200:
             self._headers = []  # 100 Continue, 103 Early Hints: not the answer
             return
-        if self._head is None:
-            return  # a second answer to one request; data_received sees to it
         head, self._head = self._head, None
+        if head is None:
+            return  # a second answer to one request; data_received sees to it
+        self._answer = answer = Answer(self, status, self._headers)
         if not head.done():
-            head.set_result(Answer(self, status, self._headers))
+            head.set_result(answer)
         if self._bodiless:
-            self._finish()
+            self._over(None)
 
     def on_body(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._held += len(data)
-        if self._held > HIGH_WATER and not self._resting and self._transport:
+        if self._answer is None:
+            return
+        enough = self._answer.feed(data)
+        if enough and not self._resting and self._transport is not None:
             self._resting = True
             self._transport.pause_reading()
-        self._wake()
 
     def on_message_complete(self) -> None:
-        if self._head is None:
-            self._finish()
+        if self._answer is not None:
+            self._end_of_body()
 
     # Ends --------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        if self._ended:
+    def _end_of_body(self) -> None:
+        """The answer is whole: the connection serves the next request."""
+        if not self._parser.should_keep_alive() or self._transport is None:
+            self._over(None)
             return
-        self._stop_clock()
-        self._ended = True
-        self._wake()
-        reusable = not self._bodiless and self._parser.should_keep_alive()
-        if self._transport is None:
-            return
-        if self._resting:
-            self._resting = False
-            self._transport.resume_reading()
-        if reusable:
-            self._pool.put_back(self)
-        else:
-            self.abort()
+        answer = self._let_go()
+        self.read_on()
+        self._pool.put_back(self)
+        if answer is not None:
+            answer.finish()
 
     def _fail(self, cause: str) -> None:
-        if self._head is None:
-            self._fail_with(Interrupted(cause))
-            return
+        answering = self._answer is not None
+        self._over(Interrupted(cause) if answering else self._broken(cause))
+
+    def _broken(self, cause: str) -> Broken:
         broken = Broken(cause)
         broken.reused = self.requests > 1 and self._head_bytes == 0
-        self._fail_with(broken)
+        return broken
 
     def _time_out(self) -> None:
-        self._fail_with(TimedOut("it took too long"))
+        self._over(TimedOut("it took too long"))
 
-    def _fail_with(self, error: UpstreamError) -> None:
-        self._stop_clock()
-        self._error = error
-        self._ended = True
-        if self._head is not None and not self._head.done():
-            self._head.set_exception(error)
-        self._head = None
-        self._wake()
-        self.abort()
+    def _over(self, error: UpstreamError | None) -> None:
+        """The request, and with it the connection, is over."""
+        head, self._head = self._head, None
+        answer = self._let_go()
+        if answer is not None:
+            answer.finish(error)
+        if head is not None and not head.done() and error is not None:
+            head.set_exception(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _let_go(self) -> Answer | None:
+        answer, self._answer = self._answer, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        return answer
 
     def _ends_with_connection(self) -> bool:
         """Without a length or chunks a body ends with its connection."""
         framed = (b"content-length", b"transfer-encoding")
         return not any(name in framed for name, _ in self._headers)
-
-    def _stop_clock(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _wake(self) -> None:
-        if self._chunk is not None and not self._chunk.done():
-            self._chunk.set_result(None)
 
 
 class _Pool:
@@ -375,7 +377,7 @@ class UpstreamClient:
         try:
             return await connection.send(head, body, deadline, bodiless=bodiless)
         except asyncio.CancelledError:
-            connection.give_up()
+            connection.abort()
             raise
 
     def close(self) -> None:

@@ -1,121 +1,27 @@
 """`responses-proxy up`: from nothing to an answer, and back to nothing."""
 
-import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.up import (
+    COMMAND,
+    ROOT,
+    SERVICES,
+    STOP_SECONDS,
+    Up,
+    environment,
+    parent_of,
+    running,
+    until,
+)
 from tests.support.valkey import free_port
-
-COMMAND = [sys.executable, "-c", "from libs.cli.main import run; run()"]
-ROOT = Path(__file__).resolve().parents[2]
-READY_SECONDS = 20.0  # it takes 2 to 4; CI machines are slow
-STOP_SECONDS = 15.0
-SERVICES = ("PROXY_PORT", "PROXY_ROUTER_PORT", "PROXY_HEALTH_PORT", "PROXY_INGEST_PORT")
-
-
-class Up:
-    """A running `up`, its output and everything it started."""
-
-    def __init__(self, environ: Mapping[str, str], output: Path) -> None:
-        self.environ = environ
-        self._output = output
-        with output.open("wb") as sink:
-            self.process = subprocess.Popen(
-                [*COMMAND, "up"], env=environ, stdout=sink, stderr=sink, cwd=ROOT
-            )
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    @property
-    def data_dir(self) -> str:
-        return self.environ["PROXY_DATA_DIR"]
-
-    def wait_until_ready(self) -> None:
-        until(lambda: "Try it" in self.output, READY_SECONDS, self.output_or_logs)
-
-    def output_or_logs(self) -> str:
-        logs = Path(self.data_dir, "logs").glob("*.log")
-        return self.output + "".join(f"\n{p}\n{p.read_text()[-1500:]}" for p in logs)
-
-    def children(self) -> list[int]:
-        return descendants(self.process.pid)
-
-
-def until(
-    condition: Callable[[], object], seconds: float, explain: Callable[[], str]
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, explain()
-        time.sleep(0.02)
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below `pid`, from /proc."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (parent := parent_of(int(entry.name))):
-            parents.setdefault(parent, []).append(int(entry.name))
-    found, pending = [], [pid]
-    while pending:
-        children = parents.get(pending.pop(), [])
-        found += children
-        pending += children
-    return found
-
-
-def parent_of(pid: int) -> int | None:
-    """None for a process that is gone, or dead and not yet reaped."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, parent = stat.rpartition(") ")[2].split()[:2]
-    return None if state == "Z" else int(parent)
-
-
-def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
-    """Free ports, a fresh data directory, and nothing else of ours."""
-    bare = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PROXY_", "OPENAI_")) and "DATABASE_URL" not in name
-    }
-    ports = {variable: str(free_port()) for variable in SERVICES}
-    return bare | ports | {"PROXY_DATA_DIR": str(tmp_path / "data")} | settings
-
-
-@contextmanager
-def running(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Up]:
-    up = Up(environ, tmp_path / "output")
-    try:
-        yield up
-    finally:
-        left = up.children()
-        if up.process.poll() is None:
-            up.process.kill()
-            up.process.wait(5)
-        for pid in left:
-            with_pid_gone(pid)
-
-
-def with_pid_gone(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def refused(environ: Mapping[str, str], *command: str) -> str:
@@ -227,16 +133,25 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_service_that_cannot_start_ends_everything(tmp_path: Path) -> None:
-    # Nothing listens there, and ingest cannot make its tables.
-    database = tmp_path / "a-directory"
-    database.mkdir()
-    environ = environment(tmp_path, PROXY_SQLITE_URL=f"sqlite:///{database}")
+    broken = tmp_path / "broken" / "services"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('no such luck')")
+    environ = environment(tmp_path, PYTHONPATH=str(broken.parent))
     with running(environ, tmp_path) as up:
         assert up.process.wait(60) == 1
 
-        assert re.search(r"responses-proxy: \w+ (could not|is not)", up.output)
+        assert re.search(r"responses-proxy: (\w+ could not|not ready)", up.output)
+        assert "no such luck" in up.output
         assert "stopping everything" in up.output
         assert up.children() == []
+
+
+def test_without_sql_it_starts_and_says_so(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_SQLITE_URL=f"sqlite:///{tmp_path}")
+    with running(environ, tmp_path) as up:
+        up.wait_until_ready()
+
+        assert "warning    ingest is not ready" in up.output
 
 
 def test_doctor_finds_nothing_wrong_with_no_configuration(tmp_path: Path) -> None:

@@ -41,10 +41,11 @@ def table_rows(url: str, table: str) -> list[tuple[Any, ...]]:
 def columns(url: str, table: str) -> list[str]:
     """A table's columns in order."""
     if is_postgres(url):
-        listed = fetch(
-            url,
-            "SELECT column_name FROM information_schema.columns "
-            f"WHERE table_name = '{table}' ORDER BY ordinal_position",
-        )
+        with psycopg.connect(url) as connection:
+            listed = connection.execute(
+                "SELECT column_name FROM information_schema.columns "
+                "WHERE table_name = %s ORDER BY ordinal_position",
+                [table],
+            ).fetchall()
         return [name for (name,) in listed]
     return [row[1] for row in fetch(url, f"PRAGMA table_info({table})")]

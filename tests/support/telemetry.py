@@ -1,12 +1,13 @@
 """Events as gateways write them, with values a test need not care about."""
 
-from typing import Any
+from typing import Any, cast
 
 from libs.common.contracts import (
     Candidate,
     DecisionEvent,
     HealthEvent,
     HealthState,
+    Kind,
     Outcome,
     RegistryEvent,
     RequestEvent,
@@ -69,7 +70,7 @@ def streamed(
     return StreamedEvent(
         entry_id=f"{T0_MS}-0",
         id=id_ or own,
-        kind=kind,  # type: ignore[arg-type] # the contracts' names give the kinds
+        kind=cast(Kind, kind),  # the contracts' names give the kinds
         event=event,
     )
 

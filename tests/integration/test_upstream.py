@@ -1,0 +1,279 @@
+"""The upstream client against servers that do what servers do."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.gateway.upstream import (
+    HIGH_WATER,
+    Answer,
+    Broken,
+    Interrupted,
+    NotSent,
+    Origin,
+    TimedOut,
+    UpstreamClient,
+)
+from tests.support.valkey import free_port
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Peer:
+    """A server whose every request is answered by the next of `answers`; the
+    last is repeated. None closes the connection instead."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.answers = list(answers)
+        self.connections = 0
+        self.gone = 0
+
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.connections += 1
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (OSError, EOFError):
+            pass
+        finally:
+            self.gone += 1
+            writer.close()
+
+    async def _one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"content-length: 2" in head:
+            await reader.readexactly(2)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is None:
+            return False
+        writer.write(answer)
+        await writer.drain()
+        return b"connection: close" not in answer
+
+
+@asynccontextmanager
+async def listening(handle: Handle) -> AsyncIterator[Origin]:
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[UpstreamClient]:
+    made = UpstreamClient(1.0)
+    yield made
+    made.close()
+
+
+async def send(
+    made: UpstreamClient, origin: Origin, *, seconds: float = 5.0, head: bool = False
+) -> Answer:
+    deadline = asyncio.get_running_loop().time() + seconds
+    return await made.send(origin, REQUEST, b"{}", deadline, bodiless=head)
+
+
+async def body(answer: Answer) -> bytes:
+    whole = b""
+    while chunk := await answer.next():
+        whole += chunk
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "expected", "kept"),
+    [
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", 200, b"hi", True,
+            id="length",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"1\r\nh\r\n1\r\ni\r\n0\r\n\r\n",
+            200, b"hi", True, id="chunked",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhi", 200, b"hi", False,
+            id="until the connection ends",
+        ),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True, id="204"),
+        pytest.param(
+            b"HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", 304, b"", True, id="304"
+        ),
+        pytest.param(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+            200, b"hi", True, id="after interim answers",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
+            200, b"hi", False, id="asked to close",
+        ),
+    ],
+)  # fmt: skip
+async def test_framings(raw: bytes, status: int, expected: bytes, kept: bool) -> None:
+    peer = Peer(raw)
+    async with listening(peer.serve) as origin, client() as made:
+        for _ in range(2):
+            answer = await send(made, origin)
+            assert (answer.status, await body(answer)) == (status, expected)
+            assert answer.ended
+            assert b"link" not in dict(answer.headers)
+        assert peer.connections == (1 if kept else 2)
+
+
+async def test_head_has_no_body_whatever_its_length_says() -> None:
+    peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n")
+    async with listening(peer.serve) as origin, client() as made:
+        answer = await send(made, origin, head=True)
+        assert await body(answer) == b""
+
+
+async def test_closing_a_finished_answer_leaves_its_connections_next_user_alone() -> (
+    None
+):
+    """The connection is somebody else's as soon as the body has ended."""
+    peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+    async with listening(peer.serve) as origin, client() as made:
+        first = await send(made, origin)
+        assert await body(first) == b"hi"
+        asking = asyncio.ensure_future(send(made, origin))
+        await asyncio.sleep(0)
+        first.close()
+        assert await first.next() == b""
+        assert await body(await asking) == b"hi"
+        assert peer.connections == 1
+
+
+async def test_an_answer_given_up_closes_its_connection() -> None:
+    peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi")
+    async with listening(peer.serve) as origin, client() as made:
+        answer = await send(made, origin)
+        answer.close()
+
+        async def closed() -> bool:
+            return peer.gone == 1
+
+        await eventually(closed)
+
+
+async def test_giving_up_before_the_head_closes_the_connection() -> None:
+    peer = Peer(b"")
+    async with listening(peer.serve) as origin, client() as made:
+        asking = asyncio.ensure_future(send(made, origin))
+
+        async def connected() -> bool:
+            return peer.connections == 1
+
+        await eventually(connected)
+        asking.cancel()
+
+        async def closed() -> bool:
+            return peer.gone == 1
+
+        await eventually(closed)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(None, id="closes"),
+        pytest.param(b"\x16\x03\x01 nonsense\r\n\r\n", id="garbage"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000, id="endless head"),
+    ],
+)
+async def test_no_answer_is_broken(raw: bytes | None) -> None:
+    async with listening(Peer(raw).serve) as origin, client() as made:
+        with pytest.raises(Broken) as broken:
+            await send(made, origin)
+        assert not broken.value.reused
+
+
+async def test_a_kept_connection_that_died_says_so() -> None:
+    peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", None)
+    async with listening(peer.serve) as origin, client() as made:
+        await body(await send(made, origin))
+        with pytest.raises(Broken) as broken:
+            await send(made, origin)
+        assert broken.value.reused
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        b"2\r\nhi\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\nzz\r\n",
+    ],
+    ids=["length lies", "chunks end early", "chunks lie"],
+)
+async def test_a_body_cut_short_is_interrupted(raw: bytes) -> None:
+    async with listening(Peer(raw).serve) as origin, client() as made:
+        answer = await send(made, origin)
+        assert await answer.next() == b"hi"
+        with pytest.raises(Interrupted):
+            await answer.next()
+
+
+async def test_nobody_there_is_not_sent() -> None:
+    async with client() as made:
+        with pytest.raises(NotSent):
+            await send(made, Origin("http", "127.0.0.1", free_port()))
+
+
+async def test_a_peer_without_tls_is_not_sent() -> None:
+    async with listening(Peer(b"x").serve) as origin, client() as made:
+        with pytest.raises(NotSent):
+            await send(made, Origin("https", origin.host, origin.port))
+
+
+@pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"])
+async def test_the_deadline_ends_head_and_body(raw: bytes) -> None:
+    async with listening(Peer(raw).serve) as origin, client() as made:
+        with pytest.raises(TimedOut):
+            await body(await send(made, origin, seconds=0.05))
+
+
+async def test_a_slow_reader_holds_the_sender_back() -> None:
+    """The peer can send far more than is read; little of it is held."""
+    sent = 0
+    size = 200 * HIGH_WATER
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        piece = b"x" * 65_536
+        try:
+            while sent < size:
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+        finally:
+            writer.close()
+
+    async with listening(flood) as origin, client() as made:
+        answer = await send(made, origin)
+        before = -1
+
+        async def stands_still() -> bool:
+            nonlocal before
+            before, stood = sent, sent == before
+            return stood and sent > 0
+
+        await eventually(stands_still, every_s=0.1)
+        assert sent < size / 2
+        received = 0
+        while chunk := await answer.next():
+            assert len(chunk) <= 4 * HIGH_WATER
+            received += len(chunk)
+        assert received == size
