@@ -13,6 +13,8 @@ from services.gateway.outbox import Outbox
 
 log = structlog.get_logger()
 
+EAGER_S = 0.05
+
 
 class Heart:
     """Each beat says that the gateway lives, reads a changed catalogue, sends
@@ -42,7 +44,8 @@ class Heart:
                 await self.beat()
             except (RedisAway, NoCatalogue) as cause:
                 log.debug("no beat", action="beat_missed", cause=str(cause))
-            await asyncio.sleep(interval_s)
+            # Without a catalogue nothing can be served: look often.
+            await asyncio.sleep(interval_s if self._directory.known else EAGER_S)
 
     async def beat(self) -> None:
         """Raises `RedisAway` or `NoCatalogue`."""

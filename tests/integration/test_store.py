@@ -439,9 +439,9 @@ class TestAway:
             "sqlite": f"sqlite:///{tmp_path}/file/proxy.sqlite3",
         }[make]
         store = open_store(nowhere)
-        for call in (store.ping(), store.migrate(), store.write(BATCH)):
-            with pytest.raises(StoreAway):
-                await call
+        calls = (store.ping(), store.migrate(), store.write(BATCH))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StoreAway] * 3
         await store.close()
 
     async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:

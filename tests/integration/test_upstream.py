@@ -211,8 +211,10 @@ async def test_a_kept_connection_that_died_says_so() -> None:
     "raw",
     [
         b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-        b"2\r\nhi\r\n",
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+            b"2\r\nhi\r\n"
+        ),
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\nzz\r\n",
     ],
     ids=["length lies", "chunks end early", "chunks lie"],

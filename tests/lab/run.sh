@@ -33,7 +33,7 @@ check() { # NAME COMMAND...: the command must succeed
   else
     failed=$((failed + 1))
     echo "FAIL  $name"
-    sed 's/^/      /' <<<"$output" | tail -40
+    sed 's/^/      /' <<<"$output" | tail -12
   fi
 }
 
@@ -58,7 +58,7 @@ stored() { # the request last asked must be in Postgres, with its decision
   sql="SELECT count(*) FROM requests r JOIN decisions d ON d.request_id = r.id
        WHERE r.id::text = '$id' AND d.resource_id LIKE 'openai-%'"
   rows=$("$lab" run docker compose "${project[@]}" exec -T postgres \
-    psql -h /var/run/postgresql -U proxy -d proxy -Atc "$sql") && [[ $rows -ge 1 ]]
+    psql -Atc "$sql") && [[ $rows -ge 1 ]]
 }
 
 published() { # every gateway's port on this host

@@ -61,7 +61,7 @@ async def test_other_loops_begin_when_the_schema_is_there() -> None:
         began.set()
         await stop.wait()
 
-    waiting = asyncio.create_task(kept.then(loop)(stop))
+    waiting = asyncio.ensure_future(kept.then(loop)(stop))
     keeping = asyncio.create_task(kept.run(stop))
     await asyncio.wait_for(began.wait(), 5)
     stop.set()

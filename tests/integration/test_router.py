@@ -1,0 +1,442 @@
+"""The router as a process, on a real Redis-compatible server and SQLite."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from libs.common.contracts import Catalogue
+from libs.common.redis_client import connect
+from libs.common.routing import Ask, ClientCaller, RoutingFunctions
+from libs.common.store.opening import open_store
+from services.router.admin import shapes
+from tests.support.processes import Process, granian, running, wait_for
+from tests.support.telemetry import T0_MS, decision_event, request_event, streamed
+from tests.support.valkey import free_port, running_valkey
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+STREAM = "telemetry:events"
+TOKEN = "correct-horse-battery"
+RESOURCES = [f"openai-{number}" for number in range(1, 5)]
+
+
+@dataclass
+class Standing:
+    """A running router and what it stands on."""
+
+    http: httpx.AsyncClient
+    redis: Redis
+    routing: RoutingFunctions
+    process: Process
+    database: str
+
+    async def state(self) -> dict[str, Any]:
+        answer = await self.http.get("/admin/state")
+        assert answer.status_code == 200
+        return dict(answer.json())
+
+    async def whole(self) -> bool:
+        """All resources are in Redis."""
+        state = await self.state()
+        ids = [resource["id"] for resource in state["resources"]]
+        return ids == RESOURCES and not any("redis" in d for d in state["degraded"])
+
+    async def told(self, kind: str) -> list[dict[str, Any]]:
+        """The stream's events of a kind, oldest first."""
+        entries: Any = await self.redis.xrange(STREAM)
+        wanted = kind.encode()
+        return [json.loads(f[b"data"]) for _, f in entries if f[b"kind"] == wanted]
+
+    async def empty_redis(self) -> None:
+        await self.redis.flushall()
+        await self.redis.execute_command("FUNCTION", "FLUSH")  # type: ignore[no-untyped-call]
+
+
+def environ(valkey: str, port: int, database: str, **more: str) -> dict[str, str]:
+    return {
+        "PROXY_REDIS_URL": valkey,
+        "PROXY_ROUTER_PORT": str(port),
+        "PROXY_SQLITE_URL": database,
+        "PROXY_UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
+        "PROXY_GATEWAY_SILENCE_SECONDS": "2",
+        "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "1",
+        "OPENAI_API_KEYS": "sk-1,sk-2,sk-3,sk-4",
+        **more,
+    }
+
+
+@asynccontextmanager
+async def router(
+    valkey: str, folder: Path, probe: str = "readyz", **more: str
+) -> AsyncIterator[Standing]:
+    port = free_port()
+    origin = f"http://127.0.0.1:{port}"
+    database = f"sqlite:///{folder}/proxy.sqlite3"
+    process = Process(
+        granian("services.router.app:create_app", port),
+        environ(valkey, port, database, **more),
+        folder / "router.log",
+    )
+    redis = connect(valkey)
+    routing = RoutingFunctions(ClientCaller(redis), STREAM)
+    try:
+        with running(process, f"{origin}/{probe}"):
+            async with httpx.AsyncClient(base_url=origin, timeout=10) as http:
+                yield Standing(http, redis, routing, process, database)
+    finally:
+        await redis.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(
+    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Standing]:
+    async with router(valkey_server, tmp_path_factory.mktemp("router")) as standing:
+        await fill(standing.database)
+        yield standing
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def proxy(standing: Standing) -> Standing:
+    """The router, once it has filled an emptied Redis."""
+    await standing.empty_redis()
+    await eventually(standing.whole)
+    return standing
+
+
+async def fill(database: str) -> None:
+    """Three requests of two sessions, one of them with two attempts."""
+    store = open_store(database)
+    await store.migrate()
+    events = []
+    for number in range(3):
+        at = T0_MS + number * 1000
+        request = request_event(
+            f"req-{number}",
+            created_at_ms=at,
+            completed_at_ms=at + 500,
+            session_id=f"session-{number % 2}",
+            resource_id=f"openai-{number + 1}",
+            total_tokens=10,
+        )
+        events.append(streamed(request))
+        for attempt in range(1, 3 if number == 2 else 2):
+            decision = decision_event(
+                request.id, attempt=attempt, created_at_ms=at + attempt
+            )
+            events.append(streamed(decision, f"decision-{number}-{attempt}"))
+    await store.write(events)
+    await store.close()
+
+
+def error(answer: httpx.Response) -> str:
+    body = answer.json()["error"]
+    assert set(body) == {"message", "type", "param", "code"}
+    return str(body["code"])
+
+
+async def acquired(routing: RoutingFunctions, request_id: str, session: str) -> str:
+    """A lease of the gateway `gw-1`."""
+    ask = Ask(
+        request_id=request_id,
+        decision_id=f"decision-{request_id}",
+        attempt=1,
+        gateway_id="gw-1",
+        pool_id=None,
+        session_id=session,
+        bound=(),
+        account_bound=False,
+        tried=(),
+        lease=json.dumps(
+            {
+                "id": request_id,
+                "created_at_ms": T0_MS,
+                "method": "POST",
+                "path": "/v1/responses",
+                "gateway_id": "gw-1",
+            }
+        )
+        .encode()
+        .removesuffix(b"}"),
+        draw=0,
+    )
+    return (await routing.acquire(ask)).resource_id
+
+
+class TestPublishing:
+    async def test_four_resources_are_back_within_5_s_of_an_emptied_redis(
+        self, proxy: Standing
+    ) -> None:
+        before = await proxy.routing.catalogue()
+        await proxy.empty_redis()
+        emptied_at = monotonic()
+
+        async def back() -> Catalogue | None:
+            kept = await proxy.redis.exists("{rpx}:catalogue")
+            return await proxy.routing.catalogue() if kept else None
+
+        assert await eventually(back) == before
+        assert await eventually(lambda: acquired(proxy.routing, "req-a", "s"))
+        assert monotonic() - emptied_at < 5
+
+    async def test_a_lost_library_is_loaded_again(self, proxy: Standing) -> None:
+        await proxy.redis.execute_command("FUNCTION", "FLUSH")  # type: ignore[no-untyped-call]
+        await eventually(proxy.whole)
+
+    async def test_a_foreign_catalogue_is_replaced(self, proxy: Standing) -> None:
+        await proxy.routing.publish(Catalogue(version="other", resources=()), "e1")
+        await eventually(proxy.whole)
+
+    async def test_a_registry_event_tells_of_it(self, proxy: Standing) -> None:
+        assert (await proxy.told("registry"))[-1]["resources"] == RESOURCES
+
+
+class TestReaping:
+    async def test_a_silent_gateways_leases_end(self, proxy: Standing) -> None:
+        await proxy.routing.heartbeat("gw-1")
+        await acquired(proxy.routing, "req-lost", "s")
+        assert await proxy.routing.in_flight() == 1
+
+        async def gone() -> bool:
+            return await proxy.routing.in_flight() == 0
+
+        await eventually(gone, within_s=8)
+        told = await proxy.told("request")
+        assert [(e["id"], e["outcome"]) for e in told] == [("req-lost", "interrupted")]
+
+    async def test_a_beating_gateway_keeps_its_leases(self, proxy: Standing) -> None:
+        await acquired(proxy.routing, "req-kept", "s")
+        ends = monotonic() + 4
+        while monotonic() < ends:
+            await proxy.routing.heartbeat("gw-1")
+            await asyncio.sleep(0.1)
+        assert await proxy.routing.in_flight() == 1
+
+
+class TestState:
+    async def test_it_shows_what_is_going_on(self, proxy: Standing) -> None:
+        taken = await acquired(proxy.routing, "req-now", "s")
+        state = await proxy.state()
+        shapes.AdminState.model_validate(state)
+        in_flight = {r["id"]: r["in_flight"] for r in state["resources"]}
+        assert in_flight == {id_: int(id_ == taken) for id_ in RESOURCES}
+        # One registry event, one decision.
+        assert state["queue_depth"] == 2
+        assert state["ledger"] == {
+            "stored": 3,
+            "pending": 0,
+            "in_flight": 1,
+            "dead_lettered": 0,
+        }
+        assert [d["request_id"] for d in state["decisions"]] == [
+            "req-2",
+            "req-2",
+            "req-1",
+            "req-0",
+        ]
+        assert (state["admin"], state["degraded"]) == ("open", [])
+
+    async def test_requests_that_wait_are_pending(self, proxy: Standing) -> None:
+        for number in range(3):
+            event = request_event(f"req-{number}").model_dump_json()
+            fields: dict[Any, Any] = {"kind": "request", "id": "x", "v": 1}
+            await proxy.redis.xadd(STREAM, {**fields, "data": event})
+        state = await proxy.state()
+        assert (state["ledger"]["pending"], state["queue_depth"]) == (3, 4)
+
+    async def test_the_stream_follows_it(self, proxy: Standing) -> None:
+        async with proxy.http.stream("GET", "/admin/events") as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            states = _states(answer)
+            assert (await anext(states))["ledger"]["in_flight"] == 0
+            await acquired(proxy.routing, "req-now", "s")
+
+            async def seen() -> bool:
+                return bool((await anext(states))["ledger"]["in_flight"] == 1)
+
+            await eventually(seen)
+
+
+async def _states(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in answer.aiter_lines():
+        if line.startswith("data:"):
+            yield json.loads(line.removeprefix("data:"))
+
+
+class TestHistory:
+    async def test_pages_continue_by_cursor(self, proxy: Standing) -> None:
+        seen: list[str] = []
+        cursor = ""
+        for _ in range(3):
+            answer = await proxy.http.get(
+                "/admin/requests", params={"limit": 1, "cursor": cursor}
+            )
+            page = answer.json()
+            seen += [row["id"] for row in page["data"]]
+            cursor = page["next_cursor"] or ""
+        assert (seen, cursor) == (["req-2", "req-1", "req-0"], "")
+
+    @pytest.mark.parametrize(
+        ("path", "key", "expected"),
+        [
+            ("requests?session_id=session-0", "id", ["req-2", "req-0"]),
+            ("requests?resource_id=openai-2", "id", ["req-1"]),
+            ("requests?request_id=req-0", "id", ["req-0"]),
+            ("decisions?request_id=req-2", "id", ["decision-2-2", "decision-2-1"]),
+            ("sessions", "id", ["session-0", "session-1"]),
+            ("sessions?session_id=session-1", "requests", [1]),
+            ("requests?session_id=nobody", "id", []),
+        ],
+    )
+    async def test_filters(
+        self, proxy: Standing, path: str, key: str, expected: list[Any]
+    ) -> None:
+        answer = await proxy.http.get(f"/admin/{path}")
+        assert [row[key] for row in answer.json()["data"]] == expected
+
+    @pytest.mark.parametrize("table", ["sessions", "requests", "decisions"])
+    async def test_rows_have_the_columns_that_openapi_tells_of(
+        self, proxy: Standing, table: str
+    ) -> None:
+        rows = (await proxy.http.get(f"/admin/{table}")).json()["data"]
+        document = (await proxy.http.get("/openapi.json")).json()
+        name = f"{table.removesuffix('s').title()}Row"
+        described = document["components"]["schemas"][name]["properties"]
+        assert set(rows[0]) == set(described)
+
+    async def test_one_request_with_its_decisions(self, proxy: Standing) -> None:
+        row = (await proxy.http.get("/admin/requests/req-2")).json()
+        assert row["created_at"] == "2023-11-14T22:13:22.123Z"
+        assert [d["attempt"] for d in row["decisions"]] == [1, 2]
+        assert row["decisions"][0]["candidates"][1]["refused"] == "cooling down"
+
+    async def test_an_unknown_request(self, proxy: Standing) -> None:
+        answer = await proxy.http.get("/admin/requests/nobody")
+        assert (answer.status_code, error(answer)) == (404, "request_not_found")
+
+
+class TestPages:
+    @pytest.mark.parametrize(
+        ("path", "content_type"),
+        [
+            ("/", "text/html"),
+            ("/docs", "text/html"),
+            ("/dashboard/app.js", "text/javascript"),
+            ("/dashboard/style.css", "text/css"),
+            ("/favicon.ico", "image/svg+xml"),
+            ("/openapi.json", "application/json"),
+            ("/healthz", "application/json"),
+            ("/metrics", "text/plain"),
+        ],
+    )
+    async def test_content_types(
+        self, proxy: Standing, path: str, content_type: str
+    ) -> None:
+        answer = await proxy.http.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith(content_type)
+
+    @pytest.mark.parametrize("path", ["/", "/docs"])
+    async def test_pages_forbid_other_hosts(self, proxy: Standing, path: str) -> None:
+        policy = (await proxy.http.get(path)).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+
+    async def test_metrics_tell_of_each_resource(self, proxy: Standing) -> None:
+        text = (await proxy.http.get("/metrics")).text
+        assert 'proxy_resource_in_flight{resource="openai-4"} 0.0' in text
+
+    async def test_an_unknown_route(self, proxy: Standing) -> None:
+        answer = await proxy.http.get("/nothing")
+        assert (answer.status_code, error(answer)) == (404, "unknown_route")
+
+    async def test_a_check_without_a_health_service(self, proxy: Standing) -> None:
+        answer = await proxy.http.post("/admin/health/check")
+        assert (answer.status_code, error(answer)) == (503, "health_unreachable")
+        assert await proxy.redis.exists("{rpx}:checks") == 0  # nobody finds it later
+
+
+class TestToken:
+    async def test_only_its_holder_gets_in(self, valkey: str, tmp_path: Path) -> None:
+        async with router(valkey, tmp_path, PROXY_ADMIN_TOKEN=TOKEN) as proxy:
+            for path in ("state", "events", "requests", "nothing"):
+                answer = await proxy.http.get(f"/admin/{path}")
+                assert (answer.status_code, error(answer)) == (
+                    401,
+                    "invalid_admin_token",
+                )
+            for path in ("/", "/docs", "/openapi.json", "/healthz", "/readyz"):
+                assert (await proxy.http.get(path)).status_code == 200
+            proxy.http.headers["authorization"] = f"Bearer {TOKEN}"
+            assert (await proxy.state())["admin"] == "token"
+
+    async def test_an_open_admin_api_is_refused_beyond_loopback(
+        self, tmp_path: Path
+    ) -> None:
+        port = free_port()
+        env = environ("redis://127.0.0.1:9/0", port, f"sqlite:///{tmp_path}/x")
+        command = granian("services.router.app:create_app", port)
+        process = Process(
+            command,
+            {**env, "PROXY_HOST": "0.0.0.0"},
+            tmp_path / "router.log",
+        )
+        with pytest.raises(AssertionError, match="PROXY_ADMIN_TOKEN"):
+            wait_for(process, f"http://127.0.0.1:{port}/healthz")
+        assert not process.alive
+
+
+class TestTrouble:
+    async def test_a_redis_that_comes_late_and_goes(self, tmp_path: Path) -> None:
+        port = free_port()
+        url = f"redis://127.0.0.1:{port}/0"
+        async with router(url, tmp_path, probe="healthz") as proxy:
+            answer = await proxy.http.get("/readyz")
+            assert answer.status_code == 503
+            assert "redis" in answer.json()["degraded"][0]
+            with running_valkey(tmp_path, port):
+                await eventually(proxy.whole)
+                assert (await proxy.http.get("/readyz")).status_code == 200
+            state = await proxy.state()
+            assert [r["health"] for r in state["resources"]] == ["unknown"] * 4
+            assert "redis" in state["degraded"][0]
+
+            async def unready() -> bool:
+                return (await proxy.http.get("/readyz")).status_code == 503
+
+            await eventually(unready)
+            with running_valkey(tmp_path, port):
+                await eventually(proxy.whole)
+
+    async def test_without_a_database_it_goes_on(
+        self, valkey: str, tmp_path: Path
+    ) -> None:
+        lost = f"sqlite:///{tmp_path}"  # a folder, which no database can be
+        async with router(valkey, tmp_path, PROXY_SQLITE_URL=lost) as proxy:
+            answer = await proxy.http.get("/readyz")
+            assert answer.status_code == 200
+            assert "database" in answer.json()["degraded"][0]
+            answer = await proxy.http.get("/admin/requests")
+            assert (answer.status_code, error(answer)) == (503, "database_unreachable")
+            assert "database" in (await proxy.state())["degraded"][0]
+
+    async def test_it_ends_at_once_with_streams_open(self, tmp_path: Path) -> None:
+        with running_valkey(tmp_path) as valkey:
+            async with router(valkey, tmp_path) as proxy:
+                async with proxy.http.stream("GET", "/admin/events") as answer:
+                    states = _states(answer)
+                    await anext(states)
+                    assert await asyncio.to_thread(proxy.process.end, within_s=5) == 0
+                    assert [state async for state in states] == []
+                # A successor need not wait for the lease to expire.
+                assert not await proxy.redis.exists("{rpx}:leader:router")

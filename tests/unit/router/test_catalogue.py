@@ -1,0 +1,110 @@
+"""The catalogue and its being in Redis."""
+
+import asyncio
+
+import pytest
+
+from libs.common.contracts import Catalogue, Resource
+from libs.common.errors import RedisAway
+from services.router.catalogue import Publisher, build_catalogue
+from tests.support.waiting import eventually
+
+
+def resource(number: int = 1, weight: float = 1) -> Resource:
+    return Resource(
+        id=f"openai-{number}",
+        name=f"openai-{number}",
+        pool_id="openai-default",
+        account_id=f"openai-{number}",
+        weight=weight,
+        base_url="https://api.openai.com/v1",
+        credential=f"env:OPENAI_API_KEY_{number}",
+    )
+
+
+def test_equal_content_has_an_equal_version() -> None:
+    first = build_catalogue([resource(1), resource(2)])
+    again = build_catalogue(iter((resource(1), resource(2))))
+    assert first == again
+    assert len(first.version) == 16
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param([], id="none"),
+        pytest.param([resource(1)], id="one less"),
+        pytest.param([resource(2), resource(1)], id="another order"),
+        pytest.param([resource(1), resource(2, weight=2)], id="another weight"),
+    ],
+)
+def test_other_content_has_another_version(other: list[Resource]) -> None:
+    catalogue = build_catalogue([resource(1), resource(2)])
+    assert build_catalogue(other).version != catalogue.version
+
+
+class Library:
+    """What a Redis holds that can be emptied, be away or refuse."""
+
+    def __init__(self) -> None:
+        self.loaded = False
+        self.version: str | None = None
+        self.events: list[str] = []
+        self.error: Exception | None = None
+
+    async def load_library(self) -> None:
+        if self.error:
+            raise self.error
+        self.loaded = True
+
+    async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
+        assert self.loaded
+        if self.version == catalogue.version:
+            return False
+        self.version = catalogue.version
+        self.events.append(event_id)
+        return True
+
+
+@pytest.mark.asyncio
+async def test_publishing_again_changes_nothing() -> None:
+    library = Library()
+    publisher = Publisher(library, build_catalogue([resource()]))
+    await publisher.ensure()
+    await publisher.ensure()
+    assert len(library.events) == 1
+
+
+@pytest.mark.asyncio
+async def test_what_was_emptied_is_filled_again_with_a_new_event() -> None:
+    library = Library()
+    publisher = Publisher(library, build_catalogue([resource()]))
+    await publisher.ensure()
+    library.loaded, library.version = False, None
+    await publisher.ensure()
+    assert len(set(library.events)) == 2
+    assert library.events == sorted(library.events)  # ids are ordered by time
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(RedisAway(), id="away"),
+        pytest.param(ValueError("OOM command not allowed"), id="refuses writes"),
+    ],
+)
+async def test_the_loop_outlives_a_redis_that_fails(error: Exception) -> None:
+    library = Library()
+    library.error = error
+    publisher = Publisher(library, build_catalogue([resource()]))
+    running = asyncio.create_task(publisher.run())
+    await asyncio.sleep(0)
+    assert not publisher.published
+    library.error = None
+
+    async def published() -> bool:
+        return publisher.published
+
+    await eventually(published)
+    running.cancel()

@@ -1,0 +1,155 @@
+"""What `/admin/state` says, whatever is away, and its stream."""
+
+import asyncio
+import json
+
+import pytest
+
+from libs.common.contracts import Candidate, HealthState, ResourceState, Row
+from libs.common.errors import NoCatalogue, RedisAway, StoreAway
+from libs.common.store.port import Counts, HistoryQuery, Page
+from services.router.admin.state import Events, Overview
+from services.router.catalogue import build_catalogue
+from tests.unit.router.test_catalogue import resource
+
+pytestmark = pytest.mark.asyncio
+DECISION: Row = {
+    "id": "d1",
+    "request_id": "r1",
+    "candidates": [Candidate(resource="openai-1").model_dump(mode="json")],
+}
+
+
+class World:
+    """Redis and SQL, each of which can be away."""
+
+    def __init__(self) -> None:
+        self.redis: Exception | None = None
+        self.sql: Exception | None = None
+        self.asked: list[HistoryQuery] = []
+
+    async def states(self) -> list[ResourceState]:
+        if self.redis:
+            raise self.redis
+        return [
+            ResourceState(
+                id="openai-1",
+                name="openai-1",
+                pool_id="openai-default",
+                account_id="openai-1",
+                weight=1,
+                health=HealthState.HEALTHY,
+                cooldown_until=None,
+                in_flight=2,
+                requests=7,
+                errors=1,
+                last_latency_ms=12.5,
+                last_error="500",
+            )
+        ]
+
+    async def affinity_count(self) -> int:
+        return 4
+
+    async def depth(self) -> int:
+        return 9
+
+    async def waiting_requests(self) -> int:
+        return 3
+
+    async def history(self, query: HistoryQuery) -> Page:
+        self.asked.append(query)
+        if self.sql:
+            raise self.sql
+        return Page((DECISION,), None)
+
+    async def counts(self) -> Counts:
+        return Counts(requests=100, dead_letters=5, dead_requests=1)
+
+    def overview(self, *, open_admin: bool = False) -> Overview:
+        catalogue = build_catalogue([resource(1)])
+        return Overview(self, self, self, catalogue, open_admin=open_admin)
+
+
+async def test_the_shape_that_clients_rely_on() -> None:
+    world = World()
+    state = json.loads((await world.overview().gather()).model_dump_json())
+    assert state.pop("timestamp").endswith("Z")
+    assert state == {
+        "resources": [
+            {
+                "id": "openai-1",
+                "name": "openai-1",
+                "pool_id": "openai-default",
+                "account_id": "openai-1",
+                "weight": 1.0,
+                "health": "healthy",
+                "cooldown_until": None,
+                "in_flight": 2,
+                "requests": 7,
+                "errors": 1,
+                "last_latency_ms": 12.5,
+                "last_error": "500",
+            }
+        ],
+        "decisions": [DECISION],
+        "affinity_count": 4,
+        "queue_depth": 9,
+        "ledger": {"stored": 100, "pending": 3, "in_flight": 2, "dead_lettered": 1},
+        "degraded": [],
+        "admin": "token",
+    }
+    assert [(q.table, q.limit) for q in world.asked] == [("decisions", 50)]
+
+
+async def test_an_open_admin_api_is_said() -> None:
+    state = await World().overview(open_admin=True).gather()
+    assert (state.admin, state.degraded) == ("open", ())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RedisAway(), "redis: unreachable"),
+        (TimeoutError(), "redis: unreachable"),
+        (NoCatalogue(), "redis: the resources are not there yet"),
+    ],
+)
+async def test_without_redis_the_configured_resources_are_shown(
+    error: Exception, said: str
+) -> None:
+    world = World()
+    world.redis = error
+    state = await world.overview().gather()
+    assert state.degraded[0].startswith(said)
+    assert [(r.id, r.health) for r in state.resources] == [("openai-1", "unknown")]
+    assert (state.affinity_count, state.queue_depth) == (None, None)
+    assert (state.ledger.in_flight, state.ledger.stored) == (None, 100)
+
+
+async def test_without_sql_the_rest_is_shown() -> None:
+    world = World()
+    world.sql = StoreAway()
+    state = await world.overview().gather()
+    assert state.degraded == ("database: unreachable, events wait in Redis",)
+    assert (state.decisions, state.ledger.stored) == ((), None)
+    assert state.queue_depth == 9
+
+
+async def test_many_watchers_cost_as_much_as_one() -> None:
+    world = World()
+    overview = world.overview()
+    first, *others = await asyncio.gather(*(overview.shared() for _ in range(5)))
+    assert all(other is first for other in others)
+    assert len(world.asked) == 1
+
+
+async def test_the_stream_sends_states_and_ends_when_the_process_stops() -> None:
+    stopping = asyncio.Event()
+    seen = []
+    events = Events(World().overview(), stopping)
+    async for event in events._events():
+        seen.append(event)
+        stopping.set()
+    assert [event.event for event in seen] == ["state"]
+    assert json.loads(seen[0].data or b"")["queue_depth"] == 9
