@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PYTHON
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # Wheels only: nothing is compiled, so no compiler is needed and setup is quick.
 INSTALL := $(PIP) install --require-hashes --only-binary :all:
 # No build isolation: setuptools is in the lock, so this fetches nothing.
@@ -44,8 +44,9 @@ $(VENV)/.codex-stamp: | $(VENV)/bin/python
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/codex @openai/codex@$(CODEX)
 	@touch $@
 
+# Through launch: it ends with make, even if make is killed outright.
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
-	@exec $(BIN)/responses-proxy up
+	@exec $(BIN)/python -P -m libs.cli.launch $(BIN)/responses-proxy up
 
 test: $(VENV)/.test-stamp $(VENV)/.codex-stamp ## unit, integration and acceptance tests
 	@exec $(BIN)/python -m pytest $(ARGS)

@@ -51,9 +51,8 @@ def simulator_command(
 
 def _granian(name: str, host: str, port: int) -> list[str]:
     return [
-        *(*PYTHON, "libs.cli.serve"),
+        *(*PYTHON, "libs.cli.serve", f"services.{name}.app:create_app"),
         *("--interface", "asgi", "--factory"),
-        f"services.{name}.app:create_app",
         *("--host", host, "--port", str(port), "--loop", "uvloop"),
         # Below warning, Granian logs every chunk sent after a disconnect.
         *("--log-level", "warning", "--respawn-failed-workers"),

@@ -2,7 +2,9 @@
 
 Never prints a secret: neither keys nor what stands before the @ of a URL."""
 
+import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,3 +171,7 @@ def _ask_upstream(
             "Check PROXY_UPSTREAM_BASE_URL; OpenAI's ends in /v1",
         )
     return Finding(subject, "answers, and takes the key")
+
+
+if __name__ == "__main__":
+    sys.exit(examine(os.environ))

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from libs.cli import doctor as examination
 from libs.cli.checks import check_ports, check_settings
-from libs.cli.commands import service_command, simulator_command
+from libs.cli.commands import PYTHON, service_command, simulator_command
 from libs.cli.plan import SIMULATED_KEYS
 from libs.cli.up import raise_descriptor_limit
 from libs.cli.up import up as start_everything
@@ -71,7 +70,8 @@ def simulate(
 @app.command()
 def doctor() -> None:
     """Check the configuration and every connection; say what is wrong and the fix."""
-    raise typer.Exit(examination.examine(os.environ))
+    # A process of its own: its libraries would slow down every other command.
+    _exec([*PYTHON, "libs.cli.doctor"])
 
 
 def _become(service: str) -> None:

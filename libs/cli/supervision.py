@@ -74,8 +74,10 @@ def _program(program: Program, logs: Path) -> str:
             "command": shlex.join((*LAUNCH, *program.command)),
             "environment": environment,
             "autorestart": "true",
-            "startsecs": 1,
-            "startretries": 3,
+            # A Granian whose application cannot be imported gives up after some
+            # seconds; five such starts in a row are FATAL.
+            "startsecs": 3,
+            "startretries": 4,
             "stopwaitsecs": program.stop_seconds,
             # SIGTERM goes to the main process, which stops its workers in
             # order; what is left at the deadline is killed with its group.

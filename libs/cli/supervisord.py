@@ -14,6 +14,12 @@ from supervisor.supervisord import Supervisor
 
 
 class Foreground(Supervisor):  # type: ignore[misc]  # untyped library
+    def runforever(self) -> None:
+        # At once: the loop begins with waiting for a second.
+        for group in sorted(self.process_groups.values()):
+            group.transition()
+        super().runforever()
+
     def handle_signal(self) -> None:
         before = self.options.mood
         super().handle_signal()

@@ -37,6 +37,7 @@ def up(environ: Mapping[str, str]) -> None:
     started_at = time.time()
     check_settings(environ)
     settings = CommonSettings.read(environ)
+    os.umask(0o077)  # captured bodies are nobody else's business
     data_dir = _prepared(settings.data_dir)
     lock(data_dir)
     check_ports(environ, *PORTS)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from libs.cli import descriptors
 
 GATEWAY_DEADLINE_SECONDS = 30.0
-OTHERS_DEADLINE_SECONDS = 20.0  # the gateway works without them
+OTHERS_DEADLINE_SECONDS = 10.0  # the gateway works without them
 POLL_SECONDS = 0.05
 LAST_LINES = 15
 OK = 200
@@ -41,6 +41,14 @@ class Briefing:
         return cls(**json.loads((run_dir / "briefing.json").read_text()))
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why everything has to end, and whose logs tell more."""
+
+    text: str
+    services: tuple[str, ...]
+
+
 def main() -> None:
     run_dir = Path(sys.argv[1])
     briefing = Briefing.read(run_dir)
@@ -49,12 +57,9 @@ def main() -> None:
         if problem is None:
             print(announcement(briefing), file=output, flush=True)
             problem = _until_fatal()
-        print(obituary(briefing, *problem), file=output, flush=True)
+        print(obituary(briefing, problem), file=output, flush=True)
     (run_dir / "failed").touch()
     os.kill(os.getppid(), signal.SIGTERM)
-
-
-Problem = tuple[str, str]  # which service, what is wrong with it
 
 
 def _until_ready(briefing: Briefing) -> Problem | None:
@@ -74,7 +79,8 @@ def _until_ready(briefing: Briefing) -> Problem | None:
         ):
             return None
         if waited > GATEWAY_DEADLINE_SECONDS:
-            return "gateway", f"is not ready after {waited:.0f} s: {waiting['gateway']}"
+            states = "; ".join(f"{name}: {state}" for name, state in waiting.items())
+            return Problem(f"not ready after {waited:.0f} s: {states}", tuple(waiting))
 
 
 def _until_fatal() -> Problem:
@@ -86,7 +92,8 @@ def _fatal() -> Problem:
     """Read the event that waits: a program entered FATAL, the only kind asked for."""
     header = _pairs(sys.stdin.readline())
     body = _pairs(sys.stdin.read(int(header.get("len", "0"))))
-    return body.get("processname", "a service"), "could not be started"
+    name = body.get("processname", "a service")
+    return Problem(f"{name} could not be started", (name,))
 
 
 def _pairs(line: str) -> dict[str, str]:
@@ -141,15 +148,13 @@ def announcement(briefing: Briefing) -> str:
     )
 
 
-def obituary(briefing: Briefing, service: str, problem: str) -> str:
-    path = Path(briefing.logs) / f"{service}.log"
-    return "\n".join(
-        [
-            f"responses-proxy: {service} {problem}. The end of {path}:",
-            *(f"  | {line}" for line in last_lines(path)),
-            "responses-proxy: stopping everything",
-        ]
-    )
+def obituary(briefing: Briefing, problem: Problem) -> str:
+    lines = [f"responses-proxy: {problem.text}"]
+    for service in problem.services:
+        path = Path(briefing.logs) / f"{service}.log"
+        lines.append(f"The end of {path}:")
+        lines += [f"  | {line}" for line in last_lines(path)]
+    return "\n".join([*lines, "responses-proxy: stopping everything"])
 
 
 def last_lines(path: Path) -> list[str]:

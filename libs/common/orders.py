@@ -33,6 +33,11 @@ class Orders:
             found = await self._redis.blpop(keys.check_answer(order), WAIT_S)
         return found[1] if found else None
 
+    async def withdraw(self, order: str) -> bool:
+        """Take back an order; False when somebody has taken it already."""
+        with _translated():
+            return bool(await self._redis.lrem(keys.check_orders(), 0, order))
+
     async def take(self) -> str | None:
         """The oldest order, waited for a moment."""
         with _translated():

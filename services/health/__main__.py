@@ -5,6 +5,7 @@ import contextlib
 import os
 import secrets
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -20,7 +21,7 @@ from libs.common.redis_client import connect
 from libs.common.routing import ClientCaller, RoutingFunctions, Terms
 from libs.common.service_settings import HealthSettings
 from services.health.on_demand import OnDemand
-from services.health.prober import Prober, Schedule
+from services.health.prober import Prober, Question, Schedule
 
 LEASE_MS = 3_000
 
@@ -36,10 +37,21 @@ class Health:
             settings.telemetry_stream,
             Terms(cooldown_ms=int(settings.cooldown_seconds * 1000)),
         )
-        self._client = httpx.AsyncClient(timeout=settings.timeout_seconds)
-        prober = Prober(self._routing, self._client, settings.path)
+        # As the gateways connect: system certificates, no proxy from the environment.
+        self._client = httpx.AsyncClient(
+            timeout=settings.timeout_seconds,
+            verify=ssl.create_default_context(),
+            trust_env=False,
+        )
+        question = Question(settings.path, settings.timeout_seconds)
+        prober = Prober(self._routing, self._client, question, os.environ)
         self._lease = LeaderLease(self._redis, "health", _holder(), LEASE_MS)
-        self._schedule = Schedule(prober, self._lease, settings.interval_seconds)
+        self._schedule = Schedule(
+            prober.check_all,
+            self._lease,
+            self._routing.catalogue_version,
+            settings.interval_seconds,
+        )
         self._on_demand = OnDemand(Orders(self._redis), prober)
 
     async def run(self) -> None:

@@ -2,26 +2,28 @@
 a time."""
 
 import asyncio
-import os
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
 import httpx
 import structlog
+from prometheus_client import Counter, Histogram
 
 from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway
 from libs.common.lifecycle import wait_for_stop
 from libs.common.resources import resolve_credential
-from services.health.verdict import of_answer, of_error
+from services.health.verdict import of_answer, of_error, timed_out
 
 log = structlog.get_logger()
 
-TICK_S = 0.5
+TICK_S = 0.5  # a few times within the lease
 AT_ONCE = 32  # checks under way together
+CHECKS = Counter("proxy_health_checks_total", "Checks, by verdict.", ["verdict"])
+SECONDS = Histogram("proxy_health_check_seconds", "Until a check was answered.")
 
 
 class Leadership(Protocol):
@@ -43,6 +45,14 @@ class Check:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a check asks: GET `path` below the base URL, answered in time."""
+
+    path: str
+    timeout_s: float
+
+
 class Prober:
     """Asks each resource for its models and reports the verdict."""
 
@@ -50,12 +60,12 @@ class Prober:
         self,
         routing: Verdicts,
         client: httpx.AsyncClient,
-        path: str,
-        environ: Mapping[str, str] = os.environ,
+        question: Question,
+        environ: Mapping[str, str],
     ) -> None:
         self._routing = routing
         self._client = client
-        self._path = path
+        self._question = question
         self._environ = environ
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -68,6 +78,7 @@ class Prober:
     async def _check(self, resource: Resource) -> Check:
         async with self._at_once:
             verdict = await self._ask(resource)
+        CHECKS.labels(verdict.kind).inc()
         health = await self._routing.verdict(resource.id, verdict)
         log.debug(
             "checked",
@@ -89,43 +100,79 @@ class Prober:
                 cause=str(error),
             )
             return Verdict(kind="neutral", cause="its key cannot be resolved here")
-        url = f"{resource.base_url}/{self._path}"
+        url = f"{resource.base_url}/{self._question.path}"
         started = perf_counter()
         try:
-            answer = await self._client.get(
-                url, headers={"authorization": f"Bearer {key}"}
-            )
+            # The whole of it: httpx bounds each read, and a drip feeds for ever.
+            async with asyncio.timeout(self._question.timeout_s):
+                answer = await self._client.get(
+                    url, headers={"authorization": f"Bearer {key}"}
+                )
+        except TimeoutError:
+            return timed_out()
         except httpx.HTTPError as error:
             return of_error(error)
-        return of_answer(answer, (perf_counter() - started) * 1000)
+        seconds = perf_counter() - started
+        SECONDS.observe(seconds)
+        return of_answer(answer, seconds * 1000)
 
 
 class Schedule:
-    """When to probe: at once on becoming leader, when the catalogue changed,
-    and every interval with a tenth of jitter."""
+    """When to probe: at once on becoming leader, when the catalogue changed or
+    came back, and every interval with a tenth of jitter. A round that takes its
+    time does not keep the lease from being renewed."""
 
     def __init__(
-        self, prober: Prober, leadership: Leadership, interval_s: float
+        self,
+        check_all: Callable[[], Awaitable[Sequence[Check]]],
+        leadership: Leadership,
+        version: Callable[[], Awaitable[str | None]],
+        interval_s: float,
     ) -> None:
-        self._prober = prober
+        self._check_all = check_all
         self._leadership = leadership
+        self._version = version
         self._interval_s = interval_s
         self._due_at = 0.0
+        self._checked: str | None = None  # the catalogue of the last round
+        self._round: asyncio.Task[None] | None = None
         self.leads = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await self._tick()
-            except (RedisAway, NoCatalogue) as cause:
-                self.leads = False
-                log.debug("no round", action="round_missed", cause=str(cause))
-            await wait_for_stop(stop, TICK_S)
+        tick_s = min(TICK_S, self._interval_s)
+        try:
+            while not stop.is_set():
+                await self._tick(asyncio.get_running_loop().time())
+                await wait_for_stop(stop, tick_s)
+        finally:
+            if self._round is not None:
+                self._round.cancel()
 
-    async def _tick(self) -> None:
-        self.leads = await self._leadership.hold()
-        now = asyncio.get_running_loop().time()
-        if self.leads and now >= self._due_at:
-            await self._prober.check_all()
+    async def _tick(self, now: float) -> None:
+        try:
+            self.leads = await self._leadership.hold()
+            version = await self._version() if self.leads else None
+        except RedisAway as cause:
+            self.leads, version = False, None
+            log.debug("no lease", action="lease_missed", cause=str(cause))
+        if version is None:
+            self._checked = None
+        elif self._due(now, version):
+            self._checked = version
             jitter = random.uniform(0.9, 1.1)  # noqa: S311 - not for secrets
             self._due_at = now + self._interval_s * jitter
+            self._round = asyncio.create_task(self._check())
+
+    def _due(self, now: float, version: str) -> bool:
+        if self._round is not None:
+            if not self._round.done():
+                return False
+            self._round.result()  # what nobody expected ends the process
+        return now >= self._due_at or version != self._checked
+
+    async def _check(self) -> None:
+        try:
+            await self._check_all()
+        except (RedisAway, NoCatalogue) as cause:
+            self._checked = None
+            log.info("no round", action="round_missed", cause=str(cause))

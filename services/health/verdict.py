@@ -1,4 +1,5 @@
-"""What a check's answer or error says of a resource. Pure."""
+"""What a check's answer or error says of a resource. Pure but for the date that a
+`retry-after` may be relative to."""
 
 from datetime import UTC, datetime
 
@@ -10,16 +11,27 @@ from libs.common.verdicts import judge
 
 def of_answer(answer: httpx.Response, latency_ms: float) -> Verdict:
     """A check asks for nothing a working key could be denied, so other client
-    errors say nothing of the key either."""
+    errors say nothing of the key; nor does a redirect, which is not followed."""
+    latency = round(latency_ms, 3)
+    status = answer.status_code
+    if 300 <= status < 400:
+        return Verdict(kind="neutral", cause=f"{status} redirect", latency_ms=latency)
     headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    verdict = judge(answer.status_code, headers, _error_code(answer), _now)
-    return verdict.model_copy(update={"latency_ms": round(latency_ms, 3)})
+    verdict = judge(status, headers, _error_code(answer), _now)
+    cause = verdict.cause
+    if verdict.kind == "neutral":
+        cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
+    return verdict.model_copy(update={"latency_ms": latency, "cause": cause})
+
+
+def timed_out() -> Verdict:
+    return Verdict(kind="fault", cause="check timed out")
 
 
 def of_error(error: httpx.HTTPError) -> Verdict:
     """No answer: a fault, in words without addresses or keys."""
     if isinstance(error, httpx.TimeoutException):
-        return Verdict(kind="fault", cause="check timed out")
+        return timed_out()
     if isinstance(error, httpx.ConnectError):
         return Verdict(kind="fault", cause="cannot connect")
     return Verdict(kind="fault", cause=f"check failed: {type(error).__name__}")

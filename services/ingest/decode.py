@@ -27,6 +27,7 @@ TEXT_CHARS = 8_000
 LARGEST = 2**53 - 1  # the largest integer that JSON readers agree on; fits a bigint
 LARGEST_SMALL = 2**31 - 1
 SMALL = frozenset({"status_code", "attempts", "attempt"})
+NUMBERS = (int, float)
 END_OF_TIME_MS = 253_402_300_800_000  # the year 10000
 
 
@@ -126,12 +127,14 @@ def _without_nul(value: Any) -> Any:
 def _bounded(event: Event) -> Event:
     """The event with its text cut to what columns and indexes take."""
     cut: dict[str, str] = {}
-    for name, value in event:
+    for name, value in vars(event).items():
+        if value is None:
+            continue
         if isinstance(value, str):
             limit = INDEXED_CHARS if name in INDEXED else TEXT_CHARS
             if len(value) > limit:
                 cut[name] = value[:limit]
-        elif isinstance(value, int | float):
+        elif isinstance(value, NUMBERS):
             _require_sane(name, value)
     return event.model_copy(update=cut) if cut else event
 

@@ -70,12 +70,13 @@ class Upkeep:
     async def _migrate(self) -> None:
         version = await self._store.migrate()
         log.info("schema is up to date", action="migrated", version=version)
+        # Not later: rows whose day is not there yet have the default partition.
+        self.prepared.set()
 
     async def _partition(self) -> None:
         made = await self._store.make_partitions(self._today())
         if made:
             log.info("made partitions", action="partitions_made", count=made)
-        self.prepared.set()
 
     async def _until_done(
         self, stop: asyncio.Event, work: Callable[[], Awaitable[None]]

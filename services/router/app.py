@@ -8,13 +8,10 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import falcon.asgi
-import prometheus_client
 import structlog
-from falcon.asgi import Request, Response
 
 from libs.common import logs
 from libs.common.errors import ProxyError, SettingError
@@ -23,7 +20,7 @@ from libs.common.orders import Orders
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions, Terms
-from libs.common.service_settings import RouterSettings
+from libs.common.service_settings import HealthSettings, RouterSettings
 from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from services.router.admin.access import AdminToken
@@ -32,15 +29,16 @@ from services.router.admin.history import History, OneRequest
 from services.router.admin.state import Events, Overview, State
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.openapi import Docs, OpenApi
+from services.router.pages import CSP, FILES, Page
+from services.router.probes import Probes
 from services.router.problems import say
 from services.router.reaper import Reaper
+from services.router.stopping import stopping_at_signal
 
 log = structlog.get_logger()
 
-DASHBOARD = Path(__file__).with_name("dashboard")
 LEASE_MS = 4_000
-# The page loads nothing from elsewhere and may be framed by nobody.
-CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+CHECK_MARGIN_S = 5.0  # a check's way there and back, after another one
 
 App = falcon.asgi.App[Any, Any]
 
@@ -60,14 +58,22 @@ class Router:
         )
         self.store = open_store(settings.url)
         self.orders = Orders(self._redis)
+        check_s = HealthSettings.read(os.environ).timeout_seconds
+        self.patience_s = check_s + CHECK_MARGIN_S
+        self.stopping = stopping_at_signal()
         backlog = TelemetryStream(
             self._redis, settings.telemetry_stream, settings.telemetry_group
         )
-        self.overview = Overview(
-            self.routing, backlog, self.store, open_admin=settings.admin_token is None
-        )
         resources = resources_from_environment(os.environ, settings.upstream_base_url)
-        self.publisher = Publisher(self.routing, build_catalogue(resources))
+        catalogue = build_catalogue(resources)
+        self.publisher = Publisher(self.routing, catalogue)
+        self.overview = Overview(
+            self.routing,
+            backlog,
+            self.store,
+            catalogue,
+            open_admin=settings.admin_token is None,
+        )
         self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
         silent_ms = int(settings.gateway_silence_seconds * 1000)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
@@ -106,48 +112,6 @@ def _holder() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class Probes:
-    """`/healthz`, `/readyz`, `/metrics`."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-
-    async def on_get_healthz(self, _: Request, resp: Response) -> None:
-        resp.media = {"status": "alive"}
-
-    async def on_get_readyz(self, _: Request, resp: Response) -> None:
-        """Ready while gateways can route by what this router published."""
-        degraded = []
-        try:
-            await self._router.store.ping()
-        except ProxyError:
-            degraded.append("database: unreachable")
-        ready = self._router.publisher.published
-        if not ready:
-            degraded.append("redis: catalogue not published")
-        resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
-        resp.media = {"ready": ready, "degraded": degraded}
-
-    async def on_get_metrics(self, _: Request, resp: Response) -> None:
-        resp.content_type = prometheus_client.CONTENT_TYPE_LATEST
-        resp.data = prometheus_client.generate_latest()
-
-
-class Page:
-    """One file of the dashboard."""
-
-    def __init__(self, name: str, content_type: str) -> None:
-        self._body = (DASHBOARD / name).read_bytes()
-        self._content_type = content_type
-
-    async def on_get(self, _: Request, resp: Response) -> None:
-        resp.content_type = self._content_type
-        resp.data = self._body
-        resp.set_header("content-security-policy", CSP)
-        resp.set_header("x-content-type-options", "nosniff")
-        resp.cache_control = ["no-cache"]
-
-
 class Lifespan:
     """Builds the router in its worker, with its event loop."""
 
@@ -167,19 +131,20 @@ class Lifespan:
 
 
 def _add_routes(app: App, router: Router) -> None:
-    probes = Probes(router)
+    probes = Probes(
+        lambda: router.publisher.published, router.store.ping, router.overview.shared
+    )
     for suffix in ("healthz", "readyz", "metrics"):
         app.add_route(f"/{suffix}", probes, suffix=suffix)
     app.add_route("/admin/state", State(router.overview))
-    app.add_route("/admin/events", Events(router.overview))
-    app.add_route("/admin/health/check", HealthCheck(router.orders))
+    app.add_route("/admin/events", Events(router.overview, router.stopping))
+    app.add_route("/admin/health/check", HealthCheck(router.orders, router.patience_s))
     app.add_route("/admin/sessions", History(router.store, "sessions"))
     app.add_route("/admin/requests", History(router.store, "requests"))
     app.add_route("/admin/decisions", History(router.store, "decisions"))
     app.add_route("/admin/requests/{request_id}", OneRequest(router.store))
-    app.add_route("/", Page("index.html", "text/html; charset=utf-8"))
-    app.add_route("/dashboard/app.js", Page("app.js", "text/javascript; charset=utf-8"))
-    app.add_route("/dashboard/style.css", Page("style.css", "text/css; charset=utf-8"))
+    for path, (name, content_type) in FILES.items():
+        app.add_route(path, Page(name, content_type))
     app.add_route("/openapi.json", OpenApi())
     app.add_route("/docs", Docs(CSP))
 
@@ -189,6 +154,7 @@ def create_app() -> App:
     try:
         settings = RouterSettings.read(os.environ)
         settings.refuse_open_admin()
+        HealthSettings.read(os.environ)
         resources_from_environment(os.environ, settings.upstream_base_url)
     except SettingError as error:
         sys.stderr.write(f"responses-proxy: {error}\n")

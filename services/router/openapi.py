@@ -1,51 +1,127 @@
 """`/openapi.json` and `/docs`, from the code's own models."""
 
 import html
+from dataclasses import dataclass
 from typing import Any
 
 from falcon.asgi import Request, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from libs.common.contracts import Candidate, DecisionEvent, RequestEvent, ResourceState
+from services.router.admin import shapes
 
-_QUERY = ("limit", "session_id", "resource_id", "request_id", "cursor")
 _REF = "#/components/schemas/{model}"
-_MODELS: tuple[type[BaseModel], ...] = (
-    ResourceState,
-    RequestEvent,
-    DecisionEvent,
-    Candidate,
-)
+_FILTERS = ("limit", "session_id", "resource_id", "request_id", "cursor")
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+}
+_MEANINGS = {
+    "limit": "How many rows.",
+    "session_id": "Only rows of this session.",
+    "resource_id": "Only rows of this resource.",
+    "request_id": "Only rows of this request.",
+    "cursor": "`next_cursor` of the page before.",
+    "id": "`x-proxy-request-id` of the answer.",
+}
+_PROBLEMS = {
+    400: "The query makes no sense; the message says which part.",
+    401: "The admin token is missing or wrong.",
+    404: "Not stored (yet).",
+    503: "Redis, the database or the health service does not answer.",
+}
 
-# Method, path, what it does, query parameters, the schema of its rows.
-_ROUTES: tuple[tuple[str, str, str, tuple[str, ...], str | None], ...] = (
-    ("post", "/v1/responses", "Create a response; any OpenAI client.", (), None),
-    ("get", "/v1/{path}", "Every other call of the API, forwarded.", (), None),
-    ("get", "/admin/state", "What the proxy is doing now.", (), "ResourceState"),
-    ("get", "/admin/events", "The same each second, as server-sent events.", (), None),
-    ("post", "/admin/health/check", "Check every resource now.", (), None),
-    ("get", "/admin/sessions", "Sessions, newest first.", _QUERY, None),
-    ("get", "/admin/requests", "Requests, newest first.", _QUERY, "RequestEvent"),
-    ("get", "/admin/decisions", "Decisions, newest first.", _QUERY, "DecisionEvent"),
-    ("get", "/admin/requests/{id}", "One request with its decisions.", (), None),
-    ("get", "/healthz", "Is the process alive?", (), None),
-    ("get", "/readyz", "Can it do its job? Says what is degraded.", (), None),
-    ("get", "/metrics", "Prometheus metrics.", (), None),
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing a client can ask for."""
+
+    method: str
+    path: str
+    summary: str
+    answer: type[BaseModel] | None = None
+    media: str = "application/json"
+    query: tuple[str, ...] = ()
+    problems: tuple[int, ...] = ()
+
+    @property
+    def admin(self) -> bool:
+        return self.path.startswith("/admin")
+
+
+_HISTORY = (400, 503)
+OPERATIONS = (
+    Operation("post", "/v1/responses", "Create a response; any OpenAI client."),
+    Operation("get", "/v1/{path}", "Every other call of the API, forwarded."),
+    Operation("get", "/admin/state", "What the proxy does now.", shapes.AdminState),
+    Operation(
+        "get",
+        "/admin/events",
+        "The same each second, as server-sent events named `state`.",
+        shapes.AdminState,
+        "text/event-stream",
+    ),
+    Operation(
+        "post",
+        "/admin/health/check",
+        "Check every resource now.",
+        shapes.Findings,
+        problems=(503,),
+    ),
+    Operation(
+        "get",
+        "/admin/sessions",
+        "Sessions, last seen first.",
+        shapes.SessionsPage,
+        query=_FILTERS,
+        problems=_HISTORY,
+    ),
+    Operation(
+        "get",
+        "/admin/requests",
+        "Requests, newest first. Metadata, never bodies.",
+        shapes.RequestsPage,
+        query=_FILTERS,
+        problems=_HISTORY,
+    ),
+    Operation(
+        "get",
+        "/admin/decisions",
+        "Routing decisions, newest first.",
+        shapes.DecisionsPage,
+        query=_FILTERS,
+        problems=_HISTORY,
+    ),
+    Operation(
+        "get",
+        "/admin/requests/{id}",
+        "One request with its decisions.",
+        shapes.RequestWithDecisions,
+        problems=(404, 503),
+    ),
+    Operation("get", "/healthz", "Is the process alive?"),
+    Operation("get", "/readyz", "Can it do its job? Says what is degraded."),
+    Operation("get", "/metrics", "Prometheus metrics.", media="text/plain"),
 )
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
+    answers = {o.answer for o in OPERATIONS if o.answer} | {shapes.Envelope}
+    named = sorted(answers, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
-        [(model, "serialization") for model in _MODELS], ref_template=_REF
+        [(model, "serialization") for model in named], ref_template=_REF
     )
     paths: dict[str, Any] = {}
-    for method, path, summary, query, rows in _ROUTES:
-        paths.setdefault(path, {})[method] = _operation(path, summary, query, rows)
+    for operation in OPERATIONS:
+        described = _described(operation)
+        paths.setdefault(operation.path, {})[operation.method] = described
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Responses Proxy", "version": "0.1.0"},
+        "info": {
+            "title": "Responses Proxy",
+            "version": "1",
+            "description": "The admin API. Point OpenAI clients at /v1.",
+        },
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
@@ -54,23 +130,39 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation(
-    path: str, summary: str, query: tuple[str, ...], rows: str | None
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "summary": summary,
-        "parameters": [*_in_path(path), *_in_query(query)],
-        "responses": {"200": {"description": "OK"}},
+def _described(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "parameters": [*_in_path(operation.path), *_in_query(operation.query)],
+        "responses": {
+            "200": {"description": "OK", **_content(operation.answer, operation.media)},
+            **{str(status): _problem(status) for status in _problems(operation)},
+        },
     }
-    if rows:
-        items = {"type": "array", "items": {"$ref": _REF.format(model=rows)}}
-        name = "resources" if rows == "ResourceState" else "data"
-        schema = {"type": "object", "properties": {name: items}}
-        content = {"application/json": {"schema": schema}}
-        operation["responses"]["200"]["content"] = content
-    if path.startswith("/admin"):
-        operation["security"] = [{"admin": []}]
-    return operation
+    if operation.admin:
+        described["security"] = [{"admin": []}]
+    return described
+
+
+def _problems(operation: Operation) -> list[int]:
+    return sorted({*operation.problems, *((401,) if operation.admin else ())})
+
+
+def _problem(status: int) -> dict[str, Any]:
+    return {
+        "description": _PROBLEMS[status],
+        **_content(shapes.Envelope, "application/json"),
+    }
+
+
+def _content(model: type[BaseModel] | None, media: str) -> dict[str, Any]:
+    if model is None:
+        return {}
+    return {"content": {media: {"schema": {"$ref": _ref(model)}}}}
+
+
+def _ref(model: type[BaseModel]) -> str:
+    return _REF.format(model=model.__name__)
 
 
 def _in_path(path: str) -> list[dict[str, Any]]:
@@ -83,12 +175,12 @@ def _in_query(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
-    kind = "integer" if name == "limit" else "string"
     return {
         "name": name,
         "in": place,
         "required": required,
-        "schema": {"type": kind},
+        "description": _MEANINGS.get(name, ""),
+        "schema": _PARAMETERS.get(name, {"type": "string"}),
     }
 
 
@@ -105,25 +197,78 @@ class Docs:
 
     def __init__(self, csp: str) -> None:
         self._csp = csp
-        rows = "".join(
-            f"<tr><td><code>{method.upper()}</code></td><td><code>{path}</code></td>"
-            f"<td>{html.escape(summary)}</td><td>{', '.join(query)}</td></tr>"
-            for method, path, summary, query, _ in _ROUTES
-        )
-        self._page = (
-            "<!doctype html><html lang='en'><meta charset='utf-8'>"
-            "<meta name='viewport' content='width=device-width'>"
-            "<title>Responses Proxy: API</title>"
-            "<link rel='stylesheet' href='/dashboard/style.css'>"
-            "<header><h1>Responses Proxy</h1><a href='/'>Dashboard</a></header>"
-            "<main><p>Point any OpenAI client's base URL at <code>/v1</code>. "
-            "Schemas: <a href='/openapi.json'>openapi.json</a>.</p>"
-            "<div class='scroll'><table><thead><tr><th>Method</th><th>Path</th>"
-            "<th>What it does</th><th>Query</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table></div></main></html>"
-        )
+        self._page = page()
 
     async def on_get(self, _: Request, resp: Response) -> None:
         resp.content_type = "text/html; charset=utf-8"
         resp.set_header("content-security-policy", self._csp)
         resp.text = self._page
+
+
+def page() -> str:
+    """The HTML of `/docs`."""
+    described = document()
+    operations = "".join(map(_operation_html, OPERATIONS))
+    schemas = "".join(
+        _schema_html(name, schema)
+        for name, schema in described["components"]["schemas"].items()
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        "<meta name='color-scheme' content='light dark'>"
+        "<title>Responses Proxy: API</title>"
+        "<link rel='icon' href='/favicon.ico' type='image/svg+xml'>"
+        "<link rel='stylesheet' href='/dashboard/style.css'></head><body>"
+        "<header><h1>Responses Proxy: API</h1><a href='/'>Dashboard</a></header>"
+        "<main><p>Point any OpenAI client's base URL at <code>/v1</code>. Paths under "
+        "<code>/admin</code> need <code>Authorization: Bearer TOKEN</code> when "
+        "<code>PROXY_ADMIN_TOKEN</code> is set. For programs: "
+        "<a href='/openapi.json'>openapi.json</a>.</p>"
+        "<h2>Calls</h2><div class='scroll'><table><thead><tr><th scope='col'>Method"
+        "</th><th scope='col'>Path</th><th scope='col'>What it does</th>"
+        "<th scope='col'>Query</th><th scope='col'>Answer</th></tr></thead>"
+        f"<tbody>{operations}</tbody></table></div>"
+        f"<h2>Answers</h2>{schemas}</main></body></html>"
+    )
+
+
+def _operation_html(operation: Operation) -> str:
+    answer = operation.answer.__name__ if operation.answer else ""
+    link = f"<a href='#{answer}'>{answer}</a>" if answer else ""
+    cells = (
+        f"<code>{operation.method.upper()}</code>",
+        f"<code>{html.escape(operation.path)}</code>",
+        html.escape(operation.summary),
+        html.escape(", ".join(operation.query)),
+        link,
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _schema_html(name: str, schema: dict[str, Any]) -> str:
+    fields = "".join(
+        f"<tr><td><code>{html.escape(field)}</code></td>"
+        f"<td>{html.escape(kind_of(part))}</td></tr>"
+        for field, part in schema.get("properties", {}).items()
+    )
+    values = ", ".join(schema.get("enum", ()))
+    table = f"<div class='scroll'><table><tbody>{fields}</tbody></table></div>"
+    return (
+        f"<h3 id='{html.escape(name)}'>{html.escape(name)}</h3>"
+        f"<p>{html.escape(schema.get('description', ''))} {html.escape(values)}</p>"
+        f"{table if fields else ''}"
+    )
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """A property's type in words: `string or null`, `list of Candidate`."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(kind_of(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(map(str, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"list of {kind_of(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))

@@ -70,7 +70,7 @@ def codex(
     (home / "config.toml").write_text(CONFIG.format(url=up.url, websockets=websockets))
     return subprocess.run(
         [CODEX, "exec", "--skip-git-repo-check", prompt],
-        env=up.environ | {"CODEX_HOME": str(home), "PROXY_KEY": "anything"},
+        env={**up.environ} | {"CODEX_HOME": str(home), "PROXY_KEY": "anything"},
         cwd=home,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -22,6 +22,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.asyncio
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
 
+CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -211,11 +212,8 @@ async def test_a_kept_connection_that_died_says_so() -> None:
     "raw",
     [
         b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhi",
-        (
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-            b"2\r\nhi\r\n"
-        ),
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\nzz\r\n",
+        CHUNKS + b"connection: close\r\n\r\n2\r\nhi\r\n",
+        CHUNKS + b"\r\n2\r\nhi\r\nzz\r\n",
     ],
     ids=["length lies", "chunks end early", "chunks lie"],
 )

@@ -35,7 +35,7 @@ def execute(url: str, statement: str) -> None:
 
 def table_rows(url: str, table: str) -> list[tuple[Any, ...]]:
     """All of a table, ordered."""
-    return fetch(url, f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608 - ours
+    return fetch(url, f"SELECT * FROM {table} ORDER BY 1, 2")
 
 
 def columns(url: str, table: str) -> list[str]:

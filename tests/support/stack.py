@@ -71,9 +71,8 @@ class Stack:
         async def adopted() -> bool:
             async with httpx.AsyncClient() as client:
                 answer = await client.get(f"{self.origin}/readyz")
-                return (
-                    answer.json()["catalogue"] == await self.routing.catalogue_version()
-                )
+            published = await self.routing.catalogue_version()
+            return bool(answer.json()["catalogue"] == published)
 
         await eventually(adopted)
 
@@ -136,6 +135,7 @@ async def gateway_stack(
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
             "PROXY_HEARTBEAT_SECONDS": "0.1",
+            "PROXY_ROUTER_URL": f"http://127.0.0.1:{free_port()}",  # no router
             "OPENAI_API_KEYS": ",".join(KEYS),
             "OPENAI_RESOURCE_ACCOUNT_IDS": ",".join(KEYS.values()),
             **environ,

@@ -36,12 +36,12 @@ def event_row(streamed: StreamedEvent) -> Row:
 
 
 def request_row(event: RequestEvent) -> Row:
-    return _timed(dict(event))
+    return _timed(vars(event))
 
 
 def decision_row(id_: str, event: DecisionEvent) -> Row:
     candidates = ",".join(c.model_dump_json() for c in event.candidates)
-    return _timed({**dict(event), "id": id_, "candidates": f"[{candidates}]"})
+    return _timed({**vars(event), "id": id_, "candidates": f"[{candidates}]"})
 
 
 def session_row(gain: SessionGain) -> Row:

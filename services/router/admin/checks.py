@@ -2,34 +2,55 @@
 
 import asyncio
 import json
+from typing import Protocol
 
 import uuid_utils
 from falcon.asgi import Request, Response
 
-from libs.common.orders import Orders
 from services.router.problems import Problem
 
-PATIENCE_S = 20.0  # a check's own time-out and some
+# So long an order may lie untaken: a health service takes it within milliseconds,
+# unless it is at another one.
+UNTAKEN_S = 3.0
+
+
+class Orders(Protocol):
+    async def place(self, order: str) -> None: ...
+
+    async def fetch(self, order: str) -> bytes | None: ...
+
+    async def withdraw(self, order: str) -> bool: ...
 
 
 class HealthCheck:
     """Orders a round from the health service and waits for its verdicts."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, patience_s: float) -> None:
+        """`patience_s`: a check's own time-out and some."""
         self._orders = orders
+        self._patience_s = patience_s
 
     async def on_post(self, _: Request, resp: Response) -> None:
         order = str(uuid_utils.uuid7())
         await self._orders.place(order)
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + PATIENCE_S
-        while loop.time() < ends:
-            answer = await self._orders.fetch(order)
+        for limit_s in (min(UNTAKEN_S, self._patience_s), self._patience_s):
+            answer = await self._fetch(order, limit_s)
             if answer is not None:
                 resp.media = {"data": json.loads(answer)}
                 return
+            if await self._orders.withdraw(order):
+                break
         raise Problem(
             503,
             "health_unreachable",
-            "No health service answered. Look whether it runs, and at its log.",
+            "No health service answered. See that it runs, and what its log says.",
         )
+
+    async def _fetch(self, order: str, within_s: float) -> bytes | None:
+        clock = asyncio.get_running_loop().time
+        ends = clock() + within_s
+        while clock() < ends:
+            answer = await self._orders.fetch(order)
+            if answer is not None:
+                return answer
+        return None

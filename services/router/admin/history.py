@@ -1,18 +1,27 @@
 """`GET /admin/sessions|requests|decisions`, and one request with its decisions.
 Metadata only, never bodies; rows by SQL column name."""
 
-from typing import Any
+from typing import Protocol
 
 from falcon.asgi import Request, Response
 
-from libs.common.store.port import LIMIT_MAX, BadQuery, HistoryQuery, Store, Table
+from libs.common.contracts import Row
+from libs.common.store.port import LIMIT_MAX, BadQuery, HistoryQuery, Page, Table
 from services.router.problems import Problem
+
+
+class Rows(Protocol):
+    """What of the store is asked for here; raises `StoreAway`."""
+
+    async def history(self, query: HistoryQuery) -> Page: ...
+
+    async def request(self, id: str) -> Row | None: ...  # noqa: A002 - its column
 
 
 class History:
     """The newest rows of one table; `next_cursor` continues with older ones."""
 
-    def __init__(self, store: Store, table: Table) -> None:
+    def __init__(self, store: Rows, table: Table) -> None:
         self._store = store
         self._table = table
 
@@ -21,10 +30,10 @@ class History:
             HistoryQuery(
                 table=self._table,
                 limit=_limit(req.get_param("limit")),
-                session_id=req.get_param("session_id"),
-                resource_id=req.get_param("resource_id"),
-                request_id=req.get_param("request_id"),
-                cursor=req.get_param("cursor"),
+                session_id=_given(req, "session_id"),
+                resource_id=_given(req, "resource_id"),
+                request_id=_given(req, "request_id"),
+                cursor=_given(req, "cursor"),
             )
         )
         resp.media = {"data": list(page.rows), "next_cursor": page.next_cursor}
@@ -33,11 +42,11 @@ class History:
 class OneRequest:
     """One request's row with its decisions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Rows) -> None:
         self._store = store
 
     async def on_get(self, _: Request, resp: Response, request_id: str) -> None:
-        row: dict[str, Any] | None = await self._store.request(request_id)
+        row = await self._store.request(request_id)
         if row is None:
             raise Problem(
                 404,
@@ -49,8 +58,13 @@ class OneRequest:
 
 
 def _limit(given: str | None) -> int:
-    if given is None:
+    if not given:
         return 100
     if not given.isascii() or not given.isdigit():
         raise BadQuery(f"limit: a whole number between 1 and {LIMIT_MAX}")
     return int(given[:9])
+
+
+def _given(req: Request, name: str) -> str | None:
+    """An empty filter is none: forms send their empty fields, too."""
+    return req.get_param(name) or None

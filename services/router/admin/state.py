@@ -2,20 +2,29 @@
 server-sent events under `/admin/events`."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from falcon.asgi import Request, Response, SSEvent
 
-from libs.common.contracts import ResourceState, Row
+from libs.common.contracts import (
+    Catalogue,
+    HealthState,
+    Resource,
+    ResourceState,
+    Row,
+)
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.store.port import HistoryQuery, Store
+from libs.common.lifecycle import wait_for_stop
+from libs.common.store.port import Counts, HistoryQuery, Page
+from services.router.admin.shapes import AdminState, Ledger
 
 RECENT = 50
 EVERY_S = 1.0
 LONGEST_S = 300.0  # clients come back; a connection nobody reads does not stay
+PATIENCE_S = 2.0  # with a database or a Redis that hangs
 
 
 class Routing(Protocol):
@@ -27,65 +36,117 @@ class Routing(Protocol):
 class Backlog(Protocol):
     async def depth(self) -> int: ...
 
+    async def waiting_requests(self) -> int: ...
+
+
+class Rows(Protocol):
+    async def history(self, query: HistoryQuery) -> Page: ...
+
+    async def counts(self) -> Counts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """What Redis says; the defaults are for when it does not."""
+
+    resources: tuple[ResourceState, ...]
+    affinities: int | None = None
+    depth: int | None = None
+    pending: int | None = None
+    in_flight: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What SQL says."""
+
+    decisions: tuple[Row, ...] = ()
+    requests: int | None = None
+    dead: int | None = None
+    problem: str | None = None
+
 
 class Overview:
     """Gathers the state. What is away is named in `degraded`, never an error:
     an operator needs the rest most when something is down."""
 
     def __init__(
-        self, routing: Routing, backlog: Backlog, store: Store, *, open_admin: bool
+        self,
+        routing: Routing,
+        backlog: Backlog,
+        store: Rows,
+        catalogue: Catalogue,
+        *,
+        open_admin: bool,
     ) -> None:
         self._routing = routing
         self._backlog = backlog
         self._store = store
+        self._catalogue = catalogue
         self._open_admin = open_admin
+        self._gathering = asyncio.Lock()
+        self._latest: AdminState | None = None
+        self._latest_at = 0.0
 
-    async def gather(self) -> dict[str, Any]:
-        degraded: list[str] = []
-        resources, affinities, depth = await self._live(degraded)
-        decisions, stored, dead = await self._stored(degraded)
-        in_flight = sum(resource.in_flight for resource in resources)
-        return {
-            "resources": [resource.model_dump(mode="json") for resource in resources],
-            "decisions": decisions,
-            "affinity_count": affinities,
-            "queue_depth": depth,
-            "ledger": {
-                "stored": stored,
-                "pending": depth,
-                "in_flight": in_flight,
-                "dead_lettered": dead,
-            },
-            "degraded": degraded,
-            "admin": "open" if self._open_admin else "token",
-            "timestamp": _now(),
-        }
+    async def gather(self) -> AdminState:
+        """As of now."""
+        live, stored = await asyncio.gather(self._live(), self._stored())
+        return AdminState(
+            resources=live.resources,
+            decisions=stored.decisions,
+            affinity_count=live.affinities,
+            queue_depth=live.depth,
+            ledger=Ledger(
+                stored=stored.requests,
+                pending=live.pending,
+                in_flight=live.in_flight,
+                dead_lettered=stored.dead,
+            ),
+            degraded=tuple(filter(None, (live.problem, stored.problem))),
+            admin="open" if self._open_admin else "token",
+            timestamp=_now(),
+        )
 
-    async def _live(
-        self, degraded: list[str]
-    ) -> tuple[list[ResourceState], int | None, int | None]:
+    async def shared(self) -> AdminState:
+        """Gathered within the last moments: many watchers cost as much as one."""
+        clock = asyncio.get_running_loop().time
+        async with self._gathering:
+            if self._latest is None or clock() - self._latest_at > EVERY_S / 2:
+                self._latest = await self.gather()
+                self._latest_at = clock()
+            return self._latest
+
+    async def _live(self) -> _Live:
         try:
-            return (
-                await self._routing.states(),
-                await self._routing.affinity_count(),
-                await self._backlog.depth(),
-            )
-        except RedisAway:
-            degraded.append("redis: unreachable")
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._ask_redis()
+        except (RedisAway, TimeoutError):
+            problem = "redis: unreachable, gateways route from their last snapshot"
         except NoCatalogue:
-            degraded.append("redis: no catalogue yet")
-        return [], None, None
+            problem = "redis: the resources are not there yet"
+        resources = tuple(map(_unseen, self._catalogue.resources))
+        return _Live(resources=resources, problem=problem)
 
-    async def _stored(
-        self, degraded: list[str]
-    ) -> tuple[list[Row], int | None, int | None]:
+    async def _ask_redis(self) -> _Live:
+        states = await self._routing.states()
+        return _Live(
+            resources=tuple(states),
+            affinities=await self._routing.affinity_count(),
+            depth=await self._backlog.depth(),
+            pending=await self._backlog.waiting_requests(),
+            in_flight=sum(state.in_flight for state in states),
+        )
+
+    async def _stored(self) -> _Stored:
+        query = HistoryQuery("decisions", limit=RECENT)
         try:
-            page = await self._store.history(HistoryQuery("decisions", limit=RECENT))
-            counts = await self._store.counts()
-        except StoreAway:
-            degraded.append("database: unreachable")
-            return [], None, None
-        return list(page.rows), counts.requests, counts.dead_letters
+            async with asyncio.timeout(PATIENCE_S):
+                page = await self._store.history(query)
+                counts = await self._store.counts()
+        except (StoreAway, TimeoutError):
+            return _Stored(problem="database: unreachable, events wait in Redis")
+        return _Stored(page.rows, counts.requests, counts.dead_requests)
 
 
 class State:
@@ -93,26 +154,51 @@ class State:
         self._overview = overview
 
     async def on_get(self, _: Request, resp: Response) -> None:
-        resp.media = await self._overview.gather()
+        resp.content_type = "application/json"
+        resp.data = (await self._overview.gather()).model_dump_json().encode()
+        resp.cache_control = ["no-store"]
 
 
 class Events:
     """The state each second, for a dashboard. Falcon watches for the client's
-    leaving while it sends events."""
+    leaving while it sends events, so one that left costs a second at most."""
 
-    def __init__(self, overview: Overview) -> None:
+    def __init__(self, overview: Overview, stopping: asyncio.Event) -> None:
+        """`stopping` ends all streams: Granian waits for them."""
         self._overview = overview
+        self._stopping = stopping
 
     async def on_get(self, _: Request, resp: Response) -> None:
         resp.sse = self._events()
+        resp.set_header("x-accel-buffering", "no")  # nginx would hold events back
+        resp.cache_control = ["no-store"]
 
     async def _events(self) -> AsyncIterator[SSEvent]:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + LONGEST_S
-        while loop.time() < ends:
-            state = await self._overview.gather()
-            yield SSEvent(event="state", text=json.dumps(state))
-            await asyncio.sleep(EVERY_S)
+        clock = asyncio.get_running_loop().time
+        ends = clock() + LONGEST_S
+        stopped = False
+        while clock() < ends and not stopped:
+            state = await self._overview.shared()
+            yield SSEvent(event="state", data=state.model_dump_json().encode())
+            stopped = await wait_for_stop(self._stopping, EVERY_S)
+
+
+def _unseen(resource: Resource) -> ResourceState:
+    """A card for a resource of which only the configuration is known."""
+    return ResourceState(
+        id=resource.id,
+        name=resource.name,
+        pool_id=resource.pool_id,
+        account_id=resource.account_id,
+        weight=resource.weight,
+        health=HealthState.UNKNOWN,
+        cooldown_until=None,
+        in_flight=0,
+        requests=0,
+        errors=0,
+        last_latency_ms=None,
+        last_error=None,
+    )
 
 
 def _now() -> str:

@@ -3,11 +3,13 @@ INSERT INTO decisions (
     id, request_id, attempt, created_at, session_id, pool_id, resource_id, reason,
     candidates, degraded
 )
-SELECT * FROM unnest(
-    %(id)s::text[], %(request_id)s::text[], %(attempt)s::integer[],
-    %(created_at)s::timestamptz[], %(session_id)s::text[], %(pool_id)s::text[],
-    %(resource_id)s::text[], %(reason)s::text[], %(candidates)s::jsonb[],
-    %(degraded)s::boolean[]
-) AS decision (id)
+SELECT
+    id, request_id, attempt, created_at, session_id, pool_id, resource_id, reason,
+    candidates::jsonb, degraded
+FROM json_to_recordset(%(rows)s) AS decision (
+    id text, request_id text, attempt integer, created_at timestamptz,
+    session_id text, pool_id text, resource_id text, reason text, candidates text,
+    degraded boolean
+)
 ORDER BY decision.id
 ON CONFLICT (id, created_at) DO NOTHING

@@ -9,22 +9,18 @@ INSERT INTO requests (
     output_tokens, reasoning_tokens, total_tokens, usage_state, request_bytes,
     response_bytes, service_tier, response_id, previous_response_id, gateway_id
 )
-SELECT * FROM unnest(
-    %(id)s::text[], %(created_at)s::timestamptz[], %(completed_at)s::timestamptz[],
-    %(session_id)s::text[], %(session_name)s::text[], %(pool_id)s::text[],
-    %(resource_id)s::text[], %(account_id)s::text[], %(proxy_key_id)s::text[],
-    %(method)s::text[], %(path)s::text[], %(model)s::text[],
-    %(upstream_model)s::text[], %(transport)s::text[], %(status_code)s::integer[],
-    %(outcome)s::text[], %(error_code)s::text[], %(error_message)s::text[],
-    %(attempts)s::integer[], %(latency_ms)s::float8[], %(upstream_ms)s::float8[],
-    %(first_token_ms)s::float8[], %(overhead_ms)s::float8[],
-    %(input_tokens)s::bigint[], %(cached_tokens)s::bigint[],
-    %(output_tokens)s::bigint[], %(reasoning_tokens)s::bigint[],
-    %(total_tokens)s::bigint[], %(usage_state)s::text[],
-    %(request_bytes)s::bigint[], %(response_bytes)s::bigint[],
-    %(service_tier)s::text[], %(response_id)s::text[],
-    %(previous_response_id)s::text[], %(gateway_id)s::text[]
-) AS request (id)
+SELECT * FROM json_to_recordset(%(rows)s) AS request (
+    id text, created_at timestamptz, completed_at timestamptz, session_id text,
+    session_name text, pool_id text, resource_id text, account_id text,
+    proxy_key_id text, method text, path text, model text, upstream_model text,
+    transport text, status_code integer, outcome text, error_code text,
+    error_message text, attempts integer, latency_ms float8, upstream_ms float8,
+    first_token_ms float8, overhead_ms float8, input_tokens bigint,
+    cached_tokens bigint, output_tokens bigint, reasoning_tokens bigint,
+    total_tokens bigint, usage_state text, request_bytes bigint,
+    response_bytes bigint, service_tier text, response_id text,
+    previous_response_id text, gateway_id text
+)
 ORDER BY request.id
 ON CONFLICT (id, created_at) DO UPDATE SET
     completed_at = excluded.completed_at, session_id = excluded.session_id,

@@ -3,11 +3,10 @@
 INSERT INTO sessions (
     id, name, first_seen_at, last_seen_at, requests, total_tokens, last_resource_id
 )
-SELECT * FROM unnest(
-    %(id)s::text[], %(name)s::text[], %(first_seen_at)s::timestamptz[],
-    %(last_seen_at)s::timestamptz[], %(requests)s::bigint[],
-    %(total_tokens)s::bigint[], %(last_resource_id)s::text[]
-) AS session (id)
+SELECT * FROM json_to_recordset(%(rows)s) AS session (
+    id text, name text, first_seen_at timestamptz, last_seen_at timestamptz,
+    requests bigint, total_tokens bigint, last_resource_id text
+)
 ORDER BY session.id
 ON CONFLICT (id) DO UPDATE SET
     name = CASE

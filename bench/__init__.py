@@ -1,0 +1,1 @@
+"""Measures the gateway against a direct connection and nginx, on two cores."""

@@ -1,0 +1,85 @@
+"""`python -m bench [--profile]`: one run, one table."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import uvloop
+
+from bench import hotspots, measure, routing, table, wire
+from bench.load import LoadError
+from bench.servers import (
+    LOAD_CORE,
+    SERVER_CORE,
+    NotStarted,
+    Server,
+    direct,
+    gateway,
+    proxied_by_nginx,
+)
+from libs.common import logs
+
+LONGEST_S = 180  # a run that takes longer hangs
+
+
+async def compare(folder: Path) -> str:
+    """The table of all measurements."""
+    async with contextlib.AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(direct(folder))
+        nginx = await stack.enter_async_context(proxied_by_nginx(folder, upstream))
+        ours = await stack.enter_async_context(gateway(folder, upstream))
+        for server in (upstream, nginx, ours):
+            await check(server)
+        measured = await measure.measure((upstream, nginx, ours))
+    return table.render(measured, await routing.measure(folder))
+
+
+async def check(server: Server) -> None:
+    """Does it pass answers on untouched?"""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for streamed in (False, True):
+            raw = wire.request("bench", "check", streamed=streamed)
+            answer = await client.post(
+                f"http://127.0.0.1:{server.port}/v1/responses",
+                content=raw.partition(wire.HEAD_END)[2],
+                headers={"content-type": "application/json"},
+            )
+            events = b"".join(wire.stream_events())
+            if answer.content != (events if streamed else wire.answer_body()):
+                raise LoadError(f"{server.name} answered {answer.text[:300]!r}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--profile", action="store_true", help="where the time goes")
+    chosen = parser.parse_args()
+    logs.configure("bench", "error")
+    os.sched_setaffinity(0, {LOAD_CORE})
+    print(
+        f"server under test on core {SERVER_CORE}; load, upstream and valkey on core "
+        f"{LOAD_CORE}; {measure.ROUNDS} rounds, medians"
+    )
+    began = time.monotonic()
+    work = hotspots.profile if chosen.profile else compare
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        try:
+            bounded = asyncio.wait_for(work(Path(folder)), LONGEST_S)
+            print(uvloop.run(bounded))
+        except (LoadError, NotStarted) as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+        except TimeoutError:
+            print(f"bench: not done after {LONGEST_S} s", file=sys.stderr)
+            return 1
+    print(f"Took {time.monotonic() - began:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

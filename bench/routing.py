@@ -1,0 +1,181 @@
+"""What a routing call costs the Redis server, against a call of an empty
+function with the same arguments. Two measures of many short rounds:
+
+- the CPU time of the server process (`INFO cpu`), calls sent together as gateways
+  send them: reading, executing and answering; the median;
+- the time spent executing (`INFO commandstats`), without reading and answering. It
+  is wall time, to which others on the machine can only add: the least."""
+
+import asyncio
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from bench.servers import LIBRARY, SERVER_CORE, STREAM, valkey
+from libs.common.contracts import Catalogue, Verdict
+from libs.common.redis_client import SharedConnection, connect
+from libs.common.resources import resources_from_environment
+from libs.common.routing import (
+    Ask,
+    Release,
+    RoutingFunctions,
+    digest,
+)
+
+SIZES = (4, 20, 200)
+CALLS = 200  # of each kind in a round
+ROUNDS = 20
+SESSIONS = 50
+EMPTY = """#!lua name=bench
+redis.register_function('bench_empty', function(keys, args) return 1 end)
+"""
+HEAD = (
+    b'{"id":"0199f0a2-0000-7000-8000-000000000001","created_at_ms":1760000000000,"method":"POST",'
+    b'"path":"/v1/responses","gateway_id":"bench","session_id":"bench-1",'
+    b'"model":"gpt-5","request_bytes":1024'
+)
+EVENT = HEAD + (
+    b',"completed_at_ms":1760000001000,"resource_id":"openai-1","attempts":1,'
+    b'"account_id":"openai-1","upstream_model":"gpt-5-2025-08-07",'
+    b'"status_code":200,"outcome":"completed","latency_ms":812.3,'
+    b'"upstream_ms":810.1,"overhead_ms":0.4,"input_tokens":200,'
+    b'"cached_tokens":128,"output_tokens":250,"reasoning_tokens":10,'
+    b'"total_tokens":450,"usage_state":"final","response_bytes":2048,'
+    b'"response_id":"resp_bench"}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Microseconds per call."""
+
+    cpu_us: float
+    executing_us: float
+
+
+Measured = dict[int, dict[str, Cost]]
+
+
+class Bench:
+    """One catalogue's calls, timed by the server."""
+
+    def __init__(self, redis: Redis, shared: SharedConnection) -> None:
+        self._redis = redis
+        self._shared = shared
+        self._routing = RoutingFunctions(shared, STREAM, library=LIBRARY)
+        self._number = 0
+        self._chosen: dict[str, str] = {}
+
+    async def prepare(self, resources: int) -> None:
+        """An empty server with a catalogue of so many resources."""
+        await self._redis.flushall()
+        await self._routing.load_library()
+        await self._redis.execute_command(  # type: ignore[no-untyped-call]
+            "FUNCTION", "LOAD", "REPLACE", EMPTY
+        )
+        keys = ",".join(f"sk-bench-{number}" for number in range(resources))
+        found = resources_from_environment(
+            {"OPENAI_API_KEYS": keys}, "http://127.0.0.1:1/v1"
+        )
+        catalogue = Catalogue(version=f"b{resources}", resources=found)
+        await self._routing.publish(catalogue, "published")
+
+    async def round(self) -> dict[str, Cost]:
+        """What calls of each kind cost."""
+        await self._redis.xtrim(STREAM, maxlen=0, approximate=False)
+        costs: dict[str, Cost] = {}
+        for kind, named in (("by load", False), ("by session", True)):
+            asks = [self._ask(named=named) for _ in range(CALLS)]
+            acquires = [partial(self._acquire, ask) for ask in asks]
+            costs[f"acquire {kind}"] = await self._time(acquires)
+            releases = [partial(self._release, ask) for ask in asks]
+            costs[f"release {kind}"] = await self._time(releases)
+        costs["empty"] = await self._time([self._empty] * CALLS)
+        return costs
+
+    async def _time(self, calls: Sequence[Callable[[], Awaitable[object]]]) -> Cost:
+        await self._redis.config_resetstat()
+        before = await self._cpu_us()
+        await asyncio.gather(*(call() for call in calls))
+        spent = await self._cpu_us() - before
+        stats: Any = await self._redis.info("commandstats")
+        return Cost(spent / len(calls), float(stats["cmdstat_fcall"]["usec_per_call"]))
+
+    async def _cpu_us(self) -> float:
+        used: Any = await self._redis.info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"]) * 1e6
+
+    def _ask(self, *, named: bool) -> Ask:
+        self._number += 1
+        number = self._number
+        return Ask(
+            request_id=f"0199f0a2-0000-7000-8000-{number:012d}",
+            decision_id=f"0199f0a2-0001-7000-8000-{number:012d}",
+            attempt=1,
+            gateway_id="bench",
+            pool_id=None,
+            session_id=f"bench-{number % SESSIONS}" if named else None,
+            bound=(),
+            account_bound=False,
+            tried=(),
+            lease=HEAD,
+            draw=number * 7919,
+        )
+
+    async def _acquire(self, ask: Ask) -> None:
+        decision = await self._routing.acquire(ask)
+        self._chosen[ask.request_id] = decision.resource_id
+
+    async def _release(self, ask: Ask) -> None:
+        await self._routing.release(
+            Release(
+                request_id=ask.request_id,
+                gateway_id="bench",
+                resource_id=self._chosen.pop(ask.request_id),
+                verdict=Verdict(kind="ok", latency_ms=810.1),
+                session_id=ask.session_id,
+                learned=(digest(ask.request_id), digest(ask.decision_id)),
+                event=EVENT,
+            )
+        )
+
+    def _empty(self) -> Awaitable[object]:
+        """The twin of an acquire: same arguments, nothing done."""
+        return self._shared.call(
+            "FCALL", "bench_empty", 2, "{rpx}:catalogue:version", STREAM,
+            "bench", "0199f0a2-0000-7000-8000-000000000001", 1,
+            "0199f0a2-0001-7000-8000-000000000001", "", digest("bench"), 0,
+            7919, HEAD, HEAD, "", 0,
+        )  # fmt: skip
+
+
+async def measure(folder: Path) -> Measured:
+    """By number of resources, the cost of each kind of call."""
+    async with valkey(folder, core=SERVER_CORE) as (url, _):
+        redis = connect(url)
+        shared = SharedConnection(connect(url))
+        await shared.open()
+        bench = Bench(redis, shared)
+        found = {}
+        for size in SIZES:
+            await bench.prepare(size)
+            await bench.round()  # warm: every resource proven, every session bound
+            found[size] = _least([await bench.round() for _ in range(ROUNDS)])
+        await shared.close()
+        await redis.aclose()
+    return found
+
+
+def _least(rounds: Sequence[dict[str, Cost]]) -> dict[str, Cost]:
+    return {
+        kind: Cost(
+            cpu_us=statistics.median(costs[kind].cpu_us for costs in rounds),
+            executing_us=min(costs[kind].executing_us for costs in rounds),
+        )
+        for kind in rounds[0]
+    }

@@ -1,0 +1,111 @@
+"""The shapes of the admin API's answers; `/openapi.json` is made from them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, create_model
+
+from libs.common.contracts import (
+    DecisionEvent,
+    Frozen,
+    HealthState,
+    RequestEvent,
+    ResourceState,
+    Row,
+)
+
+
+class Ledger(Frozen):
+    """Requests by where their record is. null: that place cannot be asked."""
+
+    stored: int | None  # rows ever written to SQL
+    pending: int | None  # ended, and waiting in the stream to be stored
+    in_flight: int | None  # leases held now
+    dead_lettered: int | None  # records that could not be stored, parked
+
+
+class AdminState(Frozen):
+    """What the proxy is doing now. null: not known while something is away."""
+
+    resources: tuple[ResourceState, ...]
+    decisions: tuple[Row, ...]  # the newest, as stored
+    affinity_count: int | None
+    queue_depth: int | None  # events of all kinds that are not stored yet
+    ledger: Ledger
+    degraded: tuple[str, ...]
+    admin: Literal["open", "token"]
+    timestamp: str
+
+
+class Finding(Frozen):
+    """What a health check found."""
+
+    resource_id: str
+    health: HealthState
+    verdict: str
+    cause: str
+    latency_ms: float | None
+
+
+class Findings(Frozen):
+    data: tuple[Finding, ...]
+
+
+class ErrorBody(Frozen):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Envelope(Frozen):
+    """Every error, in OpenAI's form."""
+
+    error: ErrorBody
+
+
+class SessionRow(Frozen):
+    """A row of `sessions`."""
+
+    id: str
+    name: str | None
+    first_seen_at: str
+    last_seen_at: str
+    requests: int
+    total_tokens: int
+    last_resource_id: str | None
+
+
+def _as_row(name: str, event: type[BaseModel], **more: Any) -> type[BaseModel]:
+    """An event as SQL keeps it: moments in ISO 8601 instead of milliseconds."""
+    columns: dict[str, Any] = {}
+    for field, info in event.model_fields.items():
+        if field.endswith("_at_ms"):
+            columns[field.removesuffix("_ms")] = (str, ...)
+        else:
+            columns[field] = (info.annotation, ...)
+    doc = f"A row of `{name.removesuffix('Row').lower()}s`."
+    return create_model(name, __doc__=doc, **columns, **more)
+
+
+RequestRow = _as_row("RequestRow", RequestEvent)
+DecisionRow = _as_row("DecisionRow", DecisionEvent, id=(str, ...))
+RequestWithDecisions = create_model(
+    "RequestWithDecisions",
+    __base__=RequestRow,
+    __doc__="A request and how each of its attempts was routed.",
+    decisions=(list[DecisionRow], ...),  # type: ignore[valid-type]
+)
+
+
+def _page(name: str, row: type[BaseModel]) -> type[BaseModel]:
+    return create_model(
+        name,
+        __doc__="Newest first; pass `next_cursor` on for older ones.",
+        data=(list[row], ...),  # type: ignore[valid-type]
+        next_cursor=(str | None, ...),
+    )
+
+
+SessionsPage = _page("SessionsPage", SessionRow)
+RequestsPage = _page("RequestsPage", RequestRow)
+DecisionsPage = _page("DecisionsPage", DecisionRow)
