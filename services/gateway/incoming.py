@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 # trap 1). Most requests are over before anyone needs to.
 WATCH_AFTER_S = 0.1
 MOST_DISCARDED = 16_777_216
-MOST_DISCARDED_S = 2.0
+MOST_DISCARDED_S = 10.0
 LARGEST_OPENED = 16_777_216  # bytes of a compressed body opened for its hints
 _SUSPICIOUS = re.compile(rb"%|\.\.?(/|$)|\\")
 

@@ -66,7 +66,8 @@ class Router:
         )
         resources = resources_from_environment(os.environ, settings.upstream_base_url)
         catalogue = build_catalogue(resources)
-        self.publisher = Publisher(self.routing, catalogue)
+        self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
+        self.publisher = Publisher(self.routing, catalogue, self._lease)
         self.overview = Overview(
             self.routing,
             backlog,
@@ -74,7 +75,6 @@ class Router:
             catalogue,
             open_admin=settings.admin_token is None,
         )
-        self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
         silent_ms = int(settings.gateway_silence_seconds * 1000)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
         self._loops: list[asyncio.Task[None]] = []

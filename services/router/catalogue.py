@@ -12,7 +12,7 @@ import uuid_utils
 from prometheus_client import Counter
 
 from libs.common.contracts import Catalogue, Resource
-from libs.common.errors import ProxyError
+from libs.common.errors import NoCatalogue, ProxyError
 
 log = structlog.get_logger()
 
@@ -40,14 +40,27 @@ class Library(Protocol):
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool: ...
 
+    async def catalogue_version(self) -> str | None: ...
+
+
+class Leadership(Protocol):
+    async def hold(self) -> bool: ...
+
 
 class Publisher:
-    """Puts the function library and the catalogue where they are missing.
-    `published` says whether they were there a moment ago."""
+    """Puts the function library and the catalogue where they are missing, or
+    were another's. Only the leading router does: replicas that are configured
+    differently, as during a rollout, would replace each other's for ever.
 
-    def __init__(self, library: Library, catalogue: Catalogue) -> None:
+    `published` says whether there was a catalogue a moment ago.
+    """
+
+    def __init__(
+        self, library: Library, catalogue: Catalogue, leadership: Leadership
+    ) -> None:
         self._library = library
         self._catalogue = catalogue
+        self._leadership = leadership
         self.published = False
         self._said = ""  # the last failure, logged once
 
@@ -58,7 +71,12 @@ class Publisher:
             await asyncio.sleep(EVERY_S)
 
     async def ensure(self) -> None:
-        """Safe to repeat. Raises `RedisAway`."""
+        """Safe to repeat. Raises `RedisAway`, or `NoCatalogue` while another
+        router leads and has not published."""
+        if not await self._leadership.hold():
+            if await self._library.catalogue_version() is None:
+                raise NoCatalogue
+            return
         await self._library.load_library()
         if await self._library.publish(self._catalogue, str(uuid_utils.uuid7())):
             log.info(

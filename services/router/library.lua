@@ -123,11 +123,15 @@ local function transition(stream, now, resource, before, after, cause, until_ms)
 end
 
 local function pause(stream, now, resource, before, health, cooldown_ms, cause)
-  local factor = math.min(2 ^ health.pauses, PAUSE_CAP)
+  -- Failing again after a pause doubles the next one; failing during it (answers
+  -- still under way, checks, panic) does not.
+  local during = health.until_ms > now
+  local factor = during and 1 or math.min(2 ^ health.pauses, PAUSE_CAP)
+  local pauses = during and health.pauses or health.pauses + 1
   -- Deadlines merge by max: a shorter pause never ends a longer one early.
   local until_ms = math.max(health.until_ms, now + cooldown_ms * factor)
   redis.call('HSET', TAG .. 'health:' .. resource.id, 'state', 'degraded', 'until', until_ms,
-    'cause', cause, 'failures', 0, 'pauses', health.pauses + 1, 'trial', '')
+    'cause', cause, 'failures', 0, 'pauses', pauses, 'trial', '')
   make_unavailable(resource, until_ms)
   transition(stream, now, resource, before, 'degraded', cause, until_ms)
   return 'degraded'

@@ -344,6 +344,14 @@ class TestHealth:
         desk.now += 2
         assert await desk.serve() == failing
 
+    async def test_failing_during_a_pause_does_not_double_it(self, desk: Desk) -> None:
+        await desk.publish(resource(1), resource(2))
+        failing = await desk.serve(LIMITED)
+        for _ in range(3):
+            await desk.routing.verdict(failing, LIMITED)
+        desk.now += 5_001
+        assert await desk.serve() == failing
+
     async def test_a_trial_that_says_nothing_is_repeated(self, desk: Desk) -> None:
         await desk.publish(resource(1), resource(2))
         limited = await desk.serve(LIMITED)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from libs.common.contracts import Catalogue, Resource
-from libs.common.errors import RedisAway
+from libs.common.errors import NoCatalogue, RedisAway
 from services.router.catalogue import Publisher, build_catalogue
 from tests.support.waiting import eventually
 
@@ -57,6 +57,9 @@ class Library:
             raise self.error
         self.loaded = True
 
+    async def catalogue_version(self) -> str | None:
+        return self.version
+
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
         assert self.loaded
         if self.version == catalogue.version:
@@ -66,10 +69,32 @@ class Library:
         return True
 
 
+class Leadership:
+    def __init__(self, leads: bool = True) -> None:
+        self.leads = leads
+
+    async def hold(self) -> bool:
+        return self.leads
+
+
+@pytest.mark.asyncio
+async def test_only_the_leader_publishes() -> None:
+    library, leadership = Library(), Leadership(leads=False)
+    publisher = Publisher(library, build_catalogue([resource()]), leadership)
+    with pytest.raises(NoCatalogue):
+        await publisher.ensure()
+    library.version = "another router's"
+    await publisher.ensure()
+    assert library.version == "another router's"
+    leadership.leads = True
+    await publisher.ensure()
+    assert library.version != "another router's"
+
+
 @pytest.mark.asyncio
 async def test_publishing_again_changes_nothing() -> None:
     library = Library()
-    publisher = Publisher(library, build_catalogue([resource()]))
+    publisher = Publisher(library, build_catalogue([resource()]), Leadership())
     await publisher.ensure()
     await publisher.ensure()
     assert len(library.events) == 1
@@ -78,7 +103,7 @@ async def test_publishing_again_changes_nothing() -> None:
 @pytest.mark.asyncio
 async def test_what_was_emptied_is_filled_again_with_a_new_event() -> None:
     library = Library()
-    publisher = Publisher(library, build_catalogue([resource()]))
+    publisher = Publisher(library, build_catalogue([resource()]), Leadership())
     await publisher.ensure()
     library.loaded, library.version = False, None
     await publisher.ensure()
@@ -97,7 +122,7 @@ async def test_what_was_emptied_is_filled_again_with_a_new_event() -> None:
 async def test_the_loop_outlives_a_redis_that_fails(error: Exception) -> None:
     library = Library()
     library.error = error
-    publisher = Publisher(library, build_catalogue([resource()]))
+    publisher = Publisher(library, build_catalogue([resource()]), Leadership())
     running = asyncio.create_task(publisher.run())
     await asyncio.sleep(0)
     assert not publisher.published
