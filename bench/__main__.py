@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -62,8 +63,9 @@ def main() -> int:
     logs.configure("bench", "error")
     os.sched_setaffinity(0, {LOAD_CORE})
     print(
-        f"server under test on core {SERVER_CORE}; load, upstream and valkey on core "
-        f"{LOAD_CORE}; {measure.ROUNDS} rounds, medians"
+        f"Server under test on core {SERVER_CORE}; load, upstream and valkey on core "
+        f"{LOAD_CORE}.\nMedians of {measure.ROUNDS} interleaved rounds; Python "
+        f"{platform.python_version()} at {os.path.realpath(sys.executable)}."
     )
     began = time.monotonic()
     work = hotspots.profile if chosen.profile else compare

@@ -85,7 +85,7 @@ async def _traced(folder: Path) -> str:
     async with direct(folder) as upstream, gateway(folder, upstream, app) as ours:
         await measure.sample(ours, what)
     written = StringIO()
-    stats = pstats.Stats(str(folder / "profile"), stream=written)
+    stats = pstats.Stats(str(folder / "profile"), stream=written).strip_dirs()
     stats.sort_stats("tottime").print_stats(TOP)
     stats.sort_stats("cumulative").print_stats(TOP)
     return written.getvalue()

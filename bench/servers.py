@@ -19,7 +19,7 @@ from libs.common.contracts import Catalogue
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions
-from tests.support.processes import Process
+from tests.support.processes import ROOT, Process
 from tests.support.valkey import free_port
 
 STREAM = "telemetry:events"
@@ -128,6 +128,7 @@ async def gateway(
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
             "OPENAI_API_KEYS": "sk-bench-1,sk-bench-2,sk-bench-3,sk-bench-4",
             "BENCH_PROFILE": str(folder / "profile"),
+            "PYTHONPATH": str(ROOT),  # `app` may be ours, which is not installed
         }
         command = service_command("gateway", environ)
         if app is not None:

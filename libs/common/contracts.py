@@ -38,7 +38,14 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Resource(Frozen):
+class Published(BaseModel):
+    """Read also by older gateways than the router that wrote it: what they do
+    not know they pass over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Resource(Published):
     """One upstream key. Never holds a plain key: `credential` says where it is."""
 
     id: str
@@ -50,7 +57,7 @@ class Resource(Frozen):
     credential: str  # "env:NAME", "env:NAME#2" (second of a comma list), "sealed:TOKEN"
 
 
-class Catalogue(Frozen):
+class Catalogue(Published):
     """All resources. `version` is a hash of the content, so equal means same."""
 
     version: str

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -58,6 +59,7 @@ class Decision:
     reason: str
     version: str
     degraded: bool = False
+    trial: bool = False  # half open: the first request after a pause
 
 
 class UnknownPool(Exception):
@@ -190,6 +192,7 @@ class RoutingFunctions:
             resource_id=reply[1].decode(),
             reason=reply[2].decode(),
             version=reply[3].decode(),
+            trial=reply[4] == 1,
         )
 
     def release(self, release: Release) -> Awaitable[Any]:
@@ -252,13 +255,16 @@ class RoutingFunctions:
 
     async def catalogue(self) -> Catalogue:
         """The catalogue as published. Raises `NoCatalogue`."""
-        document = await self._caller.call("GET", keys.catalogue())
+        document = await self._call("GET", keys.catalogue())
         if document is None:
             raise NoCatalogue
-        return Catalogue.model_validate_json(document)
+        try:
+            return Catalogue.model_validate_json(document)
+        except ValidationError as error:
+            raise NoCatalogue("The catalogue is not one of ours.") from error
 
     async def catalogue_version(self) -> str | None:
-        version = await self._caller.call("GET", keys.catalogue_version())
+        version = await self._call("GET", keys.catalogue_version())
         return None if version is None else str(version, "ascii")
 
     async def heartbeat(self, gateway_id: str) -> str | None:
@@ -268,7 +274,7 @@ class RoutingFunctions:
 
     async def held(self, gateway_id: str) -> list[str]:
         """The requests whose leases a gateway holds."""
-        found = await self._caller.call("HKEYS", keys.gateway(gateway_id))
+        found = await self._call("HKEYS", keys.gateway(gateway_id))
         return [request.decode() for request in found]
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
@@ -305,23 +311,25 @@ class RoutingFunctions:
 
     async def affinity_count(self) -> int:
         """Sessions bound at this moment."""
-        return int(
-            await self._caller.call("ZCOUNT", keys.sessions(), _now_ms(), "+inf")
-        )
+        return int(await self._call("ZCOUNT", keys.sessions(), _now_ms(), "+inf"))
 
     async def in_flight(self) -> int:
         """Leases held at this moment, over all gateways."""
         return sum(state.in_flight for state in await self.states())
 
     async def _fcall(self, name: str, *args: Any) -> Any:
+        return await self._call(
+            "FCALL", name, 2, keys.catalogue_version(), self._stream, *args
+        )
+
+    async def _call(self, *command: Any) -> Any:
         try:
-            return await self._caller.call(
-                "FCALL", name, 2, keys.catalogue_version(), self._stream, *args
-            )
+            return await self._caller.call(*command)
         except ResponseError as error:
             if "not found" in str(error).lower():
                 raise NoCatalogue("The function library is not loaded.") from error
-            raise
+            # Full, loading, or a replica: it answers, but does not serve.
+            raise RedisAway(f"Redis refuses: {str(error)[:80]}") from error
 
 
 def _refusal(reply: list[bytes]) -> Exception:

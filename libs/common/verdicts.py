@@ -22,10 +22,8 @@ def judge(
 ) -> Verdict:
     """What an answer says of the resource that gave it. Client errors say
     nothing: the client, not the key, was wrong."""
-    if status in (401, 403):
+    if _refuses_key(status, error_code):
         return Verdict(kind="refused", cause=f"{status} {error_code or 'refused'}")
-    if status == 429 and error_code in _KEY_PROBLEMS:
-        return Verdict(kind="refused", cause=f"429 {error_code}")
     if status == 429:
         return Verdict(
             kind="limited", cause="429 rate limited", cooldown_ms=pause_ms(headers, now)
@@ -36,6 +34,23 @@ def judge(
         )
     if status < 400:
         return Verdict(kind="ok")
+    return Verdict(kind="neutral")
+
+
+def _refuses_key(status: int, error_code: str | None) -> bool:
+    """A 403 for the model the client asked for says nothing of other models:
+    one client shall not be able to lock every key."""
+    if status == 429:
+        return error_code in _KEY_PROBLEMS
+    return status == 401 or (status == 403 and error_code != "model_not_found")
+
+
+def of_failed_response(error_code: str | None) -> Verdict:
+    """What a stream's `response.failed` or `error` says: its head said 200."""
+    if error_code == "rate_limit_exceeded":
+        return Verdict(kind="limited", cause="429 rate limited in a stream")
+    if error_code == "server_error":
+        return Verdict(kind="fault", cause="server_error in a stream")
     return Verdict(kind="neutral")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from services.gateway.hints import MINTED
+from services.gateway.hints import MINTED, ODD_JSON
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def read_answer(body: bytes) -> Facts:
     """Facts of a JSON answer."""
     try:
         return _facts(_answers.decode(body))
-    except msgspec.DecodeError:
+    except ODD_JSON:
         return Facts()
 
 
@@ -94,7 +94,7 @@ def read_event(data: bytes) -> tuple[str, Facts]:
     """Type and facts of one stream event (the JSON behind `data:`)."""
     try:
         event = _events.decode(data)
-    except msgspec.DecodeError:
+    except ODD_JSON:
         return "", Facts()
     facts = _facts(event.response) if event.response else Facts()
     if facts.error_code is None:

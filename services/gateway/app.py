@@ -94,14 +94,20 @@ class Gateway:
         if self._beating is not None:
             self._beating.remove_done_callback(_die_with)
             self._beating.cancel()
-        try:
-            async with asyncio.timeout(self._drain_s):
-                await self.outbox.flush()
-        except TimeoutError:
-            log.error("events lost", action="outbox_lost", events=len(self.outbox))
+        await self._empty_outbox()
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()
+
+    async def _empty_outbox(self) -> None:
+        """Redis may come back while we wait; what it never took is lost."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._drain_s
+        while len(self.outbox) and loop.time() < ends:
+            await self.outbox.flush()
+            await asyncio.sleep(0.1)
+        if len(self.outbox):
+            log.error("events lost", action="outbox_lost", events=len(self.outbox))
 
 
 def _die_with(task: "asyncio.Task[None]") -> None:

@@ -16,6 +16,7 @@ from services.gateway.headers import HOP_BY_HOP
 from services.gateway.outbox import Outbox
 from services.gateway.problems import Problem
 
+LARGEST_BODY = 1_048_576  # nothing under /admin is larger
 _NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {"host", "content-length"}
 _NOT_RETURNED = _NOT_FORWARDED | {"content-encoding"}
 
@@ -47,7 +48,9 @@ class RouterDoor:
         headers = {
             k: v for k, v in req.headers.items() if k.lower() not in _NOT_FORWARDED
         }
-        body = await req.bounded_stream.read()
+        body = await req.stream.read(LARGEST_BODY + 1)
+        if len(body) > LARGEST_BODY:
+            raise problems.body_too_large(LARGEST_BODY)
         query = f"?{req.query_string}" if req.query_string else ""
         request = self._client.build_request(
             req.method, req.path + query, headers=headers, content=body

@@ -41,20 +41,43 @@ class Fallback:
     def choose(self, ask: Ask, session: str | None) -> tuple[Decision, bytes]:
         """A decision, and its event's JSON. Raises `UnknownPool`, `NoResources`
         or `NoCapacity`."""
-        targets = self._eligible(ask)
-        options = [self._option(target, ask.tried) for target in targets]
-        reason = "response_affinity"
-        chosen = self._owner(ask.bound, options)
-        if chosen is None and session is not None:
-            reason, chosen = "session_affinity", self._owner((session,), options)
+        options, reason = self._options(ask, session)
+        chosen = None
+        if reason != "weighted_least_connections":
+            keys = ask.bound if reason == "response_affinity" else (session or "",)
+            chosen = self._owner(keys, options)
         if chosen is None:
-            reason = "weighted_least_connections"
             chosen = least_loaded(options, random.randrange)
         if chosen is None:
             raise NoCapacity(1000)
         version = self._directory.version or ""
         decision = Decision(chosen.resource_id, reason, version, degraded=True)
         return decision, _event(ask, decision, options)
+
+    def _options(self, ask: Ask, session: str | None) -> tuple[list[Option], str]:
+        """Who may serve, and why they. State of an account goes to that account
+        only, as when Redis is there."""
+        targets = self._eligible(ask)
+        bound = self._account_of(ask.bound)
+        reason = "response_affinity"
+        if bound is None and session is not None:
+            reason = "session_affinity"
+            bound = self._account_of((session,)) if ask.account_bound else None
+            if bound is None and session not in self._owners:
+                reason = "weighted_least_connections"
+        elif bound is None:
+            reason = "weighted_least_connections"
+        if bound is not None:
+            everyone = self._directory.targets.values()
+            targets = [t for t in everyone if t.resource.account_id == bound]
+        return [self._option(target, ask.tried) for target in targets], reason
+
+    def _account_of(self, digests: tuple[str, ...]) -> str | None:
+        for key in digests:
+            target = self._directory.targets.get(self._owners.get(key, ""))
+            if target is not None:
+                return target.resource.account_id
+        return None
 
     def _eligible(self, ask: Ask) -> list[Target]:
         targets = list(self._directory.targets.values())

@@ -14,6 +14,7 @@ from services.gateway.outbox import Outbox
 log = structlog.get_logger()
 
 EAGER_S = 0.05
+SWEEP_EVERY = 30  # beats between two looks for leases nobody knows
 
 
 class Heart:
@@ -37,6 +38,7 @@ class Heart:
         self._outbox = outbox
         self._active = active
         self._connections = 0
+        self._beats = 0
 
     async def run(self, interval_s: float) -> None:
         while True:
@@ -44,6 +46,9 @@ class Heart:
                 await self.beat()
             except (RedisAway, NoCatalogue) as cause:
                 log.debug("no beat", action="beat_missed", cause=str(cause))
+            except Exception:
+                # A gateway that does not beat would be taken for dead.
+                log.exception("no beat", action="beat_failed")
             # Without a catalogue nothing can be served: look often.
             await asyncio.sleep(interval_s if self._directory.known else EAGER_S)
 
@@ -55,7 +60,9 @@ class Heart:
         if version != self._directory.version:
             await self._directory.refresh()
         await self._outbox.flush()
-        if self._connections != self._redis.connections:
+        self._beats += 1
+        lost = self._connections != self._redis.connections
+        if lost or self._beats % SWEEP_EVERY == 0:
             self._connections = self._redis.connections
             await self._drop_unknown()
 

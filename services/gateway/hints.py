@@ -4,6 +4,8 @@ Nothing is built that routing does not use; a body that is no JSON, or of
 another shape, gives no hints and is forwarded all the same.
 """
 
+import contextlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ NULL = msgspec.Raw(b"null")
 MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
           "ig_", "mcp_", "cmp_", "at_", "file-", "vs_", "cntr_", "batch_")  # fmt: skip
 MOST_ITEMS = 8  # so many of the newest item ids are looked up
+MOST_SEGMENTS = 8
 LONGEST_ID = 512
 
 _SESSION_HEADERS = (
@@ -70,7 +73,11 @@ class _Body(msgspec.Struct):
     input: str | list[_Item | str | int | float | list[Any] | None] | None = None
 
 
+# Bad UTF-8 and deep nesting are no msgspec errors.
+ODD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 _decoder = msgspec.json.Decoder(_Body)
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(_Body)}
+_SIMPLE = [name for name in _TYPES if name != "input"]
 _EMPTY = _Body()
 
 
@@ -102,8 +109,33 @@ def _parse(body: bytes) -> _Body:
         return _EMPTY
     try:
         return _decoder.decode(body)
-    except msgspec.DecodeError:  # a ValidationError is one too
-        return _EMPTY
+    except ODD_JSON:
+        return _parse_by_field(body)
+
+
+def _parse_by_field(body: bytes) -> _Body:
+    """One odd value (half an emoji, another shape) costs no other hint. Slow,
+    but rare; the standard library takes what msgspec refuses."""
+    parsed = _Body()
+    try:
+        fields = json.loads(body.decode("utf-8", "replace"))
+    except ODD_JSON:
+        return parsed
+    if not isinstance(fields, dict):
+        return parsed
+    for name in _SIMPLE:
+        with contextlib.suppress(*ODD_JSON):
+            setattr(parsed, name, msgspec.convert(fields.get(name), _TYPES[name]))
+    items = fields.get("input")
+    if isinstance(items, list):
+        parsed.input = [_item(item) for item in items if isinstance(item, dict)]
+    return parsed
+
+
+def _item(fields: dict[str, Any]) -> _Item:
+    """Of encrypted content only its being there matters."""
+    encrypted = msgspec.Raw(b"{}") if fields.get("encrypted_content") else NULL
+    return _Item(id=fields.get("id"), encrypted_content=encrypted)
 
 
 def _read_input(given: Any) -> tuple[list[str], bool]:
@@ -139,7 +171,7 @@ def _bound(
 
 def ids_in_path(path: bytes) -> list[str]:
     """`/responses/resp_1/input_items` names resp_1."""
-    segments = path.decode("latin-1").split("/")
+    segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
     return [segment for segment in segments if _minted(segment)]
 
 
@@ -150,7 +182,9 @@ def _minted(value: object) -> bool:
 
 
 def _text(value: object) -> str | None:
-    return value[:LONGEST_ID] if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:LONGEST_ID].encode("utf-8", "replace").decode()
 
 
 def _first(named: dict[bytes, bytes], wanted: Sequence[bytes]) -> str | None:

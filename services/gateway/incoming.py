@@ -21,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 # Granian tells nobody that a client left unless someone asks (hotpath.md,
 # trap 1). Most requests are over before anyone needs to.
 WATCH_AFTER_S = 0.1
+BODY_IDLE_S = 60.0  # between two pieces of a request body
 MOST_DISCARDED = 16_777_216
 MOST_DISCARDED_S = 10.0
 LARGEST_OPENED = 16_777_216  # bytes of a compressed body opened for its hints
@@ -34,6 +35,8 @@ class ClientLeft(Exception):
 def upstream_path(raw_path: bytes) -> bytes:
     """What follows /v1. Dot segments and encoded slashes never leave /v1
     upstream: they are refused (RFC 3986 section 6.2.2 lets servers merge them)."""
+    if not raw_path.startswith(b"/v1/"):
+        raise problems.unsafe_path()  # spelled with escapes: /v%31/
     path = raw_path[3:]
     if _SUSPICIOUS.search(path):
         for segment in path.split(b"/"):
@@ -44,7 +47,18 @@ def upstream_path(raw_path: bytes) -> bytes:
 
 
 async def read_body(receive: Receive, headers: list[Header], limit: int) -> bytes:
-    """The whole body, as sent. Over the limit is refused before it is read."""
+    """The whole body, as sent. Over the limit is refused before it is read, and
+    so is one that stalls."""
+    try:
+        async with asyncio.timeout(BODY_IDLE_S) as clock:
+            return await _read_body(receive, headers, limit, clock)
+    except TimeoutError:
+        raise problems.body_stalled(BODY_IDLE_S) from None
+
+
+async def _read_body(
+    receive: Receive, headers: list[Header], limit: int, clock: asyncio.Timeout
+) -> bytes:
     announced = find(headers, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise problems.body_too_large(limit)
@@ -52,7 +66,10 @@ async def read_body(receive: Receive, headers: list[Header], limit: int) -> byte
     body: bytes = message.get("body", b"")
     pieces = None
     size = len(body)
+    if size > limit:
+        raise problems.body_too_large(limit)
     while message.get("more_body", False):
+        clock.reschedule(asyncio.get_running_loop().time() + BODY_IDLE_S)
         message = await receive()
         piece = message.get("body", b"")
         pieces = pieces or [body]
@@ -65,9 +82,11 @@ async def read_body(receive: Receive, headers: list[Header], limit: int) -> byte
     return b"".join(pieces) if pieces else body
 
 
-async def discard_rest(receive: Receive) -> None:
-    """Read on for a while after an early refusal: a connection closed upon
+async def discard_rest(receive: Receive, problem: problems.Problem) -> None:
+    """Read on for a while after a body was refused early: a connection closed upon
     unread bytes is reset, and the client would never see the answer."""
+    if problem.status != 413:
+        return
     discarded = 0
     try:
         async with asyncio.timeout(MOST_DISCARDED_S):

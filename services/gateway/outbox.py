@@ -5,6 +5,7 @@ import asyncio
 from collections import deque
 
 import structlog
+from redis.exceptions import RedisError
 
 from libs.common.contracts import EVENT_VERSION
 from libs.common.errors import RedisAway
@@ -49,10 +50,11 @@ class Outbox:
                 for future in futures:
                     await future
                     done += 1
-            except RedisAway:
-                self._kept.extendleft(reversed(batch[done:]))
+            except (RedisAway, RedisError):
                 break
             finally:
+                # Whatever was not confirmed stays, cancellation included.
+                self._kept.extendleft(reversed(batch[done:]))
                 sent += done
         if sent:
             log.info("outbox sent", action="outbox_sent", events=sent)

@@ -138,6 +138,20 @@ class Ledger:
             )
         )
 
+    def trial_begun_well(self, record: Record) -> None:
+        """A half-open trial was answered: the resource works again."""
+        self._send(
+            Release(
+                request_id=record.id,
+                gateway_id=record.gateway_id,
+                resource_id=record.resource_id or "",
+                verdict=Verdict(kind="ok"),
+                session_id=None,
+                learned=(),
+                event=None,
+            )
+        )
+
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """A decision that was made without Redis."""
         self._outbox.keep("decision", decision_id, event)

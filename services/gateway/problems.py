@@ -78,9 +78,19 @@ def body_too_large(limit: int) -> Problem:
     )
 
 
-def body_unreadable() -> Problem:
+def body_stalled(seconds: float) -> Problem:
     return Problem(
-        400, "invalid_body", "The request body ended early. Send it again, whole."
+        408,
+        "request_timeout",
+        f"The request body did not go on for {seconds:g} s. Send it again.",
+    )
+
+
+def method_not_allowed(method: str) -> Problem:
+    return Problem(
+        405,
+        "method_not_allowed",
+        f"{method[:20]} is not forwarded: it would show the upstream key.",
     )
 
 

@@ -25,7 +25,7 @@ from libs.common.routing import (
     UnknownPool,
     digest,
 )
-from libs.common.verdicts import judge
+from libs.common.verdicts import judge, of_failed_response
 from services.gateway import problems
 from services.gateway.answers import read_answer
 from services.gateway.directory import Directory, Target
@@ -46,11 +46,11 @@ from services.gateway.incoming import (
 )
 from services.gateway.outcomes import NEUTRAL, Ledger, Record, lease_head
 from services.gateway.problems import Problem
-from services.gateway.relay import Relay
+from services.gateway.relay import Relay, Torn, opener
 from services.gateway.upstream import (
     Answer,
     Broken,
-    NotSent,
+    NoKey,
     TimedOut,
     UpstreamClient,
     UpstreamError,
@@ -58,6 +58,10 @@ from services.gateway.upstream import (
 
 log = structlog.get_logger()
 
+CLIENT_GRACE_S = 5.0  # for the last bytes of an answer to be read
+FAILURE_S = 5.0  # for a failed attempt's body
+# TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
+_REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
 LARGEST_FAILURE = 1_048_576  # bytes of a failed attempt's body kept to pass on
 
 
@@ -95,6 +99,8 @@ class Exchange:
         self.failure: Failure | None = None
         self.relay: Relay | None = None
         self.verdict = NEUTRAL
+        self.trial = False  # the current attempt is a half-open trial
+        self.stalled = False  # the client did not read its answer in time
         self.judged = False  # the current attempt's verdict was sent already
         self.sent_at: float | None = None
         self.bound: tuple[str, ...] = ()
@@ -157,14 +163,17 @@ class DataPlane:
             await self._forward(exchange, send)
         except Problem as problem:
             await self._answer_problem(exchange, problem, send)
-            if problem.status == 413:
-                await discard_rest(receive)
+            await discard_rest(receive, problem)
         except ClientLeft:
             exchange.record.outcome = "cancelled"
         except asyncio.CancelledError:
             exchange.record.outcome = "cancelled"
             if presence is None or not presence.left:
                 raise
+        except Torn:
+            raise  # breaks the connection, as it must
+        except Exception as error:  # noqa: BLE001 - the outermost of a request
+            await self._answer_failure(exchange, error, send)
         finally:
             if presence is not None:
                 presence.stop()
@@ -176,6 +185,8 @@ class DataPlane:
     async def _admit(self, exchange: Exchange, receive: Receive) -> None:
         """Read the request and take it into the ledger's books."""
         scope, record = exchange.scope, exchange.record
+        if scope["method"] in _REFUSED_METHODS:
+            raise problems.method_not_allowed(scope["method"])
         exchange.path = upstream_path(scope["raw_path"])
         exchange.body = await read_body(
             receive, exchange.headers, self._limits.body_bytes
@@ -195,11 +206,23 @@ class DataPlane:
 
     async def _forward(self, exchange: Exchange, send: Send) -> None:
         deadline = asyncio.get_running_loop().time() + self._limits.request_s
+        try:
+            # The upstream's part ends at the deadline; a client that does not
+            # read its answer must not hold the lease for ever either.
+            async with asyncio.timeout_at(deadline + CLIENT_GRACE_S):
+                await self._try_all(exchange, deadline, send)
+        except TimeoutError:
+            exchange.record.error_code = "client_stalled"
+            exchange.stalled = True
+            raise Torn("The client does not read its answer.") from None
+
+    async def _try_all(self, exchange: Exchange, deadline: float, send: Send) -> None:
         for attempt in range(1, self._limits.attempts + 1):
             try:
                 target = await self._acquire(exchange, attempt)
-            except Problem:
-                if exchange.failure is None:
+            except Problem as problem:
+                gone = problem.ledger_code == "affinity_owner_unavailable"
+                if exchange.failure is None or gone:
                     raise
                 break
             resource_id = target.resource.id
@@ -226,6 +249,9 @@ class DataPlane:
             return False
         exchange.failure = None
         relay = exchange.relay = Relay(answer, exchange.ours())
+        if exchange.trial and answer.status < 300:
+            # It works: others need not wait until this answer has ended.
+            self._ledger.trial_begun_well(exchange.record)
         try:
             await relay.run(send)
         finally:
@@ -236,7 +262,7 @@ class DataPlane:
         self, exchange: Exchange, target: Target, deadline: float
     ) -> Answer:
         if not target.authorization:
-            raise NotSent("the gateway cannot resolve its key")
+            raise NoKey
         scope, body = exchange.scope, exchange.body
         wire_path = target.path + exchange.path
         if scope["query_string"]:
@@ -277,11 +303,12 @@ class DataPlane:
             lease=lease,
             draw=self._draw(31),
         )
-        record.attempts = attempt
         decision = await self._decide(ask, exchange)
+        record.attempts = attempt
         target = await self._find(decision)
         exchange.reason = decision.reason
         exchange.judged = False
+        exchange.trial = decision.trial
         record.resource_id = target.resource.id
         record.account_id = target.resource.account_id
         return target
@@ -347,6 +374,10 @@ class DataPlane:
             self._ledger.attempt_failed(record, NEUTRAL)
             exchange.judged = True
             return
+        if isinstance(error, NoKey):
+            # This gateway's trouble, not the resource's.
+            self._another(exchange, NEUTRAL)
+            return
         self._another(exchange, Verdict(kind="fault", cause=cause))
 
     async def _note_refusal(self, exchange: Exchange, answer: Answer) -> None:
@@ -357,7 +388,7 @@ class DataPlane:
             return
         finally:
             answer.close()
-        facts = read_answer(body)
+        facts = read_answer(_plain(body, answer))
         exchange.failure = Failure(answer.status, answer.headers, body)
         exchange.record.error_code = facts.error_code
         exchange.record.error_message = facts.error_message
@@ -405,6 +436,20 @@ class DataPlane:
         ]
         await _send_whole(send, problem.status, headers, body)
 
+    async def _answer_failure(
+        self, exchange: Exchange, error: Exception, send: Send
+    ) -> None:
+        """A fault of ours: logged, said, and in the books."""
+        log.error(
+            "request failed",
+            action="request_failed",
+            request=exchange.record.id,
+            exc_info=error,
+        )
+        if exchange.relay is not None:
+            raise Torn("The proxy failed on this answer.") from error
+        await self._answer_problem(exchange, problems.internal(), send)
+
     def _settle(self, exchange: Exchange) -> None:
         """Close the books on a request: exactly one event, and its lease gone."""
         if not exchange.accepted:
@@ -413,7 +458,11 @@ class DataPlane:
         learned: tuple[str, ...] = ()
         record.latency_ms = exchange.ms()
         if exchange.relay is not None:
-            learned = self._note_answer(exchange, exchange.relay)
+            try:
+                learned = self._note_answer(exchange, exchange.relay)
+            except Exception:
+                # Whatever an answer holds: the books are closed on it.
+                log.exception("odd answer", action="odd_answer", request=record.id)
         if record.outcome is None:
             record.outcome = "failed"
         verdict = None if exchange.judged else exchange.verdict
@@ -430,13 +479,17 @@ class DataPlane:
         facts = relay.facts()
         record.take(facts)
         record.outcome = _outcome(record, relay)
-        if relay.status < 400 and record.outcome != "cancelled":
-            exchange.verdict = _ok(record.upstream_ms)
-        if record.outcome != "completed":
+        exchange.verdict = _verdict(record, relay, stalled=exchange.stalled)
+        if relay.status >= 400:
             return ()
-        learned = tuple(digest(i) for i in facts.minted)
-        session = (digest(record.session_id),) if record.session_id else ()
-        self._fallback.remember(learned + session, record.resource_id or "")
+        minted = set(facts.minted) | (
+            {facts.response_id} if facts.response_id else set()
+        )
+        learned = tuple(digest(i) for i in minted)
+        home = learned
+        if record.session_id and record.outcome == "completed":
+            home += (digest(record.session_id),)
+        self._fallback.remember(home, record.resource_id or "")
         return learned
 
 
@@ -462,6 +515,23 @@ def _outcome(record: Record, relay: Relay) -> str:
     return "completed"
 
 
+def _verdict(record: Record, relay: Relay, *, stalled: bool) -> Verdict:
+    """What an answer that was relayed says of its resource, by its end."""
+    if relay.torn:
+        return NEUTRAL if stalled else Verdict(kind="fault", cause="broke off")
+    if relay.status >= 400 or record.outcome == "cancelled":
+        return NEUTRAL
+    if relay.terminal in ("failed", "error"):
+        return of_failed_response(record.error_code)
+    return _ok(record.upstream_ms)
+
+
+def _plain(body: bytes, answer: Answer) -> bytes:
+    """An answer's body, opened for its facts."""
+    open_ = opener(find(answer.headers, b"content-encoding"))
+    return open_(body) if open_ is not None else body
+
+
 def _ok(upstream_ms: float | None) -> Verdict:
     return Verdict.model_construct(
         kind="ok", cause="", cooldown_ms=None, latency_ms=upstream_ms
@@ -469,10 +539,15 @@ def _ok(upstream_ms: float | None) -> Verdict:
 
 
 async def _whole(answer: Answer) -> bytes:
-    """A failed attempt's body, which is small; what is over the bound is cut."""
+    """A failed attempt's body, which is small; what is over the bound is cut.
+    Raises `Broken` when it does not come."""
     body = bytearray()
-    while len(body) < LARGEST_FAILURE and (chunk := await answer.next()):
-        body += chunk
+    try:
+        async with asyncio.timeout(FAILURE_S):
+            while len(body) < LARGEST_FAILURE and (chunk := await answer.next()):
+                body += chunk
+    except TimeoutError:
+        raise Broken("its error never ended") from None
     return bytes(body)
 
 

@@ -16,6 +16,25 @@ from services.gateway.incoming import Send
 from services.gateway.sse import EventTap
 from services.gateway.upstream import Answer, TimedOut, UpstreamError
 
+# A response that ended before the upstream told of it; every field that SDKs
+# require (responses-api.md section 6).
+_UNBORN: dict[str, Any] = {
+    "id": "resp_unknown",
+    "object": "response",
+    "status": "in_progress",
+    "error": None,
+    "incomplete_details": None,
+    "instructions": None,
+    "metadata": {},
+    "model": "unknown",
+    "output": [],
+    "parallel_tool_calls": True,
+    "temperature": None,
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": None,
+    "usage": None,
+}
 LARGEST_READ = 16_777_216  # bytes of a JSON answer kept for its facts
 
 
@@ -40,7 +59,7 @@ class Relay:
         self._tap = EventTap() if self.streams else None
         self._json = b"json" in content_type
         self._kept: list[bytes] = []
-        self._open = _opener(find(answer.headers, b"content-encoding"))
+        self._open = opener(find(answer.headers, b"content-encoding"))
         self.bytes_out = 0
         self.first_token_at: float | None = None
         self.torn = False  # the upstream ended before its answer did
@@ -70,7 +89,7 @@ class Relay:
         except UpstreamError as error:
             await self._tell_death(send, error)
             return
-        if self._lacks_end():
+        if self._lacks_end() and self._can_tell():
             await send(_body(self._failed_event("The upstream's stream ended early.")))
         await send(_body(b"", more=False))
 
@@ -108,7 +127,7 @@ class Relay:
     async def _tell_death(self, send: Send, error: UpstreamError) -> None:
         self.torn = True
         what = "took too long" if isinstance(error, TimedOut) else "broke off"
-        if self._tap is None or not (self._tap.speaks_responses or not self.bytes_out):
+        if not self._can_tell():
             raise Torn(f"The upstream {what}.") from error
         if not self._lacks_end() and self.bytes_out:
             await send(_body(b"", more=False))
@@ -116,40 +135,54 @@ class Relay:
         await send(_body(self._failed_event(f"The upstream {what}.")))
         await send(_body(b"", more=False))
 
+    def _can_tell(self) -> bool:
+        """Only a plain stream of the Responses API can take an event of ours."""
+        tap = self._tap
+        if tap is None or self._open is not None:
+            return False
+        return tap.speaks_responses or not self.bytes_out
+
     def _failed_event(self, message: str) -> bytes:
         """A well-formed `response.failed`: clients retry on it, while silence
         or a mere cut leaves some of them waiting."""
         assert self._tap is not None
         self._told, self.torn = message, True
-        event = failed_event(self._tap.created, self._tap.events, message)
-        return b"\n\n" + event if self._tap.mid_event else event
+        events = death_notice(self._tap.created, self._tap.events, message)
+        return b"\n\n" + events if self._tap.mid_event else events
 
 
-def failed_event(created: bytes, sequence: int, message: str) -> bytes:
+def death_notice(created: bytes, sequence: int, message: str) -> bytes:
     """The frame of a `response.failed` for the response of a `response.created`
-    event's JSON (or none)."""
-    try:
-        response: dict[str, Any] = dict(msgspec.json.decode(created)["response"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        response = {"id": "", "object": "response", "output": []}
-    response |= {
+    event's JSON. Without one, that event goes first: clients expect it."""
+    response = _response_of(created)
+    failed = response | {
         "status": "failed",
         "error": {"code": "server_error", "message": message},
         "usage": None,
     }
-    event = {
-        "type": "response.failed",
-        "sequence_number": sequence,
-        "response": response,
-    }
-    return b"event: response.failed\ndata: %b\n\n" % msgspec.json.encode(event)
+    if created:
+        return _frame("response.failed", sequence, failed)
+    begun = _frame("response.created", sequence, response)
+    return begun + _frame("response.failed", sequence + 1, failed)
+
+
+def _response_of(created: bytes) -> dict[str, Any]:
+    try:
+        return dict(msgspec.json.decode(created)["response"])
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return dict(_UNBORN) | {"created_at": int(time.time())}
+
+
+def _frame(kind: str, sequence: int, response: dict[str, Any]) -> bytes:
+    event = {"type": kind, "sequence_number": sequence, "response": response}
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
 
 
 def _body(data: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-def _opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:
+def opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:
     """Opens a content coding piece by piece, for the facts only. A coding that
     is not known here, or broken, gives nothing."""
     if coding == b"gzip":

@@ -30,11 +30,12 @@ class EventTap:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._created: bytes = b""
+        self._cr = False  # the last chunk ended in a CR that is held back
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the stream."""
-        if b"\r" in chunk:
-            chunk = chunk.replace(b"\r\n", b"\n")
+        if self._cr or b"\r" in chunk:
+            chunk = self._without_cr(chunk)
         if self._held:
             self._held.append(chunk)
             if b"\n\n" not in chunk and not chunk.startswith(b"\n"):
@@ -51,6 +52,15 @@ class EventTap:
         if rest:
             self._held.append(rest)
             self._held_bytes = len(rest)
+
+    def _without_cr(self, chunk: bytes) -> bytes:
+        """CRLF as LF, also when it was cut in two."""
+        if self._cr:
+            chunk = b"\r" + chunk
+        self._cr = chunk.endswith(b"\r")
+        if self._cr:
+            chunk = chunk[:-1]
+        return chunk.replace(b"\r\n", b"\n")
 
     def _hold_on(self, chunk: bytes) -> None:
         self._held_bytes += len(chunk)

@@ -30,6 +30,10 @@ class NotSent(UpstreamError):
     """No connection: nothing was sent, so it may go anywhere."""
 
 
+class NoKey(UpstreamError):
+    """this gateway cannot resolve its key"""
+
+
 class Broken(UpstreamError):
     """The connection ended, or spoke no HTTP, before an answer's head."""
 
@@ -156,6 +160,7 @@ class _Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._resting = False
         self._bodiless = False
+        self._spoiled = False
         self.requests = 0
         self.idle_since = 0.0
 
@@ -177,6 +182,14 @@ class _Connection(asyncio.Protocol):
         if body:
             self._transport.write(body)
         return answer_head
+
+    def withdraw(self, asked: "asyncio.Future[Answer]") -> None:
+        """Nobody waits for this answer any more. By now it may be whole and
+        the connection somebody else's."""
+        if self._head is asked:
+            self.abort()
+        elif asked.done() and not asked.cancelled() and asked.exception() is None:
+            asked.result().close()
 
     def abort(self) -> None:
         """Close at once; whoever waits for this connection is told."""
@@ -201,8 +214,11 @@ class _Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("it sent bytes that are no HTTP")
+            return
+        if self._spoiled:
+            self.abort()  # answers nobody asked for: it cannot be trusted
             return
         if self._head is not None and self._head_bytes > LARGEST_HEAD:
             self._fail("its answer's headers never end")
@@ -210,7 +226,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
-        if self._answer is not None and self._ends_with_connection():
+        if self._answer is not None and exc is None and _unframed(self._answer):
             self._over(None)
         else:
             self._fail("it closed the connection")
@@ -227,10 +243,14 @@ class _Connection(asyncio.Protocol):
             return
         head, self._head = self._head, None
         if head is None:
-            return  # a second answer to one request; data_received sees to it
+            self._spoiled = True
+            return
         self._answer = answer = Answer(self, status, self._headers)
-        if not head.done():
-            head.set_result(answer)
+        self._headers = []  # trailers shall not change the head
+        if head.done():
+            self.abort()  # given up, and its cancellation is on the way
+            return
+        head.set_result(answer)
         if self._bodiless:
             self._over(None)
 
@@ -250,7 +270,7 @@ class _Connection(asyncio.Protocol):
 
     def _end_of_body(self) -> None:
         """The answer is whole: the connection serves the next request."""
-        if not self._parser.should_keep_alive() or self._transport is None:
+        if not self._reusable():
             self._over(None)
             return
         answer = self._let_go()
@@ -258,6 +278,16 @@ class _Connection(asyncio.Protocol):
         self._pool.put_back(self)
         if answer is not None:
             answer.finish()
+
+    def _reusable(self) -> bool:
+        """An answer that came before its request was all sent leaves the rest
+        of it in the socket's way."""
+        transport = self._transport
+        return (
+            transport is not None
+            and bool(self._parser.should_keep_alive())
+            and transport.get_write_buffer_size() == 0
+        )
 
     def _fail(self, cause: str) -> None:
         answering = self._answer is not None
@@ -279,6 +309,7 @@ class _Connection(asyncio.Protocol):
             answer.finish(error)
         if head is not None and not head.done() and error is not None:
             head.set_exception(error)
+        self._pool.forget(self)  # at once: nobody may take it any more
         if self._transport is not None:
             self._transport.abort()
 
@@ -289,10 +320,11 @@ class _Connection(asyncio.Protocol):
             self._deadline = None
         return answer
 
-    def _ends_with_connection(self) -> bool:
-        """Without a length or chunks a body ends with its connection."""
-        framed = (b"content-length", b"transfer-encoding")
-        return not any(name in framed for name, _ in self._headers)
+
+def _unframed(answer: Answer) -> bool:
+    """Without a length or chunks a body ends with its connection."""
+    framed = (b"content-length", b"transfer-encoding")
+    return not any(name in framed for name, _ in answer.headers)
 
 
 class _Pool:
@@ -337,6 +369,12 @@ class _Pool:
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
 
+    def drop_idle(self) -> None:
+        """Close what is kept: the next request connects anew."""
+        for connection in list(self._idle):
+            connection.abort()
+        self._idle.clear()
+
     def forget(self, connection: _Connection) -> None:
         self._all.discard(connection)
         if connection in self._idle:
@@ -374,10 +412,15 @@ class UpstreamClient:
         if connection is None:
             left = deadline - asyncio.get_running_loop().time()
             connection = await pool.connect(min(self._connect_timeout_s, max(left, 0)))
+        asked = connection.send(head, body, deadline, bodiless=bodiless)
         try:
-            return await connection.send(head, body, deadline, bodiless=bodiless)
+            return await asked
         except asyncio.CancelledError:
-            connection.abort()
+            connection.withdraw(asked)
+            raise
+        except Broken as broken:
+            if broken.reused:
+                pool.drop_idle()  # one closed for idleness is rarely alone
             raise
 
     def close(self) -> None:

@@ -238,6 +238,28 @@ local function soonest(pool, tried)
   end
 end
 
+-- No key of the account is available: the one that is back first decides. The
+-- owner comes first among equals.
+local function by_condition(known, owner, account, ask)
+  local first, soonest_ms, tried_any
+  for _, id in ipairs(known.accounts[account] or {}) do
+    local until_ms = tonumber(redis.call('ZSCORE', TAG .. 'cooling:' .. ALL, id) or NEVER)
+    if among(ask.tried, id) then
+      tried_any = true
+    elseif until_ms < NEVER and (not first or until_ms < soonest_ms or
+        (until_ms == soonest_ms and id == owner)) then
+      first, soonest_ms = id, until_ms
+    end
+  end
+  if not first then return nil, tried_any and 'no_capacity' or 'owner_gone' end
+  if soonest_ms <= ask.now then return first, 'response_affinity', nil, true end
+  local cause = redis.call('HGET', TAG .. 'health:' .. first, 'cause')
+  if cause and string.sub(cause, 1, 3) == '429' then
+    return nil, 'owner_limited', soonest_ms
+  end
+  return first, 'response_affinity'  -- failing, yet the only one: try it anyway
+end
+
 -- Where state of `account` can be read: its owner, else a sibling, else the
 -- owner's own condition decides (design.md section 3).
 local function by_account(known, owner, account, ask)
@@ -253,15 +275,7 @@ local function by_account(known, owner, account, ask)
     end
   end
   if best then return best, 'response_affinity' end
-  if not resource then return nil, 'owner_gone' end
-  local health = read_health(resource)
-  if health.state == 'unhealthy' then return nil, 'owner_gone' end
-  if among(ask.tried, owner) then return nil, 'no_capacity' end
-  local cause = redis.call('HGET', TAG .. 'health:' .. owner, 'cause')
-  if cause and string.sub(cause, 1, 3) == '429' and health.until_ms > ask.now then
-    return nil, 'owner_limited', health.until_ms
-  end
-  return owner, 'response_affinity'  -- failing, yet the only one: try it anyway
+  return by_condition(known, resource and owner, account, ask)
 end
 
 local function by_load(ask, pool, reason)
@@ -378,7 +392,7 @@ end
 --   session digest or '', account bound 0|1, draw, head of the decision event
 --   and head of the lease record (JSON objects without their closing brace),
 --   now, number of bound digests, those digests, resources tried already.
--- Returns {'ok', resource, reason, version}, or
+-- Returns {'ok', resource, reason, version, is it a half-open trial 0|1}, or
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
 --   {'no_capacity'|'owner_limited', ms to wait}, {'owner_gone', 0}.
 -- Safe to repeat: the same request moves its lease, it never holds two.
@@ -409,13 +423,15 @@ local function acquire(keys, args)
     make_unavailable(resource, ask.now + TRIAL_MS)
   end
   take_lease(ask, resource, known)
-  return { 'ok', id, reason, known.version }
+  return { 'ok', id, reason, known.version, is_trial and 1 or 0 }
 end
 
+-- A session is bound by success only; that an account minted an id is a fact
+-- however the request ended.
 local function remember(args, now, resource)
-  local session, session_ttl, id_ttl = args[9], tonumber(args[10]), tonumber(args[11])
+  local kind, session, session_ttl, id_ttl = args[4], args[9], tonumber(args[10]), tonumber(args[11])
   local owner = resource.id .. '|' .. resource.account_id
-  if session ~= '' then
+  if session ~= '' and kind == 'ok' then
     redis.call('SET', TAG .. 'session:' .. session, owner, 'PX', session_ttl)
     redis.call('ZADD', TAG .. 'sessions', now + session_ttl, session)
   end
@@ -446,13 +462,19 @@ local function release(keys, args)
   local gateway, request, now = args[1], args[2], clock(args[8])
   local verdict = { kind = args[4], cause = args[5], cooldown_ms = tonumber(args[6]) }
   local resource = known and known.by_id[args[3]]
+  local over = args[13] ~= ''
   if resource then
-    tally(resource, verdict, args[7])
+    -- `ok` before the end is a trial's good beginning; its end is counted.
+    if over or verdict.kind ~= 'ok' then tally(resource, verdict, args[7]) end
     judge(keys[2], now, resource, verdict, request)
-    if verdict.kind == 'ok' then remember(args, now, resource) end
+    if over then remember(args, now, resource) end
   end
-  if args[13] == '' then return 0 end
+  if not over then return 0 end
   local held = lease_of(gateway, request)
+  if held and not resource and known and known.by_id[held] then
+    -- Left before it was known where it went: a trial has not taken place.
+    judge(keys[2], now, known.by_id[held], { kind = 'neutral' }, request)
+  end
   if held then
     redis.call('HDEL', TAG .. 'gateway:' .. gateway, request)
     drop_lease(known, held, request)

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
 from tests.support.processes import Process
 from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import empty, free_port, running_valkey
 from tests.support.waiting import eventually
 
 # One gateway serves the module; each test begins with an empty Redis.
@@ -28,6 +28,7 @@ ASK = {"model": "gpt-5.5", "input": "Say hello"}
 async def standing(
     valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
+    empty(valkey_server)
     folder = tmp_path_factory.mktemp("gateway")
     async with gateway_stack(valkey_server, folder) as stack:
         yield stack
@@ -472,6 +473,126 @@ class TestStreams:
                 f"{stack.url}/responses", json={**ASK, "stream": True}
             )
             assert "response.failed" in cut.text
+
+    async def test_a_key_whose_streams_break_off_is_blamed(
+        self, stack: Stack, http: httpx.AsyncClient
+    ) -> None:
+        await stack.fault(times=None, cut_after=3)
+        for _ in range(8):
+            await http.post(f"{stack.url}/responses", json={**ASK, "stream": True})
+
+        async def errors() -> bool:
+            return sum(s.errors for s in await stack.routing.states()) == 8
+
+        await eventually(errors)
+
+    async def test_a_cut_before_any_event_is_told_to_openai_python(
+        self, stack: Stack, openai: AsyncOpenAI
+    ) -> None:
+        await stack.fault(cut_after=0)
+        async with openai.responses.stream(model="gpt-5.5", input="hi") as stream:
+            kinds = [event.type async for event in stream]
+        assert kinds == ["response.created", "response.failed"]
+
+    async def test_a_dropped_background_stream_is_found_again(
+        self, stack: Stack, http: httpx.AsyncClient, openai: AsyncOpenAI
+    ) -> None:
+        for _ in range(4):
+            async with http.stream(
+                "POST",
+                f"{stack.url}/responses",
+                json={**ASK, "stream": True, "background": True},
+            ) as answer:
+                lines = answer.aiter_lines()
+                first, data = await anext(lines), await anext(lines)
+            assert first.startswith("event: response.")
+            event = await stack.request(answer.headers["x-proxy-request-id"])
+            response_id = json.loads(data.removeprefix("data: "))["response"]["id"]
+            assert event["response_id"] == response_id
+            found = await openai.responses.retrieve(response_id)
+            assert found.id == response_id
+
+    async def test_a_client_that_does_not_read_cannot_hold_a_lease_for_ever(
+        self, valkey: str, tmp_path: Path
+    ) -> None:
+        async with gateway_stack(
+            valkey, tmp_path, PROXY_REQUEST_TIMEOUT_SECONDS="0.5"
+        ) as stack:
+            port = int(stack.origin.rsplit(":", 1)[1])
+            words = {"metadata": {"simulate_words": "400000"}}
+            body = json.dumps({**ASK, "stream": True, **words}).encode()
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, limit=1024
+            )
+            writer.write(
+                b"POST /v1/responses HTTP/1.1\r\nhost: x\r\n"
+                b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            )
+
+            async def over() -> list[dict[str, Any]]:
+                return await stack.events("request")
+
+            await eventually(over, within_s=15)
+            assert await stack.in_flight() == 0
+            writer.close()
+            assert not reader.at_eof()
+
+
+class TestOddAnswers:
+    """An upstream that speaks HTTP, and otherwise nonsense."""
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b'{"id":"resp_\xff","object":"response"}',
+            b'{"id":' + b"[" * 50_000,
+            b"",
+        ],
+        ids=["bad UTF-8", "deep", "empty"],
+    )
+    async def test_the_books_are_closed_on_it(
+        self, stack: Stack, http: httpx.AsyncClient, answer: bytes
+    ) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+        whole = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(answer), answer)
+
+        async def serve(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
+            await r.readuntil(b"\r\n\r\n")
+            w.write(whole)
+            await w.drain()
+            w.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            stack.environ["PROXY_UPSTREAM_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+            await stack.publish("odd")
+            got = await http.post(f"{stack.url}/responses", json=ASK)
+            assert (got.status_code, got.content) == (200, answer)
+            event = await stack.request(got.headers["x-proxy-request-id"])
+        assert event["outcome"] == "completed"
+        assert await stack.in_flight() == 0
+
+
+class TestRedisThatRefuses:
+    async def test_the_gateway_goes_on(
+        self, tmp_path: Path, http: httpx.AsyncClient
+    ) -> None:
+        """Full, or a replica after a failover: it answers, with errors only."""
+        with running_valkey(tmp_path) as url:
+            async with gateway_stack(url, tmp_path) as stack:
+                await stack.redis.config_set("maxmemory", "1")
+                answers = [
+                    await http.post(f"{stack.url}/responses", json=ASK)
+                    for _ in range(5)
+                ]
+                assert {answer.status_code for answer in answers} == {200}
+                await stack.redis.config_set("maxmemory", "0")
+
+                async def caught_up() -> bool:
+                    return len(await stack.events("request")) == 5
+
+                await eventually(caught_up)
+                assert stack.gateway.alive
 
 
 class TestWithoutRedis:

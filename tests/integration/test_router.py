@@ -21,7 +21,7 @@ from libs.common.store.opening import open_store
 from services.router.admin import shapes
 from tests.support.processes import Process, granian, running, wait_for
 from tests.support.telemetry import T0_MS, decision_event, request_event, streamed
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import empty, free_port, running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -101,6 +101,7 @@ async def router(
 async def standing(
     valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Standing]:
+    empty(valkey_server)
     async with router(valkey_server, tmp_path_factory.mktemp("router")) as standing:
         await fill(standing.database)
         yield standing

@@ -286,6 +286,16 @@ class TestAccountBound:
         # The same session without bound state moves freely.
         assert (await desk.acquire("z", session_id="s")).reason == "session_failover"
 
+    async def test_a_sibling_whose_pause_is_over_is_tried(self, desk: Desk) -> None:
+        await desk.publish(resource(1, "a"), resource(2, "b"), resource(3, "a"))
+        bound = await self.bound(desk)
+        await desk.routing.verdict("openai-1", REFUSED)
+        await desk.routing.verdict("openai-3", LIMITED)
+        with pytest.raises(OwnerLimited):
+            await desk.acquire("x", bound=bound)
+        desk.now += 5_001
+        assert (await desk.acquire("y", bound=bound)).resource_id == "openai-3"
+
     async def test_also_when_the_owner_left_the_catalogue(self, desk: Desk) -> None:
         await desk.publish(resource(1, "a"), resource(2, "b"), resource(3, "a"))
         bound = await self.bound(desk)
@@ -351,6 +361,27 @@ class TestHealth:
             await desk.routing.verdict(failing, LIMITED)
         desk.now += 5_001
         assert await desk.serve() == failing
+
+    async def test_a_trial_that_began_well_frees_the_resource(self, desk: Desk) -> None:
+        await desk.publish(resource(1), resource(2))
+        limited = await desk.serve(LIMITED)
+        desk.now += 5_001
+        trial = await desk.acquire("trial")
+        assert (trial.resource_id, trial.trial) == (limited, True)
+        await desk.release("trial", OK, over=False)
+        assert await desk.health(limited) == "healthy"
+        assert sum((await desk.in_flight()).values()) == 1
+
+    async def test_a_trial_whose_client_left_before_knowing_is_repeated(
+        self, desk: Desk
+    ) -> None:
+        await desk.publish(resource(1), resource(2))
+        limited = await desk.serve(LIMITED)
+        desk.now += 5_001
+        await desk.acquire("trial")
+        desk.decisions["trial"] = Decision("", "", "")
+        await desk.release("trial", NEUTRAL)
+        assert (await desk.acquire("next")).resource_id == limited
 
     async def test_a_trial_that_says_nothing_is_repeated(self, desk: Desk) -> None:
         await desk.publish(resource(1), resource(2))

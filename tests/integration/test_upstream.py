@@ -1,8 +1,10 @@
 """The upstream client against servers that do what servers do."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -64,9 +66,24 @@ class Peer:
 
 @asynccontextmanager
 async def listening(handle: Handle) -> AsyncIterator[Origin]:
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        # A cancelled handler upsets asyncio's streams (Python 3.11).
+        with suppress(asyncio.CancelledError):
+            await handle(r, w)
+            if not w.is_closing():
+                await r.read()  # until the client leaves
+        w.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
 
 
 @asynccontextmanager
@@ -137,6 +154,67 @@ async def test_head_has_no_body_whatever_its_length_says() -> None:
     async with listening(peer.serve) as origin, client() as made:
         answer = await send(made, origin, head=True)
         assert await body(answer) == b""
+
+
+async def test_trailers_do_not_change_the_head() -> None:
+    peer = Peer(CHUNKS + b"\r\n2\r\nhi\r\n0\r\nx-late: 7\r\n\r\n")
+    async with listening(peer.serve) as origin, client() as made:
+        answer = await send(made, origin)
+        assert await body(answer) == b"hi"
+        assert dict(answer.headers) == {b"transfer-encoding": b"chunked"}
+
+
+async def test_a_second_answer_spoils_the_connection() -> None:
+    one = b"HTTP/1.1 200 OK\r\nx-n: 1\r\ncontent-length: 2\r\n\r\nhi"
+    peer = Peer(one + one)
+    async with listening(peer.serve) as origin, client() as made:
+        for _ in range(2):
+            answer = await send(made, origin)
+            assert await body(answer) == b"hi"
+            assert answer.headers.count((b"x-n", b"1")) == 1
+        assert peer.connections == 2
+
+
+async def test_an_answer_before_the_request_was_sent_ends_the_connection() -> None:
+    """What is still unsent would stand in the next request's way."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 413 No\r\ncontent-length: 2\r\n\r\nno")
+        await writer.drain()  # and reads nothing
+
+    async with listening(refuse) as origin, client() as made:
+        deadline = asyncio.get_running_loop().time() + 5
+        large = b"x" * 30_000_000
+        for _ in range(2):
+            answer = await made.send(origin, REQUEST, large, deadline, bodiless=False)
+            assert (answer.status, await body(answer)) == (413, b"no")
+
+
+async def test_a_reset_without_framing_is_no_end() -> None:
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await writer.drain()
+        sock = writer.get_extra_info("socket")
+        linger = struct.pack("ii", 1, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    async with listening(reset) as origin, client() as made:
+        answer = await send(made, origin)
+        with pytest.raises(Interrupted):
+            await body(answer)
+
+
+async def test_stale_connections_are_all_given_up_at_once() -> None:
+    ok = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+    peer = Peer(ok, ok, ok, None, ok)
+    async with listening(peer.serve) as origin, client() as made:
+        answers = await asyncio.gather(*(send(made, origin) for _ in range(3)))
+        for answer in answers:
+            await body(answer)
+        with pytest.raises(Broken):
+            await send(made, origin)
+        assert await body(await send(made, origin)) == b"hi"
 
 
 async def test_closing_a_finished_answer_leaves_its_connections_next_user_alone() -> (

@@ -65,7 +65,8 @@ def granian(app: str, port: int, *options: str) -> list[str]:
     return [
         str(BIN / "granian"), "--interface", "asgi", "--factory", app,
         "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop",
-        "--log-level", "warning", "--backpressure", "4096", *options,
+        "--log-level", "warning", "--backpressure", "4096",
+        "--workers-kill-timeout", "10", *options,
     ]  # fmt: skip
 
 

@@ -59,7 +59,12 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def valkey(valkey_server: str) -> str:
     """The URL of a server that is empty, functions included."""
-    with redis.Redis.from_url(valkey_server) as client:
+    empty(valkey_server)
+    return valkey_server
+
+
+def empty(url: str) -> None:
+    """Leave nothing of earlier tests, leases of leaders included."""
+    with redis.Redis.from_url(url) as client:
         client.flushall()
         client.execute_command("FUNCTION", "FLUSH")
-    return valkey_server

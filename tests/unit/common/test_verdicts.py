@@ -25,6 +25,7 @@ def now() -> datetime:
         (422, None, "neutral"),
         (401, "invalid_api_key", "refused"),
         (403, None, "refused"),
+        (403, "model_not_found", "neutral"),
         (429, "rate_limit_exceeded", "limited"),
         (429, "insufficient_quota", "refused"),
         (500, "server_error", "fault"),

@@ -6,7 +6,17 @@ from services.gateway.answers import Facts, read_answer, read_event
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"x"', b'{"usage": 5}', b'{"output": {"id": 1}}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b'{"usage": 5}',
+        b'{"output": {"id": 1}}',
+        b'{"id": "resp_\xff"}',
+        b'{"id": ' + b"[" * 100_000,
+    ],
 )
 def test_odd_answers_tell_nothing(body: bytes) -> None:
     assert read_answer(body) == Facts()

@@ -109,6 +109,30 @@ def test_odd_bodies_give_no_hints(raw: bytes) -> None:
     assert (found.model, found.session_id, found.bound_ids) == (None, None, ())
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(rb'"input": "a cut emoji \ud83d"', id="lone surrogate"),
+        pytest.param(b'"input": "\xff"', id="bad UTF-8"),
+        pytest.param(b'"metadata": [1]', id="another shape"),
+    ],
+)
+def test_one_odd_value_costs_no_other_hint(odd: bytes) -> None:
+    raw = b'{"previous_response_id": "resp_1", "prompt_cache_key": "k", ' + odd + b"}"
+    found = read_hints(PATH, [], raw)
+    assert (found.bound_ids, found.session_id) == (("resp_1",), "k")
+
+
+def test_encrypted_content_is_seen_beside_half_an_emoji() -> None:
+    raw = rb'{"input": [{"id": "rs_1", "encrypted_content": "g"}, {"x": "\ud83d"}]}'
+    found = read_hints(PATH, [], raw)
+    assert (found.bound_ids, found.account_bound) == (("rs_1",), True)
+
+
+def test_ids_in_a_path_are_bounded() -> None:
+    assert len(hints(path=b"/rs_" * 9000).bound_ids) < 16
+
+
 def test_model_stream_pool_and_name() -> None:
     found = hints(
         {
