@@ -4,6 +4,7 @@ Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
 otherwise. Field names of events are the column names of design.md section 5.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -196,7 +197,11 @@ class ResourceState(Frozen):
     last_error: str | None
 
 
-class Verdict(Frozen):
+VerdictKind = Literal["ok", "fault", "limited", "refused", "neutral"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
     """What a check or an answer says of a resource's health.
 
     kind: ok (works), fault (5xx, connect error, timeout: counts in a row),
@@ -204,7 +209,7 @@ class Verdict(Frozen):
     check passes), neutral (says nothing of the resource).
     """
 
-    kind: Literal["ok", "fault", "limited", "refused", "neutral"]
+    kind: VerdictKind
     cause: str = ""
     cooldown_ms: int | None = None
     latency_ms: float | None = None

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
-from libs.common.contracts import Verdict
+from libs.common.contracts import Outcome, Verdict, VerdictKind
 from libs.common.routing import Release, RoutingFunctions
 from services.gateway.answers import Facts
 from services.gateway.outbox import Outbox
@@ -19,6 +19,9 @@ REQUESTS = Counter(
     "proxy_requests_total", "Requests that ended, by outcome.", ["outcome"]
 )
 ATTEMPTS = Counter("proxy_attempts_total", "Attempts, by verdict.", ["verdict"])
+# Looking a label up costs more than counting.
+_ENDED = {outcome.value: REQUESTS.labels(outcome.value) for outcome in Outcome}
+_JUDGED = {kind: ATTEMPTS.labels(kind) for kind in get_args(VerdictKind)}
 LATENCY = Histogram(
     "proxy_overhead_seconds",
     "From a request's arrival until it was sent upstream.",
@@ -101,7 +104,7 @@ class Ledger:
 
     def attempt_failed(self, record: Record, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""
-        ATTEMPTS.labels(verdict.kind).inc()
+        _JUDGED[verdict.kind].inc()
         self._send(
             Release(
                 request_id=record.id,
@@ -121,9 +124,9 @@ class Ledger:
         await, so that nothing can come between. No verdict: the last attempt's
         was sent already."""
         record.completed_at_ms = int(time.time() * 1000)
-        REQUESTS.labels(record.outcome).inc()
+        _ENDED[record.outcome or Outcome.FAILED].inc()
         if verdict and record.resource_id:
-            ATTEMPTS.labels(verdict.kind).inc()
+            _JUDGED[verdict.kind].inc()
         if record.overhead_ms is not None:
             LATENCY.observe(record.overhead_ms / 1000)
         self._send(

@@ -523,19 +523,13 @@ def _verdict(record: Record, relay: Relay, *, stalled: bool) -> Verdict:
         return NEUTRAL
     if relay.terminal in ("failed", "error"):
         return of_failed_response(record.error_code)
-    return _ok(record.upstream_ms)
+    return Verdict(kind="ok", latency_ms=record.upstream_ms)
 
 
 def _plain(body: bytes, answer: Answer) -> bytes:
     """An answer's body, opened for its facts."""
     open_ = opener(find(answer.headers, b"content-encoding"))
     return open_(body) if open_ is not None else body
-
-
-def _ok(upstream_ms: float | None) -> Verdict:
-    return Verdict.model_construct(
-        kind="ok", cause="", cooldown_ms=None, latency_ms=upstream_ms
-    )
 
 
 async def _whole(answer: Answer) -> bytes:

@@ -1,6 +1,7 @@
 """What a check's answer or error says of a resource. Pure but for the date that a
 `retry-after` may be relative to."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -21,7 +22,7 @@ def of_answer(answer: httpx.Response, latency_ms: float) -> Verdict:
     cause = verdict.cause
     if verdict.kind == "neutral":
         cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
-    return verdict.model_copy(update={"latency_ms": latency, "cause": cause})
+    return replace(verdict, latency_ms=latency, cause=cause)
 
 
 def timed_out() -> Verdict:
