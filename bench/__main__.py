@@ -65,7 +65,7 @@ def main() -> int:
     print(
         f"Server under test on core {SERVER_CORE}; load, upstream and valkey on core "
         f"{LOAD_CORE}.\nMedians of {measure.ROUNDS} interleaved rounds; Python "
-        f"{platform.python_version()} at {os.path.realpath(sys.executable)}."
+        f"{platform.python_version()}."
     )
     began = time.monotonic()
     work = hotspots.profile if chosen.profile else compare

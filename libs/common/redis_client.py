@@ -24,6 +24,7 @@ ANSWER_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.2
 
 Reply = Any
+Refused = ResponseError  # Redis answered a call with an error: full, a replica, ...
 
 
 def connect(url: str) -> Redis:

@@ -5,11 +5,10 @@ import asyncio
 from collections import deque
 
 import structlog
-from redis.exceptions import RedisError
 
 from libs.common.contracts import EVENT_VERSION
 from libs.common.errors import RedisAway
-from libs.common.redis_client import SharedConnection
+from libs.common.redis_client import Refused, SharedConnection
 
 log = structlog.get_logger()
 
@@ -50,7 +49,7 @@ class Outbox:
                 for future in futures:
                     await future
                     done += 1
-            except (RedisAway, RedisError):
+            except (RedisAway, Refused):
                 break
             finally:
                 # Whatever was not confirmed stays, cancellation included.
