@@ -62,6 +62,11 @@ class SharedConnection:
     def up(self) -> bool:
         return self._connection is not None
 
+    @property
+    def busy(self) -> bool:
+        """Are there calls that have not been answered?"""
+        return bool(self._unsent or self._unanswered)
+
     async def open(self) -> None:
         """Connect, or begin trying. Returns after the first attempt."""
         with contextlib.suppress(RedisAway):

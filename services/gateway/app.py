@@ -100,12 +100,13 @@ class Gateway:
         await self.redis.close()
 
     async def _empty_outbox(self) -> None:
-        """Redis may come back while we wait; what it never took is lost."""
+        """The last releases are on their way, and Redis may come back while we
+        wait. What it never took is lost."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._drain_s
-        while len(self.outbox) and loop.time() < ends:
+        while (self.redis.busy or len(self.outbox)) and loop.time() < ends:
             await self.outbox.flush()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         if len(self.outbox):
             log.error("events lost", action="outbox_lost", events=len(self.outbox))
 

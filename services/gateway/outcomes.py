@@ -105,17 +105,11 @@ class Ledger:
     def attempt_failed(self, record: Record, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""
         _JUDGED[verdict.kind].inc()
-        self._send(
-            Release(
-                request_id=record.id,
-                gateway_id=record.gateway_id,
-                resource_id=record.resource_id or "",
-                verdict=verdict,
-                session_id=None,
-                learned=(),
-                event=None,
-            )
-        )
+        self._send(_release(record, verdict))
+
+    def trial_begun_well(self, record: Record) -> None:
+        """A half-open trial was answered: the resource works again."""
+        self._send(_release(record, Verdict(kind="ok")))
 
     def request_ended(
         self, record: Record, verdict: Verdict | None, learned: tuple[str, ...]
@@ -129,31 +123,7 @@ class Ledger:
             _JUDGED[verdict.kind].inc()
         if record.overhead_ms is not None:
             LATENCY.observe(record.overhead_ms / 1000)
-        self._send(
-            Release(
-                request_id=record.id,
-                gateway_id=record.gateway_id,
-                resource_id=(record.resource_id or "") if verdict else "",
-                verdict=verdict or NEUTRAL,
-                session_id=record.session_id if record.outcome == "completed" else None,
-                learned=learned,
-                event=_encode(record),
-            )
-        )
-
-    def trial_begun_well(self, record: Record) -> None:
-        """A half-open trial was answered: the resource works again."""
-        self._send(
-            Release(
-                request_id=record.id,
-                gateway_id=record.gateway_id,
-                resource_id=record.resource_id or "",
-                verdict=Verdict(kind="ok"),
-                session_id=None,
-                learned=(),
-                event=None,
-            )
-        )
+        self._send(_release(record, verdict, learned, event=_encode(record)))
 
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """A decision that was made without Redis."""
@@ -168,3 +138,23 @@ class Ledger:
         if failure is None or release.event is None:
             return
         self._outbox.keep("request", release.request_id, release.event)
+
+
+def _release(
+    record: Record,
+    verdict: Verdict | None,
+    learned: tuple[str, ...] = (),
+    event: bytes | None = None,
+) -> Release:
+    """Without a verdict no resource is named: nothing more is said of it. A
+    session is bound by a completed request only."""
+    completed = event is not None and record.outcome == Outcome.COMPLETED
+    return Release(
+        request_id=record.id,
+        gateway_id=record.gateway_id,
+        resource_id=(record.resource_id or "") if verdict else "",
+        verdict=verdict or NEUTRAL,
+        session_id=record.session_id if completed else None,
+        learned=learned,
+        event=event,
+    )
