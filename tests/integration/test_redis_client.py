@@ -1,0 +1,92 @@
+"""The shared connection: order, batching, and a Redis that goes away."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from libs.common.errors import RedisAway
+from libs.common.redis_client import Refused, SharedConnection, connect
+from tests.support.valkey import free_port, running_valkey
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest_asyncio.fixture
+async def shared(valkey: str) -> AsyncIterator[SharedConnection]:
+    connection = SharedConnection(connect(valkey))
+    await connection.open()
+    yield connection
+    await connection.close()
+
+
+async def test_calls_are_answered_in_order(shared: SharedConnection) -> None:
+    replies = await asyncio.gather(*(shared.call("INCR", "n") for _ in range(500)))
+    assert replies == list(range(1, 501))
+    assert not shared.busy
+
+
+async def test_an_error_reply_fails_its_own_call_only(shared: SharedConnection) -> None:
+    before, wrong, after = (
+        shared.call("SET", "k", "v"),
+        shared.call("INCR", "k"),
+        shared.call("GET", "k"),
+    )
+    assert await before
+    with pytest.raises(Refused):
+        await wrong
+    assert await after == b"v"
+
+
+async def test_a_call_nobody_waits_for_is_made_all_the_same(
+    shared: SharedConnection,
+) -> None:
+    shared.call("SET", "k", "v").cancel()
+    assert await shared.call("GET", "k") == b"v"
+
+
+async def test_it_fails_at_once_while_redis_is_away_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    with running_valkey(tmp_path, port) as url:
+        shared = SharedConnection(connect(url))
+        await shared.open()
+        assert await shared.call("PING")
+
+    async def gone() -> bool:
+        return not shared.up
+
+    await eventually(gone)
+    with pytest.raises(RedisAway):
+        await shared.call("PING")
+    with running_valkey(tmp_path, port):
+
+        async def back() -> bool:
+            return shared.up
+
+        await eventually(back)
+        assert await shared.call("PING")
+        assert shared.connections == 2
+        await shared.close()
+
+
+async def test_a_redis_that_hangs_is_given_up(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as url:
+        client = connect(url)
+        pid = (await client.info("server"))["process_id"]
+        shared = SharedConnection(client)
+        await shared.open()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(RedisAway):
+                await asyncio.wait_for(shared.call("PING"), 5)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await shared.close()
+        await client.aclose()
