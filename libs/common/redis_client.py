@@ -8,6 +8,7 @@ import math
 from collections import deque
 from typing import Any
 
+import hiredis
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -101,8 +102,9 @@ class SharedConnection:
                 if not self._unanswered:
                     self._progress = asyncio.get_running_loop().time()
                 self._unanswered.extend(future for _, future in batch)
-                packed = self._connection.pack_commands([c for c, _ in batch])
-                await self._connection.send_packed_command(packed, check_health=False)
+                # redis-py's asyncio connection packs in Python; hiredis in C.
+                packed = b"".join([hiredis.pack_command(c) for c, _ in batch])
+                await self._connection.send_packed_command([packed], check_health=False)
         except (RedisError, OSError) as error:
             await self._drop(RedisAway(f"Redis went away: {type(error).__name__}."))
         finally:
@@ -134,6 +136,8 @@ class SharedConnection:
         connection: AbstractConnection = (
             self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         )
+        # Hanging is watched for here; a timer for every write would cost more.
+        connection.socket_timeout = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
