@@ -52,7 +52,7 @@ class SharedConnection:
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._connection: AbstractConnection | None = None
-        self._unsent: list[tuple[tuple[Any, ...], asyncio.Future[Reply]]] = []
+        self._unsent: list[tuple[bytes, asyncio.Future[Reply]]] = []
         self._unanswered: deque[asyncio.Future[Reply]] = deque()
         self._keeper: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -88,7 +88,15 @@ class SharedConnection:
         if self._connection is None:
             future.set_exception(RedisAway("Redis is not connected."))
             return future
-        self._unsent.append((command, future))
+        try:
+            # Here, not with the batch: replies are told apart by their order
+            # alone, so what is counted as asked must be sent. hiredis packs in
+            # C, redis-py's asyncio connection in Python.
+            packed = hiredis.pack_command(command)
+        except (TypeError, ValueError) as error:
+            future.set_exception(Refused(f"cannot be sent: {type(error).__name__}"))
+            return future
+        self._unsent.append((packed, future))
         if self._writer is None:
             self._writer = asyncio.create_task(self._flush())
         return future
@@ -96,19 +104,23 @@ class SharedConnection:
     async def _flush(self) -> None:
         """Write what the current tick collected. Calls made while a write
         waits for the socket go with the next round."""
+        connection = self._connection
         try:
-            while self._unsent and self._connection:
+            while self._unsent and connection and self._connection is connection:
                 batch, self._unsent = self._unsent, []
                 if not self._unanswered:
                     self._progress = asyncio.get_running_loop().time()
                 self._unanswered.extend(future for _, future in batch)
-                # redis-py's asyncio connection packs in Python; hiredis in C.
-                packed = b"".join([hiredis.pack_command(c) for c, _ in batch])
-                await self._connection.send_packed_command([packed], check_health=False)
+                packed = b"".join([call for call, _ in batch])
+                await connection.send_packed_command([packed], check_health=False)
         except (RedisError, OSError) as error:
-            await self._drop(RedisAway(f"Redis went away: {type(error).__name__}."))
+            if self._connection is connection:
+                await self._drop(RedisAway(f"Redis went away: {type(error).__name__}."))
         finally:
             self._writer = None
+            if self._unsent and self._connection is not None:
+                # Asked of the next connection while this one was being lost.
+                self._writer = asyncio.create_task(self._flush())
 
     async def _keep(self) -> None:
         watchdog = asyncio.create_task(self._watch_for_silence())

@@ -166,7 +166,7 @@ class HealthSettings(CommonSettings):
 class IngestSettings(CommonSettings, DatabaseSettings):
     """Telemetry stream to SQL."""
 
-    # This consumer's name in the group; replicas need different ones.
+    # Prefix of this consumer's name in the group; host and process are added.
     consumer: str = Field(
         "worker-1", alias="PROXY_TELEMETRY_CONSUMER", pattern=r"^[!-~]{1,100}$"
     )

@@ -43,6 +43,17 @@ async def test_an_error_reply_fails_its_own_call_only(shared: SharedConnection) 
     assert await after == b"v"
 
 
+@pytest.mark.parametrize("odd", ["half an emoji \ud83d", None, object()])
+async def test_what_cannot_be_sent_shifts_nobody_elses_reply(
+    shared: SharedConnection, odd: object
+) -> None:
+    wrong, right = shared.call("SET", "k", odd), shared.call("ECHO", "a")
+    with pytest.raises(Refused):
+        await wrong
+    assert await right == b"a"
+    assert await shared.call("ECHO", "b") == b"b"
+
+
 async def test_a_call_nobody_waits_for_is_made_all_the_same(
     shared: SharedConnection,
 ) -> None:
