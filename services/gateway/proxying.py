@@ -212,7 +212,6 @@ class DataPlane:
             async with asyncio.timeout_at(deadline + CLIENT_GRACE_S):
                 await self._try_all(exchange, deadline, send)
         except TimeoutError:
-            exchange.record.error_code = "client_stalled"
             exchange.stalled = True
             raise Torn("The client does not read its answer.") from None
 
@@ -478,8 +477,12 @@ class DataPlane:
             record.first_token_ms = exchange.ms(relay.first_token_at)
         facts = relay.facts()
         record.take(facts)
-        record.outcome = _outcome(record, relay)
-        exchange.verdict = _verdict(record, relay, stalled=exchange.stalled)
+        if exchange.stalled:
+            # The client's doing: it says nothing of the resource.
+            record.outcome, record.error_code = "failed", "client_stalled"
+        else:
+            record.outcome = _outcome(record, relay)
+            exchange.verdict = _verdict(record, relay)
         if relay.status >= 400:
             return ()
         minted = set(facts.minted) | (
@@ -515,10 +518,10 @@ def _outcome(record: Record, relay: Relay) -> str:
     return "completed"
 
 
-def _verdict(record: Record, relay: Relay, *, stalled: bool) -> Verdict:
+def _verdict(record: Record, relay: Relay) -> Verdict:
     """What an answer that was relayed says of its resource, by its end."""
     if relay.torn:
-        return NEUTRAL if stalled else Verdict(kind="fault", cause="broke off")
+        return Verdict(kind="fault", cause="broke off")
     if relay.status >= 400 or record.outcome == "cancelled":
         return NEUTRAL
     if relay.terminal in ("failed", "error"):

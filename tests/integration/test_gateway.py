@@ -5,6 +5,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -515,27 +516,39 @@ class TestStreams:
     async def test_a_client_that_does_not_read_cannot_hold_a_lease_for_ever(
         self, valkey: str, tmp_path: Path
     ) -> None:
-        async with gateway_stack(
-            valkey, tmp_path, PROXY_REQUEST_TIMEOUT_SECONDS="0.5"
-        ) as stack:
+        async def flood(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
+            await r.readuntil(b"\r\n\r\n")
+            w.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+            with suppress(OSError):
+                while True:
+                    w.write(b"x" * 65_536)
+                    await w.drain()
+            w.close()
+
+        async with (
+            await asyncio.start_server(flood, "127.0.0.1", 0) as server,
+            gateway_stack(
+                valkey, tmp_path, PROXY_REQUEST_TIMEOUT_SECONDS="0.5"
+            ) as stack,
+        ):
+            flooding = server.sockets[0].getsockname()[1]
+            stack.environ["PROXY_UPSTREAM_BASE_URL"] = f"http://127.0.0.1:{flooding}/v1"
+            await stack.publish("flooding")
             port = int(stack.origin.rsplit(":", 1)[1])
-            words = {"metadata": {"simulate_words": "400000"}}
-            body = json.dumps({**ASK, "stream": True, **words}).encode()
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", port, limit=1024
-            )
-            writer.write(
-                b"POST /v1/responses HTTP/1.1\r\nhost: x\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(body), body)
-            )
+            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
 
             async def over() -> list[dict[str, Any]]:
                 return await stack.events("request")
 
-            await eventually(over, within_s=15)
+            (event,) = await eventually(over, within_s=15)
+            assert (event["outcome"], event["error_code"]) == (
+                "failed",
+                "client_stalled",
+            )
             assert await stack.in_flight() == 0
-            writer.close()
-            assert not reader.at_eof()
+            assert {s.errors for s in await stack.routing.states()} == {0}
+            writer.transport.abort()
 
 
 class TestOddAnswers:
