@@ -135,13 +135,17 @@ class RequestEvent(Frozen):
     response_id: str | None = None
     previous_response_id: str | None = None
     gateway_id: str | None = None
+    # Ids this answer minted: the account that serves it can be asked for them
+    # again, and no other. In SQL a table of their own, no column.
+    minted: tuple[str, ...] = ()
 
 
 class HealthEvent(Frozen):
-    """A resource's health changed."""
+    """A resource's health changed; with `model`, for that model alone."""
 
     created_at_ms: int
     resource_id: str
+    model: str | None = None
     before: HealthState
     after: HealthState
     cause: str
@@ -197,7 +201,7 @@ class ResourceState(Frozen):
     last_error: str | None
 
 
-VerdictKind = Literal["ok", "fault", "limited", "refused", "neutral"]
+VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +209,10 @@ class Verdict:
     """What a check or an answer says of a resource's health.
 
     kind: ok (works), fault (5xx, connect error, timeout: counts in a row),
-    limited (429: cool down at once), refused (401, 403: unhealthy until a
-    check passes), neutral (says nothing of the resource).
+    limited (429: cool down at once, for its model when there is one), exhausted
+    (no money left: unhealthy; a check that passes afterwards proves only the key, so
+    one request tries it), refused (401, 403: unhealthy until a check passes),
+    neutral (says nothing of the resource).
     """
 
     kind: VerdictKind

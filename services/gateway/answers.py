@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from services.gateway.hints import MINTED, ODD_JSON
+from libs.common.hints import MINTED, ODD_JSON
 
 
 @dataclass(slots=True)

@@ -68,6 +68,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     service_tier: str | None = None
     response_id: str | None = None
     previous_response_id: str | None = None
+    minted: tuple[str, ...] = ()
 
     def take(self, facts: Facts) -> None:
         """Fill in what the answer told of itself."""

@@ -32,7 +32,7 @@ from services.gateway.directory import Directory, Target
 from services.gateway.failover import retried
 from services.gateway.fallback import Fallback
 from services.gateway.headers import downstream, request_head
-from services.gateway.hints import Hints, read_hints
+from libs.common.hints import Hints, read_hints
 from services.gateway.incoming import (
     ClientLeft,
     Presence,

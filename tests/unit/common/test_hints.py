@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.hints import read_hints
+from libs.common.hints import read_hints
 
 PATH = b"/responses"
 
