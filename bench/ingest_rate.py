@@ -6,6 +6,7 @@ python -m bench.ingest_rate [events]
 import asyncio
 import os
 import resource
+import secrets
 import sys
 import tempfile
 import time
@@ -27,13 +28,15 @@ CHUNK = 1000
 
 
 async def fill(url: str, count: int) -> None:
-    """Half requests, half decisions; 100 sessions; created now."""
+    """Half requests, half decisions; 100 sessions; created now. An answer mints
+    a response, a message and a reasoning item."""
     now_ms = time.time_ns() // 1_000_000
     async with connect(url) as redis:
         for start in range(0, count // 2, CHUNK):
             pipe = redis.pipeline(transaction=False)
             for n in range(start, min(start + CHUNK, count // 2)):
                 known = {"created_at_ms": now_ms + n, "session_id": f"s{n % 100}"}
+                tail = secrets.token_hex(24)
                 request = request_event(
                     f"r{n:09}",
                     model="gpt-5",
@@ -42,6 +45,8 @@ async def fill(url: str, count: int) -> None:
                     output_tokens=100,
                     total_tokens=1000,
                     latency_ms=812.5,
+                    response_id=f"resp_{tail}",
+                    minted=tuple(f"{kind}_{tail}" for kind in ("resp", "msg", "rs")),
                     **known,
                 )
                 decision = decision_event(f"r{n:09}", **known)

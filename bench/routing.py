@@ -20,12 +20,8 @@ from bench.servers import LIBRARY, SERVER_CORE, STREAM, valkey
 from libs.common.contracts import Catalogue, Verdict
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.resources import resources_from_environment
-from libs.common.routing import (
-    Ask,
-    Release,
-    RoutingFunctions,
-    digest,
-)
+from libs.common.asks import Ask, Release, digest, model_digest
+from libs.common.routing import RoutingFunctions
 
 SIZES = (4, 20, 200)
 CALLS = 200  # of each kind in a round
@@ -38,6 +34,10 @@ HEAD = (
     b'{"id":"0199f0a2-0000-7000-8000-000000000001","created_at_ms":1760000000000,"method":"POST",'
     b'"path":"/v1/responses","gateway_id":"bench","session_id":"bench-1",'
     b'"model":"gpt-5","request_bytes":1024'
+)
+DECISION = (
+    b'{"request_id":"0199f0a2-0000-7000-8000-000000000001","attempt":1,'
+    b'"created_at_ms":1760000000000,"session_id":"bench-1","pool_id":null'
 )
 EVENT = HEAD + (
     b',"completed_at_ms":1760000001000,"resource_id":"openai-1","attempts":1,'
@@ -113,16 +113,20 @@ class Bench:
     def _ask(self, *, named: bool) -> Ask:
         self._number += 1
         number = self._number
+        session = f"bench-{number % SESSIONS}" if named else None
         return Ask(
             request_id=f"0199f0a2-0000-7000-8000-{number:012d}",
             decision_id=f"0199f0a2-0001-7000-8000-{number:012d}",
             attempt=1,
             gateway_id="bench",
             pool_id=None,
-            session_id=f"bench-{number % SESSIONS}" if named else None,
+            session_id=session,
+            session=digest(session) if session else "",
+            model=model_digest("gpt-5"),
             bound=(),
             account_bound=False,
             tried=(),
+            previous="",
             lease=HEAD,
             draw=number * 7919,
         )
@@ -138,7 +142,8 @@ class Bench:
                 gateway_id="bench",
                 resource_id=self._chosen.pop(ask.request_id),
                 verdict=Verdict(kind="ok", latency_ms=810.1),
-                session_id=ask.session_id,
+                session=ask.session,
+                model="gpt-5",
                 learned=(digest(ask.request_id), digest(ask.decision_id)),
                 event=EVENT,
             )
@@ -149,8 +154,8 @@ class Bench:
         return self._shared.call(
             "FCALL", "bench_empty", 2, "{rpx}:catalogue:version", STREAM,
             "bench", "0199f0a2-0000-7000-8000-000000000001", 1,
-            "0199f0a2-0001-7000-8000-000000000001", "", digest("bench"), 0,
-            7919, HEAD, HEAD, "", 0,
+            "0199f0a2-0001-7000-8000-000000000001", "", digest("bench"),
+            model_digest("gpt-5"), 0, 0, "", 7919, DECISION, HEAD, "", "", 0,
         )  # fmt: skip
 
 

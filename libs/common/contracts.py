@@ -30,6 +30,8 @@ class Reason(StrEnum):
     WEIGHTED_LEAST_CONNECTIONS = "weighted_least_connections"
     SESSION_FAILOVER = "session_failover"
     PANIC = "panic"
+    # The owning account is gone; PROXY_REPLAY_WITHOUT_REASONING allows it.
+    REPLAYED = "replayed_without_reasoning"
 
 
 class Outcome(StrEnum):
@@ -194,6 +196,7 @@ class ResourceState(Frozen):
     weight: float
     health: HealthState
     cooldown_until: str | None  # ISO 8601, UTC
+    paused_models: tuple[str, ...] = ()  # rate limited there, others are served
     in_flight: int
     requests: int
     errors: int

@@ -6,6 +6,7 @@ another shape, gives no hints and is forwarded all the same.
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,12 @@ NULL = msgspec.Raw(b"null")
 # Ids that upstreams mint (responses-api.md section 6), and clients send back.
 MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
           "ig_", "mcp_", "cmp_", "at_", "file-", "vs_", "cntr_", "batch_")  # fmt: skip
+# Codex makes up ids of its own in the same form, with a UUID (section 2.2).
+_OWN = re.compile(
+    r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)
 MOST_ITEMS = 8  # so many of the newest item ids are looked up
+MOST_OBJECTS = 4  # and of the files, vector stores and containers
 MOST_SEGMENTS = 8
 LONGEST_ID = 512
 
@@ -53,13 +59,28 @@ class _Metadata(msgspec.Struct):
     pool_id: object = None
 
 
+class _Part(msgspec.Struct):
+    file_id: object = None
+
+
 class _Item(msgspec.Struct):
     id: object = None
     encrypted_content: msgspec.Raw = NULL
+    content: str | list[_Part | str | None] | None = None
+    file_id: object = None
 
 
 class _Conversation(msgspec.Struct):
     id: object = None
+
+
+class _Container(msgspec.Struct):
+    file_ids: object = None
+
+
+class _Tool(msgspec.Struct):
+    vector_store_ids: object = None
+    container: str | _Container | None = None
 
 
 class _Body(msgspec.Struct):
@@ -70,6 +91,11 @@ class _Body(msgspec.Struct):
     prompt_cache_key: object = None
     metadata: _Metadata | None = None
     client_metadata: _Metadata | None = None
+    tools: list[_Tool] | None = None
+    # Of other calls: files into a vector store or a container, a batch.
+    file_id: object = None
+    file_ids: object = None
+    input_file_id: object = None
     input: str | list[_Item | str | int | float | list[Any] | None] | None = None
 
 
@@ -78,6 +104,7 @@ ODD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 _decoder = msgspec.json.Decoder(_Body)
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(_Body)}
 _SIMPLE = [name for name in _TYPES if name != "input"]
+_CONTENT = list[_Part | str | None] | str | None
 _EMPTY = _Body()
 
 
@@ -87,7 +114,7 @@ def read_hints(path: bytes, headers: Iterable[Header], body: bytes) -> Hints:
     named = {name: value for name, value in headers if name in _INTERESTING}
     metadata = parsed.metadata or _Metadata()
     client = parsed.client_metadata or _Metadata()
-    items, encrypted = _read_input(parsed.input)
+    items, files, encrypted = _read_input(parsed.input)
     previous = _text(parsed.previous_response_id)
     return Hints(
         model=_text(parsed.model),
@@ -99,7 +126,10 @@ def read_hints(path: bytes, headers: Iterable[Header], body: bytes) -> Hints:
         session_name=_first(named, _NAME_HEADERS) or _text(metadata.session_name),
         pool_id=_first(named, _POOL_HEADERS) or _text(metadata.pool_id),
         previous_response_id=previous,
-        bound_ids=_bound(previous, path, parsed.conversation, items),
+        bound_ids=(
+            *_bound(previous, path, parsed.conversation, items),
+            *_objects(parsed, files),
+        ),
         account_bound=encrypted,
     )
 
@@ -135,22 +165,52 @@ def _parse_by_field(body: bytes) -> _Body:
 def _item(fields: dict[str, Any]) -> _Item:
     """Of encrypted content only its being there matters."""
     encrypted = msgspec.Raw(b"{}") if fields.get("encrypted_content") else NULL
-    return _Item(id=fields.get("id"), encrypted_content=encrypted)
+    item = _Item(fields.get("id"), encrypted, file_id=fields.get("file_id"))
+    with contextlib.suppress(*ODD_JSON):
+        item.content = msgspec.convert(fields.get("content"), _CONTENT)
+    return item
 
 
-def _read_input(given: Any) -> tuple[list[str], bool]:
-    """Ids of the newest minted items, newest first; is anything encrypted?"""
+def _read_input(given: Any) -> tuple[list[str], list[str], bool]:
+    """Ids of the newest minted items and of files, newest first; is anything
+    encrypted?"""
     if not isinstance(given, list):
-        return [], False
+        return [], [], False
     ids: list[str] = []
+    files: list[str] = []
     encrypted = False
     for item in reversed(given):
         if not isinstance(item, _Item):
             continue
-        if len(ids) < MOST_ITEMS and _minted(item.id):
+        if len(ids) < MOST_ITEMS and is_minted(item.id):
             ids.append(str(item.id))
+        if len(files) < MOST_OBJECTS and isinstance(item.content, list):
+            files.extend(_files(item.content))
         encrypted = encrypted or bytes(item.encrypted_content) not in (b"null", b'""')
-    return ids, encrypted
+    return ids, files, encrypted
+
+
+def _files(parts: list[_Part | str | None]) -> list[str]:
+    named = (part.file_id for part in parts if isinstance(part, _Part))
+    return [str(id_) for id_ in named if is_minted(id_)]
+
+
+def _objects(parsed: _Body, files: Sequence[str]) -> list[str]:
+    """Files, vector stores and containers: each belongs to one account."""
+    named: list[object] = [*files, parsed.file_id, parsed.input_file_id]
+    named.extend(_listed(parsed.file_ids))
+    for tool in parsed.tools or ():
+        named.extend(_listed(tool.vector_store_ids))
+        container = tool.container
+        if isinstance(container, _Container):
+            named.extend(_listed(container.file_ids))
+        else:
+            named.append(container)
+    return [str(id_) for id_ in named if is_minted(id_)][:MOST_OBJECTS]
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _bound(
@@ -172,12 +232,16 @@ def _bound(
 def ids_in_path(path: bytes) -> list[str]:
     """`/responses/resp_1/input_items` names resp_1."""
     segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
-    return [segment for segment in segments if _minted(segment)]
+    return [segment for segment in segments if is_minted(segment)]
 
 
-def _minted(value: object) -> bool:
+def is_minted(value: object) -> bool:
+    """Is this an id as upstreams make them, and not a client's own?"""
     return (
-        isinstance(value, str) and len(value) <= LONGEST_ID and value.startswith(MINTED)
+        isinstance(value, str)
+        and len(value) <= LONGEST_ID
+        and value.startswith(MINTED)
+        and _OWN.fullmatch(value) is None
     )
 
 

@@ -15,24 +15,16 @@ def catalogue_version() -> str:
     return f"{TAG}:catalogue:version"
 
 
-def load(pool_id: str) -> str:
-    """Sorted set: available resource -> (in flight + 1) / weight."""
-    return f"{TAG}:load:{pool_id}"
-
-
-def cooling(pool_id: str) -> str:
-    """Sorted set: unavailable resource -> Unix ms when it may be tried again."""
-    return f"{TAG}:cooling:{pool_id}"
+def ranking(pool_id: str) -> str:
+    """Sorted set: resource -> its load, or from 1e12 up the Unix ms when an
+    unavailable one may be tried."""
+    return f"{TAG}:ranking:{pool_id}"
 
 
 def leases(resource_id: str) -> str:
-    """Sorted set: request id -> Unix ms of its acquire. Its size is in flight."""
+    """Hash: gateway/request -> lease record, what the reaper needs to tell of it.
+    Its size is in flight."""
     return f"{TAG}:leases:{resource_id}"
-
-
-def gateway(gateway_id: str) -> str:
-    """Hash: request id -> lease record, what the reaper needs to tell of it."""
-    return f"{TAG}:gateway:{gateway_id}"
 
 
 def gateways() -> str:
@@ -41,8 +33,18 @@ def gateways() -> str:
 
 
 def health(resource_id: str) -> str:
-    """Hash: state, cooldown_until_ms, failures, last_error, counters."""
+    """Hash: state, until, failures, pauses, trial, last_error, counters."""
     return f"{TAG}:health:{resource_id}"
+
+
+def pauses(digest: str) -> str:
+    """String: JSON of a model's pauses by resource, while there are any."""
+    return f"{TAG}:pauses:{digest}"
+
+
+def accounts() -> str:
+    """Hash: resource -> the account that the upstream's headers named."""
+    return f"{TAG}:accounts"
 
 
 def session(digest: str) -> str:

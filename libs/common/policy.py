@@ -1,33 +1,170 @@
-"""The selection policy in Python: what the gateway uses while Redis is away,
-and the reference for `services/router/library.lua`. Pure."""
+"""Which resource a request goes to: the rules of services/router/library.lua in
+Python. The reference that library is tested against, and what a gateway decides
+by while Redis is away. Pure; times are Unix milliseconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-Draw = Callable[[int], int]  # draw(n) gives 0 <= i < n
+from libs.common.asks import Owner
+from libs.common.circuits import NEVER, Pause
+
+WINDOW = 16  # of a large pool, ranks looked at for ties
+
+How = Literal["free", "trial", "forced"]
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """A resource as the policy sees it."""
+class Standing:
+    """A resource as the policy sees it. `ready_ms` is when it may be tried; 0:
+    it is available."""
 
     resource_id: str
+    account_id: str
     weight: float
-    in_flight: int = 0
-    available: bool = True
+    in_flight: int
+    ready_ms: float
 
     @property
-    def load(self) -> float:
-        """Work per unit of weight, were the next request placed here."""
-        return (self.in_flight + 1) / self.weight
+    def rank(self) -> float:
+        """Work per unit of weight, were the next request placed here; of the
+        unavailable, the moment they may be tried, which is always higher."""
+        return self.ready_ms or (self.in_flight + 1) / self.weight
 
 
-def least_loaded(options: Sequence[Option], draw: Draw) -> Option | None:
-    """Least (in flight + 1) / weight among the available; ties are drawn, so
-    that replicas do not herd."""
-    available = [option for option in options if option.available]
-    if not available:
-        return None
-    lowest = min(option.load for option in available)
-    tied = [option for option in available if option.load == lowest]
-    return tied[draw(len(tied))]
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the choice depends on beside the resources. `pauses` are those of the
+    request's model, by resource."""
+
+    now: float
+    draw: int
+    tried: Sequence[str] = ()
+    pauses: Mapping[str, Pause] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A resource, or none and why. `how`: free, as it is available; trial, half
+    open; forced, in spite of its condition. `until_ms`: worth asking again."""
+
+    resource_id: str | None
+    reason: str
+    how: How = "free"
+    until_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    ties: Sequence[Standing]
+    soonest: Standing | None
+    soonest_ms: float
+
+
+def by_load(pool: Sequence[Standing], question: Question, reason: str) -> Choice:
+    """The least loaded of a pool; half open before that; else the one that is
+    back first."""
+    ranking = sorted(pool, key=lambda s: (s.rank, s.resource_id.encode()))
+    rest = len(ranking) >= WINDOW and not ranking[WINDOW - 1].ready_ms
+    weighed = _weigh(_window(ranking) if rest else ranking, question)
+    if rest and (question.pauses or not weighed.ties):
+        weighed, rest = _weigh(ranking, question), False
+    soonest = weighed.soonest
+    if soonest and weighed.soonest_ms <= question.now:
+        return Choice(soonest.resource_id, reason, "trial")
+    if weighed.ties:
+        chosen = _drawn(ranking, question, weighed.ties, rest=rest)
+        return Choice(chosen.resource_id, reason)
+    if soonest:
+        return Choice(soonest.resource_id, "panic", "forced")
+    return Choice(None, "no_capacity")
+
+
+def by_account(siblings: Sequence[Standing], owner: str, question: Question) -> Choice:
+    """Where an account's state can be read: its owner, else a sibling, else the
+    one that is back first decides (design.md section 3)."""
+    if not siblings:
+        return Choice(None, "owner_gone")
+    for standing in siblings:
+        if standing.resource_id == owner and _serves(standing, question):
+            return Choice(owner, "response_affinity")
+    weighed = _weigh(siblings, question)
+    if weighed.ties:
+        chosen = weighed.ties[question.draw % len(weighed.ties)]
+        return Choice(chosen.resource_id, "response_affinity")
+    if weighed.soonest is None:
+        failed = any(
+            s.resource_id in question.tried and s.ready_ms < NEVER for s in siblings
+        )
+        return Choice(None, "no_capacity" if failed else "owner_gone")
+    how: How = "trial" if weighed.soonest_ms <= question.now else "forced"
+    return Choice(
+        weighed.soonest.resource_id, "response_affinity", how, weighed.soonest_ms
+    )
+
+
+def unless_limited(choice: Choice, cause: str) -> Choice:
+    """An account that is rate limited is waited for; one that fails, yet is the
+    only one, is tried anyway."""
+    if choice.how == "forced" and cause.startswith("429"):
+        return Choice(None, "owner_limited", until_ms=choice.until_ms)
+    return choice
+
+
+def at_home(standing: Standing | None, question: Question) -> bool:
+    """Can a session's home serve its next request too?"""
+    return standing is not None and _serves(standing, question)
+
+
+def owner_of(bound: Sequence[Owner | None]) -> Owner | None:
+    """The first that is known, as the most telling ids come first."""
+    return next((owner for owner in bound if owner is not None), None)
+
+
+def _serves(standing: Standing, question: Question) -> bool:
+    id_ = standing.resource_id
+    paused = question.pauses is not None and id_ in question.pauses
+    return not standing.ready_ms and id_ not in question.tried and not paused
+
+
+def _window(ranking: Sequence[Standing]) -> Sequence[Standing]:
+    """Of a large pool the first, and the first of those that are unavailable."""
+    away = [s for s in ranking[WINDOW:] if s.ready_ms]
+    return [*ranking[:WINDOW], *away[:WINDOW]]
+
+
+def _weigh(ranking: Sequence[Standing], question: Question) -> _Weighed:
+    """The least loaded that can serve, and who is back first of those that
+    cannot yet."""
+    pauses = question.pauses or {}
+    free: list[Standing] = []
+    soonest, soonest_ms = None, NEVER
+    for standing in ranking:
+        if standing.resource_id in question.tried:
+            continue
+        pause = pauses.get(standing.resource_id)
+        ready_ms = max(standing.ready_ms, pause.ready_ms if pause else 0)
+        if not ready_ms:
+            free.append(standing)
+        elif ready_ms < soonest_ms:
+            soonest, soonest_ms = standing, ready_ms
+    lowest = min((s.rank for s in free), default=0)
+    return _Weighed([s for s in free if s.rank == lowest], soonest, soonest_ms)
+
+
+def _drawn(
+    ranking: Sequence[Standing],
+    question: Question,
+    ties: Sequence[Standing],
+    *,
+    rest: bool,
+) -> Standing:
+    """Ties fall to `draw`, so that replicas do not herd; also to those beyond
+    the window."""
+    lowest = ties[0].rank
+    if rest and ranking[WINDOW - 1].rank == lowest:
+        everyone = [s for s in ranking if s.rank == lowest]
+        drawn = everyone[question.draw % len(everyone)]
+        if drawn.resource_id not in question.tried:
+            return drawn
+    return ties[question.draw % len(ties)]

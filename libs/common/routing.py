@@ -5,8 +5,8 @@ each. Raises `RedisAway` when Redis does not answer, `NoCatalogue` when it
 holds no library or no catalogue yet.
 """
 
-import hashlib
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -17,6 +17,22 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from libs.common import keys
+from libs.common.asks import (
+    Ask,
+    Decision,
+    Explanation,
+    Lease,
+    NoCapacity,
+    NoResources,
+    Owner,
+    OwnerGone,
+    OwnerLimited,
+    Refusal,
+    Release,
+    UnknownIds,
+    UnknownPool,
+    model_digest,
+)
 from libs.common.contracts import (
     Catalogue,
     HealthState,
@@ -26,85 +42,6 @@ from libs.common.contracts import (
     Verdict,
 )
 from libs.common.errors import NoCatalogue, RedisAway
-
-
-def digest(value: str) -> str:
-    """A client's or an upstream's id as part of a key: whatever its length and
-    alphabet, 32 hex characters."""
-    return hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What acquire needs to know of one attempt."""
-
-    request_id: str
-    decision_id: str
-    attempt: int
-    gateway_id: str
-    pool_id: str | None
-    session_id: str | None
-    bound: tuple[str, ...]  # digests of upstream ids the request names, newest first
-    account_bound: bool  # carries encrypted content: only its own account can read it
-    tried: tuple[str, ...]  # resources that failed this request already
-    lease: bytes  # JSON object of the request event so far, without its last brace
-    draw: int  # a random number, so that the choice itself is a pure function
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Where an attempt goes. `version` is the catalogue the choice was made from."""
-
-    resource_id: str
-    reason: str
-    version: str
-    degraded: bool = False
-    trial: bool = False  # half open: the first request after a pause
-
-
-class UnknownPool(Exception):
-    """The request names a pool that is not in the catalogue."""
-
-    def __init__(self, pools: tuple[str, ...]) -> None:
-        self.pools = pools
-        super().__init__()
-
-
-class NoResources(Exception):
-    """The catalogue is empty."""
-
-
-class NoCapacity(Exception):
-    """No resource of the pool may be tried (now)."""
-
-    def __init__(self, retry_after_ms: int) -> None:
-        self.retry_after_ms = retry_after_ms
-        super().__init__()
-
-
-class OwnerLimited(Exception):
-    """The only account that can read the request's state is rate limited."""
-
-    def __init__(self, retry_after_ms: int) -> None:
-        self.retry_after_ms = retry_after_ms
-        super().__init__()
-
-
-class OwnerGone(Exception):
-    """No working key of the account that can read the request's state is left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """How one attempt ended. `event` is the request event's JSON, on the last one."""
-
-    request_id: str
-    gateway_id: str
-    resource_id: str
-    verdict: Verdict
-    session_id: str | None  # bound to the resource when the verdict is ok
-    learned: tuple[str, ...]  # digests of ids this answer minted
-    event: bytes | None
 
 
 class Caller(Protocol):
@@ -143,6 +80,25 @@ class Terms:
     session_ttl_ms: int = 86_400_000
     id_ttl_ms: int = 86_400_000
     cooldown_ms: int = 30_000
+    # Of ids that SQL does not know either. It may learn of them: an answer that
+    # another gateway relayed a moment ago is still on its way there.
+    unknown_ttl_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat tells. `known`: Redis had heard of this gateway; if not,
+    it was reaped, or Redis emptied."""
+
+    version: str | None
+    known: bool
+
+
+Owners = Mapping[str, Owner | None]
+UNKNOWN = "-"
+REPLAYED = "r"
+_NOBODY: Owners = {}
+_SAID = Verdict(kind="neutral")
 
 
 class RoutingFunctions:
@@ -165,28 +121,11 @@ class RoutingFunctions:
         self._library = library
 
     async def acquire(self, ask: Ask) -> Decision:
-        """Choose a resource and take a lease on it. Raises `UnknownPool`,
-        `NoResources`, `NoCapacity`, `OwnerLimited` or `OwnerGone`."""
-        session = digest(ask.session_id) if ask.session_id else ""
-        reply = await self._fcall(
-            "rpx_acquire_v1",
-            ask.gateway_id,
-            ask.request_id,
-            ask.attempt,
-            ask.decision_id,
-            ask.pool_id or "",
-            session,
-            1 if ask.account_bound else 0,
-            ask.draw,
-            _decision_head(ask),
-            ask.lease,
-            self._clock(),
-            len(ask.bound),
-            *ask.bound,
-            *ask.tried,
-        )
-        status = reply[0]
-        if status != b"ok":
+        """Choose a resource and take a lease on it. Raises `UnknownIds`,
+        `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited` or
+        `OwnerGone`."""
+        reply = await self._fcall("rpx_acquire_v1", *self._asked(ask, ""))
+        if reply[0] != b"ok":
             raise _refusal(reply)
         return Decision(
             resource_id=reply[1].decode(),
@@ -195,13 +134,55 @@ class RoutingFunctions:
             trial=reply[4] == 1,
         )
 
+    async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
+        """Where `ask` would go, without doing anything. `owner` is what SQL says
+        of its ids. Raises as `acquire` does, but for the refusals that depend on
+        the resources' state: they are the explanation's status."""
+        told = owner.encoded() if owner else ""
+        reply = await self._fcall("rpx_explain_v1", *self._asked(ask, told))
+        if len(reply) != 6:
+            raise _refusal(reply)
+        status, resource, reason, trial, wait, candidates = reply
+        return Explanation(
+            status=status.decode(),
+            resource_id=resource.decode() or None,
+            reason=reason.decode(),
+            trial=trial == 1,
+            wait_ms=int(wait),
+            candidates=msgspec.json.decode(candidates),
+        )
+
+    def _asked(self, ask: Ask, told: str) -> tuple[Any, ...]:
+        """The arguments of acquire and explain, as library.lua lists them."""
+        now = self._clock()
+        return (
+            ask.gateway_id,
+            ask.request_id,
+            ask.attempt,
+            ask.decision_id,
+            ask.pool_id or "",
+            ask.session,
+            ask.model,
+            1 if ask.account_bound else 0,
+            REPLAYED if ask.replayed else 1 if ask.resolved else 0,
+            told,
+            ask.draw,
+            _decision_head(ask, now),
+            ask.lease,
+            now,
+            ask.previous,
+            len(ask.bound),
+            *ask.bound,
+            *ask.tried,
+        )
+
     def release(self, release: Release) -> Awaitable[Any]:
         """Report how an attempt ended; with an event, end the request.
 
         On a shared connection it is on its way when this returns, whether or
         not the caller lives to await it.
         """
-        verdict, terms = release.verdict, self._terms
+        verdict, terms = release.verdict or _SAID, self._terms
         pause = verdict.cooldown_ms
         return self._caller.call(
             "FCALL",
@@ -212,15 +193,16 @@ class RoutingFunctions:
             release.gateway_id,
             release.request_id,
             release.resource_id,
-            verdict.kind,
+            verdict.kind if release.verdict else "",
             verdict.cause,
             terms.cooldown_ms if pause is None else pause,
             "" if verdict.latency_ms is None else round(verdict.latency_ms, 3),
             self._clock(),
-            digest(release.session_id) if release.session_id else "",
+            release.session,
             terms.session_ttl_ms,
             terms.id_ttl_ms,
-            release.request_id,
+            model_digest(release.model),
+            release.model or "",
             release.event or b"",
             *release.learned,
         )
@@ -267,24 +249,62 @@ class RoutingFunctions:
         version = await self._call("GET", keys.catalogue_version())
         return None if version is None else str(version, "ascii")
 
-    async def heartbeat(self, gateway_id: str) -> str | None:
-        """Say that a gateway lives; returns the catalogue's version."""
-        version = await self._fcall("rpx_heartbeat_v1", gateway_id, self._clock())
-        return None if version is None else str(version, "ascii")
+    async def heartbeat(self, gateway_id: str) -> Beat:
+        """Say that a gateway lives."""
+        version, known = await self._fcall(
+            "rpx_heartbeat_v1", gateway_id, self._clock()
+        )
+        return Beat(version=version.decode() or None, known=known == 1)
 
     async def held(self, gateway_id: str) -> list[str]:
         """The requests whose leases a gateway holds."""
-        found = await self._call("HKEYS", keys.gateway(gateway_id))
+        found = await self._fcall("rpx_held_v1", gateway_id)
         return [request.decode() for request in found]
+
+    async def resume(self, gateway_id: str, leases: Iterable[Lease]) -> int:
+        """Put back leases of requests that are still running, after Redis was
+        emptied or the gateway was taken for dead; returns how many."""
+        triples = [
+            part
+            for lease in leases
+            for part in (lease.request_id, lease.resource_id, lease.record)
+        ]
+        return int(await self._fcall("rpx_resume_v1", gateway_id, *triples))
+
+    async def adopt(self, sessions: Owners = _NOBODY, ids: Owners = _NOBODY) -> int:
+        """Remember whose sessions and ids (digests) these are, where Redis does
+        not know it; None for those that nobody knows. Returns how many were new."""
+        pairs = [
+            part
+            for kind, owners in (("session", sessions), ("bound", ids))
+            for name, owner in owners.items()
+            for part in (f"{kind}:{name}", owner.encoded() if owner else UNKNOWN)
+        ]
+        terms = self._terms
+        ttls = terms.session_ttl_ms, terms.id_ttl_ms, terms.unknown_ttl_ms
+        return int(await self._fcall("rpx_adopt_v1", *ttls, self._clock(), *pairs))
+
+    async def learn_account(self, resource_id: str, account_id: str) -> bool:
+        """An upstream's answer named the account of a key; True when that is
+        news. The router publishes it with the catalogue."""
+        return bool(await self._fcall("rpx_account_v1", resource_id, account_id))
+
+    async def learned_accounts(self) -> dict[str, str]:
+        """Resource to account, as upstreams named them."""
+        found = await self._call("HGETALL", keys.accounts())
+        flat = [part.decode() for part in found]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         """Drop leases the gateway no longer knows; returns how many."""
         return int(await self._fcall("rpx_abandon_v1", gateway_id, *request_ids))
 
-    async def reap(self, silent_ms: int) -> int:
+    async def reap(self, silent_ms: int, *, strays: bool = False) -> int:
         """End the leases of gateways without a heartbeat for `silent_ms`; one
-        `interrupted` request event each. Returns how many."""
-        return int(await self._fcall("rpx_reap_v1", silent_ms, self._clock()))
+        `interrupted` request event each. Returns how many. `strays`: also look
+        for leases of gateways that never beat."""
+        look = 1 if strays else 0
+        return int(await self._fcall("rpx_reap_v1", silent_ms, self._clock(), look))
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState:
         """Apply a health check's verdict; returns the resulting health state."""
@@ -303,7 +323,7 @@ class RoutingFunctions:
     async def states(self) -> list[ResourceState]:
         """Every resource with its live figures, in catalogue order."""
         catalogue = await self.catalogue()
-        reply = await self._fcall("rpx_states_v1")
+        reply = await self._fcall("rpx_states_v1", self._clock())
         if reply[0] != b"ok":
             raise NoCatalogue
         live = {row["id"]: row for row in msgspec.json.decode(reply[1])}
@@ -336,24 +356,30 @@ def _refusal(reply: list[bytes]) -> Exception:
     status = reply[0].decode()
     if status == "unknown_pool":
         return UnknownPool(tuple(sorted(pool.decode() for pool in reply[1:])))
-    if status == "no_resources":
-        return NoResources()
-    if status == "owner_gone":
-        return OwnerGone()
-    if status == "owner_limited":
-        return OwnerLimited(int(reply[1]))
-    if status == "no_capacity":
-        return NoCapacity(int(reply[1]))
-    return NoCatalogue()
+    if status in _WITH_WAIT:
+        return _WITH_WAIT[status](int(reply[1]))
+    return _PLAIN.get(status, NoCatalogue)()
 
 
-def _decision_head(ask: Ask) -> bytes:
+_WITH_WAIT: dict[str, Callable[[int], Refusal]] = {
+    "owner_limited": OwnerLimited,
+    "no_capacity": NoCapacity,
+}
+_PLAIN: dict[str, type[Exception]] = {
+    "look_up": UnknownIds,
+    "no_resources": NoResources,
+    "owner_gone": OwnerGone,
+}
+
+
+def _decision_head(ask: Ask, now: int | str) -> bytes:
     """The decision event as far as the gateway knows it, its brace left open:
     the function adds what it chose, and why."""
     head = msgspec.json.encode(
         {
             "request_id": ask.request_id,
             "attempt": ask.attempt,
+            "created_at_ms": now or _now_ms(),
             "session_id": ask.session_id,
             "pool_id": ask.pool_id,
         }
@@ -369,9 +395,16 @@ def _holds(listed: Any, source: str) -> bool:
 
 
 def _state(resource: Resource, live: dict[str, Any]) -> ResourceState:
-    until = float(live.get("until", 0))
-    now = _now_ms()
+    """A resource of which one model is paused counts as cooling down."""
     state = HealthState(live.get("state", "unknown"))
+    paused = live.get("paused") or ()
+    ends = [pause["until_ms"] for pause in paused]
+    if state is HealthState.DEGRADED:
+        ends.append(float(live.get("until", 0)))
+    elif paused and state is not HealthState.UNHEALTHY:
+        state = HealthState.DEGRADED
+    until = max(ends, default=0)
+    shown = state is HealthState.DEGRADED and until > _now_ms()
     latency = live.get("latency_ms")
     return ResourceState(
         id=resource.id,
@@ -380,7 +413,8 @@ def _state(resource: Resource, live: dict[str, Any]) -> ResourceState:
         account_id=resource.account_id,
         weight=resource.weight,
         health=state,
-        cooldown_until=_iso(until) if state == "degraded" and until > now else None,
+        cooldown_until=_iso(until) if shown else None,
+        paused_models=tuple(sorted(pause["model"] for pause in paused)),
         in_flight=int(live.get("in_flight", 0)),
         requests=int(live.get("requests", 0)),
         errors=int(live.get("errors", 0)),
@@ -395,4 +429,4 @@ def _iso(unix_ms: float) -> str:
 
 
 def _now_ms() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)
+    return int(time.time() * 1000)

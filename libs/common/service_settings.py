@@ -73,6 +73,11 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
     max_capture_bytes: Bytes = Field(2_000_000, alias="PROXY_MAX_CAPTURE_BYTES")
     # Tries of one request before the first byte, the first one included.
     max_attempts: int = Field(3, ge=1, le=10, alias="PROXY_MAX_ATTEMPTS")
+    # When no key of the owning account works any more, send a request elsewhere
+    # without the encrypted reasoning that only that account can read.
+    replay_without_reasoning: bool = Field(
+        False, alias="PROXY_REPLAY_WITHOUT_REASONING"
+    )
     heartbeat_seconds: Seconds = Field(1.0, alias="PROXY_HEARTBEAT_SECONDS")
     gateway_workers: int = Field(1, ge=1, le=256, alias="PROXY_GATEWAY_WORKERS")
     # Open connections per gateway, idle ones included; more have to wait.

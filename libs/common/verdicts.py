@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
 
-_KEY_PROBLEMS = frozenset({"insufficient_quota", "credit_balance_exhausted"})
+_NO_MONEY = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 LONGEST_PAUSE_MS = 3_600_000
@@ -22,6 +22,8 @@ def judge(
 ) -> Verdict:
     """What an answer says of the resource that gave it. Client errors say
     nothing: the client, not the key, was wrong."""
+    if status == 429 and error_code in _NO_MONEY:
+        return Verdict(kind="exhausted", cause=f"429 {error_code}")
     if _refuses_key(status, error_code):
         return Verdict(kind="refused", cause=f"{status} {error_code or 'refused'}")
     if status == 429:
@@ -40,8 +42,6 @@ def judge(
 def _refuses_key(status: int, error_code: str | None) -> bool:
     """A 403 for the model the client asked for says nothing of other models:
     one client shall not be able to lock every key."""
-    if status == 429:
-        return error_code in _KEY_PROBLEMS
     return status == 401 or (status == 403 and error_code != "model_not_found")
 
 

@@ -26,12 +26,30 @@ class Account:
 class Accounts:
     """The keys the service knows."""
 
-    def __init__(self, keys: Mapping[str, str], *, any_key: bool = False) -> None:
+    def __init__(
+        self, keys: Mapping[str, str], *, any_key: bool = False, named: bool = True
+    ) -> None:
+        # Whether answers name the account.
+        self.named = named
         self._accounts = {key: Account(name) for key, name in keys.items()}
         self._any_key = any_key
+        self._revoked: set[str] = set()
+
+    @property
+    def revoked(self) -> list[str]:
+        return sorted(self._revoked)
+
+    def revoke(self, key: str) -> None:
+        """From now on the key is refused like one that never was."""
+        self._revoked.add(key)
+
+    def restore(self, key: str) -> None:
+        self._revoked.discard(key)
 
     def of(self, key: str) -> Account:
         """The account of a key, or the refusal a wrong key gets."""
+        if key in self._revoked:
+            raise problems.wrong_key(key)
         known = self._accounts.get(key)
         if known:
             return known

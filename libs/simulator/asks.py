@@ -92,6 +92,45 @@ def parts(item: Json) -> Iterator[Json]:
         yield from (part for part in content if isinstance(part, dict))
 
 
+def file_ids(item: Json) -> Iterator[str]:
+    """The uploaded files an item names: in its content, or in a tool's output."""
+    for content in (item.get("content"), item.get("output")):
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and isinstance(part.get("file_id"), str):
+                yield part["file_id"]
+
+
+def bound_ids(tools: Any) -> Iterator[str]:
+    """The stores, containers and files that tools are to work on."""
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict):
+            yield from filter(_is_text, _named_by(tool))
+
+
+def _named_by(tool: Json) -> Iterator[Any]:
+    yield from _list(tool.get("vector_store_ids"))
+    container = tool.get("container")
+    if isinstance(container, dict):
+        yield from _list(container.get("file_ids"))
+    else:
+        yield container
+    for holder, name in (
+        ("environment", "container_id"),
+        ("input_image_mask", "file_id"),
+    ):
+        held = tool.get(holder)
+        if isinstance(held, dict):
+            yield held.get(name)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def item_text(item: Json) -> str:
     """All text of an item, for counting and echoing."""
     texts = [part.get("text") for part in parts(item)]

@@ -1,4 +1,5 @@
-"""The control API under /__sim/: faults, holding, journal. No authentication."""
+"""The control API under /__sim/: faults, holding, key revocation, journal. No
+authentication."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from libs.simulator import bodies
+from libs.simulator import bodies, problems
+from libs.simulator.accounts import Accounts
 from libs.simulator.faults import Faults, parse_script
 from libs.simulator.holding import EVERY_KEY, Holding
 from libs.simulator.journal import Journal
@@ -28,10 +30,13 @@ Action = Callable[[Order], Json]
 class Control:
     """Lets a test script the upstream and read what it saw."""
 
-    def __init__(self, faults: Faults, journal: Journal, holding: Holding) -> None:
+    def __init__(
+        self, faults: Faults, journal: Journal, holding: Holding, accounts: Accounts
+    ) -> None:
         self._faults = faults
         self._journal = journal
         self._holding = holding
+        self._accounts = accounts
 
     def routes(self) -> list[web.RouteDef]:
         actions: list[tuple[str, str, Action]] = [
@@ -41,6 +46,8 @@ class Control:
             ("POST", "hold", self._hold),
             ("POST", "release", self._release),
             ("GET", "held", self._held),
+            ("POST", "revoke", self._revoke),
+            ("POST", "restore", self._restore),
             ("GET", "journal", self._show_journal),
             ("DELETE", "journal", self._clear_journal),
             ("POST", "settings", self._set),
@@ -73,6 +80,14 @@ class Control:
     def _held(self, _: Order) -> Json:
         return self._holding.shown()
 
+    def _revoke(self, order: Order) -> Json:
+        self._accounts.revoke(_key(order))
+        return {"revoked": self._accounts.revoked}
+
+    def _restore(self, order: Order) -> Json:
+        self._accounts.restore(_key(order))
+        return {"revoked": self._accounts.revoked}
+
     def _show_journal(self, order: Order) -> Json:
         limit = order.query.get("limit", "")
         return self._journal.shown(
@@ -87,10 +102,22 @@ class Control:
     def _set(self, order: Order) -> Json:
         if "keep_bodies" in order.body:
             self._journal.keep_bodies = bool(order.body["keep_bodies"])
-        return {"keep_bodies": self._journal.keep_bodies}
+        if "name_accounts" in order.body:
+            self._accounts.named = bool(order.body["name_accounts"])
+        return {
+            "keep_bodies": self._journal.keep_bodies,
+            "name_accounts": self._accounts.named,
+        }
 
     def _stats(self, _: Order) -> Json:
         return self._journal.stats()
+
+
+def _key(order: Order) -> str:
+    key = order.body.get("key")
+    if not isinstance(key, str) or not key:
+        raise problems.missing("key")
+    return key
 
 
 def _served(action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:

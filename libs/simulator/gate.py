@@ -62,7 +62,7 @@ class Gate:
                 raw = await request.read()
             except web.HTTPRequestEntityTooLarge:
                 problem = refusal(problems.too_large())
-                headers = self.headers(None, started)
+                headers = self.headers(self._known(request), started)
                 return web.Response(
                     status=problem.status,
                     body=problem.body,
@@ -77,7 +77,13 @@ class Gate:
 
     def headers(self, account: Account | None, started: float) -> dict[str, str]:
         used = self._window.count(account, time.time()) if account else 0
-        return answer_headers(account, used, started)
+        return answer_headers(account, used, started, named=self.accounts.named)
+
+    def _known(self, request: web.Request) -> Account | None:
+        try:
+            return self.accounts.admit(request.headers)
+        except ApiError:
+            return None
 
     async def _serve(
         self, request: web.Request, entry: Entry, raw: bytes, way: "_Way"

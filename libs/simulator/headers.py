@@ -27,10 +27,10 @@ class RateWindow:
 
 
 def answer_headers(
-    account: Account | None, used: int, started: float
+    account: Account | None, used: int, started: float, *, named: bool = True
 ) -> dict[str, str]:
     """Headers for one answer. `started` is monotonic time; `used` counts the
-    account's requests of this minute."""
+    account's requests of this minute; `named`: they say which account it is."""
     headers = {
         "x-request-id": f"req_{random_hex(32)}",
         "openai-processing-ms": str(int((time.monotonic() - started) * 1000)),
@@ -47,9 +47,10 @@ def answer_headers(
     if account is None:
         return headers
     tokens = _TOKENS_PER_REQUEST * used
+    if named:
+        headers["openai-organization"] = account.name
+        headers["openai-project"] = account.project
     return headers | {
-        "openai-organization": account.name,
-        "openai-project": account.project,
         "x-ratelimit-limit-requests": str(_REQUESTS_PER_MINUTE),
         "x-ratelimit-limit-tokens": str(_TOKENS_PER_MINUTE),
         "x-ratelimit-remaining-requests": str(max(0, _REQUESTS_PER_MINUTE - used)),

@@ -154,6 +154,15 @@ def file_not_found(file_id: str) -> ApiError:
     return ApiError(404, f"No such File object: {file_id}", param="id")
 
 
+_KINDS = {"vs": "Vector store", "cntr": "Container", "batch": "Batch"}
+
+
+def object_not_found(object_id: str) -> ApiError:
+    """A vector store, container or batch."""
+    kind = _KINDS.get(object_id.partition("_")[0], "Object")
+    return ApiError(404, f"{kind} with id '{object_id}' not found.")
+
+
 def model_not_found(model: str) -> ApiError:
     return ApiError(
         404,

@@ -14,6 +14,7 @@ from libs.simulator.gate import Call, Gate, Handler
 from libs.simulator.holding import Holding
 from libs.simulator.jobs import Jobs
 from libs.simulator.journal import Journal
+from libs.simulator.objects import object_routes
 from libs.simulator.responses import Responses
 from libs.simulator.settings import MAX_BODY_BYTES, Settings
 from libs.simulator.state import State
@@ -31,7 +32,9 @@ class Simulation:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.accounts = Accounts(settings.keys, any_key=settings.any_key)
+        self.accounts = Accounts(
+            settings.keys, any_key=settings.any_key, named=settings.name_accounts
+        )
         self.faults = Faults()
         self.journal = Journal(
             settings.max_journal_entries, settings.max_journal_body_bytes
@@ -56,7 +59,12 @@ def build_app(settings: Settings) -> web.Application:
     )
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SIMULATION] = simulation
-    control = Control(simulation.faults, simulation.journal, simulation.holding)
+    control = Control(
+        simulation.faults,
+        simulation.journal,
+        simulation.holding,
+        simulation.accounts,
+    )
     app.add_routes(control.routes())
     app.router.add_get("/healthz", _healthz)
     _add_responses(app, gate, simulation)
@@ -122,6 +130,7 @@ def _plain_routes(simulation: Simulation) -> list[tuple[str, str, Handler]]:
         ("GET", "/files/{id}", files.show),
         ("GET", "/files/{id}/content", files.content),
         ("DELETE", "/files/{id}", files.delete),
+        *object_routes(simulation.storage),
     ]
 
 
@@ -149,6 +158,13 @@ class RunningSimulator:
     @property
     def control_url(self) -> str:
         return f"http://{self._host}:{self.port}/__sim"
+
+    def revoke(self, key: str) -> None:
+        """Answer 401 to everything this key asks, until it is restored."""
+        self.state.accounts.revoke(key)
+
+    def restore(self, key: str) -> None:
+        self.state.accounts.restore(key)
 
     async def close(self) -> None:
         """Stop listening and end every connection, within a second."""
@@ -178,23 +194,36 @@ async def serve(
 
 
 async def start_simulator(
-    keys: Mapping[str, str], host: str = "127.0.0.1", port: int = 0
+    keys: Mapping[str, str],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    name_accounts: bool = True,
 ) -> RunningSimulator:
     """A simulator with these keys, listening."""
-    return await serve(Settings(keys=dict(keys)), host, port)
+    settings = Settings(keys=dict(keys), name_accounts=name_accounts)
+    return await serve(settings, host, port)
 
 
 class Simulator:
     """`async with Simulator(keys) as running:` for tests."""
 
     def __init__(
-        self, keys: Mapping[str, str], host: str = "127.0.0.1", port: int = 0
+        self,
+        keys: Mapping[str, str],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        name_accounts: bool = True,
     ) -> None:
         self._keys = keys
         self._address = (host, port)
+        self._name_accounts = name_accounts
 
     async def __aenter__(self) -> RunningSimulator:
-        self._running = await start_simulator(self._keys, *self._address)
+        self._running = await start_simulator(
+            self._keys, *self._address, name_accounts=self._name_accounts
+        )
         return self._running
 
     async def __aexit__(

@@ -27,6 +27,8 @@ class Settings:
     keys: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_KEYS))
     # Accept every key not listed, each as an account of its own.
     any_key: bool = False
+    # Tell each authenticated caller its organisation and project in headers.
+    name_accounts: bool = True
     # How long a background response takes, in ms.
     background_ms: int = 300
     # Bounds on what is remembered; the oldest go first.

@@ -1,12 +1,13 @@
-"""What the simulated accounts have stored: responses, conversations, files, items,
-prompt caches. Everything is looked up inside the caller's account."""
+"""What the simulated accounts have stored: responses, conversations, files, other
+objects, items, prompt caches. Everything is looked up inside the caller's account."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from libs.simulator import problems
 from libs.simulator.accounts import Account
-from libs.simulator.asks import Ask, parts
+from libs.simulator.asks import Ask, bound_ids, file_ids
 from libs.simulator.ids import account_tag, origin, seal_tag
 from libs.simulator.settings import Settings
 from libs.simulator.shelf import Shelf
@@ -16,6 +17,7 @@ from libs.simulator.wire import Json
 _MAX_ITEMS = 500_000
 _MAX_CONVERSATIONS = 10_000
 _MAX_FILES = 1_000
+_MAX_OBJECTS = 10_000
 _MAX_CACHES = 50_000
 
 
@@ -51,6 +53,15 @@ class StoredFile:
     content: bytes
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """A vector store, container or batch; `members` are a store's files."""
+
+    account: str
+    about: Json
+    members: dict[str, Json] = field(default_factory=dict)
+
+
 class State:
     """The storage of all accounts."""
 
@@ -62,6 +73,7 @@ class State:
         self._items: Shelf[str] = Shelf(_MAX_ITEMS)
         self.conversations: Shelf[Conversation] = Shelf(_MAX_CONVERSATIONS)
         self.files: Shelf[StoredFile] = Shelf(_MAX_FILES, 64 * 1024 * 1024)
+        self.objects: Shelf[StoredObject] = Shelf(_MAX_OBJECTS)
         self._caches: Shelf[int] = Shelf(_MAX_CACHES)
 
     def __len__(self) -> int:
@@ -105,6 +117,20 @@ class State:
             raise problems.file_not_found(file_id)
         return found
 
+    def stored_object(self, account: Account, object_id: str) -> StoredObject:
+        found = self.objects.get(object_id)
+        if found is None or found.account != account.name:
+            raise problems.object_not_found(object_id)
+        return found
+
+    def check_tools(self, account: Account, tools: Any) -> None:
+        """Refuse tools that work on another account's stores or containers."""
+        for bound_id in bound_ids(tools):
+            if bound_id.startswith("file-"):
+                self.file(account, bound_id)
+            else:
+                self.stored_object(account, bound_id)
+
     def check_items(self, account: Account, items: Iterable[Json]) -> None:
         """Refuse items that are bound to another account or to nothing."""
         for item in items:
@@ -135,9 +161,8 @@ class State:
             raise problems.item_not_found(item_id)
 
     def _check_files(self, account: Account, item: Json) -> None:
-        for part in parts(item):
-            if isinstance(part.get("file_id"), str):
-                self.file(account, part["file_id"])
+        for file_id in file_ids(item):
+            self.file(account, file_id)
 
     def cached_tokens(self, account: Account, ask: Ask, thread: Thread) -> int:
         """How much of this input a prompt cache holds; remembers the input."""

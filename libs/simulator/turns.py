@@ -57,6 +57,7 @@ class Turns:
         conversation = self._conversation(account, ask)
         thread = self._history(account, ask, conversation, memory)
         state.check_items(account, ask.items)
+        state.check_tools(account, body.get("tools"))
         thread = thread.offering(body.get("tools")).extended(ask.items)
         asked = thread.opening(body.get("instructions"))
 
@@ -78,6 +79,7 @@ class Turns:
         conversation = self._conversation(account, ask)
         thread = self._history(account, ask, conversation, _NO_MEMORY)
         self._state.check_items(account, ask.items)
+        self._state.check_tools(account, ask.body.get("tools"))
         thread = thread.extended(ask.items)
         return thread.opening(ask.body.get("instructions")).tokens
 

@@ -148,6 +148,8 @@ class Session:
         lane, fault = _lane(raw), NO_FAULT
         try:
             body = bodies.parsed(raw)
+            # A key may be revoked while its sockets are open.
+            self._gate.accounts.of(entry.key)
             entry.asked(body)
             entry.stream = True
             if body.get("type") in _SILENT:

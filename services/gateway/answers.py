@@ -1,12 +1,15 @@
 """What the ledger and affinity need to know of an answer, read from its bytes.
 Pure. An answer of another shape tells nothing and passes all the same."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from libs.common.hints import MINTED, ODD_JSON
+from libs.common.hints import ODD_JSON, is_minted
+
+MOST_LEARNED = 128  # ids of one answer
 
 
 @dataclass(slots=True)
@@ -25,6 +28,13 @@ class Facts:
     reasoning_tokens: int | None = None
     total_tokens: int | None = None
     minted: tuple[str, ...] = ()  # ids this account can be asked for again
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All that were minted, the response's own first."""
+        if self.response_id is None or self.response_id in self.minted:
+            return self.minted
+        return (self.response_id, *self.minted)
 
 
 class _InputDetails(msgspec.Struct):
@@ -65,7 +75,7 @@ class _Answer(msgspec.Struct):
     service_tier: Any = None
     conversation: _Item | None = None
     output: list[_Item] | None = None
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: list[_Item] | None = None  # of a list: input items, a conversation's items
     usage: _Usage | None = None
     error: _Error | str | None = None
 
@@ -79,6 +89,8 @@ class _Event(msgspec.Struct):
 
 
 _answers = msgspec.json.Decoder(_Answer)
+_odd = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(_Answer)}
 _events = msgspec.json.Decoder(_Event)
 
 
@@ -86,8 +98,24 @@ def read_answer(body: bytes) -> Facts:
     """Facts of a JSON answer."""
     try:
         return _facts(_answers.decode(body))
+    except msgspec.ValidationError:
+        return _facts_by_field(body)
     except ODD_JSON:
         return Facts()
+
+
+def _facts_by_field(body: bytes) -> Facts:
+    """One odd field costs no other fact."""
+    answer = _Answer()
+    try:
+        fields = _odd.decode(body)
+    except ODD_JSON:
+        return Facts()
+    for name, kind in _TYPES.items():
+        with contextlib.suppress(*ODD_JSON):
+            given = fields.get(name, b"null")
+            setattr(answer, name, msgspec.json.decode(given, type=kind))
+    return _facts(answer)
 
 
 def read_event(data: bytes) -> tuple[str, Facts]:
@@ -120,9 +148,9 @@ def _is_response(answer: _Answer) -> bool:
 
 
 def _minted(answer: _Answer) -> tuple[str, ...]:
-    items = [answer, answer.conversation, *(answer.output or ())]
+    items = [answer, answer.conversation, *(answer.output or ()), *(answer.data or ())]
     ids = [item.id for item in items if item is not None]
-    return tuple(i for i in ids if isinstance(i, str) and i.startswith(MINTED))
+    return tuple([i for i in ids if isinstance(i, str) and is_minted(i)][:MOST_LEARNED])
 
 
 def _take_usage(facts: Facts, usage: _Usage | None) -> None:

@@ -21,12 +21,15 @@ from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
 from services.gateway import problems
+from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.directory import Directory
+from services.gateway.fallback import Fallback
 from services.gateway.heartbeat import Heart
 from services.gateway.incoming import Receive, Scope, Send
 from services.gateway.outbox import Outbox
 from services.gateway.outcomes import Ledger
+from services.gateway.owners import OwnerSearch
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
 from services.gateway.upstream import UpstreamClient
@@ -47,6 +50,7 @@ class Gateway:
             body_bytes=settings.max_body_bytes,
             attempts=settings.max_attempts,
             request_s=settings.request_timeout_seconds,
+            replays=settings.replay_without_reasoning,
         )
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.redis = SharedConnection(connect(settings.redis_url))
@@ -54,13 +58,14 @@ class Gateway:
         self.directory = Directory(self.routing, os.environ)
         self.outbox = Outbox(self.redis, settings.telemetry_stream)
         self.upstream = UpstreamClient(settings.connect_timeout_seconds)
+        self.router = httpx.AsyncClient(base_url=settings.router_url, timeout=30.0)
+        fallback = Fallback(self.directory, terms.cooldown_ms)
+        ledger = Ledger(self.routing, self.outbox, fallback.judged)
+        local = fallback.local
+        search = OwnerSearch(local.sessions, local.ids, self.router)
+        chooser = Chooser(self.routing, self.directory, fallback, search, ledger)
         self.data_plane = DataPlane(
-            self.id,
-            limits,
-            self.routing,
-            self.directory,
-            self.upstream,
-            Ledger(self.routing, self.outbox),
+            self.id, limits, chooser, fallback, self.upstream, ledger
         )
         self.heart = Heart(
             self.id,
@@ -68,9 +73,8 @@ class Gateway:
             self.routing,
             self.directory,
             self.outbox,
-            self.data_plane.active,
+            self.data_plane,
         )
-        self.router = httpx.AsyncClient(base_url=settings.router_url, timeout=30.0)
         self.readiness = Readiness(
             self.directory, self.outbox, lambda: self.redis.up, self.router
         )

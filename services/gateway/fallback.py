@@ -1,135 +1,111 @@
-"""Routing while Redis is away: the last catalogue, this gateway's own load and
-what it remembers of sessions. Visibly degraded, never refusing what can be
-served."""
+"""Routing while Redis is away: the last catalogue, this gateway's own load, what
+it remembers of sessions and ids, and what it saw of keys since. Visibly degraded,
+never refusing what can be served."""
 
-import random
 import time
-from collections import OrderedDict
+from collections.abc import Iterator
 
 import msgspec
 
-from libs.common.policy import Option, least_loaded
-from libs.common.routing import Ask, Decision, NoCapacity, NoResources, UnknownPool
-from services.gateway.directory import Directory, Target
-
-MOST_REMEMBERED = 50_000
+from libs.common.asks import Ask, Decision, Owner, Release
+from libs.common.circuits import NEVER
+from libs.common.local_routing import LocalRouting
+from libs.common.policy import Choice, Standing
+from libs.common.routing import Owners
+from services.gateway.directory import Directory
 
 
 class Fallback:
     """Chooses among the directory's targets by what this process knows."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, cooldown_ms: int = 30_000) -> None:
         self._directory = directory
-        self._in_flight: dict[str, int] = {}
-        self._owners: OrderedDict[str, str] = OrderedDict()
+        self._version: str | None = None
+        self.local = LocalRouting(cooldown_ms)
 
-    def began(self, resource_id: str) -> None:
+    def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
         """Count a request of this gateway, whoever routed it."""
-        self._in_flight[resource_id] = self._in_flight.get(resource_id, 0) + 1
+        held = self.local.leases.setdefault(resource_id, set())
+        held.add((gateway_id, request_id))
 
-    def ended(self, resource_id: str) -> None:
-        self._in_flight[resource_id] -= 1
+    def ended(self, gateway_id: str, request_id: str, resource_id: str) -> None:
+        self.local.leases[resource_id].discard((gateway_id, request_id))
 
-    def remember(self, digests: tuple[str, ...], resource_id: str) -> None:
-        """Keep who owns sessions and ids, for the time Redis is away."""
-        for key in digests:
-            self._owners[key] = resource_id
-            self._owners.move_to_end(key)
-        while len(self._owners) > MOST_REMEMBERED:
-            self._owners.popitem(last=False)
+    def remember(self, sessions: Owners, ids: Owners) -> None:
+        """Keep who owns sessions and ids, for the time Redis is away or empty."""
+        self.local.remember(sessions, ids)
 
-    def choose(self, ask: Ask, session: str | None) -> tuple[Decision, bytes]:
-        """A decision, and its event's JSON. Raises `UnknownPool`, `NoResources`
-        or `NoCapacity`."""
-        options, reason = self._options(ask, session)
-        chosen = None
-        if reason != "weighted_least_connections":
-            keys = ask.bound if reason == "response_affinity" else (session or "",)
-            chosen = self._owner(keys, options)
-        if chosen is None:
-            chosen = least_loaded(options, random.randrange)
-        if chosen is None:
-            raise NoCapacity(1000)
-        version = self._directory.version or ""
-        decision = Decision(chosen.resource_id, reason, version, degraded=True)
-        return decision, _event(ask, decision, options)
+    def remember_success(
+        self, session: str, learned: tuple[str, ...], resource_id: str, account_id: str
+    ) -> None:
+        """The same of an answer: it is newer than what was known."""
+        owner = Owner(resource_id, account_id)
+        if session:
+            self.local.keep(self.local.sessions, session, owner)
+        for digest in learned:
+            self.local.keep(self.local.ids, digest, owner)
 
-    def _options(self, ask: Ask, session: str | None) -> tuple[list[Option], str]:
-        """Who may serve, and why they. State of an account goes to that account
-        only, as when Redis is there."""
-        targets = self._eligible(ask)
-        bound = self._account_of(ask.bound)
-        reason = "response_affinity"
-        if bound is None and session is not None:
-            reason = "session_affinity"
-            bound = self._account_of((session,)) if ask.account_bound else None
-            if bound is None and session not in self._owners:
-                reason = "weighted_least_connections"
-        elif bound is None:
-            reason = "weighted_least_connections"
-        if bound is not None:
-            everyone = self._directory.targets.values()
-            targets = [t for t in everyone if t.resource.account_id == bound]
-        return [self._option(target, ask.tried) for target in targets], reason
+    def remembered(self, at_once: int) -> Iterator[tuple[Owners, Owners]]:
+        """All of it, sessions and ids, so many at a time. For the time of one
+        iteration nothing is lost if the memory changes meanwhile."""
+        sessions, ids = list(self.local.sessions.items()), list(self.local.ids.items())
+        for start in range(0, max(len(sessions), len(ids)), at_once):
+            part = slice(start, start + at_once)
+            yield _known(sessions[part]), _known(ids[part])
 
-    def _account_of(self, digests: tuple[str, ...]) -> str | None:
-        for key in digests:
-            target = self._directory.targets.get(self._owners.get(key, ""))
-            if target is not None:
-                return target.resource.account_id
-        return None
-
-    def _eligible(self, ask: Ask) -> list[Target]:
-        targets = list(self._directory.targets.values())
-        if not targets:
-            raise NoResources
-        if ask.pool_id is None:
-            return targets
-        pooled = [t for t in targets if t.resource.pool_id == ask.pool_id]
-        if not pooled:
-            pools = {t.resource.pool_id for t in targets if t.resource.pool_id}
-            raise UnknownPool(tuple(sorted(pools)))
-        return pooled
-
-    def _option(self, target: Target, tried: tuple[str, ...]) -> Option:
-        resource = target.resource
-        return Option(
-            resource_id=resource.id,
-            weight=resource.weight,
-            in_flight=self._in_flight.get(resource.id, 0),
-            available=resource.id not in tried,
+    def choose(self, ask: Ask) -> tuple[Decision, bytes]:
+        """A decision, and its event's JSON. Raises a `Refusal`."""
+        if self._version != self._directory.version:
+            self._version = self._directory.version
+            targets = self._directory.targets.values()
+            self.local.publish(target.resource for target in targets)
+        now = int(time.time() * 1000)
+        standings = self.local.standings()
+        choice = self.local.acquire(ask, now)
+        decision = Decision(
+            resource_id=choice.resource_id or "",
+            reason=choice.reason,
+            version=self._version or "",
+            degraded=True,
+            trial=choice.how == "trial",
         )
+        return decision, _event(ask, choice, standings, now)
 
-    def _owner(self, digests: tuple[str, ...], options: list[Option]) -> Option | None:
-        for key in digests:
-            owner = self._owners.get(key)
-            for option in options:
-                if option.resource_id == owner and option.available:
-                    return option
-        return None
+    def judged(self, release: Release) -> None:
+        """Note what an attempt that was decided here says of its resource."""
+        self.local.release(release, time.time() * 1000)
 
 
-def _event(ask: Ask, decision: Decision, options: list[Option]) -> bytes:
-    candidates = [
-        {
-            "resource": option.resource_id,
-            "score": option.load,
-            "in_flight": option.in_flight,
-            "weight": option.weight,
-            "refused": None if option.available else "already tried",
-        }
-        for option in options
-    ]
+def _known(owners: list[tuple[str, Owner | None]]) -> Owners:
+    return {name: owner for name, owner in owners if owner is not None}
+
+
+def _event(ask: Ask, choice: Choice, standings: list[Standing], now: int) -> bytes:
     return msgspec.json.encode(
         {
             "request_id": ask.request_id,
             "attempt": ask.attempt,
-            "created_at_ms": int(time.time() * 1000),
+            "created_at_ms": now,
             "session_id": ask.session_id,
             "pool_id": ask.pool_id,
-            "resource_id": decision.resource_id,
-            "reason": decision.reason,
-            "candidates": candidates,
+            "resource_id": choice.resource_id,
+            "reason": choice.reason,
+            "candidates": [_candidate(s, ask) for s in standings],
             "degraded": True,
         }
     )
+
+
+def _candidate(standing: Standing, ask: Ask) -> dict[str, object]:
+    refused = "already tried" if standing.resource_id in ask.tried else None
+    if standing.ready_ms >= NEVER:
+        refused = "key refused by the upstream"
+    elif standing.ready_ms:
+        refused = f"cooling down until {standing.ready_ms:.0f}"
+    return {
+        "resource": standing.resource_id,
+        "score": None if standing.ready_ms else standing.rank,
+        "in_flight": standing.in_flight,
+        "weight": standing.weight,
+        "refused": refused,
+    }

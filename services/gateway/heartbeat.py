@@ -1,7 +1,7 @@
 """That this gateway lives: its heartbeat, and what it does on each beat."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import structlog
 
@@ -9,18 +9,24 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis_client import SharedConnection
 from libs.common.routing import RoutingFunctions
 from services.gateway.directory import Directory
+from services.gateway.exchange import Exchange
+from services.gateway.fallback import Fallback
 from services.gateway.outbox import Outbox
+from services.gateway.proxying import DataPlane
 
 log = structlog.get_logger()
 
 EAGER_S = 0.05
 SWEEP_EVERY = 30  # beats between two looks for leases nobody knows
+AT_ONCE = 500  # leases, or owners, that one call gives back
 
 
 class Heart:
     """Each beat says that the gateway lives, reads a changed catalogue, sends
     what the outbox holds and, after a lost connection, drops leases whose
-    request is over: an acquire may have been granted to nobody."""
+    request is over: an acquire may have been granted to nobody. A Redis that does
+    not know the gateway has been emptied, or took it for dead: it is given back
+    the leases that are in use and what is known of sessions and ids."""
 
     def __init__(
         self,
@@ -29,14 +35,15 @@ class Heart:
         routing: RoutingFunctions,
         directory: Directory,
         outbox: Outbox,
-        active: Collection[str],
+        data_plane: DataPlane,
     ) -> None:
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
         self._directory = directory
         self._outbox = outbox
-        self._active = active
+        self._active: Mapping[str, Exchange] = data_plane.active
+        self._fallback: Fallback = data_plane.fallback
         self._connections = 0
         self._beats = 0
 
@@ -54,17 +61,45 @@ class Heart:
 
     async def beat(self) -> None:
         """Raises `RedisAway` or `NoCatalogue`."""
-        version = await self._routing.heartbeat(self._gateway_id)
-        if version is None:
+        beat = await self._routing.heartbeat(self._gateway_id)
+        if beat.version is None:
             raise NoCatalogue
-        if version != self._directory.version:
+        if beat.version != self._directory.version:
             await self._directory.refresh()
+        lost = self._connections != self._redis.connections
+        self._connections = self._redis.connections
+        if lost or not beat.known:
+            await self._resume(emptied=not beat.known)
         await self._outbox.flush()
         self._beats += 1
-        lost = self._connections != self._redis.connections
         if lost or self._beats % SWEEP_EVERY == 0:
-            self._connections = self._redis.connections
             await self._drop_unknown()
+
+    async def _resume(self, *, emptied: bool) -> None:
+        leases = [
+            lease
+            for exchange in self._active.values()
+            if (lease := exchange.lease()) is not None
+        ]
+        resumed = 0
+        for start in range(0, len(leases), AT_ONCE):
+            # Of the requests that are still under way by now.
+            part = [x for x in leases[start:][:AT_ONCE] if x.request_id in self._active]
+            resumed += await self._routing.resume(self._gateway_id, part)
+        adopted = await self._give_back() if emptied else 0
+        if resumed or adopted:
+            log.warning(
+                "state given back",
+                action="state_resumed",
+                leases=resumed,
+                affinities=adopted,
+            )
+
+    async def _give_back(self) -> int:
+        adopted = 0
+        for sessions, ids in self._fallback.remembered(AT_ONCE):
+            adopted += await self._routing.adopt(sessions, ids)
+        return adopted
 
     async def _drop_unknown(self) -> None:
         held = await self._routing.held(self._gateway_id)

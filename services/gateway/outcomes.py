@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Any, Protocol, get_args
 
 import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
+from libs.common.asks import Release
 from libs.common.contracts import Outcome, Verdict, VerdictKind
-from libs.common.routing import Release, RoutingFunctions
+from libs.common.routing import RoutingFunctions
 from services.gateway.answers import Facts
 from services.gateway.outbox import Outbox
 
@@ -96,41 +98,72 @@ def lease_head(record: Record) -> bytes:
     return _encode(record)[:-1]
 
 
+class Attempt(Protocol):
+    """A request under way, as far as its attempts are reported."""
+
+    record: Record
+    session: str
+    verdict: Verdict
+    judged: bool
+    alone: bool
+
+
 class Ledger:
     """Hands ended attempts and requests to Redis, or to the outbox."""
 
-    def __init__(self, routing: RoutingFunctions, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        routing: RoutingFunctions,
+        outbox: Outbox,
+        without_redis: Callable[[Release], None],
+    ) -> None:
+        """`without_redis` is told of attempts that were decided without Redis."""
         self._routing = routing
         self._outbox = outbox
+        self._without_redis = without_redis
+        self._named: dict[str, str] = {}
 
-    def attempt_failed(self, record: Record, verdict: Verdict) -> None:
+    def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""
         _JUDGED[verdict.kind].inc()
-        self._send(_release(record, verdict))
+        self._send(_release(attempt, verdict), alone=attempt.alone)
 
-    def trial_begun_well(self, record: Record) -> None:
+    def trial_begun_well(self, attempt: Attempt) -> None:
         """A half-open trial was answered: the resource works again."""
-        self._send(_release(record, Verdict(kind="ok")))
+        self._send(_release(attempt, Verdict(kind="ok")), alone=attempt.alone)
 
-    def request_ended(
-        self, record: Record, verdict: Verdict | None, learned: tuple[str, ...]
-    ) -> None:
+    def request_ended(self, attempt: Attempt, learned: tuple[str, ...]) -> None:
         """A request ended: its lease goes, its event is written. Needs no
-        await, so that nothing can come between. No verdict: the last attempt's
-        was sent already."""
+        await, so that nothing can come between."""
+        record = attempt.record
+        verdict = None if attempt.judged else attempt.verdict
         record.completed_at_ms = int(time.time() * 1000)
         _ENDED[record.outcome or Outcome.FAILED].inc()
         if verdict and record.resource_id:
             _JUDGED[verdict.kind].inc()
         if record.overhead_ms is not None:
             LATENCY.observe(record.overhead_ms / 1000)
-        self._send(_release(record, verdict, learned, event=_encode(record)))
+        release = _release(attempt, verdict, learned, event=_encode(record))
+        self._send(release, alone=attempt.alone)
 
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """A decision that was made without Redis."""
         self._outbox.keep("decision", decision_id, event)
 
-    def _send(self, release: Release) -> None:
+    def account_named(self, resource_id: str, account_id: str) -> None:
+        """An answer told whose key a resource is. Said once; a word that got lost
+        is said again by the next health check."""
+        if self._named.get(resource_id) == account_id:
+            return
+        self._named[resource_id] = account_id
+        told = asyncio.ensure_future(
+            self._routing.learn_account(resource_id, account_id)
+        )
+        told.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _send(self, release: Release, *, alone: bool) -> None:
+        if alone:
+            self._without_redis(release)
         reply = asyncio.ensure_future(self._routing.release(release))
         reply.add_done_callback(lambda done: self._settled(release, done))
 
@@ -142,20 +175,21 @@ class Ledger:
 
 
 def _release(
-    record: Record,
+    attempt: Attempt,
     verdict: Verdict | None,
     learned: tuple[str, ...] = (),
     event: bytes | None = None,
 ) -> Release:
-    """Without a verdict no resource is named: nothing more is said of it. A
-    session is bound by a completed request only."""
+    """A session is bound by a completed request only."""
+    record = attempt.record
     completed = event is not None and record.outcome == Outcome.COMPLETED
     return Release(
         request_id=record.id,
         gateway_id=record.gateway_id,
-        resource_id=(record.resource_id or "") if verdict else "",
-        verdict=verdict or NEUTRAL,
-        session_id=record.session_id if completed else None,
+        resource_id=record.resource_id or "",
+        verdict=verdict,
+        session=attempt.session if completed else "",
         learned=learned,
+        model=record.model,
         event=event,
     )

@@ -9,30 +9,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
-import uuid_utils
 
+from libs.common.accounts import account_named, unnamed
+from libs.common.asks import OwnerGone, Refusal
 from libs.common.contracts import Verdict
-from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header, find
-from libs.common.routing import (
-    Ask,
-    Decision,
-    NoCapacity,
-    NoResources,
-    OwnerGone,
-    OwnerLimited,
-    RoutingFunctions,
-    UnknownPool,
-    digest,
-)
-from libs.common.verdicts import judge, of_failed_response
+from libs.common.hints import read_hints
+from libs.common.replay import without_reasoning
+from libs.common.verdicts import judge
 from services.gateway import problems
 from services.gateway.answers import read_answer
-from services.gateway.directory import Directory, Target
+from services.gateway.choosing import Chooser, problem_of
+from services.gateway.closing import note_answer
+from services.gateway.directory import Target
+from services.gateway.exchange import Exchange, Failure
 from services.gateway.failover import retried
 from services.gateway.fallback import Fallback
 from services.gateway.headers import downstream, request_head
-from libs.common.hints import Hints, read_hints
 from services.gateway.incoming import (
     ClientLeft,
     Presence,
@@ -44,7 +37,7 @@ from services.gateway.incoming import (
     read_body,
     upstream_path,
 )
-from services.gateway.outcomes import NEUTRAL, Ledger, Record, lease_head
+from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
 from services.gateway.relay import Relay, Torn, opener
 from services.gateway.upstream import (
@@ -72,63 +65,7 @@ class Limits:
     body_bytes: int
     attempts: int
     request_s: float
-
-
-@dataclass(slots=True)
-class Failure:
-    """The last failed attempt, whole: passed on when nobody else can serve."""
-
-    status: int
-    headers: list[Header]
-    body: bytes
-
-
-class Exchange:
-    """One request under way: what came in, what was decided, what is known."""
-
-    def __init__(self, scope: Scope, gateway_id: str) -> None:
-        self.began = time.perf_counter()
-        self.scope = scope
-        self.headers: list[Header] = scope["headers"]
-        self.body = b""
-        self.path = b""
-        self.hints = Hints()
-        self.accepted = False
-        self.tried: list[str] = []
-        self.reason = ""
-        self.failure: Failure | None = None
-        self.relay: Relay | None = None
-        self.verdict = NEUTRAL
-        self.trial = False  # the current attempt is a half-open trial
-        self.stalled = False  # the client did not read its answer in time
-        self.judged = False  # the current attempt's verdict was sent already
-        self.sent_at: float | None = None
-        self.bound: tuple[str, ...] = ()
-        self.record = Record(
-            id=str(uuid_utils.uuid7()),
-            created_at_ms=int(time.time() * 1000),
-            method=scope["method"],
-            path=scope["path"],
-            gateway_id=gateway_id,
-        )
-
-    def ms(self, until: float | None = None) -> float:
-        """Milliseconds since the request came."""
-        end = time.perf_counter() if until is None else until
-        return round((end - self.began) * 1000, 3)
-
-    def ours(self) -> list[Header]:
-        """The headers that tell the client what we did."""
-        record = self.record
-        headers = [
-            (b"x-proxy-request-id", record.id.encode()),
-            (b"x-proxy-attempts", b"%d" % record.attempts),
-        ]
-        if record.resource_id:
-            headers.append((b"x-proxy-resource-id", record.resource_id.encode()))
-        if self.reason:
-            headers.append((b"x-proxy-reason", self.reason.encode()))
-        return headers
+    replays: bool = False  # PROXY_REPLAY_WITHOUT_REASONING
 
 
 class DataPlane:
@@ -138,25 +75,24 @@ class DataPlane:
         self,
         gateway_id: str,
         limits: Limits,
-        routing: RoutingFunctions,
-        directory: Directory,
+        chooser: Chooser,
+        fallback: Fallback,
         upstream: UpstreamClient,
         ledger: Ledger,
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
-        self._routing = routing
-        self._directory = directory
+        self._chooser = chooser
         self._upstream = upstream
         self._ledger = ledger
-        self._fallback = Fallback(directory)
+        self.fallback = fallback
         self._draw: Callable[[int], int] = random.getrandbits
-        self.active: set[str] = set()  # requests under way
+        self.active: dict[str, Exchange] = {}  # requests under way
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, self._gateway_id)
         presence: Presence | None = None
-        self.active.add(exchange.record.id)
+        self.active[exchange.record.id] = exchange
         try:
             await self._admit(exchange, receive)
             presence = Presence(receive)
@@ -177,14 +113,14 @@ class DataPlane:
         finally:
             if presence is not None:
                 presence.stop()
-            self.active.discard(exchange.record.id)
+            self.active.pop(exchange.record.id, None)
             self._settle(exchange)
 
     # Admission ---------------------------------------------------------------
 
     async def _admit(self, exchange: Exchange, receive: Receive) -> None:
         """Read the request and take it into the ledger's books."""
-        scope, record = exchange.scope, exchange.record
+        scope = exchange.scope
         if scope["method"] in _REFUSED_METHODS:
             raise problems.method_not_allowed(scope["method"])
         exchange.path = upstream_path(scope["raw_path"])
@@ -192,15 +128,7 @@ class DataPlane:
             receive, exchange.headers, self._limits.body_bytes
         )
         plain = opened(exchange.body, exchange.headers)
-        exchange.hints = hints = read_hints(exchange.path, exchange.headers, plain)
-        exchange.bound = tuple(digest(i) for i in hints.bound_ids)
-        record.request_bytes = len(exchange.body)
-        record.model = hints.model
-        record.session_id = hints.session_id
-        record.session_name = hints.session_name
-        record.pool_id = hints.pool_id
-        record.previous_response_id = hints.previous_response_id
-        exchange.accepted = True
+        exchange.take(read_hints(exchange.path, exchange.headers, plain))
 
     # Attempts ----------------------------------------------------------------
 
@@ -224,13 +152,13 @@ class DataPlane:
                 if exchange.failure is None or gone:
                     raise
                 break
-            resource_id = target.resource.id
-            self._fallback.began(resource_id)
+            counted = exchange.record.gateway_id, exchange.record.id, target.resource.id
+            self.fallback.began(*counted)
             try:
                 if await self._attempt(exchange, target, deadline, send):
                     return
             finally:
-                self._fallback.ended(resource_id)
+                self.fallback.ended(*counted)
         await self._pass_on(exchange, send)
 
     async def _attempt(
@@ -243,19 +171,31 @@ class DataPlane:
         except UpstreamError as error:
             self._note_error(exchange, error)
             return False
+        if unnamed(target.resource):
+            self._learn_account(target, answer)
         if retried(answer.status):
             await self._note_refusal(exchange, answer)
             return False
+        if answer.status == 400 and self._may_replay(exchange):
+            return await self._answer_or_replay(exchange, answer, send)
+        return await self._relay(exchange, answer, send)
+
+    async def _relay(self, exchange: Exchange, answer: Answer, send: Send) -> bool:
         exchange.failure = None
         relay = exchange.relay = Relay(answer, exchange.ours())
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
-            self._ledger.trial_begun_well(exchange.record)
+            self._ledger.trial_begun_well(exchange)
         try:
             await relay.run(send)
         finally:
             answer.close()
         return True
+
+    def _learn_account(self, target: Target, answer: Answer) -> None:
+        account = account_named(answer.headers)
+        if account is not None:
+            self._ledger.account_named(target.resource.id, account)
 
     async def _send(
         self, exchange: Exchange, target: Target, deadline: float
@@ -287,74 +227,47 @@ class DataPlane:
             exchange.record.upstream_ms = round(spent, 3)
 
     async def _acquire(self, exchange: Exchange, attempt: int) -> Target:
-        record, hints = exchange.record, exchange.hints
-        lease = _lease_head(record)
-        ask = Ask(
-            request_id=record.id,
-            decision_id=str(uuid_utils.uuid7()),
-            attempt=attempt,
-            gateway_id=self._gateway_id,
-            pool_id=hints.pool_id,
-            session_id=hints.session_id,
-            bound=exchange.bound,
-            account_bound=hints.account_bound,
-            tried=tuple(exchange.tried),
-            lease=lease,
-            draw=self._draw(31),
-        )
-        decision = await self._decide(ask, exchange)
-        record.attempts = attempt
-        target = await self._find(decision)
-        exchange.reason = decision.reason
-        exchange.judged = False
-        exchange.trial = decision.trial
-        record.resource_id = target.resource.id
-        record.account_id = target.resource.account_id
+        ask = exchange.ask(attempt, self._draw(31))
+        try:
+            decision = await self._chooser.decide(ask, exchange.hints.bound_ids)
+        except Refusal as refusal:
+            gone = isinstance(refusal, OwnerGone)
+            if gone and self._may_replay(exchange) and self._rewrite(exchange):
+                return await self._acquire(exchange, attempt)
+            raise problem_of(refusal, ask, exchange.record.method) from None
+        target = await self._chooser.find(decision)
+        exchange.goes_to(decision, target.resource.account_id, attempt)
         return target
 
-    async def _decide(self, ask: Ask, exchange: Exchange) -> Decision:
-        try:
-            return await self._routing.acquire(ask)
-        except (RedisAway, NoCatalogue):
-            return self._decide_alone(ask)
-        except UnknownPool as unknown:
-            raise problems.unknown_pool(ask.pool_id or "", unknown.pools) from None
-        except NoResources:
-            raise problems.no_resources() from None
-        except NoCapacity as none:
-            raise problems.no_capacity(none.retry_after_ms) from None
-        except OwnerLimited as limited:
-            raise problems.owner_limited(limited.retry_after_ms) from None
-        except OwnerGone:
-            exchange.reason = "affinity_owner_unavailable"
-            raise problems.owner_unavailable(
-                method=exchange.record.method, encrypted=ask.account_bound
-            ) from None
+    # Replays -----------------------------------------------------------------
 
-    def _decide_alone(self, ask: Ask) -> Decision:
-        """Redis is away: choose by what this gateway knows."""
-        if not self._directory.known:
-            raise problems.not_ready()
-        session = digest(ask.session_id) if ask.session_id else None
-        try:
-            decision, event = self._fallback.choose(ask, session)
-        except UnknownPool as unknown:
-            raise problems.unknown_pool(ask.pool_id or "", unknown.pools) from None
-        except NoResources:
-            raise problems.no_resources() from None
-        except NoCapacity as none:
-            raise problems.no_capacity(none.retry_after_ms) from None
-        self._ledger.decided_alone(ask.decision_id, event)
-        return decision
+    def _may_replay(self, exchange: Exchange) -> bool:
+        """Is this a request that its account alone can read, and another may get
+        without its reasoning?"""
+        bound = exchange.hints.account_bound and not exchange.replayed
+        return self._limits.replays and bound
 
-    async def _find(self, decision: Decision) -> Target:
-        try:
-            target = await self._directory.find(decision.resource_id, decision.version)
-        except (RedisAway, NoCatalogue):
-            target = self._directory.targets.get(decision.resource_id)
-        if target is None:
-            raise problems.no_capacity(1000)
-        return target
+    def _rewrite(self, exchange: Exchange) -> bool:
+        plain = opened(exchange.body, exchange.headers)
+        body = without_reasoning(plain)
+        if body is not None:
+            exchange.unbind(body)
+        return body is not None
+
+    async def _answer_or_replay(
+        self, exchange: Exchange, answer: Answer, send: Send
+    ) -> bool:
+        """A history that was replayed elsewhere before still carries the reasoning
+        of the account that is gone; the one that serves it now refuses that."""
+        await self._note_refusal(exchange, answer)
+        if exchange.record.error_code == "invalid_encrypted_content":
+            exchange.tried.pop()  # it can read the rest
+            return not self._rewrite(exchange) and await self._passed_on(exchange, send)
+        return await self._passed_on(exchange, send)
+
+    async def _passed_on(self, exchange: Exchange, send: Send) -> bool:
+        await self._pass_on(exchange, send)
+        return True
 
     # Failed attempts ---------------------------------------------------------
 
@@ -365,12 +278,11 @@ class DataPlane:
             # The whole request's time is up: there is none left to try again.
             self._another(exchange, Verdict(kind="fault", cause="timeout"))
             raise problems.upstream_timeout(self._limits.request_s)
-        record = exchange.record
-        record.error_message = cause
+        exchange.record.error_message = cause
         if isinstance(error, Broken) and error.reused:
             # An idle connection that had just been closed: nobody's fault, and
             # the same resource may be asked again.
-            self._ledger.attempt_failed(record, NEUTRAL)
+            self._ledger.attempt_failed(exchange, NEUTRAL)
             exchange.judged = True
             return
         if isinstance(error, NoKey):
@@ -395,7 +307,7 @@ class DataPlane:
         self._another(exchange, verdict)
 
     def _another(self, exchange: Exchange, verdict: Verdict) -> None:
-        self._ledger.attempt_failed(exchange.record, verdict)
+        self._ledger.attempt_failed(exchange, verdict)
         exchange.judged = True
         exchange.tried.append(exchange.record.resource_id or "")
 
@@ -458,75 +370,17 @@ class DataPlane:
         record.latency_ms = exchange.ms()
         if exchange.relay is not None:
             try:
-                learned = self._note_answer(exchange, exchange.relay)
+                learned = note_answer(exchange, exchange.relay)
             except Exception:
                 # Whatever an answer holds: the books are closed on it.
                 log.exception("odd answer", action="odd_answer", request=record.id)
         if record.outcome is None:
             record.outcome = "failed"
-        verdict = None if exchange.judged else exchange.verdict
-        self._ledger.request_ended(record, verdict, learned)
-
-    def _note_answer(self, exchange: Exchange, relay: Relay) -> tuple[str, ...]:
-        record = exchange.record
-        record.status_code = relay.status
-        record.response_bytes = relay.bytes_out
-        record.transport = "sse" if relay.streams else "http"
-        record.error_code = record.error_message = None
-        if relay.first_token_at is not None:
-            record.first_token_ms = exchange.ms(relay.first_token_at)
-        facts = relay.facts()
-        record.take(facts)
-        if exchange.stalled:
-            # The client's doing: it says nothing of the resource.
-            record.outcome, record.error_code = "failed", "client_stalled"
-        else:
-            record.outcome = _outcome(record, relay)
-            exchange.verdict = _verdict(record, relay)
-        if relay.status >= 400:
-            return ()
-        minted = set(facts.minted) | (
-            {facts.response_id} if facts.response_id else set()
-        )
-        learned = tuple(digest(i) for i in minted)
-        home = learned
-        if record.session_id and record.outcome == "completed":
-            home += (digest(record.session_id),)
-        self._fallback.remember(home, record.resource_id or "")
-        return learned
-
-
-def _lease_head(record: Record) -> bytes:
-    """What the reaper tells of the request should this gateway die: all but the
-    attempt and its resource, which the function adds."""
-    current = record.resource_id, record.account_id, record.attempts
-    record.resource_id = record.account_id = None
-    record.attempts = 0
-    head = lease_head(record)
-    record.resource_id, record.account_id, record.attempts = current
-    return head
-
-
-def _outcome(record: Record, relay: Relay) -> str:
-    """A client that leaves after the terminal event has completed."""
-    if relay.terminal is not None:
-        return "failed" if relay.terminal in ("failed", "error") else "completed"
-    if record.outcome == "cancelled":
-        return "cancelled"
-    if relay.status >= 400 or relay.torn:
-        return "failed"
-    return "completed"
-
-
-def _verdict(record: Record, relay: Relay) -> Verdict:
-    """What an answer that was relayed says of its resource, by its end."""
-    if relay.torn:
-        return Verdict(kind="fault", cause="broke off")
-    if relay.status >= 400 or record.outcome == "cancelled":
-        return NEUTRAL
-    if relay.terminal in ("failed", "error"):
-        return of_failed_response(record.error_code)
-    return Verdict(kind="ok", latency_ms=record.upstream_ms)
+        home = exchange.session if record.outcome == "completed" else ""
+        if record.resource_id and (home or learned):
+            account = record.account_id or ""
+            self.fallback.remember_success(home, learned, record.resource_id, account)
+        self._ledger.request_ended(exchange, learned)
 
 
 def _plain(body: bytes, answer: Answer) -> bytes:

@@ -16,7 +16,7 @@ from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway
 from libs.common.lifecycle import wait_for_stop
 from libs.common.resources import resolve_credential
-from services.health.verdict import of_answer, of_error, timed_out
+from services.health.verdict import account_of, of_answer, of_error, timed_out
 
 log = structlog.get_logger()
 
@@ -34,6 +34,8 @@ class Verdicts(Protocol):
     async def catalogue(self) -> Catalogue: ...
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState: ...
+
+    async def learn_account(self, resource_id: str, account_id: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,14 @@ class Prober:
             return of_error(error)
         seconds = perf_counter() - started
         SECONDS.observe(seconds)
+        await self._learn_account(resource, answer)
         return of_answer(answer, seconds * 1000)
+
+    async def _learn_account(self, resource: Resource, answer: httpx.Response) -> None:
+        """Also of keys that are named already: one may have been replaced."""
+        account = account_of(answer)
+        if account is not None:
+            await self._routing.learn_account(resource.id, account)
 
 
 class Schedule:

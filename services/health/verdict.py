@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import httpx
 
+from libs.common.accounts import account_named
 from libs.common.contracts import Verdict
+from libs.common.headers import Header
 from libs.common.verdicts import judge
 
 
@@ -17,12 +19,16 @@ def of_answer(answer: httpx.Response, latency_ms: float) -> Verdict:
     status = answer.status_code
     if 300 <= status < 400:
         return Verdict(kind="neutral", cause=f"{status} redirect", latency_ms=latency)
-    headers = [(name.lower(), value) for name, value in answer.headers.raw]
-    verdict = judge(status, headers, _error_code(answer), _now)
+    verdict = judge(status, _headers(answer), _error_code(answer), _now)
     cause = verdict.cause
     if verdict.kind == "neutral":
         cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
     return replace(verdict, latency_ms=latency, cause=cause)
+
+
+def account_of(answer: httpx.Response) -> str | None:
+    """The account that the answer names, if it is the upstream's own."""
+    return account_named(_headers(answer)) if answer.is_success else None
 
 
 def timed_out() -> Verdict:
@@ -36,6 +42,10 @@ def of_error(error: httpx.HTTPError) -> Verdict:
     if isinstance(error, httpx.ConnectError):
         return Verdict(kind="fault", cause="cannot connect")
     return Verdict(kind="fault", cause=f"check failed: {type(error).__name__}")
+
+
+def _headers(answer: httpx.Response) -> list[Header]:
+    return [(name.lower(), value) for name, value in answer.headers.raw]
 
 
 def _error_code(answer: httpx.Response) -> str | None:

@@ -11,8 +11,15 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from libs.common.contracts import EVENT_VERSION, EVENTS, Event, Kind, StreamedEvent
-from libs.common.store.port import DeadLetter
+from libs.common.contracts import (
+    EVENT_VERSION,
+    EVENTS,
+    Event,
+    Kind,
+    RequestEvent,
+    StreamedEvent,
+)
+from libs.common.store.port import ID_CHARS_MAX, DeadLetter
 
 Fields = Mapping[bytes, bytes]
 
@@ -20,8 +27,9 @@ FIELDS = frozenset({b"kind", b"id", b"v", b"data"})
 MAX_DATA_BYTES = 1_048_576
 MAX_ID_CHARS = 200
 KEPT_DATA_CHARS = 65_536  # of poison, to look at
-# An index row of Postgres holds 2704 bytes; a character takes up to four.
-INDEXED_CHARS = 500
+# An index row of Postgres holds 2704 bytes; a character takes up to four. Gateways
+# cut session ids to as much, so that they find again what they wrote.
+INDEXED_CHARS = ID_CHARS_MAX
 INDEXED = frozenset({"session_id", "resource_id", "response_id", "request_id"})
 TEXT_CHARS = 8_000
 LARGEST = 2**53 - 1  # the largest integer that JSON readers agree on; fits a bigint
@@ -41,7 +49,7 @@ def decode(entry_id: str, fields: Fields) -> StreamedEvent | DeadLetter:
     try:
         kind = _kind(fields)
         id_ = _id(fields)
-        event = _bounded(_event(kind, fields[b"data"]))
+        event = _bounded(_with_short_ids(_event(kind, fields[b"data"])))
         _require_own_id(id_, event)
     except _Spoiled as error:
         return dead_letter(entry_id, fields, str(error))
@@ -122,6 +130,17 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_nul(k): _without_nul(v) for k, v in value.items()}
     return value
+
+
+def _with_short_ids(event: Event) -> Event:
+    """Without the minted ids that are too long to be looked up: cut, they would be
+    others."""
+    if not isinstance(event, RequestEvent):
+        return event
+    short = tuple(id_ for id_ in event.minted if len(id_) <= ID_CHARS_MAX)
+    if len(short) == len(event.minted):
+        return event
+    return event.model_copy(update={"minted": short})
 
 
 def _bounded(event: Event) -> Event:

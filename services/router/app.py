@@ -29,6 +29,7 @@ from services.router.admin.history import History, OneRequest
 from services.router.admin.state import Events, Overview, State
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.openapi import Docs, OpenApi
+from services.router.owners import Owners
 from services.router.pages import CSP, FILES, Page
 from services.router.probes import Probes
 from services.router.problems import say
@@ -143,6 +144,7 @@ def _add_routes(app: App, router: Router) -> None:
     app.add_route("/admin/requests", History(router.store, "requests"))
     app.add_route("/admin/decisions", History(router.store, "decisions"))
     app.add_route("/admin/requests/{request_id}", OneRequest(router.store))
+    app.add_route("/internal/owners", Owners(router.store))
     for path, (name, content_type) in FILES.items():
         app.add_route(path, Page(name, content_type))
     app.add_route("/openapi.json", OpenApi())

@@ -11,6 +11,7 @@ import structlog
 import uuid_utils
 from prometheus_client import Counter
 
+from libs.common.accounts import with_accounts
 from libs.common.contracts import Catalogue, Resource
 from libs.common.errors import NoCatalogue, ProxyError
 
@@ -42,6 +43,8 @@ class Library(Protocol):
 
     async def catalogue_version(self) -> str | None: ...
 
+    async def learned_accounts(self) -> dict[str, str]: ...
+
 
 class Leadership(Protocol):
     async def hold(self) -> bool: ...
@@ -59,7 +62,8 @@ class Publisher:
         self, library: Library, catalogue: Catalogue, leadership: Leadership
     ) -> None:
         self._library = library
-        self._catalogue = catalogue
+        self._catalogue = self._published = catalogue
+        self._learned: dict[str, str] = {}
         self._leadership = leadership
         self.published = False
         self._said = ""  # the last failure, logged once
@@ -78,13 +82,24 @@ class Publisher:
                 raise NoCatalogue
             return
         await self._library.load_library()
-        if await self._library.publish(self._catalogue, str(uuid_utils.uuid7())):
+        catalogue = self._named(await self._library.learned_accounts())
+        if await self._library.publish(catalogue, str(uuid_utils.uuid7())):
             log.info(
                 "catalogue published",
                 action="catalogue_published",
-                version=self._catalogue.version,
-                resources=len(self._catalogue.resources),
+                version=catalogue.version,
+                resources=len(catalogue.resources),
             )
+
+    def _named(self, learned: dict[str, str]) -> Catalogue:
+        """The catalogue with the accounts that upstreams told. What was learned
+        outlives an emptied Redis here."""
+        fresh = learned.items() - self._learned.items()
+        if fresh:
+            self._learned.update(fresh)
+            resources = with_accounts(self._catalogue.resources, self._learned)
+            self._published = build_catalogue(resources)
+        return self._published
 
     async def _try(self) -> None:
         try:

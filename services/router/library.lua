@@ -1,24 +1,31 @@
 #!lua name=rpx
 
 -- The routing functions: the only code that changes leases, affinity, health
--- and the indexes that derive from them. One call, one atomic step over all
+-- and the ranking that derives from them. One call, one atomic step over all
 -- gateways. Loading replaces the whole library under running gateways, so a
 -- changed signature becomes _v2 and the old one stays for a release.
+-- libs/common/policy.py and circuits.py are the same rules in Python: the
+-- reference this is tested against (tests/integration/test_policy_agrees.py).
 --
 -- Keys (names in libs/common/keys.py; all share the hash tag {rpx}):
 --   catalogue, catalogue:version   the catalogue's JSON and its content hash
---   load:<pool>      zset  available resource -> (in flight + 1) / weight
---   cooling:<pool>   zset  unavailable resource -> ms when it may be tried
---   leases:<res>     zset  request -> ms of acquire; its size IS "in flight"
---   gateway:<gw>     hash  request -> lease record (JSON of the request so far)
+--   ranking:<pool>   zset  resource -> its rank (below)
+--   leases:<res>     hash  <gateway>/<request> -> lease record (JSON of the request
+--                          so far); its size IS "in flight"
+--   retired          set   resources that left the catalogue with leases on them
 --   gateways         zset  gateway -> ms of last heartbeat
 --   health:<res>     hash  state, until, cause, failures, pauses, trial, ...
---   session:<digest> string "resource|account" a session is bound to
+--   pauses:<model>   string JSON, resource -> pause of that model there
+--   pauses           zset  model digest -> ms when its last pause ends
+--   session:<digest> string "resource|account" a session is bound to, or "-"
 --   sessions         zset  session digest -> ms of its binding's expiry
---   bound:<digest>   string "resource|account" that minted an upstream id
+--   bound:<digest>   string "resource|account" that minted an upstream id, or "-":
+--                          looked for in SQL and not there
 --   unproven         set   available resources that no answer has proven yet
--- The pool "*" holds every resource: it serves requests that name no pool, and
--- being in load:* is what "available" means.
+-- A rank below MOMENTS is the load (in flight + 1) / weight of an available
+-- resource; from there up the ms when an unavailable one may be tried. So one
+-- range tells who can serve, and when the others can. The pool "*" holds every
+-- resource: it serves requests that name no pool.
 --
 -- KEYS of every function: 1 catalogue:version, 2 the telemetry stream. Further
 -- names are built from the tag, which keeps them in the same slot.
@@ -27,11 +34,16 @@
 
 local TAG = '{rpx}:'
 local ALL = '*'
-local NEVER = 9e15         -- "until" of a key that was refused
+local MOMENTS = 1e12       -- ms; loads stay below by the bounds on weights
+local NEVER = 9e15         -- when a refused key may be tried
 local FAULTS_IN_A_ROW = 3  -- so many open the circuit
 local PAUSE_CAP = 16       -- repeated failure doubles the pause up to so many times
 local TRIAL_MS = 30000     -- a half-open trial that never reports is over by then
-local MOST_SHOWN = 16      -- candidates a decision records, of either kind
+local MEMORY_MS = 600000   -- so long a model's pause is remembered after its end
+local WINDOW = 16          -- ranks looked at, and candidates a decision records
+local ROWS_KEPT = 256      -- candidates' JSON kept for each resource
+local UNKNOWN = '-'        -- of an id that SQL does not know either
+local NOTHING = {}
 
 -- The parsed catalogue, kept between calls. Its version is a hash of its
 -- content and is compared at each call, so an old copy is never used.
@@ -45,12 +57,36 @@ end
 
 local function index(document, version)
   local parsed = cjson.decode(document)
-  local known = { version = version, list = parsed.resources, by_id = {}, pools = {}, accounts = {} }
-  known.pools[ALL] = true
+  local known = {
+    version = version, list = parsed.resources, by_id = {}, pools = {}, rankings = {},
+    accounts = {}, all_proven = false, unproven = {}, rows = {},
+  }
+  local named = 0
   for _, resource in ipairs(parsed.resources) do
-    if resource.pool_id == cjson.null then resource.pool_id = nil end
+    local pool = resource.pool_id
+    if pool == cjson.null then pool, resource.pool_id = nil, nil end
+    if pool and not known.rankings[pool] then
+      known.pools[#known.pools + 1] = pool
+      known.rankings[pool] = TAG .. 'ranking:' .. pool
+    end
+    if pool then named = named + 1 end
+  end
+  known.rankings[ALL] = TAG .. 'ranking:' .. ALL
+  -- One pool of everything is what names no pool, too: one ranking serves both.
+  local same = #known.pools == 1 and named == #parsed.resources
+  if same then known.rankings[known.pools[1]] = known.rankings[ALL] end
+  for _, resource in ipairs(parsed.resources) do
+    resource.rankings = { known.rankings[ALL] }
+    if resource.pool_id and not same then
+      resource.rankings[2] = known.rankings[resource.pool_id]
+    end
+    resource.leases = TAG .. 'leases:' .. resource.id
+    resource.health = TAG .. 'health:' .. resource.id
+    resource.ends_lease = string.format(',"resource_id":"%s","account_id":"%s"}',
+      resource.id, resource.account_id)
+    resource.shown = string.format('{"resource":"%s","weight":%.6g,', resource.id, resource.weight)
     known.by_id[resource.id] = resource
-    if resource.pool_id then known.pools[resource.pool_id] = true end
+    known.rows[resource.id], resource.ranks = { count = 0 }, {}
     local siblings = known.accounts[resource.account_id] or {}
     siblings[#siblings + 1] = resource.id
     known.accounts[resource.account_id] = siblings
@@ -58,8 +94,7 @@ local function index(document, version)
   return known
 end
 
-local function catalogue()
-  local version = redis.call('GET', TAG .. 'catalogue:version')
+local function catalogue(version)
   if not version then return nil end
   if cached.version ~= version then
     local document = redis.call('GET', TAG .. 'catalogue')
@@ -69,525 +104,920 @@ local function catalogue()
   return cached
 end
 
--- Pools whose indexes hold a resource.
-local function pools_of(resource)
-  if resource.pool_id then return { ALL, resource.pool_id } end
-  return { ALL }
-end
-
-local function score(resource)
-  return (redis.call('ZCARD', TAG .. 'leases:' .. resource.id) + 1) / resource.weight
-end
-
--- After its leases changed: derive an available resource's load anew.
-local function reweigh(resource)
-  local load = score(resource)
-  for _, pool in ipairs(pools_of(resource)) do
-    redis.call('ZADD', TAG .. 'load:' .. pool, 'XX', load, resource.id)
-  end
-end
-
-local function make_available(resource)
-  local load = score(resource)
-  for _, pool in ipairs(pools_of(resource)) do
-    redis.call('ZREM', TAG .. 'cooling:' .. pool, resource.id)
-    redis.call('ZADD', TAG .. 'load:' .. pool, load, resource.id)
-  end
-end
-
-local function make_unavailable(resource, until_ms)
-  for _, pool in ipairs(pools_of(resource)) do
-    redis.call('ZREM', TAG .. 'load:' .. pool, resource.id)
-    redis.call('ZADD', TAG .. 'cooling:' .. pool, until_ms, resource.id)
-  end
-end
-
-local function available(id)
-  return redis.call('ZSCORE', TAG .. 'load:' .. ALL, id) ~= false
+local function current()
+  return catalogue(redis.call('GET', TAG .. 'catalogue:version'))
 end
 
 local function emit(stream, kind, id, data)
   redis.call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
 end
 
+-- Ranks ----------------------------------------------------------------------
+
+local function rank(resource, value)
+  redis.call('ZADD', resource.rankings[1], value, resource.id)
+  if resource.rankings[2] then redis.call('ZADD', resource.rankings[2], value, resource.id) end
+end
+
+-- The rank of so many leases, as text: Lua's own numbers would be written anew
+-- with each call.
+local function rank_of(resource, in_flight)
+  local text = resource.ranks[in_flight]
+  if not text then
+    text = string.format('%.17g', (in_flight + 1) / resource.weight)
+    if in_flight < ROWS_KEPT then resource.ranks[in_flight] = text end
+  end
+  return text
+end
+
+local function rank_by_load(resource)
+  rank(resource, rank_of(resource, redis.call('HLEN', resource.leases)))
+end
+
+local function available(state)
+  return state ~= 'degraded' and state ~= 'unhealthy'
+end
+
 -- Health ---------------------------------------------------------------------
 
-local function transition(stream, now, resource, before, after, cause, until_ms)
-  if before == after then return end
-  local event = {
-    created_at_ms = now, resource_id = resource.id, before = before, after = after,
-    cause = cause, cooldown_until_ms = cjson.null,
-  }
-  if until_ms and until_ms < NEVER then event.cooldown_until_ms = until_ms end
-  emit(stream, 'health', string.format('%013d-%s-%s', now, resource.id, after), cjson.encode(event))
-end
-
-local function pause(stream, now, resource, before, health, cooldown_ms, cause)
-  -- Failing again after a pause doubles the next one; failing during it (answers
-  -- still under way, checks, panic) does not.
-  local during = health.until_ms > now
-  local factor = during and 1 or math.min(2 ^ health.pauses, PAUSE_CAP)
-  local pauses = during and health.pauses or health.pauses + 1
-  -- Deadlines merge by max: a shorter pause never ends a longer one early.
-  local until_ms = math.max(health.until_ms, now + cooldown_ms * factor)
-  redis.call('HSET', TAG .. 'health:' .. resource.id, 'state', 'degraded', 'until', until_ms,
-    'cause', cause, 'failures', 0, 'pauses', pauses, 'trial', '')
-  make_unavailable(resource, until_ms)
-  transition(stream, now, resource, before, 'degraded', cause, until_ms)
-  return 'degraded'
-end
-
-local function recover(stream, now, resource, before)
-  redis.call('HSET', TAG .. 'health:' .. resource.id, 'state', 'healthy', 'until', 0,
-    'failures', 0, 'pauses', 0, 'trial', '')
-  redis.call('SREM', TAG .. 'unproven', resource.id)
-  make_available(resource)
-  transition(stream, now, resource, before, 'healthy', 'ok', nil)
-  return 'healthy'
-end
-
 local function read_health(resource)
-  local h = redis.call('HMGET', TAG .. 'health:' .. resource.id,
-    'state', 'until', 'failures', 'pauses', 'trial')
+  local h = redis.call('HMGET', resource.health, 'state', 'until', 'failures', 'pauses',
+    'trial', 'cause', 'requests', 'errors', 'retry_at')
   return {
     state = h[1] or 'unknown', until_ms = tonumber(h[2] or 0),
     failures = tonumber(h[3] or 0), pauses = tonumber(h[4] or 0), trial = h[5] or '',
+    cause = h[6] or '', requests = tonumber(h[7] or 0), errors = tonumber(h[8] or 0),
+    retry_at = tonumber(h[9] or 0),
   }
 end
 
--- verdict: kind, cause, cooldown_ms; by: request id of the answer, or 'probe'.
--- Returns the state that results.
-local function judge(stream, now, resource, verdict, by)
-  local health = read_health(resource)
-  local before, on_trial = health.state, health.trial ~= '' and health.trial == by
-  if verdict.kind == 'ok' then
-    if before == 'healthy' and health.failures == 0 then return before end
-    -- A refused key needs a probe; a pause that still runs is not cut short by
-    -- an answer that was under way before it began.
-    if before == 'unhealthy' and by ~= 'probe' then return before end
-    if before == 'degraded' and health.until_ms > now and not on_trial then return before end
-    return recover(stream, now, resource, before)
-  elseif verdict.kind == 'refused' then
-    redis.call('HSET', TAG .. 'health:' .. resource.id, 'state', 'unhealthy', 'until', NEVER,
-      'cause', verdict.cause, 'trial', '')
-    make_unavailable(resource, NEVER)
-    transition(stream, now, resource, before, 'unhealthy', verdict.cause, NEVER)
-    return 'unhealthy'
-  elseif before == 'unhealthy' then
-    return before
-  elseif verdict.kind == 'limited' then
-    return pause(stream, now, resource, before, health, verdict.cooldown_ms, verdict.cause)
-  elseif verdict.kind == 'fault' then
-    if on_trial or health.failures + 1 >= FAULTS_IN_A_ROW then
-      return pause(stream, now, resource, before, health, verdict.cooldown_ms, verdict.cause)
-    end
-    redis.call('HSET', TAG .. 'health:' .. resource.id, 'failures', health.failures + 1)
-  elseif on_trial then
-    -- The trial said nothing (the client left, or asked nonsense): next, please.
-    redis.call('HSET', TAG .. 'health:' .. resource.id, 'trial', '')
-    make_unavailable(resource, now)
+-- `model` is its name as JSON, or nil when the resource as a whole changed.
+local function transition(stream, now, resource, before, after, cause, until_ms, model)
+  if before == after then return end
+  local event = string.format(
+    '{"created_at_ms":%.0f,"resource_id":"%s","model":%s,"before":"%s","after":"%s",'
+    .. '"cause":%s,"cooldown_until_ms":%s}', now, resource.id, model or 'null', before,
+    after, cjson.encode(cause),
+    until_ms and until_ms < NEVER and string.format('%.0f', until_ms) or 'null')
+  -- Two models of a resource may change in the same millisecond.
+  local id = string.format('%013d-%s-%s', now, resource.id, after)
+  if model then id = id .. '-' .. string.sub(redis.sha1hex(model), 1, 12) end
+  emit(stream, 'health', id, event)
+end
+
+-- Failing again after a pause doubles the next one; failing during it (answers
+-- still under way, checks, panic) does not. Deadlines merge by max: a shorter
+-- pause never ends a longer one early.
+local function lengthen(circuit, now, cooldown_ms)
+  local during = circuit.until_ms > now
+  local factor = during and 1 or math.min(2 ^ circuit.pauses, PAUSE_CAP)
+  circuit.until_ms = math.max(circuit.until_ms, now + cooldown_ms * factor)
+  if not during then circuit.pauses = circuit.pauses + 1 end
+  circuit.trial = ''
+end
+
+local function pause(stream, now, resource, health, verdict)
+  lengthen(health, now, verdict.cooldown_ms)
+  redis.call('HSET', resource.health, 'state', 'degraded', 'until', health.until_ms,
+    'cause', verdict.cause, 'failures', 0, 'pauses', health.pauses, 'trial', '')
+  rank(resource, health.until_ms)
+  transition(stream, now, resource, health.state, 'degraded', verdict.cause, health.until_ms)
+  return 'degraded'
+end
+
+local function recover(stream, now, resource, health)
+  redis.call('HSET', resource.health, 'state', 'healthy', 'until', 0, 'cause', '',
+    'failures', 0, 'pauses', 0, 'trial', '', 'retry_at', 0)
+  redis.call('SREM', TAG .. 'unproven', resource.id)
+  rank_by_load(resource)
+  transition(stream, now, resource, health.state, 'healthy', 'ok', nil)
+  return 'healthy'
+end
+
+-- A key the upstream refuses, or one without money. A check of /models passes
+-- without money too: it only lets one request try, `retry_at` at the earliest.
+local function shut(stream, now, resource, health, verdict)
+  local retry_at, pauses = 0, health.pauses
+  if verdict.kind == 'exhausted' then
+    local during = health.state == 'unhealthy'
+    local factor = during and 1 or math.min(2 ^ pauses, PAUSE_CAP)
+    retry_at = math.max(health.retry_at, now + verdict.cooldown_ms * factor)
+    if not during then pauses = pauses + 1 end
   end
-  return before
+  redis.call('HSET', resource.health, 'state', 'unhealthy', 'until', NEVER, 'cause',
+    verdict.cause, 'failures', 0, 'pauses', pauses, 'trial', '', 'retry_at', retry_at)
+  rank(resource, NEVER)
+  transition(stream, now, resource, health.state, 'unhealthy', verdict.cause, NEVER)
+  return 'unhealthy'
+end
+
+local function half_open(stream, now, resource, health)
+  local until_ms = math.max(now, health.retry_at)
+  redis.call('HSET', resource.health, 'state', 'degraded', 'until', until_ms)
+  rank(resource, until_ms)
+  transition(stream, now, resource, health.state, 'degraded', health.cause, until_ms)
+  return 'degraded'
+end
+
+local function succeed(stream, now, resource, health, by)
+  local state = health.state
+  if state == 'healthy' and health.failures == 0 then return state end
+  if state == 'unhealthy' then
+    if by ~= 'probe' then return state end  -- was under way before the refusal
+    if health.retry_at > 0 then return half_open(stream, now, resource, health) end
+  elseif state == 'degraded' then
+    -- A pause that still runs is not cut short by an answer that was under way
+    -- before it began; nor does a check prove that there is money.
+    local on_trial = health.trial ~= '' and health.trial == by
+    if health.until_ms > now and not on_trial then return state end
+    if by == 'probe' and health.retry_at > 0 then return state end
+  end
+  return recover(stream, now, resource, health)
+end
+
+-- verdict: kind, cause, cooldown_ms; by: request id of the answer, or 'probe'.
+-- `paced` tells that a pause concerns a model and was noted there.
+-- Returns the state that results.
+local function judge(stream, now, resource, health, verdict, by, paced)
+  local kind = verdict.kind
+  if kind == 'ok' then return succeed(stream, now, resource, health, by) end
+  if kind == 'refused' or kind == 'exhausted' then
+    return shut(stream, now, resource, health, verdict)
+  end
+  local on_trial = health.trial ~= '' and health.trial == by
+  if health.state == 'unhealthy' then return health.state end
+  if kind == 'limited' and not paced then
+    return pause(stream, now, resource, health, verdict)
+  elseif kind == 'fault' then
+    if on_trial or health.failures + 1 >= FAULTS_IN_A_ROW then
+      return pause(stream, now, resource, health, verdict)
+    end
+    redis.call('HSET', resource.health, 'failures', health.failures + 1)
+  elseif on_trial then
+    -- The trial said nothing of the resource (the client left, or asked
+    -- nonsense, or one model is limited): next, please.
+    redis.call('HSET', resource.health, 'trial', '')
+    rank(resource, now)
+  end
+  return health.state
+end
+
+-- Pauses of one model --------------------------------------------------------
+
+-- cjson turns an empty table into an array, and back into an empty table.
+local function read_pauses(document)
+  return document and cjson.decode(document) or nil
+end
+
+local function write_pauses(digest, pauses, now)
+  local key, latest = TAG .. 'pauses:' .. digest, nil
+  for _, circuit in pairs(pauses) do
+    latest = math.max(latest or 0, circuit.until_ms, circuit.trial_until or 0)
+  end
+  if not latest then
+    redis.call('DEL', key)
+    redis.call('ZREM', TAG .. 'pauses', digest)
+    return
+  end
+  local keep_ms = math.max(latest - now, 0) + MEMORY_MS
+  redis.call('SET', key, cjson.encode(pauses), 'PX', string.format('%.0f', keep_ms))
+  redis.call('ZADD', TAG .. 'pauses', latest, digest)
+end
+
+-- When a paused model may be tried again on a resource.
+local function ready_at(circuit)
+  return circuit.trial ~= '' and circuit.trial_until or circuit.until_ms
+end
+
+-- The same rules as for a whole resource. Returns whether the verdict was a
+-- pause of this model.
+local function judge_model(stream, now, resource, pauses, model, verdict, by)
+  local circuit = pauses and pauses[resource.id]
+  local on_trial = circuit and circuit.trial ~= '' and circuit.trial == by
+  local kind = verdict.kind
+  if kind == 'limited' or (kind == 'fault' and on_trial) then
+    local before = circuit and 'degraded' or 'healthy'
+    circuit = circuit or { until_ms = 0, pauses = 0, trial = '', model = model.name }
+    lengthen(circuit, now, verdict.cooldown_ms)
+    circuit.trial_until, circuit.cause = nil, verdict.cause
+    pauses = pauses or {}
+    pauses[resource.id] = circuit
+    transition(stream, now, resource, before, 'degraded', verdict.cause, circuit.until_ms,
+      cjson.encode(model.name))
+  elseif not circuit then
+    return false
+  elseif kind == 'ok' and (on_trial or circuit.until_ms <= now) then
+    pauses[resource.id] = nil
+    transition(stream, now, resource, 'degraded', 'healthy', 'ok', nil,
+      cjson.encode(circuit.model))
+  elseif on_trial and kind ~= 'ok' then
+    circuit.trial, circuit.trial_until = '', nil
+  else
+    return false
+  end
+  write_pauses(model.digest, pauses, now)
+  return kind == 'limited'
 end
 
 -- Choice ---------------------------------------------------------------------
 
-local function among(list, wanted)
-  for _, item in ipairs(list) do
-    if item == wanted then return true end
+-- The ranks of a pool, best first: id, rank, id, rank... as Redis tells them. Of
+-- a large pool the first WINDOW, and then the first of those that are unavailable;
+-- `rest` says that there may be more that are available.
+local function survey(ranking, whole)
+  local view = redis.call('ZRANGE', ranking, 0, whole and -1 or WINDOW - 1, 'WITHSCORES')
+  view.ranking = ranking
+  if #view == 2 * WINDOW and not whole and tonumber(view[#view]) < MOMENTS then
+    view.rest = true
+    local away = redis.call('ZRANGE', ranking, MOMENTS, '+inf', 'BYSCORE', 'LIMIT', 0,
+      WINDOW, 'WITHSCORES')
+    for i = 1, #away do view[#view + 1] = away[i] end
   end
-  return false
+  return view
 end
 
--- Least (in flight + 1) / weight of a pool; ties fall to `draw`.
-local function least_loaded(pool, tried, draw)
-  local key = TAG .. 'load:' .. pool
-  if #tried > 0 then
-    local tied, lowest = {}, nil
-    local ranked = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
-    for i = 1, #ranked, 2 do
-      if lowest and ranked[i + 1] ~= lowest then break end
-      if not among(tried, ranked[i]) then
-        lowest = ranked[i + 1]
-        tied[#tied + 1] = ranked[i]
+-- The least loaded that can serve, and who is back first of those that cannot
+-- yet, when: every rank has to be looked at.
+local function weigh_all(view, ask)
+  local ties, lowest, soonest, soonest_ms = {}, nil, nil, nil
+  for i = 1, #view, 2 do
+    local id, value = view[i], tonumber(view[i + 1])
+    if not ask.tried[id] then
+      local circuit = ask.pauses and ask.pauses[id]
+      local until_ms = circuit and ready_at(circuit) or 0
+      if value >= MOMENTS and value > until_ms then until_ms = value end
+      if until_ms == 0 then
+        if not lowest or value < lowest then
+          lowest, ties = value, { id }
+        elseif value == lowest then
+          ties[#ties + 1] = id
+        end
+      elseif until_ms < NEVER and (not soonest or until_ms < soonest_ms) then
+        soonest, soonest_ms = id, until_ms
       end
     end
-    return tied[draw % math.max(#tied, 1) + 1]
   end
-  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if #first == 0 then return nil end
-  local ties = redis.call('ZCOUNT', key, first[2], first[2])
-  if ties == 1 then return first[1] end
-  local offset = draw % ties
-  return redis.call('ZRANGE', key, offset, offset)[1]
+  return ties, lowest, soonest, soonest_ms
 end
 
--- Half open: a resource of the pool whose pause is over gets one request.
-local function due_for_trial(pool, tried, now)
-  local due = redis.call('ZRANGEBYSCORE', TAG .. 'cooling:' .. pool, '-inf', now, 'LIMIT', 0, 4)
-  for _, id in ipairs(due) do
-    if not among(tried, id) then return id end
+-- The same; quick when all can serve, as usual: the first are the least loaded.
+local function weigh(view, ask)
+  if ask.pauses or next(ask.tried) or #view == 0 or tonumber(view[#view]) >= MOMENTS then
+    return weigh_all(view, ask)
   end
+  local lowest, ties = view[2], { view[1] }
+  for i = 4, #view, 2 do
+    if view[i] ~= lowest then break end
+    ties[#ties + 1] = view[i - 1]
+  end
+  return ties, tonumber(lowest)
 end
 
-local function soonest(pool, tried)
-  local cooling = redis.call('ZRANGE', TAG .. 'cooling:' .. pool, 0, -1, 'WITHSCORES')
-  for i = 1, #cooling, 2 do
-    local until_ms = tonumber(cooling[i + 1])
-    if until_ms < NEVER and not among(tried, cooling[i]) then return cooling[i], until_ms end
+-- Ties fall to `draw`, so that replicas do not herd; also to those beyond the
+-- window.
+local function drawn(view, ask, ties, lowest)
+  if view.rest and tonumber(view[2 * WINDOW]) == lowest then
+    local all = redis.call('ZCOUNT', view.ranking, lowest, lowest)
+    local offset = ask.draw % all
+    local id = redis.call('ZRANGE', view.ranking, offset, offset)[1]
+    if not ask.tried[id] then return id end
   end
+  return ties[ask.draw % #ties + 1]
 end
 
--- No key of the account is available: the one that is back first decides. The
--- owner comes first among equals.
-local function by_condition(known, owner, account, ask)
-  local first, soonest_ms, tried_any
-  for _, id in ipairs(known.accounts[account] or {}) do
-    local until_ms = tonumber(redis.call('ZSCORE', TAG .. 'cooling:' .. ALL, id) or NEVER)
-    if among(ask.tried, id) then
-      tried_any = true
-    elseif until_ms < NEVER and (not first or until_ms < soonest_ms or
-        (until_ms == soonest_ms and id == owner)) then
-      first, soonest_ms = id, until_ms
-    end
+local function by_load(ask, reason)
+  local view = ask.view
+  local ties, lowest, soonest, soonest_ms = weigh(view, ask)
+  if view.rest and (ask.pauses or #ties == 0) then
+    view = survey(view.ranking, true)
+    ties, lowest, soonest, soonest_ms = weigh(view, ask)
   end
-  if not first then return nil, tried_any and 'no_capacity' or 'owner_gone' end
-  if soonest_ms <= ask.now then return first, 'response_affinity', nil, true end
-  local cause = redis.call('HGET', TAG .. 'health:' .. first, 'cause')
-  if cause and string.sub(cause, 1, 3) == '429' then
-    return nil, 'owner_limited', soonest_ms
-  end
-  return first, 'response_affinity'  -- failing, yet the only one: try it anyway
+  -- Half open: the first whose pause is over gets one request.
+  if soonest and soonest_ms <= clock(ask.now) then return soonest, reason, 'trial' end
+  if #ties > 0 then return drawn(view, ask, ties, lowest), reason, 'free' end
+  if soonest then return soonest, 'panic' end
+  return nil, 'no_capacity'
+end
+
+local function cause_of(known, ask, id)
+  local circuit = ask.pauses and ask.pauses[id]
+  if circuit then return circuit.cause end
+  return redis.call('HGET', known.by_id[id].health, 'cause') or ''
 end
 
 -- Where state of `account` can be read: its owner, else a sibling, else the
--- owner's own condition decides (design.md section 3).
+-- one that is back first decides (design.md section 3).
 local function by_account(known, owner, account, ask)
-  local resource = known.by_id[owner]
-  if resource and available(owner) and not among(ask.tried, owner) then
-    return owner, 'response_affinity'
-  end
-  local best, lowest
-  for _, id in ipairs(known.accounts[account] or {}) do
-    local load = not among(ask.tried, id) and redis.call('ZSCORE', TAG .. 'load:' .. ALL, id)
-    if load and (not lowest or tonumber(load) < lowest) then
-      best, lowest = id, tonumber(load)
+  ask.account = account
+  local siblings = known.accounts[account]
+  if not siblings then return nil, 'owner_gone' end
+  local reply = redis.call('ZMSCORE', known.rankings[ALL], unpack(siblings))
+  local view, tried_any = {}, false
+  for i, id in ipairs(siblings) do
+    local value = tonumber(reply[i] or NEVER)
+    view[2 * i - 1], view[2 * i] = id, value
+    if id == owner and value < MOMENTS and not ask.tried[id]
+        and not (ask.pauses and ask.pauses[id]) then
+      return owner, 'response_affinity', 'free'
     end
+    tried_any = tried_any or (ask.tried[id] and value < NEVER)
   end
-  if best then return best, 'response_affinity' end
-  return by_condition(known, resource and owner, account, ask)
-end
-
-local function by_load(ask, pool, reason)
-  local trial = due_for_trial(pool, ask.tried, ask.now)
-  if trial then return trial, reason, nil, true end
-  local id = least_loaded(pool, ask.tried, ask.draw)
-  if id then return id, reason end
-  local first, until_ms = soonest(pool, ask.tried)
-  if first then return first, 'panic' end
-  return nil, 'no_capacity', until_ms
+  local ties, _, first, first_ms = weigh_all(view, ask)
+  if #ties > 0 then return ties[ask.draw % #ties + 1], 'response_affinity', 'free' end
+  if not first then return nil, tried_any and 'no_capacity' or 'owner_gone' end
+  if first_ms <= clock(ask.now) then return first, 'response_affinity', 'trial' end
+  if string.sub(cause_of(known, ask, first), 1, 3) == '429' then
+    return nil, 'owner_limited', nil, first_ms
+  end
+  return first, 'response_affinity'  -- failing, yet the only one: try it anyway
 end
 
 local function split(value)
   return string.match(value, '^([^|]*)|(.*)$')
 end
 
--- Returns resource or nil, reason, until_ms, is it a half-open trial.
-local function choose(known, ask)
-  local pool = ask.pool ~= '' and ask.pool or ALL
-  local names = {}
-  for _, digest in ipairs(ask.bound) do names[#names + 1] = TAG .. 'bound:' .. digest end
-  if ask.session ~= '' then names[#names + 1] = TAG .. 'session:' .. ask.session end
-  local found = #names > 0 and redis.call('MGET', unpack(names)) or {}
-
-  for i = 1, #ask.bound do
-    if found[i] then
-      local owner, account = split(found[i])
-      local resource = known.by_id[owner]
-      return by_account(known, owner, resource and resource.account_id or account, ask)
-    end
+-- The owner of the first bound id that is known, and whether there were ids that
+-- nobody has looked for in SQL.
+local function owner_of(ask)
+  local unsought = ask.account_bound and ask.session == false
+  for _, value in ipairs(ask.bound) do
+    if value and value ~= UNKNOWN then return value end
+    unsought = unsought or not value
   end
-
-  local kept, account
-  if ask.session ~= '' and found[#names] then kept, account = split(found[#names]) end
-  local resource = kept and known.by_id[kept]
-  if kept and ask.account_bound then
-    return by_account(known, kept, resource and resource.account_id or account, ask)
-  end
-  if resource and (pool == ALL or resource.pool_id == pool) then
-    if available(kept) and not among(ask.tried, kept) then return kept, 'session_affinity' end
-  end
-  return by_load(ask, pool, kept and 'session_failover' or 'weighted_least_connections')
+  return nil, unsought
 end
 
--- What the choice was made from, as JSON, best first: the eligible with their
--- load, then the refused with why.
-local function candidates_json(known, ask)
-  local pool = ask.pool ~= '' and ask.pool or ALL
-  local out = {}
-  local unproven = redis.call('SMEMBERS', TAG .. 'unproven')
-  local ranked = redis.call('ZRANGE', TAG .. 'load:' .. pool, 0, MOST_SHOWN - 1, 'WITHSCORES')
-  for i = 1, #ranked, 2 do
-    local resource = known.by_id[ranked[i]]
-    local load = tonumber(ranked[i + 1])
-    local refused = among(ask.tried, ranked[i]) and '"already tried"' or 'null'
-    out[#out + 1] = string.format(
-      '{"resource":"%s","score":%.6g,"in_flight":%d,"weight":%.6g,"health":"%s","refused":%s}',
-      ranked[i], load, math.floor(load * resource.weight - 0.5), resource.weight,
-      among(unproven, ranked[i]) and 'unknown' or 'healthy', refused)
+-- Can this session's home serve the next request too?
+local function at_home(known, ask, kept)
+  local resource = known.by_id[kept]
+  if not resource or ask.tried[kept] or (ask.pauses and ask.pauses[kept]) then return false end
+  if ask.pool ~= ALL and resource.pool_id ~= ask.pool then return false end
+  for i = 1, #ask.view, 2 do
+    if ask.view[i] == kept then return tonumber(ask.view[i + 1]) < MOMENTS end
   end
-  local cooling = redis.call('ZRANGE', TAG .. 'cooling:' .. pool, 0, MOST_SHOWN - 1, 'WITHSCORES')
-  for i = 1, #cooling, 2 do
-    local until_ms = tonumber(cooling[i + 1])
-    local state = until_ms < NEVER and 'degraded' or 'unhealthy'
-    local why = until_ms < NEVER and string.format('cooling down until %.0f', until_ms)
-      or 'key refused by the upstream'
-    out[#out + 1] = string.format('{"resource":"%s","health":"%s","refused":"%s"}',
-      cooling[i], state, why)
+  return ask.view.rest
+    and tonumber(redis.call('ZSCORE', ask.view.ranking, kept) or NEVER) < MOMENTS
+end
+
+-- Returns resource or nil, reason, how ('free': it is available, 'trial': half open,
+-- nil: in spite of its condition), and the ms when it is worth asking again.
+local function choose(known, ask)
+  local kept, account
+  if ask.session then kept, account = split(ask.session) end
+  local found, unsought = owner_of(ask)
+  found = found or (ask.account_bound and kept and ask.session) or ask.hint
+  if found then
+    local owner, minter = split(found)
+    local resource = known.by_id[owner]
+    return by_account(known, owner, resource and resource.account_id or minter, ask)
+  end
+  if unsought and not ask.resolved then return nil, 'look_up' end
+  if kept and at_home(known, ask, kept) then return kept, 'session_affinity', 'free' end
+  if ask.replayed then return by_load(ask, 'replayed_without_reasoning') end
+  return by_load(ask, kept and 'session_failover' or 'weighted_least_connections')
+end
+
+-- Why a resource was not eligible, as JSON; and its health.
+local function standing(known, ask, id, value)
+  local circuit = ask.pauses and ask.pauses[id]
+  if value >= NEVER then return '"key refused by the upstream"', 'unhealthy' end
+  if value >= MOMENTS then
+    return string.format('"cooling down until %.0f"', value), 'degraded'
+  elseif circuit then
+    return string.format('"cooling down for this model until %.0f"', ready_at(circuit)),
+      'degraded'
+  end
+  local health = known.unproven[id] and 'unknown' or 'healthy'
+  if ask.account and known.by_id[id].account_id ~= ask.account then
+    return '"another account"', health
+  end
+  return ask.tried[id] and '"already tried"' or 'null', health
+end
+
+local function candidate_json(known, ask, id, value)
+  local resource = known.by_id[id]
+  local refused, health = standing(known, ask, id, value)
+  local load = ''
+  if value < MOMENTS then
+    load = string.format('"score":%.6g,"in_flight":%d,', value, value * resource.weight - 0.5)
+  end
+  return resource.shown .. load .. '"health":"' .. health .. '","refused":' .. refused .. '}'
+end
+
+-- The same with the few rows of usual loads kept: they are half of what a
+-- decision costs.
+local function usual_json(known, ask, id, rank_text)
+  local rows = known.rows[id]
+  local row = rows[rank_text]
+  if not row then
+    row = candidate_json(known, ask, id, tonumber(rank_text))
+    if tonumber(rank_text) < MOMENTS and rows.count < ROWS_KEPT then
+      rows[rank_text], rows.count = row, rows.count + 1
+    end
+  end
+  return row
+end
+
+-- Resources whose health is unknown: until all are proven, once per call.
+local function know_the_unproven(known)
+  if known.all_proven then return end
+  local unproven = redis.call('SMEMBERS', TAG .. 'unproven')
+  known.all_proven, known.unproven = #unproven == 0, {}
+  for _, id in ipairs(unproven) do known.unproven[id] = true end
+end
+
+-- What the choice was made from, as JSON, best first; the chosen one always.
+local function candidates_json(known, ask, view, chosen)
+  know_the_unproven(known)
+  local usual = known.all_proven and not ask.account and not ask.pauses
+    and not next(ask.tried)
+  local row = usual and usual_json or candidate_json
+  local out, count, shown = {}, 0, not chosen
+  for i = 1, #view, 2 do
+    local id = view[i]
+    if known.by_id[id] then
+      count = count + 1
+      out[count] = row(known, ask, id, usual and view[i + 1] or tonumber(view[i + 1]))
+      shown = shown or id == chosen
+    end
+  end
+  if not shown then
+    local value = tonumber(redis.call('ZSCORE', known.rankings[ALL], chosen) or NEVER)
+    table.insert(out, 1, candidate_json(known, ask, chosen, value))
   end
   return '[' .. table.concat(out, ',') .. ']'
 end
 
 -- Leases ---------------------------------------------------------------------
 
-local function drop_lease(known, resource_id, request_id)
-  if redis.call('ZREM', TAG .. 'leases:' .. resource_id, request_id) == 0 then return end
-  local resource = known and known.by_id[resource_id]
-  if resource then reweigh(resource) end
+local function field_of(gateway, request)
+  return gateway .. '/' .. request
 end
 
-local function lease_of(gateway, request_id)
-  local record = redis.call('HGET', TAG .. 'gateway:' .. gateway, request_id)
-  return record and string.match(record, '"resource_id":"([^"]*)"') or nil
+-- A resource that left the catalogue keeps its leases until they end.
+local function leases_of(id)
+  return TAG .. 'leases:' .. id
 end
 
-local function take_lease(ask, resource, known)
-  if ask.attempt > 1 then
-    local previous = lease_of(ask.gateway, ask.request)
-    if previous then drop_lease(known, previous, ask.request) end
+local function every_holder(known)
+  local ids = redis.call('SMEMBERS', TAG .. 'retired')
+  for _, resource in ipairs(known and known.list or {}) do ids[#ids + 1] = resource.id end
+  return ids
+end
+
+-- Ends a lease wherever it is, at `likely` first. Returns the resource's id.
+local function drop_lease(known, likely, field)
+  if likely ~= '' and redis.call('HDEL', leases_of(likely), field) == 1 then return likely end
+  for _, id in ipairs(every_holder(known)) do
+    if redis.call('HDEL', leases_of(id), field) == 1 then return id end
   end
-  redis.call('ZADD', TAG .. 'leases:' .. resource.id, ask.now, ask.request)
-  redis.call('HSET', TAG .. 'gateway:' .. ask.gateway, ask.request, string.format(
-    '%s,"attempts":%d,"resource_id":"%s","account_id":"%s"}',
-    ask.lease, ask.attempt, resource.id, resource.account_id))
-  -- So that the reaper knows of a gateway it reaped while that was only paused.
-  redis.call('ZADD', TAG .. 'gateways', 'NX', ask.now, ask.gateway)
-  reweigh(resource)
 end
 
+local function state_of(resource)
+  return redis.call('HGET', resource.health, 'state') or 'unknown'
+end
+
+-- Its leases changed: rank it anew, if it is ranked by load.
+local function reweigh(known, id, state)
+  local resource = known and known.by_id[id]
+  if resource then
+    if available(state or state_of(resource)) then rank_by_load(resource) end
+  elseif redis.call('HLEN', leases_of(id)) == 0 then
+    redis.call('SREM', TAG .. 'retired', id)
+  end
+end
+
+local function take_lease(known, ask, resource)
+  local field = field_of(ask.gateway, ask.request)
+  if ask.previous ~= '' and ask.previous ~= resource.id
+      and redis.call('HDEL', leases_of(ask.previous), field) == 1 then
+    reweigh(known, ask.previous)
+  end
+  redis.call('HSET', resource.leases, field,
+    ask.lease .. ',"attempts":' .. ask.attempt .. resource.ends_lease)
+end
+
+local function begin_trial(ask, resource, value)
+  local circuit = ask.pauses and ask.pauses[resource.id]
+  if circuit then
+    circuit.trial, circuit.trial_until = ask.request, clock(ask.now) + TRIAL_MS
+    write_pauses(ask.model, ask.pauses, clock(ask.now))
+  end
+  if value >= MOMENTS then
+    redis.call('HSET', resource.health, 'trial', ask.request)
+    rank(resource, clock(ask.now) + TRIAL_MS)
+  else
+    rank_by_load(resource)
+  end
+end
+
+-- Asking ---------------------------------------------------------------------
+
+-- One MGET tells all that affinity and pauses know. Values of keys that are not
+-- there are false.
+local function remembered(ask, args, bound)
+  local names = { TAG .. 'catalogue:version' }
+  if ask.model ~= '' then names[2] = TAG .. 'pauses:' .. ask.model end
+  if ask.named ~= '' then names[#names + 1] = TAG .. 'session:' .. ask.named end
+  local first = #names
+  for i = 1, bound do names[first + i] = TAG .. 'bound:' .. args[16 + i] end
+  local values = redis.call('MGET', unpack(names))
+  if ask.model ~= '' then ask.pauses = read_pauses(values[2]) end
+  if ask.named ~= '' then ask.session = values[first] end
+  if bound > 0 then
+    ask.bound = {}
+    for i = 1, bound do ask.bound[i] = values[first + i] end
+  end
+  return values[1]
+end
+
+-- ARGV of acquire and explain: gateway, request, attempt, decision id, pool or '',
+--   session digest or '', model digest or '', account bound 0|1, whether SQL was
+--   asked for unknown ids 0|1 (r: the request was rewritten, so that it is bound to
+--   no account any more), owner that SQL told ("resource|account") or '',
+--   draw, head of the decision event and head of the lease record (JSON objects
+--   without their closing brace), now, resource that holds this request's lease
+--   or '', number of bound digests, those digests, resources tried already.
 local function read_ask(args)
   local ask = {
     gateway = args[1], request = args[2], attempt = tonumber(args[3]), decision = args[4],
-    pool = args[5], session = args[6], account_bound = args[7] == '1',
-    draw = tonumber(args[8]), head = args[9], lease = args[10], now = clock(args[11]),
-    bound = {}, tried = {},
+    pool = args[5] ~= '' and args[5] or ALL, named = args[6], model = args[7],
+    account_bound = args[8] == '1', resolved = args[9] ~= '0', replayed = args[9] == 'r',
+    hint = args[10] ~= '' and args[10] or nil, draw = tonumber(args[11]),
+    head = args[12], lease = args[13], now = args[14], previous = args[15],
+    bound = NOTHING, tried = NOTHING,
   }
-  local bound = tonumber(args[12])
-  for i = 13, 12 + bound do ask.bound[#ask.bound + 1] = args[i] end
-  for i = 13 + bound, #args do ask.tried[#ask.tried + 1] = args[i] end
-  return ask
+  local count = tonumber(args[16])
+  if #args > 16 + count then
+    ask.tried = {}
+    for i = 17 + count, #args do ask.tried[args[i]] = true end
+  end
+  return ask, catalogue(remembered(ask, args, count))
 end
 
--- rpx_acquire_v1  ARGV: gateway, request, attempt, decision id, pool or '',
---   session digest or '', account bound 0|1, draw, head of the decision event
---   and head of the lease record (JSON objects without their closing brace),
---   now, number of bound digests, those digests, resources tried already.
+-- What cannot be asked at all.
+local function senseless(known, ask)
+  if not known then return { 'no_catalogue' } end
+  if #known.list == 0 then return { 'no_resources' } end
+  if not known.rankings[ask.pool] then
+    local reply = { 'unknown_pool' }
+    for _, pool in ipairs(known.pools) do reply[#reply + 1] = pool end
+    return reply
+  end
+end
+
+-- rpx_acquire_v1
 -- Returns {'ok', resource, reason, version, is it a half-open trial 0|1}, or
+--   {'look_up'}: ids are unknown here and SQL was not asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
 --   {'no_capacity'|'owner_limited', ms to wait}, {'owner_gone', 0}.
 -- Safe to repeat: the same request moves its lease, it never holds two.
 local function acquire(keys, args)
-  local known = catalogue()
-  if not known then return { 'no_catalogue' } end
-  local ask = read_ask(args)
-  if #known.list == 0 then return { 'no_resources' } end
-  if ask.pool ~= '' and not known.pools[ask.pool] then
-    local reply = { 'unknown_pool' }
-    for pool in pairs(known.pools) do
-      if pool ~= ALL then reply[#reply + 1] = pool end
-    end
-    return reply
-  end
-
-  local id, reason, until_ms, is_trial = choose(known, ask)
-  local resource = id and known.by_id[id]
-  local event = string.format('%s,"created_at_ms":%.0f,"resource_id":%s,"reason":"%s","candidates":%s}',
-    ask.head, ask.now, resource and '"' .. id .. '"' or 'null', reason, candidates_json(known, ask))
-  emit(keys[2], 'decision', ask.decision, event)
-  if not resource then
-    local wait = until_ms and math.max(until_ms - ask.now, 0) or 0
+  local ask, known = read_ask(args)
+  local wrong = senseless(known, ask)
+  if wrong then return wrong end
+  ask.view = survey(known.rankings[ask.pool])
+  local id, reason, how, until_ms = choose(known, ask)
+  if reason == 'look_up' then return { reason } end
+  emit(keys[2], 'decision', ask.decision,
+    ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
+    .. ',"reason":"' .. reason .. '","candidates":'
+    .. candidates_json(known, ask, ask.view, id) .. '}')
+  if not id then
+    local wait = until_ms and math.max(until_ms - clock(ask.now), 0) or 0
     return { reason, string.format('%.0f', wait) }
   end
-  if is_trial then
-    redis.call('HSET', TAG .. 'health:' .. id, 'trial', ask.request)
-    make_unavailable(resource, ask.now + TRIAL_MS)
+  local resource = known.by_id[id]
+  take_lease(known, ask, resource)
+  if how == 'trial' then
+    begin_trial(ask, resource, tonumber(redis.call('ZSCORE', known.rankings[ALL], id)))
+  elseif how == 'free' then
+    rank_by_load(resource)
   end
-  take_lease(ask, resource, known)
-  return { 'ok', id, reason, known.version, is_trial and 1 or 0 }
+  return { 'ok', id, reason, known.version, how == 'trial' and 1 or 0 }
+end
+
+-- rpx_explain_v1  The same question without effects. Returns {status, resource or
+--   '', reason, trial 0|1, ms to wait, all candidates as JSON}, or as acquire does
+--   what cannot be asked.
+local function explain(_, args)
+  local ask, known = read_ask(args)
+  local wrong = senseless(known, ask)
+  if wrong then return wrong end
+  ask.view = survey(known.rankings[ask.pool])
+  local id, reason, how, until_ms = choose(known, ask)
+  if reason == 'look_up' then return { reason } end
+  local wait = until_ms and math.max(until_ms - clock(ask.now), 0) or 0
+  return {
+    id and 'ok' or reason, id or '', reason, how == 'trial' and 1 or 0,
+    string.format('%.0f', wait),
+    candidates_json(known, ask, survey(known.rankings[ask.pool], true), id),
+  }
 end
 
 -- A session is bound by success only; that an account minted an id is a fact
 -- however the request ended.
-local function remember(args, now, resource)
-  local kind, session, session_ttl, id_ttl = args[4], args[9], tonumber(args[10]), tonumber(args[11])
+local function remember(said, now, resource)
   local owner = resource.id .. '|' .. resource.account_id
-  if session ~= '' and kind == 'ok' then
-    redis.call('SET', TAG .. 'session:' .. session, owner, 'PX', session_ttl)
-    redis.call('ZADD', TAG .. 'sessions', now + session_ttl, session)
+  if said.session ~= '' and said.verdict.kind == 'ok' then
+    redis.call('SET', TAG .. 'session:' .. said.session, owner, 'PX', said.session_ttl)
+    redis.call('ZADD', TAG .. 'sessions', now + said.session_ttl, said.session)
   end
-  for i = 14, #args do
-    redis.call('SET', TAG .. 'bound:' .. args[i], owner, 'PX', id_ttl)
+  for _, digest in ipairs(said.learned) do
+    redis.call('SET', TAG .. 'bound:' .. digest, owner, 'PX', said.id_ttl)
   end
 end
 
-local function tally(resource, verdict, latency_ms)
-  local key = TAG .. 'health:' .. resource.id
-  redis.call('HINCRBY', key, 'requests', 1)
-  if latency_ms ~= '' then redis.call('HSET', key, 'latency_ms', latency_ms) end
+local function tally(resource, health, verdict, latency_ms)
+  local fields = { 'requests', health.requests + 1 }
+  if latency_ms ~= '' then
+    fields[3], fields[4] = 'latency_ms', latency_ms
+  end
   if verdict.kind ~= 'ok' and verdict.kind ~= 'neutral' then
-    redis.call('HINCRBY', key, 'errors', 1)
-    redis.call('HSET', key, 'last_error', verdict.cause)
+    fields[#fields + 1], fields[#fields + 2] = 'errors', health.errors + 1
+    fields[#fields + 1], fields[#fields + 2] = 'last_error', verdict.cause
   end
+  redis.call('HSET', resource.health, unpack(fields))
 end
 
--- rpx_release_v1  ARGV: gateway, request, resource or '', verdict kind, cause,
+local function read_release(args)
+  local said = {
+    gateway = args[1], request = args[2], resource = args[3],
+    verdict = { kind = args[4], cause = args[5], cooldown_ms = tonumber(args[6]) },
+    latency_ms = args[7], now = clock(args[8]), session = args[9],
+    session_ttl = tonumber(args[10]), id_ttl = tonumber(args[11]),
+    model = { digest = args[12], name = args[13] }, event = args[14], learned = {},
+  }
+  for i = 15, #args do said.learned[#said.learned + 1] = args[i] end
+  return said
+end
+
+-- Applies what an attempt says of its resource; returns the state after.
+local function apply(stream, said, resource, pauses)
+  local health, verdict = read_health(resource), said.verdict
+  local over = said.event ~= ''
+  -- `ok` before the end is a trial's good beginning; its end is counted.
+  if over or verdict.kind ~= 'ok' then tally(resource, health, verdict, said.latency_ms) end
+  local paced = said.model.digest ~= ''
+    and judge_model(stream, said.now, resource, pauses, said.model, verdict, said.request)
+  return judge(stream, said.now, resource, health, verdict, said.request, paced)
+end
+
+-- rpx_release_v1  ARGV: gateway, request, resource or '', verdict kind or '', cause,
 --   cooldown ms, latency ms or '', now, session digest or '', session ttl ms,
---   id ttl ms, request event id, request event JSON or '', learned digests.
+--   id ttl ms, model digest or '', model name, request event JSON or '', learned
+--   digests.
 -- With an event the request is over: its lease goes and the event is written.
 -- Without one only the verdict counts; the next acquire moves the lease, so
--- that a gateway dying between two attempts still leaves a trace.
+-- that a gateway dying between two attempts still leaves a trace. No verdict
+-- kind: the attempt was judged already.
 -- Safe to repeat. Returns 1 when a lease was dropped.
 local function release(keys, args)
-  local known = catalogue()
-  local gateway, request, now = args[1], args[2], clock(args[8])
-  local verdict = { kind = args[4], cause = args[5], cooldown_ms = tonumber(args[6]) }
-  local resource = known and known.by_id[args[3]]
-  local over = args[13] ~= ''
-  if resource then
-    -- `ok` before the end is a trial's good beginning; its end is counted.
-    if over or verdict.kind ~= 'ok' then tally(resource, verdict, args[7]) end
-    judge(keys[2], now, resource, verdict, request)
-    if over then remember(args, now, resource) end
+  local said = read_release(args)
+  local names = { TAG .. 'catalogue:version' }
+  if said.model.digest ~= '' then names[2] = TAG .. 'pauses:' .. said.model.digest end
+  local found = redis.call('MGET', unpack(names))
+  local known, pauses = catalogue(found[1]), read_pauses(found[2])
+  local resource = known and known.by_id[said.resource]
+  local over, state = said.event ~= '', nil
+  if resource and said.verdict.kind ~= '' then
+    state = apply(keys[2], said, resource, pauses)
+    if over then remember(said, said.now, resource) end
   end
   if not over then return 0 end
-  local held = lease_of(gateway, request)
-  if held and not resource and known and known.by_id[held] then
-    -- Left before it was known where it went: a trial has not taken place.
-    judge(keys[2], now, known.by_id[held], { kind = 'neutral' }, request)
-  end
+  local held = drop_lease(known, said.resource, field_of(said.gateway, said.request))
   if held then
-    redis.call('HDEL', TAG .. 'gateway:' .. gateway, request)
-    drop_lease(known, held, request)
+    local holder = known and known.by_id[held]
+    if holder and held ~= said.resource then
+      -- Left before it was known where it went: a trial has not taken place.
+      said.verdict = { kind = 'neutral' }
+      state = judge(keys[2], said.now, holder, read_health(holder), said.verdict, said.request)
+      judge_model(keys[2], said.now, holder, pauses, said.model, said.verdict, said.request)
+    end
+    reweigh(known, held, state)
   end
-  emit(keys[2], 'request', args[12], args[13])
+  emit(keys[2], 'request', said.request, said.event)
   return held and 1 or 0
 end
 
--- rpx_heartbeat_v1  ARGV: gateway, now.  Returns the catalogue's version or false.
+-- Gateways -------------------------------------------------------------------
+
+-- rpx_heartbeat_v1  ARGV: gateway, now.  Returns {the catalogue's version or '',
+-- was the gateway known 0|1}. One that was not has been reaped, or Redis was
+-- emptied: it should resume.
 local function heartbeat(_, args)
-  redis.call('ZADD', TAG .. 'gateways', clock(args[2]), args[1])
-  return redis.call('GET', TAG .. 'catalogue:version')
+  local added = redis.call('ZADD', TAG .. 'gateways', clock(args[2]), args[1])
+  return { redis.call('GET', TAG .. 'catalogue:version') or '', 1 - added }
+end
+
+-- rpx_resume_v1  ARGV: gateway, then triples of request, resource, lease record.
+-- Puts back leases of requests that are still running. Returns how many.
+local function resume(_, args)
+  local known, touched, restored = current(), {}, 0
+  for i = 2, #args, 3 do
+    local resource = known and known.by_id[args[i + 1]]
+    if resource then
+      local field = field_of(args[1], args[i])
+      restored = restored + redis.call('HSETNX', resource.leases, field, args[i + 2])
+      touched[resource.id] = true
+    end
+  end
+  for id in pairs(touched) do reweigh(known, id) end
+  return restored
+end
+
+-- rpx_adopt_v1  ARGV: session ttl ms, id ttl ms, ttl ms of what nobody knows, now,
+-- then pairs of "session:<digest>" or "bound:<digest>" and "resource|account" or
+-- "-". What is there already is newer. Returns how many were new.
+local function adopt(_, args)
+  local fresh, now = 0, clock(args[4])
+  for i = 5, #args, 2 do
+    local name, owner = args[i], args[i + 1]
+    local session = string.match(name, '^session:(.*)$')
+    local ttl = owner == UNKNOWN and args[3] or (session and args[1] or args[2])
+    local there = redis.call('GET', TAG .. name)
+    if not there or (there == UNKNOWN and owner ~= UNKNOWN) then
+      redis.call('SET', TAG .. name, owner, 'PX', ttl)
+      if session and owner ~= UNKNOWN then
+        redis.call('ZADD', TAG .. 'sessions', now + tonumber(ttl), session)
+      end
+      fresh = fresh + 1
+    end
+  end
+  return fresh
 end
 
 -- rpx_abandon_v1  ARGV: gateway, requests.  Drops leases the gateway no longer
 -- knows (an acquire whose answer was lost). Returns how many.
 local function abandon(_, args)
-  local known, dropped = catalogue(), 0
+  local known, dropped = current(), 0
   for i = 2, #args do
-    local held = lease_of(args[1], args[i])
+    local held = drop_lease(known, '', field_of(args[1], args[i]))
     if held then
-      redis.call('HDEL', TAG .. 'gateway:' .. args[1], args[i])
-      drop_lease(known, held, args[i])
+      reweigh(known, held)
       dropped = dropped + 1
     end
   end
   return dropped
 end
 
--- rpx_reap_v1  ARGV: silent ms, now.  Ends the leases of gateways that have
--- not been heard of for that long; one `interrupted` request event each.
--- Returns how many leases ended.
-local function reap(keys, args)
-  local known, now = catalogue(), clock(args[2])
-  local reaped = 0
-  local silent = redis.call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf', now - tonumber(args[1]))
-  for _, gateway in ipairs(silent) do
-    local held = redis.call('HGETALL', TAG .. 'gateway:' .. gateway)
-    for i = 1, #held, 2 do
-      local request, record = held[i], held[i + 1]
-      drop_lease(known, string.match(record, '"resource_id":"([^"]*)"'), request)
-      emit(keys[2], 'request', request, string.format(
-        '%s,"completed_at_ms":%.0f,"outcome":"interrupted","error_code":"gateway_lost",'
-        .. '"error_message":"The gateway that served this request stopped answering."}',
-        string.sub(record, 1, -2), now))
-      reaped = reaped + 1
+-- rpx_held_v1  ARGV: gateway.  Returns the requests whose leases it holds.
+local function held(_, args)
+  local found, prefix = {}, args[1] .. '/'
+  for _, id in ipairs(every_holder(current())) do
+    for _, field in ipairs(redis.call('HKEYS', leases_of(id))) do
+      if string.sub(field, 1, #prefix) == prefix then
+        found[#found + 1] = string.sub(field, #prefix + 1)
+      end
     end
-    redis.call('DEL', TAG .. 'gateway:' .. gateway)
-    redis.call('ZREM', TAG .. 'gateways', gateway)
   end
+  return found
+end
+
+local function end_lease(stream, now, known, id, field, record)
+  local request = string.match(field, '/([^/]*)$')
+  redis.call('HDEL', leases_of(id), field)
+  local resource = known and known.by_id[id]
+  if resource then
+    -- A trial dies with its gateway.
+    judge(stream, now, resource, read_health(resource), { kind = 'neutral' }, request)
+  end
+  emit(stream, 'request', request, string.format(
+    '%s,"completed_at_ms":%.0f,"outcome":"interrupted","error_code":"gateway_lost",'
+    .. '"error_message":"The gateway that served this request stopped answering."}',
+    string.sub(record, 1, -2), now))
+end
+
+-- rpx_reap_v1  ARGV: silent ms, now, look for strays 0|1.  Ends the leases of
+-- gateways that have not been heard of for that long; one `interrupted` request
+-- event each. A stray is a lease of a gateway that never beat since it was reaped:
+-- it gets the same time from now on. Returns how many leases ended.
+local function reap(keys, args)
+  local known, now, strays = current(), clock(args[2]), args[3] == '1'
+  local silent, is_silent, reaped = {}, {}, 0
+  silent = redis.call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf', now - tonumber(args[1]))
+  for _, gateway in ipairs(silent) do is_silent[gateway] = true end
+  if strays or #silent > 0 then
+    for _, id in ipairs(every_holder(known)) do
+      local leases, touched = redis.call('HGETALL', leases_of(id)), false
+      for i = 1, #leases, 2 do
+        local gateway = string.match(leases[i], '^(.*)/[^/]*$')
+        if is_silent[gateway] then
+          end_lease(keys[2], now, known, id, leases[i], leases[i + 1])
+          reaped, touched = reaped + 1, true
+        elseif strays then
+          redis.call('ZADD', TAG .. 'gateways', 'NX', now, gateway)
+        end
+      end
+      if touched then reweigh(known, id) end
+    end
+  end
+  if #silent > 0 then redis.call('ZREM', TAG .. 'gateways', unpack(silent)) end
   redis.call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
+  redis.call('ZREMRANGEBYSCORE', TAG .. 'pauses', '-inf', now - MEMORY_MS)
   return reaped
 end
+
+-- Checks, catalogue, state ---------------------------------------------------
 
 -- rpx_verdict_v1  ARGV: resource, kind, cause, cooldown ms, latency ms or '', now.
 -- A health check's finding. Returns {state before, state after}, or {} when
 -- the resource is unknown.
 local function verdict(keys, args)
-  local known = catalogue()
+  local known = current()
   local resource = known and known.by_id[args[1]]
   if not resource then return {} end
-  local before, now = read_health(resource).state, clock(args[6])
+  local health, now = read_health(resource), clock(args[6])
   local found = { kind = args[2], cause = args[3], cooldown_ms = tonumber(args[4]) }
-  local after = judge(keys[2], now, resource, found, 'probe')
-  local key = TAG .. 'health:' .. resource.id
-  redis.call('HSET', key, 'checked_at', now)
-  if args[5] ~= '' then redis.call('HSET', key, 'latency_ms', args[5]) end
-  if found.kind ~= 'ok' and found.kind ~= 'neutral' then
-    redis.call('HSET', key, 'last_error', found.cause)
+  local after = judge(keys[2], now, resource, health, found, 'probe')
+  local fields = { 'checked_at', now }
+  if args[5] ~= '' then
+    fields[3], fields[4] = 'latency_ms', args[5]
   end
-  return { before, after }
+  if found.kind ~= 'ok' and found.kind ~= 'neutral' then
+    fields[#fields + 1], fields[#fields + 2] = 'last_error', found.cause
+  end
+  redis.call('HSET', resource.health, unpack(fields))
+  return { health.state, after }
+end
+
+-- rpx_account_v1  ARGV: resource, account.  An upstream told by its headers which
+-- account a key is of. Returns 1 when that is news.
+local function account(_, args)
+  local before = redis.call('HGET', TAG .. 'accounts', args[1])
+  if before == args[2] then return 0 end
+  redis.call('HSET', TAG .. 'accounts', args[1], args[2])
+  return 1
+end
+
+-- Resources that went, and new keys or addresses, which start with a clean record.
+local function forget(before, after)
+  for _, ranking in pairs(before.rankings) do redis.call('DEL', ranking) end
+  for _, old in ipairs(before.list) do
+    local new = after.by_id[old.id]
+    if not new or new.credential ~= old.credential or new.base_url ~= old.base_url then
+      redis.call('DEL', old.health)
+    end
+    if not new and redis.call('HLEN', old.leases) > 0 then
+      redis.call('SADD', TAG .. 'retired', old.id)
+    end
+  end
 end
 
 -- rpx_publish_v1  ARGV: version, catalogue JSON, event id, registry event JSON.
 -- Returns 1, or 0 when that version was there already.
 local function publish(keys, args)
-  local before = catalogue()
+  local before = current()
   if before and before.version == args[1] then return 0 end
   local after = index(args[2], args[1])
-  for pool in pairs(before and before.pools or {}) do
-    redis.call('DEL', TAG .. 'load:' .. pool, TAG .. 'cooling:' .. pool)
-  end
-  for _, old in ipairs(before and before.list or {}) do
-    local new = after.by_id[old.id]
-    -- A new key or address starts with a clean record.
-    if not new or new.credential ~= old.credential or new.base_url ~= old.base_url then
-      redis.call('DEL', TAG .. 'health:' .. old.id)
-    end
-  end
+  if before then forget(before, after) end
   redis.call('DEL', TAG .. 'unproven')
   redis.call('SET', TAG .. 'catalogue', args[2])
   redis.call('SET', TAG .. 'catalogue:version', args[1])
+  cached = after
   for _, resource in ipairs(after.list) do
+    redis.call('SREM', TAG .. 'retired', resource.id)
     local health = read_health(resource)
-    if health.state == 'degraded' or health.state == 'unhealthy' then
-      make_unavailable(resource, health.until_ms)
+    if health.state == 'unhealthy' then
+      rank(resource, NEVER)
+    elseif health.state == 'degraded' then
+      rank(resource, health.until_ms)
     else
       if health.state == 'unknown' then redis.call('SADD', TAG .. 'unproven', resource.id) end
-      make_available(resource)
+      rank_by_load(resource)
     end
   end
   emit(keys[2], 'registry', args[3], args[4])
   return 1
 end
 
--- rpx_states_v1  Returns JSON: for each resource its health hash and in flight.
-local function states()
-  local known = catalogue()
+-- Pauses of models that still run: resource -> list of {model, until}.
+local function paused_models(now)
+  local by_resource = {}
+  for _, digest in ipairs(redis.call('ZRANGEBYSCORE', TAG .. 'pauses', now, '+inf')) do
+    local pauses = read_pauses(redis.call('GET', TAG .. 'pauses:' .. digest))
+    for id, circuit in pairs(pauses or {}) do
+      if circuit.until_ms > now then
+        by_resource[id] = by_resource[id] or {}
+        table.insert(by_resource[id], { model = circuit.model, until_ms = circuit.until_ms })
+      end
+    end
+  end
+  return by_resource
+end
+
+-- rpx_states_v1  ARGV: now.  Returns JSON: for each resource its health hash, in
+-- flight and paused models.
+local function states(_, args)
+  local known = current()
   if not known then return { 'no_catalogue' } end
-  local out = {}
+  local out, paused = {}, paused_models(clock(args[1]))
   for _, resource in ipairs(known.list) do
-    local fields = redis.call('HGETALL', TAG .. 'health:' .. resource.id)
-    local row = { id = resource.id, in_flight = redis.call('ZCARD', TAG .. 'leases:' .. resource.id) }
+    local fields = redis.call('HGETALL', resource.health)
+    local row = {
+      id = resource.id, in_flight = redis.call('HLEN', resource.leases),
+      paused = paused[resource.id],
+    }
     for i = 1, #fields, 2 do row[fields[i]] = fields[i + 1] end
     out[#out + 1] = row
   end
@@ -596,10 +1026,15 @@ local function states()
 end
 
 redis.register_function('rpx_acquire_v1', acquire)
+redis.register_function { function_name = 'rpx_explain_v1', callback = explain, flags = { 'no-writes' } }
 redis.register_function('rpx_release_v1', release)
 redis.register_function('rpx_heartbeat_v1', heartbeat)
+redis.register_function('rpx_resume_v1', resume)
+redis.register_function('rpx_adopt_v1', adopt)
 redis.register_function('rpx_abandon_v1', abandon)
+redis.register_function('rpx_held_v1', held)
 redis.register_function('rpx_reap_v1', reap)
 redis.register_function('rpx_verdict_v1', verdict)
+redis.register_function('rpx_account_v1', account)
 redis.register_function('rpx_publish_v1', publish)
 redis.register_function('rpx_states_v1', states)

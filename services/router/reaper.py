@@ -14,13 +14,14 @@ from libs.common.errors import NoCatalogue, RedisAway
 log = structlog.get_logger()
 
 EVERY_S = 1.0
+STRAYS_EVERY = 30  # rounds between two looks for leases of gateways that never beat
 REAPED = Counter(
     "proxy_router_reaped_leases_total", "Leases of silent gateways that were ended."
 )
 
 
 class Leases(Protocol):
-    async def reap(self, silent_ms: int) -> int: ...
+    async def reap(self, silent_ms: int, *, strays: bool = False) -> int: ...
 
 
 class Leadership(Protocol):
@@ -40,6 +41,7 @@ class Reaper:
         self._silent_ms = silent_ms
         self._clock = clock
         self._not_before = 0.0
+        self._rounds = 0
 
     async def run(self) -> None:
         """For ever; what goes wrong is tried again with the next round."""
@@ -51,7 +53,10 @@ class Reaper:
         """One round; returns how many leases ended."""
         try:
             if await self._leadership.hold() and self._clock() >= self._not_before:
-                return self._note(await self._leases.reap(self._silent_ms))
+                self._rounds += 1
+                strays = self._rounds % STRAYS_EVERY == 1
+                ended = await self._leases.reap(self._silent_ms, strays=strays)
+                return self._note(ended)
         except NoCatalogue:
             log.debug("nothing to reap yet", action="reaping_missed")
         except RedisAway:

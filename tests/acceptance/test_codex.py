@@ -1,27 +1,30 @@
 """The real Codex through the whole product."""
 
-import subprocess
-from collections.abc import Iterator
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import pytest_asyncio
 
+from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.codex import Codex
+from tests.support.fleet import Fleet, Plan, running_fleet
+from tests.support.simulated import events_in
 from tests.support.sql import fetch
-from tests.support.up import ROOT, Up, environment, running, until
+from tests.support.up import Up, environment, running, until
+from tests.support.waiting import eventually
 
-CODEX = ROOT / ".venv/codex/node_modules/.bin/codex"
-CONFIG = """
-model = "gpt-5.5"
-model_provider = "proxy"
-approval_policy = "never"
-sandbox_mode = "danger-full-access"
-[model_providers.proxy]
-name = "proxy"
-base_url = "{url}"
-env_key = "PROXY_KEY"
-wire_api = "responses"
-supports_websockets = {websockets}
-"""
+TWO_EACH = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
+ONE_EACH = {"sk-a1": "a", "sk-b1": "b"}
+SERVICES = ("router", "ingest", "health")
+# A key's refusal is found out by its use, unless a test has all keys checked.
+UNCHECKED = {"PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "3600"}
 
 
 @pytest.fixture(scope="module")
@@ -41,40 +44,192 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     ],
 )
 def test_a_turn_with_a_tool_call(up: Up, tmp_path: Path, websockets: str) -> None:
-    before = {id_ for (id_,) in fetch(up.database, "SELECT id FROM sessions")}
+    turn = Codex(up.url, tmp_path, websockets).exec("please run-tool")
 
-    said = codex(up, tmp_path, websockets, "please run-tool")
+    assert turn.status == 0, turn.shown
+    assert "Simulated answer" in turn.said
 
-    assert "Simulated answer" in said.stdout, said.stderr
-
-    def sessions() -> list[tuple[str, int, str]]:
-        rows = fetch(up.database, "SELECT id, requests, last_resource_id FROM sessions")
-        return [row for row in rows if row[0] not in before and row[1] >= 2]
+    def sessions() -> list[tuple[int, str]]:
+        return fetch(
+            up.database,
+            "SELECT requests, last_resource_id FROM sessions"
+            f" WHERE id = '{turn.session}' AND requests >= 2",
+        )
 
     until(sessions, 10, lambda: f"sessions: {sessions()}")
-    ((session, requests, resource),) = sessions()
+    ((requests, resource),) = sessions()
     rows = fetch(
         up.database,
         "SELECT resource_id, outcome, transport, usage_state FROM requests"
-        f" WHERE session_id = '{session}'",
+        f" WHERE session_id = '{turn.session}'",
     )
     assert rows == [(resource, "completed", "sse", "final")] * requests
-    assert said.stderr.count(session) == 1
 
 
-def codex(
-    up: Up, home: Path, websockets: str, prompt: str
-) -> "subprocess.CompletedProcess[str]":
-    """One `codex exec` with a configuration of its own."""
-    assert CODEX.exists(), "run `make setup-codex`, which `make test` does"
-    (home / "config.toml").write_text(CONFIG.format(url=up.url, websockets=websockets))
-    return subprocess.run(
-        [CODEX, "exec", "--skip-git-repo-check", prompt],
-        env={**up.environ} | {"CODEX_HOME": str(home), "PROXY_KEY": "anything"},
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=True,
+@dataclass(frozen=True)
+class Product:
+    """What runs, and a Codex in front of it."""
+
+    fleet: Fleet
+    codex: Codex
+    database: str
+
+    @property
+    def simulator(self) -> RunningSimulator:
+        return self.fleet.simulator
+
+    async def exec(self, prompt: str) -> str:
+        """A first turn that ends well; its session."""
+        turn = await asyncio.to_thread(self.codex.exec, prompt)
+        assert turn.status == 0, turn.shown
+        return turn.session
+
+    def asked(self) -> list[dict[str, Any]]:
+        """What Codex asked the upstream for, attempts of the gateway included."""
+        entries = self.simulator.state.journal.shown(None, bodies=True)["entries"]
+        return [entry for entry in entries if entry["method"] == "POST"]
+
+    async def check_keys(self) -> None:
+        """What the health service does each half minute."""
+        async with httpx.AsyncClient(timeout=30) as client:
+            (await client.post(f"{self.fleet.admin}/health/check")).raise_for_status()
+
+    async def requests(self, session: str, *columns: str) -> list[tuple[Any, ...]]:
+        """Columns of a session's requests, oldest first, once all are stored."""
+        await eventually(self.fleet.settled, within_s=10)
+        return fetch(
+            self.database,
+            f"SELECT {', '.join(columns)} FROM requests"
+            f" WHERE session_id = '{session}' ORDER BY created_at, id",
+        )
+
+
+@pytest_asyncio.fixture
+async def product(
+    request: pytest.FixtureRequest, valkey: str, tmp_path: Path
+) -> AsyncIterator[Product]:
+    """The product with the keys the test's parameter names."""
+    keys: dict[str, str] = request.param
+    plan = Plan(keys, gateways=1, services=SERVICES, settings=UNCHECKED)
+    (home := tmp_path / "home").mkdir()
+    async with Simulator(keys) as simulator:
+        simulator.state.journal.keep_bodies = True
+        async with running_fleet(plan, simulator, valkey, tmp_path) as fleet:
+            codex = Codex(fleet.gateways[0].url, home)
+            yield Product(fleet, codex, fleet.database)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("product", [TWO_EACH], indirect=True, ids=["siblings"])
+async def test_a_revoked_keys_conversation_goes_on_at_its_sibling(
+    product: Product,
+) -> None:
+    session = await product.exec("hello")
+    (first,) = product.asked()
+    product.simulator.revoke(first["key"])
+
+    turn = await asyncio.to_thread(product.codex.resume, session, "and again")
+
+    assert turn.status == 0, turn.shown
+    assert f"Simulated answer from {first['account']}: and again" in turn.said
+    _, refused, served = product.asked()
+    assert sealed_reasoning(served)
+    assert (refused["key"], refused["status"]) == (first["key"], 401)
+    assert served["key"] == sibling(first["key"])
+    await assert_moved(product, session, [first["key"], served["key"]])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("product", [TWO_EACH], indirect=True, ids=["siblings"])
+async def test_a_key_revoked_within_a_turn_costs_nothing(product: Product) -> None:
+    holding = product.simulator.state.holding
+    holding.hold("*")
+    running_turn = asyncio.create_task(product.exec("please run-tool"))
+    # The turn's first request is admitted, and its answer not yet begun.
+    waiting = await eventually(lambda: _waiting(product), within_s=30)
+    (key,) = waiting
+    product.simulator.revoke(key)
+    holding.release()
+
+    session = await running_turn
+
+    called, refused, served = product.asked()
+    assert (called["key"], called["status"]) == (key, 200)
+    assert (refused["key"], refused["status"]) == (key, 401)
+    assert sealed_reasoning(served)
+    assert served["key"] == sibling(key)
+    await assert_moved(product, session, [key, served["key"]])
+
+
+async def _waiting(product: Product) -> dict[str, int]:
+    """Answers that are held, by key."""
+    waiting: dict[str, int] = product.simulator.state.holding.shown()["waiting"]
+    return waiting
+
+
+async def assert_moved(product: Product, session: str, keys: list[str]) -> None:
+    """The session's two requests ended well, the second one at its other try."""
+    rows = await product.requests(
+        session, "resource_id", "account_id", "attempts", "status_code", "outcome"
     )
+    first, second = (product.fleet.resource(key) for key in keys)
+    account = TWO_EACH[keys[0]]
+    assert rows == [
+        (first, account, 1, 200, "completed"),
+        (second, account, 2, 200, "completed"),
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("product", [ONE_EACH], indirect=True, ids=["no sibling"])
+@pytest.mark.parametrize("checked", [False, True], ids=["found in use", "checked"])
+async def test_without_a_sibling_codex_asks_once_and_says_why(
+    product: Product, checked: bool
+) -> None:
+    session = await product.exec("hello")
+    (first,) = product.asked()
+    product.simulator.revoke(first["key"])
+    if checked:
+        await product.check_keys()
+
+    turn = await asyncio.to_thread(product.codex.resume, session, "and again")
+
+    assert turn.status != 0
+    rows = await product.requests(session, "status_code", "outcome", "error_code")
+    assert rows == [
+        (200, "completed", None),
+        (400, "failed", "affinity_owner_unavailable"),
+    ]
+    tried = [(entry["key"], entry["status"]) for entry in product.asked()[1:]]
+    assert tried == ([] if checked else [(first["key"], 401)])
+    assert "has no working key left" in turn.shown
+    assert '"code":"invalid_encrypted_content"' in turn.shown
+    await assert_says_why(product, continued(first))
+
+
+def continued(entry: dict[str, Any]) -> dict[str, Any]:
+    """A request that sends back what this one was answered, as Codex would."""
+    body: dict[str, Any] = json.loads(base64.b64decode(entry["body"]))
+    events = events_in(base64.b64decode(entry["response_body"]).decode())
+    return {**body, "input": [*body["input"], *events[-1]["response"]["output"]]}
+
+
+async def assert_says_why(product: Product, body: dict[str, Any]) -> None:
+    """Once more, for the headers that Codex does not show."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        url = f"{product.codex.url}/responses"
+        answer = await client.post(url, json=body)
+    assert answer.status_code == 400
+    assert answer.headers["x-proxy-reason"] == "affinity_owner_unavailable"
+
+
+def sealed_reasoning(entry: dict[str, Any]) -> bool:
+    """Does a request carry reasoning that only its account can read?"""
+    body = json.loads(base64.b64decode(entry["body"]))
+    return any(item.get("encrypted_content") for item in body["input"])
+
+
+def sibling(key: str) -> str:
+    """The account's other key."""
+    (other,) = (k for k in TWO_EACH if k != key and TWO_EACH[k] == TWO_EACH[key])
+    return other

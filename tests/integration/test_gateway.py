@@ -15,6 +15,8 @@ import pytest_asyncio
 import zstandard
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
+from libs.common import keys
+from libs.common.asks import digest
 from tests.support.processes import Process
 from tests.support.stack import Stack, gateway_stack
 from tests.support.valkey import empty, free_port, running_valkey
@@ -418,13 +420,13 @@ class TestStreams:
             "POST",
             f"{stack.url}/responses",
             json={**ASK, "stream": True},
-            headers={"session-id": "s"},
+            headers={"session-id": "left"},
         ) as answer:
             await anext(answer.aiter_bytes())
         event = await stack.request(answer.headers["x-proxy-request-id"])
         assert event["outcome"] == "cancelled"
         assert await stack.in_flight() == 0
-        assert await stack.routing.affinity_count() == 0
+        assert not await stack.redis.exists(keys.session(digest("left")))
 
         async def upstream_closed() -> bool:
             return bool(stack.journal()[-1]["disconnected_at"])

@@ -12,6 +12,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common import keys
+from libs.common.asks import Owner
 from libs.common.contracts import StreamedEvent
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.redis_client import connect
@@ -332,6 +333,21 @@ async def test_redis_goes_away_and_comes_back(
     assert requests(url) == ["a", "b"]
 
 
+async def test_minted_ids_lead_to_their_account_once_stored(
+    stream: TelemetryStream, gate: Gate, store: Store
+) -> None:
+    served = {"resource_id": "openai-2", "account_id": "acct-b", "session_id": "s"}
+    event = request_event("a", minted=("resp_a", "conv_a", "x" * 600), **served)
+    for _ in range(2):
+        await stream.append("request", "a", event.model_dump_json())
+    async with running(consumer(stream, gate)):
+        await all_stored(stream)
+    owner = Owner("openai-2", "acct-b")
+    found = await store.owners(["conv_a", "resp_a", "x" * 600, "resp_b"])
+    assert found == {"conv_a": owner, "resp_a": owner}
+    assert await store.session_owner("s") == owner
+
+
 async def test_postgres_stores_the_same(
     stream: TelemetryStream, postgres_url: str
 ) -> None:
@@ -340,10 +356,13 @@ async def test_postgres_stores_the_same(
     await append(stream, "a", "b", "a")
     nul = request_event("nul", session_id="a\0b").model_dump_json()
     await stream.append("request", "nul", nul)
+    minted = request_event("minted", resource_id="one", minted=("resp_1", "rs_\0 1"))
+    await stream.append("request", "minted", minted.model_dump_json())
     async with running(consumer(stream, Gate(store))):
         await all_stored(stream)
+    assert len(await store.owners(["resp_1", "rs_ 1"])) == 2
     await store.close()
-    assert requests(postgres_url) == ["a", "b", "nul"]
+    assert requests(postgres_url) == ["a", "b", "minted", "nul"]
     assert fetch(postgres_url, "SELECT session_id FROM requests WHERE id = 'nul'") == [
         ("ab",)
     ]

@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from libs.common.asks import Ask, digest
 from libs.common.contracts import Catalogue
 from libs.common.redis_client import connect
-from libs.common.routing import Ask, ClientCaller, RoutingFunctions
+from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.common.store.opening import open_store
 from services.router.admin import shapes
 from tests.support.processes import Process, granian, running, wait_for
@@ -155,9 +156,12 @@ async def acquired(routing: RoutingFunctions, request_id: str, session: str) -> 
         gateway_id="gw-1",
         pool_id=None,
         session_id=session,
+        session=digest(session),
+        model="",
         bound=(),
         account_bound=False,
         tried=(),
+        previous="",
         lease=json.dumps(
             {
                 "id": request_id,

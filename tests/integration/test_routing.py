@@ -11,10 +11,7 @@ import pytest
 import pytest_asyncio
 
 from libs.common import keys
-from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
-from libs.common.errors import NoCatalogue
-from libs.common.redis_client import SharedConnection, connect
-from libs.common.routing import (
+from libs.common.asks import (
     Ask,
     Decision,
     NoCapacity,
@@ -22,11 +19,13 @@ from libs.common.routing import (
     OwnerGone,
     OwnerLimited,
     Release,
-    RoutingFunctions,
-    Terms,
     UnknownPool,
     digest,
 )
+from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
+from libs.common.errors import NoCatalogue
+from libs.common.redis_client import SharedConnection, connect
+from libs.common.routing import RoutingFunctions, Terms
 
 LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"
@@ -57,7 +56,7 @@ class Desk:
 
     redis: Any
     shared: SharedConnection
-    now: int = 1_000_000
+    now: int = 1_760_000_000_000
     asked: int = 0
     draw: int = 0
     decisions: dict[str, Decision] = field(default_factory=dict)
@@ -75,6 +74,7 @@ class Desk:
     async def acquire(self, request: str = "", **over: Any) -> Decision:
         self.asked += 1
         request = request or f"r{self.asked}"
+        before = self.decisions.get(request)
         ask: dict[str, Any] = {
             "request_id": request,
             "decision_id": f"d{self.asked}",
@@ -82,12 +82,17 @@ class Desk:
             "gateway_id": "gw",
             "pool_id": None,
             "session_id": None,
+            "model": "",
             "bound": (),
             "account_bound": False,
             "tried": (),
+            "previous": before.resource_id if before else "",
+            "resolved": True,
             "lease": b'{"id":"%b","model":"m"' % request.encode(),
             "draw": self.draw,
         } | over
+        session = ask["session_id"]
+        ask["session"] = digest(session) if session else ""
         decision = await self.routing.acquire(Ask(**ask))
         self.decisions[request] = decision
         return decision
@@ -95,7 +100,9 @@ class Desk:
     async def release(
         self, request: str, verdict: Verdict = OK, *, over: bool = True, **more: Any
     ) -> None:
-        given = {"session_id": None, "learned": (), "gateway_id": "gw"} | more
+        given = {"learned": (), "gateway_id": "gw", "model": None} | more
+        session = given.pop("session_id", None)
+        given["session"] = digest(session) if session else ""
         await self.routing.release(
             Release(
                 request_id=request,
@@ -450,6 +457,7 @@ class TestReaping:
         desk.now += 5_000
         await desk.routing.reap(4_000)
         await desk.acquire("a")  # no heartbeat since
+        assert await desk.routing.reap(4_000, strays=True) == 0
         desk.now += 5_000
         assert await desk.routing.reap(4_000) == 1
 
@@ -503,11 +511,13 @@ async def test_a_decision_explains_itself(desk: Desk) -> None:
             },
             {
                 "resource": "openai-3",
+                "weight": 1,
                 "health": "degraded",
                 "refused": f"cooling down until {desk.now + 60_000}",
             },
             {
                 "resource": "openai-2",
+                "weight": 1,
                 "health": "unhealthy",
                 "refused": "key refused by the upstream",
             },

@@ -1,17 +1,21 @@
 """The store's promises, the same on SQLite and on Postgres."""
 
 import asyncio
+import json
+import re
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
 
+from libs.common.asks import Owner
 from libs.common.contracts import Outcome, RequestEvent, StreamedEvent
 from libs.common.errors import StoreAway
 from libs.common.store.opening import open_store
@@ -25,7 +29,7 @@ from libs.common.store.port import (
     Unstorable,
 )
 from libs.common.store.statements import Statements
-from tests.support.sql import columns, execute, fetch, table_rows
+from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.telemetry import (
     T0_MS,
     decision_event,
@@ -51,7 +55,11 @@ COLUMNS = {
     "reason candidates degraded",
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
+    "minted_ids": "id created_at request_id resource_id account_id",
 }
+
+
+NEWEST = 2  # schema
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -72,7 +80,7 @@ async def store(url: str) -> AsyncIterator[Store]:
 
 def snapshot(url: str) -> list[object]:
     """Everything that is stored."""
-    tables = ("sessions", "requests", "decisions", "events", "totals")
+    tables = ("sessions", "requests", "decisions", "events", "minted_ids", "totals")
     return [table_rows(url, table) for table in tables]
 
 
@@ -87,7 +95,7 @@ def session_rows(url: str) -> list[tuple[object, ...]]:
 BATCH = (
     streamed(decision_event(session_id="s")),
     stored_request(session_id="s", session_name="work", total_tokens=7,
-                   resource_id="openai-1"),
+                   resource_id="openai-1", minted=("resp_1", "msg_1", "resp_1")),
     streamed(health_event()),
     streamed(registry_event()),
 )  # fmt: skip
@@ -97,7 +105,7 @@ class TestSchema:
     async def test_columns_are_the_documented_ones(
         self, url: str, store: Store
     ) -> None:
-        assert await store.schema_version() == 1
+        assert await store.schema_version() == NEWEST
         for table, names in COLUMNS.items():
             assert columns(url, table) == names.split()
 
@@ -111,14 +119,15 @@ class TestSchema:
     ) -> None:
         await store.write(BATCH)
         before = snapshot(url)
-        assert await store.migrate() == 1
+        assert await store.migrate() == NEWEST
         assert snapshot(url) == before
 
     async def test_several_processes_migrate_at_once(self, url: str) -> None:
         stores = [open_store(url) for _ in range(4)]
         versions = await asyncio.gather(*(each.migrate() for each in stores))
-        assert versions == [1] * 4
-        assert fetch(url, "SELECT version FROM schema_migrations") == [(1,)]
+        assert versions == [NEWEST] * 4
+        applied = fetch(url, "SELECT version FROM schema_migrations ORDER BY 1")
+        assert applied == [(n,) for n in range(1, NEWEST + 1)]
         for each in stores:
             await each.close()
 
@@ -171,6 +180,7 @@ class TestWriting:
         expected = request_event(
             session_id="s", session_name="work", total_tokens=7, resource_id="openai-1"
         ).model_dump()
+        expected.pop("minted")
         expected.pop("created_at_ms")
         expected.pop("completed_at_ms")
         assert row == {
@@ -398,6 +408,96 @@ class TestHistory:
         assert await store.request(id_) is None
 
 
+UNSTORABLE = ["a\0b", "\ud800", "\0", "resp_\udfff"]
+
+
+class TestOwners:
+    MINTED = stored_request(
+        resource_id="one", account_id="acct-a", minted=("resp_1", "msg_1", "conv_1")
+    )
+
+    async def test_are_found_by_every_id_an_answer_minted(self, store: Store) -> None:
+        await store.write([self.MINTED])
+        owner = Owner("one", "acct-a")
+        assert await store.owners(["conv_1", "resp_1", "resp_1", "resp_2"]) == {
+            "resp_1": owner, "conv_1": owner,
+        }  # fmt: skip
+        assert await store.owners([]) == {}
+
+    async def test_the_newest_answer_tells(self, url: str, store: Store) -> None:
+        later = stored_request("req-2", created_at_ms=T0_MS + 1, resource_id="two",
+                               account_id="acct-b", minted=("conv_1",))  # fmt: skip
+        earlier = stored_request("req-0", created_at_ms=T0_MS - 1, resource_id="zero",
+                                 account_id="acct-z", minted=("conv_1",))  # fmt: skip
+        for batch in ([later, self.MINTED], [earlier]):
+            await store.write(batch)
+        assert await store.owners(["conv_1", "msg_1"]) == {
+            "conv_1": Owner("two", "acct-b"),
+            "msg_1": Owner("one", "acct-a"),
+        }
+        assert len(fetch(url, "SELECT * FROM minted_ids")) == 5
+
+    async def test_are_found_in_every_days_partition(self, store: Store) -> None:
+        await store.make_partitions(date(2023, 11, 14))
+        day_ms = 86_400_000
+        await store.write([
+            stored_request(f"r{n}", created_at_ms=T0_MS + n * day_ms,
+                           resource_id=f"openai-{n}", minted=("conv_1", f"resp_{n}"))
+            for n in (3, 0, 1, 2)
+        ])  # fmt: skip
+        found = await store.owners(["conv_1", "resp_0", "resp_2"])
+        assert {id_: owner.resource_id for id_, owner in found.items()} == {
+            "conv_1": "openai-3", "resp_0": "openai-0", "resp_2": "openai-2",
+        }  # fmt: skip
+
+    async def test_a_resource_without_an_account_is_one_of_its_own(
+        self, store: Store
+    ) -> None:
+        await store.write([
+            stored_request(session_id="s", resource_id="one", minted=("resp_1",))
+        ])  # fmt: skip
+        assert await store.owners(["resp_1"]) == {"resp_1": Owner("one", "one")}
+        assert await store.session_owner("s") == Owner("one", "one")
+
+    async def test_what_nobody_served_is_nobodys(self, url: str, store: Store) -> None:
+        await store.write([stored_request(session_id="s", minted=("resp_1",))])
+        assert fetch(url, "SELECT * FROM minted_ids") == []
+        assert await store.owners(["resp_1"]) == {}
+        assert await store.session_owner("s") is None
+
+    async def test_a_real_outcome_brings_its_ids(self, store: Store) -> None:
+        lost = stored_request(outcome=Outcome.INTERRUPTED, resource_id="one")
+        await store.write([lost])
+        await store.write([self.MINTED, lost])
+        assert await store.owners(["resp_1"]) == {"resp_1": Owner("one", "acct-a")}
+
+    @pytest.mark.parametrize("odd", UNSTORABLE, ids=ascii)
+    async def test_what_no_database_holds_is_unknown(
+        self, store: Store, odd: str
+    ) -> None:
+        await store.write([self.MINTED])
+        assert await store.owners([odd]) == {}
+        assert list(await store.owners([odd, "resp_1"])) == ["resp_1"]
+        assert await store.session_owner(odd) is None
+
+    async def test_a_sessions_owner_served_its_newest_completed_request(
+        self, store: Store
+    ) -> None:
+        served: dict[int, dict[str, Any]] = {
+            1: {"resource_id": "one"},
+            2: {"resource_id": "two", "account_id": "acct-b"},
+            3: {"resource_id": "three", "outcome": Outcome.FAILED},
+            4: {"resource_id": "four", "outcome": Outcome.INTERRUPTED},
+            5: {"resource_id": None},
+        }
+        await store.write([
+            stored_request(f"r{n}", created_at_ms=T0_MS + n, session_id="s", **given)
+            for n, given in served.items()
+        ])  # fmt: skip
+        assert await store.session_owner("s") == Owner("two", "acct-b")
+        assert await store.session_owner("t") is None
+
+
 class TestDeadLetters:
     LETTER = DeadLetter("x", "1-0", "r", "request", "no JSON", "{", T0_MS)
 
@@ -420,12 +520,56 @@ class TestDays:
     async def test_old_days_go_new_ones_stay(self, url: str, store: Store) -> None:
         day_ms = 86_400_000
         await store.make_partitions(datetime.fromtimestamp(T0_MS / 1000, UTC).date())
-        batch = [stored_request(f"r{n}", created_at_ms=T0_MS + n * day_ms)
+        batch = [stored_request(f"r{n}", created_at_ms=T0_MS + n * day_ms,
+                                resource_id="one", minted=(f"resp_{n}",))
                  for n in (-400, -1, 0, 1)]  # fmt: skip
         await store.write(batch)
         assert await store.drop_before(date(2023, 11, 14)) > 0
         assert fetch(url, "SELECT id FROM requests ORDER BY 1") == [("r0",), ("r1",)]
+        minted = fetch(url, "SELECT id FROM minted_ids ORDER BY 1")
+        assert minted == [("resp_0",), ("resp_1",)]
         assert (await store.counts()).requests == 4
+
+
+class TestPlans:
+    """Lookups stay quick however much is stored."""
+
+    @pytest_asyncio.fixture
+    async def filled(self, url: str, store: Store) -> str:
+        for start in range(0, 1500, 500):
+            await store.write([
+                stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n,
+                               resource_id=f"openai-{n % 3}", minted=(f"resp_{n}",))
+                for n in range(start, start + 500)
+            ])  # fmt: skip
+        execute(url, "ANALYZE")
+        return url
+
+    async def test_ids_are_found_by_the_primary_key(self, filled: str) -> None:
+        plan = explain(filled, "owners", ids=["resp_7", "resp_8"])
+        assert not re.search("(Seq Scan on|SCAN) (minted_ids|newest)", plan), plan
+        assert "minted_ids_default_pkey" in plan or "PRIMARY KEY (id=?)" in plan
+
+    async def test_a_sessions_owner_is_found_by_its_index(self, filled: str) -> None:
+        for session_id in ("s7", "nobody"):
+            plan = explain(filled, "session_owner", session_id=session_id)
+            assert not re.search("(Seq Scan on|SCAN) requests", plan), plan
+            assert "session_id_created_at" in plan or "requests_by_session" in plan
+
+
+def explain(url: str, name: str, **values: Any) -> str:
+    """The plan of a statement, a line each step."""
+    if is_postgres(url):
+        with psycopg.connect(url) as connection:
+            query = "EXPLAIN " + Statements("postgres")[name]
+            steps = connection.execute(query.encode(), values).fetchall()
+    else:
+        bound = {k: json.dumps(v) if isinstance(v, list) else v
+                 for k, v in values.items()}  # fmt: skip
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+            query = "EXPLAIN QUERY PLAN " + Statements("sqlite")[name]
+            steps = database.execute(query, bound).fetchall()
+    return "\n".join(str(step) for step in steps)
 
 
 class TestAway:
@@ -439,9 +583,10 @@ class TestAway:
             "sqlite": f"sqlite:///{tmp_path}/file/proxy.sqlite3",
         }[make]
         store = open_store(nowhere)
-        calls = (store.ping(), store.migrate(), store.write(BATCH))
+        calls = (store.ping(), store.migrate(), store.write(BATCH),
+                 store.owners(["resp_1"]), store.session_owner("s"))  # fmt: skip
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [StoreAway] * 3
+        assert [type(outcome) for outcome in outcomes] == [StoreAway] * 5
         await store.close()
 
     async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
@@ -470,13 +615,20 @@ class TestPostgresOnly:
     ) -> None:
         store = open_store(postgres_url)
         await store.migrate()
-        await store.write([stored_request()])
-        kept = "SELECT count(*) FROM requests_default"
-        assert fetch(postgres_url, kept) == [(1,)]
-        assert await store.make_partitions(date(2023, 11, 14)) == 36
-        assert await store.make_partitions(date(2023, 11, 15)) == 4
+        await store.write([stored_request(resource_id="one", minted=("resp_1",))])
+        kept = (
+            "SELECT (SELECT count(*) FROM requests_default)"
+            " + (SELECT count(*) FROM minted_ids_default)"
+        )
+        assert fetch(postgres_url, kept) == [(2,)]
+        assert await store.make_partitions(date(2023, 11, 14)) == 9 * 5
+        assert await store.make_partitions(date(2023, 11, 15)) == 5
         assert fetch(postgres_url, kept) == [(0,)]
         assert fetch(postgres_url, "SELECT id FROM requests_20231114") == [("req-1",)]
+        assert fetch(postgres_url, "SELECT id FROM minted_ids_20231114") == [
+            ("resp_1",)
+        ]
+        assert await store.owners(["resp_1"]) == {"resp_1": Owner("one", "one")}
         assert await store.write([stored_request()]) == 0
         await store.close()
 

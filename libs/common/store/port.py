@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, Protocol, get_args
 
+from libs.common.asks import Owner
 from libs.common.contracts import Row, StreamedEvent
 from libs.common.errors import ProxyError
 
 Table = Literal["sessions", "requests", "decisions"]
 TABLES: tuple[Table, ...] = get_args(Table)
 LIMIT_MAX = 500
+ID_CHARS_MAX = 512  # of an id that upstreams mint; longer ones are not kept
 
 
 class Unstorable(ProxyError):
@@ -137,7 +139,8 @@ class Store(Protocol):
         ...
 
     async def drop_before(self, day: date) -> int:
-        """Forget requests, decisions, events and payloads older than `day`;
+        """Forget requests, decisions, events, payloads and minted ids older than
+        `day`;
         returns how many partitions (SQLite: rows) went."""
         ...
 
@@ -155,6 +158,15 @@ class Store(Protocol):
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
         """One request's row with its `decisions`, in order of attempt."""
+        ...
+
+    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
+        """Who minted each of `ids`, by the newest answer that told it. Ids that
+        are not known, whatever they hold, are left out."""
+        ...
+
+    async def session_owner(self, session_id: str) -> Owner | None:
+        """Who served the newest request of the session that completed."""
         ...
 
     async def counts(self) -> Counts: ...

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from libs.common.asks import Owner
 from libs.common.contracts import DecisionEvent, Row, StreamedEvent
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
@@ -31,8 +32,10 @@ from libs.common.store.rows import (
     instant,
     iso,
     milliseconds,
+    minted_rows,
     request_row,
     session_row,
+    storable,
 )
 from libs.common.store.settling import Key, Stored, request_keys, settle
 from libs.common.store.statements import Statements
@@ -129,6 +132,7 @@ class PostgresStore:
             )
             await _put(connection, "put_decisions", decisions)
             await _put(connection, "put_requests", map(request_row, settled.requests))
+            await _put(connection, "put_minted_ids", minted_rows(settled.requests))
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
@@ -163,6 +167,20 @@ class PostgresStore:
                 return None
             decisions = await _rows(connection, "decisions_of_request", {"id": id})
             return {**rows[0], "decisions": decisions}
+
+    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
+        async with self._transaction() as connection:
+            values = {"ids": list(filter(storable, ids))}
+            rows = await _rows(connection, "owners", values)
+        return {row.pop("id"): Owner(**row) for row in rows}
+
+    async def session_owner(self, session_id: str) -> Owner | None:
+        if not storable(session_id):
+            return None
+        async with self._transaction() as connection:
+            values = {"session_id": session_id}
+            rows = await _rows(connection, "session_owner", values)
+        return Owner(**rows[0]) if rows else None
 
     async def counts(self) -> Counts:
         async with self._transaction() as connection:

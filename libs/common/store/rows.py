@@ -1,6 +1,7 @@
 """Events as rows: SQL column names, times as datetimes. Pure."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from libs.common.store.port import DeadLetter
 from libs.common.store.settling import SessionGain
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def instant(ms: int) -> datetime:
@@ -36,7 +38,29 @@ def event_row(streamed: StreamedEvent) -> Row:
 
 
 def request_row(event: RequestEvent) -> Row:
-    return _timed(vars(event))
+    fields = dict(vars(event))
+    del fields["minted"]  # a table of their own
+    return _timed(fields)
+
+
+def minted_rows(events: Iterable[RequestEvent]) -> Iterator[Row]:
+    """A row for each request with ids that somebody can be asked for. Without an
+    account the resource is one of its own, as in the catalogue."""
+    for event in events:
+        if event.minted and event.resource_id:
+            yield {
+                "ids": event.minted,
+                "created_at": instant(event.created_at_ms),
+                "request_id": event.id,
+                "resource_id": event.resource_id,
+                "account_id": event.account_id or event.resource_id,
+            }
+
+
+def storable(text: str) -> bool:
+    """Whether a stored value can be equal to it. None can with a NUL character or
+    a lone surrogate in it, for which a database only raises."""
+    return UNSTORABLE.search(text) is None
 
 
 def decision_row(id_: str, event: DecisionEvent) -> Row:

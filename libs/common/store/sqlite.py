@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from libs.common.asks import Owner
 from libs.common.contracts import DecisionEvent, Row, StreamedEvent
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
@@ -31,8 +32,10 @@ from libs.common.store.rows import (
     event_row,
     iso,
     milliseconds,
+    minted_rows,
     request_row,
     session_row,
+    storable,
 )
 from libs.common.store.settling import Key, Stored, request_keys, settle
 from libs.common.store.statements import Statements
@@ -40,7 +43,7 @@ from libs.common.store.statements import Statements
 SQL = Statements("sqlite")
 MIGRATIONS = known_migrations("sqlite")
 BUSY_MS = 5_000
-PARTED = ("requests", "decisions", "events", "payloads")
+PARTED = ("requests", "decisions", "events", "payloads", "minted_ids")
 REFUSED = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
@@ -94,6 +97,18 @@ class SqliteStore:
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
         return await self._run(lambda connection: _request(connection, id))
+
+    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
+        values = {"ids": json.dumps(list(filter(storable, ids)))}
+        rows = await self._run(lambda connection: _rows(connection, "owners", values))
+        return {row["id"]: _owner(row) for row in rows}
+
+    async def session_owner(self, session_id: str) -> Owner | None:
+        if not storable(session_id):
+            return None
+        values = {"session_id": session_id}
+        rows = await self._run(lambda c: _rows(c, "session_owner", values))
+        return _owner(rows[0]) if rows else None
 
     async def counts(self) -> Counts:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
@@ -200,6 +215,7 @@ def _write(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         changed = _put(connection, "put_events", map(event_row, settled.events))
         _put(connection, "put_decisions", decisions)
         _put(connection, "put_requests", map(request_row, settled.requests))
+        _put(connection, "put_minted_ids", minted_rows(settled.requests))
         _put(connection, "put_sessions", map(session_row, settled.sessions))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return changed
@@ -234,7 +250,9 @@ def _put(connection: sqlite3.Connection, name: str, rows: Any) -> int:
 
 
 def _bound(value: Any) -> Any:
-    return iso(value) if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return iso(value)
+    return json.dumps(value) if isinstance(value, tuple) else value
 
 
 def _drop(connection: sqlite3.Connection, before: str) -> int:
@@ -251,6 +269,10 @@ def _request(connection: sqlite3.Connection, id_: str) -> Row | None:
         return None
     decisions = _rows(connection, "decisions_of_request", {"id": id_})
     return {**rows[0], "decisions": decisions}
+
+
+def _owner(row: Row) -> Owner:
+    return Owner(row["resource_id"], row["account_id"])
 
 
 def _history_statement(query: HistoryQuery) -> str:

@@ -75,10 +75,15 @@ class SessionRow(Frozen):
     last_resource_id: str | None
 
 
+_NO_COLUMNS = frozenset({"minted"})  # a table of their own
+
+
 def _as_row(name: str, event: type[BaseModel], **more: Any) -> type[BaseModel]:
     """An event as SQL keeps it: moments in ISO 8601 instead of milliseconds."""
     columns: dict[str, Any] = {}
     for field, info in event.model_fields.items():
+        if field in _NO_COLUMNS:
+            continue
         if field.endswith("_at_ms"):
             columns[field.removesuffix("_ms")] = (str, ...)
         else:

@@ -1,60 +1,136 @@
-"""The selection policy: a table of cases, and the claim that binds it."""
+"""The policy: a table of cases, and the claims that bind it."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.policy import Option, least_loaded
+from libs.common.circuits import NEVER, Pause
+from libs.common.policy import (
+    Choice,
+    Question,
+    Standing,
+    by_account,
+    by_load,
+    unless_limited,
+)
+
+NOW = 1_760_000_000_000
+LATER = NOW + 5_000
 
 
-def first(_: int) -> int:
-    return 0
+def at(
+    id_: str, weight: float = 1, in_flight: int = 0, ready_ms: float = 0
+) -> Standing:
+    return Standing(id_, "account", weight, in_flight, ready_ms)
+
+
+def ask(draw: int = 0, tried: tuple[str, ...] = (), **paused: float) -> Question:
+    pauses = {id_: Pause(until_ms=until) for id_, until in paused.items()}
+    return Question(NOW, draw, tried, pauses or None)
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("pool", "question", "expected"),
     [
-        pytest.param([], None, id="nobody there"),
-        pytest.param([Option("a", 1, available=False)], None, id="unavailable"),
-        pytest.param([Option("a", 1, 3), Option("b", 1, 1)], "b", id="least in flight"),
-        pytest.param([Option("a", 4, 3), Option("b", 1, 1)], "a", id="per weight"),
-        pytest.param([Option("a", 2), Option("b", 1)], "a", id="idle: the heavier"),
+        pytest.param([], ask(), (None, "no_capacity"), id="nobody there"),
         pytest.param(
-            [Option("a", 9, available=False), Option("b", 1, 50)],
-            "b",
-            id="only one",
+            [at("a", in_flight=3), at("b", in_flight=1)], ask(), ("b", "why"),
+            id="least in flight",
+        ),
+        pytest.param(
+            [at("a", 4, 3), at("b", 1, 1)], ask(), ("a", "why"), id="per weight"
+        ),
+        pytest.param([at("a", 2), at("b")], ask(), ("a", "why"), id="idle: heavier"),
+        pytest.param([at("a"), at("b")], ask(3), ("b", "why"), id="ties are drawn"),
+        pytest.param(
+            [at("a"), at("b", 1, 9)], ask(0, ("a",)), ("b", "why"), id="already tried"
+        ),
+        pytest.param(
+            [at("a"), at("b", 1, 9)], ask(a=LATER), ("b", "why"), id="model paused"
+        ),
+        pytest.param(
+            [at("a"), at("b", ready_ms=NOW)], ask(), ("b", "why"), id="half open first"
+        ),
+        pytest.param(
+            [at("a"), at("b")], ask(b=NOW), ("b", "why"), id="half open for the model"
+        ),
+        pytest.param(
+            [at("a", ready_ms=LATER), at("b", ready_ms=NOW + 1)], ask(),
+            ("b", "panic"), id="panic: the one that is back first",
+        ),
+        pytest.param(
+            [at("a", ready_ms=NEVER)], ask(), (None, "no_capacity"), id="all refused"
         ),
     ],
-)
-def test_least_loaded(options: list[Option], expected: str | None) -> None:
-    chosen = least_loaded(options, first)
-    assert (chosen and chosen.resource_id) == expected
+)  # fmt: skip
+def test_by_load(
+    pool: list[Standing], question: Question, expected: tuple[str | None, str]
+) -> None:
+    choice = by_load(pool, question, "why")
+    assert (choice.resource_id, choice.reason) == expected
 
 
-def test_ties_are_drawn() -> None:
-    options = [Option(name, 1) for name in "abc"]
-    drawn = [least_loaded(options, lambda n, i=i: i % n) for i in range(3)]  # type: ignore[misc]
-    assert {option.resource_id for option in drawn if option} == {"a", "b", "c"}
+@pytest.mark.parametrize(
+    ("siblings", "question", "expected"),
+    [
+        pytest.param([], ask(), (None, "owner_gone"), id="account is gone"),
+        pytest.param(
+            [at("owner", in_flight=9), at("b")], ask(), ("owner", "response_affinity"),
+            id="the owner",
+        ),
+        pytest.param(
+            [at("owner"), at("b")], ask(0, ("owner",)), ("b", "response_affinity"),
+            id="a sibling",
+        ),
+        pytest.param(
+            [at("owner", ready_ms=LATER)], ask(), ("owner", "response_affinity"),
+            id="in spite of its condition",
+        ),
+        pytest.param(
+            [at("owner", ready_ms=NEVER)], ask(0, ("owner",)), (None, "owner_gone"),
+            id="refused just now",
+        ),
+        pytest.param(
+            [at("owner")], ask(0, ("owner",)), (None, "no_capacity"),
+            id="failed just now",
+        ),
+    ],
+)  # fmt: skip
+def test_by_account(
+    siblings: list[Standing], question: Question, expected: tuple[str | None, str]
+) -> None:
+    choice = by_account(siblings, "owner", question)
+    assert (choice.resource_id, choice.reason) == expected
+
+
+def test_a_limited_owner_is_waited_for_and_a_failing_one_is_not() -> None:
+    choice = by_account([at("owner", ready_ms=LATER)], "owner", ask())
+    assert unless_limited(choice, "500").resource_id == "owner"
+    limited = unless_limited(choice, "429 rate limited")
+    assert limited == Choice(None, "owner_limited", until_ms=LATER)
 
 
 @given(
     st.lists(
         st.builds(
-            Option,
-            st.text(min_size=1),
+            at,
+            st.text("abcdefghij", min_size=1),
             st.floats(0.1, 100),
             st.integers(0, 1000),
-            st.booleans(),
-        )
+            st.sampled_from([0, 0, 0, LATER, NEVER]),
+        ),
+        unique_by=lambda s: s.resource_id,
     ),
     st.integers(0, 10**6),
 )
 def test_the_choice_is_available_and_none_is_less_loaded(
-    options: list[Option], draw: int
+    pool: list[Standing], draw: int
 ) -> None:
-    chosen = least_loaded(options, lambda n: draw % n)
-    available = [option for option in options if option.available]
-    assert (chosen is None) == (not available)
-    if chosen is not None:
-        assert chosen.available
-        assert chosen.load == min(option.load for option in available)
+    choice = by_load(pool, ask(draw), "why")
+    free = [standing for standing in pool if not standing.ready_ms]
+    if not free:
+        assert choice.reason in ("panic", "no_capacity")
+        return
+    chosen = next(s for s in pool if s.resource_id == choice.resource_id)
+    assert chosen in free
+    assert chosen.rank == min(s.rank for s in free)

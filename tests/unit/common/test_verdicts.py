@@ -27,7 +27,7 @@ def now() -> datetime:
         (403, None, "refused"),
         (403, "model_not_found", "neutral"),
         (429, "rate_limit_exceeded", "limited"),
-        (429, "insufficient_quota", "refused"),
+        (429, "insufficient_quota", "exhausted"),
         (500, "server_error", "fault"),
         (529, None, "fault"),
     ],

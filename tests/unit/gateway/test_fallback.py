@@ -5,8 +5,15 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from libs.common.contracts import DecisionEvent, Resource
-from libs.common.routing import Ask, NoCapacity, NoResources, UnknownPool
+from libs.common.asks import (
+    Ask,
+    NoCapacity,
+    NoResources,
+    Release,
+    UnknownIds,
+    UnknownPool,
+)
+from libs.common.contracts import DecisionEvent, Resource, Verdict
 from services.gateway.directory import Directory, Target
 from services.gateway.fallback import Fallback
 from services.gateway.upstream import Origin
@@ -46,9 +53,12 @@ def ask(**over: Any) -> Ask:
         "gateway_id": "g",
         "pool_id": None,
         "session_id": None,
+        "session": "",
+        "model": "",
         "bound": (),
         "account_bound": False,
         "tried": (),
+        "previous": "",
         "lease": b"",
         "draw": 0,
     }
@@ -60,18 +70,20 @@ TWO_ACCOUNTS = (target(1, "a"), target(2, "a"), target(3, "b"))
 
 def test_it_spreads_by_what_this_gateway_has_in_flight() -> None:
     alone = fallback(*TWO_ACCOUNTS)
-    chosen = []
+    chosen: list[str] = []
     for _ in range(3):
-        decision, _event = alone.choose(ask(), None)
-        alone.began(decision.resource_id)
+        request = f"r{len(chosen)}"
+        decision, _event = alone.choose(ask(request_id=request))
+        alone.began("g", request, decision.resource_id)
         chosen.append(decision.resource_id)
     assert sorted(chosen) == ["openai-1", "openai-2", "openai-3"]
-    for resource_id in chosen:
-        alone.ended(resource_id)
+    for number, resource_id in enumerate(chosen):
+        alone.ended("g", f"r{number}", resource_id)
+    assert set(alone.local.in_flight().values()) == {0}
 
 
 def test_its_decisions_are_events_and_marked() -> None:
-    decision, event = fallback(*TWO_ACCOUNTS).choose(ask(tried=("openai-1",)), None)
+    decision, event = fallback(*TWO_ACCOUNTS).choose(ask(tried=("openai-1",)))
     told = DecisionEvent.model_validate_json(event)
     assert decision.degraded
     assert told.degraded
@@ -81,9 +93,9 @@ def test_its_decisions_are_events_and_marked() -> None:
 
 def test_it_remembers_who_owns_ids_and_sessions() -> None:
     alone = fallback(*TWO_ACCOUNTS)
-    alone.remember(("id", "session"), "openai-3")
-    assert alone.choose(ask(bound=("id",)), None)[0].reason == "response_affinity"
-    by_session = alone.choose(ask(session_id="s"), "session")[0]
+    alone.remember_success("session", ("id",), "openai-3", "b")
+    assert alone.choose(ask(bound=("id",)))[0].reason == "response_affinity"
+    by_session = alone.choose(ask(session="session"))[0]
     assert (by_session.resource_id, by_session.reason) == (
         "openai-3",
         "session_affinity",
@@ -91,34 +103,61 @@ def test_it_remembers_who_owns_ids_and_sessions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "session"),
+    "request_",
     [
-        pytest.param(ask(bound=("id",), tried=("openai-1",)), None, id="bound id"),
+        pytest.param(ask(bound=("id",), tried=("openai-1",)), id="bound id"),
         pytest.param(
-            ask(session_id="s", account_bound=True, tried=("openai-1",)), "session",
+            ask(session="session", account_bound=True, tried=("openai-1",)),
             id="encrypted content",
         ),
     ],
-)  # fmt: skip
-def test_state_of_an_account_moves_to_its_siblings_only(
-    request_: Ask, session: str | None
-) -> None:
+)
+def test_state_of_an_account_moves_to_its_siblings_only(request_: Ask) -> None:
     alone = fallback(*TWO_ACCOUNTS)
-    alone.remember(("id", "session"), "openai-1")
+    alone.remember_success("session", ("id",), "openai-1", "a")
     for _ in range(5):
-        assert alone.choose(request_, session)[0].resource_id == "openai-2"
+        assert alone.choose(request_)[0].resource_id == "openai-2"
+
+
+def test_a_key_that_was_refused_is_not_asked_again() -> None:
+    alone = fallback(target(1, "a"), target(2, "b"))
+    alone.choose(ask())
+    refused = Verdict(kind="refused", cause="401")
+    alone.judged(Release("r", "g", "openai-1", refused, "", (), None, b"{}"))
+    for _ in range(3):
+        decision, event = alone.choose(ask())
+        assert decision.resource_id == "openai-2"
+    assert b"key refused" in event
+
+
+def test_ids_it_does_not_know_are_to_be_looked_for() -> None:
+    alone = fallback(*TWO_ACCOUNTS)
+    with pytest.raises(UnknownIds):
+        alone.choose(ask(bound=("id",)))
+    alone.remember({}, {"id": None})
+    reason = alone.choose(ask(bound=("id",)))[0].reason
+    assert reason == "weighted_least_connections"
+
+
+def test_what_it_remembers_can_be_given_back_in_parts() -> None:
+    alone = fallback(*TWO_ACCOUNTS)
+    for number in range(5):
+        alone.remember_success("s", (f"id-{number}",), "openai-1", "a")
+    parts = list(alone.remembered(2))
+    assert [len(ids) for _, ids in parts] == [2, 2, 1]
+    assert [list(sessions) for sessions, _ in parts] == [["s"], [], []]
 
 
 def test_without_a_sibling_there_is_no_capacity() -> None:
     alone = fallback(*TWO_ACCOUNTS)
-    alone.remember(("id",), "openai-3")
+    alone.remember_success("", ("id",), "openai-3", "b")
     with pytest.raises(NoCapacity):
-        alone.choose(ask(bound=("id",), tried=("openai-3",)), None)
+        alone.choose(ask(bound=("id",), tried=("openai-3",)))
 
 
 def test_what_it_refuses() -> None:
     with pytest.raises(NoResources):
-        fallback().choose(ask(), None)
+        fallback().choose(ask())
     with pytest.raises(UnknownPool) as unknown:
-        fallback(*TWO_ACCOUNTS).choose(ask(pool_id="q"), None)
+        fallback(*TWO_ACCOUNTS).choose(ask(pool_id="q"))
     assert unknown.value.pools == ("p",)

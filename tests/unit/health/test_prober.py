@@ -33,9 +33,14 @@ class Routing:
     def __init__(self, *resources: Resource) -> None:
         self.resources = resources
         self.told: dict[str, Verdict] = {}
+        self.accounts: dict[str, str] = {}
 
     async def catalogue(self) -> Catalogue:
         return Catalogue(version="v1", resources=self.resources)
+
+    async def learn_account(self, resource_id: str, account_id: str) -> bool:
+        self.accounts[resource_id] = account_id
+        return True
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState:
         self.told[resource_id] = verdict

@@ -46,7 +46,7 @@ def answer(status: int, code: str | None = None, **headers: str) -> httpx.Respon
         ),
         pytest.param(
             answer(429, "insufficient_quota", retry_after="7"),
-            "refused",
+            "exhausted",
             "429 insufficient_quota",
             None,
             id="no quota is no pause",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from libs.common.contracts import DecisionEvent, RequestEvent, StreamedEvent
-from libs.common.store.port import DeadLetter
+from libs.common.store.port import ID_CHARS_MAX, DeadLetter
 from services.ingest.decode import (
     INDEXED_CHARS,
     KEPT_DATA_CHARS,
@@ -119,6 +119,12 @@ def test_long_text_is_cut_rather_than_refused() -> None:
     event = stored(entry(session_id="s" * 5000, error_message="e" * 9000))
     assert event.session_id == "s" * INDEXED_CHARS
     assert event.error_message == "e" * TEXT_CHARS
+
+
+def test_minted_ids_that_nobody_could_look_up_are_left_out() -> None:
+    longest = "msg_".ljust(ID_CHARS_MAX, "x")
+    event = stored(entry(minted=["resp_1", longest, longest + "x", "rs_\0 1"]))
+    assert event.minted == ("resp_1", longest, "rs_ 1")
 
 
 def test_a_dead_letter_can_always_be_stored() -> None:

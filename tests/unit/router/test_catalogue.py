@@ -51,6 +51,10 @@ class Library:
         self.version: str | None = None
         self.events: list[str] = []
         self.error: Exception | None = None
+        self.learned: dict[str, str] = {}
+
+    async def learned_accounts(self) -> dict[str, str]:
+        return self.learned
 
     async def load_library(self) -> None:
         if self.error:
@@ -65,6 +69,7 @@ class Library:
         if self.version == catalogue.version:
             return False
         self.version = catalogue.version
+        self.accounts = [r.account_id for r in catalogue.resources]
         self.events.append(event_id)
         return True
 
@@ -89,6 +94,20 @@ async def test_only_the_leader_publishes() -> None:
     leadership.leads = True
     await publisher.ensure()
     assert library.version != "another router's"
+
+
+@pytest.mark.asyncio
+async def test_accounts_that_upstreams_name_are_published_and_kept() -> None:
+    named = resource(2).model_copy(update={"account_id": "configured"})
+    unnamed = resource(1).model_copy(update={"account_id": resource(1).id})
+    library = Library()
+    publisher = Publisher(library, build_catalogue([unnamed, named]), Leadership())
+    library.learned = dict.fromkeys((unnamed.id, named.id), "org/project")
+    await publisher.ensure()
+    assert library.accounts == ["org/project", "configured"]
+    library.learned, library.version = {}, None  # Redis was emptied
+    await publisher.ensure()
+    assert library.accounts == ["org/project", "configured"]
 
 
 @pytest.mark.asyncio

@@ -14,14 +14,16 @@ class World:
         self.leads = True
         self.error: Exception | None = None
         self.reaped: list[int] = []
+        self.strays: list[bool] = []
 
     async def hold(self) -> bool:
         if self.error:
             raise self.error
         return self.leads
 
-    async def reap(self, silent_ms: int) -> int:
+    async def reap(self, silent_ms: int, *, strays: bool = False) -> int:
         self.reaped.append(silent_ms)
+        self.strays.append(strays)
         return 3
 
     def clock(self) -> float:
@@ -35,6 +37,14 @@ async def test_the_leader_reaps() -> None:
     world = World()
     assert await world.reaper().step() == 3
     assert world.reaped == [5000]
+
+
+async def test_strays_are_looked_for_now_and_then() -> None:
+    world = World()
+    reaper = world.reaper()
+    for _ in range(60):
+        await reaper.step()
+    assert [n for n, looked in enumerate(world.strays) if looked] == [0, 30]
 
 
 async def test_others_stand_by() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libs.simulator.asks import input_items, item_text, parse
+from libs.simulator.asks import bound_ids, file_ids, input_items, item_text, parse
 from libs.simulator.problems import ApiError
 
 
@@ -94,3 +94,34 @@ def test_numbers_come_from_metadata(metadata: Any, expected: int) -> None:
 )
 def test_the_text_of_an_item(item: dict[str, Any], text: str) -> None:
     assert item_text(item) == text
+
+
+@pytest.mark.parametrize(
+    ("item", "found"),
+    [
+        ({"content": "file-1"}, []),
+        ({"content": [{"file_id": "file-1"}, {"text": "a"}, "b"]}, ["file-1"]),
+        ({"output": [{"file_id": "file-1"}, {"file_id": None}]}, ["file-1"]),
+        ({"output": "file-1"}, []),
+    ],
+)
+def test_the_files_an_item_names(item: dict[str, Any], found: list[str]) -> None:
+    assert list(file_ids(item)) == found
+
+
+@pytest.mark.parametrize(
+    ("tools", "found"),
+    [
+        (None, []),
+        ("file_search", []),
+        (["file_search", {"type": "web_search"}], []),
+        ([{"vector_store_ids": ["vs_1", "vs_2", 3]}], ["vs_1", "vs_2"]),
+        ([{"vector_store_ids": "vs_1"}], []),
+        ([{"container": "cntr_1"}], ["cntr_1"]),
+        ([{"container": {"type": "auto", "file_ids": ["file-1"]}}], ["file-1"]),
+        ([{"environment": {"container_id": "cntr_1"}}], ["cntr_1"]),
+        ([{"input_image_mask": {"file_id": "file-1"}}], ["file-1"]),
+    ],
+)
+def test_the_objects_tools_work_on(tools: Any, found: list[str]) -> None:
+    assert list(bound_ids(tools)) == found

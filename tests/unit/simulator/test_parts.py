@@ -67,6 +67,20 @@ def test_a_wrong_key_is_refused(headers: dict[str, str], code: str | None) -> No
     assert (refused.value.status, refused.value.code) == (401, code)
 
 
+def test_a_revoked_key_is_refused_until_it_is_restored() -> None:
+    accounts = Accounts(KEYS, any_key=True)
+    for key in ("sk-a1", "of nobody yet"):
+        accounts.revoke(key)
+        with pytest.raises(ApiError) as refused:
+            accounts.of(key)
+        assert (refused.value.status, refused.value.code) == (401, "invalid_api_key")
+    assert accounts.revoked == ["of nobody yet", "sk-a1"]
+    accounts.restore("sk-a1")
+    accounts.restore("never revoked")
+    assert accounts.of("sk-a1") == Account("acct-a")
+    assert accounts.revoked == ["of nobody yet"]
+
+
 def test_any_key_makes_each_key_an_account_of_its_own() -> None:
     accounts = Accounts(KEYS, any_key=True)
     assert accounts.of("sk-a1").name == "acct-a"

@@ -1,2 +1,4 @@
 SELECT sum(drop_partitions_v1(parent, %(day)s)) AS partitions
-FROM unnest(ARRAY['requests', 'decisions', 'events', 'payloads']) AS parent
+FROM unnest(
+    ARRAY['requests', 'decisions', 'events', 'payloads', 'minted_ids']
+) AS parent

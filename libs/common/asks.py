@@ -1,0 +1,143 @@
+"""What a gateway asks of routing, what it is told, and how it reports. Pure."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from libs.common.contracts import Verdict
+
+
+def digest(value: str) -> str:
+    """A client's or an upstream's id as part of a key: whatever its length and
+    alphabet, 32 hex characters."""
+    return hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def model_digest(model: str | None) -> str:
+    """The same of a model's name, of which there are few; empty for none."""
+    return digest(model) if model else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What acquire needs to know of one attempt."""
+
+    request_id: str
+    decision_id: str
+    attempt: int
+    gateway_id: str
+    pool_id: str | None
+    session_id: str | None
+    session: str  # digest of session_id, or empty
+    model: str  # digest of the model's name, or empty: pauses are per model
+    bound: tuple[str, ...]  # digests of upstream ids the request names, newest first
+    account_bound: bool  # carries encrypted content: only its own account can read it
+    tried: tuple[str, ...]  # resources that failed this request already
+    previous: str  # the resource that holds this request's lease, or empty
+    lease: bytes  # JSON object of the request event so far, without its last brace
+    draw: int  # a random number, so that the choice itself is a pure function
+    resolved: bool = False  # unknown ids were looked for in SQL
+    replayed: bool = False  # rewritten for another account, without its reasoning
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where an attempt goes. `version` is the catalogue the choice was made from."""
+
+    resource_id: str
+    reason: str
+    version: str
+    degraded: bool = False
+    trial: bool = False  # half open: the first request after a pause
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where a request would go. `status` is ok, or the refusal's name."""
+
+    status: str
+    resource_id: str | None
+    reason: str
+    trial: bool
+    wait_ms: int
+    candidates: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How one attempt ended. `event` is the request event's JSON, on the last one.
+
+    Without a verdict the attempt was judged already. `model` is its name.
+    """
+
+    request_id: str
+    gateway_id: str
+    resource_id: str
+    verdict: Verdict | None
+    session: str  # digest; bound to the resource when the verdict is ok
+    learned: tuple[str, ...]  # digests of ids this answer minted
+    model: str | None
+    event: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as its gateway knows it: `record` is the whole JSON object."""
+
+    request_id: str
+    resource_id: str
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Where state lives: the resource that made it, of an account."""
+
+    resource_id: str
+    account_id: str
+
+    def encoded(self) -> str:
+        return f"{self.resource_id}|{self.account_id}"
+
+
+class Refusal(Exception):
+    """There is no resource for this request."""
+
+
+class UnknownIds(Refusal):
+    """The request names ids that Redis does not know. Nothing was done; ask
+    again once they were looked for in SQL."""
+
+
+class UnknownPool(Refusal):
+    """The request names a pool that is not in the catalogue."""
+
+    def __init__(self, pools: tuple[str, ...]) -> None:
+        self.pools = pools
+        super().__init__()
+
+
+class NoResources(Refusal):
+    """The catalogue is empty."""
+
+
+class NoCapacity(Refusal):
+    """No resource of the pool may be tried (now)."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__()
+
+
+class OwnerLimited(Refusal):
+    """The only account that can read the request's state is rate limited."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__()
+
+
+class OwnerGone(Refusal):
+    """No working key of the account that can read the request's state is left."""

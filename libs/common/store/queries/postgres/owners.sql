@@ -1,0 +1,10 @@
+-- Who minted each id, by the newest row of it: a step in the primary key's index
+-- for each id and day, however often a long conversation told its id.
+SELECT asked.id, newest.resource_id, newest.account_id
+FROM unnest(%(ids)s::text[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT resource_id, account_id FROM minted_ids
+    WHERE minted_ids.id = asked.id
+    ORDER BY created_at DESC
+    LIMIT 1
+) AS newest

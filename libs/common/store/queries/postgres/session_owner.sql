@@ -1,0 +1,8 @@
+-- Where a session was last served well, from requests_by_session. A resource
+-- without an account is one of its own.
+SELECT resource_id, coalesce(account_id, resource_id) AS account_id
+FROM requests
+WHERE session_id = %(session_id)s
+  AND outcome = 'completed' AND resource_id IS NOT NULL
+ORDER BY created_at DESC, id DESC
+LIMIT 1

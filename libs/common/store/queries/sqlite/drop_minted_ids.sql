@@ -1,0 +1,1 @@
+DELETE FROM minted_ids WHERE created_at < :before

@@ -1,0 +1,102 @@
+"""Which resource an attempt goes to: asked of Redis, of what SQL knows about ids
+that Redis does not, and while Redis is away of this gateway's own knowledge."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from libs.common.asks import (
+    Ask,
+    Decision,
+    NoCapacity,
+    NoResources,
+    OwnerLimited,
+    Refusal,
+    UnknownIds,
+    UnknownPool,
+)
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.routing import RoutingFunctions
+from services.gateway import problems
+from services.gateway.directory import Directory, Target
+from services.gateway.fallback import Fallback
+from services.gateway.outcomes import Ledger
+from services.gateway.owners import OwnerSearch
+from services.gateway.problems import Problem
+
+
+class Chooser:
+    """Finds the target of an attempt."""
+
+    def __init__(
+        self,
+        routing: RoutingFunctions,
+        directory: Directory,
+        fallback: Fallback,
+        search: OwnerSearch,
+        ledger: Ledger,
+    ) -> None:
+        self._routing = routing
+        self._directory = directory
+        self._fallback = fallback
+        self._search = search
+        self._ledger = ledger
+
+    async def decide(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
+        """`bound_ids` are those whose digests `ask` carries. Raises a `Refusal`, or
+        a `Problem` while there is nothing to choose from."""
+        try:
+            return await self._routing.acquire(ask)
+        except UnknownIds:
+            return await self._look_up_and_decide(ask, bound_ids)
+        except (RedisAway, NoCatalogue):
+            return await self._decide_alone(ask, bound_ids)
+
+    async def find(self, decision: Decision) -> Target:
+        """The target of a decision."""
+        try:
+            target = await self._directory.find(decision.resource_id, decision.version)
+        except (RedisAway, NoCatalogue):
+            target = self._directory.targets.get(decision.resource_id)
+        if target is None:
+            raise problems.no_capacity(1000)
+        return target
+
+    async def _look_up_and_decide(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
+        sessions, ids = await self._search.find(ask, bound_ids)
+        resolved = replace(ask, resolved=True)
+        try:
+            await self._routing.adopt(sessions, ids)
+            return await self._routing.acquire(resolved)
+        except (RedisAway, NoCatalogue):
+            self._fallback.remember(sessions, ids)
+            return self._choose_alone(resolved)
+
+    async def _decide_alone(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
+        """Redis is away; the router may still reach SQL."""
+        if not self._directory.known:
+            raise problems.not_ready()
+        try:
+            return self._choose_alone(ask)
+        except UnknownIds:
+            sessions, ids = await self._search.find(ask, bound_ids)
+            self._fallback.remember(sessions, ids)
+            return self._choose_alone(replace(ask, resolved=True))
+
+    def _choose_alone(self, ask: Ask) -> Decision:
+        decision, event = self._fallback.choose(ask)
+        self._ledger.decided_alone(ask.decision_id, event)
+        return decision
+
+
+def problem_of(refusal: Refusal, ask: Ask, method: str) -> Problem:
+    """What the client is told when no resource may serve its request."""
+    match refusal:
+        case UnknownPool(pools=pools):
+            return problems.unknown_pool(ask.pool_id or "", pools)
+        case NoResources():
+            return problems.no_resources()
+        case NoCapacity(retry_after_ms=wait_ms):
+            return problems.no_capacity(wait_ms)
+        case OwnerLimited(retry_after_ms=wait_ms):
+            return problems.owner_limited(wait_ms)
+    return problems.owner_unavailable(method=method, encrypted=ask.account_bound)

@@ -1,0 +1,151 @@
+"""One of several gateways is killed with streams on it: what it had in flight is
+gone within seconds and in the books, and the others do not notice."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from libs.common.redis_client import connect
+from libs.simulator.faults import parse_script
+from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.fleet import Fleet, Member, Plan, running_fleet
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
+UNDER_WAY = 30  # streams of the victim that have begun
+WAITING = 30  # and those the upstream has not yet answered
+ELSEWHERE = 10  # streams on each of the others
+HEALED_S = 10.0
+STREAM = "telemetry:events"
+LIMITS = httpx.Limits(max_connections=200)
+
+
+@pytest_asyncio.fixture
+async def simulator() -> AsyncIterator[RunningSimulator]:
+    async with Simulator(KEYS) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def fleet(
+    simulator: RunningSimulator, valkey: str, tmp_path: Path
+) -> AsyncIterator[Fleet]:
+    async with running_fleet(Plan(KEYS, 3), simulator, valkey, tmp_path) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    client = connect(valkey)
+    yield client
+    await client.aclose()
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=60, limits=LIMITS) as client:
+        yield client
+
+
+async def test_in_flight_is_true_again_after_kill_9_of_a_gateway(
+    fleet: Fleet, redis: Redis, http: httpx.AsyncClient
+) -> None:
+    victim, *others = fleet.gateways
+    cut = await _begin(fleet, http, victim)
+    fleet.simulator.state.holding.hold("*")
+    cut += _ask(http, victim, "waiting", WAITING)
+    kept = [task for n, g in enumerate(others) for task in _ask(http, g, n, ELSEWHERE)]
+    await eventually(lambda: _held(fleet, WAITING + len(kept)), within_s=20)
+    assert sum((await fleet.in_flight()).values()) == len(cut) + len(kept)
+
+    await asyncio.to_thread(victim.process.kill)
+
+    await eventually(lambda: _agrees(fleet, len(kept)), within_s=HEALED_S)
+    lost = await asyncio.gather(*cut, return_exceptions=True)
+    assert all(isinstance(end, httpx.TransportError) for end in lost), lost
+    interrupted = [e for e in await _requests(redis) if e["outcome"] == "interrupted"]
+    assert Counter(e["session_id"] for e in interrupted) == Counter(
+        task.get_name() for task in cut
+    )
+    assert len({e["gateway_id"] for e in interrupted}) == 1
+
+    fleet.simulator.state.holding.release()
+    for answer in await asyncio.gather(*kept):
+        assert answer.status_code == 200, answer.text
+        assert "event: response.completed" in answer.text
+    await eventually(lambda: _agrees(fleet, 0))
+    await _booked_once(redis, len(cut), len(kept))
+
+
+async def _begin(
+    fleet: Fleet, http: httpx.AsyncClient, gateway: Member
+) -> "list[asyncio.Task[httpx.Response]]":
+    """Streams whose first events have come; there they stop."""
+    script = {"times": UNDER_WAY, "fault": {"stall_after": 3}}
+    fleet.simulator.state.faults.add(parse_script(script))
+    tasks = _ask(http, gateway, "under-way", UNDER_WAY)
+
+    async def begun() -> bool:
+        entries = fleet.simulator.state.journal.shown(None, bodies=False)["entries"]
+        streams = [e for e in entries if e["stream"] and e["response_length"]]
+        return len(streams) == UNDER_WAY and not fleet.simulator.state.faults.listed()
+
+    await eventually(begun, within_s=20)
+    return tasks
+
+
+def _ask(
+    http: httpx.AsyncClient, gateway: Member, what: object, count: int
+) -> "list[asyncio.Task[httpx.Response]]":
+    """Streams, each under a session of its own, by which the books tell them."""
+    body = {"model": "gpt-5.5", "input": "hello", "stream": True}
+
+    async def ask(session: str) -> httpx.Response:
+        headers = {"x-proxy-session-id": session}
+        return await http.post(f"{gateway.url}/responses", json=body, headers=headers)
+
+    names = [f"{what}-{number}" for number in range(count)]
+    return [asyncio.create_task(ask(name), name=name) for name in names]
+
+
+async def _held(fleet: Fleet, count: int) -> bool:
+    return bool(fleet.simulator.state.holding.shown()["total"] == count)
+
+
+async def _agrees(fleet: Fleet, total: int) -> bool:
+    """What the product believes to be in flight is what the upstream has open."""
+    waiting = fleet.simulator.state.holding.shown()["waiting"]
+    open_ = {fleet.resource(key): count for key, count in waiting.items()}
+    believed = await fleet.in_flight()
+    return sum(believed.values()) == total and believed == open_
+
+
+async def _requests(redis: Redis) -> list[dict[str, Any]]:
+    """The request events so far; no ingest takes them away."""
+    entries: Any = await redis.xrange(STREAM)
+    return [json.loads(f[b"data"]) for _, f in entries if f[b"kind"] == b"request"]
+
+
+async def _booked_once(redis: Redis, interrupted: int, completed: int) -> None:
+    """One event for each request, none for anything else."""
+
+    async def all_booked() -> bool:
+        return len(await _requests(redis)) >= interrupted + completed
+
+    await eventually(all_booked)
+    events = await _requests(redis)
+    assert len({e["id"] for e in events}) == len(events)
+    assert Counter(e["outcome"] for e in events) == {
+        "interrupted": interrupted,
+        "completed": completed,
+    }
