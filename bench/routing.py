@@ -17,10 +17,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from bench.servers import LIBRARY, SERVER_CORE, STREAM, valkey
+from libs.common.asks import Ask, Release, digest, model_digest
 from libs.common.contracts import Catalogue, Verdict
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.resources import resources_from_environment
-from libs.common.asks import Ask, Release, digest, model_digest
 from libs.common.routing import RoutingFunctions
 
 SIZES = (4, 20, 200)

@@ -24,9 +24,7 @@ def without_reasoning(body: bytes) -> bytes | None:
     if None in items:
         return None
     fields["input"] = [item for item in items if item != {}]
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def _portable(item: Any) -> Any:

@@ -25,6 +25,7 @@ from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from services.router.admin.access import AdminToken
 from services.router.admin.checks import HealthCheck
+from services.router.admin.explain import Explain
 from services.router.admin.history import History, OneRequest
 from services.router.admin.state import Events, Overview, State
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
@@ -140,6 +141,7 @@ def _add_routes(app: App, router: Router) -> None:
     app.add_route("/admin/state", State(router.overview))
     app.add_route("/admin/events", Events(router.overview, router.stopping))
     app.add_route("/admin/health/check", HealthCheck(router.orders, router.patience_s))
+    app.add_route("/admin/route/explain", Explain(router.routing, router.store))
     app.add_route("/admin/sessions", History(router.store, "sessions"))
     app.add_route("/admin/requests", History(router.store, "requests"))
     app.add_route("/admin/decisions", History(router.store, "decisions"))

@@ -42,6 +42,7 @@ class Operation:
     media: str = "application/json"
     query: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
+    takes: type[BaseModel] | None = None
 
     @property
     def admin(self) -> bool:
@@ -66,6 +67,14 @@ OPERATIONS = (
         "Check every resource now.",
         shapes.Findings,
         problems=(503,),
+    ),
+    Operation(
+        "post",
+        "/admin/route/explain",
+        "Where a request would go, and why. Does nothing.",
+        shapes.Explained,
+        takes=shapes.ExplainAsk,
+        problems=(400, 503),
     ),
     Operation(
         "get",
@@ -106,8 +115,9 @@ OPERATIONS = (
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    answers = {o.answer for o in OPERATIONS if o.answer} | {shapes.Envelope}
-    named = sorted(answers, key=lambda model: model.__name__)
+    models = {o.answer for o in OPERATIONS if o.answer} | {shapes.Envelope}
+    models |= {o.takes for o in OPERATIONS if o.takes}
+    named = sorted(models, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
         [(model, "serialization") for model in named], ref_template=_REF
     )
@@ -139,6 +149,9 @@ def _described(operation: Operation) -> dict[str, Any]:
             **{str(status): _problem(status) for status in _problems(operation)},
         },
     }
+    if operation.takes:
+        content = _content(operation.takes, "application/json")
+        described["requestBody"] = {"required": True, **content}
     if operation.admin:
         described["security"] = [{"admin": []}]
     return described

@@ -22,6 +22,7 @@ from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.simulated import events_in
 from tests.support.stack import KEYS, Stack, gateway_stack
 from tests.support.valkey import empty, free_port
+from tests.support.waiting import eventually
 
 # One gateway serves the module. Each test has an empty Redis, and an upstream of
 # its own: a connection kept from another test would change what a reset means.
@@ -269,9 +270,16 @@ class Setup:
             )
         )
         version = f"faults-{next(self.stack.versions)}"
+        await self.stack.routing.load_library()
         await self.stack.routing.publish(
             Catalogue(version=version, resources=resources), "published"
         )
+
+        async def adopted() -> bool:
+            ready = await self.http.get(f"{self.stack.origin}/readyz")
+            return bool(ready.json()["catalogue"] == version)
+
+        await eventually(adopted)
 
     def fault(self, fault: dict[str, Any], key: str = FIRST, **more: Any) -> None:
         """Every request of this key meets the fault, if `more` sets no bound."""
@@ -344,10 +352,17 @@ async def standing(
         yield stack
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=20) as client:
+        yield client
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def setup(standing: Stack, valkey: str) -> AsyncIterator[Setup]:
-    await standing.reset()
-    async with Simulator(KEYS) as upstream, httpx.AsyncClient(timeout=20) as http:
+async def setup(
+    standing: Stack, http: httpx.AsyncClient, valkey: str
+) -> AsyncIterator[Setup]:
+    async with Simulator(KEYS) as upstream:
         yield Setup(standing, upstream, http)
 
 

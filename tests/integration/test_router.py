@@ -15,7 +15,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.asks import Ask, digest
-from libs.common.contracts import Catalogue
+from libs.common.contracts import Catalogue, Verdict
 from libs.common.redis_client import connect
 from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.common.store.opening import open_store
@@ -61,6 +61,10 @@ class Standing:
     async def empty_redis(self) -> None:
         await self.redis.flushall()
         await self.redis.execute_command("FUNCTION", "FLUSH")  # type: ignore[no-untyped-call]
+
+
+MINTED = "resp_of_request_2"
+REFUSED = Verdict(kind="refused", cause="401 invalid_api_key")
 
 
 def environ(valkey: str, port: int, database: str, **more: str) -> dict[str, str]:
@@ -130,6 +134,7 @@ async def fill(database: str) -> None:
             session_id=f"session-{number % 2}",
             resource_id=f"openai-{number + 1}",
             total_tokens=10,
+            minted=(MINTED,) if number == 2 else (),
         )
         events.append(streamed(request))
         for attempt in range(1, 3 if number == 2 else 2):
@@ -328,6 +333,72 @@ class TestHistory:
     async def test_an_unknown_request(self, proxy: Standing) -> None:
         answer = await proxy.http.get("/admin/requests/nobody")
         assert (answer.status_code, error(answer)) == (404, "request_not_found")
+
+
+class TestExplain:
+    async def explain(self, proxy: Standing, **asked: Any) -> Any:
+        answer = await proxy.http.post("/admin/route/explain", json=asked)
+        assert answer.status_code == 200, answer.text
+        shapes.Explained.model_validate(answer.json())
+        return answer.json()
+
+    async def test_it_tells_where_and_why_without_effects(
+        self, proxy: Standing
+    ) -> None:
+        await proxy.routing.verdict("openai-2", REFUSED)
+        before = await proxy.redis.xlen(STREAM), await proxy.redis.dbsize()
+        said = await self.explain(
+            proxy, headers={"X-Session-ID": "s"}, body={"model": "gpt-5.5"}
+        )
+        assert said["status"] == "ok"
+        assert said["reason"] == "weighted_least_connections"
+        assert said["resource_id"] in RESOURCES
+        assert said["hints"]["session_id"] == "s"
+        refused = {c["resource"]: c["refused"] for c in said["candidates"]}
+        assert refused == dict.fromkeys(RESOURCES) | {
+            "openai-2": "key refused by the upstream"
+        }
+        assert await proxy.routing.in_flight() == 0
+        assert before == (
+            await proxy.redis.xlen(STREAM),
+            await proxy.redis.dbsize(),
+        )
+
+    async def test_ids_are_looked_for_in_sql(self, proxy: Standing) -> None:
+        said = await self.explain(
+            proxy, body={"model": "m", "previous_response_id": MINTED}
+        )
+        assert said["looked_up_in_sql"]
+        assert (said["resource_id"], said["reason"]) == (
+            "openai-3",
+            "response_affinity",
+        )
+        others = {
+            c["refused"] for c in said["candidates"] if c["resource"] != "openai-3"
+        }
+        assert others == {"another account"}
+
+    async def test_an_owner_that_is_gone(self, proxy: Standing) -> None:
+        await proxy.routing.verdict("openai-3", REFUSED)
+        said = await self.explain(proxy, method="GET", path=f"/v1/responses/{MINTED}")
+        assert (said["status"], said["resource_id"]) == ("owner_gone", None)
+
+    @pytest.mark.parametrize(
+        ("asked", "code"),
+        [
+            pytest.param(b"{", "invalid_request", id="no JSON"),
+            pytest.param(b'{"method":"BREW"}', "invalid_request", id="no method"),
+            pytest.param(b'{"headers":{"a":1}}', "invalid_request", id="no header"),
+            pytest.param(b"x" * 1_100_000, "invalid_request", id="too large"),
+            pytest.param(
+                b'{"headers":{"x-pool-id":"nope"}}', "unknown_pool", id="no pool"
+            ),
+        ],
+    )
+    async def test_nonsense(self, proxy: Standing, asked: bytes, code: str) -> None:
+        answer = await proxy.http.post("/admin/route/explain", content=asked)
+        assert answer.status_code == 400
+        assert error(answer) == code
 
 
 class TestPages:

@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from libs.common.contracts import (
+    Candidate,
     DecisionEvent,
     Frozen,
     HealthState,
@@ -48,6 +49,43 @@ class Finding(Frozen):
 
 class Findings(Frozen):
     data: tuple[Finding, ...]
+
+
+class ExplainAsk(Frozen):
+    """A request as a client would send it to the gateway."""
+
+    method: Literal["GET", "POST", "DELETE", "PATCH"] = "POST"
+    path: str = Field(default="/v1/responses", max_length=4096)
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: Any = None
+
+
+class ExplainedHints(Frozen):
+    """What routing reads out of the request."""
+
+    model: str | None
+    session_id: str | None
+    session_name: str | None
+    pool_id: str | None
+    bound_ids: tuple[str, ...]  # ids that an upstream account minted, newest first
+    account_bound: bool  # carries encrypted content
+
+
+class Explained(Frozen):
+    """Where the request would go now. Nothing was counted or kept.
+
+    status: ok, or why nothing can serve it: no_capacity, owner_limited (its account
+    is rate limited), owner_gone (its account has no working key left).
+    """
+
+    resource_id: str | None
+    reason: str
+    status: str
+    half_open: bool  # it would be the one trial after a pause
+    retry_after_ms: int | None
+    looked_up_in_sql: bool  # Redis did not know its ids
+    hints: ExplainedHints
+    candidates: tuple[Candidate, ...]  # all of the pool, best first
 
 
 class ErrorBody(Frozen):

@@ -72,10 +72,36 @@ def test_session_source(
             id="items, newest first",
         ),
         pytest.param({"input": [{"id": "mine"}]}, PATH, (), id="not minted upstream"),
+        pytest.param(
+            {"input": [{"id": "msg_0199f0a2-0000-7000-8000-000000000001"}]}, PATH, (),
+            id="Codex's own",
+        ),
+        pytest.param(
+            {"input": [{"content": [{"type": "input_file", "file_id": "file-1"}]}]},
+            PATH, ("file-1",), id="a file in the input",
+        ),
+        pytest.param(
+            {"tools": [{"vector_store_ids": ["vs_1"]}, {"container": "cntr_1"}]},
+            PATH, ("vs_1", "cntr_1"), id="tools",
+        ),
+        pytest.param(
+            {"tools": [{"container": {"type": "auto", "file_ids": ["file-2"]}}]},
+            PATH, ("file-2",), id="files in a container",
+        ),
+        pytest.param(
+            {"previous_response_id": "resp_1", "file_ids": ["file-3"]}, PATH,
+            ("resp_1", "file-3"), id="files last",
+        ),
+        pytest.param(
+            {"input_file_id": "file-4"}, b"/batches", ("file-4",), id="a batch"
+        ),
+        pytest.param(
+            None, b"/vector_stores/vs_2/files", ("vs_2",), id="vector store in the path"
+        ),
         pytest.param({"input": "hello"}, PATH, (), id="text input"),
         pytest.param({"input": [1, 2, [3]]}, PATH, (), id="token input"),
     ],
-)
+)  # fmt: skip
 def test_bound_ids(body: Any, path: bytes, expected: tuple[str, ...]) -> None:
     assert hints(body, path=path).bound_ids == expected
 

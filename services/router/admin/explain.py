@@ -1,0 +1,168 @@
+"""`POST /admin/route/explain`: where a request would go, and why. Asks the same
+function as a gateway, without its effects."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from falcon.asgi import Request, Response
+from pydantic import ValidationError
+
+from libs.common.asks import (
+    Ask,
+    Explanation,
+    NoResources,
+    Owner,
+    UnknownIds,
+    UnknownPool,
+    digest,
+    model_digest,
+)
+from libs.common.contracts import Candidate
+from libs.common.hints import Hints, read_hints
+from services.router.admin.shapes import ExplainAsk, Explained, ExplainedHints
+from services.router.problems import Problem
+
+LARGEST_BODY = 1_048_576  # what the gateway forwards under /admin
+
+
+class Routing(Protocol):
+    async def explain(self, ask: Ask, owner: Owner | None) -> Explanation: ...
+
+
+class Ownership(Protocol):
+    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]: ...
+
+    async def session_owner(self, session_id: str) -> Owner | None: ...
+
+
+class Explain:
+    """Answers for a given method, path, headers and body."""
+
+    def __init__(self, routing: Routing, store: Ownership) -> None:
+        self._routing = routing
+        self._store = store
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        asked = _asked(await req.stream.read(LARGEST_BODY + 1))
+        hints = _hints(asked)
+        try:
+            explanation, in_sql = await self._explain(hints)
+        except UnknownPool as unknown:
+            raise _unknown_pool(hints.pool_id or "", unknown.pools) from None
+        except NoResources:
+            raise _no_resources() from None
+        answer = _explained(hints, explanation, looked_up_in_sql=in_sql)
+        resp.text = answer.model_dump_json()
+        resp.content_type = "application/json"
+
+    async def _explain(self, hints: Hints) -> tuple[Explanation, bool]:
+        """The explanation, and whether SQL had to be asked."""
+        ask = _ask(hints)
+        try:
+            return await self._routing.explain(ask, None), False
+        except UnknownIds:
+            owner = await self._owner(hints)
+            return await self._routing.explain(replace(ask, resolved=True), owner), True
+
+    async def _owner(self, hints: Hints) -> Owner | None:
+        found = await self._store.owners(hints.bound_ids) if hints.bound_ids else {}
+        for id_ in hints.bound_ids:
+            if id_ in found:
+                return found[id_]
+        if hints.account_bound and hints.session_id:
+            return await self._store.session_owner(hints.session_id)
+        return None
+
+
+def _asked(body: bytes) -> ExplainAsk:
+    if len(body) > LARGEST_BODY:
+        raise _bad(None, f"it has more than {LARGEST_BODY} bytes")
+    try:
+        return ExplainAsk.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _bad(".".join(map(str, first["loc"])) or None, first["msg"]) from None
+
+
+def _hints(asked: ExplainAsk) -> Hints:
+    headers = [(k.lower().encode(), v.encode()) for k, v in asked.headers.items()]
+    body = b"" if asked.body is None else json.dumps(asked.body).encode()
+    path = asked.path.removeprefix("/v1").partition("?")[0]
+    return read_hints(path.encode(), headers, body)
+
+
+def _ask(hints: Hints) -> Ask:
+    """As a gateway's first attempt; the draw is fixed, so that asking again says
+    the same."""
+    session = hints.session_id
+    return Ask(
+        request_id="explain",
+        decision_id="explain",
+        attempt=1,
+        gateway_id="explain",
+        pool_id=hints.pool_id,
+        session_id=session,
+        session=digest(session) if session else "",
+        model=model_digest(hints.model),
+        bound=tuple(digest(id_) for id_ in hints.bound_ids),
+        account_bound=hints.account_bound,
+        tried=(),
+        previous="",
+        lease=b"",
+        draw=0,
+    )
+
+
+def _explained(
+    hints: Hints, explanation: Explanation, *, looked_up_in_sql: bool
+) -> Explained:
+    return Explained(
+        resource_id=explanation.resource_id,
+        reason=explanation.reason,
+        status=explanation.status,
+        half_open=explanation.trial,
+        retry_after_ms=explanation.wait_ms or None,
+        looked_up_in_sql=looked_up_in_sql,
+        hints=ExplainedHints(
+            model=hints.model,
+            session_id=hints.session_id,
+            session_name=hints.session_name,
+            pool_id=hints.pool_id,
+            bound_ids=hints.bound_ids,
+            account_bound=hints.account_bound,
+        ),
+        candidates=tuple(Candidate(**row) for row in explanation.candidates),
+    )
+
+
+def _bad(param: str | None, cause: str) -> Problem:
+    where = f"{param}: " if param else ""
+    return Problem(
+        400,
+        "invalid_request",
+        'Send {"method": "POST", "path": "/v1/responses", "headers": {...}, '
+        f'"body": {{...}}}} as JSON: {where}{cause}.',
+        param=param,
+    )
+
+
+def _unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
+    known = ", ".join(pools) or "none"
+    return Problem(
+        400,
+        "unknown_pool",
+        f"There is no pool {asked[:100]!r}. Pools: {known}. Name one of them, or none "
+        "to use all resources.",
+        param="pool_id",
+    )
+
+
+def _no_resources() -> Problem:
+    return Problem(
+        503,
+        "no_resources_configured",
+        "No upstream key is configured. Set OPENAI_API_KEY or OPENAI_API_KEYS and "
+        "restart.",
+    )

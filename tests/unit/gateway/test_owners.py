@@ -1,0 +1,80 @@
+"""Where owners are looked for beyond Redis."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from libs.common.asks import Ask, Owner, digest
+from services.gateway.owners import OwnerSearch
+
+pytestmark = pytest.mark.asyncio
+HOME = Owner("openai-1", "a")
+TOLD = {"resource_id": "openai-1", "account_id": "a"}
+
+
+def ask(*ids: str, session: str = "", account_bound: bool = False) -> Ask:
+    return Ask(
+        request_id="r",
+        decision_id="d",
+        attempt=1,
+        gateway_id="g",
+        pool_id=None,
+        session_id=session or None,
+        session=digest(session) if session else "",
+        model="",
+        bound=tuple(map(digest, ids)),
+        account_bound=account_bound,
+        tried=(),
+        previous="",
+        lease=b"",
+        draw=0,
+    )
+
+
+class Router:
+    """Answers with what SQL holds, and keeps what it was asked."""
+
+    def __init__(self, status: int = 200, **answer: Any) -> None:
+        self.asked: list[Any] = []
+        self._answer = httpx.Response(
+            status, json={"ids": {}, "session": None} | answer
+        )
+        transport = httpx.MockTransport(self._serve)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://router")
+
+    def _serve(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(json.loads(request.content))
+        return self._answer
+
+
+async def test_the_gateways_own_memory_comes_first() -> None:
+    router = Router()
+    search = OwnerSearch({}, {digest("resp_1"): HOME}, router.client)
+    found = await search.find(ask("resp_1", "msg_1"), ("resp_1", "msg_1"))
+    assert found == ({}, {digest("resp_1"): HOME})
+    assert router.asked == []
+
+
+async def test_sql_is_asked_and_misses_are_told() -> None:
+    router = Router(ids={"resp_1": TOLD})
+    search = OwnerSearch({}, {}, router.client)
+    sessions, ids = await search.find(ask("resp_1", "x", session="s"), ("resp_1", "x"))
+    assert ids == {digest("resp_1"): HOME, digest("x"): None}
+    assert sessions == {}
+    assert router.asked == [{"ids": ["resp_1", "x"], "session_id": None}]
+
+
+async def test_a_session_is_looked_for_where_its_state_matters() -> None:
+    router = Router(session=TOLD)
+    search = OwnerSearch({}, {}, router.client)
+    sessions, _ = await search.find(ask(session="s", account_bound=True), ())
+    assert sessions == {digest("s"): HOME}
+    assert router.asked == [{"ids": [], "session_id": "s"}]
+
+
+@pytest.mark.parametrize("status", [503, 500, 404])
+async def test_what_could_not_be_looked_for_is_no_miss(status: int) -> None:
+    search = OwnerSearch({}, {}, Router(status).client)
+    assert await search.find(ask("resp_1"), ("resp_1",)) == ({}, {})
