@@ -50,6 +50,7 @@ class Gateway:
             body_bytes=settings.max_body_bytes,
             attempts=settings.max_attempts,
             request_s=settings.request_timeout_seconds,
+            pause_ms=terms.cooldown_ms,
             replays=settings.replay_without_reasoning,
         )
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -65,6 +66,7 @@ class Limits:
     body_bytes: int
     attempts: int
     request_s: float
+    pause_ms: int = 30_000  # of a resource, when its upstream names no time
     replays: bool = False  # PROXY_REPLAY_WITHOUT_REASONING
 
 
@@ -149,7 +151,7 @@ class DataPlane:
                 target = await self._acquire(exchange, attempt)
             except Problem as problem:
                 gone = problem.ledger_code == "affinity_owner_unavailable"
-                if exchange.failure is None or gone:
+                if attempt == 1 or gone:
                     raise
                 break
             counted = exchange.record.gateway_id, exchange.record.id, target.resource.id
@@ -218,10 +220,17 @@ class DataPlane:
         started = exchange.sent_at = time.perf_counter()
         if exchange.record.overhead_ms is None:
             exchange.record.overhead_ms = exchange.ms(started)
+        bodiless = scope["method"] == "HEAD"
+        send = partial(
+            self._upstream.send, target.origin, head, body, deadline, bodiless=bodiless
+        )
         try:
-            return await self._upstream.send(
-                target.origin, head, body, deadline, bodiless=scope["method"] == "HEAD"
-            )
+            return await send()
+        except Broken as broken:
+            if not broken.reused:
+                raise
+            # An idle connection that had just been closed: nobody's fault.
+            return await send()
         finally:
             spent = (time.perf_counter() - started) * 1000
             exchange.record.upstream_ms = round(spent, 3)
@@ -273,23 +282,15 @@ class DataPlane:
 
     def _note_error(self, exchange: Exchange, error: UpstreamError) -> None:
         cause = str(error)
-        exchange.failure = None
         if isinstance(error, TimedOut):
             # The whole request's time is up: there is none left to try again.
             self._another(exchange, Verdict(kind="fault", cause="timeout"))
             raise problems.upstream_timeout(self._limits.request_s)
-        exchange.record.error_message = cause
-        if isinstance(error, Broken) and error.reused:
-            # An idle connection that had just been closed: nobody's fault, and
-            # the same resource may be asked again.
-            self._ledger.attempt_failed(exchange, NEUTRAL)
-            exchange.judged = True
-            return
-        if isinstance(error, NoKey):
-            # This gateway's trouble, not the resource's.
-            self._another(exchange, NEUTRAL)
-            return
-        self._another(exchange, Verdict(kind="fault", cause=cause))
+        if exchange.failure is None:
+            exchange.record.error_message = cause
+        # A key that is missing here is this gateway's trouble, not the resource's.
+        ours = isinstance(error, NoKey)
+        self._another(exchange, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
 
     async def _note_refusal(self, exchange: Exchange, answer: Answer) -> None:
         try:
@@ -320,7 +321,7 @@ class DataPlane:
             )
         headers = downstream(failure.headers, exchange.ours())
         if failure.status == 429:
-            headers = _with_whole_retry_after(headers)
+            headers = _with_whole_retry_after(headers, self._limits.pause_ms)
         record.status_code = failure.status
         record.outcome = "failed"
         record.response_bytes = len(failure.body)
@@ -402,14 +403,15 @@ async def _whole(answer: Answer) -> bytes:
     return bytes(body)
 
 
-def _with_whole_retry_after(headers: Sequence[Header]) -> list[Header]:
-    """Every 429 leaves with an integer Retry-After: Codex dies without one."""
+def _with_whole_retry_after(headers: Sequence[Header], pause_ms: int) -> list[Header]:
+    """Every 429 leaves with an integer Retry-After: Codex dies without one. Where
+    the upstream names no time it is that of our own pause."""
     value = find(headers, b"retry-after")
-    if value is not None and value.isdigit():
+    if value is not None and value.isdigit() and int(value) > 0:
         return list(headers)
-    verdict = judge(429, headers, None, _now)
+    asked_ms = judge(429, headers, None, _now).cooldown_ms
     kept = [header for header in headers if header[0] != b"retry-after"]
-    return [*kept, problems.retry_after(verdict.cooldown_ms or 1000)]
+    return [*kept, problems.retry_after(pause_ms if asked_ms is None else asked_ms)]
 
 
 async def _send_whole(
