@@ -292,8 +292,10 @@ class RoutingFunctions:
     async def learned_accounts(self) -> dict[str, str]:
         """Resource to account, as upstreams named them."""
         found = await self._call("HGETALL", keys.accounts())
-        flat = [part.decode() for part in found]
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        # redis-py makes a dictionary of it, the shared connection does not.
+        if not isinstance(found, dict):
+            found = dict(zip(found[::2], found[1::2], strict=True))
+        return {k.decode(): v.decode() for k, v in found.items()}
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         """Drop leases the gateway no longer knows; returns how many."""
