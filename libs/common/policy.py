@@ -65,15 +65,12 @@ def by_load(pool: Sequence[Standing], question: Question, reason: str) -> Choice
     """The least loaded of a pool; half open before that; else the one that is
     back first."""
     ranking = sorted(pool, key=lambda s: (s.rank, s.resource_id.encode()))
-    rest = len(ranking) >= WINDOW and not ranking[WINDOW - 1].ready_ms
-    weighed = _weigh(_window(ranking) if rest else ranking, question)
-    if rest and (question.pauses or not weighed.ties):
-        weighed, rest = _weigh(ranking, question), False
+    weighed = _weigh(ranking, question)
     soonest = weighed.soonest
     if soonest and weighed.soonest_ms <= question.now:
         return Choice(soonest.resource_id, reason, "trial")
     if weighed.ties:
-        chosen = _drawn(ranking, question, weighed.ties, rest=rest)
+        chosen = _drawn(ranking, question, weighed.ties)
         return Choice(chosen.resource_id, reason)
     if soonest:
         return Choice(soonest.resource_id, "panic", "forced")
@@ -127,12 +124,6 @@ def _serves(standing: Standing, question: Question) -> bool:
     return not standing.ready_ms and id_ not in question.tried and not paused
 
 
-def _window(ranking: Sequence[Standing]) -> Sequence[Standing]:
-    """Of a large pool the first, and the first of those that are unavailable."""
-    away = [s for s in ranking[WINDOW:] if s.ready_ms]
-    return [*ranking[:WINDOW], *away[:WINDOW]]
-
-
 def _weigh(ranking: Sequence[Standing], question: Question) -> _Weighed:
     """The least loaded that can serve, and who is back first of those that
     cannot yet."""
@@ -153,18 +144,18 @@ def _weigh(ranking: Sequence[Standing], question: Question) -> _Weighed:
 
 
 def _drawn(
-    ranking: Sequence[Standing],
-    question: Question,
-    ties: Sequence[Standing],
-    *,
-    rest: bool,
+    ranking: Sequence[Standing], question: Question, ties: Sequence[Standing]
 ) -> Standing:
-    """Ties fall to `draw`, so that replicas do not herd; also to those beyond
-    the window."""
-    lowest = ties[0].rank
-    if rest and ranking[WINDOW - 1].rank == lowest:
+    """Ties fall to `draw`, so that replicas do not herd. In a large pool the
+    library does not read them all: it draws a place among them."""
+    draw, window = question.draw, ranking[:WINDOW]
+    large = len(window) == WINDOW and not window[-1].ready_ms
+    near = [standing for standing in ties if standing in window]
+    if large and near and not question.pauses:
+        lowest = ties[0].rank
         everyone = [s for s in ranking if s.rank == lowest]
-        drawn = everyone[question.draw % len(everyone)]
-        if drawn.resource_id not in question.tried:
+        drawn = everyone[draw % len(everyone)]
+        if window[-1].rank == lowest and drawn.resource_id not in question.tried:
             return drawn
-    return ties[question.draw % len(ties)]
+        return near[draw % len(near)]
+    return ties[draw % len(ties)]

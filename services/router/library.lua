@@ -322,16 +322,21 @@ end
 -- Choice ---------------------------------------------------------------------
 
 -- The ranks of a pool, best first: id, rank, id, rank... as Redis tells them. Of
--- a large pool the first WINDOW, and then the first of those that are unavailable;
--- `rest` says that there may be more that are available.
+-- a large pool the first WINDOW, and then the first of those that are unavailable:
+-- it is `partial`, and `rest` says that there may be more that are available.
 local function survey(ranking, whole)
   local view = redis.call('ZRANGE', ranking, 0, whole and -1 or WINDOW - 1, 'WITHSCORES')
   view.ranking = ranking
-  if #view == 2 * WINDOW and not whole and tonumber(view[#view]) < MOMENTS then
-    view.rest = true
+  if #view == 2 * WINDOW and not whole then
+    view.partial = true
+    view.rest = tonumber(view[#view]) < MOMENTS
+    local count = #view
+    while count > 0 and tonumber(view[count]) >= MOMENTS do
+      view[count], view[count - 1], count = nil, nil, count - 2
+    end
     local away = redis.call('ZRANGE', ranking, MOMENTS, '+inf', 'BYSCORE', 'LIMIT', 0,
       WINDOW, 'WITHSCORES')
-    for i = 1, #away do view[#view + 1] = away[i] end
+    for i = 1, #away do view[count + i] = away[i] end
   end
   return view
 end
@@ -388,13 +393,13 @@ end
 local function by_load(ask, reason)
   local view = ask.view
   local ties, lowest, soonest, soonest_ms = weigh(view, ask)
-  if view.rest and (ask.pauses or #ties == 0) then
+  if view.partial and (ask.pauses or #ties == 0) then
     view = survey(view.ranking, true)
     ties, lowest, soonest, soonest_ms = weigh(view, ask)
   end
   -- Half open: the first whose pause is over gets one request.
   if soonest and soonest_ms <= clock(ask.now) then return soonest, reason, 'trial' end
-  if #ties > 0 then return drawn(view, ask, ties, lowest), reason, 'free' end
+  if #ties > 0 then return drawn(view, ask, ties, lowest), reason, 'free', lowest end
   if soonest then return soonest, 'panic' end
   return nil, 'no_capacity'
 end
@@ -418,12 +423,14 @@ local function by_account(known, owner, account, ask)
     view[2 * i - 1], view[2 * i] = id, value
     if id == owner and value < MOMENTS and not ask.tried[id]
         and not (ask.pauses and ask.pauses[id]) then
-      return owner, 'response_affinity', 'free'
+      return owner, 'response_affinity', 'free', value
     end
     tried_any = tried_any or (ask.tried[id] and value < NEVER)
   end
-  local ties, _, first, first_ms = weigh_all(view, ask)
-  if #ties > 0 then return ties[ask.draw % #ties + 1], 'response_affinity', 'free' end
+  local ties, lowest, first, first_ms = weigh_all(view, ask)
+  if #ties > 0 then
+    return ties[ask.draw % #ties + 1], 'response_affinity', 'free', lowest
+  end
   if not first then return nil, tried_any and 'no_capacity' or 'owner_gone' end
   if first_ms <= clock(ask.now) then return first, 'response_affinity', 'trial' end
   if string.sub(cause_of(known, ask, first), 1, 3) == '429' then
@@ -447,20 +454,27 @@ local function owner_of(ask)
   return nil, unsought
 end
 
--- Can this session's home serve the next request too?
+-- The rank of a session's home, if it can serve the next request too.
 local function at_home(known, ask, kept)
   local resource = known.by_id[kept]
-  if not resource or ask.tried[kept] or (ask.pauses and ask.pauses[kept]) then return false end
-  if ask.pool ~= ALL and resource.pool_id ~= ask.pool then return false end
-  for i = 1, #ask.view, 2 do
-    if ask.view[i] == kept then return tonumber(ask.view[i + 1]) < MOMENTS end
+  if not resource or ask.tried[kept] or (ask.pauses and ask.pauses[kept]) then return nil end
+  if ask.pool ~= ALL and resource.pool_id ~= ask.pool then return nil end
+  local view, value = ask.view, nil
+  for i = 1, #view, 2 do
+    if view[i] == kept then
+      value = tonumber(view[i + 1])
+      break
+    end
   end
-  return ask.view.rest
-    and tonumber(redis.call('ZSCORE', ask.view.ranking, kept) or NEVER) < MOMENTS
+  if not value and view.partial then
+    value = tonumber(redis.call('ZSCORE', view.ranking, kept) or NEVER)
+  end
+  return value and value < MOMENTS and value or nil
 end
 
 -- Returns resource or nil, reason, how ('free': it is available, 'trial': half open,
--- nil: in spite of its condition), and the ms when it is worth asking again.
+-- nil: in spite of its condition), and a number: the rank of a free resource, else
+-- the ms when it is worth asking again.
 local function choose(known, ask)
   local kept, account
   if ask.session then kept, account = split(ask.session) end
@@ -472,7 +486,8 @@ local function choose(known, ask)
     return by_account(known, owner, resource and resource.account_id or minter, ask)
   end
   if unsought and not ask.resolved then return nil, 'look_up' end
-  if kept and at_home(known, ask, kept) then return kept, 'session_affinity', 'free' end
+  local value = kept and at_home(known, ask, kept)
+  if value then return kept, 'session_affinity', 'free', value end
   if ask.replayed then return by_load(ask, 'replayed_without_reasoning') end
   return by_load(ask, kept and 'session_failover' or 'weighted_least_connections')
 end
@@ -526,26 +541,37 @@ local function know_the_unproven(known)
   for _, id in ipairs(unproven) do known.unproven[id] = true end
 end
 
--- What the choice was made from, as JSON, best first; the chosen one always.
-local function candidates_json(known, ask, view, chosen)
+-- What the choice was made from, best first; the chosen one always. Appends each
+-- candidate's JSON, and the commas between them, to `out`.
+local function add_candidates(out, known, ask, view, chosen)
   know_the_unproven(known)
   local usual = known.all_proven and not ask.account and not ask.pauses
     and not next(ask.tried)
-  local row = usual and usual_json or candidate_json
-  local out, count, shown = {}, 0, not chosen
+  local count, shown = #out, not chosen
   for i = 1, #view, 2 do
     local id = view[i]
     if known.by_id[id] then
-      count = count + 1
-      out[count] = row(known, ask, id, usual and view[i + 1] or tonumber(view[i + 1]))
+      out[count + 1] = usual and usual_json(known, ask, id, view[i + 1])
+        or candidate_json(known, ask, id, tonumber(view[i + 1]))
+      out[count + 2], count = ',', count + 2
       shown = shown or id == chosen
     end
   end
   if not shown then
     local value = tonumber(redis.call('ZSCORE', known.rankings[ALL], chosen) or NEVER)
-    table.insert(out, 1, candidate_json(known, ask, chosen, value))
+    out[count + 1], count = candidate_json(known, ask, chosen, value), count + 2
   end
-  return '[' .. table.concat(out, ',') .. ']'
+  out[count] = nil  -- the comma behind the last one
+end
+
+local function decision_json(known, ask, id, reason)
+  local out = {
+    ask.head, id and ',"resource_id":"' or ',"resource_id":null', id or '',
+    id and '","reason":"' or ',"reason":"', reason, '","candidates":[',
+  }
+  add_candidates(out, known, ask, ask.view, id)
+  out[#out + 1] = ']}'
+  return table.concat(out)
 end
 
 -- Leases ---------------------------------------------------------------------
@@ -587,13 +613,14 @@ local function reweigh(known, id, state)
   end
 end
 
+-- Returns 1 when it is new, 0 when the request held it already.
 local function take_lease(known, ask, resource)
   local field = field_of(ask.gateway, ask.request)
   if ask.previous ~= '' and ask.previous ~= resource.id
       and redis.call('HDEL', leases_of(ask.previous), field) == 1 then
     reweigh(known, ask.previous)
   end
-  redis.call('HSET', resource.leases, field,
+  return redis.call('HSET', resource.leases, field,
     ask.lease .. ',"attempts":' .. ask.attempt .. resource.ends_lease)
 end
 
@@ -677,22 +704,20 @@ local function acquire(keys, args)
   local wrong = senseless(known, ask)
   if wrong then return wrong end
   ask.view = survey(known.rankings[ask.pool])
-  local id, reason, how, until_ms = choose(known, ask)
+  local id, reason, how, value = choose(known, ask)
   if reason == 'look_up' then return { reason } end
-  emit(keys[2], 'decision', ask.decision,
-    ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
-    .. ',"reason":"' .. reason .. '","candidates":'
-    .. candidates_json(known, ask, ask.view, id) .. '}')
+  emit(keys[2], 'decision', ask.decision, decision_json(known, ask, id, reason))
   if not id then
-    local wait = until_ms and math.max(until_ms - clock(ask.now), 0) or 0
+    local wait = value and math.max(value - clock(ask.now), 0) or 0
     return { reason, string.format('%.0f', wait) }
   end
   local resource = known.by_id[id]
-  take_lease(known, ask, resource)
+  local added = take_lease(known, ask, resource)
   if how == 'trial' then
     begin_trial(ask, resource, tonumber(redis.call('ZSCORE', known.rankings[ALL], id)))
   elseif how == 'free' then
-    rank_by_load(resource)
+    -- (in flight + 1) / weight was its rank.
+    rank(resource, rank_of(resource, math.floor(value * resource.weight + 0.5) - 1 + added))
   end
   return { 'ok', id, reason, known.version, how == 'trial' and 1 or 0 }
 end
@@ -707,11 +732,13 @@ local function explain(_, args)
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, until_ms = choose(known, ask)
   if reason == 'look_up' then return { reason } end
-  local wait = until_ms and math.max(until_ms - clock(ask.now), 0) or 0
+  local wait, out = 0, {}
+  if until_ms and how ~= 'free' then wait = math.max(until_ms - clock(ask.now), 0) end
+  add_candidates(out, known, ask, survey(known.rankings[ask.pool], true), id)
   return {
     id and 'ok' or reason, id or '', reason, how == 'trial' and 1 or 0,
     string.format('%.0f', wait),
-    candidates_json(known, ask, survey(known.rankings[ask.pool], true), id),
+    '[' .. table.concat(out) .. ']',
   }
 end
 

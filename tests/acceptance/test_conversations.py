@@ -19,7 +19,7 @@ from libs.simulator.settings import Settings
 from tests.support.chaos import Chaos
 from tests.support.fleet import Fleet, Plan, running_fleet
 from tests.support.sql import fetch
-from tests.support.talk import MODELS, Ears, Kind, Talk, client, talks
+from tests.support.talk import MODELS, Ears, Gateways, Kind, Talk, client, talks
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -34,6 +34,10 @@ SETTINGS = {
 }
 SERVICES = ("router", "health", "ingest")
 STREAM = "telemetry:events"
+TIMES_EMPTIED = 3
+STORED_S = 1.0  # what was answered is in SQL
+PUBLISHED_S = 2.0  # the catalogue is back in an emptied Redis
+AGREED_S = 1.5  # and gateways have noticed: they beat each second
 
 
 @pytest_asyncio.fixture
@@ -59,45 +63,49 @@ async def redis(valkey: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-Interference = Callable[[], Awaitable[None]]
-
-
 @dataclass
 class Run:
-    """What came of all conversations."""
+    """All conversations, and what came of them."""
 
-    ears: Ears = field(default_factory=Ears)
+    gateways: Gateways
+    ears: Ears
     ended: int = 0
+    half: asyncio.Event = field(default_factory=asyncio.Event)  # of them has ended
     broken: dict[str, BaseException] = field(default_factory=dict)
+
+    async def hold(self, seed: int, name: str, kind: Kind) -> None:
+        draw = random.Random(f"{seed} {name}")  # noqa: S311 - repeatable
+        try:
+            await kind(Talk(name, self.gateways, draw, self.ears))
+        except Exception as error:  # noqa: BLE001 - told of all at once
+            self.broken[name] = error
+        self.ended += 1
+        if self.ended >= CONVERSATIONS // 2:
+            self.half.set()
+
+
+Interference = Callable[[Run], Awaitable[None]]
 
 
 async def hold_all(fleet: Fleet, seed: int, midway: Interference | None = None) -> Run:
     """Hold all conversations under chaos; `midway` happens when half have ended."""
-    run = Run()
-    clients = [client(gateway.url, run.ears) for gateway in fleet.gateways]
+    ears = Ears()
+    clients = [client(gateway.url, ears) for gateway in fleet.gateways]
+    run = Run(Gateways(clients), ears)
     a_few = asyncio.Semaphore(AT_ONCE)
-    half = asyncio.Event()
 
     async def hold(name: str, kind: Kind) -> None:
-        draw = random.Random(f"{seed} {name}")  # noqa: S311 - repeatable
         async with a_few:
-            try:
-                await kind(Talk(name, clients, draw, run.ears))
-            except Exception as error:  # noqa: BLE001 - told of all at once
-                run.broken[name] = error
-        run.ended += 1
-        if run.ended >= CONVERSATIONS // 2:
-            half.set()
+            await run.hold(seed, name, kind)
 
     async def interfere() -> None:
-        await half.wait()
+        await run.half.wait()
         if midway is not None:
-            await midway()
+            await midway(run)
 
     async with Chaos(fleet.simulator, MODELS, seed).reigning(KEYS):
-        await asyncio.gather(
-            interfere(), *(hold(*talk) for talk in talks(CONVERSATIONS))
-        )
+        conversations = (hold(name, kind) for name, kind in talks(CONVERSATIONS))
+        await asyncio.gather(interfere(), *conversations)
     for opened in clients:
         await opened.close()
     return run
@@ -147,8 +155,17 @@ async def test_conversations_outlive_an_emptied_redis(
 ) -> None:
     swept: set[str] = set()
 
-    async def empty_redis() -> None:
-        swept.update(await _emptied(redis))
+    async def empty_redis(run: Run) -> None:
+        for _ in range(TIMES_EMPTIED):
+            # What one gateway has just learned, another can know from Redis only,
+            # until it is in SQL.
+            run.gateways.agree = False
+            await asyncio.sleep(STORED_S)
+            swept.update(await _emptied(redis))
+            await eventually(lambda: _published(fleet), within_s=PUBLISHED_S)
+            await asyncio.sleep(AGREED_S)
+            run.gateways.agree = True
+            await asyncio.sleep(AGREED_S)
 
     run = await hold_all(fleet, seed, midway=empty_redis)
 
@@ -164,3 +181,8 @@ async def _emptied(redis: Redis) -> list[str]:
         together.execute_command("FUNCTION", "FLUSH")
         entries: Any = (await together.execute())[0]
     return [f[b"id"].decode() for _, f in entries if f[b"kind"] == b"request"]
+
+
+async def _published(fleet: Fleet) -> bool:
+    """Is the catalogue back?"""
+    return len((await fleet.state())["resources"]) == len(KEYS)

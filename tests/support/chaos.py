@@ -13,7 +13,7 @@ from libs.simulator.server import RunningSimulator
 from tests.support.waiting import eventually
 
 BURST_S = (0.2, 0.8)
-WELL_AGAIN_S = 20.0
+WELL_AGAIN_S = 90.0  # longer than any test: at its end there is little traffic
 LATELY = 100  # entries of the journal: far more than come between two looks
 FAULTS: dict[str, dict[str, Any]] = {
     "500": {"status": 500},

@@ -69,11 +69,20 @@ def client(url: str, ears: Ears) -> AsyncOpenAI:
 
 
 @dataclass
+class Gateways:
+    """A client for each gateway; and whether all of these know the same, so that
+    a conversation may go through any of them."""
+
+    clients: Sequence[AsyncOpenAI]
+    agree: bool = True
+
+
+@dataclass
 class Talk:
-    """One conversation: its clients, one for each gateway, and its own chance."""
+    """One conversation, with its own chance."""
 
     name: str
-    clients: Sequence[AsyncOpenAI]
+    gateways: Gateways
     draw: random.Random
     ears: Ears
     turns: int = 5
@@ -81,11 +90,15 @@ class Talk:
 
     def __post_init__(self) -> None:
         self.model = self.draw.choice(MODELS)
+        self._last = self.draw.choice(self.gateways.clients)
 
     @property
     def client(self) -> AsyncOpenAI:
-        """A gateway for the next request, whichever: they share what they know."""
-        return self.draw.choice(self.clients)
+        """For the next request: any gateway, if they agree; else the last one, as
+        connections are kept."""
+        if self.gateways.agree:
+            self._last = self.draw.choice(self.gateways.clients)
+        return self._last
 
     def says(self, turn: int) -> str:
         return f"turn {turn} of {self.name}"
