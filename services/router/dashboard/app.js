@@ -119,7 +119,8 @@ function chart(points) {
 function health(resource) {
   if (!resource.cooldown_until) return HEALTH[resource.health] ?? resource.health;
   const seconds = Math.max(0, Math.ceil((new Date(resource.cooldown_until) - Date.now()) / 1000));
-  return `cooling down, ${seconds} s more`;
+  const models = resource.paused_models.join(", ");
+  return `${models || "cooling down"}${models ? " paused" : ""}, ${seconds} s more`;
 }
 
 function card(resource) {
