@@ -108,7 +108,11 @@ class Refusal(Exception):
 
 class UnknownIds(Refusal):
     """The request names ids that Redis does not know. Nothing was done; ask
-    again once they were looked for in SQL."""
+    again once they were looked for in SQL. `age_ms`: so long ago it was empty."""
+
+    def __init__(self, age_ms: int) -> None:
+        self.age_ms = age_ms
+        super().__init__()
 
 
 class UnknownPool(Refusal):

@@ -32,6 +32,8 @@ class Reason(StrEnum):
     PANIC = "panic"
     # The owning account is gone; PROXY_REPLAY_WITHOUT_REASONING allows it.
     REPLAYED = "replayed_without_reasoning"
+    # A later request of a socket goes where the socket goes.
+    SOCKET = "socket"
 
 
 class Outcome(StrEnum):

@@ -62,6 +62,11 @@ def bound(digest: str) -> str:
     return f"{TAG}:bound:{digest}"
 
 
+def born() -> str:
+    """String: Unix ms of the first catalogue since Redis was empty."""
+    return f"{TAG}:born"
+
+
 def leader(role: str) -> str:
     """String: who holds the lease of `role` (router, health)."""
     return f"{TAG}:leader:{role}"

@@ -101,7 +101,7 @@ class LocalRouting:
         if owner is not None:
             return self._by_account(owner, question)
         if not ask.resolved and self._unsought(ask):
-            raise UnknownIds
+            raise UnknownIds(0)
         home = next(
             (s for s in pool if session and session.resource_id == s.resource_id), None
         )
@@ -134,6 +134,11 @@ class LocalRouting:
         if resource_id in self.resources:
             pause_ms = self._pause_ms(verdict)
             judge(self.health[resource_id], verdict, pause_ms, PROBE, now)
+
+    def forget_health(self) -> None:
+        """Begin anew: somebody else kept the books meanwhile."""
+        self.pauses.clear()
+        self.health = {id_: Health() for id_ in self.resources}
 
     def remember(
         self,

@@ -36,6 +36,7 @@ from libs.common.asks import (
 from libs.common.contracts import (
     Catalogue,
     HealthState,
+    Reason,
     RegistryEvent,
     Resource,
     ResourceState,
@@ -125,14 +126,29 @@ class RoutingFunctions:
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited` or
         `OwnerGone`."""
         reply = await self._fcall("rpx_acquire_v1", *self._asked(ask, ""))
-        if reply[0] != b"ok":
+        if isinstance(reply, list):
             raise _refusal(reply)
-        return Decision(
-            resource_id=reply[1].decode(),
-            reason=reply[2].decode(),
-            version=reply[3].decode(),
-            trial=reply[4] == 1,
+        resource_id, reason, version, trial = reply.decode().split("|")
+        return Decision(resource_id, reason, version, trial=trial == "1")
+
+    async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
+        """Take a lease on the resource that a request's socket leads to. `decided`:
+        the decision's event was written already. Raises `OwnerGone` when the
+        resource is not in the catalogue any more."""
+        reply = await self._fcall(
+            "rpx_pin_v1",
+            ask.gateway_id,
+            ask.request_id,
+            ask.attempt,
+            ask.decision_id,
+            resource_id,
+            b"" if decided else _decision_head(ask, self._clock()),
+            ask.lease,
+            ask.previous,
         )
+        if isinstance(reply, list):
+            raise _refusal(reply)
+        return Decision(resource_id, Reason.SOCKET, reply.decode())
 
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         """Where `ask` would go, without doing anything. `owner` is what SQL says
@@ -358,17 +374,17 @@ def _refusal(reply: list[bytes]) -> Exception:
     status = reply[0].decode()
     if status == "unknown_pool":
         return UnknownPool(tuple(sorted(pool.decode() for pool in reply[1:])))
-    if status in _WITH_WAIT:
-        return _WITH_WAIT[status](int(reply[1]))
+    if status in _WITH_MS:
+        return _WITH_MS[status](int(reply[1]))
     return _PLAIN.get(status, NoCatalogue)()
 
 
-_WITH_WAIT: dict[str, Callable[[int], Refusal]] = {
+_WITH_MS: dict[str, Callable[[int], Refusal]] = {
+    "look_up": UnknownIds,
     "owner_limited": OwnerLimited,
     "no_capacity": NoCapacity,
 }
 _PLAIN: dict[str, type[Exception]] = {
-    "look_up": UnknownIds,
     "no_resources": NoResources,
     "owner_gone": OwnerGone,
 }

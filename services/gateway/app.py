@@ -32,6 +32,8 @@ from services.gateway.outcomes import Ledger
 from services.gateway.owners import OwnerSearch
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.socket_requests import Books
+from services.gateway.sockets import SocketPlane
 from services.gateway.upstream import UpstreamClient
 
 log = structlog.get_logger()
@@ -64,10 +66,26 @@ class Gateway:
         ledger = Ledger(self.routing, self.outbox, fallback.judged)
         local = fallback.local
         search = OwnerSearch(local.sessions, local.ids, self.router)
-        chooser = Chooser(self.routing, self.directory, fallback, search, ledger)
+        chooser = Chooser(
+            self.routing,
+            self.directory,
+            fallback,
+            search,
+            ledger,
+            settings.heartbeat_seconds,
+        )
         self.data_plane = DataPlane(
             self.id, limits, chooser, fallback, self.upstream, ledger
         )
+        books = Books(
+            self.id,
+            self.routing,
+            ledger,
+            fallback,
+            self.data_plane.active,
+            settings.request_timeout_seconds,
+        )
+        self.sockets = SocketPlane(books, limits, chooser)
         self.heart = Heart(
             self.id,
             self.redis,
@@ -82,6 +100,7 @@ class Gateway:
         self._drain_s = settings.drain_seconds
         self._beat_s = settings.heartbeat_seconds
         self._beating: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect and begin to beat; Redis may come later."""
@@ -92,7 +111,20 @@ class Gateway:
             log.warning("no catalogue yet", action="catalogue_awaited")
         self._beating = asyncio.create_task(self.heart.run(self._beat_s))
         self._beating.add_done_callback(_die_with)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
         log.info("gateway started", action="gateway_started", gateway=self.id)
+
+    def _terminate(self) -> None:
+        """Granian drains requests but cuts sockets: they are closed before it is
+        told, by the other signal it listens to (hotpath.md, trap 6)."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        try:
+            await self.sockets.drain(self._drain_s / 2)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     async def stop(self) -> None:
         """Hand over what is left, and go. Granian has drained the requests."""
@@ -131,7 +163,10 @@ class GatewayApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await _refuse_upgrade(send)
+            if self.gateway is None:
+                await _refuse_upgrade(send)
+            else:
+                await self.gateway.sockets.serve(scope, receive, send)
         elif self.gateway is not None and scope.get("path", "").startswith("/v1/"):
             await self.gateway.data_plane.serve(scope, receive, send)
         else:
@@ -139,15 +174,11 @@ class GatewayApp:
 
 
 async def _refuse_upgrade(send: Send) -> None:
-    """Codex falls back to HTTP at once on 426 (responses-api.md 2.8)."""
-    problem = problems.websocket_unavailable()
-    await send(
-        {
-            "type": "websocket.http.response.start",
-            "status": problem.status,
-            "headers": [(b"content-type", b"application/json")],
-        }
-    )
+    """Before there is a gateway."""
+    problem = problems.not_ready()
+    headers = [(b"content-type", b"application/json"), *problem.headers]
+    start = {"status": problem.status, "headers": headers}
+    await send({"type": "websocket.http.response.start", **start})
     await send({"type": "websocket.http.response.body", "body": problem.body()})
 
 

@@ -1,6 +1,7 @@
 """Which resource an attempt goes to: asked of Redis, of what SQL knows about ids
 that Redis does not, and while Redis is away of this gateway's own knowledge."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,6 +24,8 @@ from services.gateway.outcomes import Ledger
 from services.gateway.owners import OwnerSearch
 from services.gateway.problems import Problem
 
+ASK_AGAIN_S = 0.05
+
 
 class Chooser:
     """Finds the target of an attempt."""
@@ -34,22 +37,29 @@ class Chooser:
         fallback: Fallback,
         search: OwnerSearch,
         ledger: Ledger,
+        beat_s: float,
     ) -> None:
+        """`beat_s`: between two heartbeats of a gateway."""
         self._routing = routing
         self._directory = directory
         self._fallback = fallback
         self._search = search
         self._ledger = ledger
+        # Until the catalogue is back, a beat to notice, and one to be sure.
+        self._told_within_s = 1 + 2 * beat_s
 
     async def decide(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
         """`bound_ids` are those whose digests `ask` carries. Raises a `Refusal`, or
         a `Problem` while there is nothing to choose from."""
         try:
             return await self._routing.acquire(ask)
-        except UnknownIds:
-            return await self._look_up_and_decide(ask, bound_ids)
-        except (RedisAway, NoCatalogue):
-            return await self._decide_alone(ask, bound_ids)
+        except UnknownIds as unknown:
+            emptied = self._is_young(unknown)
+            return await self._look_up_and_decide(ask, bound_ids, emptied=emptied)
+        except NoCatalogue:
+            return await self._decide_alone(ask, bound_ids, emptied=True)
+        except RedisAway:
+            return await self._decide_alone(ask, bound_ids, emptied=False)
 
     async def find(self, decision: Decision) -> Target:
         """The target of a decision."""
@@ -61,8 +71,26 @@ class Chooser:
             raise problems.no_capacity(1000)
         return target
 
-    async def _look_up_and_decide(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
+    async def _decide_alone(
+        self, ask: Ask, bound_ids: Sequence[str], *, emptied: bool
+    ) -> Decision:
+        """Redis is away; the router may still reach SQL."""
+        if not self._directory.known:
+            raise problems.not_ready()
+        try:
+            return self._choose_alone(ask)
+        except UnknownIds:
+            return await self._look_up_and_decide(ask, bound_ids, emptied=emptied)
+
+    async def _look_up_and_decide(
+        self, ask: Ask, bound_ids: Sequence[str], *, emptied: bool
+    ) -> Decision:
         sessions, ids = await self._search.find(ask, bound_ids)
+        found = any(sessions.values()) or any(ids.values())
+        if emptied and not found:
+            decision = await self._decide_when_told(ask)
+            if decision is not None:
+                return decision
         resolved = replace(ask, resolved=True)
         try:
             await self._routing.adopt(sessions, ids)
@@ -71,16 +99,27 @@ class Chooser:
             self._fallback.remember(sessions, ids)
             return self._choose_alone(resolved)
 
-    async def _decide_alone(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
-        """Redis is away; the router may still reach SQL."""
-        if not self._directory.known:
-            raise problems.not_ready()
-        try:
-            return self._choose_alone(ask)
-        except UnknownIds:
-            sessions, ids = await self._search.find(ask, bound_ids)
-            self._fallback.remember(sessions, ids)
-            return self._choose_alone(replace(ask, resolved=True))
+    async def _decide_when_told(self, ask: Ask) -> Decision | None:
+        """Redis was emptied a moment ago, and another gateway may know what it lost
+        before SQL heard of it: each gives back what it remembers on its next beat.
+        None when that time is over."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._told_within_s
+        while loop.time() < ends:
+            await asyncio.sleep(ASK_AGAIN_S)
+            try:
+                return await self._routing.acquire(ask)
+            except UnknownIds as unknown:
+                if not self._is_young(unknown):
+                    return None
+            except NoCatalogue:
+                continue
+            except RedisAway:
+                return None
+        return None
+
+    def _is_young(self, unknown: UnknownIds) -> bool:
+        return unknown.age_ms < self._told_within_s * 1000
 
     def _choose_alone(self, ask: Ask) -> Decision:
         decision, event = self._fallback.choose(ask)

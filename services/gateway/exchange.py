@@ -35,6 +35,7 @@ class Exchange:
         self.session = ""  # digest
         self.bound: tuple[str, ...] = ()  # digests of hints.bound_ids
         self.accepted = False
+        self.settled = False  # its event is written
         self.replayed = False  # rewritten for another account
         self.tried: list[str] = []
         self.reason = ""
@@ -107,7 +108,7 @@ class Exchange:
     def lease(self) -> Lease | None:
         """The lease this request should hold now."""
         resource_id = self.record.resource_id
-        if resource_id is None:
+        if resource_id is None or self.settled:
             return None
         return Lease(self.record.id, resource_id, lease_head(self.record) + b"}")
 

@@ -4,11 +4,12 @@ never refusing what can be served."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 
 from libs.common.asks import Ask, Decision, Owner, Release
-from libs.common.circuits import NEVER
+from libs.common.contracts import Verdict
 from libs.common.local_routing import LocalRouting
 from libs.common.policy import Choice, Standing
 from libs.common.routing import Owners
@@ -72,8 +73,17 @@ class Fallback:
         return decision, _event(ask, choice, standings, now)
 
     def judged(self, release: Release) -> None:
-        """Note what an attempt that was decided here says of its resource."""
+        """Note what an attempt that was decided here says of its resource. No check
+        tells us when a refused key works again, so it only rests for a while."""
+        verdict = release.verdict
+        if verdict and verdict.kind in ("refused", "exhausted"):
+            rests = Verdict(kind="limited", cause=verdict.cause)
+            release = replace(release, verdict=rests, model=None)
         self.local.release(release, time.time() * 1000)
+
+    def redis_is_back(self) -> None:
+        """What we saw of keys meanwhile is old by the next time."""
+        self.local.forget_health()
 
 
 def _known(owners: list[tuple[str, Owner | None]]) -> Owners:
@@ -98,9 +108,7 @@ def _event(ask: Ask, choice: Choice, standings: list[Standing], now: int) -> byt
 
 def _candidate(standing: Standing, ask: Ask) -> dict[str, object]:
     refused = "already tried" if standing.resource_id in ask.tried else None
-    if standing.ready_ms >= NEVER:
-        refused = "key refused by the upstream"
-    elif standing.ready_ms:
+    if standing.ready_ms:
         refused = f"cooling down until {standing.ready_ms:.0f}"
     return {
         "resource": standing.resource_id,

@@ -30,6 +30,9 @@ _NOT_UP = HOP_BY_HOP | {
     b"openai-project",
 }
 _PROXY_PREFIX = b"x-proxy-"
+# Keys, versions and extensions are between two ends; a subprotocol is where
+# browsers put a client's key.
+_NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
 # Cookies are the edge network's; the rest names the upstream account.
 _NOT_DOWN = HOP_BY_HOP | {
     b"set-cookie",
@@ -61,6 +64,17 @@ def request_head(
         lines.append(b"content-length: %d" % length)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
+
+
+def upgrade_head(headers: Iterable[Header], authorization: bytes) -> list[Header]:
+    """The same of an upgrade, but for what the socket's library writes itself."""
+    dropped = _connection_options(headers)
+    kept = [
+        header
+        for header in headers
+        if header[0] not in dropped and not header[0].startswith(_NOT_IN_UPGRADE)
+    ]
+    return [*kept, (b"authorization", authorization)]
 
 
 def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header]:

@@ -46,6 +46,7 @@ class Heart:
         self._fallback: Fallback = data_plane.fallback
         self._connections = 0
         self._beats = 0
+        self._owes = False  # Redis was emptied, and not all is given back yet
 
     async def run(self, interval_s: float) -> None:
         while True:
@@ -68,8 +69,11 @@ class Heart:
             await self._directory.refresh()
         lost = self._connections != self._redis.connections
         self._connections = self._redis.connections
-        if lost or not beat.known:
-            await self._resume(emptied=not beat.known)
+        self._owes = self._owes or not beat.known
+        if lost or self._owes:
+            self._fallback.redis_is_back()
+            await self._resume(emptied=self._owes)
+            self._owes = False
         await self._outbox.flush()
         self._beats += 1
         if lost or self._beats % SWEEP_EVERY == 0:

@@ -44,6 +44,16 @@ class Problem(ProxyError):
         )
 
 
+def error_frame(problem: Problem, stream_id: str | None) -> str:
+    """A problem as sockets tell it. Codex hangs on a frame that lacks `status`
+    (responses-api.md 2.8)."""
+    frame = {"type": "error", "status": problem.status}
+    frame |= msgspec.json.decode(problem.body())
+    if stream_id is not None:
+        frame["stream_id"] = stream_id
+    return msgspec.json.encode(frame).decode()
+
+
 def _kind(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
@@ -189,7 +199,28 @@ def websocket_unavailable() -> Problem:
     return Problem(
         426,
         "websocket_unavailable",
-        "This gateway does not serve WebSockets yet. Use HTTP with stream: true.",
+        "WebSockets are served on /v1/responses. Use HTTP for other paths.",
+    )
+
+
+def socket_broke(what: str) -> Problem:
+    return Problem(
+        502,
+        "upstream_unreachable",
+        f"The upstream's socket {what}. Open a new one and send the request again.",
+    )
+
+
+def client_stalled() -> Problem:
+    return Problem(408, "client_stalled", "The answer was not read in time.")
+
+
+def socket_restarts() -> Problem:
+    return Problem(
+        503,
+        "gateway_restarts",
+        "This gateway restarts. Open a new socket and send the request again.",
+        headers=((b"retry-after", b"1"),),
     )
 
 

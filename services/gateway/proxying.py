@@ -184,7 +184,8 @@ class DataPlane:
 
     async def _relay(self, exchange: Exchange, answer: Answer, send: Send) -> bool:
         exchange.failure = None
-        relay = exchange.relay = Relay(answer, exchange.ours())
+        settle = partial(self._settle, exchange)
+        relay = exchange.relay = Relay(answer, exchange.ours(), settle)
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
@@ -321,7 +322,7 @@ class DataPlane:
             )
         headers = downstream(failure.headers, exchange.ours())
         if failure.status == 429:
-            headers = _with_whole_retry_after(headers, self._limits.pause_ms)
+            headers = with_whole_retry_after(headers, self._limits.pause_ms)
         record.status_code = failure.status
         record.outcome = "failed"
         record.response_bytes = len(failure.body)
@@ -363,9 +364,10 @@ class DataPlane:
         await self._answer_problem(exchange, problems.internal(), send)
 
     def _settle(self, exchange: Exchange) -> None:
-        """Close the books on a request: exactly one event, and its lease gone."""
-        if not exchange.accepted:
+        """Close the books on a request, once: one event, and its lease gone."""
+        if not exchange.accepted or exchange.settled:
             return
+        exchange.settled = True
         record = exchange.record
         learned: tuple[str, ...] = ()
         record.latency_ms = exchange.ms()
@@ -403,7 +405,7 @@ async def _whole(answer: Answer) -> bytes:
     return bytes(body)
 
 
-def _with_whole_retry_after(headers: Sequence[Header], pause_ms: int) -> list[Header]:
+def with_whole_retry_after(headers: Sequence[Header], pause_ms: int) -> list[Header]:
     """Every 429 leaves with an integer Retry-After: Codex dies without one. Where
     the upstream names no time it is that of our own pause."""
     value = find(headers, b"retry-after")

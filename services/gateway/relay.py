@@ -50,9 +50,17 @@ class Relay:
     `first_token_at` (perf_counter seconds).
     """
 
-    def __init__(self, answer: Answer, ours: list[Header]) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        ours: list[Header],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_end` is called once all is known of the answer, before the client gets
+        its last piece: what it asks next may build on that."""
         self._answer = answer
         self._ours = ours
+        self._on_end = on_end
         self.status = answer.status
         content_type = find(answer.headers, b"content-type") or b""
         self.streams = content_type.startswith(b"text/event-stream")
@@ -82,8 +90,10 @@ class Relay:
             while chunk := await answer.next():
                 # A stream's end is only known by its terminal event.
                 last = answer.ended and not self.streams
-                await send(_body(chunk, more=not last))
                 self._note(chunk)
+                if last or self.terminal is not None:
+                    self._on_end()
+                await send(_body(chunk, more=not last))
                 if last:
                     return
         except UpstreamError as error:
@@ -91,6 +101,7 @@ class Relay:
             return
         if self._lacks_end() and self._can_tell():
             await send(_body(self._failed_event("The upstream's stream ended early.")))
+        self._on_end()
         await send(_body(b"", more=False))
 
     @property

@@ -9,6 +9,8 @@
 --
 -- Keys (names in libs/common/keys.py; all share the hash tag {rpx}):
 --   catalogue, catalogue:version   the catalogue's JSON and its content hash
+--   born             string ms of the first catalogue since Redis was empty
+--   accounts         hash  resource -> account that the upstream's headers named
 --   ranking:<pool>   zset  resource -> its rank (below)
 --   leases:<res>     hash  <gateway>/<request> -> lease record (JSON of the request
 --                          so far); its size IS "in flight"
@@ -44,6 +46,7 @@ local WINDOW = 16          -- ranks looked at, and candidates a decision records
 local ROWS_KEPT = 256      -- candidates' JSON kept for each resource
 local UNKNOWN = '-'        -- of an id that SQL does not know either
 local NOTHING = {}
+local ASK = {}              -- filled anew by each call; a new table would cost more
 
 -- The parsed catalogue, kept between calls. Its version is a hash of its
 -- content and is compared at each call, so an old copy is never used.
@@ -59,7 +62,7 @@ local function index(document, version)
   local parsed = cjson.decode(document)
   local known = {
     version = version, list = parsed.resources, by_id = {}, pools = {}, rankings = {},
-    accounts = {}, all_proven = false, unproven = {}, rows = {},
+    accounts = {}, all_proven = false, unproven = {},
   }
   local named = 0
   for _, resource in ipairs(parsed.resources) do
@@ -86,7 +89,7 @@ local function index(document, version)
       resource.id, resource.account_id)
     resource.shown = string.format('{"resource":"%s","weight":%.6g,', resource.id, resource.weight)
     known.by_id[resource.id] = resource
-    known.rows[resource.id], resource.ranks = { count = 0 }, {}
+    resource.ranks, resource.rows, resource.rows_kept = {}, {}, 0
     local siblings = known.accounts[resource.account_id] or {}
     siblings[#siblings + 1] = resource.id
     known.accounts[resource.account_id] = siblings
@@ -326,7 +329,6 @@ end
 -- it is `partial`, and `rest` says that there may be more that are available.
 local function survey(ranking, whole)
   local view = redis.call('ZRANGE', ranking, 0, whole and -1 or WINDOW - 1, 'WITHSCORES')
-  view.ranking = ranking
   if #view == 2 * WINDOW and not whole then
     view.partial = true
     view.rest = tonumber(view[#view]) < MOMENTS
@@ -380,26 +382,26 @@ end
 
 -- Ties fall to `draw`, so that replicas do not herd; also to those beyond the
 -- window.
-local function drawn(view, ask, ties, lowest)
+local function drawn(view, ranking, ask, ties, lowest)
   if view.rest and tonumber(view[2 * WINDOW]) == lowest then
-    local all = redis.call('ZCOUNT', view.ranking, lowest, lowest)
+    local all = redis.call('ZCOUNT', ranking, lowest, lowest)
     local offset = ask.draw % all
-    local id = redis.call('ZRANGE', view.ranking, offset, offset)[1]
+    local id = redis.call('ZRANGE', ranking, offset, offset)[1]
     if not ask.tried[id] then return id end
   end
   return ties[ask.draw % #ties + 1]
 end
 
-local function by_load(ask, reason)
-  local view = ask.view
+local function by_load(known, ask, reason)
+  local view, ranking = ask.view, known.rankings[ask.pool]
   local ties, lowest, soonest, soonest_ms = weigh(view, ask)
   if view.partial and (ask.pauses or #ties == 0) then
-    view = survey(view.ranking, true)
+    view = survey(ranking, true)
     ties, lowest, soonest, soonest_ms = weigh(view, ask)
   end
   -- Half open: the first whose pause is over gets one request.
   if soonest and soonest_ms <= clock(ask.now) then return soonest, reason, 'trial' end
-  if #ties > 0 then return drawn(view, ask, ties, lowest), reason, 'free', lowest end
+  if #ties > 0 then return drawn(view, ranking, ask, ties, lowest), reason, 'free', lowest end
   if soonest then return soonest, 'panic' end
   return nil, 'no_capacity'
 end
@@ -467,7 +469,7 @@ local function at_home(known, ask, kept)
     end
   end
   if not value and view.partial then
-    value = tonumber(redis.call('ZSCORE', view.ranking, kept) or NEVER)
+    value = tonumber(redis.call('ZSCORE', known.rankings[ask.pool], kept) or NEVER)
   end
   return value and value < MOMENTS and value or nil
 end
@@ -488,8 +490,8 @@ local function choose(known, ask)
   if unsought and not ask.resolved then return nil, 'look_up' end
   local value = kept and at_home(known, ask, kept)
   if value then return kept, 'session_affinity', 'free', value end
-  if ask.replayed then return by_load(ask, 'replayed_without_reasoning') end
-  return by_load(ask, kept and 'session_failover' or 'weighted_least_connections')
+  if ask.replayed then return by_load(known, ask, 'replayed_without_reasoning') end
+  return by_load(known, ask, kept and 'session_failover' or 'weighted_least_connections')
 end
 
 -- Why a resource was not eligible, as JSON; and its health.
@@ -519,16 +521,12 @@ local function candidate_json(known, ask, id, value)
   return resource.shown .. load .. '"health":"' .. health .. '","refused":' .. refused .. '}'
 end
 
--- The same with the few rows of usual loads kept: they are half of what a
--- decision costs.
-local function usual_json(known, ask, id, rank_text)
-  local rows = known.rows[id]
-  local row = rows[rank_text]
-  if not row then
-    row = candidate_json(known, ask, id, tonumber(rank_text))
-    if tonumber(rank_text) < MOMENTS and rows.count < ROWS_KEPT then
-      rows[rank_text], rows.count = row, rows.count + 1
-    end
+-- The same, kept for usual ranks: these rows are half of what a decision costs.
+local function usual_json(known, ask, resource, rank_text)
+  local rows, value = resource.rows, tonumber(rank_text)
+  local row = candidate_json(known, ask, resource.id, value)
+  if value < MOMENTS and resource.rows_kept < ROWS_KEPT then
+    rows[rank_text], resource.rows_kept = row, resource.rows_kept + 1
   end
   return row
 end
@@ -541,37 +539,46 @@ local function know_the_unproven(known)
   for _, id in ipairs(unproven) do known.unproven[id] = true end
 end
 
--- What the choice was made from, best first; the chosen one always. Appends each
--- candidate's JSON, and the commas between them, to `out`.
-local function add_candidates(out, known, ask, view, chosen)
+-- What the choice was made from, a JSON object each, best first; the chosen one
+-- always.
+local function candidates(known, ask, view, chosen)
   know_the_unproven(known)
   local usual = known.all_proven and not ask.account and not ask.pauses
     and not next(ask.tried)
-  local count, shown = #out, not chosen
+  local by_id, rows, count, shown = known.by_id, {}, 0, not chosen
   for i = 1, #view, 2 do
-    local id = view[i]
-    if known.by_id[id] then
-      out[count + 1] = usual and usual_json(known, ask, id, view[i + 1])
-        or candidate_json(known, ask, id, tonumber(view[i + 1]))
-      out[count + 2], count = ',', count + 2
+    local id, rank_text = view[i], view[i + 1]
+    local resource = by_id[id]
+    if resource then
+      count = count + 1
+      if usual then
+        rows[count] = resource.rows[rank_text] or usual_json(known, ask, resource, rank_text)
+      else
+        rows[count] = candidate_json(known, ask, id, tonumber(rank_text))
+      end
       shown = shown or id == chosen
     end
   end
   if not shown then
     local value = tonumber(redis.call('ZSCORE', known.rankings[ALL], chosen) or NEVER)
-    out[count + 1], count = candidate_json(known, ask, chosen, value), count + 2
+    table.insert(rows, 1, candidate_json(known, ask, chosen, value))
   end
-  out[count] = nil  -- the comma behind the last one
+  return rows
 end
 
+-- One format for so many candidates: it joins them in half the time of a table.
+local decision_formats = {}
+
 local function decision_json(known, ask, id, reason)
-  local out = {
-    ask.head, id and ',"resource_id":"' or ',"resource_id":null', id or '',
-    id and '","reason":"' or ',"reason":"', reason, '","candidates":[',
-  }
-  add_candidates(out, known, ask, ask.view, id)
-  out[#out + 1] = ']}'
-  return table.concat(out)
+  local rows = candidates(known, ask, ask.view, id)
+  local format = decision_formats[#rows]
+  if not format then
+    format = '%s,"resource_id":%s,"reason":"%s","candidates":['
+      .. string.sub(string.rep(',%s', #rows), 2) .. ']}'
+    decision_formats[#rows] = format
+  end
+  return string.format(format, ask.head, id and '"' .. id .. '"' or 'null', reason,
+    unpack(rows))
 end
 
 -- Leases ---------------------------------------------------------------------
@@ -643,18 +650,20 @@ end
 -- One MGET tells all that affinity and pauses know. Values of keys that are not
 -- there are false.
 local function remembered(ask, args, bound)
-  local names = { TAG .. 'catalogue:version' }
-  if ask.model ~= '' then names[2] = TAG .. 'pauses:' .. ask.model end
-  if ask.named ~= '' then names[#names + 1] = TAG .. 'session:' .. ask.named end
-  local first = #names
-  for i = 1, bound do names[first + i] = TAG .. 'bound:' .. args[16 + i] end
-  local values = redis.call('MGET', unpack(names))
-  if ask.model ~= '' then ask.pauses = read_pauses(values[2]) end
-  if ask.named ~= '' then ask.session = values[first] end
-  if bound > 0 then
+  -- Without a model or a session these are keys that never exist.
+  local pauses, session = TAG .. 'pauses:' .. ask.model, TAG .. 'session:' .. ask.named
+  local values
+  if bound == 0 then
+    values = redis.call('MGET', TAG .. 'catalogue:version', pauses, session)
+  else
+    local names = { TAG .. 'catalogue:version', pauses, session }
+    for i = 1, bound do names[3 + i] = TAG .. 'bound:' .. args[16 + i] end
+    values = redis.call('MGET', unpack(names))
     ask.bound = {}
-    for i = 1, bound do ask.bound[i] = values[first + i] end
+    for i = 1, bound do ask.bound[i] = values[3 + i] end
   end
+  ask.pauses = read_pauses(values[2])
+  if ask.named ~= '' then ask.session = values[3] end
   return values[1]
 end
 
@@ -666,20 +675,26 @@ end
 --   without their closing brace), now, resource that holds this request's lease
 --   or '', number of bound digests, those digests, resources tried already.
 local function read_ask(args)
-  local ask = {
-    gateway = args[1], request = args[2], attempt = tonumber(args[3]), decision = args[4],
-    pool = args[5] ~= '' and args[5] or ALL, named = args[6], model = args[7],
-    account_bound = args[8] == '1', resolved = args[9] ~= '0', replayed = args[9] == 'r',
-    hint = args[10] ~= '' and args[10] or nil, draw = tonumber(args[11]),
-    head = args[12], lease = args[13], now = args[14], previous = args[15],
-    bound = NOTHING, tried = NOTHING,
-  }
+  local ask = ASK
+  ask.gateway, ask.request, ask.attempt, ask.decision = args[1], args[2], args[3], args[4]
+  ask.pool = args[5] ~= '' and args[5] or ALL
+  ask.named, ask.model, ask.account_bound = args[6], args[7], args[8] == '1'
+  ask.resolved, ask.replayed = args[9] ~= '0', args[9] == 'r'
+  ask.hint, ask.draw = args[10] ~= '' and args[10] or nil, tonumber(args[11])
+  ask.head, ask.lease, ask.now, ask.previous = args[12], args[13], args[14], args[15]
+  ask.bound, ask.tried = NOTHING, NOTHING
+  ask.view, ask.account, ask.session, ask.pauses = nil, nil, nil, nil
   local count = tonumber(args[16])
   if #args > 16 + count then
     ask.tried = {}
     for i = 17 + count, #args do ask.tried[args[i]] = true end
   end
   return ask, catalogue(remembered(ask, args, count))
+end
+
+-- Of what this Redis holds: a young one may not have been told all yet.
+local function age()
+  return string.format('%.0f', clock('') - tonumber(redis.call('GET', TAG .. 'born') or 0))
 end
 
 -- What cannot be asked at all.
@@ -694,8 +709,10 @@ local function senseless(known, ask)
 end
 
 -- rpx_acquire_v1
--- Returns {'ok', resource, reason, version, is it a half-open trial 0|1}, or
---   {'look_up'}: ids are unknown here and SQL was not asked yet; nothing was done,
+-- Returns 'resource|reason|version|is it a half-open trial 0|1' (one string: a table
+-- costs more than a Redis call), or
+--   {'look_up', age ms of this Redis's content}: ids are unknown here and SQL was not
+--   asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
 --   {'no_capacity'|'owner_limited', ms to wait}, {'owner_gone', 0}.
 -- Safe to repeat: the same request moves its lease, it never holds two.
@@ -705,7 +722,7 @@ local function acquire(keys, args)
   if wrong then return wrong end
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, value = choose(known, ask)
-  if reason == 'look_up' then return { reason } end
+  if reason == 'look_up' then return { reason, age() } end
   emit(keys[2], 'decision', ask.decision, decision_json(known, ask, id, reason))
   if not id then
     local wait = value and math.max(value - clock(ask.now), 0) or 0
@@ -718,8 +735,10 @@ local function acquire(keys, args)
   elseif how == 'free' then
     -- (in flight + 1) / weight was its rank.
     rank(resource, rank_of(resource, math.floor(value * resource.weight + 0.5) - 1 + added))
+  else
+    reweigh(known, id)  -- it may be only this model that is paused
   end
-  return { 'ok', id, reason, known.version, how == 'trial' and 1 or 0 }
+  return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1' or '|0')
 end
 
 -- rpx_explain_v1  The same question without effects. Returns {status, resource or
@@ -731,14 +750,14 @@ local function explain(_, args)
   if wrong then return wrong end
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, until_ms = choose(known, ask)
-  if reason == 'look_up' then return { reason } end
-  local wait, out = 0, {}
+  if reason == 'look_up' then return { reason, age() } end
+  local wait = 0
   if until_ms and how ~= 'free' then wait = math.max(until_ms - clock(ask.now), 0) end
-  add_candidates(out, known, ask, survey(known.rankings[ask.pool], true), id)
+  local rows = candidates(known, ask, survey(known.rankings[ask.pool], true), id)
   return {
     id and 'ok' or reason, id or '', reason, how == 'trial' and 1 or 0,
     string.format('%.0f', wait),
-    '[' .. table.concat(out) .. ']',
+    '[' .. table.concat(rows, ',') .. ']',
   }
 end
 
@@ -833,8 +852,11 @@ end
 -- was the gateway known 0|1}. One that was not has been reaped, or Redis was
 -- emptied: it should resume.
 local function heartbeat(_, args)
+  local version = redis.call('GET', TAG .. 'catalogue:version')
+  -- Not before it can resume: it would be taken for one that did.
+  if not version then return { '', 0 } end
   local added = redis.call('ZADD', TAG .. 'gateways', clock(args[2]), args[1])
-  return { redis.call('GET', TAG .. 'catalogue:version') or '', 1 - added }
+  return { version, 1 - added }
 end
 
 -- rpx_resume_v1  ARGV: gateway, then triples of request, resource, lease record.
@@ -999,6 +1021,7 @@ local function publish(keys, args)
   local after = index(args[2], args[1])
   if before then forget(before, after) end
   redis.call('DEL', TAG .. 'unproven')
+  redis.call('SET', TAG .. 'born', string.format('%.0f', clock('')), 'NX')
   redis.call('SET', TAG .. 'catalogue', args[2])
   redis.call('SET', TAG .. 'catalogue:version', args[1])
   cached = after
@@ -1052,6 +1075,32 @@ local function states(_, args)
   return { 'ok', cjson.encode(out) }
 end
 
+-- Sockets --------------------------------------------------------------------
+
+-- rpx_pin_v1  ARGV: gateway, request, attempt, decision id, resource, head of the
+--   decision event or '' when it was written already, head of the lease record,
+--   resource that holds this request's lease or ''.
+-- A request that came on a socket goes where the socket goes, whatever the
+-- resource's load and health: takes a lease there. Returns the catalogue's version,
+-- or {'no_catalogue'}, or {'owner_gone'}: the resource is not in it.
+local function pin(keys, args)
+  local known = current()
+  if not known then return { 'no_catalogue' } end
+  local resource = known.by_id[args[5]]
+  if not resource then return { 'owner_gone' } end
+  local ask = {
+    gateway = args[1], request = args[2], attempt = args[3], previous = args[8],
+    lease = args[7],
+  }
+  if args[6] ~= '' then
+    emit(keys[2], 'decision', args[4], string.format(
+      '%s,"resource_id":"%s","reason":"socket","candidates":[]}', args[6], resource.id))
+  end
+  take_lease(known, ask, resource)
+  reweigh(known, resource.id)
+  return known.version
+end
+
 redis.register_function('rpx_acquire_v1', acquire)
 redis.register_function { function_name = 'rpx_explain_v1', callback = explain, flags = { 'no-writes' } }
 redis.register_function('rpx_release_v1', release)
@@ -1065,3 +1114,4 @@ redis.register_function('rpx_verdict_v1', verdict)
 redis.register_function('rpx_account_v1', account)
 redis.register_function('rpx_publish_v1', publish)
 redis.register_function('rpx_states_v1', states)
+redis.register_function('rpx_pin_v1', pin)

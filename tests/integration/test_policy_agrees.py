@@ -356,6 +356,9 @@ class Histories(RuleBasedStateMachine):
         found = {id_: state.in_flight for id_, state in states.items()}
         truth = Counter(self.held.values())
         assert found == self.python.in_flight() == {id_: truth[id_] for id_ in states}
+        ranked = self.run(self.redis.zrange(keys.ranking("*"), 0, -1, withscores=True))
+        expected = {s.resource_id: s.rank for s in self.python.standings()}
+        assert {id_.decode(): rank for id_, rank in ranked} == expected
         for id_, health in self.python.health.items():
             if id_ in states and not states[id_].paused_models:
                 assert states[id_].health == health.state
@@ -408,7 +411,7 @@ def _outcome(acquire: Any) -> tuple[Any, ...]:
     return found.resource_id, found.reason, trial
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # a failure is made smaller for up to five minutes
 def test_lua_and_python_agree_on_every_history(valkey: str) -> None:
     Histories.url = valkey
     run_state_machine_as_test(

@@ -35,17 +35,37 @@ class Plan:
     settings: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
 class Member:
-    """One running process of the product."""
+    """One process of the product."""
 
-    process: Process
-    port: int
+    def __init__(self, name: str, env: Mapping[str, str], log: Path) -> None:
+        self._name = name
+        self._env = dict(env)
+        self._env.setdefault(PORTS[name], str(free_port()))
+        self._log = log
+        self.origin = f"{HOST}:{self._env[PORTS[name]]}"
+        self.process = self._started()
 
     @property
     def url(self) -> str:
         """A gateway's address, with /v1."""
-        return f"{HOST}:{self.port}/v1"
+        return f"{self.origin}/v1"
+
+    async def ready(self) -> None:
+        # In a thread: this loop serves the upstream, which health checks probe.
+        await asyncio.to_thread(wait_for, self.process, f"{self.origin}/healthz")
+
+    async def end(self) -> None:
+        if self.process.alive:
+            await asyncio.to_thread(self.process.end)
+
+    def start_anew(self) -> None:
+        """After its end: with the same settings, without any memory."""
+        self.process = self._started()
+
+    def _started(self) -> Process:
+        command = service_command(self._name, self._env, drain_seconds=2)
+        return Process(command, self._env, self._log)
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Fleet:
     @property
     def admin(self) -> str:
         """The admin API's address."""
-        return f"{HOST}:{self.router.port}/admin"
+        return f"{self.router.origin}/admin"
 
     def resource(self, key: str) -> str:
         """The name the product gives an upstream key."""
@@ -85,6 +105,13 @@ class Fleet:
         state = await self.state()
         return (state["queue_depth"], state["ledger"]["in_flight"]) == (0, 0)
 
+    async def ready(self) -> bool:
+        """Has every gateway read the whole catalogue?"""
+        async with httpx.AsyncClient(timeout=10) as client:
+            answers = [await client.get(f"{g.origin}/readyz") for g in self.gateways]
+        known = {(a.status_code, a.json()["resources"]) for a in answers}
+        return known == {(200, len(self.keys))}
+
 
 @asynccontextmanager
 async def running_fleet(
@@ -105,41 +132,16 @@ async def running_fleet(
     async with AsyncExitStack() as stack:
         members = []
         for number, name in enumerate(names):
-            members.append(_start(name, common, folder / f"{name}-{number}.log"))
-            stack.push_async_callback(_end, members[-1].process)
+            members.append(Member(name, common, folder / f"{name}-{number}.log"))
+            stack.push_async_callback(members[-1].end)
         for member in members:
-            await _ready(member)
-        router = members[names.index("router")]
-        gateways = members[len(plan.services) :]
-        database = common["PROXY_SQLITE_URL"]
-        fleet = Fleet(simulator, plan.keys, gateways, router, database)
-        await eventually(lambda: _all_know(gateways, len(plan.keys)), within_s=20)
+            await member.ready()
+        fleet = Fleet(
+            simulator=simulator,
+            keys=plan.keys,
+            gateways=members[len(plan.services) :],
+            router=members[names.index("router")],
+            database=common["PROXY_SQLITE_URL"],
+        )
+        await eventually(fleet.ready, within_s=20)
         yield fleet
-
-
-def _start(name: str, common: Mapping[str, str], log: Path) -> Member:
-    env = dict(common)
-    env.setdefault(PORTS[name], str(free_port()))
-    command = service_command(name, env, drain_seconds=2)
-    return Member(Process(command, env, log), int(env[PORTS[name]]))
-
-
-async def _ready(member: Member) -> None:
-    # In a thread: this loop serves the upstream, which health checks probe.
-    url = f"{HOST}:{member.port}/healthz"
-    await asyncio.to_thread(wait_for, member.process, url)
-
-
-async def _end(process: Process) -> None:
-    if process.alive:
-        await asyncio.to_thread(process.end)
-
-
-async def _all_know(gateways: Sequence[Member], resources: int) -> bool:
-    """Every gateway has read the whole catalogue."""
-    async with httpx.AsyncClient(timeout=10) as client:
-        for gateway in gateways:
-            answer = await client.get(f"{HOST}:{gateway.port}/readyz")
-            if answer.status_code != 200 or answer.json()["resources"] != resources:
-                return False
-    return True

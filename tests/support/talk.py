@@ -1,6 +1,7 @@
 """Conversations as real clients hold them, each bound to its upstream account in
 its own way. Whatever their HTTP clients were answered is remembered."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -70,11 +71,20 @@ def client(url: str, ears: Ears) -> AsyncOpenAI:
 
 @dataclass
 class Gateways:
-    """A client for each gateway; and whether all of these know the same, so that
-    a conversation may go through any of them."""
+    """A client for each gateway, and how conversations use them."""
 
     clients: Sequence[AsyncOpenAI]
-    agree: bool = True
+    # While this is not set, conversations pause between two turns.
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    paused: int = 0
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    async def between_turns(self) -> None:
+        self.paused += 1
+        await self.open.wait()
+        self.paused -= 1
 
 
 @dataclass
@@ -90,25 +100,22 @@ class Talk:
 
     def __post_init__(self) -> None:
         self.model = self.draw.choice(MODELS)
-        self._last = self.draw.choice(self.gateways.clients)
 
     @property
     def client(self) -> AsyncOpenAI:
-        """For the next request: any gateway, if they agree; else the last one, as
-        connections are kept."""
-        if self.gateways.agree:
-            self._last = self.draw.choice(self.gateways.clients)
-        return self._last
+        """For the next request: any gateway."""
+        return self.draw.choice(self.gateways.clients)
 
     def says(self, turn: int) -> str:
         return f"turn {turn} of {self.name}"
 
-    def heard(self, turn: int, text: str) -> None:
+    async def heard(self, turn: int, text: str) -> None:
         """The answer must be to what was said, from where the talk began."""
         said, _, echo = text.removeprefix("Simulated answer from ").partition(": ")
         self.accounts.add(said)
         assert echo.startswith(self.says(turn)), f"{self.name}: {text!r}"
         assert len(self.accounts) == 1, f"{self.name}: {self.accounts}"
+        await self.gateways.between_turns()
 
 
 async def by_previous_response(talk: Talk) -> None:
@@ -117,7 +124,7 @@ async def by_previous_response(talk: Talk) -> None:
         response = await talk.client.responses.create(
             model=talk.model, input=talk.says(turn), previous_response_id=previous
         )
-        talk.heard(turn, response.output_text)
+        await talk.heard(turn, response.output_text)
         previous = response.id
 
 
@@ -127,7 +134,7 @@ async def by_conversation(talk: Talk) -> None:
         response = await talk.client.responses.create(
             model=talk.model, input=talk.says(turn), conversation=conversation.id
         )
-        talk.heard(turn, response.output_text)
+        await talk.heard(turn, response.output_text)
     items = await talk.client.conversations.items.list(conversation.id, limit=50)
     assert len(items.data) == 2 * talk.turns
     await talk.client.conversations.delete(conversation.id)
@@ -142,7 +149,7 @@ async def by_items(talk: Talk, *, store: bool) -> None:
         response = await talk.client.responses.create(
             model=talk.model, input=history, include=include, store=store
         )
-        talk.heard(turn, response.output_text)
+        await talk.heard(turn, response.output_text)
         history += sent_back(response)
 
 
@@ -170,7 +177,7 @@ async def by_agent(talk: Talk) -> None:
         said = talk.says(turn) + (" please run-tool" if turn % 2 else "")
         history.append({"role": "user", "content": said})
         result = await Runner.run(agent, history, run_config=UNTRACED)
-        talk.heard(turn, str(result.final_output))
+        await talk.heard(turn, str(result.final_output))
         history = result.to_input_list()
 
 
@@ -183,7 +190,7 @@ async def streamed(talk: Talk, *, store: bool) -> None:
         response = await _whole_stream(
             talk, model=talk.model, input=history, store=store, **bound
         )
-        talk.heard(turn, response.output_text)
+        await talk.heard(turn, response.output_text)
         if store:
             history, bound = [], {"previous_response_id": response.id}
         else:
@@ -220,7 +227,7 @@ async def retrieved(talk: Talk) -> None:
     previous: str | None = None
     for turn in range(talk.turns):
         response = await _looked_up(talk, turn, previous)
-        talk.heard(turn, response.output_text)
+        await talk.heard(turn, response.output_text)
         previous = response.id
     assert previous is not None
     stopped = await talk.client.responses.create(

@@ -119,7 +119,7 @@ def test_state_of_an_account_moves_to_its_siblings_only(request_: Ask) -> None:
         assert alone.choose(request_)[0].resource_id == "openai-2"
 
 
-def test_a_key_that_was_refused_is_not_asked_again() -> None:
+def test_a_key_that_was_refused_rests_until_redis_is_back() -> None:
     alone = fallback(target(1, "a"), target(2, "b"))
     alone.choose(ask())
     refused = Verdict(kind="refused", cause="401")
@@ -127,7 +127,9 @@ def test_a_key_that_was_refused_is_not_asked_again() -> None:
     for _ in range(3):
         decision, event = alone.choose(ask())
         assert decision.resource_id == "openai-2"
-    assert b"key refused" in event
+    assert b"cooling down" in event
+    alone.redis_is_back()
+    assert alone.choose(ask())[0].resource_id == "openai-1"
 
 
 def test_ids_it_does_not_know_are_to_be_looked_for() -> None:

@@ -1,0 +1,263 @@
+"""The requests of one socket: each `response.create` frame is one of the ledger,
+with a lease, a decision and a row of its own. Reads of passing frames what that
+takes, and no more."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+from websockets.asyncio.client import ClientConnection
+
+from libs.common.asks import Ask, Decision, digest
+from libs.common.contracts import Reason, Verdict
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.hints import read_hints
+from libs.common.routing import RoutingFunctions
+from libs.common.verdicts import of_failed_response
+from services.gateway.answers import Facts, read_event
+from services.gateway.directory import Target
+from services.gateway.exchange import Exchange
+from services.gateway.fallback import Fallback
+from services.gateway.outcomes import NEUTRAL, Ledger
+from services.gateway.problems import Problem
+from services.gateway.socket_frames import TERMINAL, Frame, head_of, of_error
+from services.gateway.socket_upstream import Opened
+
+log = structlog.get_logger()
+
+PATH = b"/responses"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where requests of sockets are accounted for."""
+
+    gateway_id: str
+    routing: RoutingFunctions
+    ledger: Ledger
+    fallback: Fallback
+    active: dict[str, Exchange]  # of all requests of this gateway
+    request_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A request under way on a socket."""
+
+    exchange: Exchange
+    lane: str | None
+    deadline: float  # of the event loop's clock
+    created: bytes = b""  # the event that names the response
+    answered: bool = False
+
+
+# The socket that a first request should use instead of its target's, if any.
+Move = Callable[[Exchange, Target], Awaitable[Opened | None]]
+
+
+class SocketRequests:
+    """What runs on one socket, in order of arrival."""
+
+    def __init__(
+        self, books: Books, upgrade: Exchange, opened: Opened, move: Move
+    ) -> None:
+        """The upgrade's decision becomes that of the first request, unless `move`
+        knows a better place for it."""
+        self._books = books
+        self._scope = upgrade.scope
+        self._opened = opened
+        self._move = move
+        self._prepared: Exchange | None = upgrade
+        self._pool_id = upgrade.hints.pool_id
+        self.running: list[Turn] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """When the oldest request must have ended."""
+        return self.running[0].deadline if self.running else None
+
+    @property
+    def connection(self) -> ClientConnection:
+        """The upstream's socket; `begin` may have changed it."""
+        return self._opened.connection
+
+    @property
+    def _target(self) -> Target:
+        return self._opened.target
+
+    # A client's frames -------------------------------------------------------
+
+    async def begin(self, frame: Frame) -> Turn | None:
+        """Account for a frame that asks for a response. Raises `OwnerGone` when
+        the socket's resource is gone."""
+        plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
+        head = head_of(plain)
+        if head.type != "response.create":
+            return None
+        first, exchange = self._prepared is not None, self._exchange(plain)
+        limit = asyncio.get_running_loop().time() + self._books.request_s
+        turn = Turn(exchange, head.lane, limit)
+        # Before anything is awaited: whatever happens, it will be settled.
+        self.running.append(turn)
+        self._books.active[exchange.record.id] = exchange
+        moved = await self._move(exchange, self._target) if first else None
+        if moved is not None:
+            self._opened = moved
+        self._books.fallback.began(*self._counted(exchange))
+        if moved is None:
+            await self._pin(exchange)
+        return turn
+
+    def _counted(self, exchange: Exchange) -> tuple[str, str, str]:
+        record = exchange.record
+        return record.gateway_id, record.id, self._target.resource.id
+
+    def sent(self, turn: Turn) -> None:
+        """Its frame goes upstream now."""
+        exchange = turn.exchange
+        exchange.sent_at = time.perf_counter()
+        exchange.record.overhead_ms = exchange.ms(exchange.sent_at)
+
+    def _exchange(self, plain: bytes) -> Exchange:
+        exchange, self._prepared = self._prepared, None
+        if exchange is None:
+            exchange = Exchange(self._scope, self._books.gateway_id)
+        else:
+            exchange.began = time.perf_counter()
+            exchange.record.created_at_ms = int(time.time() * 1000)
+        hints = read_hints(PATH, exchange.headers, plain)
+        # A socket's pool was chosen with it.
+        exchange.take(replace(hints, pool_id=self._pool_id))
+        exchange.record.request_bytes = len(plain)
+        exchange.record.transport = "ws"
+        return exchange
+
+    async def _pin(self, exchange: Exchange) -> None:
+        resource, record = self._target.resource, exchange.record
+        # By the upgrade, for the first request.
+        decided = record.resource_id == resource.id
+        attempt = record.attempts + (0 if decided else 1)
+        ask = exchange.ask(attempt, 0)
+        record.resource_id = None  # nobody's until it is pinned
+        try:
+            found = await self._books.routing.pin(ask, resource.id, decided=decided)
+        except (RedisAway, NoCatalogue):
+            found = Decision(resource.id, Reason.SOCKET, "", degraded=True)
+            if not decided:
+                event = _decided_alone(ask, resource.id)
+                self._books.ledger.decided_alone(ask.decision_id, event)
+        exchange.goes_to(found, resource.account_id, attempt)
+
+    # The upstream's frames ---------------------------------------------------
+
+    def note(self, frame: Frame) -> None:
+        """Take what an event tells. Never raises: events pass, whatever they say."""
+        try:
+            self._note(frame.encode() if isinstance(frame, str) else frame)
+        except Exception:
+            log.exception("odd event", action="odd_answer")
+
+    def _note(self, event: bytes) -> None:
+        head = head_of(event)
+        turn = self._turn(head.lane)
+        if turn is None:
+            return
+        exchange, record = turn.exchange, turn.exchange.record
+        record.response_bytes += len(event)
+        if not turn.answered and exchange.sent_at is not None:
+            turn.answered = True
+            spent = (time.perf_counter() - exchange.sent_at) * 1000
+            record.upstream_ms = round(spent, 3)
+        if head.type in TERMINAL:
+            self._ended(turn, TERMINAL[head.type], event)
+        elif head.type == "response.created":
+            turn.created = event
+        elif record.first_token_ms is None and str(head.type).endswith(".delta"):
+            record.first_token_ms = exchange.ms()
+
+    def _turn(self, lane: str | None) -> Turn | None:
+        """Whose event: within a lane requests are answered in order."""
+        for turn in self.running:
+            if turn.lane == lane:
+                return turn
+        # Some upstreams may not echo the lane.
+        return self.running[0] if self.running and lane is None else None
+
+    def _ended(self, turn: Turn, terminal: str, event: bytes) -> None:
+        exchange, record = turn.exchange, turn.exchange.record
+        facts = read_event(event)[1]
+        record.status_code = 200
+        if terminal == "error":
+            record.status_code, exchange.verdict = of_error(
+                event, facts.error_code, _now
+            )
+        elif terminal == "failed":
+            exchange.verdict = of_failed_response(facts.error_code)
+        else:
+            exchange.verdict = Verdict(kind="ok", latency_ms=record.upstream_ms)
+        bad = terminal in ("failed", "error")
+        record.outcome = "failed" if bad else "completed"
+        self._settle(turn, facts)
+
+    # Ends --------------------------------------------------------------------
+
+    def end_all(
+        self, outcome: str, problem: Problem | None = None, verdict: Verdict = NEUTRAL
+    ) -> list[Turn]:
+        """The socket is over: so are its requests. Returns them."""
+        ended = list(self.running)
+        for turn in ended:
+            record = turn.exchange.record
+            record.outcome, turn.exchange.verdict = outcome, verdict
+            if problem is not None:
+                record.status_code = problem.status
+                record.error_code = problem.ledger_code
+                record.error_message = problem.message
+            elif turn.answered:
+                record.status_code = 200
+            facts = read_event(turn.created)[1] if turn.created else Facts()
+            self._settle(turn, facts)
+        return ended
+
+    def _settle(self, turn: Turn, facts: Facts) -> None:
+        """Close the books on a request: exactly one event, and its lease gone."""
+        books, exchange = self._books, turn.exchange
+        record = exchange.record
+        self.running.remove(turn)
+        books.active.pop(record.id, None)
+        resource = self._target.resource
+        books.fallback.ended(*self._counted(exchange))
+        record.take(facts)
+        record.minted = facts.ids
+        record.latency_ms = exchange.ms()
+        learned = tuple([digest(id_) for id_ in facts.ids])
+        home = exchange.session if record.outcome == "completed" else ""
+        if home or learned:
+            books.fallback.remember_success(
+                home, learned, resource.id, resource.account_id
+            )
+        books.ledger.request_ended(exchange, learned)
+
+
+def _decided_alone(ask: Ask, resource_id: str) -> bytes:
+    return msgspec.json.encode(
+        {
+            "request_id": ask.request_id,
+            "attempt": ask.attempt,
+            "created_at_ms": int(time.time() * 1000),
+            "session_id": ask.session_id,
+            "pool_id": ask.pool_id,
+            "resource_id": resource_id,
+            "reason": Reason.SOCKET,
+            "candidates": [],
+            "degraded": True,
+        }
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,119 @@
+"""The upstream's end of a client's socket: how it is opened, or why not."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+from libs.common.headers import Header
+from services.gateway.directory import Target
+from services.gateway.headers import upgrade_head
+from services.gateway.upstream import Broken, NoKey, NotSent, UpstreamError
+
+OPEN_S = 10.0  # Codex gives an upgrade 15 s
+# Bytes of one event; images come in one piece.
+LARGEST_FRAME = 67_108_864
+# Pings keep the path open. That no pong comes says nothing: it waits behind what
+# a slow client has not read yet.
+PING_S = 30.0
+CLOSE_S = 0.5
+
+
+class Refused(UpstreamError):
+    """The upstream answered the upgrade, with something else than a socket."""
+
+    def __init__(self, status: int, headers: list[Header], body: bytes) -> None:
+        super().__init__(f"{status}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An upstream's open socket."""
+
+    connection: ClientConnection
+    target: Target
+
+    @property
+    def headers(self) -> list[Header]:
+        """The upstream's, of its 101."""
+        answer = self.connection.response
+        return header_list(answer.headers) if answer else []
+
+
+class Dialer:
+    """Opens sockets to upstreams."""
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | None = None
+
+    async def open(
+        self, target: Target, path: bytes, headers: Sequence[Header]
+    ) -> ClientConnection:
+        """`path` is what follows the base URL, with its query. Raises `Refused` or
+        another `UpstreamError`."""
+        if not target.authorization:
+            raise NoKey
+        secure = target.origin.scheme == "https"
+        address = b"%b://%b%b%b" % (
+            b"wss" if secure else b"ws",
+            target.host,
+            target.path,
+            path,
+        )
+        head = upgrade_head(headers, target.authorization)
+        try:
+            return await _Connect(
+                address.decode("latin-1"),
+                additional_headers=[(_text(n), _text(v)) for n, v in head],
+                user_agent_header=None,  # the client's own travels
+                compression=None,  # frames pass as they are
+                proxy=None,
+                open_timeout=OPEN_S,
+                close_timeout=CLOSE_S,
+                ping_interval=PING_S,
+                ping_timeout=None,
+                max_size=LARGEST_FRAME,
+                ssl=self._tls() if secure else None,
+            )
+        except InvalidStatus as refusal:
+            raise _refused(refusal) from None
+        except InvalidHandshake as error:
+            raise Broken(f"the upgrade failed: {error}"[:200]) from error
+        except (OSError, TimeoutError) as error:
+            raise NotSent(str(error) or "no connection") from error
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = ssl.create_default_context()
+        return self._context
+
+
+class _Connect(connect):
+    """Follows no redirects: the key would go wherever one leads."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def _refused(refusal: InvalidStatus) -> Refused:
+    answer = refusal.response
+    return Refused(answer.status_code, header_list(answer.headers), answer.body or b"")
+
+
+def header_list(headers: Headers) -> list[Header]:
+    """Headers as the rest of the gateway has them."""
+    return [
+        (name.lower().encode("utf-8", "replace"), value.encode("utf-8", "replace"))
+        for name, value in headers.raw_items()
+    ]
+
+
+def _text(value: bytes) -> str:
+    """As the library wants it: it writes UTF-8."""
+    return value.decode("utf-8", "replace")

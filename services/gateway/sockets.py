@@ -1,0 +1,154 @@
+"""`WS /v1/responses`: one upstream socket for one client socket. The client's is
+opened when the upstream's is; an upstream that refuses is passed on."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from libs.common.accounts import account_named, unnamed
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.headers import Header
+from libs.common.hints import read_hints
+from services.gateway import problems
+from services.gateway.choosing import Chooser
+from services.gateway.exchange import Exchange
+from services.gateway.headers import downstream
+from services.gateway.incoming import Receive, Scope, Send
+from services.gateway.problems import Problem
+from services.gateway.proxying import Limits, with_whole_retry_after
+from services.gateway.socket_relay import FAREWELL_S, RETIRED, SocketRelay
+from services.gateway.socket_requests import PATH, Books, SocketRequests
+from services.gateway.socket_upstream import Opened, Refused
+from services.gateway.upgrades import Upgrades
+
+log = structlog.get_logger()
+
+_JSON: Header = (b"content-type", b"application/json")
+
+
+class SocketPlane:
+    """Serves upgrades, an ASGI application."""
+
+    def __init__(self, books: Books, limits: Limits, chooser: Chooser) -> None:
+        self._books = books
+        self._limits = limits
+        self._upgrades = Upgrades(books, limits.attempts, chooser)
+        self._draining = False
+        self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
+
+    async def drain(self, within_s: float) -> None:
+        """End all sockets, between two requests where that is soon: the server
+        would cut them. Takes up to FAREWELL_S longer than `within_s`."""
+        self._draining = True
+        for relay in list(self._relays):
+            relay.retire()
+        await self._until_closed(within_s)
+        for relay in list(self._relays):
+            relay.finish(RETIRED)
+        await self._until_closed(FAREWELL_S)
+
+    async def _until_closed(self, within_s: float) -> None:
+        tasks = [task for task in self._relays.values() if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        if unwelcome := self._unwelcome(scope):
+            headers = [_JSON, *unwelcome.headers]
+            await _answer(send, unwelcome.status, headers, unwelcome.body())
+            return
+        upgrade = self._upgrade(scope)
+        opened = None
+        try:
+            opened = await self._upgrades.open(upgrade)
+        except Problem as problem:
+            await self._refuse(upgrade, problem, send)
+        except Refused as refused:
+            await self._pass_on(upgrade, refused, send)
+        except Exception:
+            log.exception("upgrade failed", action="upgrade_failed")
+            await self._refuse(upgrade, problems.internal(), send)
+        finally:
+            self._books.active.pop(upgrade.record.id, None)
+            if opened is None:
+                self._settle(upgrade)
+        if opened is not None:
+            await self._relay(upgrade, opened, receive, send)
+
+    def _unwelcome(self, scope: Scope) -> Problem | None:
+        if scope["path"] != "/v1/responses":
+            return problems.websocket_unavailable()
+        return problems.socket_restarts() if self._draining else None
+
+    def _upgrade(self, scope: Scope) -> Exchange:
+        exchange = Exchange({**scope, "method": "WS"}, self._books.gateway_id)
+        exchange.take(read_hints(PATH, exchange.headers, b""))
+        exchange.record.transport = "ws"
+        self._books.active[exchange.record.id] = exchange
+        return exchange
+
+    # Refusals ----------------------------------------------------------------
+
+    async def _refuse(self, upgrade: Exchange, problem: Problem, send: Send) -> None:
+        record = upgrade.record
+        record.status_code = problem.status
+        record.error_code = problem.ledger_code
+        record.error_message = problem.message
+        headers = [_JSON, *problem.headers, *upgrade.ours()]
+        await _answer(send, problem.status, headers, problem.body())
+
+    async def _pass_on(self, upgrade: Exchange, refused: Refused, send: Send) -> None:
+        upgrade.record.status_code = refused.status
+        headers = downstream(refused.headers, upgrade.ours())
+        if refused.status == 429:
+            headers = with_whole_retry_after(headers, self._limits.pause_ms)
+        await _answer(send, refused.status, headers, refused.body)
+
+    def _settle(self, upgrade: Exchange) -> None:
+        """An upgrade that came to nothing is a request that failed."""
+        record = upgrade.record
+        record.latency_ms = upgrade.ms()
+        record.outcome = "failed" if record.status_code else "cancelled"
+        self._books.ledger.request_ended(upgrade, ())
+
+    # Sockets -----------------------------------------------------------------
+
+    async def _relay(
+        self, upgrade: Exchange, opened: Opened, receive: Receive, send: Send
+    ) -> None:
+        requests = SocketRequests(self._books, upgrade, opened, self._upgrades.move)
+        relay = SocketRelay(receive, send, requests, self._limits.body_bytes)
+        self._relays[relay] = asyncio.current_task()
+        if self._draining:
+            relay.retire()
+        try:
+            await self._lay_down(upgrade, opened)
+            await relay.run()
+        finally:
+            self._relays.pop(relay, None)
+            await requests.connection.close()
+
+    async def _lay_down(self, upgrade: Exchange, opened: Opened) -> None:
+        """A lease is a request under way: an open socket alone holds none."""
+        books, record, resource = self._books, upgrade.record, opened.target.resource
+        if upgrade.trial:
+            books.ledger.trial_begun_well(upgrade)
+        if unnamed(resource):
+            account = account_named(opened.headers)
+            if account is not None:
+                books.ledger.account_named(resource.id, account)
+        with suppress(RedisAway, NoCatalogue):
+            await books.routing.abandon(record.gateway_id, [record.id])
+
+
+async def _answer(
+    send: Send, status: int, headers: Sequence[Header], body: bytes
+) -> None:
+    framed = [h for h in headers if h[0] != b"content-length"]
+    start = {"status": status, "headers": framed}
+    await send({"type": "websocket.http.response.start", **start})
+    await send({"type": "websocket.http.response.body", "body": body})

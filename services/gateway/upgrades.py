@@ -1,0 +1,139 @@
+"""A socket's way to an upstream: one resource after the other, until one opens."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from libs.common.asks import Refusal, UnknownIds
+from libs.common.contracts import Reason, Verdict
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.verdicts import judge
+from services.gateway import problems
+from services.gateway.answers import read_answer
+from services.gateway.choosing import Chooser, problem_of
+from services.gateway.directory import Target
+from services.gateway.exchange import Exchange
+from services.gateway.failover import retried
+from services.gateway.outcomes import NEUTRAL
+from services.gateway.problems import Problem
+from services.gateway.socket_requests import PATH, Books
+from services.gateway.socket_upstream import Dialer, Opened, Refused
+from services.gateway.upstream import NoKey, UpstreamError
+
+_HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
+
+
+class Upgrades:
+    """Opens upstream sockets."""
+
+    def __init__(self, books: Books, attempts: int, chooser: Chooser) -> None:
+        self._books = books
+        self._attempts = attempts
+        self._chooser = chooser
+        self._dialer = Dialer()
+        self._draw: Callable[[int], int] = random.getrandbits
+
+    async def open(self, upgrade: Exchange) -> Opened:
+        """Open the upstream's socket, where it can be had. Raises `Refused` with
+        what the last upstream said, or a `Problem`."""
+        refused: Refused | None = None
+        for attempt in range(1, self._attempts + 1):
+            try:
+                target = await self._acquire(upgrade, attempt)
+            except Problem:
+                if attempt == 1:
+                    raise
+                break
+            try:
+                return await self._dial(upgrade, target)
+            except Refused as refusal:
+                refused = refusal
+                self._note_refusal(upgrade, refusal)
+                if not retried(refusal.status):
+                    break
+            except UpstreamError as error:
+                refused = None
+                self._note_error(upgrade, error)
+        if refused is not None:
+            raise refused
+        record = upgrade.record
+        raise problems.upstream_unreachable(
+            record.attempts, record.error_message or "no answer"
+        )
+
+    async def move(self, first: Exchange, target: Target) -> Opened | None:
+        """A socket is opened by its headers; its first request may name ids or a
+        session that live elsewhere. The socket to use instead, if there is one:
+        nothing was sent on the other yet."""
+        if not await self._lives_elsewhere(first, target):
+            return None
+        try:
+            home = await self._acquire(first, first.record.attempts + 1)
+        except Problem:
+            return None  # the upstream will say it in its own words
+        if first.reason not in _HOMES or home.resource.id == target.resource.id:
+            return None
+        try:
+            return await self._dial(first, home)
+        except Refused as refusal:
+            self._note_refusal(first, refusal)
+        except UpstreamError as error:
+            self._note_error(first, error)
+        return None
+
+    async def _lives_elsewhere(self, first: Exchange, target: Target) -> bool:
+        if not first.bound and not first.session:
+            return False
+        ask = first.ask(first.record.attempts + 1, self._draw(31))
+        try:
+            told = await self._books.routing.explain(ask, None)
+        except UnknownIds:
+            return True  # SQL may know
+        except (Refusal, RedisAway, NoCatalogue):
+            return False
+        return told.reason in _HOMES and told.resource_id != target.resource.id
+
+    async def _acquire(self, upgrade: Exchange, attempt: int) -> Target:
+        ask = upgrade.ask(attempt, self._draw(31))
+        try:
+            decision = await self._chooser.decide(ask, upgrade.hints.bound_ids)
+        except Refusal as refusal:
+            raise problem_of(refusal, ask, "WS") from None
+        target = await self._chooser.find(decision)
+        upgrade.goes_to(decision, target.resource.account_id, attempt)
+        return target
+
+    async def _dial(self, upgrade: Exchange, target: Target) -> Opened:
+        books, record = self._books, upgrade.record
+        counted = record.gateway_id, record.id, target.resource.id
+        query = upgrade.scope["query_string"]
+        path = PATH + (b"?" + query if query else b"")
+        books.fallback.began(*counted)
+        try:
+            connection = await self._dialer.open(target, path, upgrade.headers)
+        finally:
+            books.fallback.ended(*counted)
+        return Opened(connection, target)
+
+    def _note_refusal(self, upgrade: Exchange, refusal: Refused) -> None:
+        record, facts = upgrade.record, read_answer(refusal.body)
+        record.error_code = facts.error_code
+        record.error_message = facts.error_message
+        self._failed(
+            upgrade, judge(refusal.status, refusal.headers, facts.error_code, _now)
+        )
+
+    def _note_error(self, upgrade: Exchange, error: UpstreamError) -> None:
+        upgrade.record.error_message = cause = str(error)
+        # A key that is missing here is this gateway's trouble, not the resource's.
+        ours = isinstance(error, NoKey)
+        self._failed(upgrade, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
+
+    def _failed(self, upgrade: Exchange, verdict: Verdict) -> None:
+        self._books.ledger.attempt_failed(upgrade, verdict)
+        upgrade.judged = True
+        upgrade.tried.append(upgrade.record.resource_id or "")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
