@@ -22,6 +22,8 @@ VARIABLES = (KEY, KEYS, f"{KEY}_1", WEIGHTS, POOLS, POOL, ACCOUNTS)
 
 DEFAULT_POOL = "openai-default"
 HIGHEST_WEIGHT = 1_000_000.0
+# Below, many requests on such a key would rank like a moment (library.lua).
+LOWEST_WEIGHT = 0.001
 
 _NUMBERED = re.compile(rf"{KEY}_([0-9]{{1,6}})")
 # Names travel in headers, Redis keys and URLs.
@@ -148,11 +150,11 @@ def _weight(entry: str, position: int) -> float:
         weight = float(entry)
     except ValueError:
         weight = math.nan
-    if 0 < weight <= HIGHEST_WEIGHT:  # False for nan
+    if LOWEST_WEIGHT <= weight <= HIGHEST_WEIGHT:  # False for nan
         return weight
     raise SettingError(
         WEIGHTS,
-        f"entry {position} is no number above 0 and up to {HIGHEST_WEIGHT:.0f}",
+        f"entry {position} is no number from {LOWEST_WEIGHT:g} to {HIGHEST_WEIGHT:.0f}",
         "Give one such number for each key, such as 1,2,0.5",
     )
 

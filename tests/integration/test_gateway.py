@@ -271,20 +271,6 @@ class TestBadInput:
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "unknown_route"
 
-    async def test_an_upgrade_is_refused_with_426(
-        self, stack: Stack, http: httpx.AsyncClient
-    ) -> None:
-        answer = await http.get(
-            f"{stack.url}/responses",
-            headers={
-                "connection": "upgrade",
-                "upgrade": "websocket",
-                "sec-websocket-version": "13",
-                "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-            },
-        )
-        assert answer.status_code == 426
-
     async def test_without_a_router_admin_answers_503(
         self, stack: Stack, http: httpx.AsyncClient
     ) -> None:
