@@ -80,7 +80,7 @@ class Candidate(Frozen):
     score: float | None = None
     in_flight: int | None = None
     weight: float | None = None
-    health: HealthState = HealthState.UNKNOWN
+    health: HealthState = HealthState.HEALTHY
     refused: str | None = None  # why it was not eligible; None for the eligible
 
 

@@ -115,5 +115,6 @@ def _candidate(standing: Standing, ask: Ask) -> dict[str, object]:
         "score": None if standing.ready_ms else standing.rank,
         "in_flight": standing.in_flight,
         "weight": standing.weight,
+        "health": "unknown",  # to this gateway
         "refused": refused,
     }

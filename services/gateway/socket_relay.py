@@ -103,7 +103,10 @@ class SocketRelay:
         downward.cancel()
         await asyncio.gather(downward, return_exceptions=True)
         self._start(self._downward())
-        await left.close()
+        try:
+            await left.close()
+        finally:
+            left.transport.abort()
 
     async def _until_end(self, pump: Coroutine[Any, Any, End | None]) -> None:
         try:

@@ -87,7 +87,7 @@ local function index(document, version)
     resource.health = TAG .. 'health:' .. resource.id
     resource.ends_lease = string.format(',"resource_id":"%s","account_id":"%s"}',
       resource.id, resource.account_id)
-    resource.shown = string.format('{"resource":"%s","weight":%.6g,', resource.id, resource.weight)
+    resource.shown = string.format('{"resource":"%s","weight":%.6g', resource.id, resource.weight)
     known.by_id[resource.id] = resource
     resource.ranks, resource.rows, resource.rows_kept = {}, {}, 0
     local siblings = known.accounts[resource.account_id] or {}
@@ -494,31 +494,35 @@ local function choose(known, ask)
   return by_load(known, ask, kept and 'session_failover' or 'weighted_least_connections')
 end
 
--- Why a resource was not eligible, as JSON; and its health.
+-- Why a resource was not eligible, if so; and its health.
 local function standing(known, ask, id, value)
   local circuit = ask.pauses and ask.pauses[id]
-  if value >= NEVER then return '"key refused by the upstream"', 'unhealthy' end
+  if value >= NEVER then return 'key refused by the upstream', 'unhealthy' end
   if value >= MOMENTS then
-    return string.format('"cooling down until %.0f"', value), 'degraded'
+    return string.format('cooling down until %.0f', value), 'degraded'
   elseif circuit then
-    return string.format('"cooling down for this model until %.0f"', ready_at(circuit)),
+    return string.format('cooling down for this model until %.0f', ready_at(circuit)),
       'degraded'
   end
   local health = known.unproven[id] and 'unknown' or 'healthy'
   if ask.account and known.by_id[id].account_id ~= ask.account then
-    return '"another account"', health
+    return 'another account', health
   end
-  return ask.tried[id] and '"already tried"' or 'null', health
+  return ask.tried[id] and 'already tried' or nil, health
 end
 
+-- What is usual is left out: healthy, and not refused.
 local function candidate_json(known, ask, id, value)
   local resource = known.by_id[id]
   local refused, health = standing(known, ask, id, value)
-  local load = ''
+  local row = resource.shown
   if value < MOMENTS then
-    load = string.format('"score":%.6g,"in_flight":%d,', value, value * resource.weight - 0.5)
+    row = row .. string.format(',"score":%.6g,"in_flight":%d', value,
+      value * resource.weight - 0.5)
   end
-  return resource.shown .. load .. '"health":"' .. health .. '","refused":' .. refused .. '}'
+  if health ~= 'healthy' then row = row .. ',"health":"' .. health .. '"' end
+  if refused then row = row .. ',"refused":"' .. refused .. '"' end
+  return row .. '}'
 end
 
 -- The same, kept for usual ranks: these rows are half of what a decision costs.
@@ -566,19 +570,10 @@ local function candidates(known, ask, view, chosen)
   return rows
 end
 
--- One format for so many candidates: it joins them in half the time of a table.
-local decision_formats = {}
-
 local function decision_json(known, ask, id, reason)
-  local rows = candidates(known, ask, ask.view, id)
-  local format = decision_formats[#rows]
-  if not format then
-    format = '%s,"resource_id":%s,"reason":"%s","candidates":['
-      .. string.sub(string.rep(',%s', #rows), 2) .. ']}'
-    decision_formats[#rows] = format
-  end
-  return string.format(format, ask.head, id and '"' .. id .. '"' or 'null', reason,
-    unpack(rows))
+  return ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
+    .. ',"reason":"' .. reason .. '","candidates":['
+    .. table.concat(candidates(known, ask, ask.view, id), ',') .. ']}'
 end
 
 -- Leases ---------------------------------------------------------------------

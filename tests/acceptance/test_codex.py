@@ -35,16 +35,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield up
 
 
-@pytest.mark.parametrize(
-    "websockets",
-    [
-        pytest.param("false", id="http"),
-        # Refused with 426, upon which Codex goes on over HTTP at once.
-        pytest.param("true", id="websocket refused"),
-    ],
-)
-def test_a_turn_with_a_tool_call(up: Up, tmp_path: Path, websockets: str) -> None:
-    turn = Codex(up.url, tmp_path, websockets).exec("please run-tool")
+def test_a_turn_with_a_tool_call(up: Up, tmp_path: Path) -> None:
+    turn = Codex(up.url, tmp_path).exec("please run-tool")
 
     assert turn.status == 0, turn.shown
     assert "Simulated answer" in turn.said

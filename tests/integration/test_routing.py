@@ -507,7 +507,6 @@ async def test_a_decision_explains_itself(desk: Desk) -> None:
                 "in_flight": 0,
                 "weight": 2,
                 "health": "unknown",
-                "refused": None,
             },
             {
                 "resource": "openai-3",

@@ -265,9 +265,16 @@ class TestMoves:
     async def test_a_first_frame_goes_to_the_account_of_its_ids(
         self, stack: Stack, openai: AsyncOpenAI
     ) -> None:
-        made = [await openai.responses.create(model=MODEL, input="one") for _ in KEYS]
+        stack.simulator.state.holding.hold("*")
+        making = [
+            asyncio.create_task(openai.responses.create(model=MODEL, input="one"))
+            for _ in KEYS
+        ]
+        await eventually(lambda: _is(stack, in_flight=len(KEYS)))
+        stack.simulator.state.holding.release()
+        made = [await task for task in making]
         homes = {row["response_id"]: row for row in await rows(stack, len(made))}
-        assert len({row["account_id"] for row in homes.values()}) == 2
+        assert len({row["resource_id"] for row in homes.values()}) == len(KEYS)
         for response in made:
             async with socket(stack) as opened:
                 frames = await asked(opened, previous_response_id=response.id)
@@ -280,7 +287,7 @@ class TestMoves:
             reasons = [d["reason"] for d in await stack.decisions(first["id"])]
             moved = ["response_affinity"] if first["attempts"] == 2 else []
             assert reasons == ["weighted_least_connections", *moved]
-        assert await upgrades_are_over(stack)
+        await eventually(lambda: upgrades_are_over(stack))
 
     async def test_a_home_that_refuses_leaves_the_socket_where_it_is(
         self, stack: Stack, openai: AsyncOpenAI
