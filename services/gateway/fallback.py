@@ -63,6 +63,8 @@ class Fallback:
         now = int(time.time() * 1000)
         standings = self.local.standings()
         choice = self.local.acquire(ask, now)
+        # It counts from `began` on: nobody may come to call `ended` before that.
+        self.ended(ask.gateway_id, ask.request_id, choice.resource_id or "")
         decision = Decision(
             resource_id=choice.resource_id or "",
             reason=choice.reason,
