@@ -24,7 +24,9 @@ from tests.support.waiting import eventually
 
 MODELS = ("gpt-5.5", "gpt-5.4")
 ENCRYPTED = "reasoning.encrypted_content"
-STREAM_TRIES = 8
+# An agent waits between two tries of a stream: seconds, as Codex does
+# (responses-api.md section 2.7). The last try has no other after it.
+STREAM_PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 0.0)
 UNTRACED = RunConfig(tracing_disabled=True)
 
 
@@ -199,13 +201,14 @@ async def streamed(talk: Talk, *, store: bool) -> None:
 
 
 async def _whole_stream(talk: Talk, **fields: Any) -> Response:
-    for _ in range(STREAM_TRIES):
+    for pause_s in STREAM_PAUSES:
         try:
             whole = await _stream(talk, **fields)
         except (APIConnectionError, httpx2.TransportError):
-            continue
+            whole = None
         if whole is not None:
             return whole
+        await asyncio.sleep(pause_s)
     raise AssertionError(f"{talk.name}: no stream was whole")
 
 
