@@ -8,7 +8,6 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ _NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
 _INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(msgspec.Struct, frozen=True, gc=False):
     """`bound_ids`: upstream ids the request names, the most telling first."""
 
     model: str | None = None

@@ -65,6 +65,11 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
         600.0, alias="PROXY_REQUEST_TIMEOUT_SECONDS"
     )
     connect_timeout_seconds: Seconds = Field(5.0, alias="PROXY_CONNECT_TIMEOUT_SECONDS")
+    # Silence of an upstream before its answer begins, and in the midst of it.
+    first_byte_timeout_seconds: Seconds = Field(
+        600.0, alias="PROXY_FIRST_BYTE_TIMEOUT_SECONDS"
+    )
+    idle_timeout_seconds: Seconds = Field(300.0, alias="PROXY_IDLE_TIMEOUT_SECONDS")
     # The largest request body taken; beyond it 413.
     max_body_bytes: int = Field(
         67_108_864, ge=1, le=2**40, alias="PROXY_MAX_BODY_BYTES"

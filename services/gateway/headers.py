@@ -34,7 +34,7 @@ _PROXY_PREFIX = b"x-proxy-"
 # browsers put a client's key.
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
 # Cookies are the edge network's; the rest names the upstream account.
-_NOT_DOWN = HOP_BY_HOP | {
+NOT_DOWN = HOP_BY_HOP | {
     b"set-cookie",
     b"openai-organization",
     b"openai-project",
@@ -83,7 +83,7 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
     kept = [
         header
         for header in headers
-        if header[0] not in _NOT_DOWN and header[0] not in replaced
+        if header[0] not in NOT_DOWN and header[0] not in replaced
     ]
     kept.extend(ours)
     return kept

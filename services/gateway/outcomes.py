@@ -94,8 +94,22 @@ NEUTRAL = Verdict(kind="neutral")
 
 
 def lease_head(record: Record) -> bytes:
-    """The record so far as a JSON object without its last brace."""
-    return _encode(record)[:-1]
+    """The record so far as a JSON object without its last brace: all but the attempt
+    and its resource, which the function adds."""
+    resource_id = record.resource_id
+    if resource_id is None:
+        return _encode(record)[:-1]
+    account_id, attempts = record.account_id, record.attempts
+    record.resource_id, record.account_id, record.attempts = None, None, 0
+    head = _encode(record)[:-1]
+    record.resource_id, record.account_id = resource_id, account_id
+    record.attempts = attempts
+    return head
+
+
+def lease_record(record: Record) -> bytes:
+    """What the reaper tells of a request should its gateway die."""
+    return _encode(record)
 
 
 class Attempt(Protocol):

@@ -88,6 +88,45 @@ def body_too_large(limit: int) -> Problem:
     )
 
 
+def bad_request() -> Problem:
+    return Problem(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
+
+
+def head_too_large(limit: int) -> Problem:
+    return Problem(
+        431,
+        "headers_too_large",
+        f"The request's headers are larger than {limit} bytes. Send fewer or shorter "
+        "ones.",
+    )
+
+
+def too_many_headers(limit: int) -> Problem:
+    return Problem(
+        431,
+        "headers_too_large",
+        f"The request has more than {limit} headers. Send fewer.",
+    )
+
+
+def head_stalled(seconds: float) -> Problem:
+    return Problem(
+        408,
+        "request_timeout",
+        f"The request's headers did not arrive within {seconds:g} s. Send it again.",
+    )
+
+
+def too_many_connections() -> Problem:
+    return Problem(
+        503,
+        "no_capacity",
+        "This gateway has as many connections as PROXY_MAX_CONNECTIONS allows. Try "
+        "again later, raise it, or start another gateway.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
 def body_stalled(seconds: float) -> Problem:
     return Problem(
         408,

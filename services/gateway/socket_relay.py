@@ -2,7 +2,7 @@
 and each end learns how the other one ended."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,16 @@ from websockets.exceptions import ConnectionClosed
 from libs.common.asks import OwnerGone
 from libs.common.contracts import Verdict
 from services.gateway import problems
-from services.gateway.incoming import Receive, Send
 from services.gateway.outcomes import NEUTRAL
 from services.gateway.problems import Problem
 from services.gateway.socket_frames import Frame
 from services.gateway.socket_requests import SocketRequests
 
 log = structlog.get_logger()
+
+Message = dict[str, Any]  # as ASGI has them for WebSockets
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 FAREWELL_S = 5.0  # for a client to read why its socket ends
 NORMAL, GOING_AWAY, TOO_BIG, BROKEN, RESTART = 1000, 1001, 1009, 1011, 1012

@@ -5,7 +5,7 @@ takes, and no more."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -68,7 +68,7 @@ class SocketRequests:
         """The upgrade's decision becomes that of the first request, unless `move`
         knows a better place for it."""
         self._books = books
-        self._scope = upgrade.scope
+        self._request = upgrade.request
         self._opened = opened
         self._move = move
         self._prepared: Exchange | None = upgrade
@@ -125,13 +125,13 @@ class SocketRequests:
     def _exchange(self, plain: bytes) -> Exchange:
         exchange, self._prepared = self._prepared, None
         if exchange is None:
-            exchange = Exchange(self._scope, self._books.gateway_id)
+            exchange = Exchange(self._request, self._books.gateway_id, "WS")
         else:
             exchange.began = time.perf_counter()
             exchange.record.created_at_ms = int(time.time() * 1000)
         hints = read_hints(PATH, exchange.headers, plain)
         # A socket's pool was chosen with it.
-        exchange.take(replace(hints, pool_id=self._pool_id))
+        exchange.take(msgspec.structs.replace(hints, pool_id=self._pool_id))
         exchange.record.request_bytes = len(plain)
         exchange.record.transport = "ws"
         return exchange

@@ -106,7 +106,7 @@ class Upgrades:
     async def _dial(self, upgrade: Exchange, target: Target) -> Opened:
         books, record = self._books, upgrade.record
         counted = record.gateway_id, record.id, target.resource.id
-        query = upgrade.scope["query_string"]
+        query = upgrade.request.query
         path = PATH + (b"?" + query if query else b"")
         books.fallback.began(*counted)
         try:
@@ -132,7 +132,7 @@ class Upgrades:
     def _failed(self, upgrade: Exchange, verdict: Verdict) -> None:
         self._books.ledger.attempt_failed(upgrade, verdict)
         upgrade.judged = True
-        upgrade.tried.append(upgrade.record.resource_id or "")
+        upgrade.tried = (*upgrade.tried, upgrade.record.resource_id or "")
 
 
 def _now() -> datetime:

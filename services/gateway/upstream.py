@@ -6,10 +6,10 @@ twentieth of httpx's cost, which is why the data plane has a client of its own.
 """
 
 import asyncio
+import math
 import ssl
-from collections import deque
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -21,6 +21,7 @@ IDLE_SECONDS = 55.0  # below the keep-alive of common servers (nginx: 75 s)
 HIGH_WATER = 262_144  # bytes held for a slow reader before the socket rests
 SMALL_BODY = 16_384
 LARGEST_HEAD = 65_536
+REST_S = 1.0  # for the end of an answer that nobody reads any more
 
 
 class UpstreamError(ProxyError):
@@ -47,8 +48,24 @@ class TimedOut(UpstreamError):
     """The request's time is up."""
 
 
+class Slow(UpstreamError):
+    """The upstream was silent for too long; the request has time left."""
+
+
 class Interrupted(UpstreamError):
     """The answer ended in the middle of its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an upstream may be silent, in seconds: before its answer's head, and
+    between two reads of its body."""
+
+    first_s: float = math.inf
+    idle_s: float = math.inf
+
+
+NO_PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +77,35 @@ class Origin:
     port: int
 
 
+class Sink(Protocol):
+    """Takes an answer's body as it comes. Called from the connection: it may not
+    wait, and raises nothing."""
+
+    def feed(self, data: bytes, *, last: bool) -> None: ...
+
+    def fail(self, error: UpstreamError) -> None: ...
+
+
 class Answer:
-    """An answer under way: its head, then its body piece by piece.
+    """An answer under way: its head, then its body: piece by piece to whoever
+    awaits `next`, or pushed into a sink, which costs no task a turn of the loop.
 
     It lets go of its connection when the body ends, for the connection then
     serves somebody else.
     """
 
-    __slots__ = ("_chunks", "_connection", "_error", "_held", "_wake", "headers",
-                 "status")  # fmt: skip
+    __slots__ = ("_chunks", "_connection", "_error", "_held", "_sink", "_wake",
+                 "headers", "status")  # fmt: skip
 
     def __init__(
         self, connection: "_Connection", status: int, headers: list[Header]
     ) -> None:
         self._connection: _Connection | None = connection
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._held = 0
         self._error: UpstreamError | None = None
         self._wake: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
         self.status = status
         self.headers = headers
 
@@ -96,6 +124,31 @@ class Answer:
                 self._wake = None
         return self._take()
 
+    def flow_into(self, sink: Sink) -> None:
+        """Push what there is, and what comes, into `sink`: until its `last` piece or
+        its failure, of which there is exactly one."""
+        self._sink = sink
+        if self._chunks:
+            ends = self._connection is None and self._error is None
+            sink.feed(self._take(), last=ends)
+            if ends:
+                return
+        if self._connection is None:
+            if self._error is not None:
+                sink.fail(self._error)
+            else:
+                sink.feed(b"", last=True)
+
+    def pause(self) -> None:
+        """The sink has enough for now."""
+        if self._connection is not None:
+            self._connection.rest()
+
+    def resume(self) -> None:
+        """The sink takes more."""
+        if self._connection is not None:
+            self._connection.read_on()
+
     @property
     def ended(self) -> bool:
         """Nothing will arrive beyond what `next` gave."""
@@ -108,38 +161,63 @@ class Answer:
 
     def close(self) -> None:
         """Give up what has not arrived; after the end this does nothing."""
+        self._sink = None
         if self._connection is not None:
             self._connection.abort()
 
+    def finish_alone(self) -> None:
+        """All that matters has arrived, and nobody listens any more: let the rest
+        come, for a moment, so that the connection serves the next request."""
+        self._sink = _NOBODY
+        if self._connection is not None:
+            self._connection.end_within(REST_S)
+
     def _take(self) -> bytes:
-        if len(self._chunks) == 1:
-            data = self._chunks.popleft()
-        else:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        self._held = 0
+        chunks, self._chunks, self._held = self._chunks, [], 0
         if self._connection is not None:
             self._connection.read_on()
-        return data
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     # The connection's side ---------------------------------------------------
 
-    def feed(self, data: bytes) -> bool:
-        """Hold bytes for `next`. True when there are enough for now."""
-        self._chunks.append(data)
-        self._held += len(data)
+    def feed(self, data: bytes, *, last: bool) -> None:
+        """What one read of the socket brought."""
+        if last:
+            self._connection = None
+        if self._sink is not None:
+            self._sink.feed(data, last=last)
+            return
+        if data:
+            self._chunks.append(data)
+            self._held += len(data)
+            if self._held > HIGH_WATER and self._connection is not None:
+                self._connection.rest()
         self._stir()
-        return self._held > HIGH_WATER
 
-    def finish(self, error: UpstreamError | None = None) -> None:
-        """The body ended, as it should or with an error."""
+    def fail(self, error: UpstreamError) -> None:
+        """The body ended before it should."""
         self._connection = None
         self._error = error
+        if self._sink is not None:
+            self._sink.fail(error)
         self._stir()
 
     def _stir(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+class _Nobody:
+    """A sink for what nobody reads."""
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        pass
+
+    def fail(self, error: UpstreamError) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 class _Connection(asyncio.Protocol):
@@ -156,17 +234,26 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = None
         self._head: asyncio.Future[Answer] | None = None
         self._answer: Answer | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         self._headers: list[Header] = []
+        self._pieces: list[bytes] = []
         self._head_bytes = 0
-        self._resting = False
+        self._resting = self._whole = False
         self._bodiless = False
-        self._spoiled = False
+        self._spoiled = self._keeps = False
+        self._patience = NO_PATIENCE
+        self._deadline = math.inf
+        self._heard_at = 0.0
         self.requests = 0
         self.idle_since = 0.0
 
     def send(
-        self, head: bytes, body: bytes, deadline: float, *, bodiless: bool
+        self,
+        head: bytes,
+        body: bytes,
+        deadline: float,
+        patience: "Patience",
+        *,
+        bodiless: bool,
     ) -> "asyncio.Future[Answer]":
         """Write a request; the future gives the answer's head."""
         self.requests += 1
@@ -178,7 +265,8 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers = []
         self._bodiless = bodiless
-        self._deadline = self._loop.call_at(deadline, self._time_out)
+        self._deadline, self._patience = deadline, patience
+        self._heard_at = self._loop.time()
         if len(body) <= SMALL_BODY:
             # One system call; copying so little costs less than a second one.
             self._transport.write(head + body)
@@ -199,11 +287,34 @@ class _Connection(asyncio.Protocol):
         """Close at once; whoever waits for this connection is told."""
         self._over(Interrupted("the request was given up"))
 
+    def end_within(self, seconds: float) -> None:
+        """Nobody waits for the rest of the answer: it has so much time to come."""
+        self._deadline = min(self._deadline, self._loop.time() + seconds)
+        self.read_on()
+
+    def rest(self) -> None:
+        """There is enough for now: read no more."""
+        if not self._resting and self._transport is not None:
+            self._resting = True
+            self._transport.pause_reading()
+
     def read_on(self) -> None:
         """The reader took what was held."""
         if self._resting and self._transport is not None:
             self._resting = False
+            self._heard_at = self._loop.time()
             self._transport.resume_reading()
+
+    def check(self, now: float) -> None:
+        """End what takes too long; not while it is the reader that does."""
+        if self._resting:
+            return
+        if now >= self._deadline:
+            self._over(TimedOut("it took too long"))
+        elif self._head is not None and now - self._heard_at > self._patience.first_s:
+            self._over(Slow("its answer did not begin in time"))
+        elif self._answer is not None and now - self._heard_at > self._patience.idle_s:
+            self._over(Slow("its answer did not go on"))
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -214,24 +325,49 @@ class _Connection(asyncio.Protocol):
         if self._head is None and self._answer is None:
             self.abort()  # bytes nobody asked for: it cannot be trusted
             return
+        self._heard_at = self._loop.time()
         if self._head is not None:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._deliver()
             self._fail("it sent bytes that are no HTTP")
             return
+        if self._pieces or self._whole:
+            self._deliver()
         if self._spoiled:
             self.abort()  # answers nobody asked for: it cannot be trusted
-            return
-        if self._head is not None and self._head_bytes > LARGEST_HEAD:
+        elif self._head is not None and self._head_bytes > LARGEST_HEAD:
             self._fail("its answer's headers never end")
+
+    def _deliver(self) -> None:
+        """Hand over what one read brought, together."""
+        pieces, whole, answer = self._pieces, self._whole, self._answer
+        if answer is None:
+            return
+        self._pieces, self._whole = [], False
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not whole:
+            if data:
+                answer.feed(data, last=False)
+            return
+        # The connection is somebody else's before the answer's end is told.
+        reusable = self._reusable()
+        self._let_go()
+        if reusable:
+            self.read_on()
+            self._pool.put_back(self)
+        else:
+            self._hang_up()
+        answer.feed(data, last=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
         if self._answer is not None and exc is None and _unframed(self._answer):
-            self._over(None)
+            self._whole = True
+            self._deliver()
         else:
             self._fail("it closed the connection")
 
@@ -255,33 +391,19 @@ class _Connection(asyncio.Protocol):
             self.abort()  # given up, and its cancellation is on the way
             return
         head.set_result(answer)
-        if self._bodiless:
-            self._over(None)
+        # The parser does not know what was asked, and waits for a body.
+        self._whole, self._keeps = self._bodiless, False
 
     def on_body(self, data: bytes) -> None:
-        if self._answer is None:
-            return
-        enough = self._answer.feed(data)
-        if enough and not self._resting and self._transport is not None:
-            self._resting = True
-            self._transport.pause_reading()
+        if not self._spoiled and not self._bodiless:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        if self._answer is not None:
-            self._end_of_body()
+        self._whole = self._answer is not None
+        # Later the parser has forgotten.
+        self._keeps = bool(self._parser.should_keep_alive())
 
     # Ends --------------------------------------------------------------------
-
-    def _end_of_body(self) -> None:
-        """The answer is whole: the connection serves the next request."""
-        if not self._reusable():
-            self._over(None)
-            return
-        answer = self._let_go()
-        self.read_on()
-        self._pool.put_back(self)
-        if answer is not None:
-            answer.finish()
 
     def _reusable(self) -> bool:
         """An answer that came before its request was all sent leaves the rest
@@ -289,7 +411,8 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         return (
             transport is not None
-            and bool(self._parser.should_keep_alive())
+            and self._keeps
+            and not self._spoiled
             and transport.get_write_buffer_size() == 0
         )
 
@@ -302,26 +425,25 @@ class _Connection(asyncio.Protocol):
         broken.reused = self.requests > 1 and self._head_bytes == 0
         return broken
 
-    def _time_out(self) -> None:
-        self._over(TimedOut("it took too long"))
-
-    def _over(self, error: UpstreamError | None) -> None:
+    def _over(self, error: UpstreamError) -> None:
         """The request, and with it the connection, is over."""
         head, self._head = self._head, None
         answer = self._let_go()
+        self._hang_up()
         if answer is not None:
-            answer.finish(error)
-        if head is not None and not head.done() and error is not None:
+            answer.fail(error)
+        if head is not None and not head.done():
             head.set_exception(error)
+
+    def _hang_up(self) -> None:
         self._pool.forget(self)  # at once: nobody may take it any more
         if self._transport is not None:
             self._transport.abort()
 
     def _let_go(self) -> Answer | None:
         answer, self._answer = self._answer, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._pieces, self._whole = [], False
+        self._deadline = math.inf
         return answer
 
 
@@ -384,6 +506,10 @@ class _Pool:
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def check(self, now: float) -> None:
+        for connection in list(self._all):
+            connection.check(now)
+
     def close(self) -> None:
         for connection in list(self._all):
             connection.abort()
@@ -392,8 +518,11 @@ class _Pool:
 class UpstreamClient:
     """Sends requests to any origin. Close it when done."""
 
-    def __init__(self, connect_timeout_s: float) -> None:
+    def __init__(
+        self, connect_timeout_s: float, patience: Patience = NO_PATIENCE
+    ) -> None:
         self._connect_timeout_s = connect_timeout_s
+        self._patience = patience
         self._pools: dict[Origin, _Pool] = {}
         self._context: ssl.SSLContext | None = None
 
@@ -409,14 +538,14 @@ class UpstreamClient:
         """Send a request and return its answer's head. `deadline` is loop time
         for the whole of it; `bodiless` says that the answer has no body (HEAD).
 
-        Raises `NotSent`, `Broken` or `TimedOut`.
+        Raises `NotSent`, `Broken`, `Slow` or `TimedOut`.
         """
         pool = self._pool(origin)
         connection = pool.take_idle()
         if connection is None:
             left = deadline - asyncio.get_running_loop().time()
             connection = await pool.connect(min(self._connect_timeout_s, max(left, 0)))
-        asked = connection.send(head, body, deadline, bodiless=bodiless)
+        asked = connection.send(head, body, deadline, self._patience, bodiless=bodiless)
         try:
             return await asked
         except asyncio.CancelledError:
@@ -426,6 +555,13 @@ class UpstreamClient:
             if broken.reused:
                 pool.drop_idle()  # one closed for idleness is rarely alone
             raise
+
+    def check(self, now: float) -> None:
+        """End requests whose time is up; `now` is the loop's time. Deadlines are
+        looked at from time to time, by whoever calls this: a timer for each request
+        would cost more."""
+        for pool in list(self._pools.values()):
+            pool.check(now)
 
     def close(self) -> None:
         for pool in self._pools.values():

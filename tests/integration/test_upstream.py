@@ -10,11 +10,14 @@ import pytest
 
 from services.gateway.upstream import (
     HIGH_WATER,
+    NO_PATIENCE,
     Answer,
     Broken,
     Interrupted,
     NotSent,
     Origin,
+    Patience,
+    Slow,
     TimedOut,
     UpstreamClient,
 )
@@ -87,9 +90,17 @@ async def listening(handle: Handle) -> AsyncIterator[Origin]:
 
 
 @asynccontextmanager
-async def client() -> AsyncIterator[UpstreamClient]:
-    made = UpstreamClient(1.0)
+async def client(patience: Patience = NO_PATIENCE) -> AsyncIterator[UpstreamClient]:
+    made = UpstreamClient(1.0, patience)
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            made.check(asyncio.get_running_loop().time())
+
+    looking = asyncio.create_task(look())
     yield made
+    looking.cancel()
     made.close()
 
 
@@ -320,6 +331,22 @@ async def test_the_deadline_ends_head_and_body(raw: bytes) -> None:
     async with listening(Peer(raw).serve) as origin, client() as made:
         with pytest.raises(TimedOut):
             await body(await send(made, origin, seconds=0.05))
+
+
+@pytest.mark.parametrize(
+    ("raw", "patience"),
+    [
+        (b"", Patience(first_s=0.05)),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", Patience(idle_s=0.05)),
+    ],
+    ids=["before the head", "in the body"],
+)
+async def test_silence_ends_an_answer_before_its_deadline(
+    raw: bytes, patience: Patience
+) -> None:
+    async with listening(Peer(raw).serve) as origin, client(patience) as made:
+        with pytest.raises(Slow):
+            await body(await send(made, origin))
 
 
 async def test_a_slow_reader_holds_the_sender_back() -> None:
