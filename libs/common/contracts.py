@@ -4,10 +4,10 @@ Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
 otherwise. Field names of events are the column names of design.md section 5.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 EVENT_VERSION = 1
@@ -209,8 +209,7 @@ class ResourceState(Frozen):
 VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What a check or an answer says of a resource's health.
 
     kind: ok (works), fault (5xx, connect error, timeout: counts in a row),

@@ -143,6 +143,7 @@ class _Wire(asyncio.Protocol):
         self._lost = lost
         self._over = self._loop.create_future()
         self._progress = 0.0  # loop time of the last reply, or of the first wait
+        self._unsent: list[bytes] = []
         self.unanswered: deque[asyncio.Future[Reply]] = deque()
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         self._transport.set_protocol(self)
@@ -154,8 +155,15 @@ class _Wire(asyncio.Protocol):
         if not self.unanswered:
             self._progress = self._loop.time()
         self.unanswered.append(future)
-        # The event loop sends what one of its turns wrote in one system call.
-        self._transport.write(packed)
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed)
+
+    def _flush(self) -> None:
+        """Send what one turn of the loop collected, in one system call."""
+        unsent, self._unsent = self._unsent, []
+        if not self._over.done():
+            self._transport.write(b"".join(unsent))
 
     def silent_s(self) -> float:
         """How long calls have waited without any reply."""

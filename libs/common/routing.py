@@ -6,7 +6,7 @@ holds no library or no catalogue yet.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -118,6 +118,7 @@ class RoutingFunctions:
         self._clock = clock
         self._caller = caller
         self._stream = stream
+        self._version_key = keys.catalogue_version()
         self._terms = terms or Terms()
         self._library = library
 
@@ -129,7 +130,7 @@ class RoutingFunctions:
         if isinstance(reply, list):
             raise _refusal(reply)
         resource_id, reason, version, trial = reply.decode().split("|")
-        return Decision(resource_id, reason, version, trial=trial == "1")
+        return Decision(resource_id, reason, version, False, trial == "1")
 
     async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
         """Take a lease on the resource that a request's socket leads to. `decided`:
@@ -204,7 +205,7 @@ class RoutingFunctions:
             "FCALL",
             "rpx_release_v1",
             2,
-            keys.catalogue_version(),
+            self._version_key,
             self._stream,
             release.gateway_id,
             release.request_id,
@@ -355,10 +356,8 @@ class RoutingFunctions:
         """Leases held at this moment, over all gateways."""
         return sum(state.in_flight for state in await self.states())
 
-    async def _fcall(self, name: str, *args: Any) -> Any:
-        return await self._call(
-            "FCALL", name, 2, keys.catalogue_version(), self._stream, *args
-        )
+    def _fcall(self, name: str, *args: Any) -> Coroutine[Any, Any, Any]:
+        return self._call("FCALL", name, 2, self._version_key, self._stream, *args)
 
     async def _call(self, *command: Any) -> Any:
         try:
@@ -390,19 +389,22 @@ _PLAIN: dict[str, type[Exception]] = {
 }
 
 
+class _DecisionHead(msgspec.Struct, gc=False):
+    request_id: str
+    attempt: int
+    created_at_ms: int | str
+    session_id: str | None
+    pool_id: str | None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
 def _decision_head(ask: Ask, now: int | str) -> bytes:
     """The decision event as far as the gateway knows it, its brace left open:
     the function adds what it chose, and why."""
-    head = msgspec.json.encode(
-        {
-            "request_id": ask.request_id,
-            "attempt": ask.attempt,
-            "created_at_ms": now or _now_ms(),
-            "session_id": ask.session_id,
-            "pool_id": ask.pool_id,
-        }
-    )
-    return head[:-1]
+    made = ask.request_id, ask.attempt, now or _now_ms(), ask.session_id, ask.pool_id
+    return _encode(_DecisionHead(*made))[:-1]
 
 
 def _holds(listed: Any, source: str) -> bool:

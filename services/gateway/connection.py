@@ -56,10 +56,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
         self._site = site
-        self._loop = loop
+        self.loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._task: asyncio.Task[None] | None = None
+        # One task for all requests of a connection: making one costs as much as
+        # routing does.
+        self.task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Future[None] | None = None  # while it waits for one
         self._queued: deque[Request] = deque()
         self._request: Request | None = None  # the one that is served
         # The request that arrives.
@@ -119,7 +122,7 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > LARGEST_HEAD:
                 self._refuse(problems.head_too_large(LARGEST_HEAD))
         elif self._incoming is not None:
-            self.since = self._loop.time()
+            self.since = self.loop.time()
 
     def _discard(self, count: int) -> None:
         """A connection closed upon unread bytes is reset, and the client would
@@ -139,7 +142,7 @@ class Connection(asyncio.Protocol):
         self._problem = None
         self._expects = self._upgrades = False
         self._in_head = True
-        self.since = self._loop.time()
+        self.since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -215,12 +218,32 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         self._request = request
         self._began = self._ended = self._chunked = self._empty = False
-        self._task = self._loop.create_task(self._site.serve(request, self))
+        if self.task is None:
+            self.task = self.loop.create_task(self._serve())
+        elif self._asked is not None:
+            self._asked.set_result(None)
+            self._asked = None
+
+    async def _serve(self) -> None:
+        """All requests, one after the other. Who leaves while one is served cancels
+        that; who leaves in between, this."""
+        try:
+            while not self.gone:
+                if self._request is not None:
+                    await self._site.serve(self._request, self)
+                else:
+                    self._asked = self.loop.create_future()
+                    await self._asked
+        except asyncio.CancelledError:
+            if not self.gone:
+                raise
+        finally:
+            self.task = None
 
     def over(self) -> None:
         """The request was served. An answer that is not whole breaks the
         connection: a part must not pass for the whole."""
-        request, self._request, self._task = self._request, None, None
+        request, self._request = self._request, None
         self.on_drain = None
         if self.gone or self._transport is None:
             return
@@ -233,7 +256,7 @@ class Connection(asyncio.Protocol):
             if not self._queued:
                 self._transport.resume_reading()
         else:
-            self.since = self._loop.time()
+            self.since = self.loop.time()
 
     def _keeps(self, request: Request) -> bool:
         return request.keep_alive and not self._site.draining
@@ -245,7 +268,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             if self._transport.can_write_eof():
                 self._transport.write_eof()
-            self.since = self._loop.time()
+            self.since = self.loop.time()
         else:
             self.hang_up()
 
@@ -256,7 +279,7 @@ class Connection(asyncio.Protocol):
         self._deaf, self._in_head = True, False
         self._body_bytes = 0
         self._pieces = []
-        self.since = self._loop.time()
+        self.since = self.loop.time()
         request = self._incoming or Request("", b"/", [])
         request.problem, request.keep_alive = problem, False
         self._incoming = None
@@ -282,8 +305,9 @@ class Connection(asyncio.Protocol):
         self._site.left(self)
         self._queued.clear()
         self._stir()
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self._asked = None
+            self.task.cancel()
 
     # Answers -----------------------------------------------------------------
 
@@ -345,7 +369,7 @@ class Connection(asyncio.Protocol):
         """Returns when the client has read enough, or left."""
         while self.paused and not self.gone:
             if self._drained is None:
-                self._drained = self._loop.create_future()
+                self._drained = self.loop.create_future()
             await asyncio.shield(self._drained)
 
     def _stir(self) -> None:
@@ -373,7 +397,7 @@ class Connection(asyncio.Protocol):
     def hang_up(self) -> None:
         """Close a connection that is idle, once the client has read its answer."""
         if self._transport is not None and not self._leaving:
-            self._leaving, self.since = True, self._loop.time()
+            self._leaving, self.since = True, self.loop.time()
             self._transport.close()
 
     def check(self, now: float) -> None:

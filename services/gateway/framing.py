@@ -31,11 +31,10 @@ def relayed_head(
     """The head of an upstream's answer on its way to the client. `ours` and
     `framing` are header lines."""
     parts = [status_line(status)]
-    parts += [
-        b"%b: %b\r\n" % header
-        for header in headers
-        if header[0] not in NOT_DOWN and not header[0].startswith(_OURS)
-    ]
+    for header in headers:
+        name = header[0]
+        if name not in NOT_DOWN and not name.startswith(_OURS):
+            parts.append(b"%b: %b\r\n" % header)
     parts += (ours, framing, b"\r\n")
     return b"".join(parts)
 

@@ -29,6 +29,7 @@ _NOT_UP = HOP_BY_HOP | {
     b"openai-organization",  # would have to match the selected key
     b"openai-project",
 }
+_USUAL_OPTIONS = (b"keep-alive", b"close")
 _PROXY_PREFIX = b"x-proxy-"
 # Keys, versions and extensions are between two ends; a subprotocol is where
 # browsers put a client's key.
@@ -52,13 +53,17 @@ def request_head(
 ) -> bytes:
     """The head of an upstream request, ready for the wire. `length` is None
     when there is no body to announce."""
-    dropped = _connection_options(headers)
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
-    lines.extend(
-        b"%b: %b" % header
-        for header in headers
-        if header[0] not in dropped and not header[0].startswith(_PROXY_PREFIX)
-    )
+    for header in headers:
+        name = header[0]
+        if name in _NOT_UP:
+            if name == b"connection" and header[1].lower() not in _USUAL_OPTIONS:
+                # It names further headers that concern this connection only.
+                named = _options(header[1])
+                rest = [h for h in headers if h[0] not in named and h[0] != name]
+                return request_head(method, target, host, authorization, rest, length)
+        elif not name.startswith(_PROXY_PREFIX):
+            lines.append(b"%b: %b" % header)
     lines.append(b"authorization: " + authorization)
     if length is not None:
         lines.append(b"content-length: %d" % length)
@@ -92,7 +97,10 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
 def _connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
     """`_NOT_UP`, and what this request's Connection header adds to it."""
     for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            named = {option.strip().lower() for option in value.split(b",")}
-            return _NOT_UP | named
+        if name == b"connection" and value.lower() not in _USUAL_OPTIONS:
+            return _NOT_UP | _options(value)
     return _NOT_UP
+
+
+def _options(value: bytes) -> set[bytes]:
+    return {option.strip().lower() for option in value.split(b",")}

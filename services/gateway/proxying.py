@@ -88,7 +88,7 @@ class DataPlane:
     async def serve(self, request: Request, connection: Connection) -> None:
         exchange = Exchange(request, self._gateway_id)
         try:
-            self._admit(exchange)
+            self._admit(exchange, connection)
             await self._try_all(exchange, connection)
         except Problem as problem:
             self._answer_problem(exchange, problem, connection)
@@ -106,7 +106,7 @@ class DataPlane:
 
     # Admission ---------------------------------------------------------------
 
-    def _admit(self, exchange: Exchange) -> None:
+    def _admit(self, exchange: Exchange, connection: Connection) -> None:
         """Take the request into the ledger's books."""
         request = exchange.request
         if request.method in _REFUSED_METHODS:
@@ -115,7 +115,7 @@ class DataPlane:
         plain = opened(exchange.body, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
         exchange.deadline = self._loop.time() + self._limits.request_s
-        exchange.task = asyncio.current_task()
+        exchange.task = connection.task
         self.active[exchange.record.id] = exchange
 
     # Deadlines ---------------------------------------------------------------

@@ -88,7 +88,7 @@ class Relay:
         connection.on_drain = answer.resume
         answer.flow_into(self)
         if not self._over:
-            self._done = asyncio.get_running_loop().create_future()
+            self._done = connection.loop.create_future()
             await self._done
         if self._failure is not None:
             raise self._failure

@@ -61,18 +61,17 @@ class SocketPlane:
         """Serve the socket that a request upgrades to; `rest` came after it."""
         client = ClientSocket(request, transport, self._limits.body_bytes)
         client.take_over(rest)
-        try:
-            await self._open(request, client)
-        except Exception:
-            log.exception("socket failed", action="socket_failed")
-            transport.abort()
-
-    async def _open(self, request: Request, client: ClientSocket) -> None:
         if unwelcome := self._unwelcome(request):
             headers = [_JSON, *unwelcome.headers]
             client.refuse(unwelcome.status, headers, unwelcome.body())
             return
-        upgrade = self._upgrade(request)
+        try:
+            await self._open(self._upgrade(request), client)
+        except Exception:
+            log.exception("socket failed", action="socket_failed")
+            transport.abort()
+
+    async def _open(self, upgrade: Exchange, client: ClientSocket) -> None:
         opened = None
         opening = asyncio.ensure_future(self._upgrades.open(upgrade))
         client.closed.add_done_callback(lambda _: opening.cancel())

@@ -117,7 +117,7 @@ class Answer:
                 raise self._error
             if self._connection is None:
                 return b""
-            self._wake = asyncio.get_running_loop().create_future()
+            self._wake = self._connection.loop.create_future()
             try:
                 await self._wake
             finally:
@@ -229,7 +229,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: "_Pool") -> None:
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
+        self.loop = pool.loop
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._head: asyncio.Future[Answer] | None = None
@@ -257,7 +257,7 @@ class _Connection(asyncio.Protocol):
     ) -> "asyncio.Future[Answer]":
         """Write a request; the future gives the answer's head."""
         self.requests += 1
-        answer_head = self._head = self._loop.create_future()
+        answer_head = self._head = self.loop.create_future()
         self._head_bytes = 0
         if self._transport is None:
             self._fail("it closed the connection")
@@ -266,7 +266,7 @@ class _Connection(asyncio.Protocol):
         self._headers = []
         self._bodiless = bodiless
         self._deadline, self._patience = deadline, patience
-        self._heard_at = self._loop.time()
+        self._heard_at = self.loop.time()
         if len(body) <= SMALL_BODY:
             # One system call; copying so little costs less than a second one.
             self._transport.write(head + body)
@@ -289,7 +289,7 @@ class _Connection(asyncio.Protocol):
 
     def end_within(self, seconds: float) -> None:
         """Nobody waits for the rest of the answer: it has so much time to come."""
-        self._deadline = min(self._deadline, self._loop.time() + seconds)
+        self._deadline = min(self._deadline, self.loop.time() + seconds)
         self.read_on()
 
     def rest(self) -> None:
@@ -302,7 +302,7 @@ class _Connection(asyncio.Protocol):
         """The reader took what was held."""
         if self._resting and self._transport is not None:
             self._resting = False
-            self._heard_at = self._loop.time()
+            self._heard_at = self.loop.time()
             self._transport.resume_reading()
 
     def check(self, now: float) -> None:
@@ -325,7 +325,7 @@ class _Connection(asyncio.Protocol):
         if self._head is None and self._answer is None:
             self.abort()  # bytes nobody asked for: it cannot be trusted
             return
-        self._heard_at = self._loop.time()
+        self._heard_at = self.loop.time()
         if self._head is not None:
             self._head_bytes += len(data)
         try:
@@ -459,11 +459,12 @@ class _Pool:
     def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
         self._origin = origin
         self._context = context
+        self.loop = asyncio.get_running_loop()
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
 
     def take_idle(self) -> _Connection | None:
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         while self._idle:
             connection = self._idle.pop()
             if now - connection.idle_since < IDLE_SECONDS:
@@ -472,11 +473,10 @@ class _Pool:
         return None
 
     async def connect(self, timeout_s: float) -> _Connection:
-        loop = asyncio.get_running_loop()
         origin = self._origin
         try:
             async with asyncio.timeout(timeout_s):
-                _, connection = await loop.create_connection(
+                _, connection = await self.loop.create_connection(
                     lambda: _Connection(self),
                     origin.host,
                     origin.port,
@@ -492,7 +492,7 @@ class _Pool:
         return connection
 
     def put_back(self, connection: _Connection) -> None:
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self.loop.time()
         self._idle.append(connection)
 
     def drop_idle(self) -> None:
@@ -543,7 +543,7 @@ class UpstreamClient:
         pool = self._pool(origin)
         connection = pool.take_idle()
         if connection is None:
-            left = deadline - asyncio.get_running_loop().time()
+            left = deadline - pool.loop.time()
             connection = await pool.connect(min(self._connect_timeout_s, max(left, 0)))
         asked = connection.send(head, body, deadline, self._patience, bodiless=bodiless)
         try:

@@ -1,10 +1,10 @@
 """What a check's answer or error says of a resource. Pure but for the date that a
 `retry-after` may be relative to."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
+import msgspec
 
 from libs.common.accounts import account_named
 from libs.common.contracts import Verdict
@@ -23,7 +23,7 @@ def of_answer(answer: httpx.Response, latency_ms: float) -> Verdict:
     cause = verdict.cause
     if verdict.kind == "neutral":
         cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
-    return replace(verdict, latency_ms=latency, cause=cause)
+    return msgspec.structs.replace(verdict, latency_ms=latency, cause=cause)
 
 
 def account_of(answer: httpx.Response) -> str | None:
