@@ -105,6 +105,8 @@ class Owner:
 class Refusal(Exception):
     """There is no resource for this request."""
 
+    event = b""  # the decision event's JSON, if it was written
+
 
 class UnknownIds(Refusal):
     """The request names ids that Redis does not know. Nothing was done; ask

@@ -126,16 +126,30 @@ class RoutingFunctions:
         """Choose a resource and take a lease on it. Raises `UnknownIds`,
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited` or
         `OwnerGone`."""
-        reply = await self._fcall("rpx_acquire_v1", *self._asked(ask, ""))
+        now = self._clock()
+        head = _decision_head(ask, now)
+        asked = self._asked(ask, "", head, now)
+        reply = await self._fcall("rpx_acquire_v1", *asked)
         if isinstance(reply, list):
-            raise _refusal(reply)
-        resource_id, reason, version, trial = reply.decode().split("|")
-        return Decision(resource_id, reason, version, False, trial == "1")
+            refusal = _refusal(reply)
+            if isinstance(refusal, Refusal) and len(reply) == 3:
+                refusal.event = head + reply[2]
+            raise refusal
+        resource_id, reason, version, trial, tail = reply.split(b"|", 4)
+        return Decision(
+            resource_id.decode(),
+            reason.decode(),
+            version.decode(),
+            False,
+            trial == b"1",
+            head + tail,
+        )
 
     async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
         """Take a lease on the resource that a request's socket leads to. `decided`:
         the decision's event was written already. Raises `OwnerGone` when the
         resource is not in the catalogue any more."""
+        head = b"" if decided else _decision_head(ask, self._clock())
         reply = await self._fcall(
             "rpx_pin_v1",
             ask.gateway_id,
@@ -143,20 +157,29 @@ class RoutingFunctions:
             ask.attempt,
             ask.decision_id,
             resource_id,
-            b"" if decided else _decision_head(ask, self._clock()),
+            head,
             ask.lease,
             ask.previous,
         )
         if isinstance(reply, list):
             raise _refusal(reply)
-        return Decision(resource_id, Reason.SOCKET, reply.decode())
+        event = (
+            head
+            and head
+            + (
+                f',"resource_id":"{resource_id}","reason":"socket","candidates":[]}}'
+            ).encode()
+        )
+        return Decision(resource_id, Reason.SOCKET, reply.decode(), event=event)
 
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         """Where `ask` would go, without doing anything. `owner` is what SQL says
         of its ids. Raises as `acquire` does, but for the refusals that depend on
         the resources' state: they are the explanation's status."""
         told = owner.encoded() if owner else ""
-        reply = await self._fcall("rpx_explain_v1", *self._asked(ask, told))
+        now = self._clock()
+        asked = self._asked(ask, told, _decision_head(ask, now), now)
+        reply = await self._fcall("rpx_explain_v1", *asked)
         if len(reply) != 6:
             raise _refusal(reply)
         status, resource, reason, trial, wait, candidates = reply
@@ -169,9 +192,10 @@ class RoutingFunctions:
             candidates=msgspec.json.decode(candidates),
         )
 
-    def _asked(self, ask: Ask, told: str) -> tuple[Any, ...]:
+    def _asked(
+        self, ask: Ask, told: str, head: bytes, now: int | str
+    ) -> tuple[Any, ...]:
         """The arguments of acquire and explain, as library.lua lists them."""
-        now = self._clock()
         return (
             ask.gateway_id,
             ask.request_id,
@@ -184,7 +208,7 @@ class RoutingFunctions:
             REPLAYED if ask.replayed else 1 if ask.resolved else 0,
             told,
             ask.draw,
-            _decision_head(ask, now),
+            head,
             ask.lease,
             now,
             ask.previous,
@@ -194,7 +218,8 @@ class RoutingFunctions:
         )
 
     def release(self, release: Release) -> Awaitable[Any]:
-        """Report how an attempt ended; with an event, end the request.
+        """Report how an attempt ended; with an event, end the request: then the reply
+        is that event's id in the stream.
 
         On a shared connection it is on its way when this returns, whether or
         not the caller lives to await it.

@@ -112,7 +112,7 @@ local function current()
 end
 
 local function emit(stream, kind, id, data)
-  redis.call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
+  return redis.call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
 end
 
 -- Ranks ----------------------------------------------------------------------
@@ -570,8 +570,9 @@ local function candidates(known, ask, view, chosen)
   return rows
 end
 
-local function decision_json(known, ask, id, reason)
-  return ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
+-- What a decision event says after its head.
+local function decision_tail(known, ask, id, reason)
+  return ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
     .. ',"reason":"' .. reason .. '","candidates":['
     .. table.concat(candidates(known, ask, ask.view, id), ',') .. ']}'
 end
@@ -704,12 +705,14 @@ local function senseless(known, ask)
 end
 
 -- rpx_acquire_v1
--- Returns 'resource|reason|version|is it a half-open trial 0|1' (one string: a table
--- costs more than a Redis call), or
+-- Returns 'resource|reason|version|is it a half-open trial 0|1|tail' (one string: a
+-- table costs more than a Redis call), or
 --   {'look_up', age ms of this Redis's content}: ids are unknown here and SQL was not
 --   asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
---   {'no_capacity'|'owner_limited', ms to wait}, {'owner_gone', 0}.
+--   {'no_capacity'|'owner_limited', ms to wait, tail}, {'owner_gone', 0, tail}.
+-- `tail` is what the decision event says after its head: the gateway keeps events
+-- until they are stored, should this Redis die first.
 -- Safe to repeat: the same request moves its lease, it never holds two.
 local function acquire(keys, args)
   local ask, known = read_ask(args)
@@ -718,10 +721,11 @@ local function acquire(keys, args)
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, value = choose(known, ask)
   if reason == 'look_up' then return { reason, age() } end
-  emit(keys[2], 'decision', ask.decision, decision_json(known, ask, id, reason))
+  local tail = decision_tail(known, ask, id, reason)
+  emit(keys[2], 'decision', ask.decision, ask.head .. tail)
   if not id then
     local wait = value and math.max(value - clock(ask.now), 0) or 0
-    return { reason, string.format('%.0f', wait) }
+    return { reason, string.format('%.0f', wait), tail }
   end
   local resource = known.by_id[id]
   local added = take_lease(known, ask, resource)
@@ -733,7 +737,8 @@ local function acquire(keys, args)
   else
     reweigh(known, id)  -- it may be only this model that is paused
   end
-  return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1' or '|0')
+  return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1|' or '|0|')
+    .. tail
 end
 
 -- rpx_explain_v1  The same question without effects. Returns {status, resource or
@@ -812,7 +817,7 @@ end
 -- Without one only the verdict counts; the next acquire moves the lease, so
 -- that a gateway dying between two attempts still leaves a trace. No verdict
 -- kind: the attempt was judged already.
--- Safe to repeat. Returns 1 when a lease was dropped.
+-- Safe to repeat. Returns the stream's id of the request event, or '' without one.
 local function release(keys, args)
   local said = read_release(args)
   local names = { TAG .. 'catalogue:version' }
@@ -825,7 +830,7 @@ local function release(keys, args)
     state = apply(keys[2], said, resource, pauses)
     if over then remember(said, said.now, resource) end
   end
-  if not over then return 0 end
+  if not over then return '' end
   local held = drop_lease(known, said.resource, field_of(said.gateway, said.request))
   if held then
     local holder = known and known.by_id[held]
@@ -837,8 +842,7 @@ local function release(keys, args)
     end
     reweigh(known, held, state)
   end
-  emit(keys[2], 'request', said.request, said.event)
-  return held and 1 or 0
+  return emit(keys[2], 'request', said.request, said.event)
 end
 
 -- Gateways -------------------------------------------------------------------
