@@ -41,15 +41,20 @@ class Dialer:
         self._resolver = resolver or Resolver()
 
     async def dial(
-        self, origin: Origin, protocol_factory: Factory, timeout_s: float
+        self,
+        origin: Origin,
+        protocol_factory: Factory,
+        timeout_s: float,
+        *,
+        tunnel: bool = False,
     ) -> Connected:
         """A connection to `origin`, or to the proxy that forwards there (see
-        `forwarder`). Raises `NotSent`."""
+        `forwarder`) unless it has to be a `tunnel`. Raises `NotSent`."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         proxy = self.proxy_for(origin)
         if proxy is None:
             return await self._straight(origin, protocol_factory, deadline)
-        if origin.scheme == "http":
+        if origin.scheme == "http" and not tunnel:
             return await self._to_proxy(proxy, protocol_factory, deadline)
         return await self._through(proxy, origin, protocol_factory, deadline)
 
@@ -120,21 +125,35 @@ class Dialer:
             async with _step("asking the proxy", deadline):
                 await cast(Tunnel, tunnel).opened()
             protocol = factory()
-            async with self._handshake(origin, deadline):
-                inner = await asyncio.get_running_loop().start_tls(
-                    outer,
-                    protocol,
-                    self.tls,
-                    server_hostname=origin.host,
-                    ssl_handshake_timeout=_left(deadline),
-                )
+            inner = await self._within(outer, protocol, origin, deadline)
+            if inner.is_closing():
+                raise NotSent("the proxy closed the connection")
         except BaseException:
             outer.abort()
             raise
-        if inner is None or inner.is_closing():
-            raise NotSent("the connection was closed after the TLS handshake")
         protocol.connection_made(inner)
         return inner, protocol
+
+    async def _within(
+        self,
+        outer: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        origin: Origin,
+        deadline: float,
+    ) -> asyncio.Transport:
+        """The tunnel's inside, `protocol` on it."""
+        if origin.scheme == "http":
+            outer.set_protocol(protocol)
+            return outer
+        async with self._handshake(origin, deadline):
+            inner = await asyncio.get_running_loop().start_tls(
+                outer,
+                protocol,
+                self.tls,
+                server_hostname=origin.host,
+                ssl_handshake_timeout=_left(deadline),
+            )
+        return cast(asyncio.Transport, inner)
 
     @asynccontextmanager
     async def _handshake(self, origin: Origin, deadline: float) -> AsyncIterator[None]:

@@ -30,8 +30,8 @@ class Pool(Generic[C]):
         self._limit = limit
         self._idle_s = idle_s
         self._close = close
-        self._loop = asyncio.get_running_loop()
-        self._now = now or self._loop.time
+        self.loop = asyncio.get_running_loop()
+        self._now = now or self.loop.time
         self._all: set[C] = set()
         self._idle: dict[C, float] = {}  # since when; the last used at the end
         self._dialled = 0
@@ -45,6 +45,10 @@ class Pool(Generic[C]):
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    def all(self) -> list[C]:
+        """Those that are open, idle or not, to be gone through while they end."""
+        return list(self._all)
 
     def take_idle(self) -> C | None:
         """The idle connection that was used last: the others may then age."""
@@ -108,9 +112,9 @@ class Pool(Generic[C]):
             self._drop(connection)
 
     async def _turn(self, deadline: float) -> C | None:
-        waiter: Waiter[C] = self._loop.create_future()
+        waiter: Waiter[C] = self.loop.create_future()
         self._waiting[waiter] = None
-        timer = self._loop.call_at(deadline, _too_late, waiter)
+        timer = self.loop.call_at(deadline, _too_late, waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -131,7 +135,7 @@ class Pool(Generic[C]):
             self.put_back(connection)
 
     def _offer_place(self) -> None:
-        if self.size < self._limit and self._hand_over(None):
+        if self._hand_over(None):
             self._dialled += 1
 
     def _hand_over(self, granted: C | None) -> bool:
