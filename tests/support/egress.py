@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+from tests.support.sockets import joined
+
 HEAD_END = b"\r\n\r\n"
 
 
@@ -52,28 +54,12 @@ class EgressProxy:
             writer.write(b"HTTP/1.1 200 Connection established" + HEAD_END)
         else:
             onward.write(head.replace(b"http://" + url.netloc, b"", 1))
-        copies = [
-            asyncio.ensure_future(_copy(reader, onward)),
-            asyncio.ensure_future(_copy(there, writer)),
-        ]
-        try:
-            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for copy in copies:
-                copy.cancel()
-            await asyncio.gather(*copies, return_exceptions=True)
-            onward.close()
+        await joined((reader, writer), (there, onward))
 
     async def end(self) -> None:
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Visits:
@@ -34,6 +35,37 @@ async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None
         pass
 
 
+def relay_to(port: int) -> Handle:
+    """Lead to another port of this machine; with TLS in front, it has TLS."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward = await asyncio.open_connection("127.0.0.1", port)
+        await joined((reader, writer), onward)
+
+    return relay
+
+
+async def joined(one: Streams, other: Streams) -> None:
+    """Pass bytes both ways until one side ends; then the other's end too."""
+    copies = [
+        asyncio.ensure_future(_copy(one[0], other[1])),
+        asyncio.ensure_future(_copy(other[0], one[1])),
+    ]
+    try:
+        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for copy in copies:
+            copy.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+        other[1].close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+
+
 @asynccontextmanager
 async def visited(
     handle: Handle, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
@@ -51,7 +83,7 @@ async def visited(
         with suppress(OSError, EOFError, asyncio.CancelledError):
             await handle(r, w)
         visits.gone += 1
-        w.transport.abort()
+        w.close()
 
     server = await asyncio.start_server(serve, host, 0, ssl=tls)
     visits.port = server.sockets[0].getsockname()[1]
