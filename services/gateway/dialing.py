@@ -2,6 +2,7 @@
 that leads there. Knows nothing of what they are for."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -13,7 +14,7 @@ import aiohappyeyeballs
 
 from libs.common.egress import Egress, Proxy
 from libs.common.tls import ResumingContext, client_context, tls_cause
-from services.gateway.origins import NotSent, Origin
+from services.gateway.origins import NoFreeConnection, NotSent, Origin
 from services.gateway.resolving import Resolver
 from services.gateway.tunnels import Tunnel
 
@@ -22,6 +23,8 @@ NEXT_ADDRESS_S = 0.25
 # A stream may say nothing for minutes; what stands between forgets those that
 # say nothing, and a peer that is gone says nothing either.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+# What this machine has run out of: says nothing of the upstream.
+OURS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 Factory = Callable[[], asyncio.Protocol]
 Connected = tuple[asyncio.Transport, asyncio.Protocol]
@@ -182,7 +185,8 @@ async def _step(doing: str, deadline: float) -> AsyncIterator[None]:
     except ssl.SSLError as error:
         raise NotSent(f"{doing} failed: {tls_cause(error)}") from error
     except OSError as error:
-        raise NotSent(f"{doing} failed: {_cause(error)}") from error
+        kind = NoFreeConnection if error.errno in OURS else NotSent
+        raise kind(f"{doing} failed: {_cause(error)}") from error
 
 
 def _cause(error: OSError) -> str:

@@ -16,6 +16,8 @@ class NotSent(UpstreamError):
 class NoFreeConnection(NotSent):
     """no connection became free"""
 
+    # This gateway has no connection left: the upstream is not to blame.
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

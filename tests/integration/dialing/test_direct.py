@@ -1,6 +1,7 @@
 """Connections straight to servers of every kind."""
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -10,7 +11,7 @@ import pytest
 
 from libs.common.tls import client_context
 from services.gateway.dialing import Dialer
-from services.gateway.origins import Origin
+from services.gateway.origins import NoFreeConnection, Origin
 from services.gateway.resolving import AddressInfo, Resolver
 from tests.support.certificates import Authority, make_authority
 from tests.support.dials import NAME, Talk, at, here, refusal, says_hello
@@ -145,6 +146,14 @@ async def test_a_name_that_nobody_has() -> None:
 
     said = await refusal(Dialer(resolver=Resolver(look_up)), Origin("http", NAME, 80))
     assert said == "looking up its host failed: Name or service not known"
+
+
+async def test_a_machine_that_has_no_socket_left_does_not_blame_the_upstream() -> None:
+    async def look_up(_host: str, _port: int) -> list[AddressInfo]:
+        raise OSError(errno.EMFILE, "hush")
+
+    with pytest.raises(NoFreeConnection, match="Too many open files"):
+        await Dialer(resolver=Resolver(look_up)).dial(Origin("http", NAME, 80), Talk, 1)
 
 
 async def test_a_dial_given_up_leaves_nothing_open() -> None:
