@@ -358,13 +358,12 @@ async def test_a_slow_reader_holds_the_sender_back() -> None:
         nonlocal sent
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         piece = b"x" * 65_536
-        try:
-            while sent < size:
-                writer.write(piece)
-                await writer.drain()
-                sent += len(piece)
-        finally:
-            writer.close()
+        while sent < size:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+        writer.close()
+        await writer.wait_closed()  # what is left has to get there
 
     async with listening(flood) as origin, client() as made:
         answer = await send(made, origin)
