@@ -1,6 +1,8 @@
 """The settings of each service, in one place: the command line checks them all
 before it starts anything, and may not import a service. Units are in the names."""
 
+import math
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from libs.common.settings import (
     SettingErrorCarrier,
     Settings,
 )
+from libs.common.tls import client_context
 
 
 def http_url(value: str, info: ValidationInfo) -> str:
@@ -48,6 +51,28 @@ class UpstreamSettings(Settings):
     )
 
 
+class EgressSettings(Settings):
+    """How upstreams are connected to. The proxies are not here: every tool reads
+    their variables, so they have no prefix (see libs.common.egress)."""
+
+    # Certificates to trust beside the system's, PEM.
+    upstream_ca_file: Path | None = Field(None, alias="PROXY_UPSTREAM_CA_FILE")
+
+    @field_validator("upstream_ca_file")
+    @classmethod
+    def _holds_certificates(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                client_context(value)
+        except OSError:  # unreadable, or no certificate in it
+            raise SettingErrorCarrier(
+                "PROXY_UPSTREAM_CA_FILE",
+                "names no readable file of PEM certificates",
+                "Name the file of your CA's certificate, or unset it",
+            ) from None
+        return value
+
+
 class RoutingSettings(Settings):
     """What the routing functions remember, and for how long."""
 
@@ -57,7 +82,9 @@ class RoutingSettings(Settings):
     cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
 
 
-class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
+class GatewaySettings(
+    CommonSettings, UpstreamSettings, EgressSettings, RoutingSettings
+):
     """The data plane."""
 
     # The whole of an upstream request, streams included.
@@ -89,12 +116,25 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
     max_connections: int = Field(
         10_000, ge=16, le=1_000_000, alias="PROXY_MAX_CONNECTIONS"
     )
+    # Connections per gateway to one upstream address; more requests have to wait.
+    # A client's connection needs one at a time, so by default none waits.
+    max_upstream_connections: int = Field(
+        default_factory=lambda known: known["max_connections"],
+        ge=1,
+        le=1_000_000,
+        alias="PROXY_MAX_UPSTREAM_CONNECTIONS",
+    )
     router_url: HttpUrl = Field(
         default_factory=lambda known: f"http://127.0.0.1:{known['router_port']}",
         alias="PROXY_ROUTER_URL",
     )
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
+
+    @property
+    def upstream_connections_per_worker(self) -> int:
+        """Each worker has its part, as it has of the clients' connections."""
+        return math.ceil(self.max_upstream_connections / self.gateway_workers)
 
     @field_validator("require_keys", "in_process_worker")
     @classmethod
@@ -149,7 +189,7 @@ def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
     return tuple(key.strip() for key in listed)
 
 
-class HealthSettings(CommonSettings):
+class HealthSettings(CommonSettings, EgressSettings):
     """Active checks of every resource."""
 
     enabled: bool = Field(True, alias="PROXY_HEALTH_CHECK_ENABLED")

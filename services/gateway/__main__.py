@@ -9,6 +9,7 @@ import uvloop
 
 from libs.cli.lifeline import die_with_parent
 from libs.common import logs
+from libs.common.egress import Egress
 from libs.common.errors import SettingError
 from libs.common.service_settings import GatewaySettings
 from services.gateway import workers
@@ -21,6 +22,7 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     try:
         settings = GatewaySettings.read(os.environ if environ is None else environ)
         settings.refuse_open_admin()
+        Egress.read(os.environ)
         inherited = workers.inherited()
         listening = inherited or workers.bind(settings.host, settings.port)
     except (SettingError, workers.AddressTaken) as error:

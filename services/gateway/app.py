@@ -13,13 +13,16 @@ import httpx
 import structlog
 from falcon.asgi import Request, Response
 
+from libs.common.egress import Egress
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
+from libs.common.tls import client_context
 from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.control_plane import ControlPlane
+from services.gateway.dialing import Dialer
 from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
 from services.gateway.heartbeat import Heart
@@ -30,6 +33,7 @@ from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
 from services.gateway.server import Server
 from services.gateway.socket_requests import Books
+from services.gateway.socket_upstream import Opener
 from services.gateway.sockets import SocketPlane
 from services.gateway.upstream import Patience, UpstreamClient
 
@@ -59,13 +63,21 @@ class Gateway:
         self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
         self.directory = Directory(self.routing, os.environ)
         self.outbox = Outbox(self.redis, settings.telemetry_stream)
+        dialer = Dialer(
+            Egress.read(os.environ), client_context(settings.upstream_ca_file)
+        )
         self.upstream = UpstreamClient(
             settings.connect_timeout_seconds,
             Patience(
                 settings.first_byte_timeout_seconds, settings.idle_timeout_seconds
             ),
+            dialer,
+            settings.upstream_connections_per_worker,
         )
-        self.router = httpx.AsyncClient(base_url=settings.router_url, timeout=30.0)
+        # Whatever proxy there is leads to upstreams, not to the router.
+        self.router = httpx.AsyncClient(
+            base_url=settings.router_url, timeout=30.0, trust_env=False
+        )
         fallback = Fallback(self.directory, terms.cooldown_ms)
         ledger = Ledger(self.routing, self.outbox, fallback.judged)
         local = fallback.local
@@ -89,7 +101,9 @@ class Gateway:
             self.data_plane.active,
             settings.request_timeout_seconds,
         )
-        self.sockets = SocketPlane(books, limits, chooser)
+        self.sockets = SocketPlane(
+            books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)
+        )
         self.heart = Heart(
             self.id,
             self.redis,

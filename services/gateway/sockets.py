@@ -21,7 +21,7 @@ from services.gateway.proxying import Limits, with_whole_retry_after
 from services.gateway.requests import Request
 from services.gateway.socket_relay import FAREWELL_S, RETIRED, SocketRelay
 from services.gateway.socket_requests import PATH, Books, SocketRequests
-from services.gateway.socket_upstream import Opened, Refused
+from services.gateway.socket_upstream import Opened, Opener, Refused
 from services.gateway.upgrades import Upgrades
 
 log = structlog.get_logger()
@@ -32,10 +32,12 @@ _JSON: Header = (b"content-type", b"application/json")
 class SocketPlane:
     """Serves upgrades."""
 
-    def __init__(self, books: Books, limits: Limits, chooser: Chooser) -> None:
+    def __init__(
+        self, books: Books, limits: Limits, chooser: Chooser, opener: Opener
+    ) -> None:
         self._books = books
         self._limits = limits
-        self._upgrades = Upgrades(books, limits.attempts, chooser)
+        self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 

@@ -17,7 +17,7 @@ from services.gateway.failover import retried
 from services.gateway.outcomes import NEUTRAL
 from services.gateway.problems import Problem
 from services.gateway.socket_requests import PATH, Books
-from services.gateway.socket_upstream import Dialer, Opened, Refused
+from services.gateway.socket_upstream import Opened, Opener, Refused
 from services.gateway.upstream import NoKey, UpstreamError
 
 _HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
@@ -26,11 +26,13 @@ _HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
 class Upgrades:
     """Opens upstream sockets."""
 
-    def __init__(self, books: Books, attempts: int, chooser: Chooser) -> None:
+    def __init__(
+        self, books: Books, attempts: int, chooser: Chooser, opener: Opener
+    ) -> None:
         self._books = books
         self._attempts = attempts
         self._chooser = chooser
-        self._dialer = Dialer()
+        self._opener = opener
         self._draw: Callable[[int], int] = random.getrandbits
 
     async def open(self, upgrade: Exchange) -> Opened:
@@ -110,7 +112,7 @@ class Upgrades:
         path = PATH + (b"?" + query if query else b"")
         books.fallback.began(*counted)
         try:
-            connection = await self._dialer.open(target, path, upgrade.headers)
+            connection = await self._opener.open(target, path, upgrade.headers)
         finally:
             books.fallback.ended(*counted)
         return Opened(connection, target)

@@ -7,13 +7,18 @@ twentieth of httpx's cost, which is why the data plane has a client of its own.
 
 import asyncio
 import math
-import ssl
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import httptools
 
-from libs.common.errors import ProxyError
+from services.gateway.dialing import Dialer
+from services.gateway.origins import NotSent, Origin, UpstreamError
+from services.gateway.pooling import Pool
+from services.gateway.tunnels import forwarded_head
+
+__all__ = ["Answer", "Broken", "Interrupted", "NoKey", "NotSent", "Origin", "Patience",
+           "Sink", "Slow", "TimedOut", "UpstreamClient", "UpstreamError"]  # fmt: skip
 
 Header = tuple[bytes, bytes]
 
@@ -21,15 +26,8 @@ IDLE_SECONDS = 55.0  # below the keep-alive of common servers (nginx: 75 s)
 HIGH_WATER = 262_144  # bytes held for a slow reader before the socket rests
 SMALL_BODY = 16_384
 LARGEST_HEAD = 65_536
+MOST_CONNECTIONS = 10_000
 REST_S = 1.0  # for the end of an answer that nobody reads any more
-
-
-class UpstreamError(ProxyError):
-    """The upstream gave no usable answer."""
-
-
-class NotSent(UpstreamError):
-    """No connection: nothing was sent, so it may go anywhere."""
 
 
 class NoKey(UpstreamError):
@@ -66,15 +64,6 @@ class Patience:
 
 
 NO_PATIENCE = Patience()
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a connection goes."""
-
-    scheme: str
-    host: str
-    port: int
 
 
 class Sink(Protocol):
@@ -227,7 +216,7 @@ class _Connection(asyncio.Protocol):
     Answering: `_answer` takes the body.
     """
 
-    def __init__(self, pool: "_Pool") -> None:
+    def __init__(self, pool: "Pool[_Connection]") -> None:
         self._pool = pool
         self.loop = pool.loop
         self._transport: asyncio.Transport | None = None
@@ -244,7 +233,6 @@ class _Connection(asyncio.Protocol):
         self._deadline = math.inf
         self._heard_at = 0.0
         self.requests = 0
-        self.idle_since = 0.0
 
     def send(
         self,
@@ -453,78 +441,59 @@ def _unframed(answer: Answer) -> bool:
     return not any(name in framed for name, _ in answer.headers)
 
 
-class _Pool:
-    """The connections to one origin; the last used is taken first."""
+class _Way:
+    """To one origin: its connections, and how new ones are made."""
 
-    def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
+    def __init__(self, origin: Origin, dialer: Dialer, limit: int) -> None:
         self._origin = origin
-        self._context = context
-        self.loop = asyncio.get_running_loop()
-        self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
+        self._dialer = dialer
+        self._forwarder = dialer.forwarder(origin)
+        self.pool: Pool[_Connection] = Pool(limit, IDLE_SECONDS, _Connection.abort)
 
-    def take_idle(self) -> _Connection | None:
-        now = self.loop.time()
-        while self._idle:
-            connection = self._idle.pop()
-            if now - connection.idle_since < IDLE_SECONDS:
-                return connection
-            connection.abort()
-        return None
+    def addressed(self, head: bytes) -> bytes:
+        """A request's head as the next hop wants it."""
+        if self._forwarder is None:
+            return head
+        return forwarded_head(head, self._forwarder, self._origin)
 
-    async def connect(self, timeout_s: float) -> _Connection:
-        origin = self._origin
+    async def connection(self, deadline: float, connect_s: float) -> _Connection:
+        """When none is idle: the next that is, or a new one."""
+        connection = await self.pool.take(deadline)
+        if connection is not None:
+            return connection
+        left = deadline - self.pool.loop.time()
         try:
-            async with asyncio.timeout(timeout_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: _Connection(self),
-                    origin.host,
-                    origin.port,
-                    ssl=self._context,
-                )
-        except TimeoutError:
-            raise NotSent("connecting took too long") from None
-        except ssl.SSLError as error:
-            raise NotSent(f"TLS failed: {error.reason}") from error
-        except OSError as error:
-            raise NotSent(f"cannot connect: {error.strerror or 'failed'}") from error
-        self._all.add(connection)
+            connection = await self._dial(min(connect_s, max(left, 0)))
+        except BaseException:
+            self.pool.given_up()
+            raise
+        self.pool.opened(connection)
         return connection
 
-    def put_back(self, connection: _Connection) -> None:
-        connection.idle_since = self.loop.time()
-        self._idle.append(connection)
-
-    def drop_idle(self) -> None:
-        """Close what is kept: the next request connects anew."""
-        for connection in list(self._idle):
-            connection.abort()
-        self._idle.clear()
-
-    def forget(self, connection: _Connection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def check(self, now: float) -> None:
-        for connection in list(self._all):
-            connection.check(now)
-
-    def close(self) -> None:
-        for connection in list(self._all):
-            connection.abort()
+    async def _dial(self, timeout_s: float) -> _Connection:
+        transport, made = await self._dialer.dial(
+            self._origin, lambda: _Connection(self.pool), timeout_s
+        )
+        if transport.is_closing():  # the pool would never hear of its end
+            raise NotSent("it closed the connection")
+        return cast(_Connection, made)
 
 
 class UpstreamClient:
     """Sends requests to any origin. Close it when done."""
 
     def __init__(
-        self, connect_timeout_s: float, patience: Patience = NO_PATIENCE
+        self,
+        connect_timeout_s: float,
+        patience: Patience = NO_PATIENCE,
+        dialer: Dialer | None = None,
+        limit: int = MOST_CONNECTIONS,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._patience = patience
-        self._pools: dict[Origin, _Pool] = {}
-        self._context: ssl.SSLContext | None = None
+        self._dialer = dialer or Dialer()
+        self._limit = limit
+        self._ways: dict[Origin, _Way] = {}
 
     async def send(
         self,
@@ -540,11 +509,11 @@ class UpstreamClient:
 
         Raises `NotSent`, `Broken`, `Slow` or `TimedOut`.
         """
-        pool = self._pool(origin)
-        connection = pool.take_idle()
+        way = self._way(origin)
+        connection = way.pool.take_idle()
         if connection is None:
-            left = deadline - pool.loop.time()
-            connection = await pool.connect(min(self._connect_timeout_s, max(left, 0)))
+            connection = await way.connection(deadline, self._connect_timeout_s)
+        head = way.addressed(head)
         asked = connection.send(head, body, deadline, self._patience, bodiless=bodiless)
         try:
             return await asked
@@ -553,29 +522,23 @@ class UpstreamClient:
             raise
         except Broken as broken:
             if broken.reused:
-                pool.drop_idle()  # one closed for idleness is rarely alone
+                way.pool.drop_idle()  # one closed for idleness is rarely alone
             raise
 
     def check(self, now: float) -> None:
         """End requests whose time is up; `now` is the loop's time. Deadlines are
         looked at from time to time, by whoever calls this: a timer for each request
         would cost more."""
-        for pool in list(self._pools.values()):
-            pool.check(now)
+        for way in list(self._ways.values()):
+            for connection in way.pool.all():
+                connection.check(now)
 
     def close(self) -> None:
-        for pool in self._pools.values():
-            pool.close()
+        for way in self._ways.values():
+            way.pool.close()
 
-    def _pool(self, origin: Origin) -> _Pool:
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._pools[origin] = _Pool(origin, self._tls(origin))
-        return pool
-
-    def _tls(self, origin: Origin) -> ssl.SSLContext | None:
-        if origin.scheme != "https":
-            return None
-        if self._context is None:
-            self._context = ssl.create_default_context()
-        return self._context
+    def _way(self, origin: Origin) -> _Way:
+        way = self._ways.get(origin)
+        if way is None:
+            way = self._ways[origin] = _Way(origin, self._dialer, self._limit)
+        return way

@@ -9,6 +9,7 @@ import msgspec
 from libs.common.accounts import account_named
 from libs.common.contracts import Verdict
 from libs.common.headers import Header
+from libs.common.tls import tls_cause
 from libs.common.verdicts import judge
 
 
@@ -40,7 +41,11 @@ def of_error(error: httpx.HTTPError) -> Verdict:
     if isinstance(error, httpx.TimeoutException):
         return timed_out()
     if isinstance(error, httpx.ConnectError):
-        return Verdict(kind="fault", cause="cannot connect")
+        tls = tls_cause(error)
+        cause = f"the TLS handshake failed: {tls}" if tls else "cannot connect"
+        return Verdict(kind="fault", cause=cause)
+    if isinstance(error, httpx.ProxyError):
+        return Verdict(kind="fault", cause="the proxy refused")
     return Verdict(kind="fault", cause=f"check failed: {type(error).__name__}")
 
 

@@ -358,13 +358,12 @@ async def test_a_slow_reader_holds_the_sender_back() -> None:
         nonlocal sent
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         piece = b"x" * 65_536
-        try:
-            while sent < size:
-                writer.write(piece)
-                await writer.drain()
-                sent += len(piece)
-        finally:
-            writer.close()
+        while sent < size:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+        writer.close()
+        await writer.wait_closed()  # what is left has to get there
 
     async with listening(flood) as origin, client() as made:
         answer = await send(made, origin)
@@ -382,3 +381,40 @@ async def test_a_slow_reader_holds_the_sender_back() -> None:
             assert len(chunk) <= 4 * HIGH_WATER
             received += len(chunk)
         assert received == size
+
+
+async def test_requests_beyond_the_limit_wait_their_turn() -> None:
+    peer = Peer(
+        *(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % n for n in range(6))
+    )
+    made = UpstreamClient(1.0, limit=2)
+    async with listening(peer.serve) as origin:
+        asking = [asyncio.ensure_future(send(made, origin)) for _ in range(6)]
+        assert {await body(await one) for one in asking} == {
+            b"%d" % n for n in range(6)
+        }
+        assert peer.connections == 2
+    made.close()
+
+
+async def test_a_request_that_waits_for_too_long_is_not_sent() -> None:
+    peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi")
+    made = UpstreamClient(1.0, limit=1)
+    async with listening(peer.serve) as origin:
+        held = await send(made, origin)
+        with pytest.raises(NotSent, match="no connection became free"):
+            await send(made, origin, seconds=0.05)
+        next_one = asyncio.ensure_future(send(made, origin))
+        held.close()  # its connection ends: the next dials
+        (await next_one).close()
+        assert peer.connections == 2
+    made.close()
+
+
+async def test_a_dial_that_fails_gives_its_place_back() -> None:
+    made = UpstreamClient(1.0, limit=1)
+    nobody = Origin("http", "127.0.0.1", free_port())
+    for _ in range(3):
+        with pytest.raises(NotSent, match="Connection refused"):
+            await send(made, nobody)
+    made.close()

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from cryptography.fernet import Fernet
 
@@ -55,6 +56,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_MAX_BODY_BYTES": [("1024", 1024)],
     "PROXY_MAX_CAPTURE_BYTES": [("0", 0)],
     "PROXY_MAX_CONNECTIONS": [("64", 64)],
+    "PROXY_MAX_UPSTREAM_CONNECTIONS": [("1", 1), ("20000", 20_000)],
     "PROXY_PORT": [("9000", 9000)],
     "PROXY_REDIS_URL": [("rediss://:p@h:6380/1",) * 2, ("unix:///run/r.sock",) * 2],
     "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
@@ -72,6 +74,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("https://eu.api.openai.com/v1/", "https://eu.api.openai.com/v1"),
         ("http://[::1]:9000/v1", "http://[::1]:9000/v1"),
     ],
+    "PROXY_UPSTREAM_CA_FILE": [(certifi.where(), Path(certifi.where()))],
 }
 
 SECONDS = ("0", "-1", "nan", "inf", "soon", "99999999999")
@@ -110,6 +113,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_MAX_BODY_BYTES": ("0", "64MB"),
     "PROXY_MAX_CAPTURE_BYTES": ("-1", "2MB"),
     "PROXY_MAX_CONNECTIONS": ("0", "lots"),
+    "PROXY_MAX_UPSTREAM_CONNECTIONS": ("0", "lots"),
     "PROXY_PORT": PORTS,
     "PROXY_REDIS_URL": ("http://x", "127.0.0.1:6379", "redis://:hush@h:port/0"),
     "PROXY_REQUEST_TIMEOUT_SECONDS": SECONDS,
@@ -133,6 +137,7 @@ BAD: dict[str, tuple[str, ...]] = {
         "https://h/v 1",
         "https://[::1/v1",
     ),
+    "PROXY_UPSTREAM_CA_FILE": ("/nowhere/ca.pem", "/", __file__),
 }
 
 NO_NONSENSE = {"PROXY_DATA_DIR"}  # any path will do until it is written to
@@ -205,6 +210,13 @@ def test_the_router_is_found_at_its_port() -> None:
     assert GatewaySettings.read({"PROXY_ROUTER_PORT": "9001"}).router_url == (
         "http://127.0.0.1:9001"
     )
+
+
+def test_each_worker_has_its_part_of_the_upstream_connections() -> None:
+    every = GatewaySettings.read({})
+    assert every.upstream_connections_per_worker == every.max_connections
+    few = {"PROXY_MAX_UPSTREAM_CONNECTIONS": "10", "PROXY_GATEWAY_WORKERS": "4"}
+    assert GatewaySettings.read(few).upstream_connections_per_worker == 3
 
 
 def test_two_services_on_one_port() -> None:
