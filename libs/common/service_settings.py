@@ -88,14 +88,14 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
         default_factory=lambda known: f"http://127.0.0.1:{known['router_port']}",
         alias="PROXY_ROUTER_URL",
     )
+    # Without one of our keys /v1 answers 401.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
-    @field_validator("require_keys", "in_process_worker")
+    @field_validator("in_process_worker")
     @classmethod
     def _not_yet(cls, value: bool, info: ValidationInfo) -> bool:
-        # Refused rather than ignored: an operator who asks for keys must not
-        # get an open gateway.
+        # Refused rather than ignored: nobody would ingest.
         if value:
             raise SettingErrorCarrier(
                 f"PROXY_{(info.field_name or '').upper()}",
