@@ -17,14 +17,17 @@ from falcon.asgi import Request, Response
 
 from libs.common import logs
 from libs.common.errors import NoCatalogue, RedisAway, SettingError
+from libs.common.proxy_keys import KeyLimits, KeyTable
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
 from services.gateway import problems
+from services.gateway.admission import Admission
 from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.heartbeat import Heart
 from services.gateway.incoming import Receive, Scope, Send
 from services.gateway.outbox import Outbox
@@ -74,11 +77,14 @@ class Gateway:
             ledger,
             settings.heartbeat_seconds,
         )
+        admission = Admission(KeyTable(self.redis), required=settings.require_keys)
+        gate = Gate(admission, KeyLimits(self.redis))
         self.data_plane = DataPlane(
-            self.id, limits, chooser, fallback, self.upstream, ledger
+            self.id, limits, gate, chooser, fallback, self.upstream, ledger
         )
         books = Books(
             self.id,
+            gate,
             self.routing,
             ledger,
             fallback,
@@ -93,9 +99,14 @@ class Gateway:
             self.directory,
             self.outbox,
             self.data_plane,
+            admission,
         )
         self.readiness = Readiness(
-            self.directory, self.outbox, lambda: self.redis.up, self.router
+            self.directory,
+            self.outbox,
+            lambda: self.redis.up,
+            self.router,
+            lambda: admission.limits,
         )
         self._drain_s = settings.drain_seconds
         self._beat_s = settings.heartbeat_seconds

@@ -1,13 +1,15 @@
 """One request under way: what came in, what was decided, what is known of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uuid_utils
 
 from libs.common.asks import Ask, Decision, Lease, digest, model_digest
 from libs.common.headers import Header
 from libs.common.hints import Hints
+from libs.common.proxy_keys import Principal
+from services.gateway.admission import pool_for
 from services.gateway.incoming import Scope
 from services.gateway.outcomes import NEUTRAL, Record, lease_head
 from services.gateway.relay import Relay
@@ -32,6 +34,7 @@ class Exchange:
         self.body = b""
         self.path = b""
         self.hints = Hints()
+        self.principal: Principal | None = None  # None: anybody
         self.session = ""  # digest
         self.bound: tuple[str, ...] = ()  # digests of hints.bound_ids
         self.accepted = False
@@ -68,6 +71,17 @@ class Exchange:
         record.pool_id = hints.pool_id
         record.previous_response_id = hints.previous_response_id
         self.accepted = True
+
+    def comes_from(self, principal: Principal | None) -> None:
+        """Note whose request this is. Raises a `Problem` when it names a pool that
+        is not its key's."""
+        if principal is None:
+            return
+        self.principal = principal
+        self.record.proxy_key_id = principal.id
+        pool = pool_for(principal, self.hints.pool_id)
+        self.hints = replace(self.hints, pool_id=pool)
+        self.record.pool_id = pool
 
     def unbind(self, body: bytes) -> None:
         """Go on with a body that any account can read."""

@@ -85,7 +85,7 @@ async def _read_body(
 async def discard_rest(receive: Receive, problem: problems.Problem) -> None:
     """Read on for a while after a body was refused early: a connection closed upon
     unread bytes is reset, and the client would never see the answer."""
-    if problem.status != 413:
+    if problem.status not in (401, 413):
         return
     discarded = 0
     try:

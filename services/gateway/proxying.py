@@ -26,6 +26,7 @@ from services.gateway.directory import Target
 from services.gateway.exchange import Exchange, Failure
 from services.gateway.failover import retried
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
 from services.gateway.incoming import (
     ClientLeft,
@@ -73,10 +74,11 @@ class Limits:
 class DataPlane:
     """Serves `/v1/*`, an ASGI application."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a request passes through, in order
         self,
         gateway_id: str,
         limits: Limits,
+        gate: Gate,
         chooser: Chooser,
         fallback: Fallback,
         upstream: UpstreamClient,
@@ -84,6 +86,7 @@ class DataPlane:
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
+        self._gate = gate
         self._chooser = chooser
         self._upstream = upstream
         self._ledger = ledger
@@ -126,11 +129,15 @@ class DataPlane:
         if scope["method"] in _REFUSED_METHODS:
             raise problems.method_not_allowed(scope["method"])
         exchange.path = upstream_path(scope["raw_path"])
+        # Before the body: strangers make us keep nothing.
+        principal = await self._gate.enter(exchange.headers)
         exchange.body = await read_body(
             receive, exchange.headers, self._limits.body_bytes
         )
         plain = opened(exchange.body, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
+        exchange.comes_from(principal)
+        await self._gate.count(principal)
 
     # Attempts ----------------------------------------------------------------
 
@@ -383,6 +390,7 @@ class DataPlane:
         if record.resource_id and (home or learned):
             account = record.account_id or ""
             self.fallback.remember_success(home, learned, record.resource_id, account)
+        self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)
 
 

@@ -33,6 +33,7 @@ class SocketPlane:
     """Serves upgrades, an ASGI application."""
 
     def __init__(self, books: Books, limits: Limits, chooser: Chooser) -> None:
+        self._gate = books.gate
         self._books = books
         self._limits = limits
         self._upgrades = Upgrades(books, limits.attempts, chooser)
@@ -61,9 +62,16 @@ class SocketPlane:
             headers = [_JSON, *unwelcome.headers]
             await _answer(send, unwelcome.status, headers, unwelcome.body())
             return
+        try:
+            principal = await self._gate.enter(scope["headers"])
+        except Problem as problem:
+            headers = [_JSON, *problem.headers]
+            await _answer(send, problem.status, headers, problem.body())
+            return
         upgrade = self._upgrade(scope)
         opened = None
         try:
+            upgrade.comes_from(principal)
             opened = await self._upgrades.open(upgrade)
         except Problem as problem:
             await self._refuse(upgrade, problem, send)
