@@ -62,6 +62,21 @@ def bound(digest: str) -> str:
     return f"{TAG}:bound:{digest}"
 
 
+def proxy_keys() -> str:
+    """Hash: SHA-256 of a proxy key's secret -> what its holder may do (JSON)."""
+    return f"{TAG}:proxy_keys"
+
+
+def proxy_keys_version() -> str:
+    """String: a number that grows with each change of that table."""
+    return f"{TAG}:proxy_keys:version"
+
+
+def spent(key_id: str) -> str:
+    """String (msgpack): what a proxy key used in the last minute; so long."""
+    return f"{TAG}:spent:{key_id}"
+
+
 def born() -> str:
     """String: Unix ms of the first catalogue since Redis was empty."""
     return f"{TAG}:born"

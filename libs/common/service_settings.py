@@ -128,6 +128,7 @@ class GatewaySettings(
         default_factory=lambda known: f"http://127.0.0.1:{known['router_port']}",
         alias="PROXY_ROUTER_URL",
     )
+    # Without one of our keys /v1 answers 401.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
@@ -136,11 +137,10 @@ class GatewaySettings(
         """Each worker has its part, as it has of the clients' connections."""
         return math.ceil(self.max_upstream_connections / self.gateway_workers)
 
-    @field_validator("require_keys", "in_process_worker")
+    @field_validator("in_process_worker")
     @classmethod
     def _not_yet(cls, value: bool, info: ValidationInfo) -> bool:
-        # Refused rather than ignored: an operator who asks for keys must not
-        # get an open gateway.
+        # Refused rather than ignored: nobody would ingest.
         if value:
             raise SettingErrorCarrier(
                 f"PROXY_{(info.field_name or '').upper()}",

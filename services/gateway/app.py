@@ -15,16 +15,19 @@ from falcon.asgi import Request, Response
 
 from libs.common.egress import Egress
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.proxy_keys import KeyLimits, KeyTable
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
 from libs.common.tls import client_context
+from services.gateway.admission import Admission
 from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.control_plane import ControlPlane
 from services.gateway.dialing import Dialer
 from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.heartbeat import Heart
 from services.gateway.outbox import Outbox
 from services.gateway.outcomes import Ledger
@@ -90,11 +93,14 @@ class Gateway:
             ledger,
             settings.heartbeat_seconds,
         )
+        admission = Admission(KeyTable(self.redis), required=settings.require_keys)
+        gate = Gate(admission, KeyLimits(self.redis))
         self.data_plane = DataPlane(
-            self.id, limits, chooser, fallback, self.upstream, ledger
+            self.id, limits, gate, chooser, fallback, self.upstream, ledger
         )
         books = Books(
             self.id,
+            gate,
             self.routing,
             ledger,
             fallback,
@@ -111,9 +117,14 @@ class Gateway:
             self.directory,
             self.outbox,
             self.data_plane,
+            admission,
         )
         self.readiness = Readiness(
-            self.directory, self.outbox, lambda: self.redis.up, self.router
+            self.directory,
+            self.outbox,
+            lambda: self.redis.up,
+            self.router,
+            lambda: admission.limits,
         )
         per_worker = -(-settings.max_connections // settings.gateway_workers)
         self.server = Server(

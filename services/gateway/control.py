@@ -92,7 +92,10 @@ class Readiness:
         outbox: Outbox,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
+        keys_limited: Callable[[], bool],
     ) -> None:
+        """`keys_limited`: are there proxy keys with limits per minute?"""
+        self._keys_limited = keys_limited
         self._directory = directory
         self._outbox = outbox
         self._redis_up = redis_up
@@ -106,6 +109,8 @@ class Readiness:
         degraded = []
         if not self._redis_up():
             degraded.append("redis: unreachable, routing from the last snapshot")
+            if self._keys_limited():
+                degraded.append("proxy keys: limits per minute are not enforced")
         if not await self._router_answers():
             degraded.append("router: unreachable")
         ready = self._directory.known

@@ -5,11 +5,14 @@ import math
 import time
 from dataclasses import dataclass
 
+import msgspec
 import uuid_utils
 
 from libs.common.asks import Ask, Decision, Lease, digest, model_digest
 from libs.common.headers import Header
 from libs.common.hints import Hints
+from libs.common.proxy_keys import Principal
+from services.gateway.admission import pool_for
 from services.gateway.outcomes import NEUTRAL, Record, lease_head, lease_record
 from services.gateway.relay import Relay
 from services.gateway.requests import Request
@@ -44,6 +47,7 @@ class Exchange:
     hints = _NO_HINTS
     bound: tuple[str, ...] = ()  # digests of hints.bound_ids
     tried: tuple[str, ...] = ()
+    principal: Principal | None = None  # None: anybody
     failure: Failure | None = None
     relay: Relay | None = None
     verdict = NEUTRAL
@@ -79,6 +83,17 @@ class Exchange:
         record.pool_id = hints.pool_id
         record.previous_response_id = hints.previous_response_id
         self.accepted = True
+
+    def comes_from(self, principal: Principal | None) -> None:
+        """Note whose request this is. Raises a `Problem` when it names a pool that
+        is not its key's."""
+        if principal is None:
+            return
+        self.principal = principal
+        self.record.proxy_key_id = principal.id
+        pool = pool_for(principal, self.hints.pool_id)
+        self.hints = msgspec.structs.replace(self.hints, pool_id=pool)
+        self.record.pool_id = pool
 
     def unbind(self, body: bytes) -> None:
         """Go on with a body that any account can read."""

@@ -161,6 +161,59 @@ def not_ready() -> Problem:
     )
 
 
+_CHALLENGE = (b"www-authenticate", b"Bearer")
+
+
+def proxy_key_required() -> Problem:
+    return Problem(
+        401,
+        "invalid_proxy_key",
+        "This proxy demands a key of its own. Send it as Authorization: Bearer "
+        "rpx_... (your client's API key); the operator mints one with POST "
+        "/admin/keys.",
+        headers=(_CHALLENGE,),
+    )
+
+
+def invalid_proxy_key(what: str) -> Problem:
+    return Problem(
+        401,
+        "invalid_proxy_key",
+        f"This proxy key {what}. Ask the operator for another one (POST /admin/keys), "
+        "and set it as your client's API key.",
+        headers=(_CHALLENGE,),
+    )
+
+
+def keys_unknown() -> Problem:
+    return Problem(
+        503,
+        "not_ready",
+        "The proxy is starting: it has no list of proxy keys yet. Try again.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
+def pool_not_allowed(asked: str, allowed: Sequence[str]) -> Problem:
+    return Problem(
+        403,
+        "pool_not_allowed",
+        f"This proxy key may not use the pool {asked[:100]!r}. Its pools: "
+        f"{', '.join(allowed)}. Name one of them, or none to use the first.",
+        param="pool_id",
+    )
+
+
+def key_limited(which: str, limit: int, wait_ms: int) -> Problem:
+    return Problem(
+        429,
+        "rate_limit_exceeded",
+        f"This proxy key has used its {limit} {which} per minute. Try again after "
+        "the time in Retry-After, or ask the operator for more.",
+        headers=(retry_after(wait_ms),),
+    )
+
+
 def unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
     known = ", ".join(pools) or "none"
     return Problem(

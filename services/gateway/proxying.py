@@ -17,6 +17,7 @@ from libs.common.asks import OwnerGone, Refusal
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
 from libs.common.hints import read_hints
+from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
 from services.gateway import problems
@@ -28,6 +29,7 @@ from services.gateway.directory import Target
 from services.gateway.exchange import Exchange, Failure
 from services.gateway.failover import retried
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
 from services.gateway.incoming import opened, upstream_path
 from services.gateway.outcomes import NEUTRAL, Ledger
@@ -66,10 +68,11 @@ class Limits:
 class DataPlane:
     """Serves `/v1/*`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a request passes through, in order
         self,
         gateway_id: str,
         limits: Limits,
+        gate: Gate,
         chooser: Chooser,
         fallback: Fallback,
         upstream: UpstreamClient,
@@ -77,6 +80,7 @@ class DataPlane:
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
+        self._gate = gate
         self._chooser = chooser
         self._upstream = upstream
         self._ledger = ledger
@@ -88,7 +92,10 @@ class DataPlane:
     async def serve(self, request: Request, connection: Connection) -> None:
         exchange = Exchange(request, self._gateway_id)
         try:
-            self._admit(exchange, connection)
+            principal = await self._gate.enter(exchange.headers)
+            self._admit(exchange, connection, principal)
+            if principal is not None and principal.limited:
+                await self._gate.count(principal)
             await self._try_all(exchange, connection)
         except Problem as problem:
             self._answer_problem(exchange, problem, connection)
@@ -106,7 +113,9 @@ class DataPlane:
 
     # Admission ---------------------------------------------------------------
 
-    def _admit(self, exchange: Exchange, connection: Connection) -> None:
+    def _admit(
+        self, exchange: Exchange, connection: Connection, principal: Principal | None
+    ) -> None:
         """Take the request into the ledger's books."""
         request = exchange.request
         if request.method in _REFUSED_METHODS:
@@ -117,6 +126,7 @@ class DataPlane:
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
+        exchange.comes_from(principal)
 
     # Deadlines ---------------------------------------------------------------
 
@@ -391,6 +401,7 @@ class DataPlane:
         if record.resource_id and (home or learned):
             account = record.account_id or ""
             self.fallback.remember_success(home, learned, record.resource_id, account)
+        self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)
 
 

@@ -11,6 +11,7 @@ from libs.common.accounts import account_named, unnamed
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.hints import read_hints
+from libs.common.proxy_keys import Principal
 from services.gateway import problems
 from services.gateway.choosing import Chooser
 from services.gateway.client_socket import ClientSocket
@@ -35,6 +36,7 @@ class SocketPlane:
     def __init__(
         self, books: Books, limits: Limits, chooser: Chooser, opener: Opener
     ) -> None:
+        self._gate = books.gate
         self._books = books
         self._limits = limits
         self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
@@ -68,16 +70,25 @@ class SocketPlane:
             client.refuse(unwelcome.status, headers, unwelcome.body())
             return
         try:
-            await self._open(self._upgrade(request), client)
+            principal = await self._gate.enter(request.headers)
+        except Problem as problem:
+            headers = [_JSON, *problem.headers]
+            client.refuse(problem.status, headers, problem.body())
+            return
+        try:
+            await self._open(self._upgrade(request), principal, client)
         except Exception:
             log.exception("socket failed", action="socket_failed")
             transport.abort()
 
-    async def _open(self, upgrade: Exchange, client: ClientSocket) -> None:
+    async def _open(
+        self, upgrade: Exchange, principal: Principal | None, client: ClientSocket
+    ) -> None:
         opened = None
         opening = asyncio.ensure_future(self._upgrades.open(upgrade))
         client.closed.add_done_callback(lambda _: opening.cancel())
         try:
+            upgrade.comes_from(principal)
             opened = await opening
         except asyncio.CancelledError:
             if not client.closed.done():

@@ -59,7 +59,7 @@ COLUMNS = {
 }
 
 
-NEWEST = 2  # schema
+NEWEST = 3  # schema
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -2,10 +2,10 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from libs.common.asks import Owner
 from libs.common.contracts import Row, StreamedEvent
@@ -170,6 +170,11 @@ class Store(Protocol):
         ...
 
     async def counts(self) -> Counts: ...
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        """Run one statement that both databases have, by its name, in a transaction
+        of its own; its rows."""
+        ...
 
     async def ping(self) -> None: ...
 

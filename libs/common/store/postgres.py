@@ -25,6 +25,7 @@ from libs.common.store.port import (
     Page,
     Unstorable,
 )
+from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -134,6 +135,7 @@ class PostgresStore:
             await _put(connection, "put_requests", map(request_row, settled.requests))
             await _put(connection, "put_minted_ids", minted_rows(settled.requests))
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            await _put(connection, "touch_proxy_keys", uses(settled.requests))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return changed
@@ -185,6 +187,10 @@ class PostgresStore:
     async def counts(self) -> Counts:
         async with self._transaction() as connection:
             return Counts(**(await _rows(connection, "counts"))[0])
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        async with self._transaction() as connection:
+            return await _rows(connection, name, values)
 
     async def ping(self) -> None:
         async with self._transaction() as connection:

@@ -26,6 +26,7 @@ from libs.common.store.port import (
     Page,
     Unstorable,
 )
+from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -113,6 +114,10 @@ class SqliteStore:
     async def counts(self) -> Counts:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
         return Counts(**rows[0])
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        # One statement is a transaction by itself.
+        return await self._run(lambda connection: _rows(connection, name, values))
 
     async def ping(self) -> None:
         await self._run(lambda connection: _rows(connection, "ping", {}))
@@ -217,6 +222,7 @@ def _write(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         _put(connection, "put_requests", map(request_row, settled.requests))
         _put(connection, "put_minted_ids", minted_rows(settled.requests))
         _put(connection, "put_sessions", map(session_row, settled.sessions))
+        _put(connection, "touch_proxy_keys", uses(settled.requests))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return changed
 

@@ -29,7 +29,7 @@ class History:
         page = await self._store.history(
             HistoryQuery(
                 table=self._table,
-                limit=_limit(req.get_param("limit")),
+                limit=asked_limit(req.get_param("limit")),
                 session_id=_given(req, "session_id"),
                 resource_id=_given(req, "resource_id"),
                 request_id=_given(req, "request_id"),
@@ -57,10 +57,12 @@ class OneRequest:
         resp.media = row
 
 
-def _limit(given: str | None) -> int:
+def asked_limit(given: str | None) -> int:
+    """`?limit=`; raises `BadQuery`."""
     if not given:
         return 100
-    if not given.isascii() or not given.isdigit():
+    digits = given.isascii() and given.isdigit()
+    if not digits or not 1 <= int(given[:9]) <= LIMIT_MAX:
         raise BadQuery(f"limit: a whole number between 1 and {LIMIT_MAX}")
     return int(given[:9])
 
