@@ -21,6 +21,7 @@ from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
 from libs.common.tls import client_context
 from services.gateway.admission import Admission
+from services.gateway.capture_worker import make_capturer
 from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.control_plane import ControlPlane
@@ -95,8 +96,16 @@ class Gateway:
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
         gate = Gate(admission, KeyLimits(self.redis))
+        self.capturer = make_capturer(settings)
         self.data_plane = DataPlane(
-            self.id, limits, gate, chooser, fallback, self.upstream, ledger
+            self.id,
+            limits,
+            gate,
+            chooser,
+            fallback,
+            self.upstream,
+            ledger,
+            self.capturer,
         )
         books = Books(
             self.id,
@@ -142,6 +151,7 @@ class Gateway:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told.set)
+        self.capturer.start()
         await self.redis.open()
         try:
             await self.heart.beat()
@@ -170,6 +180,7 @@ class Gateway:
         await self.server.stop()
         beating.cancel()
         await self._empty_outbox()
+        await self.capturer.close(self._drain_s)
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()

@@ -13,6 +13,7 @@ from libs.common.headers import Header
 from libs.common.hints import Hints
 from libs.common.proxy_keys import Principal
 from services.gateway.admission import pool_for
+from services.gateway.capture import Capture
 from services.gateway.outcomes import NEUTRAL, Record, lease_head, lease_record
 from services.gateway.relay import Relay
 from services.gateway.requests import Request
@@ -48,6 +49,7 @@ class Exchange:
     bound: tuple[str, ...] = ()  # digests of hints.bound_ids
     tried: tuple[str, ...] = ()
     principal: Principal | None = None  # None: anybody
+    capture: Capture | None = None
     failure: Failure | None = None
     relay: Relay | None = None
     verdict = NEUTRAL

@@ -22,6 +22,7 @@ from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
 from services.gateway import problems
 from services.gateway.answers import read_answer
+from services.gateway.capture import Capturer
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
 from services.gateway.connection import Connection
@@ -77,6 +78,7 @@ class DataPlane:
         fallback: Fallback,
         upstream: UpstreamClient,
         ledger: Ledger,
+        capturer: Capturer,
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
@@ -84,6 +86,7 @@ class DataPlane:
         self._chooser = chooser
         self._upstream = upstream
         self._ledger = ledger
+        self._capturer = capturer
         self._loop = asyncio.get_running_loop()
         self.fallback = fallback
         self._draw: Callable[[int], int] = random.getrandbits
@@ -125,6 +128,7 @@ class DataPlane:
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
+        exchange.capture = self._capturer.begin(exchange.body, exchange.headers)
         self.active[exchange.record.id] = exchange
         exchange.comes_from(principal)
 
@@ -205,7 +209,7 @@ class DataPlane:
     ) -> bool:
         exchange.failure = None
         settle = partial(self._settle, exchange)
-        relay = exchange.relay = Relay(answer, connection, settle)
+        relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
@@ -343,6 +347,8 @@ class DataPlane:
         record.status_code = failure.status
         record.outcome = "failed"
         record.response_bytes = len(failure.body)
+        if exchange.capture is not None:
+            exchange.capture.whole(headers, failure.body)
         self._settle(exchange)
         connection.send_whole(failure.status, headers, failure.body)
 
@@ -365,6 +371,8 @@ class DataPlane:
             *problem.headers,
             *exchange.ours(),
         ]
+        if exchange.capture is not None:
+            exchange.capture.whole(headers, body)
         self._settle(exchange)
         connection.send_whole(problem.status, headers, body)
 
@@ -401,7 +409,10 @@ class DataPlane:
         if record.resource_id and (home or learned):
             account = record.account_id or ""
             self.fallback.remember_success(home, learned, record.resource_id, account)
-        self._gate.spend(exchange.principal, record.total_tokens)
+        if exchange.principal is not None:
+            self._gate.spend(exchange.principal, record.total_tokens)
+        if exchange.capture is not None:
+            self._capturer.hand_over(record.id, record.created_at_ms, exchange.capture)
         self._ledger.request_ended(exchange, learned)
 
 
