@@ -1,12 +1,14 @@
 """TLS towards upstreams: which certificates are trusted, sessions that are
 resumed, and failures in words."""
 
+import contextlib
 import ssl
 from pathlib import Path
 
 
 class ResumingContext(ssl.SSLContext):
-    """Offers each host the session of the last connection to it.
+    """Offers each host the session of the last connection to it. For connections
+    that are all made and read by one thread.
 
     Neither asyncio nor uvloop takes a session, but both make their TLS objects
     by `wrap_bio`. TLS 1.3 sends tickets after the handshake, so a session is
@@ -43,19 +45,34 @@ class ResumingContext(ssl.SSLContext):
 
     def _session(self, host: str | bytes | None) -> ssl.SSLSession | None:
         latest = self._latest.get(host)
-        # None while its handshake is under way: an older one serves as well.
-        if latest is not None and latest.session is not None:
-            self._sessions[host] = latest.session
+        # A handshake under way has no version, and asking it for its session raises:
+        # an older session serves as well.
+        if latest is not None and latest.version() is not None:
+            with contextlib.suppress(ValueError):  # or it cannot be copied
+                session = latest.session
+                if session is not None and session.has_ticket:
+                    self._sessions[host] = session
         return self._sessions.get(host)
 
 
-def client_context(ca_file: Path | None = None) -> ResumingContext:
+def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """TLS 1.2 or newer, verified against the system's certificates (which
     `SSL_CERT_FILE` and `SSL_CERT_DIR` replace) and those of `ca_file`.
 
     Raises `OSError`, of which `ssl.SSLError` is one, when that file is none.
     """
-    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # checks names too
+    return _verifying(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_file)
+
+
+def resuming_context(ca_file: Path | None = None) -> ResumingContext:
+    """The same, and sessions are resumed."""
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
+    _verifying(context, ca_file)
+    return context
+
+
+def _verifying(context: ssl.SSLContext, ca_file: Path | None) -> ssl.SSLContext:
+    # The protocol's own defaults check certificates and names.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
     if ca_file is not None:

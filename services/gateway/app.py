@@ -19,7 +19,7 @@ from libs.common.proxy_keys import KeyLimits, KeyTable
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
-from libs.common.tls import client_context
+from libs.common.tls import resuming_context
 from services.gateway.admission import Admission
 from services.gateway.capture_worker import make_capturer
 from services.gateway.choosing import Chooser
@@ -68,7 +68,7 @@ class Gateway:
         self.directory = Directory(self.routing, os.environ)
         self.outbox = Outbox(self.redis, settings.telemetry_stream)
         dialer = Dialer(
-            Egress.read(os.environ), client_context(settings.upstream_ca_file)
+            Egress.read(os.environ), resuming_context(settings.upstream_ca_file)
         )
         self.upstream = UpstreamClient(
             settings.connect_timeout_seconds,

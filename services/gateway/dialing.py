@@ -13,7 +13,7 @@ from typing import cast
 import aiohappyeyeballs
 
 from libs.common.egress import Egress, Proxy
-from libs.common.tls import ResumingContext, client_context, tls_cause
+from libs.common.tls import ResumingContext, resuming_context, tls_cause
 from services.gateway.origins import NoFreeConnection, NotSent, Origin
 from services.gateway.resolving import Resolver
 from services.gateway.tunnels import Tunnel
@@ -86,7 +86,7 @@ class Dialer:
     def tls(self) -> ResumingContext:
         """Made when first needed: reading the system's certificates takes time."""
         if self._context is None:
-            self._context = client_context()
+            self._context = resuming_context()
         return self._context
 
     async def _straight(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.tls import client_context
+from libs.common.tls import resuming_context
 from services.gateway.dialing import Dialer
 from services.gateway.origins import NoFreeConnection, Origin
 from services.gateway.resolving import AddressInfo, Resolver
@@ -56,7 +56,7 @@ async def test_the_next_address_is_tried_beside_one_that_does_not_answer() -> No
 
 async def test_tls_with_a_ca_of_ones_own(authority: Authority) -> None:
     async with visited(echo, tls=authority.server("localhost")) as visits:
-        dialer = Dialer(context=client_context(authority.file))
+        dialer = Dialer(context=resuming_context(authority.file))
         transport = await says_hello(dialer, at(visits, "https", "localhost"))
         assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
         transport.abort()
@@ -64,7 +64,7 @@ async def test_tls_with_a_ca_of_ones_own(authority: Authority) -> None:
 
 async def test_tls_with_an_address_in_the_certificate(authority: Authority) -> None:
     async with visited(echo, tls=authority.server("127.0.0.1")) as visits:
-        dialer = Dialer(context=client_context(authority.file))
+        dialer = Dialer(context=resuming_context(authority.file))
         (await says_hello(dialer, at(visits, "https"))).abort()
 
 
@@ -75,13 +75,31 @@ async def test_the_next_connection_resumes_the_session(
     tls = authority.server("localhost")
     tls.maximum_version = newest
     async with visited(echo, tls=tls) as visits:
-        dialer = Dialer(context=client_context(authority.file))
+        dialer = Dialer(context=resuming_context(authority.file))
         resumed = []
         for _ in range(3):
             transport = await says_hello(dialer, at(visits, "https", "localhost"))
             resumed.append(transport.get_extra_info("ssl_object").session_reused)
             transport.abort()
         assert resumed == [False, True, True]
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_handshakes_side_by_side_resume_what_is_whole(
+    authority: Authority, newest: ssl.TLSVersion
+) -> None:
+    """A session cannot be had while its own handshake is under way."""
+    tls = authority.server("localhost")
+    tls.maximum_version = newest
+    async with visited(echo, tls=tls) as visits:
+        dialer = Dialer(context=resuming_context(authority.file))
+        origin = at(visits, "https", "localhost")
+        for resumed in (False, True):
+            dials = [says_hello(dialer, origin) for _ in range(20)]
+            for transport in await asyncio.gather(*dials):
+                shown = transport.get_extra_info("ssl_object")
+                assert shown.session_reused == resumed
+                transport.abort()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +114,7 @@ async def test_a_certificate_that_does_not_do(
     authority: Authority, name: str, expired: bool, trusted: bool, cause: str
 ) -> None:
     async with visited(echo, tls=authority.server(name, expired=expired)) as visits:
-        context = client_context(authority.file if trusted else None)
+        context = resuming_context(authority.file if trusted else None)
         said = await refusal(Dialer(context=context), at(visits, "https", "localhost"))
         assert said.startswith("the TLS handshake failed: ")
         assert cause in said

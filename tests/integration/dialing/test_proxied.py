@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from libs.common.egress import Egress
-from libs.common.tls import client_context
+from libs.common.tls import resuming_context
 from services.gateway.dialing import Dialer
 from services.gateway.origins import Origin
 from services.gateway.tunnels import forwarded_head
@@ -32,7 +32,7 @@ def through(proxy: EgressProxy, at_proxy: str = "http://us:hush@127.0.0.1") -> E
 async def test_https_goes_through_a_tunnel(authority: Authority) -> None:
     tls = authority.server(NAME)
     async with visited(echo, tls=tls) as visits, running_proxy() as proxy:
-        dialer = Dialer(through(proxy), client_context(authority.file))
+        dialer = Dialer(through(proxy), resuming_context(authority.file))
         (await says_hello(dialer, at(visits, "https", NAME))).abort()
 
         (head,) = proxy.heads
@@ -45,7 +45,7 @@ async def test_a_proxy_that_speaks_tls_itself(authority: Authority) -> None:
     tls, proxys = authority.server(NAME), authority.server("127.0.0.1")
     async with visited(echo, tls=tls) as visits, running_proxy(tls=proxys) as proxy:
         egress = through(proxy, "https://127.0.0.1")
-        dialer = Dialer(egress, client_context(authority.file))
+        dialer = Dialer(egress, resuming_context(authority.file))
         (await says_hello(dialer, at(visits, "https", NAME))).abort()
         assert proxy.lines == [f"CONNECT api.test:{visits.port} HTTP/1.1"]
 
@@ -116,6 +116,6 @@ async def test_a_proxy_that_is_not_there(scheme: str) -> None:
 async def test_a_wrong_certificate_behind_a_proxy(authority: Authority) -> None:
     tls = authority.server("other.test")
     async with visited(echo, tls=tls) as visits, running_proxy() as proxy:
-        dialer = Dialer(through(proxy), client_context(authority.file))
+        dialer = Dialer(through(proxy), resuming_context(authority.file))
         said = await refusal(dialer, at(visits, "https", NAME))
         assert said.startswith("the TLS handshake failed: Hostname mismatch")
