@@ -93,21 +93,19 @@ class Dialer:
         self, origin: Origin, factory: Factory, deadline: float
     ) -> Connected:
         loop = asyncio.get_running_loop()
+        # From here on the transport owns the socket, and closes it if this is given
+        # up: closed beneath it, its number would soon be another connection's.
         connected = await self.connect(origin, deadline)
-        try:
-            if origin.scheme == "http":
-                return await loop.create_connection(factory, sock=connected)
-            async with self._handshake(origin, deadline):
-                return await loop.create_connection(
-                    factory,
-                    sock=connected,
-                    ssl=self.tls,
-                    server_hostname=origin.host,
-                    ssl_handshake_timeout=_left(deadline),
-                )
-        except BaseException:
-            connected.close()
-            raise
+        if origin.scheme == "http":
+            return await loop.create_connection(factory, sock=connected)
+        async with self._handshake(origin, deadline):
+            return await loop.create_connection(
+                factory,
+                sock=connected,
+                ssl=self.tls,
+                server_hostname=origin.host,
+                ssl_handshake_timeout=_left(deadline),
+            )
 
     async def _to_proxy(
         self, proxy: Proxy, factory: Factory, deadline: float

@@ -197,6 +197,27 @@ def counted(asked: list[str]) -> Callable[[str, int], Awaitable[list[AddressInfo
     return look_up
 
 
+async def test_dials_given_up_at_any_moment_leave_the_others_alone(
+    authority: Authority,
+) -> None:
+    """A socket closed beneath its transport would give its number to another."""
+    async with visited(echo, tls=authority.server("localhost")) as visits:
+        dialer = Dialer(context=resuming_context(authority.file))
+        origin = at(visits, "https", "localhost")
+        for turns in range(1, 40):
+            dials = [asyncio.ensure_future(dialer.dial(origin, Talk, 5)) for _ in "ab"]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            dials[0].cancel()
+            (await says_hello(dialer, origin)).abort()
+            for done in await asyncio.gather(*dials, return_exceptions=True):
+                if isinstance(done, BaseException):
+                    assert isinstance(done, asyncio.CancelledError)
+                else:
+                    done[0].abort()
+        await eventually(visits.all_gone)
+
+
 async def test_those_who_ask_together_share_a_lookup() -> None:
     asked: list[str] = []
     resolver = Resolver(counted(asked))
