@@ -19,10 +19,11 @@ from services.gateway.app import Gateway
 def run(environ: Mapping[str, str] | None = None) -> None:
     """Until SIGTERM. Exits with 2 when a setting makes no sense, or the address is
     taken."""
+    environ = os.environ if environ is None else environ
     try:
-        settings = GatewaySettings.read(os.environ if environ is None else environ)
+        settings = GatewaySettings.read(environ)
         settings.refuse_open_admin()
-        Egress.read(os.environ)
+        Egress.read(environ)
         inherited = workers.inherited()
         listening = inherited or workers.bind(settings.host, settings.port)
     except (SettingError, workers.AddressTaken) as error:

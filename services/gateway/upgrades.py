@@ -14,6 +14,7 @@ from services.gateway.choosing import Chooser, problem_of
 from services.gateway.directory import Target
 from services.gateway.exchange import Exchange
 from services.gateway.failover import retried
+from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL
 from services.gateway.problems import Problem
 from services.gateway.socket_requests import PATH, Books
@@ -127,8 +128,8 @@ class Upgrades:
 
     def _note_error(self, upgrade: Exchange, error: UpstreamError) -> None:
         upgrade.record.error_message = cause = str(error)
-        # A key that is missing here is this gateway's trouble, not the resource's.
-        ours = isinstance(error, NoKey)
+        # What is missing here is this gateway's trouble, not the resource's.
+        ours = isinstance(error, NoKey | NoFreeConnection)
         self._failed(upgrade, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
 
     def _failed(self, upgrade: Exchange, verdict: Verdict) -> None:
