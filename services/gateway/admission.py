@@ -59,6 +59,11 @@ class Admission:
         return self._version is not None
 
     @property
+    def ready(self) -> bool:
+        """Can anybody be admitted?"""
+        return self.known or not self._required
+
+    @property
     def limits(self) -> bool:
         """Does any key have limits?"""
         return any(p.limited for p in self._principals.values())

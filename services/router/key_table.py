@@ -61,6 +61,8 @@ class KeyPublisher:
         self._looks = 0
         # Changes that may not have reached Redis, and how many were made up for.
         self._missed, self._made_up = 1, 0
+        # One after the other here, so that only other routers can come between.
+        self._turn = asyncio.Lock()
         self._said = ""  # the last failure, logged once
 
     async def run(self) -> None:
@@ -90,9 +92,10 @@ class KeyPublisher:
         return told
 
     async def _again(self, publish: Callable[[], Awaitable[bool]]) -> None:
-        for _ in range(TRIES):
-            if await publish():
-                return
+        async with self._turn:
+            for _ in range(TRIES):
+                if await publish():
+                    return
         raise Contended
 
     async def _compare(self) -> bool:

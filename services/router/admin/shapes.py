@@ -1,5 +1,6 @@
 """The shapes of the admin API's answers; `/openapi.json` is made from them."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, create_model
@@ -92,6 +93,11 @@ class Explained(Frozen):
 PoolId = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
 KeyName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)]
 KeyPools = Annotated[tuple[PoolId, ...], Field(max_length=100)]
+# In any time zone within what can be stored and computed with.
+Expiry = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+]
 PerMinute = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -103,7 +109,7 @@ class MintAsk(Frozen):
     name: KeyName = ""
     pool_id: PoolId | None = None
     pools: KeyPools = ()
-    expires_at: AwareDatetime | None = None
+    expires_at: Expiry | None = None
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
 

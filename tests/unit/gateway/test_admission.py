@@ -257,6 +257,8 @@ async def test_before_there_is_a_table_a_key_may_well_be_right() -> None:
     table.current = None
     made = Admission(table, required=False)
     assert not made.known
+    assert made.ready  # for those without a key
+    assert not Admission(table, required=True).ready
     problem = await refused(made, headers(SECRET))
     assert (problem.status, problem.code) == (503, "not_ready")
     assert dict(problem.headers)[b"retry-after"] == b"1"

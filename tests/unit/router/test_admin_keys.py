@@ -125,6 +125,12 @@ NONSENSE = [
     pytest.param({"requests_per_minute": 0}, "requests_per_minute", id="no request"),
     pytest.param({"tokens_per_minute": 1.5}, "tokens_per_minute", id="half a token"),
     pytest.param({"expires_at": "2027-01-01T00:00:00"}, "expires_at", id="no zone"),
+    pytest.param(
+        {"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at", id="after all days"
+    ),
+    pytest.param(
+        {"expires_at": "0001-01-01T00:00:00+12:00"}, "expires_at", id="before all days"
+    ),
     pytest.param({"expires_at": "soon"}, "expires_at", id="no time"),
     pytest.param({"pools": "a"}, "pools", id="no list"),
     pytest.param({"pools": [""]}, "pools.0", id="empty pool"),
