@@ -133,7 +133,7 @@ class Gateway:
             self.outbox,
             lambda: self.redis.up,
             self.router,
-            lambda: admission.limits,
+            admission,
         )
         per_worker = -(-settings.max_connections // settings.gateway_workers)
         self.server = Server(

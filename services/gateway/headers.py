@@ -22,6 +22,8 @@ HOP_BY_HOP = frozenset(
 # written anew; `expect` has been answered by our server.
 _NOT_UP = HOP_BY_HOP | {
     b"authorization",
+    b"api-key",
+    b"x-api-key",
     b"cookie",
     b"host",
     b"content-length",

@@ -65,8 +65,8 @@ class Heart:
 
     async def beat(self) -> None:
         """Raises `RedisAway` or `NoCatalogue`."""
-        await self._admission.refresh()
         beat = await self._routing.heartbeat(self._gateway_id)
+        await self._admission.refresh()
         if beat.version is None:
             raise NoCatalogue
         if beat.version != self._directory.version:

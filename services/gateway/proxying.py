@@ -33,6 +33,7 @@ from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
 from services.gateway.incoming import opened, upstream_path
+from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
 from services.gateway.relay import Relay, Torn, opener
@@ -310,8 +311,9 @@ class DataPlane:
             raise problems.upstream_timeout(self._limits.request_s)
         if exchange.failure is None:
             exchange.record.error_message = cause
-        # A key that is missing here is this gateway's trouble, not the resource's.
-        ours = isinstance(error, NoKey)
+        # A key or a free connection that is missing here is this gateway's trouble,
+        # not the resource's.
+        ours = isinstance(error, NoKey | NoFreeConnection)
         self._another(exchange, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
 
     async def _note_refusal(self, exchange: Exchange, answer: Answer) -> None:

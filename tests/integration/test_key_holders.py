@@ -19,11 +19,11 @@ from websockets.exceptions import InvalidStatus
 
 from libs.common.proxy_keys import KeyTable, Principal, secret_hash
 from libs.common.redis_client import connect as connect_redis
-from libs.common.routing import ClientCaller
+from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.simulator.server import Simulator
 from tests.support.fleet import Fleet, Plan, running_fleet
 from tests.support.sql import fetch
-from tests.support.stack import gateway_stack
+from tests.support.stack import LIBRARY, STREAM, gateway_stack
 from tests.support.valkey import empty, running_valkey
 from tests.support.waiting import eventually
 
@@ -421,6 +421,16 @@ async def _dump(redis: Redis) -> bytes:
     return b"\n".join(parts)
 
 
+async def publish_keys(url: str, holders: dict[str, Principal]) -> None:
+    """What the router does: by secret, who holds it."""
+    redis = connect_redis(url)
+    caller = ClientCaller(redis)
+    await RoutingFunctions(caller, STREAM, library=LIBRARY).load_library()
+    known = {secret_hash(secret.encode()): p for secret, p in holders.items()}
+    assert await KeyTable(caller).change(None, known)
+    await redis.aclose()
+
+
 class TestWithoutRedis:
     async def test_the_last_table_stays_in_force_and_limits_do_not(
         self, tmp_path: Path
@@ -431,13 +441,11 @@ class TestWithoutRedis:
         settings = {"PROXY_REQUIRE_KEYS": "true", "PROXY_DRAIN_SECONDS": "0.5"}
         with ExitStack() as valkey:
             url = valkey.enter_context(running_valkey(tmp_path))
+            await publish_keys(url, {secret: principal})
             async with (
                 gateway_stack(url, tmp_path, **settings) as stack,
                 httpx.AsyncClient(timeout=20) as http,
             ):
-                table = KeyTable(ClientCaller(stack.redis))
-                known = {secret_hash(secret.encode()): principal}
-                assert await table.change(None, known)
                 ask = f"{stack.url}/responses"
                 answers = [await http.post(ask, json=ASK, headers=given) for _ in "12"]
                 assert [a.status_code for a in answers] == [200, 429]
