@@ -164,8 +164,33 @@ class RegistryEvent(Frozen):
     resources: tuple[str, ...]
 
 
-Kind = Literal["decision", "request", "health", "registry"]
-Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+class BodyNote(Frozen):
+    """What is known of a captured body, or why there is none. The bytes travel
+    beside the JSON, in a field of the entry."""
+
+    content_type: str | None = None
+    # As Content-Encoding would say it, the outermost last: "zstd", or "br, zstd"
+    # when what travelled could not be opened.
+    encoding: str = "zstd"
+    original_bytes: int  # that travelled
+    truncated: bool = False
+    dropped: str | None = None  # why the body is not there
+
+
+class PayloadEvent(Frozen):
+    """The captured bodies of one request. On a stream of its own, so that what is
+    done about a backlog of bodies never touches the ledger."""
+
+    request_id: str
+    created_at_ms: int  # the request's
+    request: BodyNote | None = None
+    response: BodyNote | None = None
+
+
+Kind = Literal["decision", "request", "health", "registry", "payload"]
+Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | PayloadEvent
+
+# Of the telemetry stream; a payload has its own.
 
 EVENTS: dict[str, type[DecisionEvent | RequestEvent | HealthEvent | RegistryEvent]] = {
     "decision": DecisionEvent,
@@ -185,7 +210,15 @@ class StreamedEvent(Frozen):
     entry_id: str  # Redis's, "1700000000000-0"; for acknowledging only
     id: str
     kind: Kind
-    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | PayloadEvent
+
+
+class StreamedPayload(StreamedEvent):
+    """An entry of the payload stream: `kind` is `payload`, `id` the request's.
+    Fields `request` and `response` hold the bodies that its notes speak of."""
+
+    event: PayloadEvent
+    bodies: dict[str, bytes]
 
 
 class ResourceState(Frozen):

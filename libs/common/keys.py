@@ -92,6 +92,11 @@ def dead_letters(stream: str) -> str:
     return f"{stream}:dead"
 
 
+def payloads(stream: str) -> str:
+    """Stream: captured bodies, beside the telemetry stream of that name."""
+    return f"{stream}:payloads"
+
+
 def check_orders() -> str:
     """List: checks asked for by the admin API; the health service takes them."""
     return f"{TAG}:checks"

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
+from libs.common.redaction import BadPath, JsonPath, parse_paths
 from libs.common.settings import (
     CommonSettings,
     DatabaseSettings,
@@ -103,6 +104,14 @@ class GatewaySettings(
     )
     # Captured bytes per body; 0 captures none.
     max_capture_bytes: Bytes = Field(2_000_000, alias="PROXY_MAX_CAPTURE_BYTES")
+    # Paths taken out of bodies before they leave the gateway.
+    redact: str | None = Field(None, alias="PROXY_REDACT")
+    # Captured bodies in a gateway's memory, and in Redis: beyond that they are
+    # dropped, and only a marker is kept.
+    capture_queue_bytes: Bytes = Field(67_108_864, alias="PROXY_CAPTURE_QUEUE_BYTES")
+    capture_backlog_bytes: Bytes = Field(
+        268_435_456, alias="PROXY_CAPTURE_BACKLOG_BYTES"
+    )
     # Tries of one request before the first byte, the first one included.
     max_attempts: int = Field(3, ge=1, le=10, alias="PROXY_MAX_ATTEMPTS")
     # When no key of the owning account works any more, send a request elsewhere
@@ -136,6 +145,24 @@ class GatewaySettings(
     def upstream_connections_per_worker(self) -> int:
         """Each worker has its part, as it has of the clients' connections."""
         return math.ceil(self.max_upstream_connections / self.gateway_workers)
+
+    @property
+    def redacted_paths(self) -> tuple[JsonPath, ...]:
+        """The paths of `redact`."""
+        return parse_paths(self.redact or "")
+
+    @field_validator("redact")
+    @classmethod
+    def _are_paths(cls, value: str | None) -> str | None:
+        try:
+            parse_paths(value or "")
+        except BadPath as error:
+            raise SettingErrorCarrier(
+                "PROXY_REDACT",
+                str(error),
+                "Write a comma list such as input[*].content,metadata.email",
+            ) from None
+        return value
 
     @field_validator("in_process_worker")
     @classmethod
