@@ -67,6 +67,8 @@ class PayloadStream:
         all are in doubt and are to be sent again: stored twice is stored once."""
         # Packed in C and without a pipeline's bookkeeping: half of the time that
         # capture takes from the event loop would go there.
+        if not entries:
+            return 0
         packed = b"".join([hiredis.pack_command(self._call(e)) for e in entries])
         pool = self._redis.connection_pool
         with _translated():

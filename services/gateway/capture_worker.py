@@ -66,6 +66,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._late = threading.Event()  # the time to finish is over
         self._looked_at = float("-inf")
+        self._sent_bytes = 0  # since then
         self._closed_for: str | None = None  # why bodies stay out of Redis now
         self._mute = False  # so do markers
         self._away = False
@@ -140,10 +141,13 @@ class Worker:
         """The entries, without their bodies while there is no room in Redis, and
         none at all while there is none for markers either."""
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
+        # In a burst the bound is not to be overrun between two looks.
+        rash = self._sent_bytes > self._backlog_bytes // 8
+        if rash or now - self._looked_at >= LOOK_EVERY_S:
             self._look()
-            self._looked_at = now
+            self._looked_at, self._sent_bytes = now, 0
         if self._closed_for is None:
+            self._sent_bytes += sum(entry.size for entry in entries)
             return entries
         if self._mute:
             return []

@@ -14,6 +14,7 @@ _REF = "#/components/schemas/{model}"
 _FILTERS = ("limit", "session_id", "resource_id", "request_id", "cursor")
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+    "bodies": {"type": "boolean", "default": True},
 }
 _MEANINGS = {
     "limit": "How many rows.",
@@ -23,6 +24,7 @@ _MEANINGS = {
     "cursor": "`next_cursor` of the page before.",
     "id": "`x-proxy-request-id` of the answer.",
     "key_id": "`id` of the proxy key.",
+    "bodies": "`false` leaves the captured bodies out.",
 }
 _PROBLEMS = {
     400: "The query makes no sense; the message says which part.",
@@ -106,9 +108,10 @@ OPERATIONS = (
     Operation(
         "get",
         "/admin/requests/{id}",
-        "One request with its decisions.",
+        "One request with its decisions and captured bodies.",
         shapes.RequestWithDecisions,
-        problems=(404, 503),
+        query=("bodies",),
+        problems=(400, 404, 503),
     ),
     Operation(
         "post",

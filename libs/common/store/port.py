@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, Literal, Protocol, get_args
 
 from libs.common.asks import Owner
-from libs.common.contracts import Row, StreamedEvent
+from libs.common.contracts import Row, StreamedEvent, StreamedPayload
 from libs.common.errors import ProxyError
 
 Table = Literal["sessions", "requests", "decisions"]
@@ -148,6 +148,15 @@ class Store(Protocol):
         """Store a batch in one transaction; returns how many events changed
         something. After an error nothing is stored and the caller must not
         acknowledge; a replay changes nothing. Raises `Unstorable`."""
+        ...
+
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        """Store captured bodies in one transaction; returns how many were new.
+        Raises `Unstorable`."""
+        ...
+
+    async def payloads(self, request: Row) -> list[Row]:
+        """The captured bodies of a request, given its row; as they are stored."""
         ...
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:

@@ -14,10 +14,16 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from libs.common.asks import Owner
-from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import (
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
+from libs.common.store.payloads import as_columns, payload_rows
 from libs.common.store.port import (
     Counts,
     DeadLetter,
@@ -139,6 +145,17 @@ class PostgresStore:
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return changed
+
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        values = as_columns(list(payload_rows(payloads)))
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_partitions")
+            return (await _execute(connection, "put_payloads", values)).rowcount
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        async with self._transaction() as connection:
+            return await _rows(connection, "payloads_of_request", values)
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         async with self._transaction() as connection:

@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from libs.common.asks import Owner
-from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import (
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
+from libs.common.store.payloads import payload_rows
 from libs.common.store.port import (
     Counts,
     DeadLetter,
@@ -78,6 +84,14 @@ class SqliteStore:
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
         return await self._run(lambda connection: _write(connection, events))
+
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        rows = list(payload_rows(payloads))
+        return await self._run(lambda c: _put_alone(c, "put_payloads", rows))
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        return await self._run(lambda c: _rows(c, "payloads_of_request", values))
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         rows = [dead_letter_row(letter) for letter in letters]
@@ -301,4 +315,6 @@ def _typed(row: Row) -> Row:
     if "candidates" in row:
         row["candidates"] = json.loads(row["candidates"])
         row["degraded"] = bool(row["degraded"])
+    if "truncated" in row:
+        row["truncated"] = bool(row["truncated"])
     return row

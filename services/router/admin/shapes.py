@@ -181,11 +181,33 @@ def _as_row(name: str, event: type[BaseModel], **more: Any) -> type[BaseModel]:
 
 RequestRow = _as_row("RequestRow", RequestEvent)
 DecisionRow = _as_row("DecisionRow", DecisionEvent, id=(str, ...))
+
+
+class CapturedBody(Frozen):
+    """A body as it was captured: opened and redacted."""
+
+    content_type: str | None
+    content_encoding: str | None  # still in it: it could not be opened
+    original_bytes: int  # that travelled
+    truncated: bool  # the rest was over PROXY_MAX_CAPTURE_BYTES
+    dropped: str | None  # why there is no body
+    encoding: Literal["utf-8", "base64"] | None  # of `body`
+    body: str | None
+
+
+class Bodies(Frozen):
+    """null: not captured, or not stored yet."""
+
+    request: CapturedBody | None
+    response: CapturedBody | None
+
+
 RequestWithDecisions = create_model(
     "RequestWithDecisions",
     __base__=RequestRow,
-    __doc__="A request and how each of its attempts was routed.",
+    __doc__="A request, how each of its attempts was routed, and its bodies.",
     decisions=(list[DecisionRow], ...),  # type: ignore[valid-type]
+    bodies=(Bodies | None, None),  # left out with `bodies=false`
 )
 
 
