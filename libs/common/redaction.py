@@ -124,9 +124,9 @@ class Redactor:
     def _redacted(self, document: Any) -> Any:
         for path in self._paths:
             document = _without(document, path)
-            if isinstance(document, dict) and path[0] != "response":
+            if isinstance(document, dict):
                 inner = document.get("response")
-                if isinstance(inner, dict):
+                if isinstance(inner, dict | list):
                     document["response"] = _without(inner, path)
         return document
 
