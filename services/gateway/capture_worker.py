@@ -81,21 +81,22 @@ class Worker:
             return
         self._thread.join(within_s)
         self._late.set()
-        if self._thread.is_alive():
-            self._thread.join(PAUSE_S)
-        if lost := self._inbox.waiting:
-            log.error("captured bodies lost", action="capture_lost", requests=lost)
+        self._thread.join(PAUSE_S)
+        if self._thread.is_alive():  # Redis hangs
+            _say_lost(self._inbox.waiting)
 
     def _run(self) -> None:
         more = True
         while more:
             batch, more = self._inbox.take()
-            if batch and not self._late.is_set():
-                self._serve(batch)
+            self._serve(batch)
         self._stream.close()
 
     def _serve(self, batch: list[Capture]) -> None:
         try:
+            if self._late.is_set():
+                _say_lost(len(batch))
+                return
             self._deliver([self._packed(capture.raw()) for capture in batch])
         except Exception:
             # A body that nobody thought of must not end the capture of all.
@@ -123,7 +124,7 @@ class Worker:
                 refused = len(entries)
             self._delivered(len(entries), refused)
             return
-        log.error("captured bodies lost", action="capture_lost", requests=len(entries))
+        _say_lost(len(entries))
 
     def _delivered(self, entries: int, refused: int) -> None:
         self._away = False
@@ -178,6 +179,12 @@ class Worker:
         if not self._refused:
             log.warning("bodies refused", action="capture_refused", cause=cause)
         self._refused = True
+
+
+def _say_lost(requests: int) -> None:
+    if requests:
+        DROPPED.labels("stopped").inc(requests)
+        log.error("captured bodies lost", action="capture_lost", requests=requests)
 
 
 def make_worker(settings: GatewaySettings, inbox: Inbox) -> Worker:
