@@ -163,6 +163,20 @@ class Store(Protocol):
         """Park poison; returns how many were new. Raises `Unstorable`."""
         ...
 
+    async def dead_letters(self, limit: int) -> list[Row]:
+        """The newest, without their `data`."""
+        ...
+
+    async def dead_letter_ids(self) -> list[str]:
+        """All, oldest first."""
+        ...
+
+    async def dead_letter(self, id: str) -> Row | None: ...  # noqa: A002 - its column
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        """Delete it, if its event is stored; says whether."""
+        ...
+
     async def history(self, query: HistoryQuery) -> Page: ...
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column

@@ -20,6 +20,7 @@ from libs.common.contracts import (
     StreamedEvent,
     StreamedPayload,
 )
+from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
@@ -161,6 +162,28 @@ class PostgresStore:
         async with self._transaction() as connection:
             rows = map(dead_letter_row, {le.id: le for le in letters}.values())
             return await _put(connection, "put_dead_letters", rows)
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        async with self._transaction() as connection:
+            return await _rows(connection, "dead_letters", {"rows": limit})
+
+    async def dead_letter_ids(self) -> list[str]:
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "dead_letter_ids")
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "dead_letter", {"id": id})
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        async with self._transaction() as connection:
+            done = await _execute(connection, "forget_dead_letter", values)
+        return done.rowcount > 0
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after

@@ -21,6 +21,7 @@ from libs.common.contracts import (
     StreamedEvent,
     StreamedPayload,
 )
+from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
@@ -96,6 +97,24 @@ class SqliteStore:
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         rows = [dead_letter_row(letter) for letter in letters]
         return await self._run(lambda c: _put_alone(c, "put_dead_letters", rows))
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        return await self._run(lambda c: _rows(c, "dead_letters", {"rows": limit}))
+
+    async def dead_letter_ids(self) -> list[str]:
+        rows = await self._run(lambda c: _rows(c, "dead_letter_ids", {}))
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        rows = await self._run(lambda c: _rows(c, "dead_letter", {"id": id}))
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        name = "forget_dead_letter"
+        return await self._run(lambda c: _put_alone(c, name, [values])) > 0
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after
