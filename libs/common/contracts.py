@@ -221,6 +221,20 @@ class StreamedPayload(StreamedEvent):
     bodies: dict[str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class PayloadEntry:
+    """An entry of the payload stream before it is sent: what `StreamedPayload` is
+    made of."""
+
+    id: str  # the request's
+    data: bytes  # JSON
+    bodies: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + sum(map(len, self.bodies.values()))
+
+
 class ResourceState(Frozen):
     """A card of the dashboard; the shape of `/admin/state`'s `resources`."""
 

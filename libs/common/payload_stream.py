@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from libs.common import keys
-from libs.common.contracts import EVENT_VERSION
+from libs.common.contracts import EVENT_VERSION, PayloadEntry
 from libs.common.errors import ProxyError, RedisAway
 
 CONNECT_TIMEOUT_S = 2.0
@@ -26,19 +26,6 @@ ANSWER_TIMEOUT_S = 10.0  # a batch is megabytes
 
 class Refused(ProxyError):
     """Redis does not take the entry: it is full, or read-only."""
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadEntry:
-    """An entry of the stream, of the shape that `contracts.StreamedPayload` says."""
-
-    id: str  # the request's
-    data: bytes  # JSON
-    bodies: dict[str, bytes]
-
-    @property
-    def size(self) -> int:
-        return len(self.data) + sum(map(len, self.bodies.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,9 @@ from typing import Protocol
 import structlog
 from prometheus_client import Counter
 
+from libs.common.contracts import PayloadEntry
 from libs.common.errors import RedisAway
-from libs.common.payload_stream import (
-    Backlog,
-    PayloadEntry,
-    PayloadStream,
-    Refused,
-)
+from libs.common.payload_stream import Backlog, PayloadStream, Refused
 from libs.common.redaction import Redactor
 from libs.common.service_settings import GatewaySettings
 from services.gateway.capture import (

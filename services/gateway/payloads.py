@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import msgspec
 import zstandard
 
+from libs.common.contracts import PayloadEntry
 from libs.common.headers import Header
-from libs.common.payload_stream import PayloadEntry
 from libs.common.redaction import Redactor, Unreadable
 
 LEVEL = 3

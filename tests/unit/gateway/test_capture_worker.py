@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 import zstandard
 
-from libs.common.contracts import PayloadEvent
+from libs.common.contracts import PayloadEntry, PayloadEvent
 from libs.common.errors import RedisAway
-from libs.common.payload_stream import Backlog, PayloadEntry, Refused
+from libs.common.payload_stream import Backlog, Refused
 from libs.common.redaction import Redactor
 from services.gateway import capture as capturing
 from services.gateway import capture_worker

@@ -11,9 +11,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts import BodyNote, PayloadEvent
+from libs.common.contracts import BodyNote, PayloadEntry, PayloadEvent
 from libs.common.headers import Header
-from libs.common.payload_stream import PayloadEntry
 from libs.common.redaction import Redactor, parse_paths
 from services.gateway import payloads
 from services.gateway.payloads import (
