@@ -65,7 +65,8 @@ class Capture:
 
     __slots__ = (
         *("_budget", "_chunks", "_ended", "_limit", "_room", "_unkept"),
-        *("full", "held", "request_body", "request_headers", "travelled"),
+        *("full", "held", "request_body", "request_headers", "response_headers"),
+        "travelled",
     )
 
     def __init__(
@@ -73,12 +74,13 @@ class Capture:
     ) -> None:
         self.request_body = body
         self.request_headers = headers
+        self.response_headers: list[Header] | None = None  # once there is an answer
         self._limit = limit
         self._budget = budget
         self._chunks: list[bytes] = []
         self._room = limit
         self._unkept: int | None = None  # bytes of a request there is no room for
-        self._ended: tuple[str, int, list[Header] | None] = ("", 0, None)
+        self._ended: tuple[str, int, int] = ("", 0, 0)
         self.held = 0  # of the budget
         self.travelled = 0  # bytes of the answer
         self.full = False  # the budget was used up: the answer is not kept
@@ -109,11 +111,11 @@ class Capture:
         self.held = self._room = 0
         self._chunks = []
 
-    def end(
-        self, request_id: str, created_at_ms: int, headers: list[Header] | None
-    ) -> None:
-        """From here on it is the worker's. The budget holds it until it is sent."""
-        self._ended = (request_id, created_at_ms, headers)
+    def end(self, request_id: str, created_at_ms: int) -> None:
+        """From here on it is the worker's: what passes later is not kept. The budget
+        holds it until it is sent."""
+        self._ended = (request_id, created_at_ms, self.travelled)
+        self._room = 0
         size = min(len(self.request_body), self._limit) + REQUEST_OVERHEAD
         if self._budget.take(size):
             self.held += size
@@ -123,12 +125,12 @@ class Capture:
 
     def raw(self) -> RawPayload:
         """For the worker: what was kept."""
-        request_id, created_at_ms, headers = self._ended
+        request_id, created_at_ms, travelled = self._ended
         answer = None
         if self.full:
-            answer = RawBody((), [], self.travelled, FULL_HERE)
-        elif headers is not None:
-            answer = RawBody(self._chunks, headers, self.travelled)
+            answer = RawBody((), [], travelled, FULL_HERE)
+        elif self.response_headers is not None:
+            answer = RawBody(self._chunks, self.response_headers, travelled)
         if self._unkept is not None:
             request = RawBody((), [], self._unkept, FULL_HERE)
         else:
@@ -170,19 +172,13 @@ class Capturer:
             return None
         return Capture(body, headers, self._limit, self._inbox.budget)
 
-    def hand_over(
-        self,
-        request_id: str,
-        created_at_ms: int,
-        capture: Capture,
-        response_headers: list[Header] | None,
-    ) -> None:
-        """A request ended; None when there was no answer."""
+    def hand_over(self, request_id: str, created_at_ms: int, capture: Capture) -> None:
+        """A request ended."""
         if self._inbox.waiting >= MOST_WAITING:
             capture.discard()
             DROPPED.labels("queue").inc()
             return
-        capture.end(request_id, created_at_ms, response_headers)
+        capture.end(request_id, created_at_ms)
         self._inbox.put(capture)
 
     async def close(self, within_s: float) -> None:

@@ -89,7 +89,8 @@ def serve(capturer: Capturer, id_: str = "req-1", padding: int = 0) -> None:
     wire = gzip.compress(frames.encode())
     for at in range(0, len(wire), 7):
         capture.keep(wire[at : at + 7])
-    capturer.hand_over(id_, T0_MS, capture, ZIPPED)
+    capture.response_headers = ZIPPED
+    capturer.hand_over(id_, T0_MS, capture)
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ async def test_a_backlog_of_bodies_stops_at_its_bound_and_metadata_goes_on(
             noise = "".join(f"{n * i * 7919 % 99991:x}" for i in range(2_000))
             capture = capturer.begin(noise.encode(), [])
             assert capture is not None
-            capturer.hand_over(f"r{n}", T0_MS, capture, None)
+            capturer.hand_over(f"r{n}", T0_MS, capture)
             if n % 30 == 0:
                 event = request_event(f"r{n}").model_dump_json()
                 await stream.append("request", f"r{n}", event)

@@ -90,7 +90,8 @@ def serve(capturer: Capturer, id_: str = "r", body: bytes = b"ask") -> None:
     assert capture is not None
     capture.keep(b"one,")
     capture.keep(b"two")
-    capturer.hand_over(id_, 1, capture, [])
+    capture.response_headers = []
+    capturer.hand_over(id_, 1, capture)
 
 
 async def test_nothing_is_captured_at_a_limit_of_0() -> None:
