@@ -4,6 +4,7 @@ Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
 otherwise. Field names of events are the column names of design.md section 5.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 

@@ -101,6 +101,11 @@ class Capture:
         self._room -= size
         self._chunks.append(chunk)
 
+    def whole(self, headers: list[Header], body: bytes) -> None:
+        """Note an answer of one piece."""
+        self.response_headers = headers
+        self.keep(body)
+
     def _give_up(self) -> None:
         self.discard()
         self.full = True
