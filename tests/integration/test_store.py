@@ -68,7 +68,7 @@ COLUMNS = {
 }
 
 
-NEWEST = 3  # schema
+NEWEST = 4  # schema
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
