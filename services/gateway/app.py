@@ -21,6 +21,7 @@ from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
 from libs.common.tls import client_context
 from services.gateway.admission import Admission
+from services.gateway.capture_worker import make_capturer
 from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.control_plane import ControlPlane
@@ -82,7 +83,8 @@ class Gateway:
             base_url=settings.router_url, timeout=30.0, trust_env=False
         )
         fallback = Fallback(self.directory, terms.cooldown_ms)
-        ledger = Ledger(self.routing, self.outbox, fallback.judged)
+        self.capturer = make_capturer(settings)
+        ledger = Ledger(self.routing, self.outbox, fallback.judged, self.capturer)
         local = fallback.local
         search = OwnerSearch(local.sessions, local.ids, self.router)
         chooser = Chooser(
@@ -142,6 +144,7 @@ class Gateway:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told.set)
+        self.capturer.start()
         await self.redis.open()
         try:
             await self.heart.beat()
@@ -169,7 +172,7 @@ class Gateway:
             await self.server.drain(LAST_WORDS_S)
         await self.server.stop()
         beating.cancel()
-        await self._empty_outbox()
+        await asyncio.gather(self._empty_outbox(), self.capturer.close(self._drain_s))
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()

@@ -13,6 +13,7 @@ from libs.common.headers import Header
 from libs.common.hints import Hints
 from libs.common.proxy_keys import Principal
 from services.gateway.admission import pool_for
+from services.gateway.capture import Capture
 from services.gateway.outcomes import NEUTRAL, Record, lease_head, lease_record
 from services.gateway.relay import Relay
 from services.gateway.requests import Request
@@ -50,6 +51,7 @@ class Exchange:
     principal: Principal | None = None  # None: anybody
     failure: Failure | None = None
     relay: Relay | None = None
+    capture: Capture | None = None  # None: bodies are not captured
     verdict = NEUTRAL
     sent_at: float | None = None
     deadline = math.inf  # loop time

@@ -123,6 +123,8 @@ class DataPlane:
         exchange.path = upstream_path(request.path)
         plain = opened(exchange.body, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
+        begin = self._ledger.capturer.begin
+        exchange.capture = begin(exchange.body, exchange.headers)
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
@@ -205,7 +207,7 @@ class DataPlane:
     ) -> bool:
         exchange.failure = None
         settle = partial(self._settle, exchange)
-        relay = exchange.relay = Relay(answer, connection, settle)
+        relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
@@ -343,6 +345,8 @@ class DataPlane:
         record.status_code = failure.status
         record.outcome = "failed"
         record.response_bytes = len(failure.body)
+        if exchange.capture is not None:
+            exchange.capture.whole(failure.headers, failure.body)
         self._settle(exchange)
         connection.send_whole(failure.status, headers, failure.body)
 
@@ -365,6 +369,8 @@ class DataPlane:
             *problem.headers,
             *exchange.ours(),
         ]
+        if exchange.capture is not None:
+            exchange.capture.whole(headers, body)
         self._settle(exchange)
         connection.send_whole(problem.status, headers, body)
 

@@ -12,6 +12,7 @@ import zstandard
 
 from libs.common.headers import find
 from services.gateway.answers import Facts, read_answer
+from services.gateway.capture import Capture
 from services.gateway.connection import Connection
 from services.gateway.sse import EventTap
 from services.gateway.upstream import Answer, Slow, TimedOut, UpstreamError
@@ -56,12 +57,16 @@ class Relay:
         answer: Answer,
         connection: Connection,
         on_end: Callable[[], None] = lambda: None,
+        capture: Capture | None = None,
     ) -> None:
         """`on_end` is called once all is known of the answer, before the client gets
         its last piece: what it asks next may build on that."""
         self._answer = answer
         self._connection = connection
         self._on_end = on_end
+        self._capture = capture
+        if capture is not None:
+            capture.response_headers = answer.headers
         self._head = b""  # until it is sent
         self._done: asyncio.Future[None] | None = None
         self._over = False
@@ -171,6 +176,8 @@ class Relay:
 
     def _note(self, chunk: bytes) -> None:
         self.bytes_out += len(chunk)
+        if self._capture is not None:
+            self._capture.keep(chunk)
         if self._open is not None:
             chunk = self._open(chunk)
         if self._tap is not None:
@@ -193,7 +200,11 @@ class Relay:
         assert self._tap is not None
         self._told, self.torn = message, True
         events = death_notice(self._tap.created, self._tap.events, message)
-        return b"\n\n" + events if self._tap.mid_event else events
+        if self._tap.mid_event:
+            events = b"\n\n" + events
+        if self._capture is not None:
+            self._capture.keep(events)
+        return events
 
 
 def death_notice(created: bytes, sequence: int, message: str) -> bytes:
