@@ -43,7 +43,8 @@ class Server:
     async def tidy(self) -> None:
         """Trim the telemetry, as ingest does: it is not what is measured."""
         if self.redis is not None:
-            await self.redis.xtrim(STREAM, maxlen=0, approximate=False)
+            for stream in (STREAM, f"{STREAM}:payloads"):
+                await self.redis.xtrim(stream, maxlen=0, approximate=False)
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ class Worker:
         self._thread.start()
 
     def finish(self, within_s: float) -> None:
-        self._inbox.put(None)
+        self._inbox.close()
         if not self._thread.is_alive():
             return
         self._thread.join(within_s)
@@ -85,7 +85,8 @@ class Worker:
         more = True
         while more:
             batch, more = self._inbox.take()
-            self._serve(batch)
+            if batch:
+                self._serve(batch)
         self._stream.close()
 
     def _serve(self, batch: list[Capture]) -> None:

@@ -200,7 +200,11 @@ class Relay:
         assert self._tap is not None
         self._told, self.torn = message, True
         events = death_notice(self._tap.created, self._tap.events, message)
-        return b"\n\n" + events if self._tap.mid_event else events
+        if self._tap.mid_event:
+            events = b"\n\n" + events
+        if self._capture is not None:
+            self._capture.keep(events)
+        return events
 
 
 def death_notice(created: bytes, sequence: int, message: str) -> bytes:

@@ -68,7 +68,7 @@ COLUMNS = {
 }
 
 
-NEWEST = 4
+NEWEST = 4  # schema
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
