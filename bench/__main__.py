@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from bench import hotspots, measure, routing, table, wire
+from bench import hotspots, idle, measure, routing, table, wire, workers
 from bench.load import LoadError
 from bench.servers import (
     LOAD_CORE,
@@ -26,7 +26,7 @@ from bench.servers import (
 )
 from libs.common import logs
 
-LONGEST_S = 180  # a run that takes longer hangs
+LONGEST_S = 300  # a run that takes longer hangs
 
 
 async def compare(folder: Path) -> str:
@@ -38,7 +38,11 @@ async def compare(folder: Path) -> str:
         for server in (upstream, nginx, ours):
             await check(server)
         measured = await measure.measure((upstream, nginx, ours))
-    return table.render(measured, await routing.measure(folder))
+        # Last: what it opened and closed would be seen in the figures.
+        still = {server.name: await idle.measure(server) for server in (nginx, ours)}
+    two = await workers.gain(folder)
+    costs = await routing.measure(folder)
+    return table.render(table.Found(measured, still, two, costs))
 
 
 async def check(server: Server) -> None:

@@ -117,7 +117,7 @@ async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, upstream: Server, module: str | None = None
+    folder: Path, upstream: Server, module: str | None = None, workers: int = 1
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four upstream keys and everything
     on: proxy keys, affinity, telemetry, captured bodies.
@@ -131,6 +131,7 @@ async def gateway(
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
             "OPENAI_API_KEYS": "sk-bench-1,sk-bench-2,sk-bench-3,sk-bench-4",
             "PROXY_REQUIRE_KEYS": "true",
+            "PROXY_GATEWAY_WORKERS": str(workers),
             "BENCH_PROFILE": str(folder / "profile"),
             "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
         }
