@@ -8,6 +8,7 @@ import platform
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import httpx
@@ -38,7 +39,22 @@ async def compare(folder: Path) -> str:
         for server in (upstream, nginx, ours):
             await check(server)
         measured = await measure.measure((upstream, nginx, ours))
-    return table.render(measured, await routing.measure(folder))
+    shown = table.render(measured, await routing.measure(folder))
+    return f"{shown}\n\n{await ingest()}"
+
+
+async def ingest() -> str:
+    """Ingest's section, by a process of its own: it has other servers."""
+    command = [sys.executable, "-m", "bench.ingest_rate", "compare"]
+    measuring = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    try:
+        shown, _ = await measuring.communicate()
+    finally:
+        if measuring.returncode is None:
+            measuring.terminate()
+    if measuring.returncode:
+        raise LoadError("ingest could not be measured")
+    return shown.decode().rstrip()
 
 
 async def check(server: Server) -> None:

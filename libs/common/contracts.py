@@ -4,7 +4,7 @@ Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
 otherwise. Field names of events are the column names of design.md section 5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -175,7 +175,8 @@ EVENTS: dict[str, type[DecisionEvent | RequestEvent | HealthEvent | RegistryEven
 }
 
 
-class StreamedEvent(Frozen):
+@dataclass(frozen=True, slots=True)
+class StreamedEvent:
     """An entry of the telemetry stream, decoded.
 
     On the wire an entry has four fields: `kind`, `id` (the event's own,
@@ -186,6 +187,12 @@ class StreamedEvent(Frozen):
     id: str
     kind: Kind
     event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+    # The JSON that `event` was read from, unless something was taken out of it.
+    data: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def json(self) -> bytes:
+        return self.data or self.event.model_dump_json().encode()
 
 
 class ResourceState(Frozen):

@@ -17,6 +17,7 @@ from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
+from services.ingest.memory import collect_seldom
 from services.ingest.readiness import readiness
 from services.ingest.upkeep import Upkeep
 
@@ -28,6 +29,7 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     except SettingError as error:
         sys.exit(_complain(error))
     logs.configure("ingest", settings.log_level)
+    collect_seldom()
     asyncio.run(serve(settings))
 
 

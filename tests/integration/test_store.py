@@ -238,7 +238,7 @@ class TestWriting:
         self, store: Store, bad: dict[str, object]
     ) -> None:
         event = RequestEvent.model_construct(**{**dict(request_event()), **bad})
-        poisoned = StreamedEvent.model_construct(
+        poisoned = StreamedEvent(
             entry_id="1-0", id="req-1", kind="request", event=event
         )
         with pytest.raises((Unstorable, ValueError)):

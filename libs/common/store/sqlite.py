@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from libs.common.asks import Owner
 from libs.common.contracts import DecisionEvent, Row, StreamedEvent
 from libs.common.errors import StoreAway
+from libs.common.store.bulk import Form, tables
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.port import (
@@ -31,18 +32,24 @@ from libs.common.store.rows import (
     decision_row,
     event_row,
     iso,
+    iso_ms,
     milliseconds,
     minted_rows,
     request_row,
     session_row,
     storable,
 )
-from libs.common.store.settling import Key, Stored, request_keys, settle
+from libs.common.store.settling import Key, Settled, Stored, request_keys, settle
 from libs.common.store.statements import Statements
 
 SQL = Statements("sqlite")
 MIGRATIONS = known_migrations("sqlite")
 BUSY_MS = 5_000
+# Pages (4 KiB) of the log before it is moved into the file: rarely enough that a
+# page touched by many batches is moved once.
+CHECKPOINT_PAGES = 8_192
+CACHE_KIB = 32_768  # the indexes' upper pages stay in memory
+FORM = Form(at=iso_ms, json=bytes.decode)
 PARTED = ("requests", "decisions", "events", "payloads", "minted_ids")
 REFUSED = (
     sqlite3.IntegrityError,
@@ -149,6 +156,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB:d}")
     except sqlite3.Error:
         connection.close()
         raise
@@ -205,6 +214,26 @@ def _schema_version(connection: sqlite3.Connection) -> int:
 
 
 def _write(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
+    """First as if nothing of it were stored, which is nearly always so. If a
+    primary key says otherwise all of it is undone, and merged."""
+    try:
+        return _add(connection, settle(events, {}))
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+    return _merge(connection, events)
+
+
+def _add(connection: sqlite3.Connection, settled: Settled) -> int:
+    with _transaction(connection):
+        for name, rows in tables(settled, FORM):
+            connection.executemany(SQL[name], rows)
+        _put(connection, "put_sessions", map(session_row, settled.sessions))
+        connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+        return len(settled.events)
+
+
+def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
     with _transaction(connection):
         settled = settle(events, _known_requests(connection, events))
         decisions = [
