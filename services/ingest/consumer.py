@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
@@ -85,7 +86,7 @@ class Consumer:
         async with asyncio.TaskGroup() as group:
             settling: asyncio.Task[None] | None = None
             while not stop.is_set():
-                batch = await self._gather(stop, lambda t=settling: _running(t))
+                batch = await self._gather(stop, partial(_running, settling))
                 if settling:
                     await settling
                 settling = group.create_task(self._settle(batch, stop))
