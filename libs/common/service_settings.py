@@ -178,6 +178,10 @@ class IngestSettings(CommonSettings, DatabaseSettings):
     # A batch is written when it is this big or this old.
     batch_size: int = Field(500, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
     batch_seconds: Seconds = Field(0.2, alias="PROXY_INGEST_BATCH_SECONDS")
+    # Whole days that are kept in SQL, today not counted; unset keeps all.
+    retention_days: int | None = Field(
+        None, ge=1, le=36_500, alias="PROXY_RETENTION_DAYS"
+    )
     # An entry another consumer has held for this long is taken over.
     claim_seconds: Seconds = Field(30.0, alias="PROXY_INGEST_CLAIM_SECONDS")
 

@@ -19,7 +19,7 @@ from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from services.ingest.memory import collect_seldom
 from services.ingest.readiness import readiness
-from services.ingest.upkeep import Upkeep
+from services.ingest.upkeep import Rhythm, Upkeep
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
@@ -44,7 +44,8 @@ async def serve(settings: IngestSettings) -> None:
     redis = connect(settings.redis_url)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
     consumer = Consumer(stream, store, _habits(settings))
-    upkeep = Upkeep(store, today=lambda: datetime.now(UTC).date())
+    rhythm = Rhythm(keep_days=settings.retention_days)
+    upkeep = Upkeep(store, lambda: datetime.now(UTC).date(), rhythm)
 
     async def prepared() -> None:
         if not upkeep.prepared.is_set():

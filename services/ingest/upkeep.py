@@ -1,10 +1,13 @@
-"""What the database needs beside rows: its schema at the start, and partitions
-made ahead, hour by hour. Several replicas may do it: the store takes a lock."""
+"""What the database needs beside rows: its schema at the start, and hour by hour
+partitions made ahead and days dropped that are kept no longer. Several replicas may
+do it: the store takes a lock."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Protocol
 
 import structlog
@@ -16,6 +19,8 @@ from services.ingest.backoff import Backoff
 log = structlog.get_logger()
 
 EVERY_S = 3600.0
+# A long query keeps a day from being dropped; its end is not waited for.
+FORGET_TRIES = 5
 
 
 class Schema(Protocol):
@@ -25,19 +30,28 @@ class Schema(Protocol):
 
     async def make_partitions(self, today: date) -> int: ...
 
+    async def drop_before(self, day: date) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often, and what is kept: `keep_days` of None keeps all."""
+
+    keep_days: int | None = None
+    every_s: float = EVERY_S
+    backoff: Backoff = field(default_factory=Backoff)
+
 
 class Upkeep:
     def __init__(
         self,
         store: Schema,
         today: Callable[[], date],
-        backoff: Backoff | None = None,
-        every_s: float = EVERY_S,
+        rhythm: Rhythm | None = None,
     ) -> None:
         self._store = store
         self._today = today
-        self._backoff = backoff or Backoff()
-        self._every_s = every_s
+        self._rhythm = rhythm or Rhythm()
         self.prepared = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -46,7 +60,8 @@ class Upkeep:
         await self._until_done(stop, self._migrate)
         while not stop.is_set():
             await self._until_done(stop, self._partition)
-            await wait_for_stop(stop, self._every_s)
+            await self._until_done(stop, self._forget, tries=FORGET_TRIES)
+            await wait_for_stop(stop, self._rhythm.every_s)
 
     def then(
         self, loop: Callable[[asyncio.Event], Awaitable[None]]
@@ -78,16 +93,27 @@ class Upkeep:
         if made:
             log.info("made partitions", action="partitions_made", count=made)
 
+    async def _forget(self) -> None:
+        if self._rhythm.keep_days is None:
+            return
+        day = self._today() - timedelta(days=self._rhythm.keep_days)
+        dropped = await self._store.drop_before(day)
+        if dropped:
+            log.info("dropped old days", action="dropped", before=f"{day}", n=dropped)
+
     async def _until_done(
-        self, stop: asyncio.Event, work: Callable[[], Awaitable[None]]
+        self,
+        stop: asyncio.Event,
+        work: Callable[[], Awaitable[None]],
+        tries: float = math.inf,
     ) -> None:
         failures = 0
-        while not stop.is_set():
+        while not stop.is_set() and failures < tries:
             try:
                 return await work()
             except StoreAway as error:
                 log.warning("sql is away", action="store_away", error=str(error))
-            pause_s = self._backoff.pause_s(failures, random.random())  # noqa: S311 - jitter
+            pause_s = self._rhythm.backoff.pause_s(failures, random.random())  # noqa: S311 - jitter
             await wait_for_stop(stop, pause_s)
             failures += 1
         return None

@@ -18,6 +18,7 @@ import pytest_asyncio
 from libs.common.asks import Owner
 from libs.common.contracts import Outcome, RequestEvent, StreamedEvent
 from libs.common.errors import StoreAway
+from libs.common.store.migrate import known_migrations
 from libs.common.store.opening import open_store
 from libs.common.store.port import (
     Cursor,
@@ -28,6 +29,7 @@ from libs.common.store.port import (
     Table,
     Unstorable,
 )
+from libs.common.store.spans import ALL
 from libs.common.store.statements import Statements
 from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.telemetry import (
@@ -59,7 +61,7 @@ COLUMNS = {
 }
 
 
-NEWEST = 2  # schema
+NEWEST = len(known_migrations("sqlite"))  # schema
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -562,7 +564,8 @@ def explain(url: str, name: str, **values: Any) -> str:
     if is_postgres(url):
         with psycopg.connect(url) as connection:
             query = "EXPLAIN " + Statements("postgres")[name]
-            steps = connection.execute(query.encode(), values).fetchall()
+            span = {**ALL._asdict(), **values}
+            steps = connection.execute(query.encode(), span).fetchall()
     else:
         bound = {k: json.dumps(v) if isinstance(v, list) else v
                  for k, v in values.items()}  # fmt: skip
@@ -665,6 +668,7 @@ class TestPostgresOnly:
                     "before_at": "infinity",
                     "before_id": "",
                     "rows": 10,
+                    **ALL._asdict(),
                 },
             ).fetchall()
         assert "session_id_created_at" in str(plan)

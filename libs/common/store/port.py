@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Literal, Protocol, get_args
 
 from libs.common.asks import Owner
@@ -54,11 +54,11 @@ class Cursor:
 
 
 def _is_time(text: str) -> bool:
-    shape = "dddd-dd-ddTdd:dd:dd.dddZ"
-    return len(text) == len(shape) and all(
-        c in "0123456789" if s == "d" else c == s
-        for c, s in zip(text, shape, strict=True)
-    )
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) == len("0000-00-00T00:00:00.000Z") and at.tzinfo == UTC
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from libs.common.asks import Owner
-from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import EVENTS, DecisionEvent, Row, StreamedEvent
 from libs.common.errors import StoreAway
 from libs.common.store.bulk import Form, tables
 from libs.common.store.migrate import known_migrations, pending
@@ -49,6 +50,7 @@ BUSY_MS = 5_000
 # page touched by many batches is moved once.
 CHECKPOINT_PAGES = 8_192
 CACHE_KIB = 32_768  # the indexes' upper pages stay in memory
+DROPPED_ROWS = 2_000  # by one transaction of retention
 FORM = Form(at=iso_ms, json=bytes.decode)
 PARTED = ("requests", "decisions", "events", "payloads", "minted_ids")
 REFUSED = (
@@ -79,8 +81,18 @@ class SqliteStore:
         return 0
 
     async def drop_before(self, day: date) -> int:
-        before = iso(datetime(day.year, day.month, day.day, tzinfo=UTC))
-        return await self._run(lambda connection: _drop(connection, before))
+        values = {
+            "before": iso(datetime(day.year, day.month, day.day, tzinfo=UTC)),
+            "kinds": json.dumps(list(EVENTS)),
+            "most": DROPPED_ROWS,
+        }
+        dropped = 0
+        for table in PARTED:
+            # Between two parts other work has its turn.
+            drop = partial(_drop, table=table, values=values)
+            while part := await self._run(drop):
+                dropped += part
+        return dropped
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
         return await self._run(lambda connection: _write(connection, events))
@@ -284,12 +296,11 @@ def _bound(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, tuple) else value
 
 
-def _drop(connection: sqlite3.Connection, before: str) -> int:
+def _drop(connection: sqlite3.Connection, table: str, values: Row) -> int:
     with _transaction(connection):
-        return sum(
-            connection.execute(SQL[f"drop_{table}"], {"before": before}).rowcount
-            for table in PARTED
-        )
+        statement = SQL[f"drop_{table}"]
+        wanted = {k: v for k, v in values.items() if f":{k}" in statement}
+        return connection.execute(statement, wanted).rowcount
 
 
 def _request(connection: sqlite3.Connection, id_: str) -> Row | None:
