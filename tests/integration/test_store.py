@@ -29,7 +29,8 @@ from libs.common.store.port import (
     Table,
     Unstorable,
 )
-from libs.common.store.spans import ALL
+from libs.common.store.spans import ALL, EVER, NEVER
+from libs.common.store.sqlite import history_statement
 from libs.common.store.statements import Statements
 from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.telemetry import (
@@ -64,11 +65,11 @@ COLUMNS = {
 NEWEST = len(known_migrations("sqlite"))  # schema
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "postgres_15"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/deep/proxy.sqlite3"
-    found: str = request.getfixturevalue("postgres_url")
+    found: str = request.getfixturevalue(f"{request.param}_url")
     return found
 
 
@@ -539,11 +540,18 @@ class TestPlans:
     @pytest_asyncio.fixture
     async def filled(self, url: str, store: Store) -> str:
         for start in range(0, 1500, 500):
-            await store.write([
+            requests = [
                 stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n,
-                               resource_id=f"openai-{n % 3}", minted=(f"resp_{n}",))
+                               resource_id=f"openai-{n}", minted=(f"resp_{n}",))
                 for n in range(start, start + 500)
-            ])  # fmt: skip
+            ]  # fmt: skip
+            decisions = [
+                streamed(decision_event(f"r{n}", session_id=f"s{n}",
+                                        created_at_ms=T0_MS + n,
+                                        resource_id=f"openai-{n}"), f"d{n}")
+                for n in range(start, start + 500)
+            ]  # fmt: skip
+            await store.write([*requests, *decisions])
         execute(url, "ANALYZE")
         return url
 
@@ -557,6 +565,67 @@ class TestPlans:
             plan = explain(filled, "session_owner", session_id=session_id)
             assert not re.search("(Seq Scan on|SCAN) requests", plan), plan
             assert "session_id_created_at" in plan or "requests_by_session" in plan
+
+    @pytest.mark.parametrize(
+        ("query", "indexes"),
+        [
+            (HistoryQuery("requests"), "requests_default_created_at_id requests_recent"),
+            (HistoryQuery("requests", request_id="r7"), "requests_default_pkey (id=?"),
+            (HistoryQuery("requests", session_id="s7"),
+             "requests_default_session_id_created_at requests_by_session"),
+            (HistoryQuery("requests", resource_id="openai-7"),
+             "requests_default_resource_id_created_at requests_by_resource"),
+            (HistoryQuery("decisions"),
+             "decisions_default_created_at_id decisions_recent"),
+            (HistoryQuery("decisions", request_id="r7"),
+             "decisions_default_request_id decisions_by_request"),
+            (HistoryQuery("decisions", session_id="s7"),
+             "decisions_default_session_id_created_at decisions_by_session"),
+            (HistoryQuery("decisions", resource_id="openai-7"),
+             "decisions_default_resource_id_created_at decisions_by_resource"),
+            (HistoryQuery("sessions"), "sessions_recent sessions_recent"),
+            (HistoryQuery("sessions", session_id="s7"), "sessions_pkey (id=?"),
+            (HistoryQuery("sessions", resource_id="openai-7"),
+             "sessions_by_resource sessions_by_resource"),
+            (HistoryQuery("sessions", request_id="r7"), "requests_default_pkey (id=?"),
+        ],
+        ids=repr,
+    )  # fmt: skip
+    async def test_every_page_of_history_has_its_index(
+        self, filled: str, query: HistoryQuery, indexes: str
+    ) -> None:
+        values = {
+            "session_id": query.session_id,
+            "resource_id": query.resource_id,
+            "request_id": query.request_id,
+            "before_at": "9999-01-01T00:00:00.000Z",
+            "before_id": "",
+            "rows": 11,
+        }
+        of_postgres, of_sqlite = indexes.split(maxsplit=1)
+        postgres = is_postgres(filled)
+        name = f"history_{query.table}" if postgres else history_statement(query)
+        plan = explain(filled, name, **values)
+        assert (of_postgres if postgres else of_sqlite) in plan, plan
+        assert not re.search(r"Seq Scan|SCAN \w+'|SCAN \w+$", plan), plan
+
+    @pytest.mark.parametrize(
+        ("name", "values", "indexes"),
+        [
+            ("request", {"id": "r7"}, "requests_default_pkey (id=?"),
+            ("decisions_of_request", {"id": "r7"},
+             "decisions_default_request_id decisions_by_request"),
+            ("known_requests",
+             {"ids": ["r7"], "oldest": EVER, "newest": NEVER},
+             "requests_default_pkey (id=?"),
+        ],
+    )  # fmt: skip
+    async def test_every_lookup_has_its_index(
+        self, filled: str, name: str, values: dict[str, Any], indexes: str
+    ) -> None:
+        plan = explain(filled, name, **values)
+        of_postgres, of_sqlite = indexes.split(maxsplit=1)
+        assert (of_postgres if is_postgres(filled) else of_sqlite) in plan, plan
 
 
 def explain(url: str, name: str, **values: Any) -> str:

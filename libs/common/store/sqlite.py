@@ -111,7 +111,7 @@ class SqliteStore:
             "before_id": cursor.id if cursor else "",
             "rows": query.limit + 1,
         }
-        name = _history_statement(query)
+        name = history_statement(query)
         return page(query, await self._run(lambda c: _rows(c, name, values)))
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
@@ -298,9 +298,7 @@ def _bound(value: Any) -> Any:
 
 def _drop(connection: sqlite3.Connection, table: str, values: Row) -> int:
     with _transaction(connection):
-        statement = SQL[f"drop_{table}"]
-        wanted = {k: v for k, v in values.items() if f":{k}" in statement}
-        return connection.execute(statement, wanted).rowcount
+        return connection.execute(SQL[f"drop_{table}"], values).rowcount
 
 
 def _request(connection: sqlite3.Connection, id_: str) -> Row | None:
@@ -315,7 +313,7 @@ def _owner(row: Row) -> Owner:
     return Owner(row["resource_id"], row["account_id"])
 
 
-def _history_statement(query: HistoryQuery) -> str:
+def history_statement(query: HistoryQuery) -> str:
     """SQLite does not look at values when it plans, so each leading filter has a
     statement of its own; the most selective one leads."""
     for name in ("request", "session", "resource"):
