@@ -569,7 +569,8 @@ class TestPlans:
     @pytest.mark.parametrize(
         ("query", "indexes"),
         [
-            (HistoryQuery("requests"), "requests_default_created_at_id requests_recent"),
+            (HistoryQuery("requests"),
+             "requests_default_created_at_id requests_recent"),
             (HistoryQuery("requests", request_id="r7"), "requests_default_pkey (id=?"),
             (HistoryQuery("requests", session_id="s7"),
              "requests_default_session_id_created_at requests_by_session"),
