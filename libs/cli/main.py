@@ -68,6 +68,12 @@ def simulate(
 
 
 @app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date; ingest also does so at its start."""
+    _exec([*PYTHON, "libs.cli.migrate"])
+
+
+@app.command()
 def doctor() -> None:
     """Check the configuration and every connection; say what is wrong and the fix."""
     # A process of its own: its libraries would slow down every other command.

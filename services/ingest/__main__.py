@@ -14,6 +14,7 @@ from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
 from libs.common.service_settings import IngestSettings
 from libs.common.store.opening import open_store
+from libs.common.store.port import SchemaTooNew
 from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
@@ -23,17 +24,21 @@ from services.ingest.upkeep import Rhythm, Upkeep
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
-    """Until SIGTERM. Exits with 2 when a setting makes no sense."""
+    """Until SIGTERM. Exits with 2, after one line, when a setting makes no sense or
+    the database belongs to a newer version."""
     try:
         settings = IngestSettings.read(os.environ if environ is None else environ)
     except SettingError as error:
         sys.exit(_complain(error))
     logs.configure("ingest", settings.log_level)
     collect_seldom()
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except SchemaTooNew as error:
+        sys.exit(_complain(error))
 
 
-def _complain(error: SettingError) -> int:
+def _complain(error: Exception) -> int:
     sys.stderr.write(f"{error}\n")
     return 2
 
@@ -63,6 +68,10 @@ async def serve(settings: IngestSettings) -> None:
             upkeep.then(consumer.run),
             drain_seconds=settings.drain_seconds,
         )
+    except SystemExit:
+        if upkeep.refusal:
+            raise upkeep.refusal from None
+        raise
     finally:
         probes.close()
         await store.close()

@@ -14,6 +14,7 @@ import structlog
 
 from libs.common.errors import StoreAway
 from libs.common.lifecycle import wait_for_stop
+from libs.common.store.port import SchemaTooNew
 from services.ingest.backoff import Backoff
 
 log = structlog.get_logger()
@@ -53,11 +54,17 @@ class Upkeep:
         self._today = today
         self._rhythm = rhythm or Rhythm()
         self.prepared = asyncio.Event()
+        self.refusal: SchemaTooNew | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Migrate, then keep partitions ahead until `stop`. A database that is
-        away is waited for; one with a newer schema ends the process."""
-        await self._until_done(stop, self._migrate)
+        away is waited for; one with a newer schema is left alone: then this loop
+        ends, and with it the process, and `refusal` says why."""
+        try:
+            await self._until_done(stop, self._migrate)
+        except SchemaTooNew as error:
+            self.refusal = error
+            return
         while not stop.is_set():
             await self._until_done(stop, self._partition)
             await self._until_done(stop, self._forget, tries=FORGET_TRIES)

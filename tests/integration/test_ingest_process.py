@@ -11,10 +11,11 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.redis_client import connect
+from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from tests.support.postgres import running_postgres
 from tests.support.processes import Process, running, wait_for
-from tests.support.sql import fetch
+from tests.support.sql import execute, fetch
 from tests.support.telemetry import request_event
 from tests.support.valkey import free_port, running_valkey
 from tests.support.waiting import eventually
@@ -140,3 +141,24 @@ async def test_a_setting_that_makes_no_sense(tmp_path: Path, url: str) -> None:
     process = ingest.start()
     assert process.end(signal.SIGCONT) == 2
     assert process.log.read_text().startswith("PROXY_REDIS_URL: is no Redis URL.")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_a_database_of_a_newer_version_is_left_alone(
+    tmp_path: Path, valkey: str, redis: Redis, database: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    fixture = "url" if database == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(fixture)
+    store = open_store(url)
+    await store.migrate()
+    await store.close()
+    execute(url, "INSERT INTO schema_migrations (version, name) VALUES (99, '0099_x')")
+    await append(redis, "a")
+    ingest = Ingest(tmp_path, valkey, url)
+    process = ingest.start()
+    assert process.end(signal.SIGCONT) == 2
+    last = process.log.read_text().splitlines()[-1]
+    assert last.startswith("The database has schema 99, this version knows ")
+    assert stored(url) == []
+    assert await redis.xlen(STREAM) == 1

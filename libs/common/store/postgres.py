@@ -273,10 +273,11 @@ class PostgresStore:
 
     @asynccontextmanager
     async def _transaction(
-        self, limit_s: int = STATEMENT_S
+        self, limit_s: int | None = None
     ) -> AsyncIterator[Connection]:
         """A bounded transaction: by the server, and here in case the server no
         longer answers."""
+        limit_s = limit_s or STATEMENT_S
         limits = {
             "statement_ms": f"{limit_s * 1000}",
             "lock_ms": f"{limit_s * 1000}",
