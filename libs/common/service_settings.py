@@ -1,6 +1,7 @@
 """The settings of each service, in one place: the command line checks them all
 before it starts anything, and may not import a service. Units are in the names."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -182,6 +183,8 @@ class IngestSettings(CommonSettings, DatabaseSettings):
     retention_days: int | None = Field(
         None, ge=1, le=36_500, alias="PROXY_RETENTION_DAYS"
     )
+    # The operator's price list, for the view costs_by_day.
+    prices_file: Path | None = Field(None, alias="PROXY_PRICES_FILE")
     # An entry another consumer has held for this long is taken over.
     claim_seconds: Seconds = Field(30.0, alias="PROXY_INGEST_CLAIM_SECONDS")
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from libs.common import logs
@@ -14,11 +14,12 @@ from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
 from libs.common.service_settings import IngestSettings
 from libs.common.store.opening import open_store
-from libs.common.store.port import SchemaTooNew
+from libs.common.store.port import Price, SchemaTooNew
 from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from services.ingest.memory import collect_seldom
+from services.ingest.prices import read_prices
 from services.ingest.readiness import readiness
 from services.ingest.upkeep import Rhythm, Upkeep
 
@@ -28,12 +29,13 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     the database belongs to a newer version."""
     try:
         settings = IngestSettings.read(os.environ if environ is None else environ)
+        prices = settings.prices_file and read_prices(settings.prices_file)
     except SettingError as error:
         sys.exit(_complain(error))
     logs.configure("ingest", settings.log_level)
     collect_seldom()
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, prices or None))
     except SchemaTooNew as error:
         sys.exit(_complain(error))
 
@@ -43,14 +45,16 @@ def _complain(error: Exception) -> int:
     return 2
 
 
-async def serve(settings: IngestSettings) -> None:
+async def serve(
+    settings: IngestSettings, prices: Sequence[Price] | None = None
+) -> None:
     """The whole service: two loops and its probes."""
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
     consumer = Consumer(stream, store, _habits(settings))
     rhythm = Rhythm(keep_days=settings.retention_days)
-    upkeep = Upkeep(store, lambda: datetime.now(UTC).date(), rhythm)
+    upkeep = Upkeep(store, lambda: datetime.now(UTC).date(), rhythm, prices)
 
     async def prepared() -> None:
         if not upkeep.prepared.is_set():

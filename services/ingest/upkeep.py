@@ -5,7 +5,7 @@ do it: the store takes a lock."""
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Protocol
@@ -14,7 +14,7 @@ import structlog
 
 from libs.common.errors import StoreAway
 from libs.common.lifecycle import wait_for_stop
-from libs.common.store.port import SchemaTooNew
+from libs.common.store.port import Price, SchemaTooNew
 from services.ingest.backoff import Backoff
 
 log = structlog.get_logger()
@@ -33,6 +33,8 @@ class Schema(Protocol):
 
     async def drop_before(self, day: date) -> int: ...
 
+    async def put_prices(self, prices: Sequence[Price]) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
@@ -49,10 +51,12 @@ class Upkeep:
         store: Schema,
         today: Callable[[], date],
         rhythm: Rhythm | None = None,
+        prices: Sequence[Price] | None = None,
     ) -> None:
         self._store = store
         self._today = today
         self._rhythm = rhythm or Rhythm()
+        self._prices = prices
         self.prepared = asyncio.Event()
         self.refusal: SchemaTooNew | None = None
 
@@ -65,6 +69,7 @@ class Upkeep:
         except SchemaTooNew as error:
             self.refusal = error
             return
+        await self._until_done(stop, self._price)
         while not stop.is_set():
             await self._until_done(stop, self._partition)
             await self._until_done(stop, self._forget, tries=FORGET_TRIES)
@@ -94,6 +99,11 @@ class Upkeep:
         log.info("schema is up to date", action="migrated", version=version)
         # Not later: rows whose day is not there yet have the default partition.
         self.prepared.set()
+
+    async def _price(self) -> None:
+        if self._prices is not None:
+            await self._store.put_prices(self._prices)
+            log.info("took prices", action="prices_taken", count=len(self._prices))
 
     async def _partition(self) -> None:
         made = await self._store.make_partitions(self._today())

@@ -122,6 +122,17 @@ class Counts:
     dead_requests: int
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs from a day on, per million tokens."""
+
+    model: str
+    valid_from: datetime
+    input: float
+    cached_input: float
+    output: float
+
+
 class Store(Protocol):
     """Every method raises `StoreAway` while the database cannot do its part."""
 
@@ -152,6 +163,10 @@ class Store(Protocol):
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """Park poison; returns how many were new. Raises `Unstorable`."""
+        ...
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        """These are all there are from now on."""
         ...
 
     async def history(self, query: HistoryQuery) -> Page: ...

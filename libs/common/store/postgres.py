@@ -5,6 +5,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from libs.common.store.port import (
     DeadLetter,
     HistoryQuery,
     Page,
+    Price,
     Unstorable,
 )
 from libs.common.store.rows import (
@@ -202,6 +204,11 @@ class PostgresStore:
         async with self._transaction() as connection:
             rows = map(dead_letter_row, {le.id: le for le in letters}.values())
             return await _put(connection, "put_dead_letters", rows)
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        async with self._transaction() as connection:
+            await _execute(connection, "clear_prices")
+            await _put(connection, "put_prices", map(asdict, prices))
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after

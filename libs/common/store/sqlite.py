@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from libs.common.store.port import (
     DeadLetter,
     HistoryQuery,
     Page,
+    Price,
     Unstorable,
 )
 from libs.common.store.rows import (
@@ -100,6 +102,10 @@ class SqliteStore:
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         rows = [dead_letter_row(letter) for letter in letters]
         return await self._run(lambda c: _put_alone(c, "put_dead_letters", rows))
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        rows = [asdict(price) for price in prices]
+        await self._run(lambda connection: _replace_prices(connection, rows))
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after
@@ -281,6 +287,12 @@ def _ms(text: str) -> int:
 def _put_alone(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) -> int:
     with _transaction(connection):
         return _put(connection, name, rows)
+
+
+def _replace_prices(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    with _transaction(connection):
+        connection.execute(SQL["clear_prices"])
+        _put(connection, "put_prices", rows)
 
 
 def _put(connection: sqlite3.Connection, name: str, rows: Any) -> int:

@@ -57,6 +57,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_REDIS_URL": [("rediss://:p@h:6380/1",) * 2, ("unix:///run/r.sock",) * 2],
     "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
     "PROXY_RETENTION_DAYS": [("90", 90)],
+    "PROXY_PRICES_FILE": [("/etc/prices.toml", Path("/etc/prices.toml"))],
     "PROXY_REQUIRE_KEYS": [("false", False)],
     "PROXY_RESOURCE_COOLDOWN_SECONDS": [("1", 1.0)],
     "PROXY_ROUTER_PORT": [("9001", 9001)],
@@ -133,7 +134,8 @@ BAD: dict[str, tuple[str, ...]] = {
     ),
 }
 
-NO_NONSENSE = {"PROXY_DATA_DIR"}  # any path will do until it is written to
+# Any path will do until it is written to, or read.
+NO_NONSENSE = {"PROXY_DATA_DIR", "PROXY_PRICES_FILE"}
 
 
 def read_all(environ: dict[str, str]) -> dict[str, Any]:

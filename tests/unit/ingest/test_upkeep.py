@@ -1,10 +1,11 @@
 import asyncio
+from collections.abc import Sequence
 from datetime import date
 
 import pytest
 
 from libs.common.errors import StoreAway
-from libs.common.store.port import SchemaTooNew
+from libs.common.store.port import Price, SchemaTooNew
 from services.ingest.backoff import Backoff
 from services.ingest.upkeep import FORGET_TRIES, Rhythm, Upkeep
 from tests.support.waiting import eventually
@@ -30,6 +31,9 @@ class FakeSchema:
     async def drop_before(self, day: date) -> int:
         self._answer(("drop", day))
         return 1
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        self._answer(tuple(prices))
 
     def _answer(self, call: object) -> None:
         if self.failures:
