@@ -90,9 +90,10 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
         alias="PROXY_ROUTER_URL",
     )
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
+    # `responses-proxy gateway` runs ingest too, as its child.
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
-    @field_validator("require_keys", "in_process_worker")
+    @field_validator("require_keys")
     @classmethod
     def _not_yet(cls, value: bool, info: ValidationInfo) -> bool:
         # Refused rather than ignored: an operator who asks for keys must not
