@@ -1,5 +1,6 @@
 """`python -m services.ingest` as supervisord runs it."""
 
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -105,6 +106,43 @@ async def test_killed_and_started_again(
     with running(ingest.start(), ingest.ready_url):
         await eventually(lambda: emptied(redis), within_s=10)
     assert stored(url) == ids
+
+
+async def stored_by(ingest: Ingest) -> float:
+    """How many requests this process has stored."""
+    text = (await ingest.get("/metrics")).text
+    counter = 'proxy_ingest_events_total{kind="request"}'
+    found = re.search(rf"^{counter} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_several_processes_share_the_work(
+    tmp_path: Path, valkey: str, redis: Redis, database: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    fixture = "url" if database == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(fixture)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    one, two = (Ingest(folder, valkey, url) for folder in folders)
+    with running(one.start(), one.ready_url), running(two.start(), two.ready_url):
+        sent: list[str] = []
+
+        async def both_work() -> bool:
+            ids = [f"r{len(sent) + n:06}" for n in range(200)]
+            await append(redis, *ids)
+            sent.extend(ids)
+            return all([await stored_by(each) > 0 for each in (one, two)])
+
+        await eventually(both_work, within_s=20)
+        await eventually(lambda: emptied(redis), within_s=20)
+        shares = [await stored_by(each) for each in (one, two)]
+    assert stored(url) == sent
+    assert sum(shares) == len(sent)
+    counted = fetch(url, "SELECT total FROM totals WHERE name = 'requests'")
+    assert counted == [(len(sent),)]
 
 
 async def test_redis_and_database_come_later(tmp_path: Path) -> None:

@@ -204,6 +204,27 @@ class TestWriting:
         assert await store.write(tuple(reversed(BATCH))) == 0
         assert snapshot(url) == before
 
+    async def test_of_a_batch_that_is_stored_in_part_the_rest_is_new(
+        self, url: str, store: Store
+    ) -> None:
+        conversation = {"resource_id": "one", "minted": ("conv_1",), "session_id": "s"}
+        first = stored_request("a", **conversation)
+        # The same id, told by another request of the same millisecond.
+        second = stored_request("b", **conversation, total_tokens=5)
+        assert await store.write([first]) == 1
+        assert await store.write([first, second, streamed(decision_event("b"))]) == 2
+        assert fetch(url, "SELECT id FROM requests ORDER BY 1") == [("a",), ("b",)]
+        assert fetch(url, "SELECT request_id FROM minted_ids") == [("a",)]
+        assert session_rows(url) == [("s", None, 2, 5, "one")]
+        assert (await store.counts()).requests == 2
+
+    async def test_text_of_any_kind_comes_back_as_it_was(self, store: Store) -> None:
+        odd = 'tab\t, line\n, back\\slash, "quotes", {braces}, \\N, \u2028 and 🦜'
+        await store.write([stored_request("a", error_message=odd, session_name=odd)])
+        row = await store.request("a")
+        assert row is not None
+        assert (row["error_message"], row["session_name"]) == (odd, odd)
+
     async def test_nothing_is_stored_of_no_events(self, store: Store) -> None:
         assert await store.write([]) == 0
 
@@ -743,8 +764,33 @@ class TestPostgresOnly:
             ).fetchall()
         assert "session_id_created_at" in str(plan)
 
+    async def test_the_urls_options_pass_through(
+        self, postgres_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = open_store(f"{postgres_url}?sslmode=require")
+        with pytest.raises(StoreAway):
+            await store.ping()
+        await store.close()
+        assert "server does not support SSL, but SSL was required" in caplog.text
+
 
 class TestSqliteOnly:
+    async def test_old_rows_go_in_parts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("libs.common.store.sqlite.DROPPED_ROWS", 2)
+        url = f"sqlite:///{tmp_path}/proxy.sqlite3"
+        store = open_store(url)
+        await store.migrate()
+        old = [stored_request(f"r{n}", resource_id="one", minted=(f"resp_{n}",))
+               for n in range(5)]  # fmt: skip
+        await store.write([*old, streamed(decision_event("r1"))])
+        # Requests, their events and ids, and a decision with its own event.
+        assert await store.drop_before(date(2023, 11, 15)) == 3 * 5 + 2
+        for table in ("requests", "decisions", "events", "minted_ids"):
+            assert table_rows(url, table) == []
+        await store.close()
+
     async def test_a_reader_does_not_wait_for_the_writer(self, tmp_path: Path) -> None:
         path = tmp_path / "proxy.sqlite3"
         store = open_store(f"sqlite:///{path}")
