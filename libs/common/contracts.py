@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 EVENT_VERSION = 1
@@ -164,8 +165,33 @@ class RegistryEvent(Frozen):
     resources: tuple[str, ...]
 
 
-Kind = Literal["decision", "request", "health", "registry"]
-Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+class BodyNote(Frozen):
+    """What is known of a captured body, or why there is none. The bytes travel
+    beside the JSON, in a field of the entry."""
+
+    content_type: str | None = None
+    # As Content-Encoding would say it, the outermost last: "zstd", or "br, zstd"
+    # when what travelled could not be opened.
+    encoding: str = "zstd"
+    original_bytes: int  # that travelled
+    truncated: bool = False
+    dropped: str | None = None  # why the body is not there
+
+
+class PayloadEvent(Frozen):
+    """The captured bodies of one request. On a stream of its own, so that what is
+    done about a backlog of bodies never touches the ledger."""
+
+    request_id: str
+    created_at_ms: int  # the request's
+    request: BodyNote | None = None
+    response: BodyNote | None = None
+
+
+Kind = Literal["decision", "request", "health", "registry", "payload"]
+Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | PayloadEvent
+
+# Of the telemetry stream; a payload has its own.
 
 EVENTS: dict[str, type[DecisionEvent | RequestEvent | HealthEvent | RegistryEvent]] = {
     "decision": DecisionEvent,
@@ -186,13 +212,36 @@ class StreamedEvent:
     entry_id: str  # Redis's, "1700000000000-0"; for acknowledging only
     id: str
     kind: Kind
-    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | PayloadEvent
     # The JSON that `event` was read from, unless something was taken out of it.
     data: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def json(self) -> bytes:
         return self.data or self.event.model_dump_json().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedPayload(StreamedEvent):
+    """An entry of the payload stream: `kind` is `payload`, `id` the request's.
+    Fields `request` and `response` hold the bodies that its notes speak of."""
+
+    event: PayloadEvent
+    bodies: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadEntry:
+    """An entry of the payload stream before it is sent: what `StreamedPayload` is
+    made of."""
+
+    id: str  # the request's
+    data: bytes  # JSON
+    bodies: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + sum(map(len, self.bodies.values()))
 
 
 class ResourceState(Frozen):
@@ -216,8 +265,7 @@ class ResourceState(Frozen):
 VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What a check or an answer says of a resource's health.
 
     kind: ok (works), fault (5xx, connect error, timeout: counts in a row),

@@ -3,7 +3,8 @@ that Redis does not, and while Redis is away of this gateway's own knowledge."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+
+import msgspec
 
 from libs.common.asks import (
     Ask,
@@ -61,6 +62,12 @@ class Chooser:
         except RedisAway:
             return await self._decide_alone(ask, bound_ids, emptied=False)
 
+    def known(self, decision: Decision) -> Target | None:
+        """The target of a decision, if it was made from the catalogue we have."""
+        if decision.version != self._directory.version:
+            return None
+        return self._directory.targets.get(decision.resource_id)
+
     async def find(self, decision: Decision) -> Target:
         """The target of a decision."""
         try:
@@ -91,7 +98,7 @@ class Chooser:
             decision = await self._decide_when_told(ask)
             if decision is not None:
                 return decision
-        resolved = replace(ask, resolved=True)
+        resolved = msgspec.structs.replace(ask, resolved=True)
         try:
             await self._routing.adopt(sessions, ids)
             return await self._routing.acquire(resolved)

@@ -8,6 +8,7 @@ import structlog
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis_client import SharedConnection
 from libs.common.routing import RoutingFunctions
+from services.gateway.admission import Admission
 from services.gateway.directory import Directory
 from services.gateway.exchange import Exchange
 from services.gateway.fallback import Fallback
@@ -28,7 +29,7 @@ class Heart:
     not know the gateway has been emptied, or took it for dead: it is given back
     the leases that are in use and what is known of sessions and ids."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that beats
         self,
         gateway_id: str,
         redis: SharedConnection,
@@ -36,7 +37,9 @@ class Heart:
         directory: Directory,
         outbox: Outbox,
         data_plane: DataPlane,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
@@ -63,6 +66,7 @@ class Heart:
     async def beat(self) -> None:
         """Raises `RedisAway` or `NoCatalogue`."""
         beat = await self._routing.heartbeat(self._gateway_id)
+        await self._admission.refresh()
         if beat.version is None:
             raise NoCatalogue
         if beat.version != self._directory.version:

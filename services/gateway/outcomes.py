@@ -3,32 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, get_args
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 import structlog
-from prometheus_client import Counter, Histogram
 
 from libs.common.asks import Release
-from libs.common.contracts import Outcome, Verdict, VerdictKind
+from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
+from services.gateway import metrics
 from services.gateway.answers import Facts
 from services.gateway.outbox import Outbox
 
 log = structlog.get_logger()
-
-REQUESTS = Counter(
-    "proxy_requests_total", "Requests that ended, by outcome.", ["outcome"]
-)
-ATTEMPTS = Counter("proxy_attempts_total", "Attempts, by verdict.", ["verdict"])
-# Looking a label up costs more than counting.
-_ENDED = {outcome.value: REQUESTS.labels(outcome.value) for outcome in Outcome}
-_JUDGED = {kind: ATTEMPTS.labels(kind) for kind in get_args(VerdictKind)}
-LATENCY = Histogram(
-    "proxy_overhead_seconds",
-    "From a request's arrival until it was sent upstream.",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0),
-)
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -94,8 +82,22 @@ NEUTRAL = Verdict(kind="neutral")
 
 
 def lease_head(record: Record) -> bytes:
-    """The record so far as a JSON object without its last brace."""
-    return _encode(record)[:-1]
+    """The record so far as a JSON object without its last brace: all but the attempt
+    and its resource, which the function adds."""
+    resource_id = record.resource_id
+    if resource_id is None:
+        return _encode(record)[:-1]
+    account_id, attempts = record.account_id, record.attempts
+    record.resource_id, record.account_id, record.attempts = None, None, 0
+    head = _encode(record)[:-1]
+    record.resource_id, record.account_id = resource_id, account_id
+    record.attempts = attempts
+    return head
+
+
+def lease_record(record: Record) -> bytes:
+    """What the reaper tells of a request should its gateway die."""
+    return _encode(record)
 
 
 class Attempt(Protocol):
@@ -125,7 +127,7 @@ class Ledger:
 
     def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""
-        _JUDGED[verdict.kind].inc()
+        metrics.attempts[verdict.kind] += 1
         self._send(_release(attempt, verdict), alone=attempt.alone)
 
     def trial_begun_well(self, attempt: Attempt) -> None:
@@ -138,11 +140,11 @@ class Ledger:
         record = attempt.record
         verdict = None if attempt.judged else attempt.verdict
         record.completed_at_ms = int(time.time() * 1000)
-        _ENDED[record.outcome or Outcome.FAILED].inc()
+        metrics.requests[record.outcome or Outcome.FAILED.value] += 1
         if verdict and record.resource_id:
-            _JUDGED[verdict.kind].inc()
+            metrics.attempts[verdict.kind] += 1
         if record.overhead_ms is not None:
-            LATENCY.observe(record.overhead_ms / 1000)
+            metrics.overhead.observe(record.overhead_ms / 1000)
         release = _release(attempt, verdict, learned, event=_encode(record))
         self._send(release, alone=attempt.alone)
 
@@ -165,7 +167,7 @@ class Ledger:
         if alone:
             self._without_redis(release)
         reply = asyncio.ensure_future(self._routing.release(release))
-        reply.add_done_callback(lambda done: self._settled(release, done))
+        reply.add_done_callback(partial(self._settled, release))
 
     def _settled(self, release: Release, reply: "asyncio.Future[Any]") -> None:
         failure = reply.exception() if not reply.cancelled() else None

@@ -5,9 +5,10 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from libs.common import logs
+from libs.common import keys, logs
 from libs.common.errors import SettingError, StoreAway
 from libs.common.lifecycle import run_until_signalled
 from libs.common.probes import Readiness, serve_probes
@@ -19,6 +20,7 @@ from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from services.ingest.memory import collect_seldom
+from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payload
 from services.ingest.prices import read_prices
 from services.ingest.readiness import readiness
 from services.ingest.upkeep import Rhythm, Upkeep
@@ -53,6 +55,10 @@ async def serve(
     redis = connect(settings.redis_url)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
     consumer = Consumer(stream, store, _habits(settings))
+    payloads = TelemetryStream(
+        redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
+    )
+    bodies = Consumer(payloads, PayloadSink(store), _payload_habits(settings))
     rhythm = Rhythm(keep_days=settings.retention_days)
     upkeep = Upkeep(store, lambda: datetime.now(UTC).date(), rhythm, prices)
 
@@ -70,6 +76,7 @@ async def serve(
         await run_until_signalled(
             upkeep.run,
             upkeep.then(consumer.run),
+            upkeep.then(bodies.run),
             drain_seconds=settings.drain_seconds,
         )
     except SystemExit:
@@ -80,6 +87,14 @@ async def serve(
         probes.close()
         await store.close()
         await redis.aclose()
+
+
+def _payload_habits(settings: IngestSettings) -> Habits:
+    """A loop of its own: however many bodies wait, events do not wait behind them."""
+    rule = BatchRule(min(BATCH_SIZE, settings.batch_size), settings.batch_seconds)
+    return replace(
+        _habits(settings), rule=rule, decode=decode_payload, stream="payloads"
+    )
 
 
 def _habits(settings: IngestSettings) -> Habits:

@@ -41,7 +41,7 @@ class BatchRule:
         they fit into a batch."""
         left = self._largest - so_far.entries
         if so_far.entries == 0:
-            return max(1, min(left, FIRST_READ_ENTRIES))
+            return min(self.size, FIRST_READ_ENTRIES)
         mean_bytes = max(1, so_far.bytes // so_far.entries)
         fitting = (BATCH_BYTES - so_far.bytes) // mean_bytes
         return max(1, min(left, READ_ENTRIES, fitting))

@@ -23,8 +23,8 @@ from libs.common.streams import Entry
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
-from services.ingest.decode import dead_letter
-from services.ingest.gathered import Batch
+from services.ingest.decode import dead_letter, decode
+from services.ingest.gathered import Batch, Decode
 
 log = structlog.get_logger()
 
@@ -65,6 +65,8 @@ class Habits:
     rule: BatchRule
     claim_s: float  # an entry that somebody held for this long is taken over
     backoff: Backoff = field(default_factory=Backoff)
+    decode: Decode = decode
+    stream: str = "events"  # its name in metrics
 
 
 class Consumer:
@@ -95,7 +97,7 @@ class Consumer:
     async def _gather(self, stop: asyncio.Event, busy: Callable[[], bool]) -> Batch:
         """Entries up to a batch that is due, fewer when `stop` is set."""
         rule, clock = self._habits.rule, asyncio.get_running_loop().time
-        batch = Batch()
+        batch = Batch(self._habits.decode)
         began = clock()
         while not stop.is_set() and not rule.due(batch.size, clock() - began):
             room = rule.room(batch.size)
@@ -123,7 +125,7 @@ class Consumer:
         name, block_ms = self._habits.name, int(patience_s * 1000)
         entries = await self._source.read(name, room, block_ms)
         if not entries:
-            metrics.BACKLOG.set(await self._source.depth())
+            metrics.BACKLOG.labels(self._habits.stream).set(await self._source.depth())
         return entries
 
     async def _settle(self, batch: Batch, stop: asyncio.Event) -> None:
@@ -139,7 +141,7 @@ class Consumer:
         left = await self._persist(
             stop, "redis", self._source.acknowledge, ids, letters
         )
-        metrics.BACKLOG.set(left or 0)
+        metrics.BACKLOG.labels(self._habits.stream).set(left or 0)
 
     async def _store(self, batch: Batch) -> list[DeadLetter]:
         """Everything in SQL, poison as dead letters; those are returned."""

@@ -1,18 +1,20 @@
 """A batch on its way from the stream to SQL. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from libs.common.contracts import StreamedEvent
 from libs.common.store.port import DeadLetter
 from libs.common.streams import Entry
 from services.ingest.batch import Size
-from services.ingest.decode import decode
+
+Decode = Callable[[str, Mapping[bytes, bytes]], StreamedEvent | DeadLetter]
 
 
 class Batch:
     """Entries as they came, and what they are: events, or poison."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
         self.entries: list[Entry] = []
         self.events: list[StreamedEvent] = []
         self.dead: list[DeadLetter] = []
@@ -21,7 +23,7 @@ class Batch:
     def add(self, entries: Sequence[Entry], asked: int) -> None:
         """Decoded at once: the database writes the batch before meanwhile."""
         for entry in entries:
-            decoded = decode(entry.id, entry.fields)
+            decoded = self._decode(entry.id, entry.fields)
             if isinstance(decoded, DeadLetter):
                 self.dead.append(decoded)
             else:

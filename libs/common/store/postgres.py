@@ -15,11 +15,18 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from libs.common.asks import Owner
-from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import (
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
+from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.bulk import Form, Plain, tables
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
+from libs.common.store.payloads import as_columns, payload_rows
 from libs.common.store.port import (
     Counts,
     DeadLetter,
@@ -28,6 +35,7 @@ from libs.common.store.port import (
     Price,
     Unstorable,
 )
+from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -196,9 +204,21 @@ class PostgresStore:
             await _put(connection, "put_requests", map(request_row, settled.requests))
             await _put(connection, "put_minted_ids", minted_rows(settled.requests))
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            await _put(connection, "touch_proxy_keys", uses(settled.requests))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return changed
+
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        values = as_columns(list(payload_rows(payloads)))
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_partitions")
+            return (await _execute(connection, "put_payloads", values)).rowcount
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        async with self._transaction() as connection:
+            return await _rows(connection, "payloads_of_request", values)
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         async with self._transaction() as connection:
@@ -209,6 +229,28 @@ class PostgresStore:
         async with self._transaction() as connection:
             await _execute(connection, "clear_prices")
             await _put(connection, "put_prices", map(asdict, prices))
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        async with self._transaction() as connection:
+            return await _rows(connection, "dead_letters", {"rows": limit})
+
+    async def dead_letter_ids(self) -> list[str]:
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "dead_letter_ids")
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "dead_letter", {"id": id})
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        async with self._transaction() as connection:
+            done = await _execute(connection, "forget_dead_letter", values)
+        return done.rowcount > 0
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after
@@ -270,6 +312,10 @@ class PostgresStore:
     async def counts(self) -> Counts:
         async with self._transaction() as connection:
             return Counts(**(await _rows(connection, "counts"))[0])
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        async with self._transaction() as connection:
+            return await _rows(connection, name, values)
 
     async def ping(self) -> None:
         async with self._transaction() as connection:

@@ -17,11 +17,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from libs.common.asks import Owner
-from libs.common.contracts import EVENTS, DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import (
+    EVENTS,
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
+from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.bulk import Form, tables
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
+from libs.common.store.payloads import payload_rows
 from libs.common.store.port import (
     Counts,
     DeadLetter,
@@ -30,6 +38,7 @@ from libs.common.store.port import (
     Price,
     Unstorable,
 )
+from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -99,6 +108,14 @@ class SqliteStore:
     async def write(self, events: Sequence[StreamedEvent]) -> int:
         return await self._run(lambda connection: _write(connection, events))
 
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        rows = list(payload_rows(payloads))
+        return await self._run(lambda c: _put_alone(c, "put_payloads", rows))
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        return await self._run(lambda c: _rows(c, "payloads_of_request", values))
+
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         rows = [dead_letter_row(letter) for letter in letters]
         return await self._run(lambda c: _put_alone(c, "put_dead_letters", rows))
@@ -106,6 +123,24 @@ class SqliteStore:
     async def put_prices(self, prices: Sequence[Price]) -> None:
         rows = [asdict(price) for price in prices]
         await self._run(lambda connection: _replace_prices(connection, rows))
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        return await self._run(lambda c: _rows(c, "dead_letters", {"rows": limit}))
+
+    async def dead_letter_ids(self) -> list[str]:
+        rows = await self._run(lambda c: _rows(c, "dead_letter_ids", {}))
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        rows = await self._run(lambda c: _rows(c, "dead_letter", {"id": id}))
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        name = "forget_dead_letter"
+        return await self._run(lambda c: _put_alone(c, name, [values])) > 0
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after
@@ -138,6 +173,10 @@ class SqliteStore:
     async def counts(self) -> Counts:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
         return Counts(**rows[0])
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        # One statement is a transaction by itself.
+        return await self._run(lambda connection: _rows(connection, name, values))
 
     async def ping(self) -> None:
         await self._run(lambda connection: _rows(connection, "ping", {}))
@@ -264,6 +303,7 @@ def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         _put(connection, "put_requests", map(request_row, settled.requests))
         _put(connection, "put_minted_ids", minted_rows(settled.requests))
         _put(connection, "put_sessions", map(session_row, settled.sessions))
+        _put(connection, "touch_proxy_keys", uses(settled.requests))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return changed
 
@@ -345,4 +385,6 @@ def _typed(row: Row) -> Row:
     if "candidates" in row:
         row["candidates"] = json.loads(row["candidates"])
         row["degraded"] = bool(row["degraded"])
+    if "truncated" in row:
+        row["truncated"] = bool(row["truncated"])
     return row

@@ -34,7 +34,7 @@ def test_reads_grow_to_their_bound() -> None:
     large = BatchRule(size=500, max_age_s=0.2)
     assert large.room(Size()) == FIRST_READ_ENTRIES
     assert large.room(Size(64, 64_000)) == READ_ENTRIES
-    assert [RULE.room(Size(n, n)) for n in (0, 60, 99, 100)] == [64, 40, 1, 1]
+    assert [RULE.room(Size(n, n)) for n in (0, 60, 99, 100)] == [10, 40, 1, 1]
 
 
 def test_a_read_asks_for_what_fits_by_the_mean_size_so_far() -> None:
