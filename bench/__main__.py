@@ -65,7 +65,10 @@ async def check(server: Server) -> None:
             answer = await client.post(
                 f"http://127.0.0.1:{server.port}/v1/responses",
                 content=raw.partition(wire.HEAD_END)[2],
-                headers={"content-type": "application/json"},
+                headers={
+                    "content-type": "application/json",
+                    "authorization": f"Bearer {wire.KEY}",
+                },
             )
             events = b"".join(wire.stream_events())
             if answer.content != (events if streamed else wire.answer_body()):

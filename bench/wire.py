@@ -8,6 +8,7 @@ GAP_S = 0.01
 PACED = b'"pace":"slow"'
 STREAMED = b'"stream":true'
 HEAD_END = b"\r\n\r\n"
+KEY = "rpx_bench-0123456789abcdefghijklmnopqrstuvwxyz-0123"
 STREAM_END = b"0\r\n\r\n"
 
 
@@ -29,7 +30,7 @@ def request(
         f"host: {target}\r\n"
         "user-agent: bench/1\r\naccept: */*\r\n"
         "content-type: application/json\r\n"
-        "authorization: Bearer sk-client\r\n"
+        f"authorization: Bearer {KEY}\r\n"
         f"session-id: {session}\r\n"
         f"content-length: {len(data)}\r\n\r\n"
     )

@@ -15,7 +15,7 @@ MOST_PATHS = 100
 ANY = "*"  # every item of a list, every member of an object
 
 Step = str | int
-Path = tuple[Step, ...]
+JsonPath = tuple[Step, ...]
 
 _SEGMENT = re.compile(r"(?P<name>[^\s.,\[\]]+)?(?P<indexes>(?:\[(?:\*|\d{1,9})\])*)")
 # Members of an event that places a part of an output item, which tell nothing.
@@ -37,7 +37,7 @@ class Unreadable(Exception):
     """A body that cannot be taken apart, so nobody knows what is in it."""
 
 
-def parse_paths(text: str) -> tuple[Path, ...]:
+def parse_paths(text: str) -> tuple[JsonPath, ...]:
     """The paths of a comma list such as `input[*].content,metadata.email`."""
     listed = [part.strip() for part in text.split(",")]
     paths = tuple(_parse(part) for part in listed if part)
@@ -46,7 +46,7 @@ def parse_paths(text: str) -> tuple[Path, ...]:
     return paths
 
 
-def _parse(text: str) -> Path:
+def _parse(text: str) -> JsonPath:
     steps: list[Step] = []
     for segment in text.split("."):
         match = _SEGMENT.fullmatch(segment)
@@ -63,7 +63,7 @@ class Redactor:
     """Takes the parts that `paths` name out of bodies. A path counts from the
     document, and from its `response` member, in which events carry one."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[JsonPath]) -> None:
         self._paths = paths
         # The text of an answer streams by in pieces that no path names.
         self._output = any(path[0] in ("output", ANY) for path in paths)
@@ -131,7 +131,7 @@ class Redactor:
         return document
 
 
-def _without(value: Any, path: Path) -> Any:
+def _without(value: Any, path: JsonPath) -> Any:
     if value is None:
         return None
     if not path:
@@ -143,7 +143,7 @@ def _without(value: Any, path: Path) -> Any:
     return MARK  # a string where the path goes on: it may hold what is meant
 
 
-def _list_without(items: list[Any], path: Path) -> list[Any]:
+def _list_without(items: list[Any], path: JsonPath) -> list[Any]:
     step, rest = path[0], path[1:]
     if step == ANY:
         return [_without(item, rest) for item in items]
@@ -153,7 +153,7 @@ def _list_without(items: list[Any], path: Path) -> list[Any]:
     return [_without(item, path) for item in items]  # `input.content` means each
 
 
-def _object_without(members: dict[str, Any], path: Path) -> Any:
+def _object_without(members: dict[str, Any], path: JsonPath) -> Any:
     step, rest = path[0], path[1:]
     if isinstance(step, int):
         return MARK

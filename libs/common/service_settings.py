@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from libs.common.redaction import BadPath, parse_paths
-from libs.common.redaction import Path as JsonPath
+from libs.common.redaction import BadPath, JsonPath, parse_paths
 from libs.common.settings import (
     CommonSettings,
     DatabaseSettings,

@@ -83,7 +83,8 @@ class Gateway:
             base_url=settings.router_url, timeout=30.0, trust_env=False
         )
         fallback = Fallback(self.directory, terms.cooldown_ms)
-        ledger = Ledger(self.routing, self.outbox, fallback.judged)
+        self.capturer = make_capturer(settings)
+        ledger = Ledger(self.routing, self.outbox, fallback.judged, self.capturer)
         local = fallback.local
         search = OwnerSearch(local.sessions, local.ids, self.router)
         chooser = Chooser(
@@ -96,7 +97,6 @@ class Gateway:
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
         gate = Gate(admission, KeyLimits(self.redis))
-        self.capturer = make_capturer(settings)
         self.data_plane = DataPlane(
             self.id,
             limits,
@@ -105,7 +105,6 @@ class Gateway:
             fallback,
             self.upstream,
             ledger,
-            self.capturer,
         )
         books = Books(
             self.id,
@@ -179,8 +178,7 @@ class Gateway:
             await self.server.drain(LAST_WORDS_S)
         await self.server.stop()
         beating.cancel()
-        await self._empty_outbox()
-        await self.capturer.close(self._drain_s)
+        await asyncio.gather(self._empty_outbox(), self.capturer.close(self._drain_s))
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()

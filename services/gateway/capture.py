@@ -8,6 +8,7 @@ Redis on the event loop, and no request ever waits for anything here."""
 
 import asyncio
 import queue
+import threading
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -26,6 +27,7 @@ REQUEST_OVERHEAD = 4_096  # and for a request: its headers, its place in the que
 MOST_WAITING = 20_000  # requests, bare markers included
 BATCH = 64
 BATCH_BYTES = 8_388_608
+TICK_S = 0.1  # so long bodies wait before they are sent together
 
 FULL_HERE = "the gateway's queue was full"
 
@@ -197,27 +199,34 @@ class Inbox:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._queue: queue.SimpleQueue[Capture | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Capture] = queue.SimpleQueue()
+        self._closing = threading.Event()
 
     @property
     def waiting(self) -> int:
         return self._queue.qsize()
 
-    def put(self, capture: Capture | None) -> None:
-        """None: nothing will follow."""
+    def put(self, capture: Capture) -> None:
         self._queue.put(capture)
 
+    def close(self) -> None:
+        """Nothing will follow."""
+        self._closing.set()
+
     def take(self) -> tuple[list[Capture], bool]:
-        """The next batch, waited for; and whether something may follow."""
+        """What came in the last moments; and whether something may follow."""
+        more = not self._closing.is_set()
+        if self.waiting < BATCH:
+            # Nobody waits at the queue: waking a thread for each request would take
+            # more of the event loop's time than all else here.
+            self._closing.wait(TICK_S)
         batch: list[Capture] = []
         size = 0
         while len(batch) < BATCH and size < BATCH_BYTES:
             try:
-                capture = self._queue.get(block=not batch)
+                capture = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if capture is None:
-                return batch, False
             batch.append(capture)
             size += capture.held
-        return batch, True
+        return batch, more or bool(batch)

@@ -49,9 +49,9 @@ class Exchange:
     bound: tuple[str, ...] = ()  # digests of hints.bound_ids
     tried: tuple[str, ...] = ()
     principal: Principal | None = None  # None: anybody
-    capture: Capture | None = None
     failure: Failure | None = None
     relay: Relay | None = None
+    capture: Capture | None = None  # None: bodies are not captured
     verdict = NEUTRAL
     sent_at: float | None = None
     deadline = math.inf  # loop time

@@ -14,6 +14,7 @@ from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
 from services.gateway import metrics
 from services.gateway.answers import Facts
+from services.gateway.capture import Capture, Capturer
 from services.gateway.outbox import Outbox
 
 log = structlog.get_logger()
@@ -108,6 +109,7 @@ class Attempt(Protocol):
     verdict: Verdict
     judged: bool
     alone: bool
+    capture: Capture | None
 
 
 class Ledger:
@@ -118,11 +120,13 @@ class Ledger:
         routing: RoutingFunctions,
         outbox: Outbox,
         without_redis: Callable[[Release], None],
+        capturer: Capturer,
     ) -> None:
         """`without_redis` is told of attempts that were decided without Redis."""
         self._routing = routing
         self._outbox = outbox
         self._without_redis = without_redis
+        self.capturer = capturer
         self._named: dict[str, str] = {}
 
     def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
@@ -147,6 +151,8 @@ class Ledger:
             metrics.overhead.observe(record.overhead_ms / 1000)
         release = _release(attempt, verdict, learned, event=_encode(record))
         self._send(release, alone=attempt.alone)
+        if attempt.capture is not None:
+            self.capturer.hand_over(record.id, record.created_at_ms, attempt.capture)
 
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """A decision that was made without Redis."""

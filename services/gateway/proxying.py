@@ -21,8 +21,8 @@ from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
 from services.gateway import problems
+from services.gateway.admission import UnknownKey
 from services.gateway.answers import read_answer
-from services.gateway.capture import Capturer
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
 from services.gateway.connection import Connection
@@ -79,7 +79,6 @@ class DataPlane:
         fallback: Fallback,
         upstream: UpstreamClient,
         ledger: Ledger,
-        capturer: Capturer,
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
@@ -87,7 +86,6 @@ class DataPlane:
         self._chooser = chooser
         self._upstream = upstream
         self._ledger = ledger
-        self._capturer = capturer
         self._loop = asyncio.get_running_loop()
         self.fallback = fallback
         self._draw: Callable[[int], int] = random.getrandbits
@@ -96,7 +94,10 @@ class DataPlane:
     async def serve(self, request: Request, connection: Connection) -> None:
         exchange = Exchange(request, self._gateway_id)
         try:
-            principal = await self._gate.enter(exchange.headers)
+            try:
+                principal = self._gate.admit(exchange.headers)
+            except UnknownKey:
+                principal = await self._gate.enter(exchange.headers)
             self._admit(exchange, connection, principal)
             if principal is not None and principal.limited:
                 await self._gate.count(principal)
@@ -127,9 +128,10 @@ class DataPlane:
         exchange.path = upstream_path(request.path)
         plain = opened(exchange.body, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
+        begin = self._ledger.capturer.begin
+        exchange.capture = begin(exchange.body, exchange.headers)
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
-        exchange.capture = self._capturer.begin(exchange.body, exchange.headers)
         self.active[exchange.record.id] = exchange
         exchange.comes_from(principal)
 
@@ -350,7 +352,7 @@ class DataPlane:
         record.outcome = "failed"
         record.response_bytes = len(failure.body)
         if exchange.capture is not None:
-            exchange.capture.whole(headers, failure.body)
+            exchange.capture.whole(failure.headers, failure.body)
         self._settle(exchange)
         connection.send_whole(failure.status, headers, failure.body)
 
@@ -413,8 +415,6 @@ class DataPlane:
             self.fallback.remember_success(home, learned, record.resource_id, account)
         if exchange.principal is not None:
             self._gate.spend(exchange.principal, record.total_tokens)
-        if exchange.capture is not None:
-            self._capturer.hand_over(record.id, record.created_at_ms, exchange.capture)
         self._ledger.request_ended(exchange, learned)
 
 

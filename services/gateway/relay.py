@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from libs.common.headers import find
+from libs.common.headers import Header
 from services.gateway.answers import Facts, read_answer
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
@@ -72,12 +72,12 @@ class Relay:
         self._over = False
         self._failure: Exception | None = None
         self.status = answer.status
-        content_type = find(answer.headers, b"content-type") or b""
+        content_type, coding = _kinds(answer.headers)
         self.streams = content_type.startswith(b"text/event-stream")
         self._tap = EventTap() if self.streams else None
         self._json = b"json" in content_type
         self._kept: list[bytes] = []
-        self._open = opener(find(answer.headers, b"content-encoding"))
+        self._open = opener(coding)
         self.bytes_out = 0
         self.first_token_at: float | None = None
         self.torn = False  # the upstream ended before its answer did
@@ -200,7 +200,11 @@ class Relay:
         assert self._tap is not None
         self._told, self.torn = message, True
         events = death_notice(self._tap.created, self._tap.events, message)
-        return b"\n\n" + events if self._tap.mid_event else events
+        if self._tap.mid_event:
+            events = b"\n\n" + events
+        if self._capture is not None:
+            self._capture.keep(events)
+        return events
 
 
 def death_notice(created: bytes, sequence: int, message: str) -> bytes:
@@ -228,6 +232,17 @@ def _response_of(created: bytes) -> dict[str, Any]:
 def _frame(kind: str, sequence: int, response: dict[str, Any]) -> bytes:
     event = {"type": kind, "sequence_number": sequence, "response": response}
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
+
+
+def _kinds(headers: list[Header]) -> tuple[bytes, bytes | None]:
+    """Content type and coding."""
+    kind, coding = b"", None
+    for name, value in headers:
+        if name == b"content-type":
+            kind = kind or value
+        elif name == b"content-encoding":
+            coding = coding or value
+    return kind, coding
 
 
 def opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:

@@ -31,6 +31,8 @@ from services.gateway.socket_upstream import Opened
 log = structlog.get_logger()
 
 PATH = b"/responses"
+# Events of a socket as they are captured: one a line.
+LINES = [(b"content-type", b"application/jsonl")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ class SocketRequests:
         # A socket's pool was chosen with it.
         exchange.take(msgspec.structs.replace(hints, pool_id=self._pool_id))
         exchange.comes_from(self._principal)
+        exchange.capture = self._books.ledger.capturer.begin(plain, [])
         exchange.record.request_bytes = len(plain)
         exchange.record.transport = "ws"
         return exchange
@@ -194,6 +197,10 @@ class SocketRequests:
             return
         exchange, record = turn.exchange, turn.exchange.record
         record.response_bytes += len(event)
+        if exchange.capture is not None:
+            exchange.capture.response_headers = LINES
+            exchange.capture.keep(event)
+            exchange.capture.keep(b"\n")
         if not turn.answered and exchange.sent_at is not None:
             turn.answered = True
             spent = (time.perf_counter() - exchange.sent_at) * 1000

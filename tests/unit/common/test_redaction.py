@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from libs.common.redaction import (
     ANY,
     BadPath,
-    Path,
+    JsonPath,
     Redactor,
     Unreadable,
     parse_paths,
@@ -39,7 +39,7 @@ class TestPaths:
             ("[*].text", ((ANY, "text"),)),
         ],
     )
-    def test_are_read(self, text: str, paths: tuple[Path, ...]) -> None:
+    def test_are_read(self, text: str, paths: tuple[JsonPath, ...]) -> None:
         assert parse_paths(text) == paths
 
     @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ NOISE = st.recursive(
 
 
 @st.composite
-def leading_to_a_secret(draw: st.DrawFn, path: Path) -> Any:
+def leading_to_a_secret(draw: st.DrawFn, path: JsonPath) -> Any:
     """A value in which `path` leads to a secret: at its end, or wherever a document
     of another shape ends before it."""
     if not path or draw(st.integers(0, 9)) == 0:
@@ -178,7 +178,7 @@ def leading_to_a_secret(draw: st.DrawFn, path: Path) -> Any:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[Path], list[Any]]:
+def cases(draw: st.DrawFn) -> tuple[list[JsonPath], list[Any]]:
     paths = draw(st.lists(PATHS, min_size=1, max_size=3))
     documents = [draw(leading_to_a_secret(draw(st.sampled_from(paths))))
                  for _ in range(draw(st.integers(1, 3)))]  # fmt: skip
@@ -208,7 +208,7 @@ def spelled(value: Any, *, escaped: bool) -> str:
 
 @given(case=cases(), escaped=st.booleans(), ending=st.sampled_from(["\n", "\r\n"]))
 def test_no_secret_is_left(
-    case: tuple[list[Path], list[Any]], escaped: bool, ending: str
+    case: tuple[list[JsonPath], list[Any]], escaped: bool, ending: str
 ) -> None:
     paths, documents = case
     texts = [spelled(document, escaped=escaped) for document in documents]
@@ -224,7 +224,7 @@ def test_no_secret_is_left(
 
 @given(case=cases(), at=st.integers(0, 400))
 def test_no_secret_is_left_of_a_stream_that_is_cut(
-    case: tuple[list[Path], list[Any]], at: int
+    case: tuple[list[JsonPath], list[Any]], at: int
 ) -> None:
     paths, documents = case
     redact = Redactor(tuple(paths))
