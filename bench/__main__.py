@@ -8,6 +8,7 @@ import platform
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import httpx
@@ -42,7 +43,22 @@ async def compare(folder: Path) -> str:
         still = {server.name: await idle.measure(server) for server in (nginx, ours)}
     two = await workers.gain(folder)
     costs = await routing.measure(folder)
-    return table.render(table.Found(measured, still, two, costs))
+    shown = table.render(table.Found(measured, still, two, costs))
+    return f"{shown}\n\n{await ingest()}"
+
+
+async def ingest() -> str:
+    """Ingest's section, by a process of its own: it has other servers."""
+    command = [sys.executable, "-m", "bench.ingest_rate", "compare"]
+    measuring = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    try:
+        shown, _ = await measuring.communicate()
+    finally:
+        if measuring.returncode is None:
+            measuring.terminate()
+    if measuring.returncode:
+        raise LoadError("ingest could not be measured")
+    return shown.decode().rstrip()
 
 
 async def check(server: Server) -> None:
