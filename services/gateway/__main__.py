@@ -45,7 +45,7 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     # What was made so far stays; what requests make has no circles. Looking for some
     # is most of what the collector would do.
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
     uvloop.run(serve())
 
 

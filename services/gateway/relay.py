@@ -44,6 +44,10 @@ class Torn(Exception):
     so that the client does not take the part for the whole."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Relay:
     """Relays one answer, pushed along by its upstream's connection: a piece costs
     no turn of the event loop.
@@ -56,7 +60,7 @@ class Relay:
         self,
         answer: Answer,
         connection: Connection,
-        on_end: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None],
         capture: Capture | None = None,
     ) -> None:
         """`on_end` is called once all is known of the answer, before the client gets
@@ -151,6 +155,7 @@ class Relay:
 
     def _end(self, failure: Exception | None = None) -> None:
         self._over, self._failure = True, failure
+        self._on_end = _nothing  # it knows the exchange, and that knows us: no circles
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
