@@ -130,7 +130,8 @@ async def gateway(
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
             "OPENAI_API_KEYS": "sk-bench-1,sk-bench-2,sk-bench-3,sk-bench-4",
-            "PROXY_MAX_CAPTURE_BYTES": __import__("os").environ.get("BC", "2000000"),
+            # Else learned from the headers of an upstream that has accounts.
+            "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
             "PROXY_REQUIRE_KEYS": "true",
             "PROXY_GATEWAY_WORKERS": str(workers),
             "BENCH_PROFILE": str(folder / "profile"),

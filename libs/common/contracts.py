@@ -165,6 +165,10 @@ class RegistryEvent(Frozen):
     resources: tuple[str, ...]
 
 
+# How a captured body is packed on its way to ingest, which packs what is not.
+PACKED, PLAIN = "zstd", "identity"
+
+
 class BodyNote(Frozen):
     """What is known of a captured body, or why there is none. The bytes travel
     beside the JSON, in a field of the entry."""
@@ -172,7 +176,7 @@ class BodyNote(Frozen):
     content_type: str | None = None
     # As Content-Encoding would say it, the outermost last: "zstd", or "br, zstd"
     # when what travelled could not be opened.
-    encoding: str = "zstd"
+    encoding: str = PACKED
     original_bytes: int  # that travelled
     truncated: bool = False
     dropped: str | None = None  # why the body is not there

@@ -25,7 +25,7 @@ DEAF_S = 10.0  # a refused client sends on before it reads
 MOST_DISCARDED = 16_777_216
 LARGEST_HEAD = 65_536
 MOST_HEADERS = 128
-_WATCHED = frozenset({b"content-length", b"expect", b"upgrade"})
+_WATCHED = frozenset({b"content-length", b"content-encoding", b"expect", b"upgrade"})
 
 
 class Site(Protocol):
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0
         self._head_bytes = 0
         self._problem: Problem | None = None
-        self._in_head = self._expects = self._upgrades = False
+        self._in_head = self._expects = self._upgrades = self._coded = False
         self._deaf = False  # refused: what comes is not read
         self._leaving = False  # closed, once the last answer was read
         # The answer under way.
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._pieces = []
         self._body_bytes = self._head_bytes = 0
         self._problem = None
-        self._expects = self._upgrades = False
+        self._expects = self._upgrades = self._coded = False
         self._in_head = True
         self.since = self.loop.time()
 
@@ -158,6 +158,8 @@ class Connection(asyncio.Protocol):
             limit = self._site.largest_body
             if value.isdigit() and int(value) > limit:
                 self._problem = problems.body_too_large(limit)
+        elif name == b"content-encoding":
+            self._coded = True
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
         else:
@@ -170,6 +172,7 @@ class Connection(asyncio.Protocol):
         request = Request(
             self._parser.get_method().decode(), self._target, self._headers
         )
+        request.coded = self._coded
         request.http_1_0 = self._parser.get_http_version() == "1.0"
         self._incoming = request
         self._headers = []  # trailers shall not change the head
@@ -423,4 +426,7 @@ class Connection(asyncio.Protocol):
 
 
 def _has_length(headers: list[Header]) -> bool:
-    return any(name == b"content-length" for name, _ in headers)
+    for name, _ in headers:  # noqa: SIM110 - any() costs thrice as much
+        if name == b"content-length":
+            return True
+    return False

@@ -94,6 +94,8 @@ class Exchange:
         self.principal = principal
         self.record.proxy_key_id = principal.id
         pool = pool_for(principal, self.hints.pool_id)
+        if pool == self.hints.pool_id:
+            return
         self.hints = msgspec.structs.replace(self.hints, pool_id=pool)
         self.record.pool_id = pool
 
@@ -143,7 +145,7 @@ class Exchange:
     def ms(self, until: float | None = None) -> float:
         """Milliseconds since the request came."""
         end = time.perf_counter() if until is None else until
-        return round((end - self.began) * 1000, 3)
+        return int((end - self.began) * 1e6) / 1000  # round() takes thrice as long
 
     def ours(self) -> list[Header]:
         """The headers that tell the client what we did."""

@@ -126,7 +126,9 @@ class DataPlane:
         if request.method in _REFUSED_METHODS:
             raise problems.method_not_allowed(request.method)
         exchange.path = upstream_path(request.path)
-        plain = opened(exchange.body, exchange.headers)
+        plain = exchange.body
+        if request.coded:
+            plain = opened(plain, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
         begin = self._ledger.capturer.begin
         exchange.capture = begin(exchange.body, exchange.headers)
@@ -260,7 +262,7 @@ class DataPlane:
             return await send(target.origin, head, body, deadline, bodiless=bodiless)
         finally:
             spent = (time.perf_counter() - started) * 1000
-            exchange.record.upstream_ms = round(spent, 3)
+            exchange.record.upstream_ms = int(spent * 1000) / 1000
 
     async def _acquire(self, exchange: Exchange, attempt: int) -> Target:
         ask = exchange.ask(attempt, self._draw(31))

@@ -9,7 +9,7 @@ class Request:
     values are bytes. `problem` is what is wrong with it, if the connection found
     something: it is to be answered with that."""
 
-    __slots__ = ("body", "headers", "http_1_0", "keep_alive", "method", "path",
+    __slots__ = ("body", "coded", "headers", "http_1_0", "keep_alive", "method", "path",
                  "problem", "query")  # fmt: skip
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
@@ -19,6 +19,7 @@ class Request:
         self.path, _, self.query = target.partition(b"?")
         self.headers = headers
         self.body = b""
+        self.coded = False  # there is a content-encoding
         self.keep_alive = True
         self.http_1_0 = False
         self.problem: Problem | None = None

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis as blocking
-import zstandard
 from redis.asyncio import Redis
 
 from libs.common import keys
@@ -153,7 +152,7 @@ async def test_nothing_unredacted_reaches_redis(valkey: str, redis: Redis) -> No
     (entry,) = await entries(redis)
     assert set(entry) == {b"kind", b"id", b"v", b"data", b"request", b"response"}
     for name in (b"request", b"response"):
-        assert b"SECRET" not in zstandard.decompress(entry[name])
+        assert b"SECRET" not in entry[name]  # small ones are not compressed here
     assert b"SECRET" not in entry[b"data"]
 
 

@@ -16,6 +16,7 @@ from libs.common.headers import Header
 from libs.common.redaction import Redactor, parse_paths
 from services.gateway import payloads
 from services.gateway.payloads import (
+    PACKED_FROM,
     Note,
     Notes,
     Packer,
@@ -68,12 +69,29 @@ def pack(
     event = PayloadEvent.model_validate_json(entry.data)
     assert event.request is not None
     kept = entry.bodies.get("request")
-    return event.request, kept and zstandard.decompress(kept)
+    if kept and event.request.encoding.endswith("zstd"):
+        kept = zstandard.decompress(kept)
+    # What is small ingest compresses.
+    stored = event.request.encoding.replace("identity", "zstd")
+    return event.request.model_copy(update={"encoding": stored}), kept
 
 
 def test_the_notes_have_the_fields_of_the_contract() -> None:
     assert set(Note.__struct_fields__) == set(BodyNote.model_fields)
     assert set(Notes.__struct_fields__) == set(PayloadEvent.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("size", "encoding"),
+    [(PACKED_FROM - 1, "identity"), (PACKED_FROM, "zstd")],
+)
+def test_small_bodies_are_left_to_ingest(size: int, encoding: str) -> None:
+    raw = RawPayload("r", 1, RawBody((b"x" * size,), [], size), None)
+    entry = Packer(PACKED_FROM, Redactor(())).pack(raw)
+    event = PayloadEvent.model_validate_json(entry.data)
+    assert event.request is not None
+    assert event.request.encoding == encoding
+    assert (entry.bodies["request"] == b"x" * size) == (encoding == "identity")
 
 
 @pytest.mark.parametrize(("coding", "encode"), CODINGS.values(), ids=CODINGS)
@@ -156,7 +174,7 @@ def test_pieces_are_put_together() -> None:
     request = RawBody((b"{}",), [], 2)
     raw = RawPayload("r", 1, request, RawBody(pieces, [JSON], len(BODY)))
     entry = Packer(LIMIT, Redactor(())).pack(raw)
-    assert zstandard.decompress(entry.bodies["response"]) == BODY
+    assert entry.bodies["response"] == BODY
 
 
 def test_an_entry_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +193,10 @@ def test_a_marker_keeps_what_is_known() -> None:
     assert event.request is not None
     assert event.request.dropped == "first reason"
     assert event.response == BodyNote(
-        content_type="application/json", original_bytes=len(BODY), dropped="no room"
+        content_type="application/json",
+        encoding="identity",
+        original_bytes=len(BODY),
+        dropped="no room",
     )
 
 
