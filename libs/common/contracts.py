@@ -164,14 +164,29 @@ class RegistryEvent(Frozen):
     resources: tuple[str, ...]
 
 
-Kind = Literal["decision", "request", "health", "registry"]
-Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+class GatewayEvent(Frozen):
+    """A gateway's books: what it accepted and ended since it started, and how many
+    of the ended it still holds, as it does not know them to be stored. `closed` is
+    its last word, by itself or by who found its journal."""
 
-EVENTS: dict[str, type[DecisionEvent | RequestEvent | HealthEvent | RegistryEvent]] = {
+    created_at_ms: int
+    gateway_id: str
+    started_at_ms: int
+    accepted: int
+    ended: int
+    held: int
+    state: Literal["running", "closed"] = "running"
+
+
+Kind = Literal["decision", "request", "health", "registry", "gateway"]
+Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | GatewayEvent
+
+EVENTS: dict[str, type[Event]] = {
     "decision": DecisionEvent,
     "request": RequestEvent,
     "health": HealthEvent,
     "registry": RegistryEvent,
+    "gateway": GatewayEvent,
 }
 
 
@@ -185,7 +200,7 @@ class StreamedEvent(Frozen):
     entry_id: str  # Redis's, "1700000000000-0"; for acknowledging only
     id: str
     kind: Kind
-    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent
+    event: Event
 
 
 class ResourceState(Frozen):

@@ -6,6 +6,7 @@ than costing the ledger a row; figures that make no sense are poison."""
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -37,6 +38,9 @@ LARGEST_SMALL = 2**31 - 1
 SMALL = frozenset({"status_code", "attempts", "attempt"})
 NUMBERS = (int, float)
 END_OF_TIME_MS = 253_402_300_800_000  # the year 10000
+
+
+GATEWAY_ID = re.compile(rb'"gateway_id": *"([!#-\[\]-~]{1,200})"')
 
 
 class _Spoiled(Exception):
@@ -72,7 +76,14 @@ def dead_letter(entry_id: str, fields: Fields, reason: str) -> DeadLetter:
         reason=reason.replace("\0", "")[:TEXT_CHARS],
         data=_text(fields.get(b"data", b""), KEPT_DATA_CHARS) or "",
         created_at_ms=int(entry_id.partition("-")[0]),
+        gateway_id=_gateway_of(fields),
     )
+
+
+def _gateway_of(fields: Fields) -> str | None:
+    """Whose request it was, as far as can be read: its books must count it."""
+    found = GATEWAY_ID.search(fields.get(b"data", b""))
+    return found[1].decode() if found else None
 
 
 def _text(value: bytes | None, chars: int) -> str | None:

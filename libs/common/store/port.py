@@ -111,6 +111,7 @@ class DeadLetter:
     reason: str
     data: str
     created_at_ms: int
+    gateway_id: str | None = None  # whose request it was, if it was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,22 @@ class Counts:
     requests: int
     dead_letters: int
     dead_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """A gateway's account of its requests as SQL has it: what it told, and what
+    was stored or parked (`dead`) of it."""
+
+    id: str
+    started_at: str | None
+    last_seen_at: str | None
+    accepted: int
+    ended: int
+    held: int
+    state: str
+    stored: int
+    dead: int
 
 
 class Store(Protocol):
@@ -170,6 +187,11 @@ class Store(Protocol):
         ...
 
     async def counts(self) -> Counts: ...
+
+    async def books(self) -> tuple[Book, ...]:
+        """Of each gateway seen lately or with something outstanding; of all others
+        in one, `*`."""
+        ...
 
     async def ping(self) -> None: ...
 

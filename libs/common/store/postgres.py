@@ -19,6 +19,7 @@ from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.port import (
+    Book,
     Counts,
     DeadLetter,
     HistoryQuery,
@@ -29,6 +30,7 @@ from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
     event_row,
+    gateway_row,
     instant,
     iso,
     milliseconds,
@@ -134,6 +136,7 @@ class PostgresStore:
             await _put(connection, "put_requests", map(request_row, settled.requests))
             await _put(connection, "put_minted_ids", minted_rows(settled.requests))
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            await _put(connection, "put_gateways", map(gateway_row, settled.gateways))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return changed
@@ -185,6 +188,10 @@ class PostgresStore:
     async def counts(self) -> Counts:
         async with self._transaction() as connection:
             return Counts(**(await _rows(connection, "counts"))[0])
+
+    async def books(self) -> tuple[Book, ...]:
+        async with self._transaction() as connection:
+            return tuple(Book(**row) for row in await _rows(connection, "gateways"))
 
     async def ping(self) -> None:
         async with self._transaction() as connection:

@@ -20,6 +20,7 @@ from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.port import (
+    Book,
     Counts,
     DeadLetter,
     HistoryQuery,
@@ -30,6 +31,7 @@ from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
     event_row,
+    gateway_row,
     iso,
     milliseconds,
     minted_rows,
@@ -113,6 +115,10 @@ class SqliteStore:
     async def counts(self) -> Counts:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
         return Counts(**rows[0])
+
+    async def books(self) -> tuple[Book, ...]:
+        rows = await self._run(lambda connection: _rows(connection, "gateways", {}))
+        return tuple(Book(**row) for row in rows)
 
     async def ping(self) -> None:
         await self._run(lambda connection: _rows(connection, "ping", {}))
@@ -217,6 +223,7 @@ def _write(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         _put(connection, "put_requests", map(request_row, settled.requests))
         _put(connection, "put_minted_ids", minted_rows(settled.requests))
         _put(connection, "put_sessions", map(session_row, settled.sessions))
+        _put(connection, "put_gateways", map(gateway_row, settled.gateways))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return changed
 
