@@ -1,0 +1,208 @@
+"""When is an event safe? Not when Redis took it, but when SQL did: until then the
+journal keeps it, and fills the stream again from what it kept.
+
+Ingest deletes an entry of the stream after its commit, so all that is older than the
+stream's first entry is stored (or a dead letter). A gateway's calls are answered in
+their order, so what it sent before a heartbeat is not younger than the last entry
+that the heartbeat's answer names. Each beat leaves such a mark; it is safe once the
+first entry has passed it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from libs.common.contracts import EVENT_VERSION
+from libs.common.errors import RedisAway
+from libs.common.redis_client import Refused, SharedConnection
+from libs.common.routing import Beat, StreamEnds
+from services.gateway.journal import EVENT_KINDS, STREAM_KINDS, Journal
+from services.gateway.segments import Record
+
+log = structlog.get_logger()
+
+BATCH = 500
+# A Redis that failed over, or came back from its disk, may lack its last moments.
+DOUBTED_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """So much was sent at `at`, and is not younger than entry `last_id`."""
+
+    at: float
+    position: int
+    events: int
+    last_id: tuple[int, int]
+
+
+class Report(msgspec.Struct, omit_defaults=False):
+    """What a gateway says of its books: the fields of `contracts.GatewayEvent`."""
+
+    created_at_ms: int
+    gateway_id: str
+    started_at_ms: int
+    accepted: int
+    ended: int
+    held: int
+    state: str = "running"
+
+
+class Safekeeper:
+    """Knows what of the journal is safe, and sends again what is not."""
+
+    def __init__(self, journal: Journal, redis: SharedConnection, stream: str) -> None:
+        self._journal = journal
+        self._redis = redis
+        self._stream = stream
+        self._marks: deque[Mark] = deque()
+        self._safe_events = 0
+        self._ends: StreamEnds | None = None
+        self._connections = 0
+        self._in_hand = 0  # events that are being sent again
+        self._flushing: asyncio.Task[int] | None = None
+        self._checked = (0, 0, 0)
+
+    def __len__(self) -> int:
+        """About so many events wait to be taken by Redis."""
+        return self._journal.unsent_events + self._in_hand
+
+    @property
+    def held(self) -> int:
+        """Requests that ended and are not known to be stored."""
+        return self._journal.events - self._safe_events
+
+    def report(self, now_ms: int, state: str = "running") -> bytes:
+        """The books, for the next beat."""
+        counters = self._journal.counters
+        return msgspec.json.encode(
+            Report(
+                created_at_ms=now_ms,
+                gateway_id=self._journal.gateway_id,
+                started_at_ms=self._journal.started_at_ms,
+                accepted=counters.accepted,
+                ended=counters.ended,
+                held=self.held,
+                state=state,
+            )
+        )
+
+    # Beats ---------------------------------------------------------------------
+
+    def sent_so_far(self) -> tuple[int, int]:
+        """To be taken before a beat is sent, and given to `beat_answered`."""
+        return self._journal.written, self._journal.events
+
+    def beat_answered(self, sent: tuple[int, int], beat: Beat) -> None:
+        """Learn from a beat what is safe, or that Redis forgot what it had."""
+        now = asyncio.get_running_loop().time()
+        anew = self._connections != self._redis.connections
+        self._connections = self._redis.connections
+        if not beat.heard or self._is_another(beat.ends):
+            self._send_again(self._journal.safe)
+        elif anew:
+            self._send_again(self._position_before(now - DOUBTED_S))
+        elif self._journal.unsent_from is None and not self._in_hand:
+            self._mark(Mark(now, *sent, beat.ends.last_id))
+        self._ends = beat.ends
+        self._settle(beat.ends)
+
+    def _is_another(self, ends: StreamEnds) -> bool:
+        """Was the stream deleted? Its counters never go back."""
+        before = self._ends
+        return before is not None and (
+            ends.last_id < before.last_id or ends.added < before.added
+        )
+
+    def _position_before(self, moment: float) -> int:
+        """What was sent before that moment ends here."""
+        known = [mark.position for mark in self._marks if mark.at < moment]
+        return max(known, default=self._journal.safe)
+
+    def _send_again(self, position: int) -> None:
+        """Marks beyond are of entries that may be gone."""
+        while self._marks and self._marks[-1].position > position:
+            self._marks.pop()
+        if position < self._journal.written:
+            self._journal.unsent(position)
+
+    def _mark(self, mark: Mark) -> None:
+        if not self._marks or mark.position > self._marks[-1].position:
+            self._marks.append(mark)
+
+    def _settle(self, ends: StreamEnds) -> None:
+        safe: Mark | None = None
+        while self._marks and ends.stored(self._marks[0].last_id):
+            safe = self._marks.popleft()
+        if safe is not None:
+            self._safe_events = safe.events
+            self._journal.settle(safe.position)
+
+    # Sending again ---------------------------------------------------------------
+
+    def start_flush(self) -> None:
+        """Send again beside the beats: a long way back must not silence them."""
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self.flush())
+
+    async def flush(self) -> int:
+        """Send what Redis has not taken, oldest first; returns how many went. An
+        event sent twice is stored once, so what is in doubt is sent again."""
+        journal = self._journal
+        if journal.unsent_from is None or self._in_hand:
+            return 0
+        start, end = journal.unsent_from, journal.written
+        self._in_hand = waiting = max(1, journal.unsent_events)
+        journal.unsent_from, journal.unsent_events = None, 0
+        sent = 0
+        try:
+            for batch in _batches(journal.read(start, end)):
+                await asyncio.gather(*map(self._append, batch))
+                sent += len(batch)
+                start = batch[-1].position
+            start = end
+        except (RedisAway, Refused) as cause:
+            log.debug("redis took no more", action="flush_broken", cause=str(cause))
+        finally:
+            # Whatever was not confirmed stays, cancellation included.
+            self._in_hand = 0
+            if start < end:
+                journal.unsent(start)
+                journal.unsent_events += max(0, waiting - sent - 1)
+        if sent:
+            log.info("events sent again", action="journal_sent", events=sent)
+        return sent
+
+    def _append(self, record: Record) -> "asyncio.Future[object]":
+        return self._redis.call(
+            "XADD", self._stream, "*", "kind", STREAM_KINDS[record.kind],
+            "id", record.id, "v", EVENT_VERSION, "data", record.data,
+        )  # fmt: skip
+
+    # Upkeep ------------------------------------------------------------------------
+
+    async def upkeep(self) -> None:
+        """What takes system calls: once a beat, in a thread."""
+        journal, counters = self._journal, self._journal.counters
+        checked = journal.safe, counters.accepted, counters.ended
+        if checked != self._checked:
+            self._checked = checked
+            journal.check()
+        if journal.wants_upkeep:
+            journal.take_spare(await asyncio.to_thread(journal.upkeep))
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The events among them, some at a time."""
+    batch: list[Record] = []
+    for record in records:
+        if record.kind in EVENT_KINDS:
+            batch.append(record)
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
