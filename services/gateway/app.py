@@ -3,11 +3,13 @@ is served before Falcon routes anything, with the raw ASGI messages: byte-exact
 headers, a client's leaving and refused upgrades cannot be had above them."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 import falcon.asgi
@@ -27,16 +29,20 @@ from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
 from services.gateway.heartbeat import Heart
 from services.gateway.incoming import Receive, Scope, Send
-from services.gateway.outbox import Outbox
+from services.gateway.journal import Journal
 from services.gateway.outcomes import Ledger
 from services.gateway.owners import OwnerSearch
+from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.safekeeping import Safekeeper
 from services.gateway.socket_requests import Books
 from services.gateway.sockets import SocketPlane
 from services.gateway.upstream import UpstreamClient
 
 log = structlog.get_logger()
+
+STORED_WITHIN_S = 0.5  # ingest's time to store what came last
 
 
 class Gateway:
@@ -59,11 +65,18 @@ class Gateway:
         self.redis = SharedConnection(connect(settings.redis_url))
         self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
         self.directory = Directory(self.routing, os.environ)
-        self.outbox = Outbox(self.redis, settings.telemetry_stream)
+        journals = settings.data_dir / "journal"
+        self.journal = Journal(
+            journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
+        )
+        self.safekeeper = Safekeeper(
+            self.journal, self.redis, settings.telemetry_stream
+        )
+        self._successor = Successor(journals, self.journal)
         self.upstream = UpstreamClient(settings.connect_timeout_seconds)
         self.router = httpx.AsyncClient(base_url=settings.router_url, timeout=30.0)
         fallback = Fallback(self.directory, terms.cooldown_ms)
-        ledger = Ledger(self.routing, self.outbox, fallback.judged)
+        ledger = Ledger(self.routing, self.journal, fallback.judged)
         local = fallback.local
         search = OwnerSearch(local.sessions, local.ids, self.router)
         chooser = Chooser(
@@ -91,15 +104,15 @@ class Gateway:
             self.redis,
             self.routing,
             self.directory,
-            self.outbox,
+            self.safekeeper,
             self.data_plane,
         )
         self.readiness = Readiness(
-            self.directory, self.outbox, lambda: self.redis.up, self.router
+            self.directory, self.safekeeper, lambda: self.redis.up, self.router
         )
         self._drain_s = settings.drain_seconds
         self._beat_s = settings.heartbeat_seconds
-        self._beating: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -109,8 +122,9 @@ class Gateway:
             await self.heart.beat()
         except (RedisAway, NoCatalogue):
             log.warning("no catalogue yet", action="catalogue_awaited")
-        self._beating = asyncio.create_task(self.heart.run(self._beat_s))
-        self._beating.add_done_callback(_die_with)
+        for loop in (self.heart.run(self._beat_s), self._successor.run()):
+            self._loops.append(asyncio.create_task(loop))
+            self._loops[-1].add_done_callback(_die_with)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
         log.info("gateway started", action="gateway_started", gateway=self.id)
 
@@ -128,29 +142,37 @@ class Gateway:
 
     async def stop(self) -> None:
         """Hand over what is left, and go. Granian has drained the requests."""
-        if self._beating is not None:
-            self._beating.remove_done_callback(_die_with)
-            self._beating.cancel()
-        await self._empty_outbox()
+        for loop in self._loops:
+            loop.remove_done_callback(_die_with)
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self.safekeeper.sign_off(int(time.time() * 1000))
+        await self._hand_over()
+        self.journal.close()
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()
 
-    async def _empty_outbox(self) -> None:
+    async def _hand_over(self) -> None:
         """The last releases are on their way, and Redis may come back while we
-        wait. What it never took is lost."""
-        loop = asyncio.get_running_loop()
+        wait. What is not stored by the end a successor finds in the journal."""
+        loop, keeper = asyncio.get_running_loop(), self.safekeeper
         ends = loop.time() + self._drain_s
-        while (self.redis.busy or len(self.outbox)) and loop.time() < ends:
-            await self.outbox.flush()
+        while (self.redis.busy or len(keeper)) and loop.time() < ends:
+            await keeper.flush()
             await asyncio.sleep(0.02)
-        if len(self.outbox):
-            log.error("events lost", action="outbox_lost", events=len(self.outbox))
+        ends = min(ends, loop.time() + STORED_WITHIN_S)
+        with contextlib.suppress(RedisAway, NoCatalogue):
+            while not self.journal.clear and loop.time() < ends:
+                await self.heart.beat()
+                await asyncio.sleep(0.05)
+        if not self.journal.clear:
+            log.info("left to a successor", action="journal_left", held=keeper.held)
 
 
 def _die_with(task: "asyncio.Task[None]") -> None:
     """A gateway that does not beat would be taken for dead while it serves."""
-    log.error("heartbeat ended", action="loop_died", cause=repr(task.exception()))
+    log.error("a loop ended", action="loop_died", cause=repr(task.exception()))
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -140,6 +140,12 @@ class Journal:
         return len(self._open)
 
     @property
+    def clear(self) -> bool:
+        """Is there nothing that a successor would have to tell?"""
+        left = self.read(self.safe, self.written)
+        return not self._open and not any(r.kind in EVENT_KINDS for r in left)
+
+    @property
     def crowded(self) -> bool:
         """Is half of the room taken?"""
         return len(self._segments) * 2 > self._max_segments
@@ -295,8 +301,7 @@ class Journal:
 
     def close(self) -> None:
         """The process ends. What is not safe stays for a successor."""
-        empty = not self._open and self.safe >= self.written
-        self.folder.close(empty=empty)
+        self.folder.close(empty=self.clear)
 
 
 EVENT_KINDS = frozenset({Kind.DECISION, Kind.REQUEST, Kind.ADOPTED, Kind.GATEWAY})

@@ -167,7 +167,7 @@ class Successor:
         events = 0
         told = estate.events()
         while part := list(islice(told, AT_ONCE)):
-            while self._journal.crowded:
+            while self._journal.crowded:  # noqa: ASYNC110 - nobody tells of room
                 await asyncio.sleep(CROWDED_S)
             for record in part:
                 self._journal.adopt(record.kind, record.id, record.data)

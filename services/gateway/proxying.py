@@ -131,6 +131,7 @@ class DataPlane:
         )
         plain = opened(exchange.body, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
+        self._ledger.accepted(exchange.record)
 
     # Attempts ----------------------------------------------------------------
 

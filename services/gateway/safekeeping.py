@@ -20,7 +20,7 @@ from libs.common.errors import RedisAway
 from libs.common.redis_client import Refused, SharedConnection
 from libs.common.routing import Beat, StreamEnds
 from services.gateway.journal import EVENT_KINDS, STREAM_KINDS, Journal
-from services.gateway.segments import Record
+from services.gateway.segments import Kind, Record
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Safekeeper:
     """Knows what of the journal is safe, and sends again what is not."""
 
     def __init__(self, journal: Journal, redis: SharedConnection, stream: str) -> None:
-        self._journal = journal
+        self.journal = journal
         self._redis = redis
         self._stream = stream
         self._marks: deque[Mark] = deque()
@@ -68,21 +68,21 @@ class Safekeeper:
 
     def __len__(self) -> int:
         """About so many events wait to be taken by Redis."""
-        return self._journal.unsent_events + self._in_hand
+        return self.journal.unsent_events + self._in_hand
 
     @property
     def held(self) -> int:
         """Requests that ended and are not known to be stored."""
-        return self._journal.events - self._safe_events
+        return self.journal.events - self._safe_events
 
     def report(self, now_ms: int, state: str = "running") -> bytes:
         """The books, for the next beat."""
-        counters = self._journal.counters
+        counters = self.journal.counters
         return msgspec.json.encode(
             Report(
                 created_at_ms=now_ms,
-                gateway_id=self._journal.gateway_id,
-                started_at_ms=self._journal.started_at_ms,
+                gateway_id=self.journal.gateway_id,
+                started_at_ms=self.journal.started_at_ms,
                 accepted=counters.accepted,
                 ended=counters.ended,
                 held=self.held,
@@ -94,7 +94,7 @@ class Safekeeper:
 
     def sent_so_far(self) -> tuple[int, int]:
         """To be taken before a beat is sent, and given to `beat_answered`."""
-        return self._journal.written, self._journal.events
+        return self.journal.written, self.journal.events
 
     def beat_answered(self, sent: tuple[int, int], beat: Beat) -> None:
         """Learn from a beat what is safe, or that Redis forgot what it had."""
@@ -102,10 +102,10 @@ class Safekeeper:
         anew = self._connections != self._redis.connections
         self._connections = self._redis.connections
         if not beat.heard or self._is_another(beat.ends):
-            self._send_again(self._journal.safe)
+            self._send_again(self.journal.safe)
         elif anew:
             self._send_again(self._position_before(now - DOUBTED_S))
-        elif self._journal.unsent_from is None and not self._in_hand:
+        elif self.journal.unsent_from is None and not self._in_hand:
             self._mark(Mark(now, *sent, beat.ends.last_id))
         self._ends = beat.ends
         self._settle(beat.ends)
@@ -120,14 +120,14 @@ class Safekeeper:
     def _position_before(self, moment: float) -> int:
         """What was sent before that moment ends here."""
         known = [mark.position for mark in self._marks if mark.at < moment]
-        return max(known, default=self._journal.safe)
+        return max(known, default=self.journal.safe)
 
     def _send_again(self, position: int) -> None:
         """Marks beyond are of entries that may be gone."""
         while self._marks and self._marks[-1].position > position:
             self._marks.pop()
-        if position < self._journal.written:
-            self._journal.unsent(position)
+        if position < self.journal.written:
+            self.journal.unsent(position)
 
     def _mark(self, mark: Mark) -> None:
         if not self._marks or mark.position > self._marks[-1].position:
@@ -139,7 +139,7 @@ class Safekeeper:
             safe = self._marks.popleft()
         if safe is not None:
             self._safe_events = safe.events
-            self._journal.settle(safe.position)
+            self.journal.settle(safe.position)
 
     # Sending again ---------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Safekeeper:
     async def flush(self) -> int:
         """Send what Redis has not taken, oldest first; returns how many went. An
         event sent twice is stored once, so what is in doubt is sent again."""
-        journal = self._journal
+        journal = self.journal
         if journal.unsent_from is None or self._in_hand:
             return 0
         start, end = journal.unsent_from, journal.written
@@ -177,16 +177,39 @@ class Safekeeper:
         return sent
 
     def _append(self, record: Record) -> "asyncio.Future[object]":
-        return self._redis.call(
-            "XADD", self._stream, "*", "kind", STREAM_KINDS[record.kind],
-            "id", record.id, "v", EVENT_VERSION, "data", record.data,
+        return self._redis.call(*self._entry(record.kind, record.id, record.data))
+
+    def _entry(self, kind: Kind, id_: str, data: bytes) -> tuple[object, ...]:
+        return (
+            "XADD", self._stream, "*", "kind", STREAM_KINDS[kind],
+            "id", id_, "v", EVENT_VERSION, "data", data,
         )  # fmt: skip
+
+    def publish(self, now_ms: int) -> None:
+        """Have the books stored as they are now. Should this get lost, the next one
+        will do, or the last report to Redis, or the journal."""
+        told = self._redis.call(
+            *self._entry(
+                Kind.GATEWAY,
+                f"{self.journal.gateway_id}:{now_ms}",
+                self.report(now_ms),
+            )
+        )
+        told.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def sign_off(self, now_ms: int) -> None:
+        """Nothing more will come: the books are closed."""
+        self.journal.adopt(
+            Kind.GATEWAY,
+            f"{self.journal.gateway_id}:closed",
+            self.report(now_ms, "closed"),
+        )
 
     # Upkeep ------------------------------------------------------------------------
 
     async def upkeep(self) -> None:
         """What takes system calls: once a beat, in a thread."""
-        journal, counters = self._journal, self._journal.counters
+        journal, counters = self.journal, self.journal.counters
         checked = journal.safe, counters.accepted, counters.ended
         if checked != self._checked:
             self._checked = checked

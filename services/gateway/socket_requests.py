@@ -104,6 +104,7 @@ class SocketRequests:
         # Before anything is awaited: whatever happens, it will be settled.
         self.running.append(turn)
         self._books.active[exchange.record.id] = exchange
+        self._books.ledger.accepted(exchange.record)
         moved = await self._move(exchange, self._target) if first else None
         if moved is not None:
             self._opened = moved

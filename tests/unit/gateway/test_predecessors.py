@@ -1,5 +1,6 @@
 """What becomes of a dead gateway's journal."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,7 +161,7 @@ async def test_an_estate_waits_while_there_is_no_room(
         nonlocal looks
         looks += 1
 
-    monkeypatch.setattr(predecessors.asyncio, "sleep", pause)
+    monkeypatch.setattr(asyncio, "sleep", pause)
     monkeypatch.setattr(Journal, "crowded", property(lambda _: looks < 3))
     await Successor(tmp_path, heir).look()
     assert looks >= 3
