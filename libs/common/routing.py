@@ -33,6 +33,7 @@ from libs.common.asks import (
     UnknownPool,
     model_digest,
 )
+from libs.common.beats import Beat, EntryId, Reported, StreamEnds
 from libs.common.contracts import (
     Catalogue,
     GatewayEvent,
@@ -85,43 +86,6 @@ class Terms:
     # Of ids that SQL does not know either. It may learn of them: an answer that
     # another gateway relayed a moment ago is still on its way there.
     unknown_ttl_ms: int = 60_000
-
-
-EntryId = tuple[int, int]  # of the telemetry stream, "1700000000000-0"
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEnds:
-    """How far the telemetry stream is. What ingest stored is deleted from it."""
-
-    first_id: EntryId | None = None  # the oldest entry there is
-    last_id: EntryId = (0, 0)  # the last that was ever written
-    added: int = 0  # so many were ever written
-
-    def stored(self, entry_id: EntryId) -> bool:
-        """Is nothing of that age, or older, waiting any more?"""
-        return self.first_id is None or self.first_id > entry_id
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """What a heartbeat tells. `known`: Redis had heard of this gateway; if not,
-    it was reaped, or Redis emptied. `heard`: it had its last report; if not, Redis
-    may have lost whatever this gateway wrote."""
-
-    version: str | None
-    known: bool
-    heard: bool = False
-    ends: StreamEnds = StreamEnds()
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """The books of a gateway as Redis has them, and their age."""
-
-    at_ms: int
-    age_ms: int
-    books: GatewayEvent
 
 
 Owners = Mapping[str, Owner | None]

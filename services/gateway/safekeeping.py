@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from libs.common.beats import Beat, StreamEnds
 from libs.common.contracts import EVENT_VERSION
 from libs.common.errors import RedisAway
 from libs.common.redis_client import Refused, SharedConnection
-from libs.common.routing import Beat, StreamEnds
 from services.gateway.journal import EVENT_KINDS, STREAM_KINDS, Journal
 from services.gateway.segments import Kind, Record
 

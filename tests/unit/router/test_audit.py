@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.routing import Reported
+from libs.common.beats import Reported
 from libs.common.store.port import Book
 from services.router.admin.audit import (
     CLOSED_FOR_MS,

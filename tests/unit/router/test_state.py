@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from libs.common.beats import Reported
 from libs.common.contracts import Candidate, HealthState, ResourceState, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing import Reported
 from libs.common.store.port import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
 from services.router.admin.state import Events, Overview
