@@ -1,4 +1,4 @@
-"""What a heartbeat says of a gateway's books, and what it is told of the stream. Pure."""
+"""What a heartbeat says of a gateway's books, and is told of the stream. Pure."""
 
 from dataclasses import dataclass
 
