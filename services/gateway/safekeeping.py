@@ -92,11 +92,14 @@ class Safekeeper:
 
     # Beats ---------------------------------------------------------------------
 
-    def sent_so_far(self) -> tuple[int, int]:
-        """To be taken before a beat is sent, and given to `beat_answered`."""
+    def sent_so_far(self) -> tuple[int, int] | None:
+        """To be taken right before a beat is sent, and given to `beat_answered`.
+        None while not all was sent: what is being sent again comes after the beat."""
+        if self.journal.unsent_from is not None or self._in_hand:
+            return None
         return self.journal.written, self.journal.events
 
-    def beat_answered(self, sent: tuple[int, int], beat: Beat) -> None:
+    def beat_answered(self, sent: tuple[int, int] | None, beat: Beat) -> None:
         """Learn from a beat what is safe, or that Redis forgot what it had."""
         now = asyncio.get_running_loop().time()
         anew = self._connections != self._redis.connections
@@ -105,7 +108,7 @@ class Safekeeper:
             self._send_again(self.journal.safe)
         elif anew:
             self._send_again(self._position_before(now - DOUBTED_S))
-        elif self.journal.unsent_from is None and not self._in_hand:
+        elif sent is not None and self.journal.unsent_from is None:
             self._mark(Mark(now, *sent, beat.ends.last_id))
         self._ends = beat.ends
         self._settle(beat.ends)

@@ -709,6 +709,9 @@ class TestBooks:
         # Nobody told of them lately, and nothing is outstanding: all in one.
         (rest,) = await store.books()
         assert (rest.id, rest.accepted, rest.stored) == ("*", 3, 3)
+        # But for whom one asks.
+        asked = {b.id: b.stored for b in await store.books(["a", "nobody"])}
+        assert asked == {"a": 1, "*": 2}
 
     async def test_reports_come_in_any_order(self, store: Store) -> None:
         now = milliseconds(datetime.now(UTC))

@@ -188,9 +188,9 @@ class Store(Protocol):
 
     async def counts(self) -> Counts: ...
 
-    async def books(self) -> tuple[Book, ...]:
-        """Of each gateway seen lately or with something outstanding; of all others
-        in one, `*`."""
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        """Of each gateway of `ids`, seen lately, or with something outstanding; of
+        all others in one, `*`."""
         ...
 
     async def ping(self) -> None: ...

@@ -189,9 +189,10 @@ class PostgresStore:
         async with self._transaction() as connection:
             return Counts(**(await _rows(connection, "counts"))[0])
 
-    async def books(self) -> tuple[Book, ...]:
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
         async with self._transaction() as connection:
-            return tuple(Book(**row) for row in await _rows(connection, "gateways"))
+            rows = await _rows(connection, "gateways", {"ids": list(ids)})
+        return tuple(Book(**row) for row in rows)
 
     async def ping(self) -> None:
         async with self._transaction() as connection:

@@ -116,8 +116,9 @@ class SqliteStore:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
         return Counts(**rows[0])
 
-    async def books(self) -> tuple[Book, ...]:
-        rows = await self._run(lambda connection: _rows(connection, "gateways", {}))
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        values = {"ids": json.dumps(list(ids))}
+        rows = await self._run(lambda connection: _rows(connection, "gateways", values))
         return tuple(Book(**row) for row in rows)
 
     async def ping(self) -> None:

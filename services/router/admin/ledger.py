@@ -2,7 +2,7 @@
 whether the books agree."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import time
@@ -30,7 +30,7 @@ class Backlog(Protocol):
 
 
 class Books(Protocol):
-    async def books(self) -> tuple[Book, ...]: ...
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ class Auditor:
         async with self._reading:
             # In this order: what was known to be stored must be there then.
             found = await self._ask_redis()
-            found = replace(found, books=await self._ask_sql())
+            books = await self._ask_sql(tuple(found.reports or ()))
+            found = replace(found, books=books)
             found = self._judged(found)
             self._before, self._last = self._last, found
             return found
@@ -86,10 +87,10 @@ class Auditor:
         except (RedisAway, NoCatalogue, TimeoutError):
             return Reading()
 
-    async def _ask_sql(self) -> tuple[Book, ...] | None:
+    async def _ask_sql(self, ids: Sequence[str]) -> tuple[Book, ...] | None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self._store.books()
+                return await self._store.books(ids)
         except (StoreAway, TimeoutError):
             return None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -73,7 +74,7 @@ class World:
             raise self.sql
         return Page((DECISION,), None)
 
-    async def books(self) -> tuple[Book, ...]:
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
         if self.sql:
             raise self.sql
         return (Book("gw", None, None, 0, 0, 0, "running", 100, 1),)

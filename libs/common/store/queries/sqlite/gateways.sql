@@ -1,5 +1,5 @@
--- The books of each gateway that was seen lately or whose books are not even; those
--- of all others in one row, '*'. A parked request that was stored after all, as it
+-- The books of each gateway asked for, seen lately, or whose books are not even;
+-- those of all others in one row, '*'. A parked request that was stored after all, as it
 -- was sent again or replayed, is not dead.
 WITH dead AS (
     SELECT coalesce(letter.gateway_id, '') AS gateway_id,
@@ -21,7 +21,7 @@ books AS (
 sorted AS (
     SELECT books.*,
            coalesce(last_seen_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day'), false)
-               OR accepted > stored + dead AS listed
+               OR accepted > stored + dead OR id IN (SELECT value FROM json_each(:ids)) AS listed
     FROM books
 )
 SELECT id, started_at, last_seen_at, accepted, ended, held, state, stored, dead
