@@ -10,7 +10,7 @@ from tests.support.havoc import Scale, scene, wreak
 SMALL = Scale(
     answers=500,
     rounds=1,
-    at_once=8,
+    at_once=24,
     postgres_away_s=1.0,
     between_s=(0.1, 0.3),
     gateways=2,
@@ -22,4 +22,6 @@ async def test_kill_9_of_anything_loses_no_request(tmp_path: Path) -> None:
     async with scene(SMALL, tmp_path) as at_scene:
         outcome = await wreak(at_scene, SMALL)
     assert outcome.faults() == []
+    # Requests were under way on what was killed, and the ledger was asked.
+    assert outcome.ends()["interrupted"] > 0
     assert outcome.ledgers > 0

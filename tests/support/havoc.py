@@ -24,6 +24,8 @@ from tests.support.valkey import Valkey, free_port
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ENDS = {"completed", "failed", "cancelled", "interrupted"}
 ASK = {"model": "gpt-5.5", "input": "Say hello"}
+# The upstream takes its time, so that whoever is killed has requests under way.
+PACE = {"delay_ms": 60, "event_gap_ms": 10}
 AFTER_FAILURE_S = 0.05
 POLL_S = 0.5
 
@@ -63,6 +65,9 @@ class Outcome:
     rows: list[tuple[str, str]]  # id, outcome
     undecided: int  # whole answers whose decision is not in SQL
     seconds: float
+
+    def ends(self) -> Counter[str]:
+        return Counter(end for _, end in self.rows)
 
     def faults(self) -> list[str]:
         """What breaks the promise; empty when it is kept."""
@@ -128,6 +133,7 @@ async def scene(scale: Scale, folder: Path) -> AsyncIterator[Scene]:
             simulator_command("127.0.0.1", upstream, keys), {}, folder / "upstream.log"
         )
         stack.callback(simulator.kill)
+        await _slow_down(simulator, f"http://127.0.0.1:{upstream}/__sim")
         common = {
             "PROXY_REDIS_URL": valkey.url,
             "PROXY_DATABASE_URL": f"{postgres.url}/havoc",
@@ -161,6 +167,13 @@ async def scene(scale: Scale, folder: Path) -> AsyncIterator[Scene]:
             url = f"{gateway.origin}/readyz"
             await asyncio.to_thread(wait_for, gateway.process, url)
         yield made
+
+
+async def _slow_down(simulator: Process, control: str) -> None:
+    await asyncio.to_thread(wait_for, simulator, f"{control}/faults")
+    async with httpx.AsyncClient() as client:
+        script = {"times": None, "fault": PACE}
+        (await client.post(f"{control}/faults", json=script)).raise_for_status()
 
 
 # Clients ------------------------------------------------------------------------
