@@ -60,7 +60,7 @@ def left_behind(root: Path, own: Path) -> list[Path]:
     """Folders of other gateways, dead or alive."""
     try:
         found = sorted(root.iterdir())
-    except FileNotFoundError:
+    except OSError:  # the journal itself says what is wrong with it
         return []
     return [f for f in found if f != own and not f.name.startswith(".") and f.is_dir()]
 

@@ -12,7 +12,7 @@ SMALL = Scale(
     rounds=1,
     at_once=24,
     postgres_away_s=1.0,
-    between_s=(0.1, 0.3),
+    between_s=(0.3, 0.8),
     gateways=2,
 )
 
