@@ -80,9 +80,11 @@ def _report(stacks: Iterable[str]) -> str:
 
 
 async def _traced(folder: Path) -> str:
-    app = "bench.profiled:create_app"
     what = LOADS["JSON, 32 connections"]
-    async with direct(folder) as upstream, gateway(folder, upstream, app) as ours:
+    async with (
+        direct(folder) as upstream,
+        gateway(folder, upstream, "bench.profiled") as ours,
+    ):
         await measure.sample(ours, what)
     written = StringIO()
     stats = pstats.Stats(str(folder / "profile"), stream=written).strip_dirs()

@@ -43,7 +43,8 @@ class Server:
     async def tidy(self) -> None:
         """Trim the telemetry, as ingest does: it is not what is measured."""
         if self.redis is not None:
-            await self.redis.xtrim(STREAM, maxlen=0, approximate=False)
+            for stream in (STREAM, f"{STREAM}:payloads"):
+                await self.redis.xtrim(stream, maxlen=0, approximate=False)
 
 
 @asynccontextmanager
@@ -115,10 +116,10 @@ async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, upstream: Server, app: str | None = None
+    folder: Path, upstream: Server, module: str | None = None
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four keys, everything on.
-    `app` replaces the application's factory."""
+    `module` is run in its place."""
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
         environ = {
@@ -129,11 +130,11 @@ async def gateway(
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
             "OPENAI_API_KEYS": "sk-bench-1,sk-bench-2,sk-bench-3,sk-bench-4",
             "BENCH_PROFILE": str(folder / "profile"),
-            "PYTHONPATH": str(ROOT),  # `app` may be ours, which is not installed
+            "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
         }
         command = service_command("gateway", environ)
-        if app is not None:
-            command[command.index("services.gateway.app:create_app")] = app
+        if module is not None:
+            command[-1] = module
         redis = connect(url)
         await _publish(redis, environ)
         async with child(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from libs.cli.observe import check_port
+from libs.common.egress import Egress
 from libs.common.resources import resources_from_environment
 from libs.common.service_settings import SERVICES, GatewaySettings, UpSettings
 from libs.common.settings import CommonSettings
@@ -23,6 +24,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
     UpSettings.read(environ)
     gateway = GatewaySettings.read(environ)
     gateway.refuse_open_admin()
+    Egress.read(environ)
     resources_from_environment(environ, gateway.upstream_base_url)
 
 

@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Mapping
 
-from libs.common.service_settings import GatewaySettings
 from libs.common.settings import CommonSettings
 
 SERVICES = ("ingest", "router", "health", "gateway")
@@ -20,17 +19,6 @@ def service_command(
     name: str, environ: Mapping[str, str], drain_seconds: float | None = None
 ) -> list[str]:
     """The arguments, program first, that run service `name` in the foreground."""
-    if name == "gateway":
-        gateway = GatewaySettings.read(environ)
-        per_worker = math.ceil(gateway.max_connections / gateway.gateway_workers)
-        return [
-            *_granian(name, gateway.host, gateway.port),
-            *("--workers", str(gateway.gateway_workers)),
-            # Backpressure counts open connections, idle ones too (hotpath.md, 4).
-            *("--backlog", str(max(128, gateway.max_connections))),
-            *("--backpressure", str(per_worker)),
-            *_drain(drain_seconds or gateway.drain_seconds),
-        ]
     if name == "router":
         common = CommonSettings.read(environ)
         return [

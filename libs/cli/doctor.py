@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -17,10 +18,12 @@ from libs.cli.observe import see_redis
 from libs.cli.plan import RedisSeen, without_password
 from libs.cli.watch import readiness
 from libs.common.contracts import Resource
+from libs.common.egress import DEFAULT_PORTS, Egress
 from libs.common.errors import SettingError
 from libs.common.resources import resolve_credential, resources_from_environment
 from libs.common.service_settings import GatewaySettings
 from libs.common.settings import CommonSettings, DatabaseSettings
+from libs.common.tls import client_context, tls_cause
 
 TIMEOUT_SECONDS = 5.0
 
@@ -135,13 +138,24 @@ def _ask_sqlite(url: str) -> str:
 
 
 def _upstreams(environ: Mapping[str, str]) -> Iterator[Finding]:
-    base_url = GatewaySettings.read(environ).upstream_base_url
-    resources = resources_from_environment(environ, base_url)
+    settings = GatewaySettings.read(environ)
+    resources = resources_from_environment(environ, settings.upstream_base_url)
     if not resources:
         yield Finding("upstream", "no key is set; `up` simulates one")
-    with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
-        for resource in resources:
+    context = client_context(settings.upstream_ca_file)
+    for resource in resources:
+        proxy = _proxy(resource, environ)
+        with httpx.Client(
+            timeout=TIMEOUT_SECONDS, verify=context, proxy=proxy, trust_env=False
+        ) as client:
             yield _ask_upstream(client, resource, environ)
+
+
+def _proxy(resource: Resource, environ: Mapping[str, str]) -> str | None:
+    url = urlsplit(resource.base_url)
+    port = url.port or DEFAULT_PORTS[url.scheme]
+    proxy = Egress.read(environ).proxy_for(url.scheme, url.hostname or "", port)
+    return proxy.url if proxy is not None else None
 
 
 def _ask_upstream(
@@ -155,11 +169,12 @@ def _ask_upstream(
             f"{resource.base_url}/models", headers={"authorization": f"Bearer {key}"}
         )
     except httpx.HTTPError as error:
-        kind = type(error).__name__
+        cause = tls_cause(error) or type(error).__name__
         return Finding(
             subject,
-            f"does not answer ({kind})",
-            "Check PROXY_UPSTREAM_BASE_URL and the network",
+            f"does not answer ({cause})",
+            "Check PROXY_UPSTREAM_BASE_URL, PROXY_UPSTREAM_CA_FILE, HTTPS_PROXY and "
+            "the network",
         )
     if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         state = f"refuses the key ({answer.status_code})"

@@ -74,6 +74,15 @@ def doctor() -> None:
     _exec([*PYTHON, "libs.cli.doctor"])
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def dead_letters(context: typer.Context) -> None:
+    """List, show and send again what could not be stored."""
+    _exec([*PYTHON, "libs.cli.dead_letters", *context.args])
+
+
 def _become(service: str) -> None:
     check_settings(os.environ)
     check_ports(os.environ, service)

@@ -1,9 +1,12 @@
-"""What a gateway asks of routing, what it is told, and how it reports. Pure."""
+"""What a gateway asks of routing, what it is told, and how it reports. Pure.
+Structs of msgspec where one is made for each request: they cost a tenth."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from libs.common.contracts import Verdict
 
@@ -20,8 +23,7 @@ def model_digest(model: str | None) -> str:
     return digest(model) if model else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """What acquire needs to know of one attempt."""
 
     request_id: str
@@ -42,8 +44,7 @@ class Ask:
     replayed: bool = False  # rewritten for another account, without its reasoning
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Where an attempt goes. `version` is the catalogue the choice was made from."""
 
     resource_id: str
@@ -51,6 +52,7 @@ class Decision:
     version: str
     degraded: bool = False
     trial: bool = False  # half open: the first request after a pause
+    event: bytes = b""  # the decision event's JSON, as it was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,7 @@ class Explanation:
     candidates: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """How one attempt ended. `event` is the request event's JSON, on the last one.
 
     Without a verdict the attempt was judged already. `model` is its name.
@@ -82,8 +83,7 @@ class Release:
     event: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """A lease as its gateway knows it: `record` is the whole JSON object."""
 
     request_id: str
@@ -104,6 +104,8 @@ class Owner:
 
 class Refusal(Exception):
     """There is no resource for this request."""
+
+    event = b""  # the decision event's JSON, if it was written
 
 
 class UnknownIds(Refusal):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 EVENT_VERSION = 1
@@ -164,6 +165,29 @@ class RegistryEvent(Frozen):
     resources: tuple[str, ...]
 
 
+class BodyNote(Frozen):
+    """What is known of a captured body, or why there is none. The bytes travel
+    beside the JSON, in a field of the entry."""
+
+    content_type: str | None = None
+    # As Content-Encoding would say it, the outermost last: "zstd", or "br, zstd"
+    # when what travelled could not be opened.
+    encoding: str = "zstd"
+    original_bytes: int  # that travelled
+    truncated: bool = False
+    dropped: str | None = None  # why the body is not there
+
+
+class PayloadEvent(Frozen):
+    """The captured bodies of one request. On a stream of its own, so that what is
+    done about a backlog of bodies never touches the ledger."""
+
+    request_id: str
+    created_at_ms: int  # the request's
+    request: BodyNote | None = None
+    response: BodyNote | None = None
+
+
 class GatewayEvent(Frozen):
     """A gateway's books: what it accepted and ended since it started, and how many
     of the ended it still holds, as it does not know them to be stored. `closed` is
@@ -178,9 +202,17 @@ class GatewayEvent(Frozen):
     state: Literal["running", "closed"] = "running"
 
 
-Kind = Literal["decision", "request", "health", "registry", "gateway"]
-Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | GatewayEvent
+Kind = Literal["decision", "request", "health", "registry", "gateway", "payload"]
+Event = (
+    DecisionEvent
+    | RequestEvent
+    | HealthEvent
+    | RegistryEvent
+    | GatewayEvent
+    | PayloadEvent
+)
 
+# Of the telemetry stream; a payload has its own.
 EVENTS: dict[str, type[Event]] = {
     "decision": DecisionEvent,
     "request": RequestEvent,
@@ -201,6 +233,28 @@ class StreamedEvent(Frozen):
     id: str
     kind: Kind
     event: Event
+
+
+class StreamedPayload(StreamedEvent):
+    """An entry of the payload stream: `kind` is `payload`, `id` the request's.
+    Fields `request` and `response` hold the bodies that its notes speak of."""
+
+    event: PayloadEvent
+    bodies: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadEntry:
+    """An entry of the payload stream before it is sent: what `StreamedPayload` is
+    made of."""
+
+    id: str  # the request's
+    data: bytes  # JSON
+    bodies: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + sum(map(len, self.bodies.values()))
 
 
 class ResourceState(Frozen):
@@ -224,8 +278,7 @@ class ResourceState(Frozen):
 VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What a check or an answer says of a resource's health.
 
     kind: ok (works), fault (5xx, connect error, timeout: counts in a row),

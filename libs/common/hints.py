@@ -8,7 +8,6 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ _NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
 _INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(msgspec.Struct, frozen=True, gc=False):
     """`bound_ids`: upstream ids the request names, the most telling first."""
 
     model: str | None = None
@@ -106,15 +104,20 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(_Body)}
 _SIMPLE = [name for name in _TYPES if name != "input"]
 _CONTENT = list[_Part | str | None] | str | None
 _EMPTY = _Body()
+_NO_METADATA = _Metadata()
+_NO_INPUT: tuple[list[str], list[str], bool] = ([], [], False)
 
 
 def read_hints(path: bytes, headers: Iterable[Header], body: bytes) -> Hints:
     """Hints of a request to `path` (raw, below /v1) with an opened `body`."""
     parsed = _parse(body)
     named = {name: value for name, value in headers if name in _INTERESTING}
-    metadata = parsed.metadata or _Metadata()
-    client = parsed.client_metadata or _Metadata()
-    items, files, encrypted = _read_input(parsed.input)
+    metadata = parsed.metadata or _NO_METADATA
+    client = parsed.client_metadata or _NO_METADATA
+    given = parsed.input
+    items, files, encrypted = (
+        _read_input(given) if isinstance(given, list) else _NO_INPUT
+    )
     previous = _text(parsed.previous_response_id)
     return Hints(
         model=_text(parsed.model),
@@ -171,22 +174,23 @@ def _item(fields: dict[str, Any]) -> _Item:
     return item
 
 
-def _read_input(given: Any) -> tuple[list[str], list[str], bool]:
+def _read_input(given: list[Any]) -> tuple[list[str], list[str], bool]:
     """Ids of the newest minted items and of files, newest first; is anything
     encrypted?"""
-    if not isinstance(given, list):
-        return [], [], False
     ids: list[str] = []
     files: list[str] = []
     encrypted = False
     for item in reversed(given):
         if not isinstance(item, _Item):
             continue
-        if len(ids) < MOST_ITEMS and is_minted(item.id):
-            ids.append(str(item.id))
+        id_ = item.id
+        if id_ is not None and len(ids) < MOST_ITEMS and is_minted(id_):
+            ids.append(str(id_))
         if len(files) < MOST_OBJECTS and isinstance(item.content, list):
             files.extend(_files(item.content))
-        encrypted = encrypted or bytes(item.encrypted_content) not in (b"null", b'""')
+        content = item.encrypted_content
+        if content is not NULL and not encrypted:
+            encrypted = bytes(content) not in (b"null", b'""')
     return ids, files, encrypted
 
 
@@ -197,6 +201,8 @@ def _files(parts: list[_Part | str | None]) -> list[str]:
 
 def _objects(parsed: _Body, files: Sequence[str]) -> list[str]:
     """Files, vector stores and containers: each belongs to one account."""
+    if not files and _names_no_object(parsed):
+        return []
     named: list[object] = [*files, parsed.file_id, parsed.input_file_id]
     named.extend(_listed(parsed.file_ids))
     for tool in parsed.tools or ():
@@ -207,6 +213,11 @@ def _objects(parsed: _Body, files: Sequence[str]) -> list[str]:
         else:
             named.append(container)
     return [str(id_) for id_ in named if is_minted(id_)][:MOST_OBJECTS]
+
+
+def _names_no_object(parsed: _Body) -> bool:
+    ids = parsed.file_id or parsed.input_file_id or parsed.file_ids
+    return ids is None and parsed.tools is None
 
 
 def _listed(value: object) -> list[object]:
@@ -231,6 +242,8 @@ def _bound(
 
 def ids_in_path(path: bytes) -> list[str]:
     """`/responses/resp_1/input_items` names resp_1."""
+    if path.find(b"/", 1) < 0:
+        return []
     segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
     return [segment for segment in segments if is_minted(segment)]
 
@@ -239,19 +252,23 @@ def is_minted(value: object) -> bool:
     """Is this an id as upstreams make them, and not a client's own?"""
     return (
         isinstance(value, str)
-        and len(value) <= LONGEST_ID
         and value.startswith(MINTED)
-        and _OWN.fullmatch(value) is None
+        and len(value) <= LONGEST_ID
+        and (value[-37:-36] != "_" or _OWN.fullmatch(value) is None)
     )
 
 
 def _text(value: object) -> str | None:
     if not isinstance(value, str) or not value:
         return None
+    if len(value) <= LONGEST_ID and value.isascii():
+        return value
     return value[:LONGEST_ID].encode("utf-8", "replace").decode()
 
 
 def _first(named: dict[bytes, bytes], wanted: Sequence[bytes]) -> str | None:
+    if not named:
+        return None
     for name in wanted:
         value = named.get(name)
         if value:

@@ -67,6 +67,21 @@ def bound(digest: str) -> str:
     return f"{TAG}:bound:{digest}"
 
 
+def proxy_keys() -> str:
+    """Hash: SHA-256 of a proxy key's secret -> what its holder may do (JSON)."""
+    return f"{TAG}:proxy_keys"
+
+
+def proxy_keys_version() -> str:
+    """String: a number that grows with each change of that table."""
+    return f"{TAG}:proxy_keys:version"
+
+
+def spent(key_id: str) -> str:
+    """String (msgpack): what a proxy key used in the last minute; so long."""
+    return f"{TAG}:spent:{key_id}"
+
+
 def born() -> str:
     """String: Unix ms of the first catalogue since Redis was empty."""
     return f"{TAG}:born"
@@ -80,6 +95,11 @@ def leader(role: str) -> str:
 def dead_letters(stream: str) -> str:
     """Stream: entries that could not be decoded, with their reason."""
     return f"{stream}:dead"
+
+
+def payloads(stream: str) -> str:
+    """Stream: captured bodies, beside the telemetry stream of that name."""
+    return f"{stream}:payloads"
 
 
 def check_orders() -> str:

@@ -4,9 +4,8 @@ together. redis-py makes the connection (TLS, authentication, Sentinel)."""
 
 import asyncio
 import contextlib
-import math
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 import structlog
@@ -51,22 +50,19 @@ class SharedConnection:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
-        self._connection: AbstractConnection | None = None
-        self._unsent: list[tuple[bytes, asyncio.Future[Reply]]] = []
-        self._unanswered: deque[asyncio.Future[Reply]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
         self.connections = 0  # made so far: more than one means replies were lost
-        self._progress = 0.0  # loop time of the last reply, or of the first wait
 
     @property
     def up(self) -> bool:
-        return self._connection is not None
+        return self._wire is not None
 
     @property
     def busy(self) -> bool:
         """Are there calls that have not been answered?"""
-        return bool(self._unsent or self._unanswered)
+        return self._wire is not None and bool(self._wire.unanswered)
 
     async def open(self) -> None:
         """Connect, or begin trying. Returns after the first attempt."""
@@ -79,107 +75,133 @@ class SharedConnection:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        await self._drop(RedisAway("The connection was closed."))
+        if self._wire is not None:
+            self._wire.drop("was closed")
 
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send a command; the future gives its reply. It is sent even when the
         caller no longer waits."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if self._connection is None:
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        wire = self._wire
+        if wire is None:
             future.set_exception(RedisAway("Redis is not connected."))
             return future
         try:
-            # Here, not with the batch: replies are told apart by their order
-            # alone, so what is counted as asked must be sent. hiredis packs in
-            # C, redis-py's asyncio connection in Python.
+            # Before it is counted as asked: replies are told apart by their order
+            # alone. hiredis packs in C, redis-py's asyncio connection in Python.
             packed = hiredis.pack_command(command)
         except (TypeError, ValueError) as error:
             future.set_exception(Refused(f"cannot be sent: {type(error).__name__}"))
             return future
-        self._unsent.append((packed, future))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._flush())
+        wire.ask(packed, future)
         return future
 
-    async def _flush(self) -> None:
-        """Write what the current tick collected. Calls made while a write
-        waits for the socket go with the next round."""
-        connection = self._connection
-        try:
-            while self._unsent and connection and self._connection is connection:
-                batch, self._unsent = self._unsent, []
-                if not self._unanswered:
-                    self._progress = asyncio.get_running_loop().time()
-                self._unanswered.extend(future for _, future in batch)
-                packed = b"".join([call for call, _ in batch])
-                await connection.send_packed_command([packed], check_health=False)
-        except (RedisError, OSError) as error:
-            if self._connection is connection:
-                await self._drop(RedisAway(f"Redis went away: {type(error).__name__}."))
-        finally:
-            self._writer = None
-            if self._unsent and self._connection is not None:
-                # Asked of the next connection while this one was being lost.
-                self._writer = asyncio.create_task(self._flush())
+    # The connection ----------------------------------------------------------
 
     async def _keep(self) -> None:
-        watchdog = asyncio.create_task(self._watch_for_silence())
-        try:
-            while True:
-                if self._connection is None:
-                    try:
-                        await self._connect()
-                    except RedisAway:
-                        await asyncio.sleep(RECONNECT_PAUSE_S)
-                        continue
-                await self._read_replies(self._connection)
-        finally:
-            watchdog.cancel()
-
-    async def _watch_for_silence(self) -> None:
-        """A Redis that hangs must not hang its callers."""
-        loop = asyncio.get_running_loop()
+        """Connect anew whenever the connection is lost, and give one up that hangs:
+        a Redis that hangs must not hang its callers."""
         while True:
-            await asyncio.sleep(ANSWER_TIMEOUT_S / 4)
-            if self._unanswered and loop.time() - self._progress > ANSWER_TIMEOUT_S:
-                await self._drop(RedisAway("Redis does not answer."))
+            if self._wire is None:
+                with contextlib.suppress(RedisAway):
+                    await self._connect()
+                await asyncio.sleep(RECONNECT_PAUSE_S)
+            elif self._wire.silent_s() > ANSWER_TIMEOUT_S:
+                self._wire.drop("does not answer")
+            else:
+                await self._wire.lost_within(ANSWER_TIMEOUT_S / 4)
 
     async def _connect(self) -> None:
         connection: AbstractConnection = (
             self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         )
-        # Hanging is watched for here; a timer for every write would cost more.
-        connection.socket_timeout = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             raise RedisAway("Redis cannot be reached.") from error
-        self._connection = connection
+        self._wire = _Wire(connection, self._lost)
         self.connections += 1
         log.info("redis connected", action="redis_connected")
 
-    async def _read_replies(self, connection: AbstractConnection | None) -> None:
-        # Reads also while nothing is asked, so that a loss is noticed at once.
-        try:
-            while connection is not None and self._connection is connection:
-                self._settle(await self._next_reply(connection))
-        except (RedisError, OSError, IndexError) as error:
-            if self._connection is connection:
-                await self._drop(RedisAway(f"Redis went away: {type(error).__name__}."))
+    def _lost(self, calls: int) -> None:
+        self._wire = None
+        log.warning("redis lost", action="redis_lost", lost_calls=calls)
 
-    async def _next_reply(self, connection: AbstractConnection) -> Reply:
+
+class _Wire(asyncio.Protocol):
+    """A connection that redis-py made and greeted, taken over: bytes go from the
+    socket to hiredis without a stream, a task or a timer in between, which is
+    most of what a call costs (hotpath.md)."""
+
+    def __init__(self, connection: AbstractConnection, lost: Any) -> None:
+        """`lost` is told, once, how many calls will get no reply."""
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection  # keeps the transport's owner alive
+        self._reader = hiredis.Reader(replyError=ResponseError)
+        self._lost = lost
+        self._over = self._loop.create_future()
+        self._progress = 0.0  # loop time of the last reply, or of the first wait
+        self._unsent: list[bytes] = []
+        self.unanswered: deque[asyncio.Future[Reply]] = deque()
+        self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
+        self._transport.set_protocol(self)
+        self._transport.resume_reading()
+        # What is in flight is bounded by the requests that wait for it.
+        self._transport.set_write_buffer_limits(high=2**30)
+
+    def ask(self, packed: bytes, future: asyncio.Future[Reply]) -> None:
+        if not self.unanswered:
+            self._progress = self._loop.time()
+        self.unanswered.append(future)
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed)
+
+    def _flush(self) -> None:
+        """Send what one turn of the loop collected, in one system call."""
+        unsent, self._unsent = self._unsent, []
+        if not self._over.done():
+            self._transport.write(b"".join(unsent))
+
+    def silent_s(self) -> float:
+        """How long calls have waited without any reply."""
+        return self._loop.time() - self._progress if self.unanswered else 0.0
+
+    async def lost_within(self, seconds: float) -> None:
+        """Returns when the connection is lost, or the time is over."""
+        await asyncio.wait([self._over], timeout=seconds)
+
+    def drop(self, cause: str) -> None:
+        """Give it up; whoever waits is told."""
+        if self._over.done():
+            return
+        self._over.set_result(None)
+        waiting, error = len(self.unanswered), RedisAway(f"Redis {cause}.")
+        for future in self.unanswered:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting any more
+        self.unanswered.clear()
+        self._transport.abort()
+        # It would warn that nobody closed it.
+        self._connection._close()  # type: ignore[no-untyped-call]
+        self._lost(waiting)
+
+    # asyncio.Protocol --------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
         try:
-            return await connection.read_response(
-                timeout=math.inf, disconnect_on_error=False
-            )
-        except ResponseError as error:
-            return error
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                self._settle(reply)
+        except (hiredis.ProtocolError, IndexError):
+            self.drop("does not speak RESP")
+        self._progress = self._loop.time()
 
     def _settle(self, reply: Reply) -> None:
-        self._progress = asyncio.get_running_loop().time()
-        future = self._unanswered.popleft()
+        future = self.unanswered.popleft()
         if future.done():
             return
         if isinstance(reply, Exception):
@@ -187,15 +209,5 @@ class SharedConnection:
         else:
             future.set_result(reply)
 
-    async def _drop(self, error: RedisAway) -> None:
-        connection, self._connection = self._connection, None
-        waiting = [*self._unanswered, *(future for _, future in self._unsent)]
-        self._unanswered.clear()
-        self._unsent.clear()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody may be waiting any more
-        if connection is not None:
-            log.warning("redis lost", action="redis_lost", lost_calls=len(waiting))
-            await connection.disconnect(nowait=True)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop("went away")

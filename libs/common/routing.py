@@ -6,7 +6,7 @@ holds no library or no catalogue yet.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -112,6 +112,7 @@ class RoutingFunctions:
         self._clock = clock
         self._caller = caller
         self._stream = stream
+        self._version_key = keys.catalogue_version()
         self._terms = terms or Terms()
         self._library = library
 
@@ -119,16 +120,30 @@ class RoutingFunctions:
         """Choose a resource and take a lease on it. Raises `UnknownIds`,
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited` or
         `OwnerGone`."""
-        reply = await self._fcall("rpx_acquire_v1", *self._asked(ask, ""))
+        now = self._clock()
+        head = _decision_head(ask, now)
+        asked = self._asked(ask, "", head, now)
+        reply = await self._fcall("rpx_acquire_v1", *asked)
         if isinstance(reply, list):
-            raise _refusal(reply)
-        resource_id, reason, version, trial = reply.decode().split("|")
-        return Decision(resource_id, reason, version, trial=trial == "1")
+            refusal = _refusal(reply)
+            if isinstance(refusal, Refusal) and len(reply) == 3:
+                refusal.event = head + reply[2]
+            raise refusal
+        resource_id, reason, version, trial, tail = reply.split(b"|", 4)
+        return Decision(
+            resource_id.decode(),
+            reason.decode(),
+            version.decode(),
+            False,
+            trial == b"1",
+            head + tail,
+        )
 
     async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
         """Take a lease on the resource that a request's socket leads to. `decided`:
         the decision's event was written already. Raises `OwnerGone` when the
         resource is not in the catalogue any more."""
+        head = b"" if decided else _decision_head(ask, self._clock())
         reply = await self._fcall(
             "rpx_pin_v1",
             ask.gateway_id,
@@ -136,20 +151,29 @@ class RoutingFunctions:
             ask.attempt,
             ask.decision_id,
             resource_id,
-            b"" if decided else _decision_head(ask, self._clock()),
+            head,
             ask.lease,
             ask.previous,
         )
         if isinstance(reply, list):
             raise _refusal(reply)
-        return Decision(resource_id, Reason.SOCKET, reply.decode())
+        event = (
+            head
+            and head
+            + (
+                f',"resource_id":"{resource_id}","reason":"socket","candidates":[]}}'
+            ).encode()
+        )
+        return Decision(resource_id, Reason.SOCKET, reply.decode(), event=event)
 
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         """Where `ask` would go, without doing anything. `owner` is what SQL says
         of its ids. Raises as `acquire` does, but for the refusals that depend on
         the resources' state: they are the explanation's status."""
         told = owner.encoded() if owner else ""
-        reply = await self._fcall("rpx_explain_v1", *self._asked(ask, told))
+        now = self._clock()
+        asked = self._asked(ask, told, _decision_head(ask, now), now)
+        reply = await self._fcall("rpx_explain_v1", *asked)
         if len(reply) != 6:
             raise _refusal(reply)
         status, resource, reason, trial, wait, candidates = reply
@@ -162,9 +186,10 @@ class RoutingFunctions:
             candidates=msgspec.json.decode(candidates),
         )
 
-    def _asked(self, ask: Ask, told: str) -> tuple[Any, ...]:
+    def _asked(
+        self, ask: Ask, told: str, head: bytes, now: int | str
+    ) -> tuple[Any, ...]:
         """The arguments of acquire and explain, as library.lua lists them."""
-        now = self._clock()
         return (
             ask.gateway_id,
             ask.request_id,
@@ -177,7 +202,7 @@ class RoutingFunctions:
             REPLAYED if ask.replayed else 1 if ask.resolved else 0,
             told,
             ask.draw,
-            _decision_head(ask, now),
+            head,
             ask.lease,
             now,
             ask.previous,
@@ -187,7 +212,8 @@ class RoutingFunctions:
         )
 
     def release(self, release: Release) -> Awaitable[Any]:
-        """Report how an attempt ended; with an event, end the request.
+        """Report how an attempt ended; with an event, end the request: then the reply
+        is that event's id in the stream.
 
         On a shared connection it is on its way when this returns, whether or
         not the caller lives to await it.
@@ -198,7 +224,7 @@ class RoutingFunctions:
             "FCALL",
             "rpx_release_v1",
             2,
-            keys.catalogue_version(),
+            self._version_key,
             self._stream,
             release.gateway_id,
             release.request_id,
@@ -355,10 +381,8 @@ class RoutingFunctions:
         """Leases held at this moment, over all gateways."""
         return sum(state.in_flight for state in await self.states())
 
-    async def _fcall(self, name: str, *args: Any) -> Any:
-        return await self._call(
-            "FCALL", name, 2, keys.catalogue_version(), self._stream, *args
-        )
+    def _fcall(self, name: str, *args: Any) -> Coroutine[Any, Any, Any]:
+        return self._call("FCALL", name, 2, self._version_key, self._stream, *args)
 
     async def _call(self, *command: Any) -> Any:
         try:
@@ -412,19 +436,22 @@ _PLAIN: dict[str, type[Exception]] = {
 }
 
 
+class _DecisionHead(msgspec.Struct, gc=False):
+    request_id: str
+    attempt: int
+    created_at_ms: int | str
+    session_id: str | None
+    pool_id: str | None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
 def _decision_head(ask: Ask, now: int | str) -> bytes:
     """The decision event as far as the gateway knows it, its brace left open:
     the function adds what it chose, and why."""
-    head = msgspec.json.encode(
-        {
-            "request_id": ask.request_id,
-            "attempt": ask.attempt,
-            "created_at_ms": now or _now_ms(),
-            "session_id": ask.session_id,
-            "pool_id": ask.pool_id,
-        }
-    )
-    return head[:-1]
+    made = ask.request_id, ask.attempt, now or _now_ms(), ask.session_id, ask.pool_id
+    return _encode(_DecisionHead(*made))[:-1]
 
 
 def _holds(listed: Any, source: str) -> bool:

@@ -1,12 +1,15 @@
 """The settings of each service, in one place: the command line checks them all
 before it starts anything, and may not import a service. Units are in the names."""
 
+import math
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
+from libs.common.redaction import BadPath, JsonPath, parse_paths
 from libs.common.settings import (
     CommonSettings,
     DatabaseSettings,
@@ -14,6 +17,7 @@ from libs.common.settings import (
     SettingErrorCarrier,
     Settings,
 )
+from libs.common.tls import client_context
 
 
 def http_url(value: str, info: ValidationInfo) -> str:
@@ -48,6 +52,28 @@ class UpstreamSettings(Settings):
     )
 
 
+class EgressSettings(Settings):
+    """How upstreams are connected to. The proxies are not here: every tool reads
+    their variables, so they have no prefix (see libs.common.egress)."""
+
+    # Certificates to trust beside the system's, PEM.
+    upstream_ca_file: Path | None = Field(None, alias="PROXY_UPSTREAM_CA_FILE")
+
+    @field_validator("upstream_ca_file")
+    @classmethod
+    def _holds_certificates(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                client_context(value)
+        except OSError:  # unreadable, or no certificate in it
+            raise SettingErrorCarrier(
+                "PROXY_UPSTREAM_CA_FILE",
+                "names no readable file of PEM certificates",
+                "Name the file of your CA's certificate, or unset it",
+            ) from None
+        return value
+
+
 class RoutingSettings(Settings):
     """What the routing functions remember, and for how long."""
 
@@ -57,7 +83,9 @@ class RoutingSettings(Settings):
     cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
 
 
-class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
+class GatewaySettings(
+    CommonSettings, UpstreamSettings, EgressSettings, RoutingSettings
+):
     """The data plane."""
 
     # The whole of an upstream request, streams included.
@@ -65,12 +93,25 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
         600.0, alias="PROXY_REQUEST_TIMEOUT_SECONDS"
     )
     connect_timeout_seconds: Seconds = Field(5.0, alias="PROXY_CONNECT_TIMEOUT_SECONDS")
+    # Silence of an upstream before its answer begins, and in the midst of it.
+    first_byte_timeout_seconds: Seconds = Field(
+        600.0, alias="PROXY_FIRST_BYTE_TIMEOUT_SECONDS"
+    )
+    idle_timeout_seconds: Seconds = Field(300.0, alias="PROXY_IDLE_TIMEOUT_SECONDS")
     # The largest request body taken; beyond it 413.
     max_body_bytes: int = Field(
         67_108_864, ge=1, le=2**40, alias="PROXY_MAX_BODY_BYTES"
     )
     # Captured bytes per body; 0 captures none.
     max_capture_bytes: Bytes = Field(2_000_000, alias="PROXY_MAX_CAPTURE_BYTES")
+    # Paths taken out of bodies before they leave the gateway.
+    redact: str | None = Field(None, alias="PROXY_REDACT")
+    # Captured bodies in a gateway's memory, and in Redis: beyond that they are
+    # dropped, and only a marker is kept.
+    capture_queue_bytes: Bytes = Field(67_108_864, alias="PROXY_CAPTURE_QUEUE_BYTES")
+    capture_backlog_bytes: Bytes = Field(
+        268_435_456, alias="PROXY_CAPTURE_BACKLOG_BYTES"
+    )
     # Tries of one request before the first byte, the first one included.
     max_attempts: int = Field(3, ge=1, le=10, alias="PROXY_MAX_ATTEMPTS")
     # When no key of the owning account works any more, send a request elsewhere
@@ -88,18 +129,49 @@ class GatewaySettings(CommonSettings, UpstreamSettings, RoutingSettings):
     max_connections: int = Field(
         10_000, ge=16, le=1_000_000, alias="PROXY_MAX_CONNECTIONS"
     )
+    # Connections per gateway to one upstream address; more requests have to wait.
+    # A client's connection needs one at a time, so by default none waits.
+    max_upstream_connections: int = Field(
+        default_factory=lambda known: known["max_connections"],
+        ge=1,
+        le=1_000_000,
+        alias="PROXY_MAX_UPSTREAM_CONNECTIONS",
+    )
     router_url: HttpUrl = Field(
         default_factory=lambda known: f"http://127.0.0.1:{known['router_port']}",
         alias="PROXY_ROUTER_URL",
     )
+    # Without one of our keys /v1 answers 401.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
-    @field_validator("require_keys", "in_process_worker")
+    @property
+    def upstream_connections_per_worker(self) -> int:
+        """Each worker has its part, as it has of the clients' connections."""
+        return math.ceil(self.max_upstream_connections / self.gateway_workers)
+
+    @property
+    def redacted_paths(self) -> tuple[JsonPath, ...]:
+        """The paths of `redact`."""
+        return parse_paths(self.redact or "")
+
+    @field_validator("redact")
+    @classmethod
+    def _are_paths(cls, value: str | None) -> str | None:
+        try:
+            parse_paths(value or "")
+        except BadPath as error:
+            raise SettingErrorCarrier(
+                "PROXY_REDACT",
+                str(error),
+                "Write a comma list such as input[*].content,metadata.email",
+            ) from None
+        return value
+
+    @field_validator("in_process_worker")
     @classmethod
     def _not_yet(cls, value: bool, info: ValidationInfo) -> bool:
-        # Refused rather than ignored: an operator who asks for keys must not
-        # get an open gateway.
+        # Refused rather than ignored: nobody would ingest.
         if value:
             raise SettingErrorCarrier(
                 f"PROXY_{(info.field_name or '').upper()}",
@@ -148,7 +220,7 @@ def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
     return tuple(key.strip() for key in listed)
 
 
-class HealthSettings(CommonSettings):
+class HealthSettings(CommonSettings, EgressSettings):
     """Active checks of every resource."""
 
     enabled: bool = Field(True, alias="PROXY_HEALTH_CHECK_ENABLED")

@@ -38,14 +38,14 @@ class TelemetryStream:
 
     async def append(self, kind: Kind, id_: str, data: str | bytes) -> None:
         """Add an event in the form that `contracts.StreamedEvent` describes."""
-        fields: dict[Any, Any] = {
-            "kind": kind,
-            "id": id_,
-            "v": EVENT_VERSION,
-            "data": data,
-        }
+        await self.append_fields(
+            {"kind": kind, "id": id_, "v": EVENT_VERSION, "data": data}
+        )
+
+    async def append_fields(self, fields: Mapping[Any, Any]) -> None:
+        """Add an entry as it is."""
         async with _translated():
-            await self._redis.xadd(self._stream, fields)
+            await self._redis.xadd(self._stream, dict(fields))
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
         """New entries for `consumer`, waiting up to `block_ms` for the first."""

@@ -2,7 +2,6 @@
 Pure. An answer of another shape tells nothing and passes all the same."""
 
 import contextlib
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,8 +11,7 @@ from libs.common.hints import ODD_JSON, is_minted
 MOST_LEARNED = 128  # ids of one answer
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(msgspec.Struct, gc=False):
     """What an answer told of itself."""
 
     response_id: str | None = None
@@ -132,14 +130,16 @@ def read_event(data: bytes) -> tuple[str, Facts]:
 
 def _facts(answer: _Answer) -> Facts:
     facts = Facts(
-        response_id=_text(answer.id) if _is_response(answer) else None,
-        status=_text(answer.status),
-        model=_text(answer.model),
-        service_tier=_text(answer.service_tier),
-        minted=_minted(answer),
+        _text(answer.id) if _is_response(answer) else None,
+        _text(answer.status),
+        _text(answer.model),
+        _text(answer.service_tier),
     )
-    _take_usage(facts, answer.usage)
-    _take_error(facts, answer.error)
+    facts.minted = _minted(answer)
+    if answer.usage is not None:
+        _take_usage(facts, answer.usage)
+    if answer.error is not None:
+        _take_error(facts, answer.error)
     return facts
 
 
@@ -148,14 +148,16 @@ def _is_response(answer: _Answer) -> bool:
 
 
 def _minted(answer: _Answer) -> tuple[str, ...]:
-    items = [answer, answer.conversation, *(answer.output or ()), *(answer.data or ())]
-    ids = [item.id for item in items if item is not None]
-    return tuple([i for i in ids if isinstance(i, str) and is_minted(i)][:MOST_LEARNED])
+    ids = [answer.id]
+    if answer.conversation is not None:
+        ids.append(answer.conversation.id)
+    for items in (answer.output, answer.data):
+        if items is not None:
+            ids += [item.id for item in items]
+    return tuple([id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED])
 
 
-def _take_usage(facts: Facts, usage: _Usage | None) -> None:
-    if usage is None:
-        return
+def _take_usage(facts: Facts, usage: _Usage) -> None:
     facts.input_tokens = _either(usage.input_tokens, usage.prompt_tokens)
     facts.output_tokens = _either(usage.output_tokens, usage.completion_tokens)
     facts.total_tokens = usage.total_tokens

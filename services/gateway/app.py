@@ -1,6 +1,5 @@
-"""Composition root of the gateway. Granian calls `create_app`; the data plane
-is served before Falcon routes anything, with the raw ASGI messages: byte-exact
-headers, a client's leaving and refused upgrades cannot be had above them."""
+"""Composition root of the gateway: what one worker holds, and how it lives and
+ends."""
 
 import asyncio
 import contextlib
@@ -8,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from typing import Any
 
@@ -17,18 +15,23 @@ import httpx
 import structlog
 from falcon.asgi import Request, Response
 
-from libs.common import logs
-from libs.common.errors import NoCatalogue, RedisAway, SettingError
+from libs.common.egress import Egress
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.proxy_keys import KeyLimits, KeyTable
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
-from services.gateway import problems
+from libs.common.tls import resuming_context
+from services.gateway.admission import Admission
+from services.gateway.capture_worker import make_capturer
 from services.gateway.choosing import Chooser
 from services.gateway.control import Readiness, RouterDoor
+from services.gateway.control_plane import ControlPlane
+from services.gateway.dialing import Dialer
 from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.heartbeat import Heart
-from services.gateway.incoming import Receive, Scope, Send
 from services.gateway.journal import Journal
 from services.gateway.outcomes import Ledger
 from services.gateway.owners import OwnerSearch
@@ -36,13 +39,16 @@ from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
 from services.gateway.safekeeping import Safekeeper
+from services.gateway.server import Server
 from services.gateway.socket_requests import Books
+from services.gateway.socket_upstream import Opener
 from services.gateway.sockets import SocketPlane
-from services.gateway.upstream import UpstreamClient
+from services.gateway.upstream import Patience, UpstreamClient
 
 log = structlog.get_logger()
 
 STORED_WITHIN_S = 0.5  # ingest's time to store what came last
+LAST_WORDS_S = 0.2  # for answers that are ended by us to reach their clients
 
 
 class Gateway:
@@ -73,10 +79,24 @@ class Gateway:
             self.journal, self.redis, settings.telemetry_stream
         )
         self._successor = Successor(journals, self.journal)
-        self.upstream = UpstreamClient(settings.connect_timeout_seconds)
-        self.router = httpx.AsyncClient(base_url=settings.router_url, timeout=30.0)
+        dialer = Dialer(
+            Egress.read(os.environ), resuming_context(settings.upstream_ca_file)
+        )
+        self.upstream = UpstreamClient(
+            settings.connect_timeout_seconds,
+            Patience(
+                settings.first_byte_timeout_seconds, settings.idle_timeout_seconds
+            ),
+            dialer,
+            settings.upstream_connections_per_worker,
+        )
+        # Whatever proxy there is leads to upstreams, not to the router.
+        self.router = httpx.AsyncClient(
+            base_url=settings.router_url, timeout=30.0, trust_env=False
+        )
         fallback = Fallback(self.directory, terms.cooldown_ms)
-        ledger = Ledger(self.routing, self.journal, fallback.judged)
+        self.capturer = make_capturer(settings)
+        ledger = Ledger(self.routing, self.journal, fallback.judged, self.capturer)
         local = fallback.local
         search = OwnerSearch(local.sessions, local.ids, self.router)
         chooser = Chooser(
@@ -87,18 +107,29 @@ class Gateway:
             ledger,
             settings.heartbeat_seconds,
         )
+        admission = Admission(KeyTable(self.redis), required=settings.require_keys)
+        gate = Gate(admission, KeyLimits(self.redis))
         self.data_plane = DataPlane(
-            self.id, limits, chooser, fallback, self.upstream, ledger
+            self.id,
+            limits,
+            gate,
+            chooser,
+            fallback,
+            self.upstream,
+            ledger,
         )
         books = Books(
             self.id,
+            gate,
             self.routing,
             ledger,
             fallback,
             self.data_plane.active,
             settings.request_timeout_seconds,
         )
-        self.sockets = SocketPlane(books, limits, chooser)
+        self.sockets = SocketPlane(
+            books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)
+        )
         self.heart = Heart(
             self.id,
             self.redis,
@@ -106,48 +137,65 @@ class Gateway:
             self.directory,
             self.safekeeper,
             self.data_plane,
+            admission,
         )
         self.readiness = Readiness(
-            self.directory, self.safekeeper, lambda: self.redis.up, self.router
+            self.directory,
+            self.safekeeper,
+            lambda: self.redis.up,
+            self.router,
+            admission,
+        )
+        per_worker = -(-settings.max_connections // settings.gateway_workers)
+        self.server = Server(
+            self.data_plane,
+            ControlPlane(_control(self.readiness, RouterDoor(self.router))),
+            self.sockets,
+            largest_body=settings.max_body_bytes,
+            most_connections=per_worker,
         )
         self._drain_s = settings.drain_seconds
         self._beat_s = settings.heartbeat_seconds
-        self._loops: list[asyncio.Task[None]] = []
-        self._ending: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Connect and begin to beat; Redis may come later."""
+    async def run(self, listening: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what is under way."""
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        self.capturer.start()
         await self.redis.open()
         try:
             await self.heart.beat()
         except (RedisAway, NoCatalogue):
             log.warning("no catalogue yet", action="catalogue_awaited")
-        for loop in (self.heart.run(self._beat_s), self._successor.run()):
-            self._loops.append(asyncio.create_task(loop))
-            self._loops[-1].add_done_callback(_die_with)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (self.heart.run(self._beat_s), self._successor.run())
+        ]
+        await self.server.listen(listening, self.data_plane, self.upstream)
         log.info("gateway started", action="gateway_started", gateway=self.id)
+        asked = asyncio.create_task(told.wait())
+        await asyncio.wait([asked, *loops], return_when=asyncio.FIRST_COMPLETED)
+        for loop in filter(asyncio.Task.done, loops):
+            # A gateway that does not beat would be taken for dead while it serves.
+            log.error("a loop ended", action="loop_died", cause=repr(loop.exception()))
+        await self._end(loops)
+        asked.cancel()
 
-    def _terminate(self) -> None:
-        """Granian drains requests but cuts sockets: they are closed before it is
-        told, by the other signal it listens to (hotpath.md, trap 6)."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end())
-
-    async def _end(self) -> None:
-        try:
-            await self.sockets.drain(self._drain_s / 2)
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    async def stop(self) -> None:
-        """Hand over what is left, and go. Granian has drained the requests."""
-        for loop in self._loops:
-            loop.remove_done_callback(_die_with)
+    async def _end(self, loops: "list[asyncio.Task[None]]") -> None:
+        self.server.refuse_new()
+        await asyncio.gather(
+            self.sockets.drain(self._drain_s / 2), self.server.drain(self._drain_s)
+        )
+        if self.data_plane.active:
+            self.data_plane.interrupt()
+            await self.server.drain(LAST_WORDS_S)
+        await self.server.stop()
+        for loop in loops:
             loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await asyncio.gather(*loops, return_exceptions=True)
         self.safekeeper.sign_off(int(time.time() * 1000))
-        await self._hand_over()
+        await asyncio.gather(self._hand_over(), self.capturer.close(self._drain_s))
         self.journal.close()
         self.upstream.close()
         await self.router.aclose()
@@ -170,60 +218,16 @@ class Gateway:
             log.info("left to a successor", action="journal_left", held=keeper.held)
 
 
-def _die_with(task: "asyncio.Task[None]") -> None:
-    """A gateway that does not beat would be taken for dead while it serves."""
-    log.error("a loop ended", action="loop_died", cause=repr(task.exception()))
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-class GatewayApp:
-    """`/v1` to the data plane; everything else, lifespan included, to Falcon."""
-
-    def __init__(self, control: falcon.asgi.App[Any, Any]) -> None:
-        self.control = control
-        self.gateway: Gateway | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            if self.gateway is None:
-                await _refuse_upgrade(send)
-            else:
-                await self.gateway.sockets.serve(scope, receive, send)
-        elif self.gateway is not None and scope.get("path", "").startswith("/v1/"):
-            await self.gateway.data_plane.serve(scope, receive, send)
-        else:
-            await self.control(scope, receive, send)
-
-
-async def _refuse_upgrade(send: Send) -> None:
-    """Before there is a gateway."""
-    problem = problems.not_ready()
-    headers = [(b"content-type", b"application/json"), *problem.headers]
-    start = {"status": problem.status, "headers": headers}
-    await send({"type": "websocket.http.response.start", **start})
-    await send({"type": "websocket.http.response.body", "body": problem.body()})
-
-
-class Lifespan:
-    """Builds the gateway in its worker: pools must not be shared by forks."""
-
-    def __init__(self, app: GatewayApp, settings: GatewaySettings) -> None:
-        self._app = app
-        self._settings = settings
-
-    async def process_startup(self, _scope: Any, _event: Any) -> None:
-        gateway = Gateway(self._settings)
-        await gateway.start()
-        control = self._app.control
-        control.add_route("/healthz", gateway.readiness, suffix="healthz")
-        control.add_route("/readyz", gateway.readiness, suffix="readyz")
-        control.add_route("/metrics", gateway.readiness, suffix="metrics")
-        control.add_sink(RouterDoor(gateway.router).forward, "/")
-        self._app.gateway = gateway
-
-    async def process_shutdown(self, _scope: Any, _event: Any) -> None:
-        if self._app.gateway is not None:
-            await self._app.gateway.stop()
+def _control(
+    readiness: Readiness, door: RouterDoor
+) -> "falcon.asgi.App[Request, Response]":
+    """What is served beside the data plane."""
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
+    app.add_error_handler(Problem, _say_problem)
+    for probe in ("healthz", "readyz", "metrics"):
+        app.add_route(f"/{probe}", readiness, suffix=probe)
+    app.add_sink(door.forward, "/")
+    return app
 
 
 async def _say_problem(
@@ -234,19 +238,3 @@ async def _say_problem(
     resp.data = problem.body()
     for name, value in problem.headers:
         resp.set_header(name.decode(), value.decode())
-
-
-def create_app() -> GatewayApp:
-    """The ASGI application, from the environment's settings."""
-    try:
-        settings = GatewaySettings.read(os.environ)
-        settings.refuse_open_admin()
-    except SettingError as error:
-        sys.stderr.write(f"responses-proxy: {error}\n")
-        raise SystemExit(2) from None
-    logs.configure("gateway", settings.log_level)
-    control: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-    app = GatewayApp(control)
-    control.add_error_handler(Problem, _say_problem)
-    control.add_middleware(Lifespan(app, settings))
-    return app

@@ -3,7 +3,8 @@ that Redis does not, and while Redis is away of this gateway's own knowledge."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+
+import msgspec
 
 from libs.common.asks import (
     Ask,
@@ -52,7 +53,7 @@ class Chooser:
         """`bound_ids` are those whose digests `ask` carries. Raises a `Refusal`, or
         a `Problem` while there is nothing to choose from."""
         try:
-            return await self._routing.acquire(ask)
+            return await self._acquire(ask)
         except UnknownIds as unknown:
             emptied = self._is_young(unknown)
             return await self._look_up_and_decide(ask, bound_ids, emptied=emptied)
@@ -60,6 +61,17 @@ class Chooser:
             return await self._decide_alone(ask, bound_ids, emptied=True)
         except RedisAway:
             return await self._decide_alone(ask, bound_ids, emptied=False)
+
+    def known(self, decision: Decision) -> Target | None:
+        """The target of a decision, if it was made from the catalogue we have."""
+        if decision.version != self._directory.version:
+            return None
+        return self._directory.targets.get(decision.resource_id)
+
+    async def _acquire(self, ask: Ask) -> Decision:
+        decision = await self._routing.acquire(ask)
+        self._ledger.decided(ask.decision_id, decision.event)
+        return decision
 
     async def find(self, decision: Decision) -> Target:
         """The target of a decision."""
@@ -91,10 +103,10 @@ class Chooser:
             decision = await self._decide_when_told(ask)
             if decision is not None:
                 return decision
-        resolved = replace(ask, resolved=True)
+        resolved = msgspec.structs.replace(ask, resolved=True)
         try:
             await self._routing.adopt(sessions, ids)
-            return await self._routing.acquire(resolved)
+            return await self._acquire(resolved)
         except (RedisAway, NoCatalogue):
             self._fallback.remember(sessions, ids)
             return self._choose_alone(resolved)
@@ -108,7 +120,7 @@ class Chooser:
         while loop.time() < ends:
             await asyncio.sleep(ASK_AGAIN_S)
             try:
-                return await self._routing.acquire(ask)
+                return await self._acquire(ask)
             except UnknownIds as unknown:
                 if not self._is_young(unknown):
                     return None

@@ -28,16 +28,16 @@ def note_answer(exchange: Exchange, relay: Relay) -> tuple[str, ...]:
         exchange.verdict = _verdict(record, relay)
     if relay.status >= 400:
         return ()
-    record.minted = facts.ids
-    return tuple([digest(id_) for id_ in facts.ids])
+    record.minted = minted = facts.ids
+    return tuple([digest(id_) for id_ in minted])
 
 
 def _outcome(record: Record, relay: Relay) -> str:
     """A client that leaves after the terminal event has completed."""
     if relay.terminal is not None:
         return "failed" if relay.terminal in ("failed", "error") else "completed"
-    if record.outcome == "cancelled":
-        return "cancelled"
+    if record.outcome in ("cancelled", "interrupted"):
+        return record.outcome
     if relay.status >= 400 or relay.torn:
         return "failed"
     return "completed"
@@ -45,10 +45,10 @@ def _outcome(record: Record, relay: Relay) -> str:
 
 def _verdict(record: Record, relay: Relay) -> Verdict:
     """What an answer that was relayed says of its resource, by its end."""
+    if relay.status >= 400 or record.outcome in ("cancelled", "interrupted"):
+        return NEUTRAL
     if relay.torn:
         return Verdict(kind="fault", cause="broke off")
-    if relay.status >= 400 or record.outcome == "cancelled":
-        return NEUTRAL
     if relay.terminal in ("failed", "error"):
         return of_failed_response(record.error_code)
     return Verdict(kind="ok", latency_ms=record.upstream_ms)

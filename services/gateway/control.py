@@ -11,6 +11,7 @@ import prometheus_client
 from falcon.asgi import Request, Response
 
 from services.gateway import problems
+from services.gateway.admission import Admission
 from services.gateway.directory import Directory
 from services.gateway.headers import HOP_BY_HOP
 from services.gateway.problems import Problem
@@ -92,7 +93,9 @@ class Readiness:
         safekeeper: Safekeeper,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._directory = directory
         self._safekeeper = safekeeper
         self._redis_up = redis_up
@@ -106,10 +109,14 @@ class Readiness:
         degraded = []
         if not self._redis_up():
             degraded.append("redis: unreachable, routing from the last snapshot")
+            if self._admission.limits:
+                degraded.append("proxy keys: limits per minute are not enforced")
         degraded += self._journal_problems()
         if not await self._router_answers():
             degraded.append("router: unreachable")
-        ready = self._directory.known
+        if not self._admission.ready:
+            degraded.append("proxy keys: not known yet")
+        ready = self._directory.known and self._admission.ready
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
         resp.media = {
             "ready": ready,

@@ -12,7 +12,7 @@ from libs.common.contracts import Catalogue, Resource
 from libs.common.errors import ProxyError
 from libs.common.resources import resolve_credential
 from libs.common.routing import RoutingFunctions
-from services.gateway.upstream import Origin
+from services.gateway.origins import Origin
 
 log = structlog.get_logger()
 

@@ -1,16 +1,24 @@
 """One request under way: what came in, what was decided, what is known of it."""
 
+import asyncio
+import math
 import time
 from dataclasses import dataclass
 
+import msgspec
 import uuid_utils
 
 from libs.common.asks import Ask, Decision, Lease, digest, model_digest
 from libs.common.headers import Header
 from libs.common.hints import Hints
-from services.gateway.incoming import Scope
-from services.gateway.outcomes import NEUTRAL, Record, lease_head
+from libs.common.proxy_keys import Principal
+from services.gateway.admission import pool_for
+from services.gateway.capture import Capture
+from services.gateway.outcomes import NEUTRAL, Record, lease_head, lease_record
 from services.gateway.relay import Relay
+from services.gateway.requests import Request
+
+_NO_HINTS = Hints()
 
 
 @dataclass(slots=True)
@@ -25,41 +33,50 @@ class Failure:
 class Exchange:
     """A request from its arrival to its end."""
 
-    def __init__(self, scope: Scope, gateway_id: str) -> None:
+    # Of most requests these stay as they are: set on the class, they cost nothing.
+    accepted = False
+    settled = False  # its event is written
+    replayed = False  # rewritten for another account
+    trial = False  # the current attempt is a half-open trial
+    alone = False  # it was decided without Redis
+    stalled = False  # the client did not read its answer in time
+    interrupted = False  # this gateway ended it
+    judged = False  # the current attempt's verdict was sent already
+    reason = ""
+    session = ""  # digest
+    path = b""  # below /v1
+    hints = _NO_HINTS
+    bound: tuple[str, ...] = ()  # digests of hints.bound_ids
+    tried: tuple[str, ...] = ()
+    principal: Principal | None = None  # None: anybody
+    failure: Failure | None = None
+    relay: Relay | None = None
+    capture: Capture | None = None  # None: bodies are not captured
+    verdict = NEUTRAL
+    sent_at: float | None = None
+    deadline = math.inf  # loop time
+    task: asyncio.Task[None] | None = None  # that serves it; of sockets' requests none
+
+    def __init__(self, request: Request, gateway_id: str, method: str = "") -> None:
         self.began = time.perf_counter()
-        self.scope = scope
-        self.headers: list[Header] = scope["headers"]
-        self.body = b""
-        self.path = b""
-        self.hints = Hints()
-        self.session = ""  # digest
-        self.bound: tuple[str, ...] = ()  # digests of hints.bound_ids
-        self.accepted = False
-        self.settled = False  # its event is written
-        self.replayed = False  # rewritten for another account
-        self.tried: list[str] = []
-        self.reason = ""
-        self.failure: Failure | None = None
-        self.relay: Relay | None = None
-        self.verdict = NEUTRAL
-        self.trial = False  # the current attempt is a half-open trial
-        self.alone = False  # it was decided without Redis
-        self.stalled = False  # the client did not read its answer in time
-        self.judged = False  # the current attempt's verdict was sent already
-        self.sent_at: float | None = None
+        self.request = request
+        self.headers = request.headers
+        self.body = request.body
         self.record = Record(
-            id=str(uuid_utils.uuid7()),
-            created_at_ms=int(time.time() * 1000),
-            method=scope["method"],
-            path=scope["path"],
-            gateway_id=gateway_id,
+            str(uuid_utils.uuid7()),
+            int(time.time() * 1000),
+            method or request.method,
+            request.path.decode("latin-1"),
+            gateway_id,
         )
 
     def take(self, hints: Hints) -> None:
         """Note what the request says of itself."""
         self.hints = hints
-        self.session = digest(hints.session_id) if hints.session_id else ""
-        self.bound = tuple(digest(id_) for id_ in hints.bound_ids)
+        if hints.session_id:
+            self.session = digest(hints.session_id)
+        if hints.bound_ids:
+            self.bound = tuple([digest(id_) for id_ in hints.bound_ids])
         record = self.record
         record.request_bytes = len(self.body)
         record.model = hints.model
@@ -68,6 +85,17 @@ class Exchange:
         record.pool_id = hints.pool_id
         record.previous_response_id = hints.previous_response_id
         self.accepted = True
+
+    def comes_from(self, principal: Principal | None) -> None:
+        """Note whose request this is. Raises a `Problem` when it names a pool that
+        is not its key's."""
+        if principal is None:
+            return
+        self.principal = principal
+        self.record.proxy_key_id = principal.id
+        pool = pool_for(principal, self.hints.pool_id)
+        self.hints = msgspec.structs.replace(self.hints, pool_id=pool)
+        self.record.pool_id = pool
 
     def unbind(self, body: bytes) -> None:
         """Go on with a body that any account can read."""
@@ -89,9 +117,9 @@ class Exchange:
             model=model_digest(hints.model),
             bound=self.bound,
             account_bound=hints.account_bound and not self.replayed,
-            tried=tuple(self.tried),
+            tried=self.tried,
             previous=record.resource_id or "",
-            lease=self._lease_head(),
+            lease=lease_head(record),
             draw=draw,
             replayed=self.replayed,
         )
@@ -110,18 +138,7 @@ class Exchange:
         resource_id = self.record.resource_id
         if resource_id is None or self.settled:
             return None
-        return Lease(self.record.id, resource_id, lease_head(self.record) + b"}")
-
-    def _lease_head(self) -> bytes:
-        """What the reaper tells of the request should this gateway die: all but
-        the attempt and its resource, which the function adds."""
-        record = self.record
-        current = record.resource_id, record.account_id, record.attempts
-        record.resource_id = record.account_id = None
-        record.attempts = 0
-        head = lease_head(record)
-        record.resource_id, record.account_id, record.attempts = current
-        return head
+        return Lease(self.record.id, resource_id, lease_record(self.record))
 
     def ms(self, until: float | None = None) -> float:
         """Milliseconds since the request came."""
@@ -140,3 +157,13 @@ class Exchange:
         if self.reason:
             headers.append((b"x-proxy-reason", self.reason.encode()))
         return headers
+
+    def our_lines(self) -> bytes:
+        """The same of an answer that was decided, as lines for the wire."""
+        record = self.record
+        return (
+            f"x-proxy-request-id: {record.id}\r\n"
+            f"x-proxy-attempts: {record.attempts}\r\n"
+            f"x-proxy-resource-id: {record.resource_id}\r\n"
+            f"x-proxy-reason: {self.reason}\r\n"
+        ).encode()

@@ -4,7 +4,6 @@ never refusing what can be served."""
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import msgspec
 
@@ -80,7 +79,7 @@ class Fallback:
         verdict = release.verdict
         if verdict and verdict.kind in ("refused", "exhausted"):
             rests = Verdict(kind="limited", cause=verdict.cause)
-            release = replace(release, verdict=rests, model=None)
+            release = msgspec.structs.replace(release, verdict=rests, model=None)
         self.local.release(release, time.time() * 1000)
 
     def redis_is_back(self) -> None:

@@ -22,6 +22,8 @@ HOP_BY_HOP = frozenset(
 # written anew; `expect` has been answered by our server.
 _NOT_UP = HOP_BY_HOP | {
     b"authorization",
+    b"api-key",
+    b"x-api-key",
     b"cookie",
     b"host",
     b"content-length",
@@ -29,12 +31,13 @@ _NOT_UP = HOP_BY_HOP | {
     b"openai-organization",  # would have to match the selected key
     b"openai-project",
 }
+_USUAL_OPTIONS = (b"keep-alive", b"close")
 _PROXY_PREFIX = b"x-proxy-"
 # Keys, versions and extensions are between two ends; a subprotocol is where
 # browsers put a client's key.
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
 # Cookies are the edge network's; the rest names the upstream account.
-_NOT_DOWN = HOP_BY_HOP | {
+NOT_DOWN = HOP_BY_HOP | {
     b"set-cookie",
     b"openai-organization",
     b"openai-project",
@@ -52,13 +55,17 @@ def request_head(
 ) -> bytes:
     """The head of an upstream request, ready for the wire. `length` is None
     when there is no body to announce."""
-    dropped = _connection_options(headers)
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
-    lines.extend(
-        b"%b: %b" % header
-        for header in headers
-        if header[0] not in dropped and not header[0].startswith(_PROXY_PREFIX)
-    )
+    for header in headers:
+        name = header[0]
+        if name in _NOT_UP:
+            if name == b"connection" and header[1].lower() not in _USUAL_OPTIONS:
+                # It names further headers that concern this connection only.
+                named = _options(header[1])
+                rest = [h for h in headers if h[0] not in named and h[0] != name]
+                return request_head(method, target, host, authorization, rest, length)
+        elif not name.startswith(_PROXY_PREFIX):
+            lines.append(b"%b: %b" % header)
     lines.append(b"authorization: " + authorization)
     if length is not None:
         lines.append(b"content-length: %d" % length)
@@ -83,7 +90,7 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
     kept = [
         header
         for header in headers
-        if header[0] not in _NOT_DOWN and header[0] not in replaced
+        if header[0] not in NOT_DOWN and header[0] not in replaced
     ]
     kept.extend(ours)
     return kept
@@ -92,7 +99,10 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
 def _connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
     """`_NOT_UP`, and what this request's Connection header adds to it."""
     for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            named = {option.strip().lower() for option in value.split(b",")}
-            return _NOT_UP | named
+        if name == b"connection" and value.lower() not in _USUAL_OPTIONS:
+            return _NOT_UP | _options(value)
     return _NOT_UP
+
+
+def _options(value: bytes) -> set[bytes]:
+    return {option.strip().lower() for option in value.split(b",")}

@@ -9,6 +9,7 @@ import structlog
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis_client import SharedConnection
 from libs.common.routing import RoutingFunctions
+from services.gateway.admission import Admission
 from services.gateway.directory import Directory
 from services.gateway.exchange import Exchange
 from services.gateway.fallback import Fallback
@@ -30,7 +31,7 @@ class Heart:
     Redis that does not know the gateway has been emptied, or took it for dead: it is
     given back the leases that are in use and what is known of sessions and ids."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that beats
         self,
         gateway_id: str,
         redis: SharedConnection,
@@ -38,7 +39,9 @@ class Heart:
         directory: Directory,
         safekeeper: Safekeeper,
         data_plane: DataPlane,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
@@ -67,10 +70,13 @@ class Heart:
         keeper, now_ms = self._safekeeper, int(time.time() * 1000)
         sent = keeper.sent_so_far()
         beat = await self._routing.heartbeat(self._gateway_id, keeper.report(now_ms))
+        if beat.version is not None:
+            # At once: what it says is of the connection that there is now.
+            keeper.beat_answered(sent, beat)
+            keeper.start_flush()
+        await self._admission.refresh()
         if beat.version is None:
             raise NoCatalogue
-        keeper.beat_answered(sent, beat)
-        keeper.start_flush()
         if beat.version != self._directory.version:
             await self._directory.refresh()
         lost = self._connections != self._redis.connections

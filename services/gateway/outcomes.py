@@ -3,32 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, get_args
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 import structlog
-from prometheus_client import Counter, Histogram
 
 from libs.common.asks import Release
-from libs.common.contracts import Outcome, Verdict, VerdictKind
+from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
+from services.gateway import metrics
 from services.gateway.answers import Facts
+from services.gateway.capture import Capture, Capturer
 from services.gateway.journal import Journal
 
 log = structlog.get_logger()
-
-REQUESTS = Counter(
-    "proxy_requests_total", "Requests that ended, by outcome.", ["outcome"]
-)
-ATTEMPTS = Counter("proxy_attempts_total", "Attempts, by verdict.", ["verdict"])
-# Looking a label up costs more than counting.
-_ENDED = {outcome.value: REQUESTS.labels(outcome.value) for outcome in Outcome}
-_JUDGED = {kind: ATTEMPTS.labels(kind) for kind in get_args(VerdictKind)}
-LATENCY = Histogram(
-    "proxy_overhead_seconds",
-    "From a request's arrival until it was sent upstream.",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0),
-)
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -94,8 +83,22 @@ NEUTRAL = Verdict(kind="neutral")
 
 
 def lease_head(record: Record) -> bytes:
-    """The record so far as a JSON object without its last brace."""
-    return _encode(record)[:-1]
+    """The record so far as a JSON object without its last brace: all but the attempt
+    and its resource, which the function adds."""
+    resource_id = record.resource_id
+    if resource_id is None:
+        return _encode(record)[:-1]
+    account_id, attempts = record.account_id, record.attempts
+    record.resource_id, record.account_id, record.attempts = None, None, 0
+    head = _encode(record)[:-1]
+    record.resource_id, record.account_id = resource_id, account_id
+    record.attempts = attempts
+    return head
+
+
+def lease_record(record: Record) -> bytes:
+    """What the reaper tells of a request should its gateway die."""
+    return _encode(record)
 
 
 class Attempt(Protocol):
@@ -106,6 +109,7 @@ class Attempt(Protocol):
     verdict: Verdict
     judged: bool
     alone: bool
+    capture: Capture | None
 
 
 class Ledger:
@@ -116,11 +120,13 @@ class Ledger:
         routing: RoutingFunctions,
         journal: Journal,
         without_redis: Callable[[Release], None],
+        capturer: Capturer,
     ) -> None:
         """`without_redis` is told of attempts that were decided without Redis."""
         self._routing = routing
         self._journal = journal
         self._without_redis = without_redis
+        self.capturer = capturer
         self._named: dict[str, str] = {}
 
     def accepted(self, record: Record) -> None:
@@ -129,7 +135,7 @@ class Ledger:
 
     def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""
-        _JUDGED[verdict.kind].inc()
+        metrics.attempts[verdict.kind] += 1
         self._send(_release(attempt, verdict), alone=attempt.alone)
 
     def trial_begun_well(self, attempt: Attempt) -> None:
@@ -142,15 +148,21 @@ class Ledger:
         record = attempt.record
         verdict = None if attempt.judged else attempt.verdict
         record.completed_at_ms = int(time.time() * 1000)
-        _ENDED[record.outcome or Outcome.FAILED].inc()
+        metrics.requests[record.outcome or Outcome.FAILED.value] += 1
         if verdict and record.resource_id:
-            _JUDGED[verdict.kind].inc()
+            metrics.attempts[verdict.kind] += 1
         if record.overhead_ms is not None:
-            LATENCY.observe(record.overhead_ms / 1000)
+            metrics.overhead.observe(record.overhead_ms / 1000)
         event = _encode(record)
         position = self._journal.ended(record.id, event)
         release = _release(attempt, verdict, learned, event=event)
         self._send(release, alone=attempt.alone, position=position)
+        if attempt.capture is not None:
+            self.capturer.hand_over(record.id, record.created_at_ms, attempt.capture)
+
+    def decided(self, decision_id: str, event: bytes) -> None:
+        """A decision that Redis made and told."""
+        self._journal.decided(decision_id, event)
 
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """A decision that was made without Redis."""
@@ -174,7 +186,7 @@ class Ledger:
         if alone:
             self._without_redis(release)
         reply = asyncio.ensure_future(self._routing.release(release))
-        reply.add_done_callback(lambda done: self._settled(position, done))
+        reply.add_done_callback(partial(self._settled, position))
 
     def _settled(self, position: int | None, reply: "asyncio.Future[Any]") -> None:
         failure = reply.exception() if not reply.cancelled() else None

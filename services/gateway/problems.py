@@ -88,6 +88,45 @@ def body_too_large(limit: int) -> Problem:
     )
 
 
+def bad_request() -> Problem:
+    return Problem(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
+
+
+def head_too_large(limit: int) -> Problem:
+    return Problem(
+        431,
+        "headers_too_large",
+        f"The request's headers are larger than {limit} bytes. Send fewer or shorter "
+        "ones.",
+    )
+
+
+def too_many_headers(limit: int) -> Problem:
+    return Problem(
+        431,
+        "headers_too_large",
+        f"The request has more than {limit} headers. Send fewer.",
+    )
+
+
+def head_stalled(seconds: float) -> Problem:
+    return Problem(
+        408,
+        "request_timeout",
+        f"The request's headers did not arrive within {seconds:g} s. Send it again.",
+    )
+
+
+def too_many_connections() -> Problem:
+    return Problem(
+        503,
+        "no_capacity",
+        "This gateway has as many connections as PROXY_MAX_CONNECTIONS allows. Try "
+        "again later, raise it, or start another gateway.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
 def body_stalled(seconds: float) -> Problem:
     return Problem(
         408,
@@ -119,6 +158,59 @@ def not_ready() -> Problem:
         "no_capacity",
         "The proxy is starting: it has no list of resources yet. Try again.",
         headers=((b"retry-after", b"1"),),
+    )
+
+
+_CHALLENGE = (b"www-authenticate", b"Bearer")
+
+
+def proxy_key_required() -> Problem:
+    return Problem(
+        401,
+        "invalid_proxy_key",
+        "This proxy demands a key of its own. Send it as Authorization: Bearer "
+        "rpx_... (your client's API key); the operator mints one with POST "
+        "/admin/keys.",
+        headers=(_CHALLENGE,),
+    )
+
+
+def invalid_proxy_key(what: str) -> Problem:
+    return Problem(
+        401,
+        "invalid_proxy_key",
+        f"This proxy key {what}. Ask the operator for another one (POST /admin/keys), "
+        "and set it as your client's API key.",
+        headers=(_CHALLENGE,),
+    )
+
+
+def keys_unknown() -> Problem:
+    return Problem(
+        503,
+        "not_ready",
+        "The proxy is starting: it has no list of proxy keys yet. Try again.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
+def pool_not_allowed(asked: str, allowed: Sequence[str]) -> Problem:
+    return Problem(
+        403,
+        "pool_not_allowed",
+        f"This proxy key may not use the pool {asked[:100]!r}. Its pools: "
+        f"{', '.join(allowed)}. Name one of them, or none to use the first.",
+        param="pool_id",
+    )
+
+
+def key_limited(which: str, limit: int, wait_ms: int) -> Problem:
+    return Problem(
+        429,
+        "rate_limit_exceeded",
+        f"This proxy key has used its {limit} {which} per minute. Try again after "
+        "the time in Retry-After, or ask the operator for more.",
+        headers=(retry_after(wait_ms),),
     )
 
 

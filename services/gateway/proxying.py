@@ -5,6 +5,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,31 +17,26 @@ from libs.common.asks import OwnerGone, Refusal
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
 from libs.common.hints import read_hints
+from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
 from services.gateway import problems
 from services.gateway.answers import read_answer
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
+from services.gateway.connection import Connection
 from services.gateway.directory import Target
 from services.gateway.exchange import Exchange, Failure
 from services.gateway.failover import retried
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
-from services.gateway.incoming import (
-    ClientLeft,
-    Presence,
-    Receive,
-    Scope,
-    Send,
-    discard_rest,
-    opened,
-    read_body,
-    upstream_path,
-)
+from services.gateway.incoming import opened, upstream_path
+from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
 from services.gateway.relay import Relay, Torn, opener
+from services.gateway.requests import Request
 from services.gateway.upstream import (
     Answer,
     Broken,
@@ -71,12 +67,13 @@ class Limits:
 
 
 class DataPlane:
-    """Serves `/v1/*`, an ASGI application."""
+    """Serves `/v1/*`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a request passes through, in order
         self,
         gateway_id: str,
         limits: Limits,
+        gate: Gate,
         chooser: Chooser,
         fallback: Fallback,
         upstream: UpstreamClient,
@@ -84,69 +81,93 @@ class DataPlane:
     ) -> None:
         self._gateway_id = gateway_id
         self._limits = limits
+        self._gate = gate
         self._chooser = chooser
         self._upstream = upstream
         self._ledger = ledger
+        self._loop = asyncio.get_running_loop()
         self.fallback = fallback
         self._draw: Callable[[int], int] = random.getrandbits
         self.active: dict[str, Exchange] = {}  # requests under way
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, self._gateway_id)
-        presence: Presence | None = None
-        self.active[exchange.record.id] = exchange
+    async def serve(self, request: Request, connection: Connection) -> None:
+        exchange = Exchange(request, self._gateway_id)
         try:
-            await self._admit(exchange, receive)
-            presence = Presence(receive)
-            await self._forward(exchange, send)
+            principal = await self._gate.enter(exchange.headers)
+            self._admit(exchange, connection, principal)
+            if principal is not None and principal.limited:
+                await self._gate.count(principal)
+            await self._try_all(exchange, connection)
         except Problem as problem:
-            await self._answer_problem(exchange, problem, send)
-            await discard_rest(receive, problem)
-        except ClientLeft:
-            exchange.record.outcome = "cancelled"
+            self._answer_problem(exchange, problem, connection)
         except asyncio.CancelledError:
-            exchange.record.outcome = "cancelled"
-            if presence is None or not presence.left:
+            if not self._given_up(exchange, connection):
                 raise
-        except Torn:
-            raise  # breaks the connection, as it must
+        except Torn as torn:
+            log.debug("answer cut", action="answer_cut", cause=str(torn))
         except Exception as error:  # noqa: BLE001 - the outermost of a request
-            await self._answer_failure(exchange, error, send)
+            self._answer_failure(exchange, error, connection)
         finally:
-            if presence is not None:
-                presence.stop()
             self.active.pop(exchange.record.id, None)
             self._settle(exchange)
+            connection.over()
 
     # Admission ---------------------------------------------------------------
 
-    async def _admit(self, exchange: Exchange, receive: Receive) -> None:
-        """Read the request and take it into the ledger's books."""
-        scope = exchange.scope
-        if scope["method"] in _REFUSED_METHODS:
-            raise problems.method_not_allowed(scope["method"])
-        exchange.path = upstream_path(scope["raw_path"])
-        exchange.body = await read_body(
-            receive, exchange.headers, self._limits.body_bytes
-        )
+    def _admit(
+        self, exchange: Exchange, connection: Connection, principal: Principal | None
+    ) -> None:
+        """Take the request into the ledger's books."""
+        request = exchange.request
+        if request.method in _REFUSED_METHODS:
+            raise problems.method_not_allowed(request.method)
+        exchange.path = upstream_path(request.path)
         plain = opened(exchange.body, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
+        begin = self._ledger.capturer.begin
+        exchange.capture = begin(exchange.body, exchange.headers)
+        exchange.deadline = self._loop.time() + self._limits.request_s
+        exchange.task = connection.task
+        self.active[exchange.record.id] = exchange
+        exchange.comes_from(principal)
         self._ledger.accepted(exchange.record)
+
+    # Deadlines ---------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Give up clients that do not read their answers. The upstream's part ends
+        at the deadline; what is left after it is the client's, and must not hold
+        its lease for ever."""
+        for exchange in list(self.active.values()):
+            if now > exchange.deadline + CLIENT_GRACE_S and exchange.task is not None:
+                exchange.stalled = True
+                exchange.task.cancel()
+
+    def interrupt(self) -> None:
+        """End what is under way: this gateway goes."""
+        for exchange in list(self.active.values()):
+            if exchange.task is not None:
+                exchange.interrupted = True
+                exchange.task.cancel()
+
+    def _given_up(self, exchange: Exchange, connection: Connection) -> bool:
+        """Note why the request's task was cancelled; False when it was not for a
+        reason of ours."""
+        record = exchange.record
+        if connection.gone:
+            record.outcome = "cancelled"
+        elif exchange.interrupted:
+            record.outcome, record.error_code = "interrupted", "gateway_restarts"
+            if exchange.relay is not None:
+                with suppress(Torn):
+                    exchange.relay.cut("This gateway restarts; ask again.")
+        record.outcome = record.outcome or "cancelled"
+        return connection.gone or exchange.stalled or exchange.interrupted
 
     # Attempts ----------------------------------------------------------------
 
-    async def _forward(self, exchange: Exchange, send: Send) -> None:
-        deadline = asyncio.get_running_loop().time() + self._limits.request_s
-        try:
-            # The upstream's part ends at the deadline; a client that does not
-            # read its answer must not hold the lease for ever either.
-            async with asyncio.timeout_at(deadline + CLIENT_GRACE_S):
-                await self._try_all(exchange, deadline, send)
-        except TimeoutError:
-            exchange.stalled = True
-            raise Torn("The client does not read its answer.") from None
-
-    async def _try_all(self, exchange: Exchange, deadline: float, send: Send) -> None:
+    async def _try_all(self, exchange: Exchange, connection: Connection) -> None:
+        record, fallback = exchange.record, self.fallback
         for attempt in range(1, self._limits.attempts + 1):
             try:
                 target = await self._acquire(exchange, attempt)
@@ -155,22 +176,22 @@ class DataPlane:
                 if attempt == 1 or gone:
                     raise
                 break
-            counted = exchange.record.gateway_id, exchange.record.id, target.resource.id
-            self.fallback.began(*counted)
+            counted = record.gateway_id, record.id, target.resource.id
+            fallback.began(*counted)
             try:
-                if await self._attempt(exchange, target, deadline, send):
+                if await self._attempt(exchange, target, connection):
                     return
             finally:
-                self.fallback.ended(*counted)
-        await self._pass_on(exchange, send)
+                fallback.ended(*counted)
+        self._pass_on(exchange, connection)
 
     async def _attempt(
-        self, exchange: Exchange, target: Target, deadline: float, send: Send
+        self, exchange: Exchange, target: Target, connection: Connection
     ) -> bool:
         """Try one resource. False when another may be tried: then
         `exchange.failure` holds what this one said, if it spoke at all."""
         try:
-            answer = await self._send(exchange, target, deadline)
+            answer = await self._send(exchange, target)
         except UpstreamError as error:
             self._note_error(exchange, error)
             return False
@@ -180,20 +201,25 @@ class DataPlane:
             await self._note_refusal(exchange, answer)
             return False
         if answer.status == 400 and self._may_replay(exchange):
-            return await self._answer_or_replay(exchange, answer, send)
-        return await self._relay(exchange, answer, send)
+            return await self._answer_or_replay(exchange, answer, connection)
+        return await self._relay(exchange, answer, connection)
 
-    async def _relay(self, exchange: Exchange, answer: Answer, send: Send) -> bool:
+    async def _relay(
+        self, exchange: Exchange, answer: Answer, connection: Connection
+    ) -> bool:
         exchange.failure = None
         settle = partial(self._settle, exchange)
-        relay = exchange.relay = Relay(answer, exchange.ours(), settle)
+        relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
         try:
-            await relay.run(send)
+            await relay.run(exchange.our_lines())
         finally:
-            answer.close()
+            if relay.terminal is None:
+                answer.close()
+            else:
+                answer.finish_alone()
         return True
 
     def _learn_account(self, target: Target, answer: Answer) -> None:
@@ -201,38 +227,34 @@ class DataPlane:
         if account is not None:
             self._ledger.account_named(target.resource.id, account)
 
-    async def _send(
-        self, exchange: Exchange, target: Target, deadline: float
-    ) -> Answer:
+    async def _send(self, exchange: Exchange, target: Target) -> Answer:
         if not target.authorization:
             raise NoKey
-        scope, body = exchange.scope, exchange.body
+        request, body, headers = exchange.request, exchange.body, exchange.headers
         wire_path = target.path + exchange.path
-        if scope["query_string"]:
-            wire_path += b"?" + scope["query_string"]
-        announced = body or find(exchange.headers, b"content-length") is not None
+        if request.query:
+            wire_path += b"?" + request.query
+        announced = body or find(headers, b"content-length") is not None
         head = request_head(
-            scope["method"],
+            request.method,
             wire_path,
             target.host,
             target.authorization,
-            exchange.headers,
+            headers,
             len(body) if announced else None,
         )
         started = exchange.sent_at = time.perf_counter()
         if exchange.record.overhead_ms is None:
             exchange.record.overhead_ms = exchange.ms(started)
-        bodiless = scope["method"] == "HEAD"
-        send = partial(
-            self._upstream.send, target.origin, head, body, deadline, bodiless=bodiless
-        )
+        bodiless = request.method == "HEAD"
+        send, deadline = self._upstream.send, exchange.deadline
         try:
-            return await send()
+            return await send(target.origin, head, body, deadline, bodiless=bodiless)
         except Broken as broken:
             if not broken.reused:
                 raise
             # An idle connection that had just been closed: nobody's fault.
-            return await send()
+            return await send(target.origin, head, body, deadline, bodiless=bodiless)
         finally:
             spent = (time.perf_counter() - started) * 1000
             exchange.record.upstream_ms = round(spent, 3)
@@ -246,7 +268,7 @@ class DataPlane:
             if gone and self._may_replay(exchange) and self._rewrite(exchange):
                 return await self._acquire(exchange, attempt)
             raise problem_of(refusal, ask, exchange.record.method) from None
-        target = await self._chooser.find(decision)
+        target = self._chooser.known(decision) or await self._chooser.find(decision)
         exchange.goes_to(decision, target.resource.account_id, attempt)
         return target
 
@@ -266,18 +288,16 @@ class DataPlane:
         return body is not None
 
     async def _answer_or_replay(
-        self, exchange: Exchange, answer: Answer, send: Send
+        self, exchange: Exchange, answer: Answer, connection: Connection
     ) -> bool:
         """A history that was replayed elsewhere before still carries the reasoning
         of the account that is gone; the one that serves it now refuses that."""
         await self._note_refusal(exchange, answer)
         if exchange.record.error_code == "invalid_encrypted_content":
-            exchange.tried.pop()  # it can read the rest
-            return not self._rewrite(exchange) and await self._passed_on(exchange, send)
-        return await self._passed_on(exchange, send)
-
-    async def _passed_on(self, exchange: Exchange, send: Send) -> bool:
-        await self._pass_on(exchange, send)
+            exchange.tried = exchange.tried[:-1]  # it can read the rest
+            if self._rewrite(exchange):
+                return False
+        self._pass_on(exchange, connection)
         return True
 
     # Failed attempts ---------------------------------------------------------
@@ -290,8 +310,9 @@ class DataPlane:
             raise problems.upstream_timeout(self._limits.request_s)
         if exchange.failure is None:
             exchange.record.error_message = cause
-        # A key that is missing here is this gateway's trouble, not the resource's.
-        ours = isinstance(error, NoKey)
+        # A key or a free connection that is missing here is this gateway's trouble,
+        # not the resource's.
+        ours = isinstance(error, NoKey | NoFreeConnection)
         self._another(exchange, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
 
     async def _note_refusal(self, exchange: Exchange, answer: Answer) -> None:
@@ -312,9 +333,9 @@ class DataPlane:
     def _another(self, exchange: Exchange, verdict: Verdict) -> None:
         self._ledger.attempt_failed(exchange, verdict)
         exchange.judged = True
-        exchange.tried.append(exchange.record.resource_id or "")
+        exchange.tried = (*exchange.tried, exchange.record.resource_id or "")
 
-    async def _pass_on(self, exchange: Exchange, send: Send) -> None:
+    def _pass_on(self, exchange: Exchange, connection: Connection) -> None:
         """Nobody could serve: the client gets the last failure as it was."""
         failure, record = exchange.failure, exchange.record
         if failure is None:
@@ -327,12 +348,15 @@ class DataPlane:
         record.status_code = failure.status
         record.outcome = "failed"
         record.response_bytes = len(failure.body)
-        await _send_whole(send, failure.status, headers, failure.body)
+        if exchange.capture is not None:
+            exchange.capture.whole(failure.headers, failure.body)
+        self._settle(exchange)
+        connection.send_whole(failure.status, headers, failure.body)
 
     # Ends --------------------------------------------------------------------
 
-    async def _answer_problem(
-        self, exchange: Exchange, problem: Problem, send: Send
+    def _answer_problem(
+        self, exchange: Exchange, problem: Problem, connection: Connection
     ) -> None:
         record = exchange.record
         record.outcome = "failed"
@@ -348,10 +372,13 @@ class DataPlane:
             *problem.headers,
             *exchange.ours(),
         ]
-        await _send_whole(send, problem.status, headers, body)
+        if exchange.capture is not None:
+            exchange.capture.whole(headers, body)
+        self._settle(exchange)
+        connection.send_whole(problem.status, headers, body)
 
-    async def _answer_failure(
-        self, exchange: Exchange, error: Exception, send: Send
+    def _answer_failure(
+        self, exchange: Exchange, error: Exception, connection: Connection
     ) -> None:
         """A fault of ours: logged, said, and in the books."""
         log.error(
@@ -360,9 +387,8 @@ class DataPlane:
             request=exchange.record.id,
             exc_info=error,
         )
-        if exchange.relay is not None:
-            raise Torn("The proxy failed on this answer.") from error
-        await self._answer_problem(exchange, problems.internal(), send)
+        if not connection.began:
+            self._answer_problem(exchange, problems.internal(), connection)
 
     def _settle(self, exchange: Exchange) -> None:
         """Close the books on a request, once: one event, and its lease gone."""
@@ -384,6 +410,8 @@ class DataPlane:
         if record.resource_id and (home or learned):
             account = record.account_id or ""
             self.fallback.remember_success(home, learned, record.resource_id, account)
+        if exchange.principal is not None:
+            self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)
 
 
@@ -415,15 +443,6 @@ def with_whole_retry_after(headers: Sequence[Header], pause_ms: int) -> list[Hea
     asked_ms = judge(429, headers, None, _now).cooldown_ms
     kept = [header for header in headers if header[0] != b"retry-after"]
     return [*kept, problems.retry_after(pause_ms if asked_ms is None else asked_ms)]
-
-
-async def _send_whole(
-    send: Send, status: int, headers: list[Header], body: bytes
-) -> None:
-    framed = [h for h in headers if h[0] != b"content-length"]
-    framed.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": framed})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _now() -> datetime:

@@ -1,6 +1,7 @@
 """One answer on its way to the client: chunks out as they come, their facts
 noted in passing, a death upstream told and never passed over in silence."""
 
+import asyncio
 import time
 import zlib
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from typing import Any
 import msgspec
 import zstandard
 
-from libs.common.headers import Header, find
+from libs.common.headers import find
 from services.gateway.answers import Facts, read_answer
-from services.gateway.headers import downstream
-from services.gateway.incoming import Send
+from services.gateway.capture import Capture
+from services.gateway.connection import Connection
 from services.gateway.sse import EventTap
-from services.gateway.upstream import Answer, TimedOut, UpstreamError
+from services.gateway.upstream import Answer, Slow, TimedOut, UpstreamError
 
 # A response that ended before the upstream told of it; every field that SDKs
 # require (responses-api.md section 6).
@@ -44,7 +45,8 @@ class Torn(Exception):
 
 
 class Relay:
-    """Relays one answer.
+    """Relays one answer, pushed along by its upstream's connection: a piece costs
+    no turn of the event loop.
 
     Also after `run` raised: `status`, `bytes_out`, `terminal`, `facts`, and
     `first_token_at` (perf_counter seconds).
@@ -53,14 +55,22 @@ class Relay:
     def __init__(
         self,
         answer: Answer,
-        ours: list[Header],
+        connection: Connection,
         on_end: Callable[[], None] = lambda: None,
+        capture: Capture | None = None,
     ) -> None:
         """`on_end` is called once all is known of the answer, before the client gets
         its last piece: what it asks next may build on that."""
         self._answer = answer
-        self._ours = ours
+        self._connection = connection
         self._on_end = on_end
+        self._capture = capture
+        if capture is not None:
+            capture.response_headers = answer.headers
+        self._head = b""  # until it is sent
+        self._done: asyncio.Future[None] | None = None
+        self._over = False
+        self._failure: Exception | None = None
         self.status = answer.status
         content_type = find(answer.headers, b"content-type") or b""
         self.streams = content_type.startswith(b"text/event-stream")
@@ -73,36 +83,76 @@ class Relay:
         self.torn = False  # the upstream ended before its answer did
         self._told: str | None = None  # what we told the client of that
 
-    async def run(self, send: Send) -> None:
-        """Send it all. Raises `Torn` when the upstream died and the client
-        cannot be told in the stream."""
-        answer = self._answer
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": downstream(answer.headers, self._ours),
-            }
-        )
+    async def run(self, ours: bytes) -> None:
+        """Send it all, `ours` among its header lines. Raises `Torn` when the upstream
+        died and the client cannot be told in the stream."""
+        answer, connection = self._answer, self._connection
+        self._head = connection.begin(answer.status, answer.headers, ours)
         if self.streams and not answer.waiting:
-            await send(_body(b""))  # the head leaves with the first body message
+            self._send(b"", last=False)  # the head does not wait for an event
+        connection.on_drain = answer.resume
+        answer.flow_into(self)
+        if not self._over:
+            self._done = connection.loop.create_future()
+            await self._done
+        if self._failure is not None:
+            raise self._failure
+
+    # The answer's side -------------------------------------------------------
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        """Pass a piece on."""
         try:
-            while chunk := await answer.next():
-                # A stream's end is only known by its terminal event.
-                last = answer.ended and not self.streams
-                self._note(chunk)
-                if last or self.terminal is not None:
+            if data:
+                self._note(data)
+            if last:
+                self._finish(data)
+            else:
+                if self.terminal is not None:
+                    # A stream's end is only known by its terminal event.
                     self._on_end()
-                await send(_body(chunk, more=not last))
-                if last:
-                    return
-        except UpstreamError as error:
-            await self._tell_death(send, error)
-            return
-        if self._lacks_end() and self._can_tell():
-            await send(_body(self._failed_event("The upstream's stream ended early.")))
+                self._send(data, last=False)
+                if self._connection.paused:
+                    self._answer.pause()
+        except Exception as error:  # noqa: BLE001 - it is raised where it belongs
+            self._end(error)
+
+    def fail(self, error: UpstreamError) -> None:
+        """The upstream died."""
+        slow = isinstance(error, TimedOut | Slow)
+        try:
+            self.cut(f"The upstream {'took too long' if slow else 'broke off'}.")
+        except Exception as failure:  # noqa: BLE001 - it is raised where it belongs
+            self._end(failure)
+
+    def cut(self, cause: str) -> None:
+        """End the answer where it is, and tell the client. Raises `Torn` when it
+        cannot be told in the stream."""
+        self.torn = True
+        if not self._can_tell():
+            raise Torn(cause)
+        data = b""
+        if self._lacks_end() or not self.bytes_out:
+            data = self._failed_event(cause)
         self._on_end()
-        await send(_body(b"", more=False))
+        self._send(data, last=True)
+        self._end()
+
+    def _finish(self, data: bytes) -> None:
+        if self._lacks_end() and self._can_tell():
+            data += self._failed_event("The upstream's stream ended early.")
+        self._on_end()
+        self._send(data, last=True)
+        self._end()
+
+    def _send(self, data: bytes, *, last: bool) -> None:
+        head, self._head = self._head, b""
+        self._connection.send(head, data, last=last)
+
+    def _end(self, failure: Exception | None = None) -> None:
+        self._over, self._failure = True, failure
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
     @property
     def terminal(self) -> str | None:
@@ -126,6 +176,8 @@ class Relay:
 
     def _note(self, chunk: bytes) -> None:
         self.bytes_out += len(chunk)
+        if self._capture is not None:
+            self._capture.keep(chunk)
         if self._open is not None:
             chunk = self._open(chunk)
         if self._tap is not None:
@@ -134,17 +186,6 @@ class Relay:
                 self.first_token_at = time.perf_counter()
         elif self._json and self.bytes_out <= LARGEST_READ:
             self._kept.append(chunk)
-
-    async def _tell_death(self, send: Send, error: UpstreamError) -> None:
-        self.torn = True
-        what = "took too long" if isinstance(error, TimedOut) else "broke off"
-        if not self._can_tell():
-            raise Torn(f"The upstream {what}.") from error
-        if not self._lacks_end() and self.bytes_out:
-            await send(_body(b"", more=False))
-            return
-        await send(_body(self._failed_event(f"The upstream {what}.")))
-        await send(_body(b"", more=False))
 
     def _can_tell(self) -> bool:
         """Only a plain stream of the Responses API can take an event of ours."""
@@ -159,7 +200,11 @@ class Relay:
         assert self._tap is not None
         self._told, self.torn = message, True
         events = death_notice(self._tap.created, self._tap.events, message)
-        return b"\n\n" + events if self._tap.mid_event else events
+        if self._tap.mid_event:
+            events = b"\n\n" + events
+        if self._capture is not None:
+            self._capture.keep(events)
+        return events
 
 
 def death_notice(created: bytes, sequence: int, message: str) -> bytes:
@@ -187,10 +232,6 @@ def _response_of(created: bytes) -> dict[str, Any]:
 def _frame(kind: str, sequence: int, response: dict[str, Any]) -> bytes:
     event = {"type": kind, "sequence_number": sequence, "response": response}
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
-
-
-def _body(data: bytes, *, more: bool = True) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 def opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:

@@ -2,7 +2,7 @@
 and each end learns how the other one ended."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,16 @@ from websockets.exceptions import ConnectionClosed
 from libs.common.asks import OwnerGone
 from libs.common.contracts import Verdict
 from services.gateway import problems
-from services.gateway.incoming import Receive, Send
 from services.gateway.outcomes import NEUTRAL
-from services.gateway.problems import Problem
+from services.gateway.problems import Problem, error_frame
 from services.gateway.socket_frames import Frame
-from services.gateway.socket_requests import SocketRequests
+from services.gateway.socket_requests import NotAdmitted, SocketRequests
 
 log = structlog.get_logger()
+
+Message = dict[str, Any]  # as ASGI has them for WebSockets
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 FAREWELL_S = 5.0  # for a client to read why its socket ends
 NORMAL, GOING_AWAY, TOO_BIG, BROKEN, RESTART = 1000, 1001, 1009, 1011, 1012
@@ -97,7 +100,10 @@ class SocketRelay:
         self._pumps.append(asyncio.create_task(self._until_end(pump)))
 
     async def _follow(self, upstream: ClientConnection) -> None:
-        """The first request moved to another socket; on this one nothing was said."""
+        """If the first request moved to another socket: on this one nothing was
+        said."""
+        if upstream is self._upstream:
+            return
         left, self._upstream = self._upstream, upstream
         downward = self._pumps.pop()
         downward.cancel()
@@ -131,9 +137,12 @@ class SocketRelay:
             except OwnerGone:
                 problem = problems.socket_broke("belongs to a key that was removed")
                 return End(RESTART, "key removed", problem)
+            except NotAdmitted as refused:
+                told = error_frame(refused.problem, refused.lane)
+                await self._send(_sent(told))
+                continue
             self._rearm(self._requests.deadline)
-            if self._requests.connection is not self._upstream:
-                await self._follow(self._requests.connection)
+            await self._follow(self._requests.connection)
             if turn is not None:
                 self._requests.sent(turn)
             try:

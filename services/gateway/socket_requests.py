@@ -5,7 +5,7 @@ takes, and no more."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -22,6 +22,7 @@ from services.gateway.answers import Facts, read_event
 from services.gateway.directory import Target
 from services.gateway.exchange import Exchange
 from services.gateway.fallback import Fallback
+from services.gateway.gate import Gate
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
 from services.gateway.socket_frames import TERMINAL, Frame, head_of, of_error
@@ -30,6 +31,8 @@ from services.gateway.socket_upstream import Opened
 log = structlog.get_logger()
 
 PATH = b"/responses"
+# Events of a socket as they are captured: one a line.
+LINES = [(b"content-type", b"application/jsonl")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Books:
     """Where requests of sockets are accounted for."""
 
     gateway_id: str
+    gate: Gate
     routing: RoutingFunctions
     ledger: Ledger
     fallback: Fallback
@@ -55,6 +59,15 @@ class Turn:
     answered: bool = False
 
 
+class NotAdmitted(Exception):
+    """A frame that its proxy key does not allow (any more)."""
+
+    def __init__(self, problem: Problem, lane: str | None) -> None:
+        self.problem = problem
+        self.lane = lane
+        super().__init__()
+
+
 # The socket that a first request should use instead of its target's, if any.
 Move = Callable[[Exchange, Target], Awaitable[Opened | None]]
 
@@ -68,11 +81,12 @@ class SocketRequests:
         """The upgrade's decision becomes that of the first request, unless `move`
         knows a better place for it."""
         self._books = books
-        self._scope = upgrade.scope
+        self._request = upgrade.request
         self._opened = opened
         self._move = move
         self._prepared: Exchange | None = upgrade
         self._pool_id = upgrade.hints.pool_id
+        self._principal = upgrade.principal
         self.running: list[Turn] = []
 
     @property
@@ -93,7 +107,7 @@ class SocketRequests:
 
     async def begin(self, frame: Frame) -> Turn | None:
         """Account for a frame that asks for a response. Raises `OwnerGone` when
-        the socket's resource is gone."""
+        the socket's resource is gone, `NotAdmitted` when only this frame is over."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         head = head_of(plain)
         if head.type != "response.create":
@@ -105,13 +119,26 @@ class SocketRequests:
         self.running.append(turn)
         self._books.active[exchange.record.id] = exchange
         self._books.ledger.accepted(exchange.record)
+        self._books.fallback.began(*self._counted(exchange))
+        await self._admit(turn)
         moved = await self._move(exchange, self._target) if first else None
         if moved is not None:
+            self._books.fallback.ended(*self._counted(exchange))
             self._opened = moved
-        self._books.fallback.began(*self._counted(exchange))
-        if moved is None:
+            self._books.fallback.began(*self._counted(exchange))
+        else:
             await self._pin(exchange)
         return turn
+
+    async def _admit(self, turn: Turn) -> None:
+        """Each request anew: a key may have been revoked since the upgrade."""
+        gate, exchange = self._books.gate, turn.exchange
+        try:
+            await gate.count(await gate.enter(exchange.headers))
+        except Problem as problem:
+            self._fail(turn, problem, "failed")
+            self._settle(turn, Facts())
+            raise NotAdmitted(problem, turn.lane) from None
 
     def _counted(self, exchange: Exchange) -> tuple[str, str, str]:
         record = exchange.record
@@ -126,13 +153,15 @@ class SocketRequests:
     def _exchange(self, plain: bytes) -> Exchange:
         exchange, self._prepared = self._prepared, None
         if exchange is None:
-            exchange = Exchange(self._scope, self._books.gateway_id)
+            exchange = Exchange(self._request, self._books.gateway_id, "WS")
         else:
             exchange.began = time.perf_counter()
             exchange.record.created_at_ms = int(time.time() * 1000)
         hints = read_hints(PATH, exchange.headers, plain)
         # A socket's pool was chosen with it.
-        exchange.take(replace(hints, pool_id=self._pool_id))
+        exchange.take(msgspec.structs.replace(hints, pool_id=self._pool_id))
+        exchange.comes_from(self._principal)
+        exchange.capture = self._books.ledger.capturer.begin(plain, [])
         exchange.record.request_bytes = len(plain)
         exchange.record.transport = "ws"
         return exchange
@@ -146,6 +175,8 @@ class SocketRequests:
         record.resource_id = None  # nobody's until it is pinned
         try:
             found = await self._books.routing.pin(ask, resource.id, decided=decided)
+            if not decided:
+                self._books.ledger.decided(ask.decision_id, found.event)
         except (RedisAway, NoCatalogue):
             found = Decision(resource.id, Reason.SOCKET, "", degraded=True)
             if not decided:
@@ -169,6 +200,10 @@ class SocketRequests:
             return
         exchange, record = turn.exchange, turn.exchange.record
         record.response_bytes += len(event)
+        if exchange.capture is not None:
+            exchange.capture.response_headers = LINES
+            exchange.capture.keep(event)
+            exchange.capture.keep(b"\n")
         if not turn.answered and exchange.sent_at is not None:
             turn.answered = True
             spent = (time.perf_counter() - exchange.sent_at) * 1000
@@ -212,17 +247,23 @@ class SocketRequests:
         """The socket is over: so are its requests. Returns them."""
         ended = list(self.running)
         for turn in ended:
-            record = turn.exchange.record
-            record.outcome, turn.exchange.verdict = outcome, verdict
+            turn.exchange.verdict = verdict
             if problem is not None:
-                record.status_code = problem.status
-                record.error_code = problem.ledger_code
-                record.error_message = problem.message
-            elif turn.answered:
-                record.status_code = 200
+                self._fail(turn, problem, outcome)
+            else:
+                turn.exchange.record.outcome = outcome
+                if turn.answered:
+                    turn.exchange.record.status_code = 200
             facts = read_event(turn.created)[1] if turn.created else Facts()
             self._settle(turn, facts)
         return ended
+
+    def _fail(self, turn: Turn, problem: Problem, outcome: str) -> None:
+        record = turn.exchange.record
+        record.outcome = outcome
+        record.status_code = problem.status
+        record.error_code = problem.ledger_code
+        record.error_message = problem.message
 
     def _settle(self, turn: Turn, facts: Facts) -> None:
         """Close the books on a request: exactly one event, and its lease gone."""
@@ -241,6 +282,7 @@ class SocketRequests:
             books.fallback.remember_success(
                 home, learned, resource.id, resource.account_id
             )
+        books.gate.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
 
 

@@ -1,17 +1,21 @@
 """The upstream's end of a client's socket: how it is opened, or why not."""
 
-import ssl
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.uri import parse_uri
 
 from libs.common.headers import Header
+from services.gateway.dialing import Dialer, Factory
 from services.gateway.directory import Target
 from services.gateway.headers import upgrade_head
-from services.gateway.upstream import Broken, NoKey, NotSent, UpstreamError
+from services.gateway.origins import NotSent, UpstreamError
+from services.gateway.upstream import Broken, NoKey
 
 OPEN_S = 10.0  # Codex gives an upgrade 15 s
 # Bytes of one event; images come in one piece.
@@ -46,11 +50,12 @@ class Opened:
         return header_list(answer.headers) if answer else []
 
 
-class Dialer:
+class Opener:
     """Opens sockets to upstreams."""
 
-    def __init__(self) -> None:
-        self._context: ssl.SSLContext | None = None
+    def __init__(self, dialer: Dialer, connect_timeout_s: float) -> None:
+        self._dialer = dialer
+        self._connect_timeout_s = connect_timeout_s
 
     async def open(
         self, target: Target, path: bytes, headers: Sequence[Header]
@@ -67,19 +72,25 @@ class Dialer:
             path,
         )
         head = upgrade_head(headers, target.authorization)
+
+        async def dial(factory: Factory) -> asyncio.Protocol:
+            _, made = await self._dialer.dial(
+                target.origin, factory, self._connect_timeout_s, tunnel=True
+            )
+            return made
+
         try:
             return await _Connect(
+                dial,
                 address.decode("latin-1"),
                 additional_headers=[(_text(n), _text(v)) for n, v in head],
                 user_agent_header=None,  # the client's own travels
                 compression=None,  # frames pass as they are
-                proxy=None,
                 open_timeout=OPEN_S,
                 close_timeout=CLOSE_S,
                 ping_interval=PING_S,
                 ping_timeout=None,
                 max_size=LARGEST_FRAME,
-                ssl=self._tls() if secure else None,
             )
         except InvalidStatus as refusal:
             raise _refused(refusal) from None
@@ -88,14 +99,25 @@ class Dialer:
         except (OSError, TimeoutError) as error:
             raise NotSent(str(error) or "no connection") from error
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = ssl.create_default_context()
-        return self._context
-
 
 class _Connect(connect):
-    """Follows no redirects: the key would go wherever one leads."""
+    """Dials as all the gateway does, and follows no redirects: the key would go
+    wherever one leads."""
+
+    def __init__(
+        self,
+        dial: Callable[[Factory], Awaitable[asyncio.Protocol]],
+        uri: str,
+        **options: Any,
+    ) -> None:
+        super().__init__(uri, **options)
+        self._dial = dial
+
+    async def create_connection(self) -> ClientConnection:
+        uri = parse_uri(self.uri)
+        return cast(
+            ClientConnection, await self._dial(lambda: self.protocol_factory(uri))
+        )
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc

@@ -2,7 +2,6 @@
 opened when the upstream's is; an upstream that refuses is passed on."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,16 +11,18 @@ from libs.common.accounts import account_named, unnamed
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.hints import read_hints
+from libs.common.proxy_keys import Principal
 from services.gateway import problems
 from services.gateway.choosing import Chooser
+from services.gateway.client_socket import ClientSocket
 from services.gateway.exchange import Exchange
 from services.gateway.headers import downstream
-from services.gateway.incoming import Receive, Scope, Send
 from services.gateway.problems import Problem
 from services.gateway.proxying import Limits, with_whole_retry_after
+from services.gateway.requests import Request
 from services.gateway.socket_relay import FAREWELL_S, RETIRED, SocketRelay
 from services.gateway.socket_requests import PATH, Books, SocketRequests
-from services.gateway.socket_upstream import Opened, Refused
+from services.gateway.socket_upstream import Opened, Opener, Refused
 from services.gateway.upgrades import Upgrades
 
 log = structlog.get_logger()
@@ -30,12 +31,15 @@ _JSON: Header = (b"content-type", b"application/json")
 
 
 class SocketPlane:
-    """Serves upgrades, an ASGI application."""
+    """Serves upgrades."""
 
-    def __init__(self, books: Books, limits: Limits, chooser: Chooser) -> None:
+    def __init__(
+        self, books: Books, limits: Limits, chooser: Chooser, opener: Opener
+    ) -> None:
+        self._gate = books.gate
         self._books = books
         self._limits = limits
-        self._upgrades = Upgrades(books, limits.attempts, chooser)
+        self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 
@@ -55,37 +59,62 @@ class SocketPlane:
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # websocket.connect
-        if unwelcome := self._unwelcome(scope):
+    async def serve(
+        self, request: Request, transport: asyncio.Transport, rest: bytes
+    ) -> None:
+        """Serve the socket that a request upgrades to; `rest` came after it."""
+        client = ClientSocket(request, transport, self._limits.body_bytes)
+        client.take_over(rest)
+        if unwelcome := self._unwelcome(request):
             headers = [_JSON, *unwelcome.headers]
-            await _answer(send, unwelcome.status, headers, unwelcome.body())
+            client.refuse(unwelcome.status, headers, unwelcome.body())
             return
-        upgrade = self._upgrade(scope)
-        opened = None
         try:
-            opened = await self._upgrades.open(upgrade)
+            principal = await self._gate.enter(request.headers)
         except Problem as problem:
-            await self._refuse(upgrade, problem, send)
+            headers = [_JSON, *problem.headers]
+            client.refuse(problem.status, headers, problem.body())
+            return
+        try:
+            await self._open(self._upgrade(request), principal, client)
+        except Exception:
+            log.exception("socket failed", action="socket_failed")
+            transport.abort()
+
+    async def _open(
+        self, upgrade: Exchange, principal: Principal | None, client: ClientSocket
+    ) -> None:
+        opened = None
+        opening = asyncio.ensure_future(self._upgrades.open(upgrade))
+        client.closed.add_done_callback(lambda _: opening.cancel())
+        try:
+            upgrade.comes_from(principal)
+            opened = await opening
+        except asyncio.CancelledError:
+            if not client.closed.done():
+                raise
+        except Problem as problem:
+            self._refuse(upgrade, problem, client)
         except Refused as refused:
-            await self._pass_on(upgrade, refused, send)
+            self._pass_on(upgrade, refused, client)
         except Exception:
             log.exception("upgrade failed", action="upgrade_failed")
-            await self._refuse(upgrade, problems.internal(), send)
+            self._refuse(upgrade, problems.internal(), client)
         finally:
+            opening.cancel()
             self._books.active.pop(upgrade.record.id, None)
             if opened is None:
                 self._settle(upgrade)
         if opened is not None:
-            await self._relay(upgrade, opened, receive, send)
+            await self._relay(upgrade, opened, client)
 
-    def _unwelcome(self, scope: Scope) -> Problem | None:
-        if scope["path"] != "/v1/responses":
+    def _unwelcome(self, request: Request) -> Problem | None:
+        if not client_may_upgrade(request):
             return problems.websocket_unavailable()
         return problems.socket_restarts() if self._draining else None
 
-    def _upgrade(self, scope: Scope) -> Exchange:
-        exchange = Exchange({**scope, "method": "WS"}, self._books.gateway_id)
+    def _upgrade(self, request: Request) -> Exchange:
+        exchange = Exchange(request, self._books.gateway_id, "WS")
         exchange.take(read_hints(PATH, exchange.headers, b""))
         exchange.record.transport = "ws"
         self._books.active[exchange.record.id] = exchange
@@ -93,20 +122,24 @@ class SocketPlane:
 
     # Refusals ----------------------------------------------------------------
 
-    async def _refuse(self, upgrade: Exchange, problem: Problem, send: Send) -> None:
+    def _refuse(
+        self, upgrade: Exchange, problem: Problem, client: ClientSocket
+    ) -> None:
         record = upgrade.record
         record.status_code = problem.status
         record.error_code = problem.ledger_code
         record.error_message = problem.message
         headers = [_JSON, *problem.headers, *upgrade.ours()]
-        await _answer(send, problem.status, headers, problem.body())
+        client.refuse(problem.status, headers, problem.body())
 
-    async def _pass_on(self, upgrade: Exchange, refused: Refused, send: Send) -> None:
+    def _pass_on(
+        self, upgrade: Exchange, refused: Refused, client: ClientSocket
+    ) -> None:
         upgrade.record.status_code = refused.status
         headers = downstream(refused.headers, upgrade.ours())
         if refused.status == 429:
             headers = with_whole_retry_after(headers, self._limits.pause_ms)
-        await _answer(send, refused.status, headers, refused.body)
+        client.refuse(refused.status, headers, refused.body)
 
     def _settle(self, upgrade: Exchange) -> None:
         """An upgrade that came to nothing is a request that failed."""
@@ -118,10 +151,12 @@ class SocketPlane:
     # Sockets -----------------------------------------------------------------
 
     async def _relay(
-        self, upgrade: Exchange, opened: Opened, receive: Receive, send: Send
+        self, upgrade: Exchange, opened: Opened, client: ClientSocket
     ) -> None:
         requests = SocketRequests(self._books, upgrade, opened, self._upgrades.move)
-        relay = SocketRelay(receive, send, requests, self._limits.body_bytes)
+        relay = SocketRelay(
+            client.receive, client.send, requests, self._limits.body_bytes
+        )
         self._relays[relay] = asyncio.current_task()
         if self._draining:
             relay.retire()
@@ -145,10 +180,5 @@ class SocketPlane:
             await books.routing.abandon(record.gateway_id, [record.id])
 
 
-async def _answer(
-    send: Send, status: int, headers: Sequence[Header], body: bytes
-) -> None:
-    framed = [h for h in headers if h[0] != b"content-length"]
-    start = {"status": status, "headers": framed}
-    await send({"type": "websocket.http.response.start", **start})
-    await send({"type": "websocket.http.response.body", "body": body})
+def client_may_upgrade(request: Request) -> bool:
+    return request.method == "GET" and request.path == b"/v1/responses"

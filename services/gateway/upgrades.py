@@ -14,10 +14,11 @@ from services.gateway.choosing import Chooser, problem_of
 from services.gateway.directory import Target
 from services.gateway.exchange import Exchange
 from services.gateway.failover import retried
+from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL
 from services.gateway.problems import Problem
 from services.gateway.socket_requests import PATH, Books
-from services.gateway.socket_upstream import Dialer, Opened, Refused
+from services.gateway.socket_upstream import Opened, Opener, Refused
 from services.gateway.upstream import NoKey, UpstreamError
 
 _HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
@@ -26,11 +27,13 @@ _HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
 class Upgrades:
     """Opens upstream sockets."""
 
-    def __init__(self, books: Books, attempts: int, chooser: Chooser) -> None:
+    def __init__(
+        self, books: Books, attempts: int, chooser: Chooser, opener: Opener
+    ) -> None:
         self._books = books
         self._attempts = attempts
         self._chooser = chooser
-        self._dialer = Dialer()
+        self._opener = opener
         self._draw: Callable[[int], int] = random.getrandbits
 
     async def open(self, upgrade: Exchange) -> Opened:
@@ -106,11 +109,11 @@ class Upgrades:
     async def _dial(self, upgrade: Exchange, target: Target) -> Opened:
         books, record = self._books, upgrade.record
         counted = record.gateway_id, record.id, target.resource.id
-        query = upgrade.scope["query_string"]
+        query = upgrade.request.query
         path = PATH + (b"?" + query if query else b"")
         books.fallback.began(*counted)
         try:
-            connection = await self._dialer.open(target, path, upgrade.headers)
+            connection = await self._opener.open(target, path, upgrade.headers)
         finally:
             books.fallback.ended(*counted)
         return Opened(connection, target)
@@ -125,14 +128,14 @@ class Upgrades:
 
     def _note_error(self, upgrade: Exchange, error: UpstreamError) -> None:
         upgrade.record.error_message = cause = str(error)
-        # A key that is missing here is this gateway's trouble, not the resource's.
-        ours = isinstance(error, NoKey)
+        # What is missing here is this gateway's trouble, not the resource's.
+        ours = isinstance(error, NoKey | NoFreeConnection)
         self._failed(upgrade, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
 
     def _failed(self, upgrade: Exchange, verdict: Verdict) -> None:
         self._books.ledger.attempt_failed(upgrade, verdict)
         upgrade.judged = True
-        upgrade.tried.append(upgrade.record.resource_id or "")
+        upgrade.tried = (*upgrade.tried, upgrade.record.resource_id or "")
 
 
 def _now() -> datetime:

@@ -6,14 +6,19 @@ twentieth of httpx's cost, which is why the data plane has a client of its own.
 """
 
 import asyncio
-import ssl
-from collections import deque
+import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
-from libs.common.errors import ProxyError
+from services.gateway.dialing import Dialer
+from services.gateway.origins import NotSent, Origin, UpstreamError
+from services.gateway.pooling import Pool
+from services.gateway.tunnels import forwarded_head
+
+__all__ = ["Answer", "Broken", "Interrupted", "NoKey", "NotSent", "Origin", "Patience",
+           "Sink", "Slow", "TimedOut", "UpstreamClient", "UpstreamError"]  # fmt: skip
 
 Header = tuple[bytes, bytes]
 
@@ -21,14 +26,8 @@ IDLE_SECONDS = 55.0  # below the keep-alive of common servers (nginx: 75 s)
 HIGH_WATER = 262_144  # bytes held for a slow reader before the socket rests
 SMALL_BODY = 16_384
 LARGEST_HEAD = 65_536
-
-
-class UpstreamError(ProxyError):
-    """The upstream gave no usable answer."""
-
-
-class NotSent(UpstreamError):
-    """No connection: nothing was sent, so it may go anywhere."""
+MOST_CONNECTIONS = 10_000
+REST_S = 1.0  # for the end of an answer that nobody reads any more
 
 
 class NoKey(UpstreamError):
@@ -47,37 +46,55 @@ class TimedOut(UpstreamError):
     """The request's time is up."""
 
 
+class Slow(UpstreamError):
+    """The upstream was silent for too long; the request has time left."""
+
+
 class Interrupted(UpstreamError):
     """The answer ended in the middle of its body."""
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a connection goes."""
+class Patience:
+    """How long an upstream may be silent, in seconds: before its answer's head, and
+    between two reads of its body."""
 
-    scheme: str
-    host: str
-    port: int
+    first_s: float = math.inf
+    idle_s: float = math.inf
+
+
+NO_PATIENCE = Patience()
+
+
+class Sink(Protocol):
+    """Takes an answer's body as it comes. Called from the connection: it may not
+    wait, and raises nothing."""
+
+    def feed(self, data: bytes, *, last: bool) -> None: ...
+
+    def fail(self, error: UpstreamError) -> None: ...
 
 
 class Answer:
-    """An answer under way: its head, then its body piece by piece.
+    """An answer under way: its head, then its body: piece by piece to whoever
+    awaits `next`, or pushed into a sink, which costs no task a turn of the loop.
 
     It lets go of its connection when the body ends, for the connection then
     serves somebody else.
     """
 
-    __slots__ = ("_chunks", "_connection", "_error", "_held", "_wake", "headers",
-                 "status")  # fmt: skip
+    __slots__ = ("_chunks", "_connection", "_error", "_held", "_sink", "_wake",
+                 "headers", "status")  # fmt: skip
 
     def __init__(
         self, connection: "_Connection", status: int, headers: list[Header]
     ) -> None:
         self._connection: _Connection | None = connection
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._held = 0
         self._error: UpstreamError | None = None
         self._wake: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
         self.status = status
         self.headers = headers
 
@@ -89,12 +106,37 @@ class Answer:
                 raise self._error
             if self._connection is None:
                 return b""
-            self._wake = asyncio.get_running_loop().create_future()
+            self._wake = self._connection.loop.create_future()
             try:
                 await self._wake
             finally:
                 self._wake = None
         return self._take()
+
+    def flow_into(self, sink: Sink) -> None:
+        """Push what there is, and what comes, into `sink`: until its `last` piece or
+        its failure, of which there is exactly one."""
+        self._sink = sink
+        if self._chunks:
+            ends = self._connection is None and self._error is None
+            sink.feed(self._take(), last=ends)
+            if ends:
+                return
+        if self._connection is None:
+            if self._error is not None:
+                sink.fail(self._error)
+            else:
+                sink.feed(b"", last=True)
+
+    def pause(self) -> None:
+        """The sink has enough for now."""
+        if self._connection is not None:
+            self._connection.rest()
+
+    def resume(self) -> None:
+        """The sink takes more."""
+        if self._connection is not None:
+            self._connection.read_on()
 
     @property
     def ended(self) -> bool:
@@ -108,38 +150,63 @@ class Answer:
 
     def close(self) -> None:
         """Give up what has not arrived; after the end this does nothing."""
+        self._sink = None
         if self._connection is not None:
             self._connection.abort()
 
+    def finish_alone(self) -> None:
+        """All that matters has arrived, and nobody listens any more: let the rest
+        come, for a moment, so that the connection serves the next request."""
+        self._sink = _NOBODY
+        if self._connection is not None:
+            self._connection.end_within(REST_S)
+
     def _take(self) -> bytes:
-        if len(self._chunks) == 1:
-            data = self._chunks.popleft()
-        else:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        self._held = 0
+        chunks, self._chunks, self._held = self._chunks, [], 0
         if self._connection is not None:
             self._connection.read_on()
-        return data
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     # The connection's side ---------------------------------------------------
 
-    def feed(self, data: bytes) -> bool:
-        """Hold bytes for `next`. True when there are enough for now."""
-        self._chunks.append(data)
-        self._held += len(data)
+    def feed(self, data: bytes, *, last: bool) -> None:
+        """What one read of the socket brought."""
+        if last:
+            self._connection = None
+        if self._sink is not None:
+            self._sink.feed(data, last=last)
+            return
+        if data:
+            self._chunks.append(data)
+            self._held += len(data)
+            if self._held > HIGH_WATER and self._connection is not None:
+                self._connection.rest()
         self._stir()
-        return self._held > HIGH_WATER
 
-    def finish(self, error: UpstreamError | None = None) -> None:
-        """The body ended, as it should or with an error."""
+    def fail(self, error: UpstreamError) -> None:
+        """The body ended before it should."""
         self._connection = None
         self._error = error
+        if self._sink is not None:
+            self._sink.fail(error)
         self._stir()
 
     def _stir(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+class _Nobody:
+    """A sink for what nobody reads."""
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        pass
+
+    def fail(self, error: UpstreamError) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 class _Connection(asyncio.Protocol):
@@ -149,28 +216,36 @@ class _Connection(asyncio.Protocol):
     Answering: `_answer` takes the body.
     """
 
-    def __init__(self, pool: "_Pool") -> None:
+    def __init__(self, pool: "Pool[_Connection]") -> None:
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
+        self.loop = pool.loop
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._head: asyncio.Future[Answer] | None = None
         self._answer: Answer | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         self._headers: list[Header] = []
+        self._pieces: list[bytes] = []
         self._head_bytes = 0
-        self._resting = False
+        self._resting = self._whole = False
         self._bodiless = False
-        self._spoiled = False
+        self._spoiled = self._keeps = False
+        self._patience = NO_PATIENCE
+        self._deadline = math.inf
+        self._heard_at = 0.0
         self.requests = 0
-        self.idle_since = 0.0
 
     def send(
-        self, head: bytes, body: bytes, deadline: float, *, bodiless: bool
+        self,
+        head: bytes,
+        body: bytes,
+        deadline: float,
+        patience: "Patience",
+        *,
+        bodiless: bool,
     ) -> "asyncio.Future[Answer]":
         """Write a request; the future gives the answer's head."""
         self.requests += 1
-        answer_head = self._head = self._loop.create_future()
+        answer_head = self._head = self.loop.create_future()
         self._head_bytes = 0
         if self._transport is None:
             self._fail("it closed the connection")
@@ -178,7 +253,8 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers = []
         self._bodiless = bodiless
-        self._deadline = self._loop.call_at(deadline, self._time_out)
+        self._deadline, self._patience = deadline, patience
+        self._heard_at = self.loop.time()
         if len(body) <= SMALL_BODY:
             # One system call; copying so little costs less than a second one.
             self._transport.write(head + body)
@@ -199,11 +275,34 @@ class _Connection(asyncio.Protocol):
         """Close at once; whoever waits for this connection is told."""
         self._over(Interrupted("the request was given up"))
 
+    def end_within(self, seconds: float) -> None:
+        """Nobody waits for the rest of the answer: it has so much time to come."""
+        self._deadline = min(self._deadline, self.loop.time() + seconds)
+        self.read_on()
+
+    def rest(self) -> None:
+        """There is enough for now: read no more."""
+        if not self._resting and self._transport is not None:
+            self._resting = True
+            self._transport.pause_reading()
+
     def read_on(self) -> None:
         """The reader took what was held."""
         if self._resting and self._transport is not None:
             self._resting = False
+            self._heard_at = self.loop.time()
             self._transport.resume_reading()
+
+    def check(self, now: float) -> None:
+        """End what takes too long; not while it is the reader that does."""
+        if self._resting:
+            return
+        if now >= self._deadline:
+            self._over(TimedOut("it took too long"))
+        elif self._head is not None and now - self._heard_at > self._patience.first_s:
+            self._over(Slow("its answer did not begin in time"))
+        elif self._answer is not None and now - self._heard_at > self._patience.idle_s:
+            self._over(Slow("its answer did not go on"))
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -214,24 +313,49 @@ class _Connection(asyncio.Protocol):
         if self._head is None and self._answer is None:
             self.abort()  # bytes nobody asked for: it cannot be trusted
             return
+        self._heard_at = self.loop.time()
         if self._head is not None:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._deliver()
             self._fail("it sent bytes that are no HTTP")
             return
+        if self._pieces or self._whole:
+            self._deliver()
         if self._spoiled:
             self.abort()  # answers nobody asked for: it cannot be trusted
-            return
-        if self._head is not None and self._head_bytes > LARGEST_HEAD:
+        elif self._head is not None and self._head_bytes > LARGEST_HEAD:
             self._fail("its answer's headers never end")
+
+    def _deliver(self) -> None:
+        """Hand over what one read brought, together."""
+        pieces, whole, answer = self._pieces, self._whole, self._answer
+        if answer is None:
+            return
+        self._pieces, self._whole = [], False
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not whole:
+            if data:
+                answer.feed(data, last=False)
+            return
+        # The connection is somebody else's before the answer's end is told.
+        reusable = self._reusable()
+        self._let_go()
+        if reusable:
+            self.read_on()
+            self._pool.put_back(self)
+        else:
+            self._hang_up()
+        answer.feed(data, last=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
         if self._answer is not None and exc is None and _unframed(self._answer):
-            self._over(None)
+            self._whole = True
+            self._deliver()
         else:
             self._fail("it closed the connection")
 
@@ -255,33 +379,19 @@ class _Connection(asyncio.Protocol):
             self.abort()  # given up, and its cancellation is on the way
             return
         head.set_result(answer)
-        if self._bodiless:
-            self._over(None)
+        # The parser does not know what was asked, and waits for a body.
+        self._whole, self._keeps = self._bodiless, False
 
     def on_body(self, data: bytes) -> None:
-        if self._answer is None:
-            return
-        enough = self._answer.feed(data)
-        if enough and not self._resting and self._transport is not None:
-            self._resting = True
-            self._transport.pause_reading()
+        if not self._spoiled and not self._bodiless:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        if self._answer is not None:
-            self._end_of_body()
+        self._whole = self._answer is not None
+        # Later the parser has forgotten.
+        self._keeps = bool(self._parser.should_keep_alive())
 
     # Ends --------------------------------------------------------------------
-
-    def _end_of_body(self) -> None:
-        """The answer is whole: the connection serves the next request."""
-        if not self._reusable():
-            self._over(None)
-            return
-        answer = self._let_go()
-        self.read_on()
-        self._pool.put_back(self)
-        if answer is not None:
-            answer.finish()
 
     def _reusable(self) -> bool:
         """An answer that came before its request was all sent leaves the rest
@@ -289,7 +399,8 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         return (
             transport is not None
-            and bool(self._parser.should_keep_alive())
+            and self._keeps
+            and not self._spoiled
             and transport.get_write_buffer_size() == 0
         )
 
@@ -302,26 +413,25 @@ class _Connection(asyncio.Protocol):
         broken.reused = self.requests > 1 and self._head_bytes == 0
         return broken
 
-    def _time_out(self) -> None:
-        self._over(TimedOut("it took too long"))
-
-    def _over(self, error: UpstreamError | None) -> None:
+    def _over(self, error: UpstreamError) -> None:
         """The request, and with it the connection, is over."""
         head, self._head = self._head, None
         answer = self._let_go()
+        self._hang_up()
         if answer is not None:
-            answer.finish(error)
-        if head is not None and not head.done() and error is not None:
+            answer.fail(error)
+        if head is not None and not head.done():
             head.set_exception(error)
+
+    def _hang_up(self) -> None:
         self._pool.forget(self)  # at once: nobody may take it any more
         if self._transport is not None:
             self._transport.abort()
 
     def _let_go(self) -> Answer | None:
         answer, self._answer = self._answer, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._pieces, self._whole = [], False
+        self._deadline = math.inf
         return answer
 
 
@@ -331,71 +441,59 @@ def _unframed(answer: Answer) -> bool:
     return not any(name in framed for name, _ in answer.headers)
 
 
-class _Pool:
-    """The connections to one origin; the last used is taken first."""
+class _Way:
+    """To one origin: its connections, and how new ones are made."""
 
-    def __init__(self, origin: Origin, context: ssl.SSLContext | None) -> None:
+    def __init__(self, origin: Origin, dialer: Dialer, limit: int) -> None:
         self._origin = origin
-        self._context = context
-        self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
+        self._dialer = dialer
+        self._forwarder = dialer.forwarder(origin)
+        self.pool: Pool[_Connection] = Pool(limit, IDLE_SECONDS, _Connection.abort)
 
-    def take_idle(self) -> _Connection | None:
-        now = asyncio.get_running_loop().time()
-        while self._idle:
-            connection = self._idle.pop()
-            if now - connection.idle_since < IDLE_SECONDS:
-                return connection
-            connection.abort()
-        return None
+    def addressed(self, head: bytes) -> bytes:
+        """A request's head as the next hop wants it."""
+        if self._forwarder is None:
+            return head
+        return forwarded_head(head, self._forwarder, self._origin)
 
-    async def connect(self, timeout_s: float) -> _Connection:
-        loop = asyncio.get_running_loop()
-        origin = self._origin
+    async def connection(self, deadline: float, connect_s: float) -> _Connection:
+        """When none is idle: the next that is, or a new one."""
+        connection = await self.pool.take(deadline)
+        if connection is not None:
+            return connection
+        left = deadline - self.pool.loop.time()
         try:
-            async with asyncio.timeout(timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self),
-                    origin.host,
-                    origin.port,
-                    ssl=self._context,
-                )
-        except TimeoutError:
-            raise NotSent("connecting took too long") from None
-        except ssl.SSLError as error:
-            raise NotSent(f"TLS failed: {error.reason}") from error
-        except OSError as error:
-            raise NotSent(f"cannot connect: {error.strerror or 'failed'}") from error
-        self._all.add(connection)
+            connection = await self._dial(min(connect_s, max(left, 0)))
+        except BaseException:
+            self.pool.given_up()
+            raise
+        self.pool.opened(connection)
         return connection
 
-    def put_back(self, connection: _Connection) -> None:
-        connection.idle_since = asyncio.get_running_loop().time()
-        self._idle.append(connection)
-
-    def drop_idle(self) -> None:
-        """Close what is kept: the next request connects anew."""
-        for connection in list(self._idle):
-            connection.abort()
-        self._idle.clear()
-
-    def forget(self, connection: _Connection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close(self) -> None:
-        for connection in list(self._all):
-            connection.abort()
+    async def _dial(self, timeout_s: float) -> _Connection:
+        transport, made = await self._dialer.dial(
+            self._origin, lambda: _Connection(self.pool), timeout_s
+        )
+        if transport.is_closing():  # the pool would never hear of its end
+            raise NotSent("it closed the connection")
+        return cast(_Connection, made)
 
 
 class UpstreamClient:
     """Sends requests to any origin. Close it when done."""
 
-    def __init__(self, connect_timeout_s: float) -> None:
+    def __init__(
+        self,
+        connect_timeout_s: float,
+        patience: Patience = NO_PATIENCE,
+        dialer: Dialer | None = None,
+        limit: int = MOST_CONNECTIONS,
+    ) -> None:
         self._connect_timeout_s = connect_timeout_s
-        self._pools: dict[Origin, _Pool] = {}
-        self._context: ssl.SSLContext | None = None
+        self._patience = patience
+        self._dialer = dialer or Dialer()
+        self._limit = limit
+        self._ways: dict[Origin, _Way] = {}
 
     async def send(
         self,
@@ -409,14 +507,14 @@ class UpstreamClient:
         """Send a request and return its answer's head. `deadline` is loop time
         for the whole of it; `bodiless` says that the answer has no body (HEAD).
 
-        Raises `NotSent`, `Broken` or `TimedOut`.
+        Raises `NotSent`, `Broken`, `Slow` or `TimedOut`.
         """
-        pool = self._pool(origin)
-        connection = pool.take_idle()
+        way = self._way(origin)
+        connection = way.pool.take_idle()
         if connection is None:
-            left = deadline - asyncio.get_running_loop().time()
-            connection = await pool.connect(min(self._connect_timeout_s, max(left, 0)))
-        asked = connection.send(head, body, deadline, bodiless=bodiless)
+            connection = await way.connection(deadline, self._connect_timeout_s)
+        head = way.addressed(head)
+        asked = connection.send(head, body, deadline, self._patience, bodiless=bodiless)
         try:
             return await asked
         except asyncio.CancelledError:
@@ -424,22 +522,23 @@ class UpstreamClient:
             raise
         except Broken as broken:
             if broken.reused:
-                pool.drop_idle()  # one closed for idleness is rarely alone
+                way.pool.drop_idle()  # one closed for idleness is rarely alone
             raise
 
+    def check(self, now: float) -> None:
+        """End requests whose time is up; `now` is the loop's time. Deadlines are
+        looked at from time to time, by whoever calls this: a timer for each request
+        would cost more."""
+        for way in list(self._ways.values()):
+            for connection in way.pool.all():
+                connection.check(now)
+
     def close(self) -> None:
-        for pool in self._pools.values():
-            pool.close()
+        for way in self._ways.values():
+            way.pool.close()
 
-    def _pool(self, origin: Origin) -> _Pool:
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._pools[origin] = _Pool(origin, self._tls(origin))
-        return pool
-
-    def _tls(self, origin: Origin) -> ssl.SSLContext | None:
-        if origin.scheme != "https":
-            return None
-        if self._context is None:
-            self._context = ssl.create_default_context()
-        return self._context
+    def _way(self, origin: Origin) -> _Way:
+        way = self._ways.get(origin)
+        if way is None:
+            way = self._ways[origin] = _Way(origin, self._dialer, self._limit)
+        return way

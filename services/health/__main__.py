@@ -5,13 +5,13 @@ import contextlib
 import os
 import secrets
 import socket
-import ssl
 import sys
 from collections.abc import Awaitable, Callable
 
 import httpx
 
 from libs.common import logs
+from libs.common.egress import Egress
 from libs.common.errors import RedisAway, SettingError
 from libs.common.leader import LeaderLease
 from libs.common.lifecycle import run_until_signalled
@@ -20,8 +20,10 @@ from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
 from libs.common.routing import ClientCaller, RoutingFunctions, Terms
 from libs.common.service_settings import HealthSettings
+from libs.common.tls import client_context
 from services.health.on_demand import OnDemand
 from services.health.prober import Prober, Question, Schedule
+from services.health.upstreams import EgressTransport
 
 LEASE_MS = 3_000
 
@@ -37,11 +39,11 @@ class Health:
             settings.telemetry_stream,
             Terms(cooldown_ms=int(settings.cooldown_seconds * 1000)),
         )
-        # As the gateways connect: system certificates, no proxy from the environment.
         self._client = httpx.AsyncClient(
             timeout=settings.timeout_seconds,
-            verify=ssl.create_default_context(),
-            trust_env=False,
+            transport=EgressTransport(
+                Egress.read(os.environ), client_context(settings.upstream_ca_file)
+            ),
         )
         question = Question(settings.path, settings.timeout_seconds)
         prober = Prober(self._routing, self._client, question, os.environ)
@@ -89,6 +91,7 @@ def _holder() -> str:
 def main() -> None:
     try:
         settings = HealthSettings.read(os.environ)
+        Egress.read(os.environ)
     except SettingError as error:
         sys.stderr.write(f"responses-proxy: {error}\n")
         raise SystemExit(2) from None

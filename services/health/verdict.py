@@ -1,14 +1,15 @@
 """What a check's answer or error says of a resource. Pure but for the date that a
 `retry-after` may be relative to."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
+import msgspec
 
 from libs.common.accounts import account_named
 from libs.common.contracts import Verdict
 from libs.common.headers import Header
+from libs.common.tls import tls_cause
 from libs.common.verdicts import judge
 
 
@@ -23,7 +24,7 @@ def of_answer(answer: httpx.Response, latency_ms: float) -> Verdict:
     cause = verdict.cause
     if verdict.kind == "neutral":
         cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
-    return replace(verdict, latency_ms=latency, cause=cause)
+    return msgspec.structs.replace(verdict, latency_ms=latency, cause=cause)
 
 
 def account_of(answer: httpx.Response) -> str | None:
@@ -40,7 +41,11 @@ def of_error(error: httpx.HTTPError) -> Verdict:
     if isinstance(error, httpx.TimeoutException):
         return timed_out()
     if isinstance(error, httpx.ConnectError):
-        return Verdict(kind="fault", cause="cannot connect")
+        tls = tls_cause(error)
+        cause = f"the TLS handshake failed: {tls}" if tls else "cannot connect"
+        return Verdict(kind="fault", cause=cause)
+    if isinstance(error, httpx.ProxyError):
+        return Verdict(kind="fault", cause="the proxy refused")
     return Verdict(kind="fault", cause=f"check failed: {type(error).__name__}")
 
 

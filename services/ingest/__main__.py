@@ -5,9 +5,10 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from libs.common import logs
+from libs.common import keys, logs
 from libs.common.errors import SettingError, StoreAway
 from libs.common.lifecycle import run_until_signalled
 from libs.common.probes import Readiness, serve_probes
@@ -17,6 +18,7 @@ from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
+from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payload
 from services.ingest.readiness import readiness
 from services.ingest.upkeep import Upkeep
 
@@ -42,6 +44,10 @@ async def serve(settings: IngestSettings) -> None:
     redis = connect(settings.redis_url)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
     consumer = Consumer(stream, store, _habits(settings))
+    payloads = TelemetryStream(
+        redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
+    )
+    bodies = Consumer(payloads, PayloadSink(store), _payload_habits(settings))
     upkeep = Upkeep(store, today=lambda: datetime.now(UTC).date())
 
     async def prepared() -> None:
@@ -58,12 +64,21 @@ async def serve(settings: IngestSettings) -> None:
         await run_until_signalled(
             upkeep.run,
             upkeep.then(consumer.run),
+            upkeep.then(bodies.run),
             drain_seconds=settings.drain_seconds,
         )
     finally:
         probes.close()
         await store.close()
         await redis.aclose()
+
+
+def _payload_habits(settings: IngestSettings) -> Habits:
+    """A loop of its own: however many bodies wait, events do not wait behind them."""
+    rule = BatchRule(min(BATCH_SIZE, settings.batch_size), settings.batch_seconds)
+    return replace(
+        _habits(settings), rule=rule, decode=decode_payload, stream="payloads"
+    )
 
 
 def _habits(settings: IngestSettings) -> Habits:

@@ -55,6 +55,9 @@ class Sink(Protocol):
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int: ...
 
 
+Decode = Callable[[str, Mapping[bytes, bytes]], StreamedEvent | DeadLetter]
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """How a consumer works."""
@@ -63,6 +66,8 @@ class Habits:
     rule: BatchRule
     claim_s: float  # an entry that somebody held for this long is taken over
     backoff: Backoff = field(default_factory=Backoff)
+    decode: Decode = decode
+    stream: str = "events"  # its name in metrics
 
 
 class Consumer:
@@ -110,7 +115,7 @@ class Consumer:
             self._next_claim = now + claim_s
         entries = await self._source.read(name, room, int(patience_s * 1000))
         if not entries:
-            metrics.BACKLOG.set(await self._source.depth())
+            metrics.BACKLOG.labels(self._habits.stream).set(await self._source.depth())
         return entries
 
     async def _settle(self, entries: Sequence[Entry], stop: asyncio.Event) -> None:
@@ -126,11 +131,11 @@ class Consumer:
         left = await self._persist(
             stop, "redis", self._source.acknowledge, ids, letters
         )
-        metrics.BACKLOG.set(left or 0)
+        metrics.BACKLOG.labels(self._habits.stream).set(left or 0)
 
     async def _store(self, entries: Sequence[Entry]) -> list[DeadLetter]:
         """Everything in SQL, poison as dead letters; those are returned."""
-        decoded = [decode(entry.id, entry.fields) for entry in entries]
+        decoded = [self._habits.decode(entry.id, entry.fields) for entry in entries]
         dead = [each for each in decoded if isinstance(each, DeadLetter)]
         events = [each for each in decoded if isinstance(each, StreamedEvent)]
         raw = {entry.id: entry for entry in entries}

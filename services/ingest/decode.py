@@ -3,7 +3,6 @@
 Text is bounded and loses its NUL characters, which Postgres cannot hold, rather
 than costing the ledger a row; figures that make no sense are poison."""
 
-import hashlib
 import json
 import math
 import re
@@ -20,6 +19,7 @@ from libs.common.contracts import (
     RequestEvent,
     StreamedEvent,
 )
+from libs.common.dead_letters import content_id
 from libs.common.store.port import ID_CHARS_MAX, DeadLetter
 
 Fields = Mapping[bytes, bytes]
@@ -65,11 +65,8 @@ def decode(entry_id: str, fields: Fields) -> StreamedEvent | DeadLetter:
 def dead_letter(entry_id: str, fields: Fields, reason: str) -> DeadLetter:
     """The entry as something that can always be stored. The same content has the
     same id, also when it was sent twice."""
-    digest = hashlib.sha256()
-    for name, value in sorted(fields.items()):
-        digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
     return DeadLetter(
-        id=digest.hexdigest()[:32],
+        id=content_id(fields),
         entry_id=entry_id,
         event_id=_text(fields.get(b"id"), MAX_ID_CHARS),
         kind=_text(fields.get(b"kind"), MAX_ID_CHARS),

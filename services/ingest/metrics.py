@@ -15,5 +15,9 @@ FAILURES = Counter(
 LAG = Gauge(
     "proxy_ingest_lag_seconds", "From append to commit, oldest event of the last batch"
 )
-BACKLOG = Gauge("proxy_ingest_backlog_events", "Entries of the stream not stored yet")
+BACKLOG = Gauge(
+    "proxy_ingest_backlog_events",
+    "Entries not stored yet, of events and of captured bodies",
+    ["stream"],
+)
 WRITE_SECONDS = Histogram("proxy_ingest_write_seconds", "Writing one batch to SQL")

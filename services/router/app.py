@@ -17,19 +17,23 @@ from libs.common import logs
 from libs.common.errors import ProxyError, SettingError
 from libs.common.leader import LeaderLease
 from libs.common.orders import Orders
+from libs.common.proxy_keys import KeyTable
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions, Terms
 from libs.common.service_settings import HealthSettings, RouterSettings
 from libs.common.store.opening import open_store
+from libs.common.store.proxy_keys import ProxyKeyRows
 from libs.common.streams import TelemetryStream
 from services.router.admin.access import AdminToken
 from services.router.admin.checks import HealthCheck
 from services.router.admin.explain import Explain
 from services.router.admin.history import History, OneRequest
+from services.router.admin.keys import OneProxyKey, ProxyKeys
 from services.router.admin.ledger import Auditor, LedgerView
 from services.router.admin.state import Events, Overview, State
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
+from services.router.key_table import KeyPublisher
 from services.router.openapi import Docs, OpenApi
 from services.router.owners import Owners
 from services.router.pages import CSP, FILES, Page
@@ -51,15 +55,18 @@ class Router:
 
     def __init__(self, settings: RouterSettings) -> None:
         self._redis = connect(settings.redis_url)
+        caller = ClientCaller(self._redis)
         terms = Terms(
             session_ttl_ms=int(settings.session_ttl_seconds * 1000),
             id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
             cooldown_ms=int(settings.cooldown_seconds * 1000),
         )
         self.routing = RoutingFunctions(
-            ClientCaller(self._redis), settings.telemetry_stream, terms, LIBRARY
+            caller, settings.telemetry_stream, terms, LIBRARY
         )
         self.store = open_store(settings.url)
+        self.proxy_keys = ProxyKeyRows(self.store.fetch)
+        self.key_publisher = KeyPublisher(self.proxy_keys, KeyTable(caller))
         self.orders = Orders(self._redis)
         check_s = HealthSettings.read(os.environ).timeout_seconds
         self.patience_s = check_s + CHECK_MARGIN_S
@@ -85,7 +92,8 @@ class Router:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._loops = [_kept(self.publisher.run()), _kept(self._reaper.run())]
+        loops = self.publisher.run(), self._reaper.run(), self.key_publisher.run()
+        self._loops = [_kept(loop) for loop in loops]
         log.info("router started", action="router_started")
 
     async def stop(self) -> None:
@@ -150,6 +158,9 @@ def _add_routes(app: App, router: Router) -> None:
     app.add_route("/admin/requests", History(router.store, "requests"))
     app.add_route("/admin/decisions", History(router.store, "decisions"))
     app.add_route("/admin/requests/{request_id}", OneRequest(router.store))
+    proxy_keys = router.proxy_keys, router.key_publisher
+    app.add_route("/admin/keys", ProxyKeys(*proxy_keys))
+    app.add_route("/admin/keys/{key_id}", OneProxyKey(*proxy_keys))
     app.add_route("/internal/owners", Owners(router.store))
     for path, (name, content_type) in FILES.items():
         app.add_route(path, Page(name, content_type))

@@ -25,6 +25,9 @@
 --   bound:<digest>   string "resource|account" that minted an upstream id, or "-":
 --                          looked for in SQL and not there
 --   unproven         set   available resources that no answer has proven yet
+--   proxy_keys       hash  SHA-256 of a proxy key's secret -> its record (JSON)
+--   proxy_keys:version     number that grows with each change of that table
+--   spent:<key id>   string msgpack: what a proxy key used in the last minute
 -- A rank below MOMENTS is the load (in flight + 1) / weight of an available
 -- resource; from there up the ms when an unavailable one may be tried. So one
 -- range tells who can serve, and when the others can. The pool "*" holds every
@@ -113,7 +116,7 @@ local function current()
 end
 
 local function emit(stream, kind, id, data)
-  redis.call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
+  return redis.call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
 end
 
 -- Ranks ----------------------------------------------------------------------
@@ -571,8 +574,9 @@ local function candidates(known, ask, view, chosen)
   return rows
 end
 
-local function decision_json(known, ask, id, reason)
-  return ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
+-- What a decision event says after its head.
+local function decision_tail(known, ask, id, reason)
+  return ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
     .. ',"reason":"' .. reason .. '","candidates":['
     .. table.concat(candidates(known, ask, ask.view, id), ',') .. ']}'
 end
@@ -641,6 +645,80 @@ local function begin_trial(ask, resource, value)
   end
 end
 
+-- Limits of proxy keys --------------------------------------------------------
+
+-- What a key used is counted in slots of SLOT_MS. The current slot and the SLOTS - 1
+-- before it are more than a minute and less than a minute and a slot; all of them
+-- count in full. So no 60 s ever hold more requests than the limit, wherever they
+-- begin, and a key that stays at its limit gets 12/13 of it. A token bucket, or two
+-- buckets of a minute, would let twice the limit through in some minutes.
+local SLOT_MS = 5000
+local SLOTS = 13
+
+-- A flat array: the newest slot's number, requests of each slot, tokens of each slot;
+-- slot n lies at place n % SLOTS.
+local function read_spent(key, now)
+  local slot, packed = math.floor(now / SLOT_MS), redis.call('GET', key)
+  local spent = packed and cmsgpack.unpack(packed)
+  if not spent or slot - spent[1] >= SLOTS then
+    spent = { slot }
+    for i = 2, 2 * SLOTS + 1 do spent[i] = 0 end
+    return spent
+  end
+  for passed = spent[1] + 1, slot do
+    local place = 2 + passed % SLOTS
+    spent[place], spent[place + SLOTS] = 0, 0
+  end
+  if slot > spent[1] then spent[1] = slot end  -- clocks may step back
+  return spent
+end
+
+local function write_spent(key, spent)
+  redis.call('SET', key, cmsgpack.pack(spent), 'PX', SLOT_MS * SLOTS)
+end
+
+-- Ms until less than `limit` is counted, 0 when that is so now. `first`: the place
+-- before the counts.
+local function wait_for(spent, first, limit, now)
+  local counted = 0
+  for i = 1, SLOTS do counted = counted + spent[first + i] end
+  local newest, wait = spent[1], 0
+  for slot = newest - SLOTS + 1, newest do  -- the oldest leaves first
+    if counted < limit then break end
+    counted = counted - spent[first + 1 + slot % SLOTS]
+    wait = (slot + SLOTS) * SLOT_MS - now
+  end
+  return wait
+end
+
+-- Counts a request of a proxy key and returns nil; or nothing is counted, and the
+-- limit that is reached ('requests' or 'tokens') and the ms to wait are returned.
+-- Limits are strings, '' for none. Once for each request, not for each attempt.
+-- Tokens are known when an answer ends, so that limit stops the requests that come
+-- after it was reached, not those under way.
+local function within_limits(key_id, requests, tokens, now)
+  if requests == '' and tokens == '' then return nil end
+  local key = TAG .. 'spent:' .. key_id
+  local spent = read_spent(key, now)
+  local wait = requests ~= '' and wait_for(spent, 1, tonumber(requests), now) or 0
+  if wait > 0 then return 'requests', wait end
+  wait = tokens ~= '' and wait_for(spent, 1 + SLOTS, tonumber(tokens), now) or 0
+  if wait > 0 then return 'tokens', wait end
+  local place = 2 + spent[1] % SLOTS
+  spent[place] = spent[place] + 1
+  write_spent(key, spent)
+end
+
+-- Adds the tokens of an answer to what its proxy key used.
+local function count_tokens(key_id, tokens, now)
+  if tokens <= 0 then return end
+  local key = TAG .. 'spent:' .. key_id
+  local spent = read_spent(key, now)
+  local place = 2 + SLOTS + spent[1] % SLOTS
+  spent[place] = spent[place] + tokens
+  write_spent(key, spent)
+end
+
 -- Asking ---------------------------------------------------------------------
 
 -- One MGET tells all that affinity and pauses know. Values of keys that are not
@@ -705,12 +783,14 @@ local function senseless(known, ask)
 end
 
 -- rpx_acquire_v1
--- Returns 'resource|reason|version|is it a half-open trial 0|1' (one string: a table
--- costs more than a Redis call), or
+-- Returns 'resource|reason|version|is it a half-open trial 0|1|tail' (one string: a
+-- table costs more than a Redis call), or
 --   {'look_up', age ms of this Redis's content}: ids are unknown here and SQL was not
 --   asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
---   {'no_capacity'|'owner_limited', ms to wait}, {'owner_gone', 0}.
+--   {'no_capacity'|'owner_limited', ms to wait, tail}, {'owner_gone', 0, tail}.
+-- `tail` is what the decision event says after its head: the gateway keeps events
+-- until they are stored, should this Redis die first.
 -- Safe to repeat: the same request moves its lease, it never holds two.
 local function acquire(keys, args)
   local ask, known = read_ask(args)
@@ -719,10 +799,11 @@ local function acquire(keys, args)
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, value = choose(known, ask)
   if reason == 'look_up' then return { reason, age() } end
-  emit(keys[2], 'decision', ask.decision, decision_json(known, ask, id, reason))
+  local tail = decision_tail(known, ask, id, reason)
+  emit(keys[2], 'decision', ask.decision, ask.head .. tail)
   if not id then
     local wait = value and math.max(value - clock(ask.now), 0) or 0
-    return { reason, string.format('%.0f', wait) }
+    return { reason, string.format('%.0f', wait), tail }
   end
   local resource = known.by_id[id]
   local added = take_lease(known, ask, resource)
@@ -734,7 +815,8 @@ local function acquire(keys, args)
   else
     reweigh(known, id)  -- it may be only this model that is paused
   end
-  return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1' or '|0')
+  return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1|' or '|0|')
+    .. tail
 end
 
 -- rpx_explain_v1  The same question without effects. Returns {status, resource or
@@ -813,7 +895,7 @@ end
 -- Without one only the verdict counts; the next acquire moves the lease, so
 -- that a gateway dying between two attempts still leaves a trace. No verdict
 -- kind: the attempt was judged already.
--- Safe to repeat. Returns 1 when a lease was dropped.
+-- Safe to repeat. Returns the stream's id of the request event, or '' without one.
 local function release(keys, args)
   local said = read_release(args)
   local names = { TAG .. 'catalogue:version' }
@@ -826,7 +908,7 @@ local function release(keys, args)
     state = apply(keys[2], said, resource, pauses)
     if over then remember(said, said.now, resource) end
   end
-  if not over then return 0 end
+  if not over then return '' end
   local held = drop_lease(known, said.resource, field_of(said.gateway, said.request))
   if held then
     local holder = known and known.by_id[held]
@@ -838,8 +920,7 @@ local function release(keys, args)
     end
     reweigh(known, held, state)
   end
-  emit(keys[2], 'request', said.request, said.event)
-  return held and 1 or 0
+  return emit(keys[2], 'request', said.request, said.event)
 end
 
 -- Gateways -------------------------------------------------------------------
@@ -1149,3 +1230,43 @@ redis.register_function('rpx_account_v1', account)
 redis.register_function('rpx_publish_v1', publish)
 redis.register_function('rpx_states_v1', states)
 redis.register_function('rpx_pin_v1', pin)
+
+-- Proxy keys -----------------------------------------------------------------
+
+-- rpx_keys_v1  KEYS: 1 proxy_keys:version.  ARGV: the version that the caller saw or
+--   '', number of hashes that go, those hashes, then pairs of hash, record.
+-- Changes the table, if nobody else did since the caller looked: what it read in SQL
+-- after that is at least as new as what is here. Returns the new version, else ''.
+-- Versions begin with the clock, so that none comes twice when Redis was emptied.
+local function change_keys(keys, args)
+  local version, records = redis.call('GET', keys[1]), TAG .. 'proxy_keys'
+  if (version or '') ~= args[1] then return '' end
+  if not version then redis.call('DEL', records) end
+  local gone = tonumber(args[2])
+  for i = 3, 2 + gone do redis.call('HDEL', records, args[i]) end
+  -- In parts: the stack holds no ten thousand arguments.
+  for i = 3 + gone, #args, 1000 do
+    redis.call('HSET', records, unpack(args, i, math.min(i + 999, #args)))
+  end
+  local after = version and tonumber(version) + 1 or clock('')
+  redis.call('SET', keys[1], string.format('%.0f', after))
+  return string.format('%.0f', after)
+end
+
+-- rpx_limits_v1  KEYS: 1 spent:<key id>.  ARGV: key id, requests per minute or '',
+--   tokens per minute or '', now.  Counts a request within its key's limits: returns
+--   {}. Else {'requests'|'tokens', ms to wait}, and nothing is counted.
+local function limits(_, args)
+  local which, wait = within_limits(args[1], args[2], args[3], clock(args[4]))
+  return which and { which, wait } or {}
+end
+
+-- rpx_spend_v1  KEYS: 1 spent:<key id>.  ARGV: key id, tokens of an answer, now.
+local function spend(_, args)
+  count_tokens(args[1], tonumber(args[2]), clock(args[3]))
+  return 1
+end
+
+redis.register_function('rpx_keys_v1', change_keys)
+redis.register_function('rpx_limits_v1', limits)
+redis.register_function('rpx_spend_v1', spend)

@@ -14,6 +14,7 @@ _REF = "#/components/schemas/{model}"
 _FILTERS = ("limit", "session_id", "resource_id", "request_id", "cursor")
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+    "bodies": {"type": "boolean", "default": True},
 }
 _MEANINGS = {
     "limit": "How many rows.",
@@ -22,11 +23,14 @@ _MEANINGS = {
     "request_id": "Only rows of this request.",
     "cursor": "`next_cursor` of the page before.",
     "id": "`x-proxy-request-id` of the answer.",
+    "key_id": "`id` of the proxy key.",
+    "bodies": "`false` leaves the captured bodies out.",
 }
 _PROBLEMS = {
     400: "The query makes no sense; the message says which part.",
     401: "The admin token is missing or wrong.",
     404: "Not stored (yet).",
+    409: "It was revoked.",
     503: "Redis, the database or the health service does not answer.",
 }
 
@@ -43,6 +47,7 @@ class Operation:
     query: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
     takes: type[BaseModel] | None = None
+    status: int = 200
 
     @property
     def admin(self) -> bool:
@@ -109,8 +114,48 @@ OPERATIONS = (
     Operation(
         "get",
         "/admin/requests/{id}",
-        "One request with its decisions.",
+        "One request with its decisions and captured bodies.",
         shapes.RequestWithDecisions,
+        query=("bodies",),
+        problems=(400, 404, 503),
+    ),
+    Operation(
+        "post",
+        "/admin/keys",
+        "Mint a proxy key. Its secret is shown this once.",
+        shapes.MintedKey,
+        takes=shapes.MintAsk,
+        problems=(400, 503),
+        status=201,
+    ),
+    Operation(
+        "get",
+        "/admin/keys",
+        "Proxy keys, newest first, revoked ones too.",
+        shapes.ProxyKeysPage,
+        query=("limit", "cursor"),
+        problems=_HISTORY,
+    ),
+    Operation(
+        "get",
+        "/admin/keys/{key_id}",
+        "One proxy key.",
+        shapes.ProxyKeyRow,
+        problems=(404, 503),
+    ),
+    Operation(
+        "patch",
+        "/admin/keys/{key_id}",
+        "Change a proxy key; in force within a second.",
+        shapes.ProxyKeyRow,
+        takes=shapes.KeyChange,
+        problems=(400, 404, 409, 503),
+    ),
+    Operation(
+        "delete",
+        "/admin/keys/{key_id}",
+        "Revoke a proxy key for good; in force within a second.",
+        shapes.ProxyKeyRow,
         problems=(404, 503),
     ),
     Operation("get", "/healthz", "Is the process alive?"),
@@ -151,7 +196,10 @@ def _described(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "parameters": [*_in_path(operation.path), *_in_query(operation.query)],
         "responses": {
-            "200": {"description": "OK", **_content(operation.answer, operation.media)},
+            str(operation.status): {
+                "description": "OK",
+                **_content(operation.answer, operation.media),
+            },
             **{str(status): _problem(status) for status in _problems(operation)},
         },
     }

@@ -126,7 +126,7 @@ def ended(id_: str, fault: dict[str, Any], mark: Mark, *, end: str) -> Row:
 UNREACHABLE = Client(502, "upstream_unreachable")
 TIMED_OUT = Client(504, "upstream_timeout")
 ROWS = [
-    Row("connect refused", None, UNREACHABLE, one_fault("cannot connect")),
+    Row("connect refused", None, UNREACHABLE, one_fault("connecting failed")),
     Row(
         "reset before headers",
         {"reset": True},

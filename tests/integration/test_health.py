@@ -20,7 +20,10 @@ from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.simulator.server import RunningSimulator, Simulator
 from services.router.catalogue import LIBRARY, build_catalogue
+from tests.support.certificates import Authority, make_authority
+from tests.support.egress import EgressProxy, running_proxy
 from tests.support.processes import Process, running
+from tests.support.sockets import relay_to, visited
 from tests.support.valkey import free_port, running_valkey
 from tests.support.waiting import eventually
 
@@ -231,3 +234,43 @@ async def test_switched_off_it_stays_up_and_asks_nobody(
             assert said["details"] == {"prober": "disabled"}
             assert await asyncio.to_thread(process.end) == 0
         assert world.asked() == []
+
+
+@asynccontextmanager
+async def behind_a_proxy(
+    valkey: str, folder: Path, authority: Authority
+) -> AsyncIterator[tuple[Standing, EgressProxy]]:
+    """The upstream is at https://api.test, which only the proxy finds."""
+    async with standing(valkey, folder) as world, running_proxy() as proxy:
+        relay, tls = relay_to(world.simulator.port), authority.server("api.test")
+        async with visited(relay, tls=tls) as visits:
+            world.environ |= {
+                "PROXY_UPSTREAM_BASE_URL": f"https://api.test:{visits.port}/v1",
+                "HTTPS_PROXY": f"http://us:hush@127.0.0.1:{proxy.port}",
+            }
+            await world.publish()
+            yield world, proxy
+
+
+async def test_checks_take_the_way_that_requests_take(
+    valkey: str, tmp_path: Path
+) -> None:
+    authority = make_authority(tmp_path)
+    async with behind_a_proxy(valkey, tmp_path, authority) as (world, proxy):
+        world.environ["PROXY_UPSTREAM_CA_FILE"] = str(authority.file)
+        with running(world.start(), world.probe):
+            await world.becomes(openai_1="healthy", openai_2="healthy")
+    assert all(line.startswith("CONNECT api.test:") for line in proxy.lines)
+
+
+async def test_a_certificate_nobody_vouches_for_is_named(
+    valkey: str, tmp_path: Path
+) -> None:
+    async with behind_a_proxy(valkey, tmp_path, make_authority(tmp_path)) as (world, _):
+
+        async def told() -> bool:
+            cause = "the TLS handshake failed: unable to get local issuer certificate"
+            return {s.last_error for s in (await world.states()).values()} == {cause}
+
+        with running(world.start(), world.probe):
+            await eventually(told)

@@ -383,7 +383,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def _changed(ask: Ask, previous: str, tried: tuple[str, ...], draw: int) -> Ask:
-    fields = {name: getattr(ask, name) for name in Ask.__slots__}
+    fields = {name: getattr(ask, name) for name in Ask.__struct_fields__}
     return Ask(
         **fields
         | {

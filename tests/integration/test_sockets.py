@@ -16,8 +16,9 @@ from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from libs.cli.commands import service_command
 from libs.common.contracts import Catalogue
-from tests.support.processes import Process, granian, running
+from tests.support.processes import Process, running
 from tests.support.stack import KEYS, Stack, gateway_stack
 from tests.support.valkey import empty, free_port, running_valkey
 from tests.support.waiting import eventually
@@ -579,7 +580,7 @@ class TestWithoutRedis:
             "PROXY_PORT": str(port),
             "PROXY_DATA_DIR": str(tmp_path),
         }
-        command = granian("services.gateway.app:create_app", port)
+        command = service_command("gateway", env)
         process = Process(command, env, tmp_path / "gateway.log")
         url = f"127.0.0.1:{port}"
         with (

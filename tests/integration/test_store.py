@@ -16,7 +16,14 @@ import pytest
 import pytest_asyncio
 
 from libs.common.asks import Owner
-from libs.common.contracts import Outcome, RequestEvent, StreamedEvent
+from libs.common.contracts import (
+    BodyNote,
+    Outcome,
+    PayloadEvent,
+    RequestEvent,
+    StreamedEvent,
+    StreamedPayload,
+)
 from libs.common.errors import StoreAway
 from libs.common.store.opening import open_store
 from libs.common.store.port import (
@@ -59,10 +66,12 @@ COLUMNS = {
     "last_resource_id",
     "minted_ids": "id created_at request_id resource_id account_id",
     "gateways": "id started_at last_seen_at accepted ended held state stored",
+    "payloads": "request_id created_at direction content_type encoding "
+    "original_bytes truncated body dropped",
 }
 
 
-NEWEST = 3  # schema
+NEWEST = 5  # schema
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -676,6 +685,66 @@ class TestPostgresOnly:
         assert "session_id_created_at" in str(plan)
 
 
+def captured(request_id: str = "req-1", **given: Any) -> StreamedPayload:
+    """Both bodies of a request, the answer's dropped."""
+    event = PayloadEvent(
+        request_id=request_id,
+        created_at_ms=T0_MS,
+        request=BodyNote(original_bytes=5, content_type="text/plain", **given),
+        response=BodyNote(original_bytes=9, dropped="no room"),
+    )
+    return StreamedPayload(
+        entry_id=f"{T0_MS}-0",
+        id=request_id,
+        kind="payload",
+        event=event,
+        bodies={"request": b"\0\xff packed"},
+    )
+
+
+class TestPayloads:
+    async def test_are_stored_once_and_found_by_their_request(
+        self, url: str, store: Store
+    ) -> None:
+        await store.write([stored_request()])
+        assert await store.write_payloads([captured(), captured("other")]) == 4
+        assert await store.write_payloads([captured(truncated=True)]) == 0
+        row = await store.request("req-1")
+        assert row is not None
+        asked, answered = sorted(
+            await store.payloads(row), key=lambda found: str(found["direction"])
+        )
+        assert asked == {
+            "request_id": "req-1",
+            "created_at": "2023-11-14T22:13:20.123Z",
+            "direction": "request",
+            "content_type": "text/plain",
+            "encoding": "zstd",
+            "original_bytes": 5,
+            "truncated": False,
+            "dropped": None,
+            "body": b"\0\xff packed",
+        }
+        assert (answered["body"], answered["dropped"]) == (b"", "no room")
+        assert fetch(url, "SELECT count(*) FROM events WHERE kind = 'payload'") == [
+            (0,)
+        ]
+
+    async def test_go_with_their_day(self, url: str, store: Store) -> None:
+        await store.write_payloads([captured()])
+        await store.make_partitions(date(2023, 11, 14))
+        assert len(table_rows(url, "payloads")) == 2
+        assert await store.write_payloads([captured()]) == 0
+        await store.drop_before(date(2023, 11, 15))
+        assert table_rows(url, "payloads") == []
+
+    async def test_histories_hold_no_bodies(self, store: Store) -> None:
+        await store.write([stored_request()])
+        await store.write_payloads([captured()])
+        (row,) = (await store.history(HistoryQuery("requests"))).rows
+        assert not any(isinstance(value, bytes) for value in row.values())
+
+
 class TestSqliteOnly:
     async def test_a_reader_does_not_wait_for_the_writer(self, tmp_path: Path) -> None:
         path = tmp_path / "proxy.sqlite3"
@@ -752,7 +821,7 @@ class TestBooks:
         self, url: str, store: Store
     ) -> None:
         execute(url, "DROP TABLE gateways")
-        execute(url, "DELETE FROM schema_migrations WHERE version = 3")
+        execute(url, "DELETE FROM schema_migrations WHERE version = 5")
         execute(url, "UPDATE totals SET total = 7 WHERE name = 'requests'")
         execute(url, "DROP INDEX dead_letters_of_requests")
         execute(url, "ALTER TABLE dead_letters DROP COLUMN gateway_id")

@@ -10,11 +10,14 @@ import pytest
 
 from services.gateway.upstream import (
     HIGH_WATER,
+    NO_PATIENCE,
     Answer,
     Broken,
     Interrupted,
     NotSent,
     Origin,
+    Patience,
+    Slow,
     TimedOut,
     UpstreamClient,
 )
@@ -87,9 +90,17 @@ async def listening(handle: Handle) -> AsyncIterator[Origin]:
 
 
 @asynccontextmanager
-async def client() -> AsyncIterator[UpstreamClient]:
-    made = UpstreamClient(1.0)
+async def client(patience: Patience = NO_PATIENCE) -> AsyncIterator[UpstreamClient]:
+    made = UpstreamClient(1.0, patience)
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            made.check(asyncio.get_running_loop().time())
+
+    looking = asyncio.create_task(look())
     yield made
+    looking.cancel()
     made.close()
 
 
@@ -322,6 +333,22 @@ async def test_the_deadline_ends_head_and_body(raw: bytes) -> None:
             await body(await send(made, origin, seconds=0.05))
 
 
+@pytest.mark.parametrize(
+    ("raw", "patience"),
+    [
+        (b"", Patience(first_s=0.05)),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", Patience(idle_s=0.05)),
+    ],
+    ids=["before the head", "in the body"],
+)
+async def test_silence_ends_an_answer_before_its_deadline(
+    raw: bytes, patience: Patience
+) -> None:
+    async with listening(Peer(raw).serve) as origin, client(patience) as made:
+        with pytest.raises(Slow):
+            await body(await send(made, origin))
+
+
 async def test_a_slow_reader_holds_the_sender_back() -> None:
     """The peer can send far more than is read; little of it is held."""
     sent = 0
@@ -331,13 +358,12 @@ async def test_a_slow_reader_holds_the_sender_back() -> None:
         nonlocal sent
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
         piece = b"x" * 65_536
-        try:
-            while sent < size:
-                writer.write(piece)
-                await writer.drain()
-                sent += len(piece)
-        finally:
-            writer.close()
+        while sent < size:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+        writer.close()
+        await writer.wait_closed()  # what is left has to get there
 
     async with listening(flood) as origin, client() as made:
         answer = await send(made, origin)
@@ -355,3 +381,40 @@ async def test_a_slow_reader_holds_the_sender_back() -> None:
             assert len(chunk) <= 4 * HIGH_WATER
             received += len(chunk)
         assert received == size
+
+
+async def test_requests_beyond_the_limit_wait_their_turn() -> None:
+    peer = Peer(
+        *(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % n for n in range(6))
+    )
+    made = UpstreamClient(1.0, limit=2)
+    async with listening(peer.serve) as origin:
+        asking = [asyncio.ensure_future(send(made, origin)) for _ in range(6)]
+        assert {await body(await one) for one in asking} == {
+            b"%d" % n for n in range(6)
+        }
+        assert peer.connections == 2
+    made.close()
+
+
+async def test_a_request_that_waits_for_too_long_is_not_sent() -> None:
+    peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi")
+    made = UpstreamClient(1.0, limit=1)
+    async with listening(peer.serve) as origin:
+        held = await send(made, origin)
+        with pytest.raises(NotSent, match="no connection became free"):
+            await send(made, origin, seconds=0.05)
+        next_one = asyncio.ensure_future(send(made, origin))
+        held.close()  # its connection ends: the next dials
+        (await next_one).close()
+        assert peer.connections == 2
+    made.close()
+
+
+async def test_a_dial_that_fails_gives_its_place_back() -> None:
+    made = UpstreamClient(1.0, limit=1)
+    nobody = Origin("http", "127.0.0.1", free_port())
+    for _ in range(3):
+        with pytest.raises(NotSent, match="Connection refused"):
+            await send(made, nobody)
+    made.close()

@@ -64,7 +64,8 @@ class Member:
         self.process = self._started()
 
     def _started(self) -> Process:
-        command = service_command(self._name, self._env, drain_seconds=2)
+        self._env.setdefault("PROXY_DRAIN_SECONDS", "2")
+        command = service_command(self._name, self._env)
         return Process(command, self._env, self._log)
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import httpx
 from redis.asyncio import Redis
 
+from libs.cli.commands import service_command
 from libs.common.contracts import Catalogue
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.simulator.server import RunningSimulator, Simulator
-from tests.support.processes import Process, granian, running
+from tests.support.processes import Process, running
 from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
@@ -152,7 +153,7 @@ async def gateway_stack(
         }
         redis = connect(valkey)
         routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
-        command = granian("services.gateway.app:create_app", port)
+        command = service_command("gateway", env)
         process = Process(command, env, folder / "gateway.log")
         with running(process, f"http://127.0.0.1:{port}/healthz"):
             url = f"http://127.0.0.1:{port}/v1"

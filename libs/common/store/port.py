@@ -2,13 +2,13 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from libs.common.asks import Owner
-from libs.common.contracts import Row, StreamedEvent
+from libs.common.contracts import Row, StreamedEvent, StreamedPayload
 from libs.common.errors import ProxyError
 
 Table = Literal["sessions", "requests", "decisions"]
@@ -167,8 +167,31 @@ class Store(Protocol):
         acknowledge; a replay changes nothing. Raises `Unstorable`."""
         ...
 
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        """Store captured bodies in one transaction; returns how many were new.
+        Raises `Unstorable`."""
+        ...
+
+    async def payloads(self, request: Row) -> list[Row]:
+        """The captured bodies of a request, given its row; as they are stored."""
+        ...
+
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """Park poison; returns how many were new. Raises `Unstorable`."""
+        ...
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        """The newest, without their `data`."""
+        ...
+
+    async def dead_letter_ids(self) -> list[str]:
+        """All, oldest first."""
+        ...
+
+    async def dead_letter(self, id: str) -> Row | None: ...  # noqa: A002 - its column
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        """Delete it, if its event is stored; says whether."""
         ...
 
     async def history(self, query: HistoryQuery) -> Page: ...
@@ -191,6 +214,11 @@ class Store(Protocol):
     async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
         """Of each gateway of `ids`, seen lately, or with something outstanding; of
         all others in one, `*`."""
+        ...
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        """Run one statement that both databases have, by its name, in a transaction
+        of its own; its rows."""
         ...
 
     async def ping(self) -> None: ...

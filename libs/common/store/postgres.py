@@ -14,10 +14,17 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from libs.common.asks import Owner
-from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import (
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
+from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
+from libs.common.store.payloads import as_columns, payload_rows
 from libs.common.store.port import (
     Book,
     Counts,
@@ -26,6 +33,7 @@ from libs.common.store.port import (
     Page,
     Unstorable,
 )
+from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -137,14 +145,48 @@ class PostgresStore:
             await _put(connection, "put_minted_ids", minted_rows(settled.requests))
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
             await _put(connection, "put_gateways", map(gateway_row, settled.gateways))
+            await _put(connection, "touch_proxy_keys", uses(settled.requests))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return changed
+
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        values = as_columns(list(payload_rows(payloads)))
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_partitions")
+            return (await _execute(connection, "put_payloads", values)).rowcount
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        async with self._transaction() as connection:
+            return await _rows(connection, "payloads_of_request", values)
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         async with self._transaction() as connection:
             rows = map(dead_letter_row, {le.id: le for le in letters}.values())
             return await _put(connection, "put_dead_letters", rows)
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        async with self._transaction() as connection:
+            return await _rows(connection, "dead_letters", {"rows": limit})
+
+    async def dead_letter_ids(self) -> list[str]:
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "dead_letter_ids")
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "dead_letter", {"id": id})
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        async with self._transaction() as connection:
+            done = await _execute(connection, "forget_dead_letter", values)
+        return done.rowcount > 0
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after
@@ -193,6 +235,10 @@ class PostgresStore:
         async with self._transaction() as connection:
             rows = await _rows(connection, "gateways", {"ids": list(ids)})
         return tuple(Book(**row) for row in rows)
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        async with self._transaction() as connection:
+            return await _rows(connection, name, values)
 
     async def ping(self) -> None:
         async with self._transaction() as connection:

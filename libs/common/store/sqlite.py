@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from libs.common.asks import Owner
-from libs.common.contracts import DecisionEvent, Row, StreamedEvent
+from libs.common.contracts import (
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
+from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
+from libs.common.store.payloads import payload_rows
 from libs.common.store.port import (
     Book,
     Counts,
@@ -27,6 +34,7 @@ from libs.common.store.port import (
     Page,
     Unstorable,
 )
+from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -80,9 +88,35 @@ class SqliteStore:
     async def write(self, events: Sequence[StreamedEvent]) -> int:
         return await self._run(lambda connection: _write(connection, events))
 
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        rows = list(payload_rows(payloads))
+        return await self._run(lambda c: _put_alone(c, "put_payloads", rows))
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        return await self._run(lambda c: _rows(c, "payloads_of_request", values))
+
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         rows = [dead_letter_row(letter) for letter in letters]
         return await self._run(lambda c: _put_alone(c, "put_dead_letters", rows))
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        return await self._run(lambda c: _rows(c, "dead_letters", {"rows": limit}))
+
+    async def dead_letter_ids(self) -> list[str]:
+        rows = await self._run(lambda c: _rows(c, "dead_letter_ids", {}))
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        rows = await self._run(lambda c: _rows(c, "dead_letter", {"id": id}))
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        name = "forget_dead_letter"
+        return await self._run(lambda c: _put_alone(c, name, [values])) > 0
 
     async def history(self, query: HistoryQuery) -> Page:
         cursor = query.after
@@ -120,6 +154,10 @@ class SqliteStore:
         values = {"ids": json.dumps(list(ids))}
         rows = await self._run(lambda connection: _rows(connection, "gateways", values))
         return tuple(Book(**row) for row in rows)
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        # One statement is a transaction by itself.
+        return await self._run(lambda connection: _rows(connection, name, values))
 
     async def ping(self) -> None:
         await self._run(lambda connection: _rows(connection, "ping", {}))
@@ -225,6 +263,7 @@ def _write(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         _put(connection, "put_minted_ids", minted_rows(settled.requests))
         _put(connection, "put_sessions", map(session_row, settled.sessions))
         _put(connection, "put_gateways", map(gateway_row, settled.gateways))
+        _put(connection, "touch_proxy_keys", uses(settled.requests))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return changed
 
@@ -303,4 +342,6 @@ def _typed(row: Row) -> Row:
     if "candidates" in row:
         row["candidates"] = json.loads(row["candidates"])
         row["degraded"] = bool(row["degraded"])
+    if "truncated" in row:
+        row["truncated"] = bool(row["truncated"])
     return row

@@ -3,9 +3,9 @@ function as a gateway, without its effects."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
+import msgspec
 from falcon.asgi import Request, Response
 from pydantic import ValidationError
 
@@ -64,7 +64,8 @@ class Explain:
             return await self._routing.explain(ask, None), False
         except UnknownIds:
             owner = await self._owner(hints)
-            return await self._routing.explain(replace(ask, resolved=True), owner), True
+            resolved = msgspec.structs.replace(ask, resolved=True)
+            return await self._routing.explain(resolved, owner), True
 
     async def _owner(self, hints: Hints) -> Owner | None:
         found = await self._store.owners(hints.bound_ids) if hints.bound_ids else {}

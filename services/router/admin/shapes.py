@@ -1,8 +1,9 @@
 """The shapes of the admin API's answers; `/openapi.json` is made from them."""
 
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import AwareDatetime, BaseModel, Field, create_model
 
 from libs.common.contracts import (
     Candidate,
@@ -115,6 +116,60 @@ class Explained(Frozen):
     candidates: tuple[Candidate, ...]  # all of the pool, best first
 
 
+# What can be stored: no control character, and within reason.
+PoolId = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
+KeyName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)]
+KeyPools = Annotated[tuple[PoolId, ...], Field(max_length=100)]
+# In any time zone within what can be stored and computed with.
+Expiry = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+]
+PerMinute = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class MintAsk(Frozen):
+    """A proxy key as it shall be. pool_id: every request goes to that pool. pools: it
+    may choose among these, the first being its default; none: among all. Limits
+    hold over all gateways together."""
+
+    name: KeyName = ""
+    pool_id: PoolId | None = None
+    pools: KeyPools = ()
+    expires_at: Expiry | None = None
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+
+
+class KeyChange(MintAsk):
+    """What is named here is changed; null lifts a limit."""
+
+    enabled: bool = True
+
+
+class ProxyKeyRow(Frozen):
+    """A row of `proxy_keys`. Its secret is nowhere to be had."""
+
+    id: str  # `requests.proxy_key_id`
+    name: str
+    prefix: str  # the secret's first characters, to tell keys apart
+    pool_id: str | None
+    pools: tuple[str, ...]
+    expires_at: str | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    enabled: bool
+    created_at: str
+    last_used_at: str | None  # when its newest stored request came
+    revoked_at: str | None
+
+
+class MintedKey(ProxyKeyRow):
+    """A new proxy key with its secret, which is shown this once."""
+
+    secret: str
+
+
 class ErrorBody(Frozen):
     message: str
     type: str
@@ -159,11 +214,33 @@ def _as_row(name: str, event: type[BaseModel], **more: Any) -> type[BaseModel]:
 
 RequestRow = _as_row("RequestRow", RequestEvent)
 DecisionRow = _as_row("DecisionRow", DecisionEvent, id=(str, ...))
+
+
+class CapturedBody(Frozen):
+    """A body as it was captured: opened and redacted."""
+
+    content_type: str | None
+    content_encoding: str | None  # still in it: it could not be opened
+    original_bytes: int  # that travelled
+    truncated: bool  # the rest was over PROXY_MAX_CAPTURE_BYTES
+    dropped: str | None  # why there is no body
+    encoding: Literal["utf-8", "base64"] | None  # of `body`
+    body: str | None
+
+
+class Bodies(Frozen):
+    """null: not captured, or not stored yet."""
+
+    request: CapturedBody | None
+    response: CapturedBody | None
+
+
 RequestWithDecisions = create_model(
     "RequestWithDecisions",
     __base__=RequestRow,
-    __doc__="A request and how each of its attempts was routed.",
+    __doc__="A request, how each of its attempts was routed, and its bodies.",
     decisions=(list[DecisionRow], ...),  # type: ignore[valid-type]
+    bodies=(Bodies | None, None),  # left out with `bodies=false`
 )
 
 
@@ -179,3 +256,4 @@ def _page(name: str, row: type[BaseModel]) -> type[BaseModel]:
 SessionsPage = _page("SessionsPage", SessionRow)
 RequestsPage = _page("RequestsPage", RequestRow)
 DecisionsPage = _page("DecisionsPage", DecisionRow)
+ProxyKeysPage = _page("ProxyKeysPage", ProxyKeyRow)

@@ -9,32 +9,6 @@ def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_the_gateway_takes_its_bounds_from_the_settings() -> None:
-    command = service_command(
-        "gateway",
-        {
-            "PROXY_PORT": "9000",
-            "PROXY_GATEWAY_WORKERS": "3",
-            "PROXY_MAX_CONNECTIONS": "1000",
-            "PROXY_DRAIN_SECONDS": "4.5",
-        },
-    )
-
-    assert "services.gateway.app:create_app" in command
-    assert option(command, "--port") == "9000"
-    assert option(command, "--workers") == "3"
-    assert option(command, "--backlog") == "1000"
-    assert option(command, "--backpressure") == "334"  # a worker's share, rounded up
-    assert option(command, "--workers-kill-timeout") == "7"
-
-
-def test_the_backlog_has_a_floor() -> None:
-    command = service_command("gateway", {"PROXY_MAX_CONNECTIONS": "16"})
-
-    assert option(command, "--backlog") == "128"  # Granian takes no less
-    assert option(command, "--backpressure") == "16"
-
-
 def test_the_router_has_a_port_of_its_own() -> None:
     command = service_command("router", {"PROXY_ROUTER_PORT": "9001"}, 1.0)
 
@@ -42,8 +16,8 @@ def test_the_router_has_a_port_of_its_own() -> None:
     assert option(command, "--workers-kill-timeout") == "3"
 
 
-@pytest.mark.parametrize("name", ["health", "ingest"])
-def test_loops_run_as_modules(name: str) -> None:
+@pytest.mark.parametrize("name", ["gateway", "health", "ingest"])
+def test_services_run_as_modules(name: str) -> None:
     assert service_command(name, {})[-2:] == ["-m", f"services.{name}"]
 
 

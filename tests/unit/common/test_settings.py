@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from cryptography.fernet import Fernet
 
@@ -30,9 +31,12 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_ADMIN_TOKEN": [("a-long-token", "a-long-token")],
     "PROXY_ALLOW_OPEN_ADMIN": [("true", True), ("0", False)],
     "PROXY_AFFINITY_TTL_SECONDS": [("60", 60.0)],
+    "PROXY_CAPTURE_BACKLOG_BYTES": [("1000", 1000)],
+    "PROXY_CAPTURE_QUEUE_BYTES": [("0", 0)],
     "PROXY_CONNECT_TIMEOUT_SECONDS": [("0.5", 0.5)],
     "PROXY_DATA_DIR": [("/var/lib/proxy", Path("/var/lib/proxy"))],
     "PROXY_DRAIN_SECONDS": [("3", 3.0)],
+    "PROXY_FIRST_BYTE_TIMEOUT_SECONDS": [("20", 20.0)],
     "PROXY_GATEWAY_SILENCE_SECONDS": [("8", 8.0)],
     "PROXY_GATEWAY_WORKERS": [("4", 4)],
     "PROXY_HEALTH_CHECK_ENABLED": [("false", False), ("True", True)],
@@ -41,6 +45,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": [("1.5", 1.5)],
     "PROXY_HEALTH_PORT": [("9002", 9002)],
     "PROXY_HEARTBEAT_SECONDS": [("0.5", 0.5)],
+    "PROXY_IDLE_TIMEOUT_SECONDS": [("30", 30.0)],
     "PROXY_HOST": [("0.0.0.0", "0.0.0.0"), ("::1", "::1")],
     "PROXY_INGEST_BATCH_SECONDS": [("1", 1.0)],
     "PROXY_INGEST_BATCH_SIZE": [("1000", 1000)],
@@ -54,10 +59,12 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_MAX_BODY_BYTES": [("1024", 1024)],
     "PROXY_MAX_CAPTURE_BYTES": [("0", 0)],
     "PROXY_MAX_CONNECTIONS": [("64", 64)],
+    "PROXY_MAX_UPSTREAM_CONNECTIONS": [("1", 1), ("20000", 20_000)],
     "PROXY_PORT": [("9000", 9000)],
+    "PROXY_REDACT": [("input[*].content, metadata.email",) * 2],
     "PROXY_REDIS_URL": [("rediss://:p@h:6380/1",) * 2, ("unix:///run/r.sock",) * 2],
     "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
-    "PROXY_REQUIRE_KEYS": [("false", False)],
+    "PROXY_REQUIRE_KEYS": [("true", True), ("false", False)],
     "PROXY_RESOURCE_COOLDOWN_SECONDS": [("1", 1.0)],
     "PROXY_ROUTER_PORT": [("9001", 9001)],
     "PROXY_ROUTER_URL": [("http://router:8001/", "http://router:8001")],
@@ -71,6 +78,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("https://eu.api.openai.com/v1/", "https://eu.api.openai.com/v1"),
         ("http://[::1]:9000/v1", "http://[::1]:9000/v1"),
     ],
+    "PROXY_UPSTREAM_CA_FILE": [(certifi.where(), Path(certifi.where()))],
 }
 
 SECONDS = ("0", "-1", "nan", "inf", "soon", "99999999999")
@@ -85,8 +93,11 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_ADMIN_TOKEN": ("hush",),
     "PROXY_ALLOW_OPEN_ADMIN": FLAGS,
     "PROXY_AFFINITY_TTL_SECONDS": SECONDS,
+    "PROXY_CAPTURE_BACKLOG_BYTES": ("-1", "much"),
+    "PROXY_CAPTURE_QUEUE_BYTES": ("-1", "64MB"),
     "PROXY_CONNECT_TIMEOUT_SECONDS": SECONDS,
     "PROXY_DRAIN_SECONDS": SECONDS,
+    "PROXY_FIRST_BYTE_TIMEOUT_SECONDS": SECONDS,
     "PROXY_GATEWAY_SILENCE_SECONDS": SECONDS,
     "PROXY_GATEWAY_WORKERS": ("0", "1.5", "many", "1000"),
     "PROXY_HEALTH_CHECK_ENABLED": FLAGS,
@@ -95,6 +106,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": SECONDS,
     "PROXY_HEALTH_PORT": PORTS,
     "PROXY_HEARTBEAT_SECONDS": SECONDS,
+    "PROXY_IDLE_TIMEOUT_SECONDS": SECONDS,
     "PROXY_HOST": ("http://127.0.0.1", "a b", "127.0.0.1/8"),
     "PROXY_INGEST_BATCH_SECONDS": SECONDS,
     "PROXY_INGEST_BATCH_SIZE": ("0", "-5", "all"),
@@ -108,10 +120,12 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_MAX_BODY_BYTES": ("0", "64MB"),
     "PROXY_MAX_CAPTURE_BYTES": ("-1", "2MB"),
     "PROXY_MAX_CONNECTIONS": ("0", "lots"),
+    "PROXY_MAX_UPSTREAM_CONNECTIONS": ("0", "lots"),
     "PROXY_PORT": PORTS,
+    "PROXY_REDACT": ("a..b", "input[", "input[x]", "a b", ".a", "[-1]"),
     "PROXY_REDIS_URL": ("http://x", "127.0.0.1:6379", "redis://:hush@h:port/0"),
     "PROXY_REQUEST_TIMEOUT_SECONDS": SECONDS,
-    "PROXY_REQUIRE_KEYS": ("true", "maybe"),
+    "PROXY_REQUIRE_KEYS": ("maybe", "2"),
     "PROXY_RESOURCE_COOLDOWN_SECONDS": SECONDS,
     "PROXY_ROUTER_PORT": PORTS,
     "PROXY_ROUTER_URL": ("router:8001", "ftp://router"),
@@ -131,6 +145,7 @@ BAD: dict[str, tuple[str, ...]] = {
         "https://h/v 1",
         "https://[::1/v1",
     ),
+    "PROXY_UPSTREAM_CA_FILE": ("/nowhere/ca.pem", "/", __file__),
 }
 
 NO_NONSENSE = {"PROXY_DATA_DIR"}  # any path will do until it is written to
@@ -203,6 +218,13 @@ def test_the_router_is_found_at_its_port() -> None:
     assert GatewaySettings.read({"PROXY_ROUTER_PORT": "9001"}).router_url == (
         "http://127.0.0.1:9001"
     )
+
+
+def test_each_worker_has_its_part_of_the_upstream_connections() -> None:
+    every = GatewaySettings.read({})
+    assert every.upstream_connections_per_worker == every.max_connections
+    few = {"PROXY_MAX_UPSTREAM_CONNECTIONS": "10", "PROXY_GATEWAY_WORKERS": "4"}
+    assert GatewaySettings.read(few).upstream_connections_per_worker == 3
 
 
 def test_two_services_on_one_port() -> None:

@@ -16,7 +16,7 @@ from libs.common.asks import (
 from libs.common.contracts import DecisionEvent, Resource, Verdict
 from services.gateway.directory import Directory, Target
 from services.gateway.fallback import Fallback
-from services.gateway.upstream import Origin
+from services.gateway.origins import Origin
 
 
 def target(number: int, account: str, pool: str = "p") -> Target:

@@ -1,6 +1,7 @@
 """What a check's answer or error says of a resource."""
 
 import json
+import ssl
 
 import httpx
 import pytest
@@ -82,12 +83,21 @@ def test_a_body_of_any_shape_is_read(text: str) -> None:
     [
         (httpx.ReadTimeout("sk-secret"), "check timed out"),
         (httpx.ConnectError("sk-secret"), "cannot connect"),
+        (httpx.ProxyError("sk-secret"), "the proxy refused"),
         (httpx.RemoteProtocolError("sk-secret"), "check failed: RemoteProtocolError"),
     ],
 )
 def test_no_answer_is_a_fault_in_words_of_ours(
     error: httpx.HTTPError, cause: str
 ) -> None:
+    assert of_error(error) == Verdict(kind="fault", cause=cause)
+
+
+def test_what_is_wrong_with_tls_is_said() -> None:
+    error = httpx.ConnectError("sk-secret")
+    error.__cause__ = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] sk-secret")
+    error.__cause__.reason = "WRONG_VERSION_NUMBER"
+    cause = "the TLS handshake failed: wrong version number"
     assert of_error(error) == Verdict(kind="fault", cause=cause)
 
 

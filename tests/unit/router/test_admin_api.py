@@ -6,6 +6,7 @@ from typing import Any
 
 import falcon.asgi
 import pytest
+import zstandard
 from falcon import testing
 
 from libs.common.contracts import Row
@@ -13,12 +14,26 @@ from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.port import HistoryQuery, Page
 from services.router.admin import checks
 from services.router.admin.access import AdminToken
+from services.router.admin.bodies import shown
 from services.router.admin.checks import HealthCheck
 from services.router.admin.history import History, OneRequest
 from services.router.problems import say
 
 TOKEN = "correct-horse"
 ROW: Row = {"id": "r1", "created_at": "2026-01-02T03:04:05.678Z", "decisions": []}
+
+
+def payload(direction: str, body: bytes, **given: Any) -> Row:
+    return {
+        "direction": direction,
+        "content_type": "application/json",
+        "encoding": "zstd",
+        "original_bytes": 14,
+        "truncated": False,
+        "dropped": None,
+        "body": body,
+        **given,
+    }
 
 
 class Store:
@@ -34,6 +49,13 @@ class Store:
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
         return ROW if id == "r1" else None
+
+    async def payloads(self, request: Row) -> list[Row]:
+        assert request == ROW
+        return [
+            payload("request", zstandard.compress('{"input":"é"}'.encode())),
+            payload("response", b"", dropped="too large for one entry"),
+        ]
 
 
 class Orders:
@@ -148,7 +170,42 @@ def test_nonsense_is_named(api: Api, query: str, param: str) -> None:
 
 
 def test_one_request(api: Api) -> None:
-    assert api.get("/admin/requests/r1").json == ROW
+    answer = api.get("/admin/requests/r1").json
+    bodies = answer.pop("bodies")
+    assert answer == ROW
+    assert bodies["request"]["body"] == '{"input":"é"}'
+    assert bodies["request"]["encoding"] == "utf-8"
+    assert bodies["response"]["body"] is None
+    assert bodies["response"]["dropped"] == "too large for one entry"
+
+
+def test_one_request_without_its_bodies(api: Api) -> None:
+    assert api.get("/admin/requests/r1", query_string="bodies=false").json == ROW
+
+
+def test_bodies_are_wanted_or_not(api: Api) -> None:
+    result = api.get("/admin/requests/r1", query_string="bodies=maybe")
+    assert (result.status_code, code(result)) == (400, "invalid_query")
+
+
+@pytest.mark.parametrize(
+    ("given", "encoding", "body"),
+    [
+        ({"body": zstandard.compress(b"\xff\x00")}, "base64", "/wA="),
+        ({"body": zstandard.compress(b"a\xc3"), "truncated": True}, "utf-8", "a"),
+        ({"body": zstandard.compress(b"a\xc3")}, "base64", "YcM="),
+        ({"body": zstandard.compress(b"x"), "encoding": "br, zstd"}, "utf-8", "x"),
+        ({"body": b"rubbish"}, None, None),
+        ({"body": b"x", "encoding": "lzma"}, None, None),
+    ],
+)
+def test_a_body_is_text_where_it_can_be(
+    given: dict[str, Any], encoding: str | None, body: str | None
+) -> None:
+    found = shown([payload("request", **given)])["request"]
+    assert (found["encoding"], found["body"]) == (encoding, body)
+    assert found["content_encoding"] == ("br" if "br, zstd" in given.values() else None)
+    assert (found["dropped"] is None) == (encoding is not None)
 
 
 def test_an_unknown_request(api: Api) -> None:

@@ -1,0 +1,133 @@
+"""Proxy keys in SQL, by the same statements in either database. Only a hash of a
+secret is stored, and it leaves here for the routers' key table alone."""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from libs.common.contracts import RequestEvent, Row
+from libs.common.proxy_keys import Principal
+from libs.common.store.port import Cursor, Page
+from libs.common.store.rows import instant, iso, milliseconds, storable
+
+# Runs one named statement in a transaction of its own (`Store.fetch`).
+Fetch = Callable[[str, Mapping[str, Any]], Awaitable[list[Row]]]
+
+AFTER_EVERY_TIME = "9999-12-31T23:59:59.999Z"
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key as it is minted."""
+
+    id: str
+    name: str
+    prefix: str
+    secret_hash: str
+    pool_id: str | None
+    pools: tuple[str, ...]
+    expires_at: datetime | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    created_at: datetime
+
+
+class ProxyKeyRows:
+    """Rows by SQL column name, without the hash. Raises `StoreAway`."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def add(self, key: NewKey) -> Row:
+        values = {name: _bound(getattr(key, name)) for name in key.__slots__}
+        (row,) = await self._fetch("add_proxy_key", values)
+        return _shown(row)
+
+    async def page(self, limit: int, cursor: Cursor | None) -> Page:
+        """Newest first, revoked ones too."""
+        values = {
+            "before_at": cursor.at if cursor else AFTER_EVERY_TIME,
+            "before_id": cursor.id if cursor else "",
+            "rows": limit + 1,
+        }
+        rows = [_shown(row) for row in await self._fetch("proxy_keys", values)]
+        if len(rows) <= limit:
+            return Page(tuple(rows), None)
+        last = rows[limit - 1]
+        cursor = Cursor(last["created_at"], last["id"])
+        return Page(tuple(rows[:limit]), cursor.encode())
+
+    async def get(self, id_: str) -> Row | None:
+        return await self._one("proxy_key", id_)
+
+    async def change(self, id_: str, fields: Mapping[str, Any]) -> Row | None:
+        """Set `fields`; None when there is no such key, or it was revoked."""
+        encoded = json.dumps(dict(fields), default=_bound)
+        return await self._one("change_proxy_key", id_, fields=encoded)
+
+    async def revoke(self, id_: str, at: datetime) -> Row | None:
+        """For good. Safe to repeat; None when there is no such key."""
+        return await self._one("revoke_proxy_key", id_, revoked_at=iso(at))
+
+    async def records(self) -> dict[str, Principal]:
+        """By hash, what gateways need to know of all keys not revoked."""
+        rows = await self._fetch("proxy_key_records", {"id": None})
+        return {row["secret_hash"]: _principal(row) for row in rows}
+
+    async def record(self, id_: str) -> tuple[str, Principal | None] | None:
+        """The same of one key, with its hash; without a principal when it was
+        revoked."""
+        rows = await self._fetch("proxy_key_records", {"id": id_})
+        if not rows:
+            return None
+        revoked = rows[0]["revoked_at"] is not None
+        return rows[0]["secret_hash"], None if revoked else _principal(rows[0])
+
+    async def _one(self, name: str, id_: str, **values: Any) -> Row | None:
+        if not storable(id_):
+            return None
+        rows = await self._fetch(name, {"id": id_, **values})
+        return _shown(rows[0]) if rows else None
+
+
+def uses(requests: Iterable[RequestEvent]) -> list[Row]:
+    """When each key that a batch's requests came with was used last."""
+    last: dict[str, int] = {}
+    for request in requests:
+        if request.proxy_key_id is not None:
+            before = last.get(request.proxy_key_id, 0)
+            last[request.proxy_key_id] = max(before, request.created_at_ms)
+    return [
+        {"id": id_, "last_used_at": instant(ms)} for id_, ms in sorted(last.items())
+    ]
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
+def _shown(row: Row) -> Row:
+    """As Postgres has it: SQLite keeps lists as text and booleans as numbers."""
+    return {**row, "pools": _pools(row), "enabled": bool(row["enabled"])}
+
+
+def _pools(row: Row) -> list[str]:
+    pools = row["pools"]
+    return list(json.loads(pools) if isinstance(pools, str) else pools)
+
+
+def _principal(row: Row) -> Principal:
+    expires = row["expires_at"]
+    return Principal(
+        id=row["id"],
+        pool_id=row["pool_id"],
+        pools=tuple(_pools(row)),
+        expires_at_ms=expires and milliseconds(datetime.fromisoformat(expires)),
+        requests_per_minute=row["requests_per_minute"],
+        tokens_per_minute=row["tokens_per_minute"],
+        enabled=bool(row["enabled"]),
+    )

@@ -1,0 +1,27 @@
+-- Changes the fields that were given, and no others: two changes at once both hold.
+-- A revoked key stays as it is.
+UPDATE proxy_keys SET
+    name = CASE WHEN given.fields ? 'name' THEN given.fields ->> 'name' ELSE name END,
+    enabled = CASE WHEN given.fields ? 'enabled' THEN (given.fields ->> 'enabled')::boolean ELSE enabled END,
+    pool_id = CASE WHEN given.fields ? 'pool_id' THEN given.fields ->> 'pool_id' ELSE pool_id END,
+    pools = CASE WHEN given.fields ? 'pools' THEN given.fields -> 'pools' ELSE pools END,
+    expires_at = CASE
+        WHEN given.fields ? 'expires_at'
+        THEN (given.fields ->> 'expires_at')::timestamptz
+        ELSE expires_at
+    END,
+    requests_per_minute = CASE
+        WHEN given.fields ? 'requests_per_minute'
+        THEN (given.fields ->> 'requests_per_minute')::bigint
+        ELSE requests_per_minute
+    END,
+    tokens_per_minute = CASE
+        WHEN given.fields ? 'tokens_per_minute'
+        THEN (given.fields ->> 'tokens_per_minute')::bigint
+        ELSE tokens_per_minute
+    END
+FROM (SELECT %(fields)s::jsonb AS fields) AS given
+WHERE id = %(id)s AND revoked_at IS NULL
+RETURNING
+    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    tokens_per_minute, enabled, created_at, last_used_at, revoked_at

@@ -1,0 +1,43 @@
+-- Changes the fields that were given, and no others: two changes at once both hold.
+-- A revoked key stays as it is. json_type is NULL for what is not there, and 'null'
+-- for null.
+UPDATE proxy_keys SET
+    name = CASE
+        WHEN json_type(:fields, '$.name') IS NOT NULL
+        THEN json_extract(:fields, '$.name')
+        ELSE name
+    END,
+    enabled = CASE
+        WHEN json_type(:fields, '$.enabled') IS NOT NULL
+        THEN json_extract(:fields, '$.enabled')
+        ELSE enabled
+    END,
+    pool_id = CASE
+        WHEN json_type(:fields, '$.pool_id') IS NOT NULL
+        THEN json_extract(:fields, '$.pool_id')
+        ELSE pool_id
+    END,
+    pools = CASE
+        WHEN json_type(:fields, '$.pools') IS NOT NULL
+        THEN json_extract(:fields, '$.pools')
+        ELSE pools
+    END,
+    expires_at = CASE
+        WHEN json_type(:fields, '$.expires_at') IS NOT NULL
+        THEN json_extract(:fields, '$.expires_at')
+        ELSE expires_at
+    END,
+    requests_per_minute = CASE
+        WHEN json_type(:fields, '$.requests_per_minute') IS NOT NULL
+        THEN json_extract(:fields, '$.requests_per_minute')
+        ELSE requests_per_minute
+    END,
+    tokens_per_minute = CASE
+        WHEN json_type(:fields, '$.tokens_per_minute') IS NOT NULL
+        THEN json_extract(:fields, '$.tokens_per_minute')
+        ELSE tokens_per_minute
+    END
+WHERE id = :id AND revoked_at IS NULL
+RETURNING
+    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    tokens_per_minute, enabled, created_at, last_used_at, revoked_at

@@ -1,0 +1,8 @@
+-- Newest first, revoked ones too: the ledger names them.
+SELECT
+    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    tokens_per_minute, enabled, created_at, last_used_at, revoked_at
+FROM proxy_keys
+WHERE (created_at, id) < (:before_at, :before_id)
+ORDER BY created_at DESC, id DESC
+LIMIT :rows

@@ -1,0 +1,10 @@
+-- One row; run for each of a batch. A replayed body changes nothing.
+INSERT INTO payloads (
+    request_id, direction, created_at, content_type, encoding, original_bytes,
+    truncated, dropped, body
+)
+VALUES (
+    :request_id, :direction, :created_at, :content_type, :encoding, :original_bytes,
+    :truncated, :dropped, :body
+)
+ON CONFLICT (request_id, direction, created_at) DO NOTHING

@@ -1,0 +1,8 @@
+-- For good; the first time counts. The row stays, because the ledger names it.
+UPDATE proxy_keys SET
+    enabled = 0,
+    revoked_at = coalesce(revoked_at, :revoked_at)
+WHERE id = :id
+RETURNING
+    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    tokens_per_minute, enabled, created_at, last_used_at, revoked_at

@@ -1,0 +1,49 @@
+"""`python -m services.gateway`: one gateway, of one or several workers."""
+
+import gc
+import os
+import sys
+from collections.abc import Mapping
+
+import uvloop
+
+from libs.cli.lifeline import die_with_parent
+from libs.common import logs
+from libs.common.egress import Egress
+from libs.common.errors import SettingError
+from libs.common.service_settings import GatewaySettings
+from services.gateway import workers
+from services.gateway.app import Gateway
+
+
+def run(environ: Mapping[str, str] | None = None) -> None:
+    """Until SIGTERM. Exits with 2 when a setting makes no sense, or the address is
+    taken."""
+    environ = os.environ if environ is None else environ
+    try:
+        settings = GatewaySettings.read(environ)
+        settings.refuse_open_admin()
+        Egress.read(environ)
+        inherited = workers.inherited()
+        listening = inherited or workers.bind(settings.host, settings.port)
+    except (SettingError, workers.AddressTaken) as error:
+        sys.stderr.write(f"responses-proxy: {error}\n")
+        raise SystemExit(2) from None
+    logs.configure("gateway", settings.log_level)
+    if settings.gateway_workers > 1 and inherited is None:
+        raise SystemExit(workers.supervise(settings, listening))
+    if inherited is not None:
+        die_with_parent()
+
+    async def serve() -> None:
+        await Gateway(settings).run(listening)
+
+    # What was made so far stays; what requests make has no circles. Looking for some
+    # is most of what the collector would do.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    run()

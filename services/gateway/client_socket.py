@@ -1,0 +1,216 @@
+"""A client's WebSocket (RFC 6455), by the sans-IO half of `websockets`. To the
+rest of the gateway it speaks in the messages of ASGI."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request as Handshake
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from libs.common.headers import Header
+from services.gateway import framing
+from services.gateway.requests import Request
+
+MOST_WAITING = 1_048_576  # bytes of messages nobody has taken yet
+CLOSE_S = 5.0  # for the client to answer a close
+TRY_LATER, INVALID = 1011, 1007
+
+
+class ClientSocket(asyncio.Protocol):
+    """One socket, from its upgrade to its end. `receive` and `send` are ASGI's,
+    for one task each."""
+
+    def __init__(
+        self, request: Request, transport: asyncio.Transport, largest: int
+    ) -> None:
+        """`largest`: bytes of a message."""
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._socket = ServerProtocol(max_size=largest)
+        self._socket.receive_data(_head(request))
+        self._handshake = self._first_event()
+        self._messages: deque[dict[str, Any]] = deque()
+        self._waiting_bytes = 0
+        self._parts: list[bytes] = []
+        self._text = False
+        self._taken: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._paused = self._over = False
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    def take_over(self, rest: bytes) -> None:
+        """The connection is a socket's from now on. `rest` came with the upgrade."""
+        self._transport.set_protocol(self)
+        if rest:
+            self.data_received(rest)
+
+    def _first_event(self) -> Handshake | None:
+        events = self._socket.events_received()
+        return events[0] if events and isinstance(events[0], Handshake) else None
+
+    def refuse(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Answer the upgrade with something else than a socket."""
+        framed = [h for h in headers if h[0] != b"content-length"]
+        framed.append((b"content-length", b"%d" % len(body)))
+        head = framing.own_head(status, framed, framing.CLOSE)
+        self._over = True
+        self._transport.write(head + body)
+        self._transport.close()
+
+    # ASGI --------------------------------------------------------------------
+
+    async def receive(self) -> dict[str, Any]:
+        while not self._messages:
+            self._taken = self._loop.create_future()
+            await self._taken
+        message = self._messages.popleft()
+        size = _size(message)
+        if size:
+            self._waiting_bytes -= size
+            if self._waiting_bytes <= MOST_WAITING and not self._over:
+                self._transport.resume_reading()
+        return message
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Returns when the client has read enough for more. After its end a socket
+        takes no messages, and says nothing of it."""
+        if not self._over:
+            _SENDS[message["type"]](self, message)
+        while self._paused and not self._over:
+            self._drained = self._drained or self._loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def _accept(self, _: dict[str, Any]) -> None:
+        if self._handshake is None:
+            self._transport.abort()
+            return
+        response = self._socket.accept(self._handshake)
+        self._socket.send_response(response)
+        self._flush()
+
+    def _send_message(self, message: dict[str, Any]) -> None:
+        text = message.get("text")
+        try:
+            if text is None:
+                self._socket.send_binary(message["bytes"])
+            else:
+                self._socket.send_text(text.encode())
+        except InvalidState:
+            return  # it is closing
+        self._flush()
+
+    def _close(self, message: dict[str, Any]) -> None:
+        if self._socket.state is State.OPEN:
+            reason = message.get("reason") or ""
+            self._socket.send_close(message.get("code", 1000), reason[:100])
+            self._flush()
+            self._loop.call_later(CLOSE_S, self._transport.abort)
+        else:
+            self._transport.close()
+
+    # asyncio.Protocol --------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._socket.receive_data(data)
+        self._take_events()
+
+    def eof_received(self) -> bool:
+        self._socket.receive_eof()
+        self._take_events()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(self._socket.close_code if self._socket.close_rcvd else None)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    # Frames ------------------------------------------------------------------
+
+    def _take_events(self) -> None:
+        for event in self._socket.events_received():
+            if isinstance(event, Frame):
+                self._take_frame(event)
+        self._flush()
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            received = self._socket.close_rcvd
+            self._end(received.code if received else None)
+            return
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return  # pings are answered by the library
+        if frame.opcode is not Opcode.CONT:
+            self._text = frame.opcode is Opcode.TEXT
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            whole = b"".join(self._parts)
+            self._parts = []
+            self._put(whole)
+
+    def _put(self, whole: bytes) -> None:
+        try:
+            content = {"text": whole.decode()} if self._text else {"bytes": whole}
+        except UnicodeDecodeError:
+            self._socket.fail(INVALID, "invalid UTF-8")
+            self._end(INVALID)
+            return
+        self._waiting_bytes += len(whole)
+        if self._waiting_bytes > MOST_WAITING:
+            self._transport.pause_reading()
+        self._wake({"type": "websocket.receive", **content})
+
+    def _end(self, code: int | None) -> None:
+        """It is over, for whoever reads and whoever writes."""
+        if self._over:
+            return
+        self._over = True
+        self._wake({"type": "websocket.disconnect", "code": code or 1006})
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _wake(self, message: dict[str, Any]) -> None:
+        self._messages.append(message)
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(None)
+
+    def _flush(self) -> None:
+        for data in self._socket.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()  # the protocol's end of the stream
+        if self._socket.close_sent and not self._socket.close_rcvd:
+            # Too large a message, or nonsense: the library has failed the socket.
+            self._end(self._socket.close_sent.code)
+
+
+_SENDS = {
+    "websocket.accept": ClientSocket._accept,
+    "websocket.send": ClientSocket._send_message,
+    "websocket.close": ClientSocket._close,
+}
+
+
+def _size(message: dict[str, Any]) -> int:
+    return len(message.get("bytes") or message.get("text") or b"")
+
+
+def _head(request: Request) -> bytes:
+    """The upgrade as it came, for the library to read."""
+    lines = [b"GET %b HTTP/1.1" % request.path]
+    lines += [b"%b: %b" % header for header in request.headers]
+    return b"\r\n".join([*lines, b"", b""])

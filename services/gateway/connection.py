@@ -1,0 +1,426 @@
+"""A client's connection: HTTP/1.1 as servers speak it (RFC 9112), on httptools.
+Knows framing, limits and who is still there; not what is asked.
+
+A server of our own where Granian serves the other services: one thread, no task
+and no copy between socket and data plane. An empty answer costs a quarter of what
+it costs under Granian (docs/benchmarks.md), and a client's leaving is known at
+once."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
+
+import httptools
+
+from libs.common.headers import Header
+from services.gateway import framing, problems
+from services.gateway.problems import Problem
+from services.gateway.requests import Request
+
+HEAD_S = 30.0  # for a request's head to arrive
+BODY_IDLE_S = 60.0  # between two pieces of a request body
+KEEP_ALIVE_S = 120.0  # a connection without a request
+DEAF_S = 10.0  # a refused client sends on before it reads
+MOST_DISCARDED = 16_777_216
+LARGEST_HEAD = 65_536
+MOST_HEADERS = 128
+_WATCHED = frozenset({b"content-length", b"expect", b"upgrade"})
+
+
+class Site(Protocol):
+    """What a connection belongs to."""
+
+    largest_body: int
+    draining: bool
+
+    def admit(self, connection: "Connection") -> bool: ...
+
+    def left(self, connection: "Connection") -> None: ...
+
+    def serve(
+        self, request: Request, connection: "Connection"
+    ) -> Coroutine[Any, Any, None]: ...
+
+    def upgrade(
+        self, request: Request, transport: asyncio.Transport, rest: bytes
+    ) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One client. A request, its answer, then the next.
+
+    `since` is the loop's time at which the current phase began: waiting for a
+    request, its head, its body, or its end after a refusal.
+    """
+
+    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
+        self._site = site
+        self.loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser: Any = httptools.HttpRequestParser(self)
+        # One task for all requests of a connection: making one costs as much as
+        # routing does.
+        self.task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Future[None] | None = None  # while it waits for one
+        self._queued: deque[Request] = deque()
+        self._request: Request | None = None  # the one that is served
+        # The request that arrives.
+        self._target = b""
+        self._headers: list[Header] = []
+        self._incoming: Request | None = None  # once its head is whole
+        self._pieces: list[bytes] = []
+        self._body_bytes = 0
+        self._head_bytes = 0
+        self._problem: Problem | None = None
+        self._in_head = self._expects = self._upgrades = False
+        self._deaf = False  # refused: what comes is not read
+        self._leaving = False  # closed, once the last answer was read
+        # The answer under way.
+        self._began = self._ended = self._chunked = self._empty = False
+        self._drained: asyncio.Future[None] | None = None
+        self.since = loop.time()
+        self.paused = False  # the client reads slower than we write
+        self.on_drain: Callable[[], None] | None = None
+        self.gone = False
+
+    # asyncio.Protocol --------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._site.admit(self):
+            self._refuse(problems.too_many_connections())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def eof_received(self) -> bool:
+        self._leave()  # a client that half-closes has left
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self.on_drain is not None:
+            self.on_drain()
+        self._stir()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._discard(len(data))
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(problems.bad_request())
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > LARGEST_HEAD:
+                self._refuse(problems.head_too_large(LARGEST_HEAD))
+        elif self._incoming is not None:
+            self.since = self.loop.time()
+
+    def _discard(self, count: int) -> None:
+        """A connection closed upon unread bytes is reset, and the client would
+        never see the answer."""
+        self._body_bytes += count
+        if self._body_bytes > MOST_DISCARDED:
+            self.abort()
+
+    # httptools ---------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._headers = []
+        self._incoming = None
+        self._pieces = []
+        self._body_bytes = self._head_bytes = 0
+        self._problem = None
+        self._expects = self._upgrades = False
+        self._in_head = True
+        self.since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._headers.append((name, value))
+        if name in _WATCHED:
+            self._watch(name, value)
+
+    def _watch(self, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            limit = self._site.largest_body
+            if value.isdigit() and int(value) > limit:
+                self._problem = problems.body_too_large(limit)
+        elif name == b"expect":
+            self._expects = value.lower() == b"100-continue"
+        else:
+            self._upgrades = value.lower() == b"websocket"
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self._headers) > MOST_HEADERS:
+            self._problem = problems.too_many_headers(MOST_HEADERS)
+        request = Request(
+            self._parser.get_method().decode(), self._target, self._headers
+        )
+        request.http_1_0 = self._parser.get_http_version() == "1.0"
+        self._incoming = request
+        self._headers = []  # trailers shall not change the head
+        if self._problem is not None:
+            self._refuse(self._problem)
+        elif self._expects and self._request is None:
+            self._write(framing.CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._pieces.append(data)
+        self._body_bytes += len(data)
+        if self._body_bytes > self._site.largest_body:
+            self._refuse(problems.body_too_large(self._site.largest_body))
+
+    def on_message_complete(self) -> None:
+        request = self._incoming
+        if self._deaf or request is None:
+            return
+        pieces = self._pieces
+        if pieces:
+            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._pieces = []
+        request.keep_alive = self._parser.should_keep_alive()
+        if self._parser.should_upgrade():
+            if self._upgrades:
+                return  # the parser tells where the socket's bytes begin
+            # Of other protocols we know nothing: it is an ordinary request, but
+            # the parser will not go on.
+            request.keep_alive = False
+        self._incoming = None
+        self._take(request)
+
+    def _take(self, request: Request) -> None:
+        if self._request is None:
+            self._begin(request)
+            return
+        # Pipelined: in order, and no more of them than one read brings.
+        self._queued.append(request)
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    # Requests ----------------------------------------------------------------
+
+    def _begin(self, request: Request) -> None:
+        self._request = request
+        self._began = self._ended = self._chunked = self._empty = False
+        if self.task is None:
+            self.task = self.loop.create_task(self._serve())
+        elif self._asked is not None:
+            self._asked.set_result(None)
+            self._asked = None
+
+    async def _serve(self) -> None:
+        """All requests, one after the other. Who leaves while one is served cancels
+        that; who leaves in between, this."""
+        try:
+            while not self.gone:
+                if self._request is not None:
+                    await self._site.serve(self._request, self)
+                else:
+                    self._asked = self.loop.create_future()
+                    await self._asked
+        except asyncio.CancelledError:
+            if not self.gone:
+                raise
+        finally:
+            self.task = None
+
+    def over(self) -> None:
+        """The request was served. An answer that is not whole breaks the
+        connection: a part must not pass for the whole."""
+        request, self._request = self._request, None
+        self.on_drain = None
+        if self.gone or self._transport is None:
+            return
+        if not self._ended:
+            self.abort()
+        elif self._deaf or request is None or not self._keeps(request):
+            self._close()
+        elif self._queued:
+            self._begin(self._queued.popleft())
+            if not self._queued:
+                self._transport.resume_reading()
+        else:
+            self.since = self.loop.time()
+
+    def _keeps(self, request: Request) -> bool:
+        return request.keep_alive and not self._site.draining
+
+    def _close(self) -> None:
+        assert self._transport is not None
+        if self._deaf:
+            # Its sender may be busy yet; `check` ends it.
+            self._transport.resume_reading()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self.since = self.loop.time()
+        else:
+            self.hang_up()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with `problem`, and hear no more of this client."""
+        if self._deaf:
+            return
+        self._deaf, self._in_head = True, False
+        self._body_bytes = 0
+        self._pieces = []
+        self.since = self.loop.time()
+        request = self._incoming or Request("", b"/", [])
+        request.problem, request.keep_alive = problem, False
+        self._incoming = None
+        self._take(request)
+
+    def _upgrade(self, rest: bytes) -> None:
+        request, transport = self._incoming, self._transport
+        if request is None or transport is None or not self._upgrades:
+            self._deaf = True  # what follows is of a protocol that we do not speak
+            return
+        if self._request is not None:
+            self._refuse(problems.bad_request())
+            return
+        self.gone = True
+        self._site.left(self)
+        self._site.upgrade(request, transport, rest)
+
+    def _leave(self) -> None:
+        """The client is gone: nobody waits for what is under way."""
+        if self.gone:
+            return
+        self.gone = True
+        self._site.left(self)
+        self._queued.clear()
+        self._stir()
+        if self.task is not None:
+            self._asked = None
+            self.task.cancel()
+
+    # Answers -----------------------------------------------------------------
+
+    def begin(self, status: int, headers: list[Header], ours: bytes) -> bytes:
+        """The head of an upstream's answer, to be passed to `send` in front of the
+        first piece. `ours` are header lines."""
+        request = self._request
+        assert request is not None
+        self._empty = framing.bodiless(request.method, status)
+        lines = b""
+        if not self._empty and not _has_length(headers):
+            self._chunked = not request.http_1_0
+            request.keep_alive = request.keep_alive and self._chunked
+            lines = framing.CHUNKED if self._chunked else b""
+        lines += self._persistence(request)
+        return framing.relayed_head(status, headers, ours, lines)
+
+    def _persistence(self, request: Request) -> bytes:
+        if not self._keeps(request):
+            return framing.CLOSE
+        return framing.KEEP_ALIVE if request.http_1_0 else b""
+
+    def send(self, head: bytes, data: bytes, *, last: bool) -> None:
+        """Write a piece of the answer's body; `head` is what `begin` gave, once."""
+        self._began, self._ended = True, last
+        if self._empty:
+            data = b""
+        elif self._chunked:
+            if data:
+                data = framing.chunk(data)
+            if last:
+                data += framing.LAST_CHUNK
+        if len(data) > framing.WHOLE_WRITE:
+            if head:
+                self._write(head)
+            self._write(data)
+        elif head or data:
+            self._write(head + data)
+
+    def send_whole(
+        self, status: int, headers: list[Header], body: bytes, ours: bytes = b""
+    ) -> None:
+        """Write an answer of our own, or one of which all is known."""
+        request = self._request
+        assert request is not None
+        framed = [header for header in headers if header[0] != b"content-length"]
+        if status not in (204, 304):
+            framed.append((b"content-length", b"%d" % len(body)))
+        head = framing.own_head(status, framed, ours + self._persistence(request))
+        self._empty = framing.bodiless(request.method, status)
+        self.send(head, body, last=True)
+
+    @property
+    def began(self) -> bool:
+        """Has the client got something of an answer?"""
+        return self._began
+
+    async def drained(self) -> None:
+        """Returns when the client has read enough, or left."""
+        while self.paused and not self.gone:
+            if self._drained is None:
+                self._drained = self.loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def _stir(self) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self.gone:
+            self._transport.write(data)
+
+    # Ends --------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way."""
+        busy = self._request is not None or self._incoming is not None
+        return not (busy or self._in_head or self._deaf or self._leaving)
+
+    def abort(self) -> None:
+        """Break the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def hang_up(self) -> None:
+        """Close a connection that is idle, once the client has read its answer."""
+        if self._transport is not None and not self._leaving:
+            self._leaving, self.since = True, self.loop.time()
+            self._transport.close()
+
+    def check(self, now: float) -> None:
+        """End what takes too long, but for a request that is served: its own
+        deadlines count."""
+        waited = now - self.since
+        if self._request is not None:
+            return
+        if self._deaf or self._leaving:
+            if waited > DEAF_S:
+                self.abort()
+        elif self._incoming is not None:
+            if waited > BODY_IDLE_S:
+                self._refuse(problems.body_stalled(BODY_IDLE_S))
+        elif waited > (HEAD_S if self._in_head else KEEP_ALIVE_S):
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        if self._in_head:
+            self._refuse(problems.head_stalled(HEAD_S))
+        else:
+            self.hang_up()
+
+
+def _has_length(headers: list[Header]) -> bool:
+    return any(name == b"content-length" for name, _ in headers)

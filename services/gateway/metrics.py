@@ -1,0 +1,63 @@
+"""What the hot path counts, for Prometheus. Plain integers, read when somebody asks:
+the library's own counters take a lock, and more time than routing a request."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+from libs.common.contracts import Outcome, VerdictKind
+
+BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
+
+requests = dict.fromkeys((outcome.value for outcome in Outcome), 0)
+attempts = dict.fromkeys(get_args(VerdictKind), 0)
+
+
+class Histogram:
+    """Seconds, by upper bounds."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def family(self, name: str, text: str) -> HistogramMetricFamily:
+        buckets, total = [], 0
+        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((str(bound), total))
+        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self._sum)
+
+
+overhead = Histogram(BOUNDS_S)
+
+
+class _Counts(Collector):
+    def collect(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "proxy_requests", "Requests that ended, by outcome.", labels=["outcome"]
+        )
+        for outcome, count in requests.items():
+            ended.add_metric([outcome], count)
+        yield ended
+        judged = CounterMetricFamily(
+            "proxy_attempts", "Attempts, by verdict.", labels=["verdict"]
+        )
+        for verdict, count in attempts.items():
+            judged.add_metric([verdict], count)
+        yield judged
+        yield overhead.family(
+            "proxy_overhead_seconds",
+            "From a request's arrival until it was sent upstream.",
+        )
+
+
+REGISTRY.register(_Counts())

@@ -1,0 +1,34 @@
+"""Where connections go, and what an upstream without a usable answer raises."""
+
+from dataclasses import dataclass
+
+from libs.common.errors import ProxyError
+
+
+class UpstreamError(ProxyError):
+    """The upstream gave no usable answer."""
+
+
+class NotSent(UpstreamError):
+    """No connection: nothing was sent, so it may go anywhere."""
+
+
+class NoFreeConnection(NotSent):
+    """no connection became free"""
+
+    # This gateway has no connection left: the upstream is not to blame.
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection goes."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"

@@ -1,0 +1,160 @@
+"""The gateway's server: where clients connect, who serves what they ask, and how
+it all ends when the gateway is told to go."""
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import structlog
+
+from services.gateway.connection import Connection
+from services.gateway.requests import Request
+
+log = structlog.get_logger()
+
+SWEEP_S = 0.1  # between two looks at deadlines
+LOOK_EVERY = 10  # sweeps between two looks at connections
+# Of a connection kept alive, before it is closed at the end: its client may be
+# about to send, and would have to guess whether that was served.
+GRACE_S = 0.5
+QUEUE = 4096  # connections not accepted yet
+
+
+class Plane(Protocol):
+    """Serves requests; the connection's `over` is called at the end of each."""
+
+    def serve(
+        self, request: Request, connection: Connection
+    ) -> Coroutine[Any, Any, None]: ...
+
+
+class Deadlines(Protocol):
+    """Ends what takes too long: one look at all costs less than a timer for each."""
+
+    def check(self, now: float) -> None: ...
+
+
+class Sockets(Protocol):
+    """Serves WebSockets."""
+
+    def serve(
+        self, request: Request, transport: asyncio.Transport, rest: bytes
+    ) -> Coroutine[Any, Any, None]: ...
+
+
+class Server:
+    """Accepts connections and knows them all."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        control: Plane,
+        sockets: Sockets,
+        *,
+        largest_body: int,
+        most_connections: int,
+    ) -> None:
+        """`plane` serves what is below /v1, `control` all the rest."""
+        self._plane = plane
+        self._control = control
+        self._sockets = sockets
+        self._most = most_connections
+        self._connections: set[Connection] = set()
+        self._upgraded: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self.largest_body = largest_body
+        self.draining = False
+
+    async def listen(self, sock: socket.socket, *deadlines: Deadlines) -> None:
+        """Begin to serve."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            lambda: Connection(self, loop), sock=sock, backlog=QUEUE
+        )
+        self._sweeping = asyncio.create_task(self._sweep(deadlines))
+
+    async def _sweep(self, deadlines: tuple[Deadlines, ...]) -> None:
+        loop, looks = asyncio.get_running_loop(), 0
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = loop.time()
+            for each in deadlines:
+                each.check(now)
+            looks += 1
+            if looks % LOOK_EVERY == 0:
+                for connection in list(self._connections):
+                    connection.check(now)
+
+    # What connections ask ----------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in. When there are too many, one that is idle has
+        to go; if there is none, the new one."""
+        if len(self._connections) >= self._most:
+            idle = next((c for c in self._connections if c.idle), None)
+            if idle is None:
+                return False
+            idle.hang_up()
+            self._connections.discard(idle)
+        self._connections.add(connection)
+        return True
+
+    def left(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def serve(
+        self, request: Request, connection: Connection
+    ) -> Coroutine[Any, Any, None]:
+        if request.problem is not None:
+            return _refuse(request, connection)
+        if request.path.startswith(b"/v1/"):
+            return self._plane.serve(request, connection)
+        return self._control.serve(request, connection)
+
+    def upgrade(
+        self, request: Request, transport: asyncio.Transport, rest: bytes
+    ) -> None:
+        task = asyncio.create_task(self._sockets.serve(request, transport, rest))
+        self._upgraded.add(task)
+        task.add_done_callback(self._upgraded.discard)
+
+    # The end -----------------------------------------------------------------
+
+    def refuse_new(self) -> None:
+        """Accept no more connections; those that are open serve what is under way."""
+        self.draining = True
+        if self._listening is not None:
+            self._listening.close()
+
+    async def drain(self, within_s: float) -> bool:
+        """Wait for what is under way. Did it all end?"""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + within_s
+        grace = loop.time() + min(GRACE_S, within_s)
+        while self._connections and loop.time() < ends:
+            if loop.time() >= grace:
+                for connection in list(self._connections):
+                    if connection.idle:
+                        connection.hang_up()
+            await asyncio.sleep(0.02)
+        return not self._connections
+
+    async def stop(self) -> None:
+        """Break off whatever is left."""
+        for connection in list(self._connections):
+            connection.abort()
+        for task in list(self._upgraded):
+            task.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await asyncio.sleep(0)  # what was cut is told
+
+
+async def _refuse(request: Request, connection: Connection) -> None:
+    problem = request.problem
+    assert problem is not None
+    headers = [(b"content-type", b"application/json"), *problem.headers]
+    connection.send_whole(problem.status, headers, problem.body())
+    connection.over()

@@ -1,0 +1,152 @@
+"""Proxy keys, from SQL into Redis: at once after a change, all of them after Redis
+was emptied, and now and then whatever differs.
+
+Every router does this: a change of the table is refused when another router was
+faster, and then this one reads SQL again, so no older state ever replaces a newer
+one. What SQL holds is right, whoever wrote it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter
+
+from libs.common.errors import ProxyError
+from libs.common.proxy_keys import Principal
+
+log = structlog.get_logger()
+
+EVERY_S = 0.5  # between two looks whether there is a table
+COMPARE_EVERY = 20  # looks, until all of SQL is compared with all of Redis
+TRIES = 5
+FAILURES = Counter(
+    "proxy_router_key_failures_total", "Rounds that could not publish proxy keys."
+)
+
+
+class Contended(ProxyError):
+    """Other routers change the table of proxy keys all the time."""
+
+
+class Rows(Protocol):
+    """What SQL knows; raises `StoreAway`."""
+
+    async def records(self) -> dict[str, Principal]: ...
+
+    async def record(self, id_: str) -> tuple[str, Principal | None] | None: ...
+
+
+class Table(Protocol):
+    """What Redis holds; raises `RedisAway`."""
+
+    async def version(self) -> str | None: ...
+
+    async def read(self) -> dict[str, Principal]: ...
+
+    async def change(
+        self,
+        seen: str | None,
+        changed: Mapping[str, Principal],
+        gone: Collection[str] = (),
+    ) -> bool: ...
+
+
+class KeyPublisher:
+    """Keeps the table as SQL says."""
+
+    def __init__(self, rows: Rows, table: Table) -> None:
+        self._rows = rows
+        self._table = table
+        self._looks = 0
+        # Changes that may not have reached Redis, and how many were made up for.
+        self._missed, self._made_up = 1, 0
+        # One after the other here, so that only other routers can come between.
+        self._turn = asyncio.Lock()
+        self._said = ""  # the last failure, logged once
+
+    async def run(self) -> None:
+        """For ever; what goes wrong is tried again with the next round."""
+        while True:
+            await self._attempt(self.look)
+            await asyncio.sleep(EVERY_S)
+
+    async def look(self) -> None:
+        """Publish everything that is not there. Raises `RedisAway`, `StoreAway`."""
+        missed = self._missed
+        due = missed > self._made_up or self._looks % COMPARE_EVERY == 0
+        if due or await self._table.version() is None:
+            await self._again(self._compare)
+            self._made_up = missed
+        self._looks += 1
+
+    async def changed(self, id_: str) -> bool:
+        """Publish one key that was changed in SQL. False: the next look will, when
+        Redis answers again."""
+        told = False
+        try:
+            told = await self._attempt(lambda: self._again(lambda: self._tell(id_)))
+        finally:
+            if not told:
+                self._missed += 1
+        return told
+
+    async def _again(self, publish: Callable[[], Awaitable[bool]]) -> None:
+        async with self._turn:
+            for _ in range(TRIES):
+                if await publish():
+                    return
+        raise Contended
+
+    async def _compare(self) -> bool:
+        seen = await self._table.version()
+        wanted = await self._rows.records()
+        there = {} if seen is None else await self._table.read()
+        changed = {name: p for name, p in wanted.items() if there.get(name) != p}
+        gone = there.keys() - wanted.keys()
+        if seen is not None and not changed and not gone:
+            return True
+        done = await self._table.change(seen, changed, gone)
+        if done:
+            log.info(
+                "proxy keys published",
+                action="proxy_keys_published",
+                changed=len(changed),
+                gone=len(gone),
+            )
+        return done
+
+    async def _tell(self, id_: str) -> bool:
+        seen = await self._table.version()
+        if seen is None:
+            return await self._compare()
+        found = await self._rows.record(id_)
+        if found is None:
+            return True
+        name, principal = found
+        if principal is None:
+            return await self._table.change(seen, {}, (name,))
+        return await self._table.change(seen, {name: principal})
+
+    async def _attempt(self, publish: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await publish()
+        except ProxyError as cause:
+            self._fail(str(cause))
+        except Exception as error:  # noqa: BLE001 - the outermost loop
+            # A Redis that refuses writes, or has no library yet, gets better too.
+            self._fail(f"{type(error).__name__}: {error}")
+        else:
+            self._said = ""
+            return True
+        return False
+
+    def _fail(self, cause: str) -> None:
+        FAILURES.inc()
+        if cause != self._said:
+            log.warning(
+                "cannot publish proxy keys",
+                action="proxy_keys_failed",
+                cause=cause,
+            )
+        self._said = cause

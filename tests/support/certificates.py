@@ -1,0 +1,87 @@
+"""A certificate authority of the test's own, and what it signs."""
+
+import datetime as dt
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """`file` is its certificate, PEM."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+    file: Path
+
+    def server(self, *names: str, expired: bool = False) -> ssl.SSLContext:
+        """The context of a server that shows a certificate for `names`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        san = x509.SubjectAlternativeName([_general(name) for name in names])
+        begun = _unsigned(names[0], self.certificate.subject, key, expired=expired)
+        signed = begun.add_extension(san, critical=False).sign(
+            self.key, hashes.SHA256()
+        )
+        chain = self.file.with_name(f"server-{signed.serial_number}.pem")
+        chain.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + signed.public_bytes(serialization.Encoding.PEM)
+        )
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(chain)
+        return context
+
+
+def make_authority(folder: Path) -> Authority:
+    """A CA whose certificate lies in `folder`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _unsigned("a test's CA", _name("a test's CA"), key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "ca.pem"
+    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return Authority(key, certificate, file)
+
+
+def _unsigned(
+    subject: str,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    expired: bool = False,
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 2 * DAY)
+        .not_valid_after(now - DAY if expired else now + DAY)
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

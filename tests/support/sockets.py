@@ -1,0 +1,115 @@
+"""Listening sockets of tests, on one address, with or without TLS."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Visits:
+    """What a server saw of its clients."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.come = 0
+        self.gone = 0
+
+    async def all_gone(self) -> bool:
+        return 0 < self.come == self.gone
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send back whatever comes."""
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """Read, and say nothing."""
+    while await reader.read(65_536):
+        pass
+
+
+def relay_to(port: int) -> Handle:
+    """Lead to another port of this machine; with TLS in front, it has TLS."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward = await asyncio.open_connection("127.0.0.1", port)
+        await joined((reader, writer), onward)
+
+    return relay
+
+
+async def joined(one: Streams, other: Streams) -> None:
+    """Pass bytes both ways until one side ends; then the other's end too."""
+    copies = [
+        asyncio.ensure_future(_copy(one[0], other[1])),
+        asyncio.ensure_future(_copy(other[0], one[1])),
+    ]
+    try:
+        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        other[1].close()  # first: the wait may be cancelled
+        for copy in copies:
+            copy.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def visited(
+    handle: Handle, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Visits]:
+    """It listens with the context."""
+    visits = Visits(0)
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        visits.come += 1
+        # A cancelled handler upsets asyncio's streams (Python 3.11).
+        with suppress(OSError, EOFError, asyncio.CancelledError):
+            await handle(r, w)
+        visits.gone += 1
+        w.close()
+
+    server = await asyncio.start_server(serve, host, 0, ssl=tls)
+    visits.port = server.sockets[0].getsockname()[1]
+    try:
+        yield visits
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
+
+
+@contextmanager
+def unanswering() -> Iterator[int]:
+    """A port of 127.0.0.1 that drops who tries to connect: its backlog is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                with suppress(BlockingIOError):
+                    one.connect(("127.0.0.1", port))
+            yield port
+        finally:
+            for one in waiting:
+                one.close()
