@@ -23,12 +23,12 @@ class StreamEnds:
 @dataclass(frozen=True, slots=True)
 class Beat:
     """What a heartbeat tells. `known`: Redis had heard of this gateway; if not,
-    it was reaped, or Redis emptied. `heard`: it had its last report; if not, Redis
-    may have lost whatever this gateway wrote."""
+    it was reaped, or Redis emptied. `born`: since when Redis has what it has; another
+    one than before means that it lost whatever this gateway wrote."""
 
     version: str | None
     known: bool
-    heard: bool = False
+    born: str = ""
     ends: StreamEnds = StreamEnds()
 
 

@@ -287,11 +287,11 @@ class RoutingFunctions:
 
     async def heartbeat(self, gateway_id: str, report: bytes = NO_REPORT) -> Beat:
         """Say that a gateway lives, and how its books stand: a `GatewayEvent`."""
-        version, known, heard, first, last, added = await self._fcall(
+        version, known, born, first, last, added = await self._fcall(
             "rpx_heartbeat_v2", gateway_id, self._clock(), report
         )
         ends = StreamEnds(_entry_id(first) if first else None, _entry_id(last), added)
-        return Beat(version.decode() or None, known == 1, heard == 1, ends)
+        return Beat(version.decode() or None, known == 1, born.decode(), ends)
 
     async def reports(self) -> dict[str, Reported]:
         """The books of each gateway that Redis has heard of lately."""

@@ -189,8 +189,8 @@ class Ledger:
         reply.add_done_callback(partial(self._settled, position))
 
     def _settled(self, position: int | None, reply: "asyncio.Future[Any]") -> None:
-        failure = reply.exception() if not reply.cancelled() else None
-        if failure is not None and position is not None:
+        failed = reply.cancelled() or reply.exception() is not None
+        if failed and position is not None:
             self._journal.unsent(position)
 
 

@@ -61,6 +61,7 @@ class Safekeeper:
         self._marks: deque[Mark] = deque()
         self._safe_events = 0
         self._ends: StreamEnds | None = None
+        self._born = ""
         self._connections = 0
         self._in_hand = 0  # events that are being sent again
         self._flushing: asyncio.Task[int] | None = None
@@ -104,13 +105,13 @@ class Safekeeper:
         now = asyncio.get_running_loop().time()
         anew = self._connections != self._redis.connections
         self._connections = self._redis.connections
-        if not beat.heard or self._is_another(beat.ends):
+        if beat.born != self._born or self._is_another(beat.ends):
             self._send_again(self.journal.safe)
         elif anew:
             self._send_again(self._position_before(now - DOUBTED_S))
         elif sent is not None and self.journal.unsent_from is None:
             self._mark(Mark(now, *sent, beat.ends.last_id))
-        self._ends = beat.ends
+        self._ends, self._born = beat.ends, beat.born
         self._settle(beat.ends)
 
     def _is_another(self, ends: StreamEnds) -> bool:

@@ -947,20 +947,19 @@ local function stream_ends(stream)
 end
 
 -- rpx_heartbeat_v2  ARGV: gateway, now, the gateway's books as JSON.  Returns {the
--- catalogue's version or '', was the gateway known 0|1, was a report of it here 0|1,
--- and what stream_ends returns}. Without a report Redis was emptied since: unlike
--- `known`, which the reaper's search for strays may set, nobody else writes it.
+-- catalogue's version or '', was the gateway known 0|1, `born`, and what stream_ends
+-- returns}. Another `born` than with the last beat: Redis was emptied since. That holds
+-- even if the answer to a beat in between was lost, unlike `known`.
 local function heartbeat_and_books(keys, args)
   local version = redis.call('GET', TAG .. 'catalogue:version')
-  if not version then return { '', 0, 0, '', '0-0', 0 } end
+  if not version then return { '', 0, '', '', '0-0', 0 } end
   local now = clock(args[2])
   local added = redis.call('ZADD', TAG .. 'gateways', now, args[1])
-  local fresh = 1
   if args[3] ~= '' then
-    local report = string.format('%.0f|%s', now, args[3])
-    fresh = redis.call('HSET', TAG .. 'reports', args[1], report)
+    redis.call('HSET', TAG .. 'reports', args[1], string.format('%.0f|%s', now, args[3]))
   end
-  return { version, 1 - added, 1 - fresh, stream_ends(keys[2]) }
+  local born = redis.call('GET', TAG .. 'born') or ''
+  return { version, 1 - added, born, stream_ends(keys[2]) }
 end
 
 -- rpx_resume_v1  ARGV: gateway, then triples of request, resource, lease record.

@@ -168,6 +168,19 @@ async def test_an_emptied_redis_is_filled_again(desk: Desk, valkey: str) -> None
     assert desk.keeper.held == 0
 
 
+async def test_an_answer_that_was_lost_hides_no_emptied_redis(
+    desk: Desk, valkey: str
+) -> None:
+    await desk.end("r1")
+    await desk.beat()
+    empty(valkey)
+    await desk.publish()
+    await desk.routing.heartbeat("gw", desk.keeper.report(1))  # nobody hears it
+    await desk.beat()
+    assert await desk.streamed() == ["r1"]
+    assert desk.keeper.held == 1
+
+
 async def test_a_deleted_stream_is_filled_again(desk: Desk) -> None:
     await desk.end("r1", "r2")
     await desk.beat()
