@@ -163,6 +163,7 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
         self.capturer.start()
+        self.safekeeper.sign_on(int(time.time() * 1000))
         await self.redis.open()
         try:
             await self.heart.beat()

@@ -22,7 +22,7 @@ from services.gateway.segments import Kind, Record, Segment, read_segments
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 10.0
+LOOK_EVERY_S = 3.0
 AT_ONCE = 500  # records taken over before others get their turn
 CROWDED_S = 0.5
 GATEWAY_LOST = (
@@ -177,9 +177,8 @@ class Successor:
         for request_id, event in estate.interrupted(now_ms):
             self._journal.adopt(Kind.REQUEST, request_id, event)
         last_word = self._last_word(estate, now_ms)
-        if estate.accepted:
-            closed = f"{estate.gateway_id}:closed"
-            self._journal.adopt(Kind.GATEWAY, closed, last_word)
+        closed = f"{estate.gateway_id}:closed"
+        self._journal.adopt(Kind.GATEWAY, closed, last_word)
         log.warning(
             "took over from a dead gateway",
             action="journal_taken_over",

@@ -201,6 +201,13 @@ class Safekeeper:
         )
         told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def sign_on(self, now_ms: int) -> None:
+        """Have SQL know of these books before anything is in them: should this
+        process and Redis die together, they are missed until they are found."""
+        self.journal.adopt(
+            Kind.GATEWAY, f"{self.journal.gateway_id}:opened", self.report(now_ms)
+        )
+
     def sign_off(self, now_ms: int) -> None:
         """Nothing more will come: the books are closed."""
         self.journal.adopt(

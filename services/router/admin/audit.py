@@ -10,8 +10,8 @@ compared only in ways that no delay can make wrong:
 - left: once a gateway's books are closed and nobody holds anything, nothing is
   outstanding.
 
-Who was not heard of and whose journal nobody took over yet is unverified: what it had
-under way may still come."""
+Who was not heard of and whose journal nobody took over yet is unverified: it may hold
+requests that nobody else knows of."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -99,9 +99,7 @@ def judge(
 ) -> Finding:
     """By the first and the last of the rules above."""
     listed = list(found)
-    quiet = depth == 0 and not any(
-        a.state == "silent" or (a.state == "running" and a.held) for a in listed
-    )
+    quiet = depth == 0 and not any(_may_bring(a, now_ms) for a in listed)
     problems: list[str] = []
     unverified: list[str] = []
     for account in listed:
@@ -109,13 +107,20 @@ def judge(
         age_ms = now_ms - (account.seen_ms or 0)
         if account.state == "running":
             problems += _lost(account, reports[account.id])
-        elif account.state == "silent" and outstanding and age_ms < MISSING_MS:
+        elif account.state == "silent" and age_ms < MISSING_MS:
             unverified.append(account.id)
         elif account.state == "silent" and outstanding:
             problems.append(f"{account.id}: died with {outstanding} requests")
         elif outstanding and quiet and age_ms > CLOSED_FOR_MS:
             problems.append(f"{account.id}: {outstanding} requests are nowhere")
     return Finding(tuple(problems), tuple(unverified))
+
+
+def _may_bring(account: Account, now_ms: int) -> bool:
+    """Could it still have a record that is in no other place?"""
+    if account.state == "silent":
+        return now_ms - (account.seen_ms or 0) < MISSING_MS
+    return account.state == "running" and account.held > 0
 
 
 def _lost(account: Account, report: Reported) -> list[str]:

@@ -27,7 +27,7 @@ class Ledger(Frozen):
     dead_lettered: int | None  # records that could not be stored, parked
     balanced: bool | None  # false: a request is missing, or there twice, for certain
     problems: tuple[str, ...]  # why it is false
-    unverified: tuple[str, ...]  # gateways that are silent with something outstanding
+    unverified: tuple[str, ...]  # silent gateways whose journal was not found yet
 
 
 class GatewayBooks(Frozen):

@@ -89,7 +89,14 @@ def test_an_account_adds_up(
             id="silent with one to come",
         ),
         pytest.param(
-            found(reported(5, 5, 2, SILENT_MS), book(stored=5)), FINE, id="silent, even"
+            found(reported(5, 5, 2, SILENT_MS), book(stored=5)),
+            Finding((), ("gw",)),
+            id="silent, even as far as we know",
+        ),
+        pytest.param(
+            found({}, book(accepted=5, stored=5), later_ms=MISSING_MS),
+            FINE,
+            id="silent for long, and even",
         ),
         pytest.param(
             found({}, book(accepted=5, stored=3), later_ms=MISSING_MS),
@@ -134,7 +141,7 @@ def test_an_account_adds_up(
                 book(accepted=5, stored=3, state="closed"),
                 later_ms=10_001,
             ),
-            FINE,
+            Finding((), ("heir",)),
             id="closed, and its heir is silent",
         ),
     ],
