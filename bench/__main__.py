@@ -8,12 +8,13 @@ import platform
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import httpx
 import uvloop
 
-from bench import hotspots, measure, routing, table, wire
+from bench import hotspots, idle, measure, routing, table, wire, workers
 from bench.load import LoadError
 from bench.servers import (
     LOAD_CORE,
@@ -26,7 +27,7 @@ from bench.servers import (
 )
 from libs.common import logs
 
-LONGEST_S = 180  # a run that takes longer hangs
+LONGEST_S = 300  # a run that takes longer hangs
 
 
 async def compare(folder: Path) -> str:
@@ -38,7 +39,26 @@ async def compare(folder: Path) -> str:
         for server in (upstream, nginx, ours):
             await check(server)
         measured = await measure.measure((upstream, nginx, ours))
-    return table.render(measured, await routing.measure(folder))
+        # Last: what it opened and closed would be seen in the figures.
+        still = {server.name: await idle.measure(server) for server in (nginx, ours)}
+    two = await workers.gain(folder)
+    costs = await routing.measure(folder)
+    shown = table.render(table.Found(measured, still, two, costs))
+    return f"{shown}\n\n{await ingest()}"
+
+
+async def ingest() -> str:
+    """Ingest's section, by a process of its own: it has other servers."""
+    command = [sys.executable, "-m", "bench.ingest_rate", "compare"]
+    measuring = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    try:
+        shown, _ = await measuring.communicate()
+    finally:
+        if measuring.returncode is None:
+            measuring.terminate()
+    if measuring.returncode:
+        raise LoadError("ingest could not be measured")
+    return shown.decode().rstrip()
 
 
 async def check(server: Server) -> None:
@@ -49,7 +69,10 @@ async def check(server: Server) -> None:
             answer = await client.post(
                 f"http://127.0.0.1:{server.port}/v1/responses",
                 content=raw.partition(wire.HEAD_END)[2],
-                headers={"content-type": "application/json"},
+                headers={
+                    "content-type": "application/json",
+                    "authorization": f"Bearer {wire.KEY}",
+                },
             )
             events = b"".join(wire.stream_events())
             if answer.content != (events if streamed else wire.answer_body()):

@@ -1,106 +1,197 @@
-"""Events per second from stream to SQL, one ingest process, on both databases.
+"""Events per second from stream to SQL, one ingest process on one core, on both
+databases; Redis and Postgres have another core.
 
-python -m bench.ingest_rate [events]
+python -m bench.ingest_rate compare [events]   beside bare writes of the same rows
+python -m bench.ingest_rate drain [events]     a backlog, with memory as it goes
 """
 
+import argparse
 import asyncio
+import itertools
 import os
-import resource
-import secrets
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import psycopg
+
+from bench import bare, cpu
+from bench.events import STREAM, fill
 from libs.common.redis_client import connect
 from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
+from services.ingest.memory import collect_seldom
 from tests.support.postgres import running_postgres
-from tests.support.telemetry import decision_event, request_event, streamed
 from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
-STREAM = "telemetry:events"
-CHUNK = 1000
+SERVER_CORE, LOAD_CORE = cpu.cores()
+ROUNDS = 3
+PAGE = os.sysconf("SC_PAGE_SIZE")
+_numbers = itertools.count(1)
+_LINE = "{:<46}{:>11}{:>11}"
 
 
-async def fill(url: str, count: int) -> None:
-    """Half requests, half decisions; 100 sessions; created now. An answer mints
-    a response, a message and a reasoning item."""
-    now_ms = time.time_ns() // 1_000_000
-    async with connect(url) as redis:
-        for start in range(0, count // 2, CHUNK):
-            pipe = redis.pipeline(transaction=False)
-            for n in range(start, min(start + CHUNK, count // 2)):
-                known = {"created_at_ms": now_ms + n, "session_id": f"s{n % 100}"}
-                tail = secrets.token_hex(24)
-                request = request_event(
-                    f"r{n:09}",
-                    model="gpt-5",
-                    resource_id="openai-1",
-                    input_tokens=900,
-                    output_tokens=100,
-                    total_tokens=1000,
-                    latency_ms=812.5,
-                    response_id=f"resp_{tail}",
-                    minted=tuple(f"{kind}_{tail}" for kind in ("resp", "msg", "rs")),
-                    **known,
-                )
-                decision = decision_event(f"r{n:09}", **known)
-                for event in (streamed(decision, f"d{n:09}"), streamed(request)):
-                    data = event.event.model_dump_json()
-                    fields: dict[Any, Any] = {
-                        "kind": event.kind,
-                        "id": event.id,
-                        "v": 1,
-                        "data": data,
-                    }
-                    pipe.xadd(STREAM, fields)
-            await pipe.execute()
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """Where things are."""
+
+    folder: Path
+    redis_url: str
+    postgres: str
+
+    def database(self, kind: str) -> str:
+        """The URL of a new one."""
+        name = f"bench_{next(_numbers)}"
+        if kind == "sqlite":
+            return f"sqlite:///{self.folder}/{name}.sqlite3"
+        with psycopg.connect(f"{self.postgres}/postgres", autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+        return f"{self.postgres}/{name}"
 
 
-async def emptied(stream: TelemetryStream) -> bool:
-    return await stream.depth() == 0
+@contextmanager
+def machinery() -> Iterator[Machinery]:
+    """Servers on the load's core; this process, which ingests, on the other."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-ingest-") as folder,
+        running_valkey(Path(folder)) as redis_url,
+        running_postgres() as postgres,
+    ):
+        os.sched_setaffinity(0, {SERVER_CORE})
+        yield Machinery(Path(folder), redis_url, postgres)
 
 
-async def drain(redis_url: str, database_url: str, count: int) -> None:
-    store = open_store(database_url)
+async def prepare(url: str) -> None:
+    store = open_store(url)
     await store.migrate()
-    await fill(redis_url, count)
+    await store.make_partitions(datetime.now(UTC).date())
+    await store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    seconds: float
+    cpu_us: float  # of ingest, an event
+
+
+async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
+    """The stream into the database, by the loop that the service runs."""
+    store = open_store(url)
     async with connect(redis_url) as redis:
         stream = TelemetryStream(redis, STREAM, "workers")
         consumer = Consumer(stream, store, Habits("one", BatchRule(500, 0.2), 30))
         stop = asyncio.Event()
-        cpu, began = time.process_time(), time.perf_counter()
+        busy, began = time.process_time(), time.perf_counter()
         running = asyncio.create_task(consumer.run(stop))
-        await eventually(lambda: emptied(stream), within_s=600, every_s=0.05)
-        seconds, busy = time.perf_counter() - began, time.process_time() - cpu
+        if tell:
+            await _tell(stream, count)
+
+        async def emptied() -> bool:
+            return await stream.depth() == 0
+
+        await eventually(emptied, within_s=900, every_s=0.02)
+        seconds = time.perf_counter() - began
+        busy = time.process_time() - busy
         stop.set()
         await running
-    stored = (await store.counts()).requests
+    assert (await store.counts()).requests == count // 2
     await store.close()
-    assert stored == count // 2
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(
-        f"{database_url.partition(':')[0]:>10}: {count / seconds:8,.0f} events/s, "
-        f"{busy / count * 1e6:5.0f} µs CPU of ingest per event, peak {peak_mb} MB"
-    )
+    return Drained(seconds, busy / count * 1e6)
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    print(f"{count} events, half of them requests; {os.cpu_count()} cores")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_valkey(Path(folder)) as redis_url,
-        running_postgres() as postgres,
-    ):
-        asyncio.run(drain(redis_url, f"sqlite:///{folder}/p.sqlite3", count))
-        asyncio.run(drain(redis_url, f"{postgres}/postgres", count))
+async def _tell(stream: TelemetryStream, count: int) -> None:
+    """A line for each tenth of the backlog."""
+    done, at = 0, time.perf_counter()
+    while (left := await stream.depth()) > 0:
+        now = time.perf_counter()
+        if count - left - done >= count // 10:
+            rate = (count - left - done) / (now - at)
+            done, at = count - left, now
+            print(f"{done:>12,} stored {rate:>10,.0f} events/s {_resident_mb():>6} MB")
+        await asyncio.sleep(0.02)
+
+
+def _resident_mb() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * PAGE // 2**20
+
+
+def _bare(source: str, target: str) -> float:
+    if source.startswith("sqlite"):
+        paths = [Path(url.removeprefix("sqlite:///")) for url in (source, target)]
+        return bare.insert(*paths)
+    return bare.copy(source, target)
+
+
+def compare(count: int) -> str:
+    """A section of the bench's table: medians of interleaved rounds."""
+    rates: dict[str, list[tuple[float, float, float]]] = {"sqlite": [], "postgres": []}
+    with machinery() as parts:
+        for kind in [*rates] * ROUNDS:
+            url, reference = parts.database(kind), parts.database(kind)
+            asyncio.run(prepare(url))
+            asyncio.run(prepare(reference))
+            asyncio.run(fill(parts.redis_url, count))
+            drained = asyncio.run(drain(parts.redis_url, url, count, tell=False))
+            bare_s = _bare(url, reference)
+            rates[kind].append((drained.seconds, drained.cpu_us, bare_s))
+    return _rendered(count, rates)
+
+
+def _rendered(count: int, rates: dict[str, list[tuple[float, float, float]]]) -> str:
+    medians = {k: [statistics.median(c) for c in zip(*r, strict=True)]
+               for k, r in rates.items()}  # fmt: skip
+    ratios = [statistics.median(b / s for s, _, b in r) for r in rates.values()]
+    shown = list(medians.values())
+    return "\n".join([
+        _LINE.format("ingest, one process on one core", *medians),
+        _LINE.format("  events/s", *(f"{count / m[0]:,.0f}" for m in shown)),
+        _LINE.format("  CPU-µs/event", *(f"{m[1]:.1f}" for m in shown)),
+        _LINE.format("  bare COPY (SQLite: INSERT), events/s",
+                     *(f"{count / m[2]:,.0f}" for m in shown)),
+        _LINE.format("  ingest ÷ bare", *(f"{ratio:.2f}" for ratio in ratios)),
+        _LINE.format("  ingest ÷ COPY into Postgres",
+                     *(f"{medians['postgres'][2] / m[0]:.2f}" for m in shown)),
+    ])  # fmt: skip
+
+
+def show_drain(count: int) -> None:
+    with machinery() as parts:
+        for kind in ("postgres", "sqlite"):
+            url = parts.database(kind)
+            asyncio.run(prepare(url))
+            asyncio.run(fill(parts.redis_url, count))
+            print(f"{kind}: {count:,} events wait; {_resident_mb()} MB before")
+            drained = asyncio.run(drain(parts.redis_url, url, count, tell=True))
+            print(
+                f"{count / drained.seconds:,.0f} events/s in all, "
+                f"{drained.cpu_us:.0f} µs CPU of ingest per event, "
+                f"{_resident_mb()} MB after\n"
+            )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.ingest_rate")
+    parser.add_argument("what", choices=("compare", "drain"))
+    parser.add_argument("events", nargs="?", type=int, default=20_000)
+    chosen = parser.parse_args()
+    collect_seldom()
+    if chosen.what == "compare":
+        print(compare(chosen.events))
+    else:
+        show_drain(chosen.events)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

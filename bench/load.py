@@ -168,7 +168,7 @@ async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
         f"127.0.0.1:{port}",
         f"bench-{number}",
         streamed=load.streamed,
-        paced=load.paced,
+        pace="slow" if load.paced else "none",
     )
     kind = StreamAsker if load.streamed else JsonAsker
     loop = asyncio.get_running_loop()

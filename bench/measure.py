@@ -14,7 +14,7 @@ BUSY = load.Load(connections=32, seconds=1.5)
 ALONE = load.Load(connections=1, seconds=1.0, warm_s=0.2)
 STREAMS = load.Load(connections=32, seconds=1.5, streamed=True)
 PACED = load.Load(
-    connections=100,
+    connections=200,
     seconds=1.5,
     streamed=True,
     paced=True,

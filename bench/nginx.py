@@ -11,7 +11,7 @@ master_process off; # one process, so one CPU figure
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/nginx.error.log crit;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;

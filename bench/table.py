@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from bench import routing
+from bench.idle import Idle
 from bench.measure import Figures
 from bench.routing import Cost
 
@@ -15,8 +17,19 @@ _LINE = "{:<46}{:>11}{:>11}{:>11}{:>12}"
 _ROUTING = _LINE
 
 
-def render(measured: Measured, costs: routing.Measured) -> str:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that was measured. `workers`: two by one, if it could be had."""
+
+    measured: Measured
+    idle: Mapping[str, Sequence[Idle]]
+    workers: float | None
+    costs: routing.Measured
+
+
+def render(found: Found) -> str:
     """All figures, medians of the rounds."""
+    measured = found.measured
     lines = [_LINE.format("", *_SERVERS, "gw ÷ nginx"), "-" * 91]
     lines += _throughput("JSON, 32 connections", "request", measured["json"])
     lines += _latency(measured["alone"])
@@ -24,7 +37,11 @@ def render(measured: Measured, costs: routing.Measured) -> str:
         "streams of 50 events, no gap, 32 at once", "stream", measured["streams"]
     )
     lines += _pacing(measured["paced"])
-    lines += ["", *_routing(costs)]
+    lines += _idle(found.idle)
+    if found.workers is not None:
+        lines += ["two workers ÷ one, each with the same share of a core"]
+        lines += [f"  requests/s {found.workers:>71.2f}"]
+    lines += ["", *_routing(found.costs)]
     return "\n".join(lines + _remarks(measured))
 
 
@@ -58,11 +75,22 @@ def _latency(by_server: Mapping[str, Figures]) -> Sequence[str]:
 def _pacing(by_server: Mapping[str, Figures]) -> Sequence[str]:
     added = _over_direct(by_server)
     return [
-        "100 streams, 50 events 10 ms apart",
+        "200 streams, 50 events 10 ms apart",
         _row("  first byte p50, µs", by_server, "p50"),
         _row("  added first byte p50, µs", added, "p50"),
         _row("  CPU-µs/event, server", by_server, "chunk", digits=1),
     ]
+
+
+def _idle(by_server: Mapping[str, Sequence[Idle]]) -> Sequence[str]:
+    lines = ["streams on which nothing happens"]
+    for position, each in enumerate(by_server["gateway"]):
+        title = f"  memory of {each.streams:,}, MB over none"
+        at = {name: {"mb": idle[position].mb} for name, idle in by_server.items()}
+        lines.append(_row(title, at, "mb", digits=1))
+        if each.dropped:
+            lines.append(f"  dropped by the gateway: {each.dropped}")
+    return lines
 
 
 def _over_direct(by_server: Mapping[str, Figures]) -> Mapping[str, Figures]:

@@ -60,6 +60,8 @@ class Canned(asyncio.Protocol):
             self._transport.write(JSON)
             return
         self._transport.write(FIRST)
+        if wire.HELD in data:
+            return
         if wire.PACED in data:
             self._loop.call_later(wire.GAP_S, self._pace, 1, self._loop.time())
         else:

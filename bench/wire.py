@@ -6,19 +6,22 @@ import json
 EVENTS = 50
 GAP_S = 0.01
 PACED = b'"pace":"slow"'
+HELD = b'"pace":"held"'
 STREAMED = b'"stream":true'
 HEAD_END = b"\r\n\r\n"
+KEY = "rpx_bench-0123456789abcdefghijklmnopqrstuvwxyz-0123"
 STREAM_END = b"0\r\n\r\n"
 
 
 def request(
-    target: str, session: str, *, streamed: bool = False, paced: bool = False
+    target: str, session: str, *, streamed: bool = False, pace: str = "none"
 ) -> bytes:
-    """A request of about 1 KB, as an agent sends it. `target` is host:port."""
+    """A request of about 1 KB, as an agent sends it. `target` is host:port; `pace`
+    of a stream is none, slow, or held: then nothing follows its first event."""
     body = {
         "model": "gpt-5",
         "stream": streamed,
-        "metadata": {"pace": "slow" if paced else "none"},
+        "metadata": {"pace": pace},
         "instructions": "You are a careful assistant.",
         "input": [{"role": "user", "content": "word " * 165}],
         "store": False,
@@ -29,7 +32,7 @@ def request(
         f"host: {target}\r\n"
         "user-agent: bench/1\r\naccept: */*\r\n"
         "content-type: application/json\r\n"
-        "authorization: Bearer sk-client\r\n"
+        f"authorization: Bearer {KEY}\r\n"
         f"session-id: {session}\r\n"
         f"content-length: {len(data)}\r\n\r\n"
     )

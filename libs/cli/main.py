@@ -12,6 +12,7 @@ from libs.cli.plan import SIMULATED_KEYS
 from libs.cli.up import raise_descriptor_limit
 from libs.cli.up import up as start_everything
 from libs.common.errors import SettingError
+from libs.common.service_settings import GatewaySettings
 
 UNUSABLE = 2  # exit code: the configuration cannot work; starting again is no use
 
@@ -34,6 +35,10 @@ def up() -> None:
 @app.command()
 def gateway() -> None:
     """Run the gateway alone: the data plane, /v1."""
+    if GatewaySettings.read(os.environ).in_process_worker:
+        check_settings(os.environ)
+        check_ports(os.environ, "gateway", "ingest")
+        _exec([*PYTHON, "libs.cli.together"])
     _become("gateway")
 
 
@@ -65,6 +70,12 @@ def simulate(
 ) -> None:
     """Run the simulated upstream alone."""
     _exec(simulator_command(host, port, keys))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date; ingest also does so at its start."""
+    _exec([*PYTHON, "libs.cli.migrate"])
 
 
 @app.command()

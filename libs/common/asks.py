@@ -91,8 +91,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """Where state lives: the resource that made it, of an account."""
 
     resource_id: str

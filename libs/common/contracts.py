@@ -4,7 +4,7 @@ Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
 otherwise. Field names of events are the column names of design.md section 5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -222,7 +222,8 @@ EVENTS: dict[str, type[Event]] = {
 }
 
 
-class StreamedEvent(Frozen):
+@dataclass(frozen=True, slots=True)
+class StreamedEvent:
     """An entry of the telemetry stream, decoded.
 
     On the wire an entry has four fields: `kind`, `id` (the event's own,
@@ -233,14 +234,21 @@ class StreamedEvent(Frozen):
     id: str
     kind: Kind
     event: Event
+    # The JSON that `event` was read from, unless something was taken out of it.
+    data: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def json(self) -> bytes:
+        return self.data or self.event.model_dump_json().encode()
 
 
+@dataclass(frozen=True, slots=True)
 class StreamedPayload(StreamedEvent):
     """An entry of the payload stream: `kind` is `payload`, `id` the request's.
     Fields `request` and `response` hold the bodies that its notes speak of."""
 
     event: PayloadEvent
-    bodies: dict[str, bytes]
+    bodies: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ class GatewaySettings(
     )
     # Without one of our keys /v1 answers 401.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
+    # `responses-proxy gateway` runs ingest too, as its child.
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
     @property
@@ -166,18 +167,6 @@ class GatewaySettings(
                 str(error),
                 "Write a comma list such as input[*].content,metadata.email",
             ) from None
-        return value
-
-    @field_validator("in_process_worker")
-    @classmethod
-    def _not_yet(cls, value: bool, info: ValidationInfo) -> bool:
-        # Refused rather than ignored: nobody would ingest.
-        if value:
-            raise SettingErrorCarrier(
-                f"PROXY_{(info.field_name or '').upper()}",
-                "true is not available yet",
-                "Leave it unset",
-            )
         return value
 
 
@@ -254,6 +243,12 @@ class IngestSettings(CommonSettings, DatabaseSettings):
     # A batch is written when it is this big or this old.
     batch_size: int = Field(500, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
     batch_seconds: Seconds = Field(0.2, alias="PROXY_INGEST_BATCH_SECONDS")
+    # Whole days that are kept in SQL, today not counted; unset keeps all.
+    retention_days: int | None = Field(
+        None, ge=1, le=36_500, alias="PROXY_RETENTION_DAYS"
+    )
+    # The operator's price list, for the view costs_by_day.
+    prices_file: Path | None = Field(None, alias="PROXY_PRICES_FILE")
     # An entry another consumer has held for this long is taken over.
     claim_seconds: Seconds = Field(30.0, alias="PROXY_INGEST_CLAIM_SECONDS")
 

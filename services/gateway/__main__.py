@@ -1,7 +1,9 @@
 """`python -m services.gateway`: one gateway, of one or several workers."""
 
+import contextlib
 import gc
 import os
+import resource
 import sys
 from collections.abc import Mapping
 
@@ -35,14 +37,24 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     if inherited is not None:
         die_with_parent()
 
+    _take_descriptors()
+
     async def serve() -> None:
         await Gateway(settings).run(listening)
 
     # What was made so far stays; what requests make has no circles. Looking for some
     # is most of what the collector would do.
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
     uvloop.run(serve())
+
+
+def _take_descriptors() -> None:
+    """A request takes two. The usual soft limit of 1024 is for programs that use
+    select; the hard one is what the operator allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

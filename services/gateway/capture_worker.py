@@ -1,6 +1,8 @@
 """The thread between captured bodies and Redis: batches, packs, sends, and keeps
 bodies out of a Redis that has no room for them. The ledger comes first."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -29,6 +31,7 @@ log = structlog.get_logger()
 SENT = Counter("proxy_captured_total", "Captured requests handed to ingest.")
 
 LOOK_EVERY_S = 2.0  # at the backlog in Redis
+NICE = 10
 PAUSE_S = 0.5  # before Redis is tried again
 # The ledger needs room in Redis too: with less than this left bodies stay out.
 MEMORY_SHARE = 0.8
@@ -82,6 +85,9 @@ class Worker:
             _say_lost(self._inbox.waiting)
 
     def _run(self) -> None:
+        if sys.platform == "linux":
+            # Requests first: on a full machine the event loop gets the core.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         more = True
         while more:
             batch, more = self._inbox.take()

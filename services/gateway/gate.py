@@ -20,8 +20,14 @@ class Gate:
         self._admission = admission
         self._limits = limits
 
+    def admit(self, headers: Sequence[Header]) -> Principal | None:
+        """Who comes, by what this gateway knows. Raises a `Problem`, or `UnknownKey`:
+        then `enter` may know."""
+        return self._admission.admit(headers, time.time())
+
     async def enter(self, headers: Sequence[Header]) -> Principal | None:
-        """Raises a `Problem`."""
+        """The same, after a look at keys that were minted a moment ago. Raises a
+        `Problem`."""
         return await self._admission.enter(headers, time.time())
 
     async def count(self, principal: Principal | None) -> None:

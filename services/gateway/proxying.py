@@ -21,6 +21,7 @@ from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
 from services.gateway import problems
+from services.gateway.admission import UnknownKey
 from services.gateway.answers import read_answer
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
@@ -93,7 +94,10 @@ class DataPlane:
     async def serve(self, request: Request, connection: Connection) -> None:
         exchange = Exchange(request, self._gateway_id)
         try:
-            principal = await self._gate.enter(exchange.headers)
+            try:
+                principal = self._gate.admit(exchange.headers)
+            except UnknownKey:
+                principal = await self._gate.enter(exchange.headers)
             self._admit(exchange, connection, principal)
             if principal is not None and principal.limited:
                 await self._gate.count(principal)

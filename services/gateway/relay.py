@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from libs.common.headers import find
+from libs.common.headers import Header
 from services.gateway.answers import Facts, read_answer
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
@@ -44,6 +44,10 @@ class Torn(Exception):
     so that the client does not take the part for the whole."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Relay:
     """Relays one answer, pushed along by its upstream's connection: a piece costs
     no turn of the event loop.
@@ -56,7 +60,7 @@ class Relay:
         self,
         answer: Answer,
         connection: Connection,
-        on_end: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None],
         capture: Capture | None = None,
     ) -> None:
         """`on_end` is called once all is known of the answer, before the client gets
@@ -72,12 +76,12 @@ class Relay:
         self._over = False
         self._failure: Exception | None = None
         self.status = answer.status
-        content_type = find(answer.headers, b"content-type") or b""
+        content_type, coding = _kinds(answer.headers)
         self.streams = content_type.startswith(b"text/event-stream")
         self._tap = EventTap() if self.streams else None
         self._json = b"json" in content_type
         self._kept: list[bytes] = []
-        self._open = opener(find(answer.headers, b"content-encoding"))
+        self._open = opener(coding)
         self.bytes_out = 0
         self.first_token_at: float | None = None
         self.torn = False  # the upstream ended before its answer did
@@ -151,6 +155,7 @@ class Relay:
 
     def _end(self, failure: Exception | None = None) -> None:
         self._over, self._failure = True, failure
+        self._on_end = _nothing  # it knows the exchange, and that knows us: no circles
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
@@ -232,6 +237,17 @@ def _response_of(created: bytes) -> dict[str, Any]:
 def _frame(kind: str, sequence: int, response: dict[str, Any]) -> bytes:
     event = {"type": kind, "sequence_number": sequence, "response": response}
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
+
+
+def _kinds(headers: list[Header]) -> tuple[bytes, bytes | None]:
+    """Content type and coding."""
+    kind, coding = b"", None
+    for name, value in headers:
+        if name == b"content-type":
+            kind = kind or value
+        elif name == b"content-encoding":
+            coding = coding or value
+    return kind, coding
 
 
 def opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:

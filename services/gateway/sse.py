@@ -10,6 +10,14 @@ _TERMINAL = {
     b"response.incomplete": "incomplete",
     b"error": "error",
 }
+# Most of a stream, once its first token was seen.
+_TELLING_NOTHING = (
+    b"event: response.output_text.delta\n",
+    b"event: response.function_call_arguments.delta\n",
+    b"event: response.reasoning_summary_text.delta\n",
+    b"event: response.reasoning_text.delta\n",
+    b"event: response.custom_tool_call_input.delta\n",
+)
 LARGEST_EVENT = 32_000_000  # beyond that an event passes unread
 
 
@@ -34,6 +42,14 @@ class EventTap:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the stream."""
+        if (
+            self.saw_token
+            and not self._held
+            and chunk.startswith(_TELLING_NOTHING)
+            and chunk.find(b"\n\n") == len(chunk) - 2  # one whole event
+        ):
+            self.events += 1
+            return
         if self._cr or b"\r" in chunk:
             chunk = self._without_cr(chunk)
         if self._held:

@@ -119,10 +119,13 @@ class Answer:
         self._sink = sink
         if self._chunks:
             ends = self._connection is None and self._error is None
+            if ends:
+                self._sink = None
             sink.feed(self._take(), last=ends)
             if ends:
                 return
         if self._connection is None:
+            self._sink = None
             if self._error is not None:
                 sink.fail(self._error)
             else:
@@ -173,8 +176,11 @@ class Answer:
         """What one read of the socket brought."""
         if last:
             self._connection = None
-        if self._sink is not None:
-            self._sink.feed(data, last=last)
+        sink = self._sink
+        if sink is not None:
+            if last:
+                self._sink = None  # it knows us
+            sink.feed(data, last=last)
             return
         if data:
             self._chunks.append(data)
@@ -187,8 +193,9 @@ class Answer:
         """The body ended before it should."""
         self._connection = None
         self._error = error
-        if self._sink is not None:
-            self._sink.fail(error)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.fail(error)
         self._stir()
 
     def _stir(self) -> None:

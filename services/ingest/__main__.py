@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,30 +15,41 @@ from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
 from libs.common.service_settings import IngestSettings
 from libs.common.store.opening import open_store
+from libs.common.store.port import Price, SchemaTooNew
 from libs.common.streams import TelemetryStream
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
+from services.ingest.memory import collect_seldom
 from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payload
+from services.ingest.prices import read_prices
 from services.ingest.readiness import readiness
-from services.ingest.upkeep import Upkeep
+from services.ingest.upkeep import Rhythm, Upkeep
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
-    """Until SIGTERM. Exits with 2 when a setting makes no sense."""
+    """Until SIGTERM. Exits with 2, after one line, when a setting makes no sense or
+    the database belongs to a newer version."""
     try:
         settings = IngestSettings.read(os.environ if environ is None else environ)
+        prices = settings.prices_file and read_prices(settings.prices_file)
     except SettingError as error:
         sys.exit(_complain(error))
     logs.configure("ingest", settings.log_level)
-    asyncio.run(serve(settings))
+    collect_seldom()
+    try:
+        asyncio.run(serve(settings, prices or None))
+    except SchemaTooNew as error:
+        sys.exit(_complain(error))
 
 
-def _complain(error: SettingError) -> int:
+def _complain(error: Exception) -> int:
     sys.stderr.write(f"{error}\n")
     return 2
 
 
-async def serve(settings: IngestSettings) -> None:
+async def serve(
+    settings: IngestSettings, prices: Sequence[Price] | None = None
+) -> None:
     """The whole service: two loops and its probes."""
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
@@ -48,7 +59,8 @@ async def serve(settings: IngestSettings) -> None:
         redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
     )
     bodies = Consumer(payloads, PayloadSink(store), _payload_habits(settings))
-    upkeep = Upkeep(store, today=lambda: datetime.now(UTC).date())
+    rhythm = Rhythm(keep_days=settings.retention_days)
+    upkeep = Upkeep(store, lambda: datetime.now(UTC).date(), rhythm, prices)
 
     async def prepared() -> None:
         if not upkeep.prepared.is_set():
@@ -67,6 +79,10 @@ async def serve(settings: IngestSettings) -> None:
             upkeep.then(bodies.run),
             drain_seconds=settings.drain_seconds,
         )
+    except SystemExit:
+        if upkeep.refusal:
+            raise upkeep.refusal from None
+        raise
     finally:
         probes.close()
         await store.close()

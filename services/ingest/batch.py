@@ -1,8 +1,25 @@
-"""When is a batch due? Pure: the time is an argument."""
+"""When is a batch due, and how much to ask for next? Pure: the time is an
+argument."""
 
 from dataclasses import dataclass
 
 IDLE_S = 0.5  # how long an idle read waits; bounds how long a stop goes unnoticed
+# With a backlog a batch grows: what a transaction costs is shared by more.
+GROWTH = 10
+BATCH_BYTES = 8 * 2**20  # whatever it counts, a batch of this size is due
+READ_ENTRIES = 500  # by one call to Redis, which does nothing else meanwhile
+# The first read of a batch may meet the largest entries there are.
+FIRST_READ_ENTRIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a batch has so far. `more`: the last read got all it asked for, so
+    there is probably a backlog."""
+
+    entries: int = 0
+    bytes: int = 0
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +29,31 @@ class BatchRule:
     size: int
     max_age_s: float
 
-    def due(self, count: int, age_s: float) -> bool:
-        return count >= self.size or (count > 0 and age_s >= self.max_age_s)
+    def due(self, so_far: Size, age_s: float) -> bool:
+        if so_far.entries == 0:
+            return False
+        if so_far.bytes >= BATCH_BYTES or age_s >= self.max_age_s:
+            return True
+        return so_far.entries >= (self._largest if so_far.more else self.size)
 
-    def room(self, count: int) -> int:
-        return max(0, self.size - count)
+    def room(self, so_far: Size) -> int:
+        """How many entries to ask for, at least one; by their mean size so far
+        they fit into a batch."""
+        left = self._largest - so_far.entries
+        if so_far.entries == 0:
+            return min(self.size, FIRST_READ_ENTRIES)
+        mean_bytes = max(1, so_far.bytes // so_far.entries)
+        fitting = (BATCH_BYTES - so_far.bytes) // mean_bytes
+        return max(1, min(left, READ_ENTRIES, fitting))
 
-    def patience_s(self, count: int, age_s: float) -> float:
-        """How long to wait for more."""
-        if count == 0:
+    def patience_s(self, so_far: Size, age_s: float) -> float:
+        """How long to wait for more; not at all once there is enough."""
+        if so_far.entries == 0:
             return IDLE_S
+        if so_far.entries >= self.size:
+            return 0.0
         return min(IDLE_S, max(0.0, self.max_age_s - age_s))
+
+    @property
+    def _largest(self) -> int:
+        return self.size * GROWTH

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
@@ -23,6 +24,7 @@ from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.decode import dead_letter, decode
+from services.ingest.gathered import Batch, Decode
 
 log = structlog.get_logger()
 
@@ -55,9 +57,6 @@ class Sink(Protocol):
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int: ...
 
 
-Decode = Callable[[str, Mapping[bytes, bytes]], StreamedEvent | DeadLetter]
-
-
 @dataclass(frozen=True, slots=True)
 class Habits:
     """How a consumer works."""
@@ -84,25 +83,32 @@ class Consumer:
         return self._away
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then finish what has been read."""
-        while not stop.is_set():
-            await self._settle(await self._gather(stop), stop)
+        """Until `stop`; then finish what has been read. While a batch is being
+        stored the next one is read and decoded, never more than that."""
+        async with asyncio.TaskGroup() as group:
+            settling: asyncio.Task[None] | None = None
+            while not stop.is_set():
+                batch = await self._gather(stop, partial(_running, settling))
+                if settling:
+                    await settling
+                settling = group.create_task(self._settle(batch, stop))
         await self._once("redis", self._source.leave, self._habits.name)
 
-    async def _gather(self, stop: asyncio.Event) -> list[Entry]:
+    async def _gather(self, stop: asyncio.Event, busy: Callable[[], bool]) -> Batch:
         """Entries up to a batch that is due, fewer when `stop` is set."""
         rule, clock = self._habits.rule, asyncio.get_running_loop().time
-        gathered: list[Entry] = []
+        batch = Batch(self._habits.decode)
         began = clock()
-        while not stop.is_set() and not rule.due(len(gathered), clock() - began):
-            patience_s = rule.patience_s(len(gathered), clock() - began)
-            took = await self._persist(
-                stop, "redis", self._take, rule.room(len(gathered)), patience_s
-            )
-            if not gathered:
+        while not stop.is_set() and not rule.due(batch.size, clock() - began):
+            room = rule.room(batch.size)
+            patience_s = rule.patience_s(batch.size, clock() - began)
+            # What we hold ourselves is not left behind, however long it takes.
+            take = self._read if busy() else self._take
+            took = await self._persist(stop, "redis", take, room, patience_s)
+            if not batch.entries:
                 began = clock()
-            gathered += took or ()
-        return gathered
+            batch.add(took or (), room)
+        return batch
 
     async def _take(self, room: int, patience_s: float) -> list[Entry]:
         """What dead consumers left comes first; it is older."""
@@ -113,39 +119,41 @@ class Consumer:
             if left:
                 return left
             self._next_claim = now + claim_s
-        entries = await self._source.read(name, room, int(patience_s * 1000))
+        return await self._read(room, patience_s)
+
+    async def _read(self, room: int, patience_s: float) -> list[Entry]:
+        name, block_ms = self._habits.name, int(patience_s * 1000)
+        entries = await self._source.read(name, room, block_ms)
         if not entries:
             metrics.BACKLOG.labels(self._habits.stream).set(await self._source.depth())
         return entries
 
-    async def _settle(self, entries: Sequence[Entry], stop: asyncio.Event) -> None:
+    async def _settle(self, batch: Batch, stop: asyncio.Event) -> None:
         """Store, then acknowledge. Given up at `stop`: then the entries stay
         pending, and whoever claims them stores them."""
-        if not entries:
+        if not batch.entries:
             return
-        dead = await self._persist(stop, "store", self._store, entries)
+        dead = await self._persist(stop, "store", self._store, batch)
         if dead is None:
             return
-        ids = [entry.id for entry in entries]
+        ids = [entry.id for entry in batch.entries]
         letters = [_as_fields(letter) for letter in dead]
         left = await self._persist(
             stop, "redis", self._source.acknowledge, ids, letters
         )
         metrics.BACKLOG.labels(self._habits.stream).set(left or 0)
 
-    async def _store(self, entries: Sequence[Entry]) -> list[DeadLetter]:
+    async def _store(self, batch: Batch) -> list[DeadLetter]:
         """Everything in SQL, poison as dead letters; those are returned."""
-        decoded = [self._habits.decode(entry.id, entry.fields) for entry in entries]
-        dead = [each for each in decoded if isinstance(each, DeadLetter)]
-        events = [each for each in decoded if isinstance(each, StreamedEvent)]
-        raw = {entry.id: entry for entry in entries}
+        dead = list(batch.dead)
+        raw = {entry.id: entry for entry in batch.entries}
         with metrics.WRITE_SECONDS.time():
-            for event, reason in await self._write(events):
+            for event, reason in await self._write(batch.events):
                 fields = raw[event.entry_id].fields
                 dead.append(dead_letter(event.entry_id, fields, reason))
             if dead:
                 await self._sink.write_dead_letters(dead)
-        _note(entries, events, dead)
+        _note(batch, dead)
         return dead
 
     async def _write(
@@ -209,18 +217,18 @@ def _as_fields(letter: DeadLetter) -> dict[str, str]:
     return {k: str(v) for k, v in asdict(letter).items() if v is not None}
 
 
-def _note(
-    entries: Sequence[Entry],
-    events: Sequence[StreamedEvent],
-    dead: Sequence[DeadLetter],
-) -> None:
+def _running(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()
+
+
+def _note(batch: Batch, dead: Sequence[DeadLetter]) -> None:
     refused = {letter.entry_id for letter in dead}
-    stored = Counter(e.kind for e in events if e.entry_id not in refused)
+    stored = Counter(e.kind for e in batch.events if e.entry_id not in refused)
     for kind, count in stored.items():
         metrics.EVENTS.labels(kind).inc(count)
     metrics.BATCHES.inc()
     metrics.DEAD_LETTERS.inc(len(dead))
-    oldest_ms = min(int(entry.id.partition("-")[0]) for entry in entries)
+    oldest_ms = min(int(entry.id.partition("-")[0]) for entry in batch.entries)
     metrics.LAG.set(max(0.0, time.time() - oldest_ms / 1000))
     for letter in dead:
         log.warning(

@@ -33,7 +33,7 @@ def decode_payload(entry_id: str, fields: Fields) -> StreamedPayload | DeadLette
         bodies = {name: _body(event, name, fields) for name in DIRECTIONS}
     except _Spoiled as error:
         return dead_letter(entry_id, fields, str(error))
-    return StreamedPayload.model_construct(
+    return StreamedPayload(
         entry_id=entry_id,
         id=event.request_id,
         kind="payload",

@@ -4,9 +4,9 @@ this is not under /admin; they forward none of it, so no client comes here."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Protocol
 
+import msgspec
 from falcon.asgi import Request, Response
 from pydantic import Field, ValidationError
 
@@ -53,8 +53,8 @@ class Owners:
         except TimeoutError as error:
             raise StoreAway(f"no owners within {PATIENCE_S} s") from error
         resp.media = {
-            "ids": {id_: asdict(owner) for id_, owner in ids.items()},
-            "session": asdict(session) if session else None,
+            "ids": {id_: msgspec.structs.asdict(owner) for id_, owner in ids.items()},
+            "session": msgspec.structs.asdict(session) if session else None,
         }
 
     async def _find(self, lookup: Lookup) -> tuple[dict[str, Owner], Owner | None]:

@@ -3,7 +3,6 @@ crashes, poison and absences."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from libs.common.streams import TelemetryStream
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
+from tests.support.consuming import running
 from tests.support.sql import fetch
 from tests.support.telemetry import decision_event, request_event, streamed
 from tests.support.valkey import free_port, running_valkey
@@ -91,20 +91,6 @@ def consumer(
 ) -> Consumer:
     rule = BatchRule(size=500, max_age_s=0.01)
     return Consumer(stream, sink, Habits(name, rule, claim_s, Backoff(0.01, 0.05)))
-
-
-@asynccontextmanager
-async def running(*consumers: Consumer) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    tasks = [asyncio.create_task(each.run(stop)) for each in consumers]
-    try:
-        yield
-        stop.set()
-        await asyncio.wait_for(asyncio.gather(*tasks), 10)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def append(stream: TelemetryStream, *ids: str) -> None:

@@ -1,5 +1,6 @@
 """`python -m services.ingest` as supervisord runs it."""
 
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -11,10 +12,11 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.redis_client import connect
+from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
 from tests.support.postgres import running_postgres
 from tests.support.processes import Process, running, wait_for
-from tests.support.sql import fetch
+from tests.support.sql import execute, fetch
 from tests.support.telemetry import request_event
 from tests.support.valkey import free_port, running_valkey
 from tests.support.waiting import eventually
@@ -106,6 +108,43 @@ async def test_killed_and_started_again(
     assert stored(url) == ids
 
 
+async def stored_by(ingest: Ingest) -> float:
+    """How many requests this process has stored."""
+    text = (await ingest.get("/metrics")).text
+    counter = 'proxy_ingest_events_total{kind="request"}'
+    found = re.search(rf"^{counter} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_several_processes_share_the_work(
+    tmp_path: Path, valkey: str, redis: Redis, database: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    fixture = "url" if database == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(fixture)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    one, two = (Ingest(folder, valkey, url) for folder in folders)
+    with running(one.start(), one.ready_url), running(two.start(), two.ready_url):
+        sent: list[str] = []
+
+        async def both_work() -> bool:
+            ids = [f"r{len(sent) + n:06}" for n in range(200)]
+            await append(redis, *ids)
+            sent.extend(ids)
+            return all([await stored_by(each) > 0 for each in (one, two)])
+
+        await eventually(both_work, within_s=20)
+        await eventually(lambda: emptied(redis), within_s=20)
+        shares = [await stored_by(each) for each in (one, two)]
+    assert stored(url) == sent
+    assert sum(shares) == len(sent)
+    counted = fetch(url, "SELECT total FROM totals WHERE name = 'requests'")
+    assert counted == [(len(sent),)]
+
+
 async def test_redis_and_database_come_later(tmp_path: Path) -> None:
     redis_port, sql_port = free_port(), free_port()
     url = f"postgresql://postgres@127.0.0.1:{sql_port}/postgres"
@@ -140,3 +179,24 @@ async def test_a_setting_that_makes_no_sense(tmp_path: Path, url: str) -> None:
     process = ingest.start()
     assert process.end(signal.SIGCONT) == 2
     assert process.log.read_text().startswith("PROXY_REDIS_URL: is no Redis URL.")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_a_database_of_a_newer_version_is_left_alone(
+    tmp_path: Path, valkey: str, redis: Redis, database: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    fixture = "url" if database == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(fixture)
+    store = open_store(url)
+    await store.migrate()
+    await store.close()
+    execute(url, "INSERT INTO schema_migrations (version, name) VALUES (99, '0099_x')")
+    await append(redis, "a")
+    ingest = Ingest(tmp_path, valkey, url)
+    process = ingest.start()
+    assert process.end(signal.SIGCONT) == 2
+    last = process.log.read_text().splitlines()[-1]
+    assert last.startswith("The database has schema 99, this version knows ")
+    assert stored(url) == []
+    assert await redis.xlen(STREAM) == 1

@@ -25,6 +25,7 @@ from libs.common.contracts import (
     StreamedPayload,
 )
 from libs.common.errors import StoreAway
+from libs.common.store.migrate import known_migrations
 from libs.common.store.opening import open_store
 from libs.common.store.port import (
     Cursor,
@@ -36,6 +37,8 @@ from libs.common.store.port import (
     Unstorable,
 )
 from libs.common.store.rows import milliseconds
+from libs.common.store.spans import ALL, EVER, NEVER
+from libs.common.store.sqlite import history_statement
 from libs.common.store.statements import Statements
 from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.telemetry import (
@@ -71,14 +74,14 @@ COLUMNS = {
 }
 
 
-NEWEST = 5  # schema
+NEWEST = len(known_migrations("sqlite"))  # schema
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "postgres_15"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/deep/proxy.sqlite3"
-    found: str = request.getfixturevalue("postgres_url")
+    found: str = request.getfixturevalue(f"{request.param}_url")
     return found
 
 
@@ -216,6 +219,27 @@ class TestWriting:
         assert await store.write(tuple(reversed(BATCH))) == 0
         assert snapshot(url) == before
 
+    async def test_of_a_batch_that_is_stored_in_part_the_rest_is_new(
+        self, url: str, store: Store
+    ) -> None:
+        conversation = {"resource_id": "one", "minted": ("conv_1",), "session_id": "s"}
+        first = stored_request("a", **conversation)
+        # The same id, told by another request of the same millisecond.
+        second = stored_request("b", **conversation, total_tokens=5)
+        assert await store.write([first]) == 1
+        assert await store.write([first, second, streamed(decision_event("b"))]) == 2
+        assert fetch(url, "SELECT id FROM requests ORDER BY 1") == [("a",), ("b",)]
+        assert fetch(url, "SELECT request_id FROM minted_ids") == [("a",)]
+        assert session_rows(url) == [("s", None, 2, 5, "one")]
+        assert (await store.counts()).requests == 2
+
+    async def test_text_of_any_kind_comes_back_as_it_was(self, store: Store) -> None:
+        odd = 'tab\t, line\n, back\\slash, "quotes", {braces}, \\N, \u2028 and 🦜'
+        await store.write([stored_request("a", error_message=odd, session_name=odd)])
+        row = await store.request("a")
+        assert row is not None
+        assert (row["error_message"], row["session_name"]) == (odd, odd)
+
     async def test_nothing_is_stored_of_no_events(self, store: Store) -> None:
         assert await store.write([]) == 0
 
@@ -253,7 +277,7 @@ class TestWriting:
         self, store: Store, bad: dict[str, object]
     ) -> None:
         event = RequestEvent.model_construct(**{**dict(request_event()), **bad})
-        poisoned = StreamedEvent.model_construct(
+        poisoned = StreamedEvent(
             entry_id="1-0", id="req-1", kind="request", event=event
         )
         with pytest.raises((Unstorable, ValueError)):
@@ -552,11 +576,18 @@ class TestPlans:
     @pytest_asyncio.fixture
     async def filled(self, url: str, store: Store) -> str:
         for start in range(0, 1500, 500):
-            await store.write([
+            requests = [
                 stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n,
-                               resource_id=f"openai-{n % 3}", minted=(f"resp_{n}",))
+                               resource_id=f"openai-{n}", minted=(f"resp_{n}",))
                 for n in range(start, start + 500)
-            ])  # fmt: skip
+            ]  # fmt: skip
+            decisions = [
+                streamed(decision_event(f"r{n}", session_id=f"s{n}",
+                                        created_at_ms=T0_MS + n,
+                                        resource_id=f"openai-{n}"), f"d{n}")
+                for n in range(start, start + 500)
+            ]  # fmt: skip
+            await store.write([*requests, *decisions])
         execute(url, "ANALYZE")
         return url
 
@@ -571,13 +602,76 @@ class TestPlans:
             assert not re.search("(Seq Scan on|SCAN) requests", plan), plan
             assert "session_id_created_at" in plan or "requests_by_session" in plan
 
+    @pytest.mark.parametrize(
+        ("query", "indexes"),
+        [
+            (HistoryQuery("requests"),
+             "requests_default_created_at_id requests_recent"),
+            (HistoryQuery("requests", request_id="r7"), "requests_default_pkey (id=?"),
+            (HistoryQuery("requests", session_id="s7"),
+             "requests_default_session_id_created_at requests_by_session"),
+            (HistoryQuery("requests", resource_id="openai-7"),
+             "requests_default_resource_id_created_at requests_by_resource"),
+            (HistoryQuery("decisions"),
+             "decisions_default_created_at_id decisions_recent"),
+            (HistoryQuery("decisions", request_id="r7"),
+             "decisions_default_request_id decisions_by_request"),
+            (HistoryQuery("decisions", session_id="s7"),
+             "decisions_default_session_id_created_at decisions_by_session"),
+            (HistoryQuery("decisions", resource_id="openai-7"),
+             "decisions_default_resource_id_created_at decisions_by_resource"),
+            (HistoryQuery("sessions"), "sessions_recent sessions_recent"),
+            (HistoryQuery("sessions", session_id="s7"), "sessions_pkey (id=?"),
+            (HistoryQuery("sessions", resource_id="openai-7"),
+             "sessions_by_resource sessions_by_resource"),
+            (HistoryQuery("sessions", request_id="r7"), "requests_default_pkey (id=?"),
+        ],
+        ids=repr,
+    )  # fmt: skip
+    async def test_every_page_of_history_has_its_index(
+        self, filled: str, query: HistoryQuery, indexes: str
+    ) -> None:
+        values = {
+            "session_id": query.session_id,
+            "resource_id": query.resource_id,
+            "request_id": query.request_id,
+            "before_at": "9999-01-01T00:00:00.000Z",
+            "before_id": "",
+            "rows": 11,
+        }
+        of_postgres, of_sqlite = indexes.split(maxsplit=1)
+        postgres = is_postgres(filled)
+        name = f"history_{query.table}" if postgres else history_statement(query)
+        plan = explain(filled, name, **values)
+        assert (of_postgres if postgres else of_sqlite) in plan, plan
+        assert not re.search(r"Seq Scan|SCAN \w+'|SCAN \w+$", plan), plan
+
+    @pytest.mark.parametrize(
+        ("name", "values", "indexes"),
+        [
+            ("request", {"id": "r7"}, "requests_default_pkey (id=?"),
+            ("decisions_of_request", {"id": "r7"},
+             "decisions_default_request_id decisions_by_request"),
+            ("known_requests",
+             {"ids": ["r7"], "oldest": EVER, "newest": NEVER},
+             "requests_default_pkey (id=?"),
+        ],
+    )  # fmt: skip
+    async def test_every_lookup_has_its_index(
+        self, filled: str, name: str, values: dict[str, Any], indexes: str
+    ) -> None:
+        plan = explain(filled, name, **values)
+        of_postgres, of_sqlite = indexes.split(maxsplit=1)
+        assert (of_postgres if is_postgres(filled) else of_sqlite) in plan, plan
+
 
 def explain(url: str, name: str, **values: Any) -> str:
     """The plan of a statement, a line each step."""
     if is_postgres(url):
         with psycopg.connect(url) as connection:
             query = "EXPLAIN " + Statements("postgres")[name]
-            steps = connection.execute(query.encode(), values).fetchall()
+            span = {**ALL._asdict(), **values}
+            steps = connection.execute(query.encode(), span).fetchall()
     else:
         bound = {k: json.dumps(v) if isinstance(v, list) else v
                  for k, v in values.items()}  # fmt: skip
@@ -680,9 +774,19 @@ class TestPostgresOnly:
                     "before_at": "infinity",
                     "before_id": "",
                     "rows": 10,
+                    **ALL._asdict(),
                 },
             ).fetchall()
         assert "session_id_created_at" in str(plan)
+
+    async def test_the_urls_options_pass_through(
+        self, postgres_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = open_store(f"{postgres_url}?sslmode=require")
+        with pytest.raises(StoreAway):
+            await store.ping()
+        await store.close()
+        assert "server does not support SSL, but SSL was required" in caplog.text
 
 
 def captured(request_id: str = "req-1", **given: Any) -> StreamedPayload:
@@ -746,6 +850,22 @@ class TestPayloads:
 
 
 class TestSqliteOnly:
+    async def test_old_rows_go_in_parts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("libs.common.store.sqlite.DROPPED_ROWS", 2)
+        url = f"sqlite:///{tmp_path}/proxy.sqlite3"
+        store = open_store(url)
+        await store.migrate()
+        old = [stored_request(f"r{n}", resource_id="one", minted=(f"resp_{n}",))
+               for n in range(5)]  # fmt: skip
+        await store.write([*old, streamed(decision_event("r1"))])
+        # Requests, their events and ids, and a decision with its own event.
+        assert await store.drop_before(date(2023, 11, 15)) == 3 * 5 + 2
+        for table in ("requests", "decisions", "events", "minted_ids"):
+            assert table_rows(url, table) == []
+        await store.close()
+
     async def test_a_reader_does_not_wait_for_the_writer(self, tmp_path: Path) -> None:
         path = tmp_path / "proxy.sqlite3"
         store = open_store(f"sqlite:///{path}")
@@ -821,7 +941,7 @@ class TestBooks:
         self, url: str, store: Store
     ) -> None:
         execute(url, "DROP TABLE gateways")
-        execute(url, "DELETE FROM schema_migrations WHERE version = 5")
+        execute(url, "DELETE FROM schema_migrations WHERE version = 6")
         execute(url, "UPDATE totals SET total = 7 WHERE name = 'requests'")
         execute(url, "DROP INDEX dead_letters_of_requests")
         execute(url, "ALTER TABLE dead_letters DROP COLUMN gateway_id")

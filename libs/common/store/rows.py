@@ -3,13 +3,23 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from libs.common.contracts import DecisionEvent, RequestEvent, Row, StreamedEvent
+from pydantic import TypeAdapter
+
+from libs.common.contracts import (
+    Candidate,
+    DecisionEvent,
+    RequestEvent,
+    Row,
+    StreamedEvent,
+)
 from libs.common.store.port import DeadLetter
 from libs.common.store.settling import GatewayGain, SessionGain
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CANDIDATES = TypeAdapter(tuple[Candidate, ...])
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -28,12 +38,23 @@ def iso(at: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
+def iso_ms(ms: int) -> str:
+    """`iso` of Unix milliseconds, at a third of the cost."""
+    seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}.{rest:03}Z"
+
+
+@lru_cache(4096)
+def _second(seconds: int) -> str:
+    return (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def event_row(streamed: StreamedEvent) -> Row:
     return {
         "id": streamed.id,
         "kind": streamed.kind,
         "created_at": instant(streamed.event.created_at_ms),
-        "data": streamed.event.model_dump_json(),
+        "data": streamed.json.decode(),
     }
 
 
@@ -64,8 +85,13 @@ def storable(text: str) -> bool:
 
 
 def decision_row(id_: str, event: DecisionEvent) -> Row:
-    candidates = ",".join(c.model_dump_json() for c in event.candidates)
-    return _timed({**vars(event), "id": id_, "candidates": f"[{candidates}]"})
+    return _timed(
+        {**vars(event), "id": id_, "candidates": candidates_json(event).decode()}
+    )
+
+
+def candidates_json(event: DecisionEvent) -> bytes:
+    return CANDIDATES.dump_json(event.candidates)
 
 
 def session_row(gain: SessionGain) -> Row:

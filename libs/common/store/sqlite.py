@@ -10,12 +10,15 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from libs.common.asks import Owner
 from libs.common.contracts import (
+    EVENTS,
     DecisionEvent,
     Row,
     StreamedEvent,
@@ -23,6 +26,7 @@ from libs.common.contracts import (
 )
 from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
+from libs.common.store.bulk import Form, tables
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.payloads import payload_rows
@@ -32,6 +36,7 @@ from libs.common.store.port import (
     DeadLetter,
     HistoryQuery,
     Page,
+    Price,
     Unstorable,
 )
 from libs.common.store.proxy_keys import uses
@@ -41,18 +46,25 @@ from libs.common.store.rows import (
     event_row,
     gateway_row,
     iso,
+    iso_ms,
     milliseconds,
     minted_rows,
     request_row,
     session_row,
     storable,
 )
-from libs.common.store.settling import Key, Stored, request_keys, settle
+from libs.common.store.settling import Key, Settled, Stored, request_keys, settle
 from libs.common.store.statements import Statements
 
 SQL = Statements("sqlite")
 MIGRATIONS = known_migrations("sqlite")
 BUSY_MS = 5_000
+# Pages (4 KiB) of the log before it is moved into the file: rarely enough that a
+# page touched by many batches is moved once.
+CHECKPOINT_PAGES = 8_192
+CACHE_KIB = 32_768  # the indexes' upper pages stay in memory
+DROPPED_ROWS = 2_000  # by one transaction of retention
+FORM = Form(at=iso_ms, json=bytes.decode)
 PARTED = ("requests", "decisions", "events", "payloads", "minted_ids")
 REFUSED = (
     sqlite3.IntegrityError,
@@ -82,8 +94,18 @@ class SqliteStore:
         return 0
 
     async def drop_before(self, day: date) -> int:
-        before = iso(datetime(day.year, day.month, day.day, tzinfo=UTC))
-        return await self._run(lambda connection: _drop(connection, before))
+        values = {
+            "before": iso(datetime(day.year, day.month, day.day, tzinfo=UTC)),
+            "kinds": json.dumps(list(EVENTS)),
+            "most": DROPPED_ROWS,
+        }
+        dropped = 0
+        for table in PARTED:
+            # Between two parts other work has its turn.
+            drop = partial(_drop, table=table, values=values)
+            while part := await self._run(drop):
+                dropped += part
+        return dropped
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
         return await self._run(lambda connection: _write(connection, events))
@@ -99,6 +121,10 @@ class SqliteStore:
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         rows = [dead_letter_row(letter) for letter in letters]
         return await self._run(lambda c: _put_alone(c, "put_dead_letters", rows))
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        rows = [asdict(price) for price in prices]
+        await self._run(lambda connection: _replace_prices(connection, rows))
 
     async def dead_letters(self, limit: int) -> list[Row]:
         return await self._run(lambda c: _rows(c, "dead_letters", {"rows": limit}))
@@ -128,7 +154,7 @@ class SqliteStore:
             "before_id": cursor.id if cursor else "",
             "rows": query.limit + 1,
         }
-        name = _history_statement(query)
+        name = history_statement(query)
         return page(query, await self._run(lambda c: _rows(c, name, values)))
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
@@ -194,6 +220,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB:d}")
     except sqlite3.Error:
         connection.close()
         raise
@@ -250,6 +278,27 @@ def _schema_version(connection: sqlite3.Connection) -> int:
 
 
 def _write(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
+    """First as if nothing of it were stored, which is nearly always so. If a
+    primary key says otherwise all of it is undone, and merged."""
+    try:
+        return _add(connection, settle(events, {}))
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+    return _merge(connection, events)
+
+
+def _add(connection: sqlite3.Connection, settled: Settled) -> int:
+    with _transaction(connection):
+        for name, rows in tables(settled, FORM):
+            connection.executemany(SQL[name], rows)
+        _put(connection, "put_sessions", map(session_row, settled.sessions))
+        _put(connection, "put_gateways", map(gateway_row, settled.gateways))
+        connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+        return len(settled.events)
+
+
+def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
     with _transaction(connection):
         settled = settle(events, _known_requests(connection, events))
         decisions = [
@@ -289,6 +338,12 @@ def _put_alone(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) -
         return _put(connection, name, rows)
 
 
+def _replace_prices(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    with _transaction(connection):
+        connection.execute(SQL["clear_prices"])
+        _put(connection, "put_prices", rows)
+
+
 def _put(connection: sqlite3.Connection, name: str, rows: Any) -> int:
     """How many rows were inserted or replaced."""
     bound = [{k: _bound(v) for k, v in row.items()} for row in rows]
@@ -302,12 +357,9 @@ def _bound(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, tuple) else value
 
 
-def _drop(connection: sqlite3.Connection, before: str) -> int:
+def _drop(connection: sqlite3.Connection, table: str, values: Row) -> int:
     with _transaction(connection):
-        return sum(
-            connection.execute(SQL[f"drop_{table}"], {"before": before}).rowcount
-            for table in PARTED
-        )
+        return connection.execute(SQL[f"drop_{table}"], values).rowcount
 
 
 def _request(connection: sqlite3.Connection, id_: str) -> Row | None:
@@ -322,7 +374,7 @@ def _owner(row: Row) -> Owner:
     return Owner(row["resource_id"], row["account_id"])
 
 
-def _history_statement(query: HistoryQuery) -> str:
+def history_statement(query: HistoryQuery) -> str:
     """SQLite does not look at values when it plans, so each leading filter has a
     statement of its own; the most selective one leads."""
     for name in ("request", "session", "resource"):

@@ -51,7 +51,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_INGEST_BATCH_SIZE": [("1000", 1000)],
     "PROXY_INGEST_CLAIM_SECONDS": [("10", 10.0)],
     "PROXY_INGEST_PORT": [("9003", 9003)],
-    "PROXY_IN_PROCESS_WORKER": [("false", False)],
+    "PROXY_IN_PROCESS_WORKER": [("false", False), ("true", True)],
     "PROXY_JOURNAL_MAX_BYTES": [("16777216", 16_777_216)],
     "PROXY_LOG_LEVEL": [("DEBUG", "debug")],
     "PROXY_MAX_ATTEMPTS": [("1", 1), ("10", 10)],
@@ -64,6 +64,8 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_REDACT": [("input[*].content, metadata.email",) * 2],
     "PROXY_REDIS_URL": [("rediss://:p@h:6380/1",) * 2, ("unix:///run/r.sock",) * 2],
     "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
+    "PROXY_RETENTION_DAYS": [("90", 90)],
+    "PROXY_PRICES_FILE": [("/etc/prices.toml", Path("/etc/prices.toml"))],
     "PROXY_REQUIRE_KEYS": [("true", True), ("false", False)],
     "PROXY_RESOURCE_COOLDOWN_SECONDS": [("1", 1.0)],
     "PROXY_ROUTER_PORT": [("9001", 9001)],
@@ -112,7 +114,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_INGEST_BATCH_SIZE": ("0", "-5", "all"),
     "PROXY_INGEST_CLAIM_SECONDS": SECONDS,
     "PROXY_INGEST_PORT": PORTS,
-    "PROXY_IN_PROCESS_WORKER": ("true", "maybe"),
+    "PROXY_IN_PROCESS_WORKER": FLAGS,
     "PROXY_JOURNAL_MAX_BYTES": ("16777215", "1GiB"),
     "PROXY_LOG_LEVEL": ("loud",),
     "PROXY_MAX_ATTEMPTS": ("0", "11", "three"),
@@ -122,6 +124,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_MAX_CONNECTIONS": ("0", "lots"),
     "PROXY_MAX_UPSTREAM_CONNECTIONS": ("0", "lots"),
     "PROXY_PORT": PORTS,
+    "PROXY_RETENTION_DAYS": ("0", "-1", "ever"),
     "PROXY_REDACT": ("a..b", "input[", "input[x]", "a b", ".a", "[-1]"),
     "PROXY_REDIS_URL": ("http://x", "127.0.0.1:6379", "redis://:hush@h:port/0"),
     "PROXY_REQUEST_TIMEOUT_SECONDS": SECONDS,
@@ -148,7 +151,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_UPSTREAM_CA_FILE": ("/nowhere/ca.pem", "/", __file__),
 }
 
-NO_NONSENSE = {"PROXY_DATA_DIR"}  # any path will do until it is written to
+# Any path will do until it is written to, or read.
+NO_NONSENSE = {"PROXY_DATA_DIR", "PROXY_PRICES_FILE"}
 
 
 def read_all(environ: dict[str, str]) -> dict[str, Any]:

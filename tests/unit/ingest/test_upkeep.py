@@ -1,12 +1,13 @@
 import asyncio
+from collections.abc import Sequence
 from datetime import date
 
 import pytest
 
 from libs.common.errors import StoreAway
-from libs.common.store.port import SchemaTooNew
+from libs.common.store.port import Price, SchemaTooNew
 from services.ingest.backoff import Backoff
-from services.ingest.upkeep import Upkeep
+from services.ingest.upkeep import FORGET_TRIES, Rhythm, Upkeep
 from tests.support.waiting import eventually
 
 TODAY = date(2026, 1, 2)
@@ -27,6 +28,13 @@ class FakeSchema:
         self._answer(today)
         return 4
 
+    async def drop_before(self, day: date) -> int:
+        self._answer(("drop", day))
+        return 1
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        self._answer(tuple(prices))
+
     def _answer(self, call: object) -> None:
         if self.failures:
             self.failures -= 1
@@ -34,8 +42,9 @@ class FakeSchema:
         self.calls.append(call)
 
 
-def upkeep(schema: FakeSchema) -> Upkeep:
-    return Upkeep(schema, lambda: TODAY, Backoff(0.001, 0.001), every_s=0.001)
+def upkeep(schema: FakeSchema, keep_days: int | None = None) -> Upkeep:
+    rhythm = Rhythm(keep_days, every_s=0.001, backoff=Backoff(0.001, 0.001))
+    return Upkeep(schema, lambda: TODAY, rhythm)
 
 
 @pytest.mark.asyncio
@@ -50,6 +59,41 @@ async def test_migrates_once_and_partitions_again_and_again() -> None:
     stop.set()
     await running
     assert schema.calls[:3] == ["migrate", TODAY, TODAY]
+
+
+@pytest.mark.asyncio
+async def test_forgets_what_is_older_than_is_kept() -> None:
+    schema, stop = FakeSchema(), asyncio.Event()
+    running = asyncio.create_task(upkeep(schema, keep_days=30).run(stop))
+
+    async def forgot() -> bool:
+        return len(schema.calls) >= 3
+
+    await eventually(forgot)
+    stop.set()
+    await running
+    assert schema.calls[2] == ("drop", date(2025, 12, 3))
+
+
+@pytest.mark.asyncio
+async def test_a_day_that_cannot_go_keeps_nobody_from_making_others() -> None:
+    class Read(FakeSchema):
+        tries = 0
+
+        async def drop_before(self, day: date) -> int:
+            self.tries += 1
+            raise StoreAway("canceling statement due to lock timeout")
+
+    schema, stop = Read(), asyncio.Event()
+    running = asyncio.create_task(upkeep(schema, keep_days=30).run(stop))
+
+    async def partitioned_twice() -> bool:
+        return schema.calls.count(TODAY) >= 2
+
+    await eventually(partitioned_twice)
+    stop.set()
+    await running
+    assert schema.tries >= FORGET_TRIES
 
 
 @pytest.mark.asyncio
@@ -87,5 +131,7 @@ async def test_a_newer_schema_ends_it() -> None:
         async def migrate(self) -> int:
             raise SchemaTooNew
 
-    with pytest.raises(SchemaTooNew):
-        await upkeep(Newer()).run(asyncio.Event())
+    kept = upkeep(Newer())
+    await kept.run(asyncio.Event())
+    assert isinstance(kept.refusal, SchemaTooNew)
+    assert not kept.prepared.is_set()

@@ -1,9 +1,11 @@
--- Newest first. The planner sees the values, so an absent filter costs nothing
--- and a given one uses its index.
+-- Newest first. The planner sees the values, so an absent filter costs nothing and
+-- a given one uses its index; the days that are asked for rule out the partitions
+-- of all others.
 SELECT * FROM requests
 WHERE (%(session_id)s::text IS NULL OR session_id = %(session_id)s)
   AND (%(resource_id)s::text IS NULL OR resource_id = %(resource_id)s)
   AND (%(request_id)s::text IS NULL OR id = %(request_id)s)
+  AND created_at BETWEEN %(since)s AND %(until)s
   AND (created_at, id) < (%(before_at)s::timestamptz, %(before_id)s)
 ORDER BY created_at DESC, id DESC
 LIMIT %(rows)s

@@ -5,6 +5,7 @@ FROM unnest(%(ids)s::text[]) AS asked (id)
 CROSS JOIN LATERAL (
     SELECT resource_id, account_id FROM minted_ids
     WHERE minted_ids.id = asked.id
+      AND created_at BETWEEN %(since)s AND %(until)s
     ORDER BY created_at DESC
     LIMIT 1
 ) AS newest

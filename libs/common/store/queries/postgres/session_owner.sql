@@ -3,6 +3,7 @@
 SELECT resource_id, coalesce(account_id, resource_id) AS account_id
 FROM requests
 WHERE session_id = %(session_id)s
+  AND created_at BETWEEN %(since)s AND %(until)s
   AND outcome = 'completed' AND resource_id IS NOT NULL
 ORDER BY created_at DESC, id DESC
 LIMIT 1

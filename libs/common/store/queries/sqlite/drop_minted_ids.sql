@@ -1,1 +1,5 @@
-DELETE FROM minted_ids WHERE created_at < :before
+-- A bounded part of what is older, the oldest first.
+DELETE FROM minted_ids WHERE (id, created_at) IN (
+    SELECT id, created_at FROM minted_ids
+    WHERE created_at < :before ORDER BY created_at LIMIT :most
+)

@@ -1,0 +1,59 @@
+"""What a second worker brings. The machine may have no core to spare for it, so each
+worker gets the same small share of one, by the kernel's quota (cgroup cpu): twice the
+workers have twice the time, and what is missing of twice the requests is what workers
+cost each other."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import measure
+from bench.cpu import family
+from bench.load import Load
+from bench.servers import Server, direct, gateway
+
+GROUPS = Path("/sys/fs/cgroup/cpu")
+PERIOD_US = 20_000
+SHARE = 0.15  # of a core, for each worker
+LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
+
+
+async def gain(folder: Path) -> float | None:
+    """Requests a second with two workers, by those with one. None where this process
+    may not set quotas."""
+    if not os.access(GROUPS / "cpu.cfs_period_us", os.W_OK):
+        return None
+    rates = []
+    for count in (1, 2):
+        place = folder / f"workers-{count}"
+        place.mkdir()
+        async with (
+            direct(place) as upstream,
+            gateway(place, upstream, workers=count) as ours,
+        ):
+            with _limited(ours):
+                rates.append((await measure.sample(ours, LOAD)).costs()["rate"])
+    return rates[1] / rates[0]
+
+
+@contextlib.contextmanager
+def _limited(server: Server) -> Iterator[None]:
+    """Each worker in a group of its own. The parent, which only waits, in none."""
+    found = [pid for first in server.parties.server for pid in family(first)]
+    workers = sorted({pid for pid in found if not set(family(pid)) - {pid}})
+    groups = []
+    try:
+        for pid in workers:
+            group = GROUPS / f"bench-{pid}"
+            group.mkdir()
+            groups.append(group)
+            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (group / "cpu.cfs_quota_us").write_text(str(int(PERIOD_US * SHARE)))
+            (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        for group in groups:
+            for member in (group / "cgroup.procs").read_text().split():
+                (GROUPS / "cgroup.procs").write_text(member)
+            group.rmdir()

@@ -1,0 +1,1 @@
+COPY events (id, kind, created_at, data) FROM STDIN (FORMAT binary)

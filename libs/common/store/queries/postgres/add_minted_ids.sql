@@ -1,0 +1,2 @@
+COPY minted_ids (id, created_at, request_id, resource_id, account_id)
+FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+SELECT drop_partition_v1(%(child)s) AS dropped
