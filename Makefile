@@ -13,7 +13,7 @@ INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --edita
 CODEX := 0.169.0
 LAB ?= ../shared/docker-lab/lab
 
-.PHONY: help setup setup-test setup-codex run test check format bench lock lab clean
+.PHONY: help setup setup-test setup-codex run test check format bench chaos lock lab clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -64,6 +64,9 @@ format: $(VENV)/.test-stamp ## format the code and fix what ruff can
 bench: $(VENV)/.test-stamp ## measure throughput and overhead
 	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
 	@exec $(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/.test-stamp ## kill everything under load, compare the books (minutes)
+	@exec $(BIN)/python -m bench.chaos $(ARGS)
 
 # Hashes, no index addresses: the lock is the same whatever mirror made it.
 LOCK = UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --generate-hashes \

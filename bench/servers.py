@@ -126,6 +126,7 @@ async def gateway(
     async with valkey(folder, core=LOAD_CORE) as (url, store):
         environ = {
             "PROXY_REDIS_URL": url,
+            "PROXY_DATA_DIR": str(folder),
             "PROXY_HOST": "127.0.0.1",
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",

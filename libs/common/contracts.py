@@ -192,16 +192,37 @@ class PayloadEvent(Frozen):
     response: BodyNote | None = None
 
 
-Kind = Literal["decision", "request", "health", "registry", "payload"]
-Event = DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | PayloadEvent
+class GatewayEvent(Frozen):
+    """A gateway's books: what it accepted and ended since it started, and how many
+    of the ended it still holds, as it does not know them to be stored. `closed` is
+    its last word, by itself or by who found its journal."""
+
+    created_at_ms: int
+    gateway_id: str
+    started_at_ms: int
+    accepted: int
+    ended: int
+    held: int
+    state: Literal["running", "closed"] = "running"
+
+
+Kind = Literal["decision", "request", "health", "registry", "gateway", "payload"]
+Event = (
+    DecisionEvent
+    | RequestEvent
+    | HealthEvent
+    | RegistryEvent
+    | GatewayEvent
+    | PayloadEvent
+)
 
 # Of the telemetry stream; a payload has its own.
-
-EVENTS: dict[str, type[DecisionEvent | RequestEvent | HealthEvent | RegistryEvent]] = {
+EVENTS: dict[str, type[Event]] = {
     "decision": DecisionEvent,
     "request": RequestEvent,
     "health": HealthEvent,
     "registry": RegistryEvent,
+    "gateway": GatewayEvent,
 }
 
 
@@ -216,7 +237,7 @@ class StreamedEvent:
     entry_id: str  # Redis's, "1700000000000-0"; for acknowledging only
     id: str
     kind: Kind
-    event: DecisionEvent | RequestEvent | HealthEvent | RegistryEvent | PayloadEvent
+    event: Event
     # The JSON that `event` was read from, unless something was taken out of it.
     data: bytes | None = field(default=None, compare=False, repr=False)
 

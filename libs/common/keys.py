@@ -32,6 +32,11 @@ def gateways() -> str:
     return f"{TAG}:gateways"
 
 
+def reports() -> str:
+    """Hash: gateway -> "ms|JSON": its books as of its last heartbeat."""
+    return f"{TAG}:reports"
+
+
 def health(resource_id: str) -> str:
     """Hash: state, until, failures, pauses, trial, last_error, counters."""
     return f"{TAG}:health:{resource_id}"

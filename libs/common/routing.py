@@ -33,8 +33,10 @@ from libs.common.asks import (
     UnknownPool,
     model_digest,
 )
+from libs.common.beats import Beat, EntryId, Reported, StreamEnds
 from libs.common.contracts import (
     Catalogue,
+    GatewayEvent,
     HealthState,
     Reason,
     RegistryEvent,
@@ -86,17 +88,9 @@ class Terms:
     unknown_ttl_ms: int = 60_000
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """What a heartbeat tells. `known`: Redis had heard of this gateway; if not,
-    it was reaped, or Redis emptied."""
-
-    version: str | None
-    known: bool
-
-
 Owners = Mapping[str, Owner | None]
 UNKNOWN = "-"
+NO_REPORT = b""  # of a caller that keeps no books
 REPLAYED = "r"
 _NOBODY: Owners = {}
 _SAID = Verdict(kind="neutral")
@@ -291,12 +285,21 @@ class RoutingFunctions:
         version = await self._call("GET", keys.catalogue_version())
         return None if version is None else str(version, "ascii")
 
-    async def heartbeat(self, gateway_id: str) -> Beat:
-        """Say that a gateway lives."""
-        version, known = await self._fcall(
-            "rpx_heartbeat_v1", gateway_id, self._clock()
+    async def heartbeat(self, gateway_id: str, report: bytes = NO_REPORT) -> Beat:
+        """Say that a gateway lives, and how its books stand: a `GatewayEvent`."""
+        version, known, born, first, last, added = await self._fcall(
+            "rpx_heartbeat_v2", gateway_id, self._clock(), report
         )
-        return Beat(version=version.decode() or None, known=known == 1)
+        ends = StreamEnds(_entry_id(first) if first else None, _entry_id(last), added)
+        return Beat(version.decode() or None, known == 1, born.decode(), ends)
+
+    async def reports(self) -> dict[str, Reported]:
+        """The books of each gateway that Redis has heard of lately."""
+        seconds, micros = await self._call("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        found = _pairs(await self._call("HGETALL", keys.reports()))
+        reported = {k: _reported(v, now_ms) for k, v in found.items()}
+        return {k: r for k, r in reported.items() if r is not None}
 
     async def held(self, gateway_id: str) -> list[str]:
         """The requests whose leases a gateway holds."""
@@ -333,11 +336,8 @@ class RoutingFunctions:
 
     async def learned_accounts(self) -> dict[str, str]:
         """Resource to account, as upstreams named them."""
-        found = await self._call("HGETALL", keys.accounts())
-        # redis-py makes a dictionary of it, the shared connection does not.
-        if not isinstance(found, dict):
-            found = dict(zip(found[::2], found[1::2], strict=True))
-        return {k.decode(): v.decode() for k, v in found.items()}
+        found = _pairs(await self._call("HGETALL", keys.accounts()))
+        return {k: v.decode() for k, v in found.items()}
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         """Drop leases the gateway no longer knows; returns how many."""
@@ -392,6 +392,28 @@ class RoutingFunctions:
                 raise NoCatalogue("The function library is not loaded.") from error
             # Full, loading, or a replica: it answers, but does not serve.
             raise RedisAway(f"Redis refuses: {str(error)[:80]}") from error
+
+
+def _pairs(found: Any) -> dict[str, bytes]:
+    """A hash. redis-py makes a dictionary of it, the shared connection does not."""
+    if not isinstance(found, dict):
+        found = dict(zip(found[::2], found[1::2], strict=True))
+    return {k.decode(): v for k, v in found.items()}
+
+
+def _entry_id(text: bytes) -> EntryId:
+    ms, _, number = text.partition(b"-")
+    return int(ms), int(number)
+
+
+def _reported(value: bytes, now_ms: int) -> Reported | None:
+    """None for what another version wrote."""
+    at, _, books = value.partition(b"|")
+    try:
+        event = GatewayEvent.model_validate_json(books)
+        return Reported(int(at), now_ms - int(at), event)
+    except ValueError:  # of pydantic, too
+        return None
 
 
 def _refusal(reply: list[bytes]) -> Exception:

@@ -119,6 +119,10 @@ class GatewaySettings(
     replay_without_reasoning: bool = Field(
         False, alias="PROXY_REPLAY_WITHOUT_REASONING"
     )
+    # On disk, for what is not in SQL yet; when it is full the oldest goes.
+    journal_max_bytes: int = Field(
+        1_073_741_824, ge=16_777_216, le=2**44, alias="PROXY_JOURNAL_MAX_BYTES"
+    )
     heartbeat_seconds: Seconds = Field(1.0, alias="PROXY_HEARTBEAT_SECONDS")
     gateway_workers: int = Field(1, ge=1, le=256, alias="PROXY_GATEWAY_WORKERS")
     # Open connections per gateway, idle ones included; more have to wait.

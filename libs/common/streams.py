@@ -18,8 +18,6 @@ from libs.common.errors import RedisAway
 
 # The dead-letter stream is for looking at; the table holds all of them.
 DEAD_LETTERS_KEPT = 10_000
-# A longer backlog is not searched for its requests each second.
-LOOKED_THROUGH = 1_000
 # Redis's words for "this group is not there (any more)".
 GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
@@ -101,16 +99,6 @@ class TelemetryStream:
         """Entries that are not stored yet."""
         async with _translated():
             return int(await self._redis.xlen(self._stream))
-
-    async def waiting_requests(self) -> int:
-        """Request events among them; beyond `LOOKED_THROUGH` entries it is the
-        depth, which is more."""
-        async with _translated():
-            depth = int(await self._redis.xlen(self._stream))
-            if depth > LOOKED_THROUGH:
-                return depth
-            found: Any = await self._redis.xrange(self._stream, count=LOOKED_THROUGH)
-        return sum(fields.get(b"kind") == b"request" for _, fields in found)
 
     async def leave(self, consumer: str) -> None:
         """Forget `consumer`, unless entries are pending in its name: with it

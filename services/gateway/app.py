@@ -2,10 +2,12 @@
 ends."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
 import socket
+import time
 from typing import Any
 
 import falcon.asgi
@@ -30,11 +32,13 @@ from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.heartbeat import Heart
-from services.gateway.outbox import Outbox
+from services.gateway.journal import Journal
 from services.gateway.outcomes import Ledger
 from services.gateway.owners import OwnerSearch
+from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.safekeeping import Safekeeper
 from services.gateway.server import Server
 from services.gateway.socket_requests import Books
 from services.gateway.socket_upstream import Opener
@@ -43,6 +47,7 @@ from services.gateway.upstream import Patience, UpstreamClient
 
 log = structlog.get_logger()
 
+STORED_WITHIN_S = 0.5  # ingest's time to store what came last
 LAST_WORDS_S = 0.2  # for answers that are ended by us to reach their clients
 
 
@@ -66,7 +71,14 @@ class Gateway:
         self.redis = SharedConnection(connect(settings.redis_url))
         self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
         self.directory = Directory(self.routing, os.environ)
-        self.outbox = Outbox(self.redis, settings.telemetry_stream)
+        journals = settings.data_dir / "journal"
+        self.journal = Journal(
+            journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
+        )
+        self.safekeeper = Safekeeper(
+            self.journal, self.redis, settings.telemetry_stream
+        )
+        self._successor = Successor(journals, self.journal)
         dialer = Dialer(
             Egress.read(os.environ), resuming_context(settings.upstream_ca_file)
         )
@@ -84,7 +96,7 @@ class Gateway:
         )
         fallback = Fallback(self.directory, terms.cooldown_ms)
         self.capturer = make_capturer(settings)
-        ledger = Ledger(self.routing, self.outbox, fallback.judged, self.capturer)
+        ledger = Ledger(self.routing, self.journal, fallback.judged, self.capturer)
         local = fallback.local
         search = OwnerSearch(local.sessions, local.ids, self.router)
         chooser = Chooser(
@@ -123,13 +135,13 @@ class Gateway:
             self.redis,
             self.routing,
             self.directory,
-            self.outbox,
+            self.safekeeper,
             self.data_plane,
             admission,
         )
         self.readiness = Readiness(
             self.directory,
-            self.outbox,
+            self.safekeeper,
             lambda: self.redis.up,
             self.router,
             admission,
@@ -147,28 +159,31 @@ class Gateway:
 
     async def run(self, listening: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is under way."""
-        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, told.set)
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
         self.capturer.start()
+        self.safekeeper.sign_on(int(time.time() * 1000))
         await self.redis.open()
         try:
             await self.heart.beat()
         except (RedisAway, NoCatalogue):
             log.warning("no catalogue yet", action="catalogue_awaited")
-        beating = asyncio.create_task(self.heart.run(self._beat_s))
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (self.heart.run(self._beat_s), self._successor.run())
+        ]
         await self.server.listen(listening, self.data_plane, self.upstream)
         log.info("gateway started", action="gateway_started", gateway=self.id)
         asked = asyncio.create_task(told.wait())
-        await asyncio.wait([asked, beating], return_when=asyncio.FIRST_COMPLETED)
-        if beating.done():
+        await asyncio.wait([asked, *loops], return_when=asyncio.FIRST_COMPLETED)
+        for loop in filter(asyncio.Task.done, loops):
             # A gateway that does not beat would be taken for dead while it serves.
-            cause = repr(beating.exception())
-            log.error("heartbeat ended", action="loop_died", cause=cause)
-        await self._end(beating)
+            log.error("a loop ended", action="loop_died", cause=repr(loop.exception()))
+        await self._end(loops)
         asked.cancel()
 
-    async def _end(self, beating: "asyncio.Task[None]") -> None:
+    async def _end(self, loops: "list[asyncio.Task[None]]") -> None:
         self.server.refuse_new()
         await asyncio.gather(
             self.sockets.drain(self._drain_s / 2), self.server.drain(self._drain_s)
@@ -177,22 +192,31 @@ class Gateway:
             self.data_plane.interrupt()
             await self.server.drain(LAST_WORDS_S)
         await self.server.stop()
-        beating.cancel()
-        await asyncio.gather(self._empty_outbox(), self.capturer.close(self._drain_s))
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        self.safekeeper.sign_off(int(time.time() * 1000))
+        await asyncio.gather(self._hand_over(), self.capturer.close(self._drain_s))
+        self.journal.close()
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()
 
-    async def _empty_outbox(self) -> None:
+    async def _hand_over(self) -> None:
         """The last releases are on their way, and Redis may come back while we
-        wait. What it never took is lost."""
-        loop = asyncio.get_running_loop()
+        wait. What is not stored by the end a successor finds in the journal."""
+        loop, keeper = asyncio.get_running_loop(), self.safekeeper
         ends = loop.time() + self._drain_s
-        while (self.redis.busy or len(self.outbox)) and loop.time() < ends:
-            await self.outbox.flush()
+        while (self.redis.busy or len(keeper)) and loop.time() < ends:
+            await keeper.flush()
             await asyncio.sleep(0.02)
-        if len(self.outbox):
-            log.error("events lost", action="outbox_lost", events=len(self.outbox))
+        ends = min(ends, loop.time() + STORED_WITHIN_S)
+        with contextlib.suppress(RedisAway, NoCatalogue):
+            while not self.journal.clear and loop.time() < ends:
+                await self.heart.beat()
+                await asyncio.sleep(0.05)
+        if not self.journal.clear:
+            log.info("left to a successor", action="journal_left", held=keeper.held)
 
 
 def _control(

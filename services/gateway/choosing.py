@@ -53,7 +53,7 @@ class Chooser:
         """`bound_ids` are those whose digests `ask` carries. Raises a `Refusal`, or
         a `Problem` while there is nothing to choose from."""
         try:
-            return await self._routing.acquire(ask)
+            return await self._acquire(ask)
         except UnknownIds as unknown:
             emptied = self._is_young(unknown)
             return await self._look_up_and_decide(ask, bound_ids, emptied=emptied)
@@ -67,6 +67,11 @@ class Chooser:
         if decision.version != self._directory.version:
             return None
         return self._directory.targets.get(decision.resource_id)
+
+    async def _acquire(self, ask: Ask) -> Decision:
+        decision = await self._routing.acquire(ask)
+        self._ledger.decided(ask.decision_id, decision.event)
+        return decision
 
     async def find(self, decision: Decision) -> Target:
         """The target of a decision."""
@@ -101,7 +106,7 @@ class Chooser:
         resolved = msgspec.structs.replace(ask, resolved=True)
         try:
             await self._routing.adopt(sessions, ids)
-            return await self._routing.acquire(resolved)
+            return await self._acquire(resolved)
         except (RedisAway, NoCatalogue):
             self._fallback.remember(sessions, ids)
             return self._choose_alone(resolved)
@@ -115,7 +120,7 @@ class Chooser:
         while loop.time() < ends:
             await asyncio.sleep(ASK_AGAIN_S)
             try:
-                return await self._routing.acquire(ask)
+                return await self._acquire(ask)
             except UnknownIds as unknown:
                 if not self._is_young(unknown):
                     return None

@@ -14,8 +14,8 @@ from services.gateway import problems
 from services.gateway.admission import Admission
 from services.gateway.directory import Directory
 from services.gateway.headers import HOP_BY_HOP
-from services.gateway.outbox import Outbox
 from services.gateway.problems import Problem
+from services.gateway.safekeeping import Safekeeper
 
 LARGEST_BODY = 1_048_576  # nothing under /admin is larger
 _NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {"host", "content-length"}
@@ -90,14 +90,14 @@ class Readiness:
     def __init__(
         self,
         directory: Directory,
-        outbox: Outbox,
+        safekeeper: Safekeeper,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
         admission: Admission,
     ) -> None:
         self._admission = admission
         self._directory = directory
-        self._outbox = outbox
+        self._safekeeper = safekeeper
         self._redis_up = redis_up
         self._client = client
 
@@ -111,6 +111,7 @@ class Readiness:
             degraded.append("redis: unreachable, routing from the last snapshot")
             if self._admission.limits:
                 degraded.append("proxy keys: limits per minute are not enforced")
+        degraded += self._journal_problems()
         if not await self._router_answers():
             degraded.append("router: unreachable")
         if not self._admission.ready:
@@ -120,10 +121,18 @@ class Readiness:
         resp.media = {
             "ready": ready,
             "degraded": degraded,
-            "outbox": len(self._outbox),
+            "outbox": len(self._safekeeper),
+            "journal_bytes": self._safekeeper.journal.size_bytes,
             "resources": len(self._directory.targets),
             "catalogue": self._directory.version,
         }
+
+    def _journal_problems(self) -> list[str]:
+        journal = self._safekeeper.journal
+        problems = [journal.problem] if journal.problem else []
+        if journal.lost:
+            problems.append(f"journal: full, {journal.lost} events lost")
+        return problems
 
     async def on_get_metrics(self, _: Request, resp: Response) -> None:
         resp.content_type = prometheus_client.CONTENT_TYPE_LATEST

@@ -1,6 +1,7 @@
 """That this gateway lives: its heartbeat, and what it does on each beat."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -12,22 +13,23 @@ from services.gateway.admission import Admission
 from services.gateway.directory import Directory
 from services.gateway.exchange import Exchange
 from services.gateway.fallback import Fallback
-from services.gateway.outbox import Outbox
 from services.gateway.proxying import DataPlane
+from services.gateway.safekeeping import Safekeeper
 
 log = structlog.get_logger()
 
 EAGER_S = 0.05
+PUBLISH_EVERY = 10  # beats between two gateway events
 SWEEP_EVERY = 30  # beats between two looks for leases nobody knows
 AT_ONCE = 500  # leases, or owners, that one call gives back
 
 
 class Heart:
-    """Each beat says that the gateway lives, reads a changed catalogue, sends
-    what the outbox holds and, after a lost connection, drops leases whose
-    request is over: an acquire may have been granted to nobody. A Redis that does
-    not know the gateway has been emptied, or took it for dead: it is given back
-    the leases that are in use and what is known of sessions and ids."""
+    """Each beat says that the gateway lives and how its books stand, reads a changed
+    catalogue, sends events that Redis has not taken and, after a lost connection,
+    drops leases whose request is over: an acquire may have been granted to nobody. A
+    Redis that does not know the gateway has been emptied, or took it for dead: it is
+    given back the leases that are in use and what is known of sessions and ids."""
 
     def __init__(  # noqa: PLR0913 - all that beats
         self,
@@ -35,7 +37,7 @@ class Heart:
         redis: SharedConnection,
         routing: RoutingFunctions,
         directory: Directory,
-        outbox: Outbox,
+        safekeeper: Safekeeper,
         data_plane: DataPlane,
         admission: Admission,
     ) -> None:
@@ -44,7 +46,7 @@ class Heart:
         self._redis = redis
         self._routing = routing
         self._directory = directory
-        self._outbox = outbox
+        self._safekeeper = safekeeper
         self._active: Mapping[str, Exchange] = data_plane.active
         self._fallback: Fallback = data_plane.fallback
         self._connections = 0
@@ -65,7 +67,13 @@ class Heart:
 
     async def beat(self) -> None:
         """Raises `RedisAway` or `NoCatalogue`."""
-        beat = await self._routing.heartbeat(self._gateway_id)
+        keeper, now_ms = self._safekeeper, int(time.time() * 1000)
+        sent = keeper.sent_so_far()
+        beat = await self._routing.heartbeat(self._gateway_id, keeper.report(now_ms))
+        if beat.version is not None:
+            # At once: what it says is of the connection that there is now.
+            keeper.beat_answered(sent, beat)
+            keeper.start_flush()
         await self._admission.refresh()
         if beat.version is None:
             raise NoCatalogue
@@ -78,8 +86,10 @@ class Heart:
             self._fallback.redis_is_back()
             await self._resume(emptied=self._owes)
             self._owes = False
-        await self._outbox.flush()
+        await keeper.upkeep()
         self._beats += 1
+        if self._beats % PUBLISH_EVERY == 0:
+            keeper.publish(now_ms)
         if lost or self._beats % SWEEP_EVERY == 0:
             await self._drop_unknown()
 

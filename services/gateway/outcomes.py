@@ -15,7 +15,7 @@ from libs.common.routing import RoutingFunctions
 from services.gateway import metrics
 from services.gateway.answers import Facts
 from services.gateway.capture import Capture, Capturer
-from services.gateway.outbox import Outbox
+from services.gateway.journal import Journal
 
 log = structlog.get_logger()
 
@@ -113,21 +113,25 @@ class Attempt(Protocol):
 
 
 class Ledger:
-    """Hands ended attempts and requests to Redis, or to the outbox."""
+    """Writes what begins and ends into the journal, and tells Redis."""
 
     def __init__(
         self,
         routing: RoutingFunctions,
-        outbox: Outbox,
+        journal: Journal,
         without_redis: Callable[[Release], None],
         capturer: Capturer,
     ) -> None:
         """`without_redis` is told of attempts that were decided without Redis."""
         self._routing = routing
-        self._outbox = outbox
+        self._journal = journal
         self._without_redis = without_redis
         self.capturer = capturer
         self._named: dict[str, str] = {}
+
+    def accepted(self, record: Record) -> None:
+        """A request was taken in: from now on it has an end, whatever happens."""
+        self._journal.accepted(record.id, lease_head(record))
 
     def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""
@@ -149,14 +153,20 @@ class Ledger:
             metrics.attempts[verdict.kind] += 1
         if record.overhead_ms is not None:
             metrics.overhead.observe(record.overhead_ms / 1000)
-        release = _release(attempt, verdict, learned, event=_encode(record))
-        self._send(release, alone=attempt.alone)
+        event = _encode(record)
+        position = self._journal.ended(record.id, event)
+        release = _release(attempt, verdict, learned, event=event)
+        self._send(release, alone=attempt.alone, position=position)
         if attempt.capture is not None:
             self.capturer.hand_over(record.id, record.created_at_ms, attempt.capture)
 
+    def decided(self, decision_id: str, event: bytes) -> None:
+        """A decision that Redis made and told."""
+        self._journal.decided(decision_id, event)
+
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """A decision that was made without Redis."""
-        self._outbox.keep("decision", decision_id, event)
+        self._journal.unsent(self._journal.decided(decision_id, event))
 
     def account_named(self, resource_id: str, account_id: str) -> None:
         """An answer told whose key a resource is. Said once; a word that got lost
@@ -169,17 +179,19 @@ class Ledger:
         )
         told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _send(self, release: Release, *, alone: bool) -> None:
+    def _send(
+        self, release: Release, *, alone: bool, position: int | None = None
+    ) -> None:
+        """`position`: of the event in the journal, if it has one."""
         if alone:
             self._without_redis(release)
         reply = asyncio.ensure_future(self._routing.release(release))
-        reply.add_done_callback(partial(self._settled, release))
+        reply.add_done_callback(partial(self._settled, position))
 
-    def _settled(self, release: Release, reply: "asyncio.Future[Any]") -> None:
-        failure = reply.exception() if not reply.cancelled() else None
-        if failure is None or release.event is None:
-            return
-        self._outbox.keep("request", release.request_id, release.event)
+    def _settled(self, position: int | None, reply: "asyncio.Future[Any]") -> None:
+        failed = reply.cancelled() or reply.exception() is not None
+        if failed and position is not None:
+            self._journal.unsent(position)
 
 
 def _release(

@@ -136,6 +136,7 @@ class DataPlane:
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
         exchange.comes_from(principal)
+        self._ledger.accepted(exchange.record)
 
     # Deadlines ---------------------------------------------------------------
 

@@ -118,6 +118,7 @@ class SocketRequests:
         # Before anything is awaited: whatever happens, it will be settled.
         self.running.append(turn)
         self._books.active[exchange.record.id] = exchange
+        self._books.ledger.accepted(exchange.record)
         self._books.fallback.began(*self._counted(exchange))
         await self._admit(turn)
         moved = await self._move(exchange, self._target) if first else None
@@ -174,6 +175,8 @@ class SocketRequests:
         record.resource_id = None  # nobody's until it is pinned
         try:
             found = await self._books.routing.pin(ask, resource.id, decided=decided)
+            if not decided:
+                self._books.ledger.decided(ask.decision_id, found.event)
         except (RedisAway, NoCatalogue):
             found = Decision(resource.id, Reason.SOCKET, "", degraded=True)
             if not decided:

@@ -5,6 +5,7 @@ than costing the ledger a row; figures that make no sense are poison."""
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
@@ -43,6 +44,9 @@ NUMBERS = (int, float)
 TEXT = (str, str | None)
 FIGURE = (int, int | None, float, float | None)
 END_OF_TIME_MS = 253_402_300_800_000  # the year 10000
+
+
+GATEWAY_ID = re.compile(rb'"gateway_id": *"([!#-\[\]-~]{1,200})"')
 
 
 class _Read(NamedTuple):
@@ -106,7 +110,14 @@ def dead_letter(entry_id: str, fields: Fields, reason: str) -> DeadLetter:
         reason=reason.replace("\0", "")[:TEXT_CHARS],
         data=_text(fields.get(b"data", b""), KEPT_DATA_CHARS) or "",
         created_at_ms=int(entry_id.partition("-")[0]),
+        gateway_id=_gateway_of(fields),
     )
+
+
+def _gateway_of(fields: Fields) -> str | None:
+    """Whose request it was, as far as can be read: its books must count it."""
+    found = GATEWAY_ID.search(fields.get(b"data", b""))
+    return found[1].decode() if found else None
 
 
 def _text(value: bytes | None, chars: int) -> str | None:

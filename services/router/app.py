@@ -30,6 +30,7 @@ from services.router.admin.checks import HealthCheck
 from services.router.admin.explain import Explain
 from services.router.admin.history import History, OneRequest
 from services.router.admin.keys import OneProxyKey, ProxyKeys
+from services.router.admin.ledger import Auditor, LedgerView
 from services.router.admin.state import Events, Overview, State
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.key_table import KeyPublisher
@@ -77,10 +78,12 @@ class Router:
         catalogue = build_catalogue(resources)
         self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
         self.publisher = Publisher(self.routing, catalogue, self._lease)
+        self.auditor = Auditor(self.routing, backlog, self.store)
         self.overview = Overview(
             self.routing,
             backlog,
             self.store,
+            self.auditor,
             catalogue,
             open_admin=settings.admin_token is None,
         )
@@ -147,6 +150,7 @@ def _add_routes(app: App, router: Router) -> None:
     for suffix in ("healthz", "readyz", "metrics"):
         app.add_route(f"/{suffix}", probes, suffix=suffix)
     app.add_route("/admin/state", State(router.overview))
+    app.add_route("/admin/ledger", LedgerView(router.auditor))
     app.add_route("/admin/events", Events(router.overview, router.stopping))
     app.add_route("/admin/health/check", HealthCheck(router.orders, router.patience_s))
     app.add_route("/admin/route/explain", Explain(router.routing, router.store))

@@ -16,6 +16,7 @@
 --                          so far); its size IS "in flight"
 --   retired          set   resources that left the catalogue with leases on them
 --   gateways         zset  gateway -> ms of last heartbeat
+--   reports          hash  gateway -> "ms|its books as JSON", of its last heartbeat
 --   health:<res>     hash  state, until, cause, failures, pauses, trial, ...
 --   pauses:<model>   string JSON, resource -> pause of that model there
 --   pauses           zset  model digest -> ms when its last pause ends
@@ -935,6 +936,32 @@ local function heartbeat(_, args)
   return { version, 1 - added }
 end
 
+-- How far the stream is: its first entry's id or '' when it is empty, the last id it
+-- ever gave, how many entries it ever had. What is older than the first is stored.
+local function stream_ends(stream)
+  local told, listed = {}, redis.pcall('XINFO', 'STREAM', stream)
+  if listed.err then return '', '0-0', 0 end  -- there is none
+  for i = 1, #listed, 2 do told[listed[i]] = listed[i + 1] end
+  local first = told.length > 0 and told['recorded-first-entry-id'] or ''
+  return first, told['last-generated-id'], told['entries-added']
+end
+
+-- rpx_heartbeat_v2  ARGV: gateway, now, the gateway's books as JSON.  Returns {the
+-- catalogue's version or '', was the gateway known 0|1, `born`, and what stream_ends
+-- returns}. Another `born` than with the last beat: Redis was emptied since. That holds
+-- even if the answer to a beat in between was lost, unlike `known`.
+local function heartbeat_and_books(keys, args)
+  local version = redis.call('GET', TAG .. 'catalogue:version')
+  if not version then return { '', 0, '', '', '0-0', 0 } end
+  local now = clock(args[2])
+  local added = redis.call('ZADD', TAG .. 'gateways', now, args[1])
+  if args[3] ~= '' then
+    redis.call('HSET', TAG .. 'reports', args[1], string.format('%.0f|%s', now, args[3]))
+  end
+  local born = redis.call('GET', TAG .. 'born') or ''
+  return { version, 1 - added, born, stream_ends(keys[2]) }
+end
+
 -- rpx_resume_v1  ARGV: gateway, then triples of request, resource, lease record.
 -- Puts back leases of requests that are still running. Returns how many.
 local function resume(_, args)
@@ -1013,9 +1040,18 @@ local function end_lease(stream, now, known, id, field, record)
     string.sub(record, 1, -2), now))
 end
 
+-- The last word of a gateway that is silent goes to SQL.
+local function pass_on_report(stream, gateway)
+  local report = redis.call('HGET', TAG .. 'reports', gateway)
+  if not report then return end
+  local at, books = string.match(report, '^(%d+)|(.*)$')
+  emit(stream, 'gateway', gateway .. ':' .. at, books)
+  redis.call('HDEL', TAG .. 'reports', gateway)
+end
+
 -- rpx_reap_v1  ARGV: silent ms, now, look for strays 0|1.  Ends the leases of
 -- gateways that have not been heard of for that long; one `interrupted` request
--- event each. A stray is a lease of a gateway that never beat since it was reaped:
+-- event each, and one `gateway` event with the last that it reported of its books. A stray is a lease of a gateway that never beat since it was reaped:
 -- it gets the same time from now on. Returns how many leases ended.
 local function reap(keys, args)
   local known, now, strays = current(), clock(args[2]), args[3] == '1'
@@ -1037,6 +1073,7 @@ local function reap(keys, args)
       if touched then reweigh(known, id) end
     end
   end
+  for _, gateway in ipairs(silent) do pass_on_report(keys[2], gateway) end
   if #silent > 0 then redis.call('ZREM', TAG .. 'gateways', unpack(silent)) end
   redis.call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
   redis.call('ZREMRANGEBYSCORE', TAG .. 'pauses', '-inf', now - MEMORY_MS)
@@ -1181,6 +1218,7 @@ redis.register_function('rpx_acquire_v1', acquire)
 redis.register_function { function_name = 'rpx_explain_v1', callback = explain, flags = { 'no-writes' } }
 redis.register_function('rpx_release_v1', release)
 redis.register_function('rpx_heartbeat_v1', heartbeat)
+redis.register_function('rpx_heartbeat_v2', heartbeat_and_books)
 redis.register_function('rpx_resume_v1', resume)
 redis.register_function('rpx_adopt_v1', adopt)
 redis.register_function('rpx_abandon_v1', abandon)

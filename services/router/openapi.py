@@ -61,6 +61,12 @@ OPERATIONS = (
     Operation("get", "/admin/state", "What the proxy does now.", shapes.AdminState),
     Operation(
         "get",
+        "/admin/ledger",
+        "Every accepted request, by where its record is; do the books agree?",
+        shapes.WholeLedger,
+    ),
+    Operation(
+        "get",
         "/admin/events",
         "The same each second, as server-sent events named `state`.",
         shapes.AdminState,

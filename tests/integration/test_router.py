@@ -21,7 +21,13 @@ from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.common.store.opening import open_store
 from services.router.admin import shapes
 from tests.support.processes import Process, granian, running, wait_for
-from tests.support.telemetry import T0_MS, decision_event, request_event, streamed
+from tests.support.telemetry import (
+    T0_MS,
+    decision_event,
+    gateway_event,
+    request_event,
+    streamed,
+)
 from tests.support.valkey import empty, free_port, running_valkey
 from tests.support.waiting import eventually
 
@@ -42,7 +48,13 @@ class Standing:
     database: str
 
     async def state(self) -> dict[str, Any]:
-        answer = await self.http.get("/admin/state")
+        return await self._get("/admin/state")
+
+    async def ledger(self) -> dict[str, Any]:
+        return await self._get("/admin/ledger")
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        answer = await self.http.get(path)
         assert answer.status_code == 200
         return dict(answer.json())
 
@@ -243,10 +255,14 @@ class TestState:
         # One registry event, one decision.
         assert state["queue_depth"] == 2
         assert state["ledger"] == {
+            "accepted": 4,
             "stored": 3,
             "pending": 0,
             "in_flight": 1,
             "dead_lettered": 0,
+            "balanced": True,
+            "problems": [],
+            "unverified": [],
         }
         assert [d["request_id"] for d in state["decisions"]] == [
             "req-2",
@@ -255,14 +271,6 @@ class TestState:
             "req-0",
         ]
         assert (state["admin"], state["degraded"]) == ("open", [])
-
-    async def test_requests_that_wait_are_pending(self, proxy: Standing) -> None:
-        for number in range(3):
-            event = request_event(f"req-{number}").model_dump_json()
-            fields: dict[Any, Any] = {"kind": "request", "id": "x", "v": 1}
-            await proxy.redis.xadd(STREAM, {**fields, "data": event})
-        state = await proxy.state()
-        assert (state["ledger"]["pending"], state["queue_depth"]) == (3, 4)
 
     async def test_the_stream_follows_it(self, proxy: Standing) -> None:
         async with proxy.http.stream("GET", "/admin/events") as answer:
@@ -281,6 +289,32 @@ async def _states(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     async for line in answer.aiter_lines():
         if line.startswith("data:"):
             yield json.loads(line.removeprefix("data:"))
+
+
+class TestLedger:
+    async def test_it_adds_up_for_each_gateway_and_in_sum(
+        self, proxy: Standing
+    ) -> None:
+        books = gateway_event("gw-1", accepted=6, ended=5, held=5)
+        report = books.model_dump_json().encode()
+        await proxy.routing.heartbeat("gw-1", report)
+        ledger = await proxy.ledger()
+        shapes.WholeLedger.model_validate(ledger)
+        told = {k: ledger[k] for k in ("accepted", "stored", "pending", "in_flight")}
+        assert told == {"accepted": 9, "stored": 3, "pending": 5, "in_flight": 1}
+        assert (ledger["balanced"], ledger["problems"]) == (True, [])
+        gateway = {g["id"]: g for g in ledger["gateways"]}["gw-1"]
+        assert (gateway["state"], gateway["held"]) == ("running", 5)
+
+    async def test_a_request_that_was_stored_and_is_gone_is_told(
+        self, proxy: Standing
+    ) -> None:
+        books = gateway_event("gw-2", accepted=5, ended=5, held=4)
+        await proxy.routing.heartbeat("gw-2", books.model_dump_json().encode())
+        ledger = await proxy.ledger()
+        assert ledger["balanced"] is False
+        assert ledger["problems"] == ["gw-2: 1 stored requests are gone"]
+        assert (await proxy.state())["ledger"]["balanced"] is False
 
 
 class TestHistory:

@@ -575,7 +575,11 @@ class TestWithoutRedis:
         self, valkey: str, tmp_path: Path
     ) -> None:
         port = free_port()
-        env = {"PROXY_REDIS_URL": valkey, "PROXY_PORT": str(port)}
+        env = {
+            "PROXY_REDIS_URL": valkey,
+            "PROXY_PORT": str(port),
+            "PROXY_DATA_DIR": str(tmp_path),
+        }
         command = service_command("gateway", env)
         process = Process(command, env, tmp_path / "gateway.log")
         url = f"127.0.0.1:{port}"

@@ -36,6 +36,7 @@ from libs.common.store.port import (
     Table,
     Unstorable,
 )
+from libs.common.store.rows import milliseconds
 from libs.common.store.spans import ALL, EVER, NEVER
 from libs.common.store.sqlite import history_statement
 from libs.common.store.statements import Statements
@@ -43,6 +44,7 @@ from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.telemetry import (
     T0_MS,
     decision_event,
+    gateway_event,
     health_event,
     registry_event,
     request_event,
@@ -66,6 +68,7 @@ COLUMNS = {
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
     "minted_ids": "id created_at request_id resource_id account_id",
+    "gateways": "id started_at last_seen_at accepted ended held state stored",
     "payloads": "request_id created_at direction content_type encoding "
     "original_bytes truncated body dropped",
 }
@@ -92,7 +95,10 @@ async def store(url: str) -> AsyncIterator[Store]:
 
 def snapshot(url: str) -> list[object]:
     """Everything that is stored."""
-    tables = ("sessions", "requests", "decisions", "events", "minted_ids", "totals")
+    tables = (
+        "sessions", "requests", "decisions", "events", "minted_ids", "totals",
+        "gateways",
+    )  # fmt: skip
     return [table_rows(url, table) for table in tables]
 
 
@@ -878,3 +884,67 @@ class TestSqliteOnly:
         await store.close()
         names = [t.name for t in threading.enumerate() if t.name.startswith("sqlite")]
         assert len(names) <= 1  # it may still be on its way out
+
+
+class TestBooks:
+    async def test_what_is_stored_is_counted_for_its_gateway_once(
+        self, store: Store
+    ) -> None:
+        lost = stored_request("r2", gateway_id="b", outcome=Outcome.INTERRUPTED)
+        await store.write([stored_request("r1", gateway_id="a"), lost])
+        await store.write([stored_request("r1", gateway_id="a")])
+        await store.write([stored_request("r2", gateway_id="b")])
+        await store.write([stored_request("r3")])
+        # Nobody told of them lately, and nothing is outstanding: all in one.
+        (rest,) = await store.books()
+        assert (rest.id, rest.accepted, rest.stored) == ("*", 3, 3)
+        # But for whom one asks.
+        asked = {b.id: b.stored for b in await store.books(["a", "nobody"])}
+        assert asked == {"a": 1, "*": 2}
+
+    async def test_reports_come_in_any_order(self, store: Store) -> None:
+        now = milliseconds(datetime.now(UTC))
+        early = gateway_event("a", created_at_ms=now - 9000, accepted=3, held=2)
+        late = gateway_event("a", created_at_ms=now, accepted=5, ended=4, held=1)
+        await store.write([streamed(late, "2"), stored_request("r", gateway_id="a")])
+        await store.write([streamed(early, "1")])
+        assert await self._book(store, "a") == (5, 4, 1, "running", 1)
+        closed = gateway_event("a", created_at_ms=now - 1, accepted=6, state="closed")
+        await store.write([streamed(closed, "3"), streamed(early, "1")])
+        await store.write([streamed(late, "4")])
+        assert await self._book(store, "a") == (6, 4, 1, "closed", 1)
+
+    async def _book(self, store: Store, id_: str) -> tuple[object, ...]:
+        book = {b.id: b for b in await store.books()}[id_]
+        return book.accepted, book.ended, book.held, book.state, book.stored
+
+    async def test_parked_requests_count_until_they_are_stored(
+        self, store: Store
+    ) -> None:
+        def letter(id_: str, event_id: str, gateway_id: str | None) -> DeadLetter:
+            return DeadLetter(
+                id_, "1-0", event_id, "request", "bad", "{}", T0_MS, gateway_id
+            )
+
+        await store.write([streamed(gateway_event("a", accepted=3), "1")])
+        await store.write_dead_letters(
+            [letter("1", "r1", "a"), letter("2", "r1", "a"), letter("3", "r2", "a"),
+             letter("4", "junk", None)]
+        )  # fmt: skip
+        books = {b.id: (b.accepted, b.stored, b.dead) for b in await store.books()}
+        assert books == {"a": (3, 0, 2), "*": (1, 0, 1)}
+        await store.write([stored_request("r2", gateway_id="a")])
+        books = {b.id: (b.accepted, b.stored, b.dead) for b in await store.books()}
+        assert books["a"] == (3, 1, 1)
+
+    async def test_requests_from_before_the_books_are_in_the_sum(
+        self, url: str, store: Store
+    ) -> None:
+        execute(url, "DROP TABLE gateways")
+        execute(url, "DELETE FROM schema_migrations WHERE version = 6")
+        execute(url, "UPDATE totals SET total = 7 WHERE name = 'requests'")
+        execute(url, "DROP INDEX dead_letters_of_requests")
+        execute(url, "ALTER TABLE dead_letters DROP COLUMN gateway_id")
+        await store.migrate()
+        (rest,) = await store.books()
+        assert (rest.accepted, rest.stored) == (7, 7)

@@ -65,6 +65,22 @@ def running_postgres(
     port: int | None = None, programs: Path | None = None
 ) -> Iterator[str]:
     """The URL of a server, without a database, that lives with the context."""
+    with standing_postgres(SETTINGS, port, programs) as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_that_stops() -> Iterator["Server"]:
+    """A server that can be stopped and started: it keeps what it committed."""
+    kept = [setting for setting in SETTINGS if "synchronous_commit" not in setting]
+    with standing_postgres(kept) as server:
+        yield server
+
+
+@contextmanager
+def standing_postgres(
+    settings: Sequence[str], port: int | None = None, programs: Path | None = None
+) -> Iterator["Server"]:
     # Not below pytest's folder, which only its own user may enter.
     home = Path(tempfile.mkdtemp(prefix="rpx-postgres-"))
     user = _run_as()
@@ -77,8 +93,12 @@ def running_postgres(
              "-E", "UTF8", "--locale=C", "--no-sync"],
             user,
         )  # fmt: skip
-        with _server(folder, data, user, port or free_port()) as url:
-            yield url
+        server = Server(folder, data, user, port or free_port(), settings)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -94,17 +114,36 @@ def _reachable(folder: Path, home: Path, user: str | None) -> Path:
     return home / "postgres" / folder.name
 
 
-@contextmanager
-def _server(folder: Path, data: Path, user: str | None, port: int) -> Iterator[str]:
-    options = " ".join(f"-c {setting}" for setting in SETTINGS)
-    control: list[str | Path] = [folder / "pg_ctl", "-D", data, "-w"]
-    log = data.parent / "log"
-    start = [*control, "-t", str(START_S), "-l", log, "-o", f"-p {port} {options}"]
-    _run([*start, "start"], user)
-    try:
-        yield f"postgresql://postgres@127.0.0.1:{port}"
-    finally:
-        _run([*control, "-m", "immediate", "stop"], user)
+class Server:
+    """One server's folder and port."""
+
+    def __init__(
+        self,
+        folder: Path,
+        data: Path,
+        user: str | None,
+        port: int,
+        settings: Sequence[str],
+    ) -> None:
+        self._control: list[str | Path] = [folder / "pg_ctl", "-D", data, "-w"]
+        self._log = data.parent / "log"
+        self._user = user
+        self._port = port
+        self._settings = settings
+        self._running = False
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+
+    def start(self) -> None:
+        options = " ".join(f"-c {setting}" for setting in self._settings)
+        start = [*self._control, "-t", str(START_S), "-l", self._log, "start"]
+        _run([*start, "-o", f"-p {self._port} {options}"], self._user)
+        self._running = True
+
+    def stop(self) -> None:
+        """At once, as a crash would."""
+        if self._running:
+            self._running = False
+            _run([*self._control, "-m", "immediate", "stop"], self._user)
 
 
 def _run(command: Sequence[str | Path], user: str | None) -> None:

@@ -2,6 +2,7 @@
 test plays the router."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ KEYS = {
 }
 
 
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
 @dataclass
 class Stack:
     """What a test of the gateway needs at hand."""
@@ -44,6 +49,7 @@ class Stack:
     gateway: Process
     environ: dict[str, str]
     initially: dict[str, str]
+    began_ms: int = field(default_factory=_now_ms)
     versions: "count[int]" = field(default_factory=lambda: count(100))
 
     @property
@@ -63,6 +69,7 @@ class Stack:
     async def reset(self) -> None:
         """Begin anew on an emptied Redis: no faults, an empty journal, and the
         catalogue the stack began with."""
+        self.began_ms = _now_ms()
         self.environ.update(self.initially)
         async with httpx.AsyncClient() as client:
             await client.delete(f"{self.simulator.control_url}/faults")
@@ -84,13 +91,15 @@ class Stack:
         return answer.status_code == 200 and bool(ready["resources"])
 
     async def events(self, kind: str) -> list[dict[str, Any]]:
-        """Events of a kind, oldest first."""
+        """Events of a kind, oldest first, each once: what nobody stored is sent
+        again to an emptied Redis, older tests' events too."""
         entries: Any = await self.redis.xrange(STREAM)
-        return [
-            json.loads(fields[b"data"])
+        found = {
+            fields[b"id"]: json.loads(fields[b"data"])
             for _, fields in entries
             if fields[b"kind"] == kind.encode()
-        ]
+        }
+        return [e for e in found.values() if e["created_at_ms"] >= self.began_ms]
 
     async def request(self, request_id: str) -> dict[str, Any]:
         """The ledger's event of one request, once it is there."""
@@ -133,6 +142,7 @@ async def gateway_stack(
         port = free_port()
         env = {
             "PROXY_REDIS_URL": valkey,
+            "PROXY_DATA_DIR": str(folder),
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
             "PROXY_HEARTBEAT_SECONDS": "0.1",

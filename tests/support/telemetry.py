@@ -5,6 +5,8 @@ from typing import Any, cast
 from libs.common.contracts import (
     Candidate,
     DecisionEvent,
+    Event,
+    GatewayEvent,
     HealthEvent,
     HealthState,
     Kind,
@@ -61,10 +63,19 @@ def registry_event(**given: Any) -> RegistryEvent:
     return RegistryEvent(**{**values, **given})
 
 
-def streamed(
-    event: RequestEvent | DecisionEvent | HealthEvent | RegistryEvent,
-    id_: str | None = None,
-) -> StreamedEvent:
+def gateway_event(gateway_id: str = "gw-1", **given: Any) -> GatewayEvent:
+    values: dict[str, Any] = {
+        "created_at_ms": T0_MS,
+        "gateway_id": gateway_id,
+        "started_at_ms": T0_MS - 60_000,
+        "accepted": 2,
+        "ended": 2,
+        "held": 0,
+    }
+    return GatewayEvent(**{**values, **given})
+
+
+def streamed(event: Event, id_: str | None = None) -> StreamedEvent:
     kind = type(event).__name__.removesuffix("Event").lower()
     own = event.id if isinstance(event, RequestEvent) else f"{kind}-1"
     return StreamedEvent(

@@ -24,6 +24,35 @@ def free_port() -> int:
 def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
     """The URL of a server that lives as long as the context."""
     port = port or free_port()
+    process = _started(folder, port)
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Valkey:
+    """A server that can be killed, and started again without any memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        self._process = _started(self._folder, self._port)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+
+def _started(folder: Path, port: int) -> "subprocess.Popen[bytes]":
     command = [
         str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
         "--save", "", "--appendonly", "no", "--dir", str(folder),
@@ -31,10 +60,10 @@ def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         _wait_until_it_answers(port, process)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait(10)
+    except BaseException:
+        process.kill()
+        raise
+    return process
 
 
 def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]") -> None:

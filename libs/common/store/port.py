@@ -111,6 +111,7 @@ class DeadLetter:
     reason: str
     data: str
     created_at_ms: int
+    gateway_id: str | None = None  # whose request it was, if it was one
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,22 @@ class Counts:
     requests: int
     dead_letters: int
     dead_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """A gateway's account of its requests as SQL has it: what it told, and what
+    was stored or parked (`dead`) of it."""
+
+    id: str
+    started_at: str | None
+    last_seen_at: str | None
+    accepted: int
+    ended: int
+    held: int
+    state: str
+    stored: int
+    dead: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +225,11 @@ class Store(Protocol):
         ...
 
     async def counts(self) -> Counts: ...
+
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        """Of each gateway of `ids`, seen lately, or with something outstanding; of
+        all others in one, `*`."""
+        ...
 
     async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
         """Run one statement that both databases have, by its name, in a transaction

@@ -28,6 +28,7 @@ from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.payloads import as_columns, payload_rows
 from libs.common.store.port import (
+    Book,
     Counts,
     DeadLetter,
     HistoryQuery,
@@ -40,6 +41,7 @@ from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
     event_row,
+    gateway_row,
     instant,
     iso,
     milliseconds,
@@ -184,6 +186,7 @@ class PostgresStore:
             for name, rows in tables(settled, FORM):
                 await _copy(connection, name, rows)
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            await _put(connection, "put_gateways", map(gateway_row, settled.gateways))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return len(settled.events)
@@ -204,6 +207,7 @@ class PostgresStore:
             await _put(connection, "put_requests", map(request_row, settled.requests))
             await _put(connection, "put_minted_ids", minted_rows(settled.requests))
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
+            await _put(connection, "put_gateways", map(gateway_row, settled.gateways))
             await _put(connection, "touch_proxy_keys", uses(settled.requests))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
@@ -312,6 +316,11 @@ class PostgresStore:
     async def counts(self) -> Counts:
         async with self._transaction() as connection:
             return Counts(**(await _rows(connection, "counts"))[0])
+
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        async with self._transaction() as connection:
+            rows = await _rows(connection, "gateways", {"ids": list(ids)})
+        return tuple(Book(**row) for row in rows)
 
     async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
         async with self._transaction() as connection:

@@ -16,7 +16,7 @@ from libs.common.contracts import (
     StreamedEvent,
 )
 from libs.common.store.port import DeadLetter
-from libs.common.store.settling import SessionGain
+from libs.common.store.settling import GatewayGain, SessionGain
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CANDIDATES = TypeAdapter(tuple[Candidate, ...])
@@ -115,6 +115,20 @@ def dead_letter_row(letter: DeadLetter) -> Row:
         "reason": letter.reason,
         "data": letter.data,
         "created_at": instant(letter.created_at_ms),
+        "gateway_id": letter.gateway_id,
+    }
+
+
+def gateway_row(gain: GatewayGain) -> Row:
+    return {
+        "id": gain.id,
+        "started_at": None if gain.started_ms is None else instant(gain.started_ms),
+        "last_seen_at": None if gain.seen_ms is None else instant(gain.seen_ms),
+        "accepted": gain.accepted,
+        "ended": gain.ended,
+        "held": gain.held,
+        "state": gain.state,
+        "stored": gain.stored,
     }
 
 

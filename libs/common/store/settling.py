@@ -6,7 +6,7 @@ of `interrupted`, never the other way round. Sessions count only what is new."""
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from libs.common.contracts import Outcome, RequestEvent, StreamedEvent
+from libs.common.contracts import GatewayEvent, Outcome, RequestEvent, StreamedEvent
 
 Key = tuple[str, int]  # a request's id and created_at in ms: its primary key
 
@@ -34,6 +34,20 @@ class SessionGain:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayGain:
+    """What a batch tells of one gateway, and how many of its requests it stores."""
+
+    id: str
+    stored: int = 0
+    started_ms: int | None = None
+    seen_ms: int | None = None
+    accepted: int = 0
+    ended: int = 0
+    held: int = 0
+    state: str = "running"
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What to write. `fresh` counts the requests that were not there before."""
 
@@ -41,6 +55,7 @@ class Settled:
     requests: tuple[RequestEvent, ...]
     sessions: tuple[SessionGain, ...]
     fresh: int
+    gateways: tuple[GatewayGain, ...] = ()
 
 
 def request_keys(events: Iterable[StreamedEvent]) -> set[Key]:
@@ -58,8 +73,39 @@ def settle(events: Sequence[StreamedEvent], stored: Mapping[Key, Stored]) -> Set
             _add(gains, _loss(before.session_id, request, before))
         if request.session_id:
             _add(gains, _gain(request.session_id, request))
-    fresh = sum(_key(request) not in stored for request in requests)
-    return Settled(kept, requests, tuple(gains.values()), fresh)
+    fresh = [request for request in requests if _key(request) not in stored]
+    return Settled(
+        kept, requests, tuple(gains.values()), len(fresh), _gateways(kept, fresh)
+    )
+
+
+def _gateways(
+    events: Sequence[StreamedEvent], fresh: Sequence[RequestEvent]
+) -> tuple[GatewayGain, ...]:
+    """One gain for each gateway. Reports come in any order."""
+    gains: dict[str, GatewayGain] = {}
+    for request in fresh:
+        id_ = request.gateway_id or ""
+        gain = gains.get(id_, GatewayGain(id_))
+        gains[id_] = replace(gain, stored=gain.stored + 1)
+    for streamed in events:
+        if isinstance(streamed.event, GatewayEvent):
+            id_ = streamed.event.gateway_id
+            gains[id_] = _told(gains.get(id_, GatewayGain(id_)), streamed.event)
+    return tuple(gains.values())
+
+
+def _told(gain: GatewayGain, event: GatewayEvent) -> GatewayGain:
+    newest = gain.seen_ms is None or event.created_at_ms >= gain.seen_ms
+    return replace(
+        gain,
+        started_ms=event.started_at_ms,
+        seen_ms=max(event.created_at_ms, gain.seen_ms or 0),
+        accepted=max(event.accepted, gain.accepted),
+        ended=max(event.ended, gain.ended),
+        held=event.held if newest else gain.held,
+        state="closed" if "closed" in (event.state, gain.state) else event.state,
+    )
 
 
 def _key(request: RequestEvent) -> Key:

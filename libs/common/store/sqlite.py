@@ -31,6 +31,7 @@ from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.payloads import payload_rows
 from libs.common.store.port import (
+    Book,
     Counts,
     DeadLetter,
     HistoryQuery,
@@ -43,6 +44,7 @@ from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
     event_row,
+    gateway_row,
     iso,
     iso_ms,
     milliseconds,
@@ -174,6 +176,11 @@ class SqliteStore:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
         return Counts(**rows[0])
 
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        values = {"ids": json.dumps(list(ids))}
+        rows = await self._run(lambda connection: _rows(connection, "gateways", values))
+        return tuple(Book(**row) for row in rows)
+
     async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
         # One statement is a transaction by itself.
         return await self._run(lambda connection: _rows(connection, name, values))
@@ -286,6 +293,7 @@ def _add(connection: sqlite3.Connection, settled: Settled) -> int:
         for name, rows in tables(settled, FORM):
             connection.executemany(SQL[name], rows)
         _put(connection, "put_sessions", map(session_row, settled.sessions))
+        _put(connection, "put_gateways", map(gateway_row, settled.gateways))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return len(settled.events)
 
@@ -303,6 +311,7 @@ def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         _put(connection, "put_requests", map(request_row, settled.requests))
         _put(connection, "put_minted_ids", minted_rows(settled.requests))
         _put(connection, "put_sessions", map(session_row, settled.sessions))
+        _put(connection, "put_gateways", map(gateway_row, settled.gateways))
         _put(connection, "touch_proxy_keys", uses(settled.requests))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return changed

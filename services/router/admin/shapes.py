@@ -17,12 +17,39 @@ from libs.common.contracts import (
 
 
 class Ledger(Frozen):
-    """Requests by where their record is. null: that place cannot be asked."""
+    """Requests that were accepted, by where their record is: the sum of the other
+    four. null: not known, as Redis or SQL cannot be asked."""
 
+    accepted: int | None
     stored: int | None  # rows ever written to SQL
-    pending: int | None  # ended, and waiting in the stream to be stored
-    in_flight: int | None  # leases held now
+    pending: int | None  # ended, and not stored yet
+    in_flight: int | None  # under way
     dead_lettered: int | None  # records that could not be stored, parked
+    balanced: bool | None  # false: a request is missing, or there twice, for certain
+    problems: tuple[str, ...]  # why it is false
+    unverified: tuple[str, ...]  # silent gateways whose journal was not found yet
+
+
+class GatewayBooks(Frozen):
+    """The same of one gateway process; `*` are all that are done with."""
+
+    id: str
+    state: Literal["running", "silent", "closed"]
+    accepted: int
+    stored: int
+    pending: int
+    in_flight: int
+    dead_lettered: int
+    held: int  # kept in its journal, as it does not know them to be stored
+    seen_at: str | None
+
+
+class WholeLedger(Ledger):
+    """The ledger, and the books of each gateway it is made of."""
+
+    queue_depth: int | None
+    gateways: tuple[GatewayBooks, ...]
+    timestamp: str
 
 
 class AdminState(Frozen):

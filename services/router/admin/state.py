@@ -18,13 +18,13 @@ from libs.common.contracts import (
 )
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.lifecycle import wait_for_stop
-from libs.common.store.port import Counts, HistoryQuery, Page
-from services.router.admin.shapes import AdminState, Ledger
+from libs.common.store.port import HistoryQuery, Page
+from services.router.admin.ledger import PATIENCE_S, Auditor, summed
+from services.router.admin.shapes import AdminState
 
 RECENT = 50
 EVERY_S = 1.0
 LONGEST_S = 300.0  # clients come back; a connection nobody reads does not stay
-PATIENCE_S = 2.0  # with a database or a Redis that hangs
 
 
 class Routing(Protocol):
@@ -36,13 +36,9 @@ class Routing(Protocol):
 class Backlog(Protocol):
     async def depth(self) -> int: ...
 
-    async def waiting_requests(self) -> int: ...
-
 
 class Rows(Protocol):
     async def history(self, query: HistoryQuery) -> Page: ...
-
-    async def counts(self) -> Counts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +48,6 @@ class _Live:
     resources: tuple[ResourceState, ...]
     affinities: int | None = None
     depth: int | None = None
-    pending: int | None = None
-    in_flight: int | None = None
     problem: str | None = None
 
 
@@ -62,8 +56,6 @@ class _Stored:
     """What SQL says."""
 
     decisions: tuple[Row, ...] = ()
-    requests: int | None = None
-    dead: int | None = None
     problem: str | None = None
 
 
@@ -76,6 +68,7 @@ class Overview:
         routing: Routing,
         backlog: Backlog,
         store: Rows,
+        auditor: Auditor,
         catalogue: Catalogue,
         *,
         open_admin: bool,
@@ -83,6 +76,7 @@ class Overview:
         self._routing = routing
         self._backlog = backlog
         self._store = store
+        self._auditor = auditor
         self._catalogue = catalogue
         self._open_admin = open_admin
         self._gathering = asyncio.Lock()
@@ -91,18 +85,15 @@ class Overview:
 
     async def gather(self) -> AdminState:
         """As of now."""
-        live, stored = await asyncio.gather(self._live(), self._stored())
+        live, stored, reading = await asyncio.gather(
+            self._live(), self._stored(), self._auditor.read()
+        )
         return AdminState(
             resources=live.resources,
             decisions=stored.decisions,
             affinity_count=live.affinities,
             queue_depth=live.depth,
-            ledger=Ledger(
-                stored=stored.requests,
-                pending=live.pending,
-                in_flight=live.in_flight,
-                dead_lettered=stored.dead,
-            ),
+            ledger=summed(reading),
             degraded=tuple(filter(None, (live.problem, stored.problem))),
             admin="open" if self._open_admin else "token",
             timestamp=_now(),
@@ -134,8 +125,6 @@ class Overview:
             resources=tuple(states),
             affinities=await self._routing.affinity_count(),
             depth=await self._backlog.depth(),
-            pending=await self._backlog.waiting_requests(),
-            in_flight=sum(state.in_flight for state in states),
         )
 
     async def _stored(self) -> _Stored:
@@ -143,10 +132,9 @@ class Overview:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 page = await self._store.history(query)
-                counts = await self._store.counts()
         except (StoreAway, TimeoutError):
             return _Stored(problem="database: unreachable, events wait in Redis")
-        return _Stored(page.rows, counts.requests, counts.dead_requests)
+        return _Stored(page.rows)
 
 
 class State:

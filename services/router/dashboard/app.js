@@ -81,6 +81,12 @@ const HEALTH = {
   unhealthy: "key refused",
 };
 
+function balance({ balanced, unverified }) {
+  if (balanced === null) return "–";
+  if (!balanced) return "off";
+  return unverified.length ? "unverified" : "even";
+}
+
 function totals(state) {
   const { ledger } = state;
   const rows = [
@@ -91,6 +97,7 @@ function totals(state) {
     ["Stored", number(ledger.stored), "Requests in the database"],
     ["Pending", number(ledger.pending), "Requests that ended and wait to be stored"],
     ["Dead letters", number(ledger.dead_lettered), "Requests whose record could not be stored"],
+    ["Ledger", balance(ledger), ledger.problems.join("; ") || "Does every accepted request have its record?"],
   ];
   $("totals").replaceChildren(
     ...rows.map(([name, value, title]) =>

@@ -3,10 +3,18 @@
 import pytest
 
 from libs.common.contracts import Outcome, StreamedEvent
-from libs.common.store.settling import Key, SessionGain, Stored, request_keys, settle
+from libs.common.store.settling import (
+    GatewayGain,
+    Key,
+    SessionGain,
+    Stored,
+    request_keys,
+    settle,
+)
 from tests.support.telemetry import (
     T0_MS,
     decision_event,
+    gateway_event,
     health_event,
     stored_request,
     streamed,
@@ -91,3 +99,26 @@ def test_a_replaced_row_may_have_been_of_another_session() -> None:
 
 def test_keys_are_those_of_requests() -> None:
     assert request_keys([REAL, streamed(decision_event())]) == {("r", T0_MS)}
+
+
+def test_a_gateway_gains_what_is_new_and_keeps_its_newest_report() -> None:
+    batch = [
+        stored_request("a", gateway_id="gw"),
+        streamed(gateway_event("gw", created_at_ms=20, accepted=9, held=1), "2"),
+        streamed(gateway_event("gw", created_at_ms=10, accepted=8, held=5), "1"),
+        stored_request("b", gateway_id="gw"),
+        LOST,
+    ]
+    stored = {("b", T0_MS): Stored(None, "interrupted", 0)}
+    assert set(settle(batch, stored).gateways) == {
+        GatewayGain("gw", 1, T0_MS - 60_000, 20, 9, 2, 1),
+        GatewayGain("", 1),
+    }
+
+
+def test_a_closed_gateway_stays_closed() -> None:
+    closed = streamed(gateway_event(created_at_ms=1, state="closed"), "1")
+    running = streamed(gateway_event(created_at_ms=2), "2")
+    for batch in ([closed, running], [running, closed]):
+        (gain,) = settle(batch, {}).gateways
+        assert (gain.state, gain.seen_ms) == ("closed", 2)

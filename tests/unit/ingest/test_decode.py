@@ -17,6 +17,7 @@ from services.ingest.decode import (
 )
 from tests.support.telemetry import (
     decision_event,
+    gateway_event,
     health_event,
     registry_event,
     request_event,
@@ -44,7 +45,14 @@ def stored(fields: dict[bytes, bytes]) -> RequestEvent:
 
 
 @pytest.mark.parametrize(
-    "event", [request_event(), decision_event(), health_event(), registry_event()]
+    "event",
+    [
+        request_event(),
+        decision_event(),
+        health_event(),
+        registry_event(),
+        gateway_event(),
+    ],
 )
 def test_every_kind_is_read_as_it_was_written(event: Any) -> None:
     written = streamed(event)
@@ -143,3 +151,20 @@ def test_the_same_poison_has_the_same_id() -> None:
     other = dead_letter("1-0", {b"id": b"ax", b"data": b""}, "")
     assert first.id == again.id
     assert first.id != other.id
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b'{"gateway_id":"gw-1","attempts":"x"}', "gw-1", id="told"),
+        pytest.param(b'{"gateway_id": "gw-1"', "gw-1", id="truncated behind it"),
+        pytest.param(b'{"gateway_id":"gw-', None, id="truncated in it"),
+        pytest.param(b'{"gateway_id":7}', None, id="no text"),
+        pytest.param(b"\xff", None, id="nothing to read"),
+    ],
+)
+def test_poison_is_counted_for_the_gateway_it_came_from(
+    data: bytes, expected: str | None
+) -> None:
+    fields = {b"kind": b"request", b"id": b"r", b"v": b"1", b"data": data}
+    assert dead_letter(ENTRY, fields, "bad").gateway_id == expected

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 
+from libs.common.beats import Reported
 from libs.common.contracts import Candidate, HealthState, ResourceState, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.store.port import Counts, HistoryQuery, Page
+from libs.common.store.port import Book, HistoryQuery, Page
+from services.router.admin.ledger import Auditor
 from services.router.admin.state import Events, Overview
 from services.router.catalogue import build_catalogue
+from tests.support.telemetry import T0_MS, gateway_event
 from tests.unit.router.test_catalogue import resource
 
 pytestmark = pytest.mark.asyncio
@@ -55,8 +59,14 @@ class World:
     async def depth(self) -> int:
         return 9
 
-    async def waiting_requests(self) -> int:
-        return 3
+    async def in_flight(self) -> int:
+        return 2
+
+    async def reports(self) -> dict[str, Reported]:
+        if self.redis:
+            raise self.redis
+        books = gateway_event("gw", accepted=106, ended=104, held=4)
+        return {"gw": Reported(T0_MS, 500, books)}
 
     async def history(self, query: HistoryQuery) -> Page:
         self.asked.append(query)
@@ -64,12 +74,15 @@ class World:
             raise self.sql
         return Page((DECISION,), None)
 
-    async def counts(self) -> Counts:
-        return Counts(requests=100, dead_letters=5, dead_requests=1)
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        if self.sql:
+            raise self.sql
+        return (Book("gw", None, None, 0, 0, 0, "running", 100, 1),)
 
     def overview(self, *, open_admin: bool = False) -> Overview:
         catalogue = build_catalogue([resource(1)])
-        return Overview(self, self, self, catalogue, open_admin=open_admin)
+        auditor = Auditor(self, self, self)
+        return Overview(self, self, self, auditor, catalogue, open_admin=open_admin)
 
 
 async def test_the_shape_that_clients_rely_on() -> None:
@@ -97,7 +110,16 @@ async def test_the_shape_that_clients_rely_on() -> None:
         "decisions": [DECISION],
         "affinity_count": 4,
         "queue_depth": 9,
-        "ledger": {"stored": 100, "pending": 3, "in_flight": 2, "dead_lettered": 1},
+        "ledger": {
+            "accepted": 106,
+            "stored": 100,
+            "pending": 3,
+            "in_flight": 2,
+            "dead_lettered": 1,
+            "balanced": True,
+            "problems": [],
+            "unverified": [],
+        },
         "degraded": [],
         "admin": "token",
     }

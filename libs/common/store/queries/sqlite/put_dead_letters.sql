@@ -1,4 +1,8 @@
 -- One row; run for each. Parking the same poison twice changes nothing.
-INSERT INTO dead_letters (id, entry_id, event_id, kind, reason, data, created_at)
-VALUES (:id, :entry_id, :event_id, :kind, :reason, :data, :created_at)
+INSERT INTO dead_letters (
+    id, entry_id, event_id, kind, reason, data, created_at, gateway_id
+)
+VALUES (
+    :id, :entry_id, :event_id, :kind, :reason, :data, :created_at, :gateway_id
+)
 ON CONFLICT (id) DO NOTHING

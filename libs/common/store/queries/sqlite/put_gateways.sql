@@ -1,0 +1,24 @@
+-- One row; run for each gateway of a batch. Reports come in any order: what only
+-- grows is kept at its most, the rest by the newest.
+INSERT INTO gateways AS known (
+    id, started_at, last_seen_at, accepted, ended, held, state, stored
+)
+VALUES (
+    :id, :started_at, :last_seen_at, :accepted, :ended, :held, :state, :stored
+)
+ON CONFLICT (id) DO UPDATE SET
+    started_at = coalesce(known.started_at, excluded.started_at),
+    last_seen_at = max(
+        coalesce(known.last_seen_at, excluded.last_seen_at),
+        coalesce(excluded.last_seen_at, known.last_seen_at)
+    ),
+    accepted = max(known.accepted, excluded.accepted),
+    ended = max(known.ended, excluded.ended),
+    held = CASE
+        WHEN excluded.last_seen_at >= coalesce(known.last_seen_at, '')
+        THEN excluded.held ELSE known.held
+    END,
+    state = CASE
+        WHEN excluded.state = 'closed' THEN 'closed' ELSE known.state
+    END,
+    stored = known.stored + excluded.stored
