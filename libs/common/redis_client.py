@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from libs.common.errors import RedisAway
 
@@ -118,10 +118,13 @@ class SharedConnection:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
+            wire = _Wire(connection, self._lost)
+        except Exception as error:
+            # Whatever it is, also a connection that was lost as soon as it was made:
+            # nobody else would try again.
             await connection.disconnect(nowait=True)
             raise RedisAway("Redis cannot be reached.") from error
-        self._wire = _Wire(connection, self._lost)
+        self._wire = wire
         self.connections += 1
         log.info("redis connected", action="redis_connected")
 
@@ -146,6 +149,8 @@ class _Wire(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self.unanswered: deque[asyncio.Future[Reply]] = deque()
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
+        if self._transport.is_closing():
+            raise ConnectionResetError
         self._transport.set_protocol(self)
         self._transport.resume_reading()
         # What is in flight is bounded by the requests that wait for it.

@@ -69,7 +69,12 @@ class Chooser:
         return self._directory.targets.get(decision.resource_id)
 
     async def _acquire(self, ask: Ask) -> Decision:
-        decision = await self._routing.acquire(ask)
+        try:
+            decision = await self._routing.acquire(ask)
+        except Refusal as refusal:
+            if refusal.event:
+                self._ledger.decided(ask.decision_id, refusal.event)
+            raise
         self._ledger.decided(ask.decision_id, decision.event)
         return decision
 
