@@ -5,8 +5,8 @@ from services.gateway.problems import Problem
 
 
 class Request:
-    """`target` is the request line's, as sent; header names are lower-cased, their
-    values are bytes. `problem` is what is wrong with it, if the connection found
+    """`target` is the request line's, as sent; `query` is what follows its path, with
+    the question mark. Header names are lower-cased, their values are bytes. `problem` is what is wrong with it, if the connection found
     something: it is to be answered with that."""
 
     __slots__ = ("body", "headers", "http_1_0", "keep_alive", "method", "path",
@@ -16,7 +16,8 @@ class Request:
         if not target.startswith(b"/"):
             target = _origin_form(target)
         self.method = method
-        self.path, _, self.query = target.partition(b"?")
+        self.path, mark, query = target.partition(b"?")
+        self.query = mark + query  # a mark alone is a query, too
         self.headers = headers
         self.body = b""
         self.keep_alive = True
