@@ -1,12 +1,10 @@
 """Whatever a client and an upstream say, through a gateway process it is what a
 direct connection would have brought, but for what `up` and `down` take away."""
 
-import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -15,24 +13,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.headers import Header, find
-from tests.support.sockets import visited
-from tests.support.stack import gateway_stack
-from tests.support.valkey import empty
-from tests.support.wire import (
-    Message,
-    Reply,
-    Scripted,
-    chunked,
-    cut,
-    read_answer,
-    write_pieces,
-)
+from libs.common.headers import Header
+from tests.support.exact import KEY, Exchange, Rig, gateway_rig
+from tests.support.wire import Message, Reply, chunked, cut
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 # The same examples each time: what fails here fails everywhere.
-bounded = settings(deadline=None, derandomize=True, database=None, max_examples=60)
-KEY = "sk-upstream"
+bounded = settings(deadline=None, derandomize=True, database=None, max_examples=150)
 
 # What may differ -------------------------------------------------------------
 
@@ -179,15 +166,6 @@ bodies = st.one_of(
 places = st.lists(st.integers(0, 1 << 20), max_size=6)
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """A request as a client writes it, and the answer it gets."""
-
-    method: str
-    request: tuple[bytes, ...]
-    reply: Reply
-
-
 def head(start: bytes, lines: list[Header], colon: bytes) -> bytes:
     written = [name + colon + value + b"\r\n" for name, value in lines]
     return b"%b\r\n%b\r\n" % (start, b"".join(written))
@@ -254,52 +232,12 @@ def exchanges(draw: st.DrawFn) -> Exchange:
 # A gateway and a direct connection -------------------------------------------
 
 
-@dataclass
-class Rig:
-    upstream: Scripted
-    upstream_port: int
-    gateway_port: int
-
-    async def ask(
-        self, port: int, said: list[Exchange]
-    ) -> list[tuple[Message, Message]]:
-        """What the upstream got of each, and the client: on one connection for as
-        long as it is kept."""
-        got = []
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            for exchange in said:
-                if writer.is_closing() or reader.at_eof():
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                self.upstream.reply = exchange.reply
-                await write_pieces(writer, exchange.request)
-                answer = await read_answer(reader, exchange.method)
-                got.append((self.upstream.got.pop(), answer))
-                assert not self.upstream.got
-                options = (find(answer.headers, b"connection") or b"").lower()
-                if exchange.reply.closes or options == b"close":
-                    writer.close()
-        finally:
-            writer.close()
-        return got
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(
     valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Rig]:
-    empty(valkey_server)
-    folder: Path = tmp_path_factory.mktemp("exact")
-    upstream = Scripted()
-    async with visited(upstream.handle) as visits:
-        settings = {
-            "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{visits.port}/v1",
-            "OPENAI_API_KEYS": KEY,
-            "OPENAI_RESOURCE_ACCOUNT_IDS": "acct",
-        }
-        async with gateway_stack(valkey_server, folder, **settings) as stack:
-            port = int(stack.environ["PROXY_PORT"])
-            yield Rig(upstream, visits.port, port)
+    async with gateway_rig(valkey_server, tmp_path_factory.mktemp("exact")) as rig:
+        yield rig
 
 
 @bounded
@@ -307,7 +245,7 @@ async def rig(
 async def test_a_gateway_brings_what_a_direct_connection_brings(
     rig: Rig, said: list[Exchange]
 ) -> None:
-    direct = await rig.ask(rig.upstream_port, said)
+    direct = await rig.ask(rig.direct_port, said)
     through = await rig.ask(rig.gateway_port, said)
 
     for (asked, answered), (sent, received) in zip(direct, through, strict=True):
@@ -319,7 +257,7 @@ def assert_went_up(rig: Rig, direct: Message, sent: Message) -> None:
     start, kept, body = up(direct)
     assert (sent.start, sent.body) == (start, body)
     ours = dict(sent.headers)
-    assert ours[b"host"] == b"127.0.0.1:%d" % rig.upstream_port
+    assert ours[b"host"] == b"127.0.0.1:%d" % rig.direct_port
     assert ours[b"authorization"] == b"Bearer " + KEY.encode()
     # Once each, and the length.
     written = {b"host", b"authorization", b"content-length"}
