@@ -6,8 +6,9 @@ from services.gateway.problems import Problem
 
 class Request:
     """`target` is the request line's, as sent; `query` is what follows its path, with
-    the question mark. Header names are lower-cased, their values are bytes. `problem` is what is wrong with it, if the connection found
-    something: it is to be answered with that."""
+    the question mark. Header names are lower-cased, their values are bytes. `problem`
+    is what is wrong with it, if the connection found something: it is to be answered
+    with that."""
 
     __slots__ = ("body", "headers", "http_1_0", "keep_alive", "method", "path",
                  "problem", "query")  # fmt: skip
