@@ -11,9 +11,11 @@ INSTALL := $(PIP) install --require-hashes --only-binary :all:
 # No build isolation: setuptools is in the lock, so this fetches nothing.
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --editable .
 CODEX := 0.169.0
+# openai-node, and what it makes WebSockets with.
+OPENAI_NODE := openai@7.57.0 ws@8.23.0
 LAB ?= ../shared/docker-lab/lab
 
-.PHONY: help setup setup-test setup-codex run test check format bench chaos lock lab clean
+.PHONY: help setup setup-test setup-codex setup-node run test check format bench chaos lock lab clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +25,8 @@ setup: $(VENV)/.run-stamp ## make .venv with what `make run` needs
 setup-test: $(VENV)/.test-stamp ## the same, with what tests and checks need
 
 setup-codex: $(VENV)/.codex-stamp ## install Codex for the acceptance tests (npm)
+
+setup-node: $(VENV)/.node-stamp ## install openai-node for the acceptance tests (npm)
 
 $(VENV)/bin/python:
 	@VENV=$(VENV) bash deploy/make-venv.sh
@@ -44,11 +48,17 @@ $(VENV)/.codex-stamp: | $(VENV)/bin/python
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/codex @openai/codex@$(CODEX)
 	@touch $@
 
+$(VENV)/.node-stamp: | $(VENV)/bin/python
+	@bash deploy/ensure-debian.sh npm:npm node:nodejs
+	@echo "installing $(OPENAI_NODE) into $(VENV)/node ..."
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/node $(OPENAI_NODE)
+	@touch $@
+
 # Through launch: it ends with make, even if make is killed outright.
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
 	@exec $(BIN)/python -P -m libs.cli.launch $(BIN)/responses-proxy up
 
-test: $(VENV)/.test-stamp $(VENV)/.codex-stamp ## unit, integration and acceptance tests
+test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## unit, integration and acceptance tests
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.test-stamp ## format, lint, types, dependency rules

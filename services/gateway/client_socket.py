@@ -33,7 +33,7 @@ class ClientSocket(asyncio.Protocol):
         self._socket = ServerProtocol(max_size=largest)
         self._socket.receive_data(_head(request))
         self._handshake = self._first_event()
-        self._messages: deque[dict[str, Any]] = deque()
+        self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their bytes
         self._waiting_bytes = 0
         self._parts: list[bytes] = []
         self._text = False
@@ -67,8 +67,7 @@ class ClientSocket(asyncio.Protocol):
         while not self._messages:
             self._taken = self._loop.create_future()
             await self._taken
-        message = self._messages.popleft()
-        size = _size(message)
+        message, size = self._messages.popleft()
         if size:
             self._waiting_bytes -= size
             if self._waiting_bytes <= MOST_WAITING and not self._over:
@@ -170,7 +169,7 @@ class ClientSocket(asyncio.Protocol):
         self._waiting_bytes += len(whole)
         if self._waiting_bytes > MOST_WAITING:
             self._transport.pause_reading()
-        self._wake({"type": "websocket.receive", **content})
+        self._wake({"type": "websocket.receive", **content}, len(whole))
 
     def _end(self, code: int | None) -> None:
         """It is over, for whoever reads and whoever writes."""
@@ -182,8 +181,8 @@ class ClientSocket(asyncio.Protocol):
             self._drained.set_result(None)
             self._drained = None
 
-    def _wake(self, message: dict[str, Any]) -> None:
-        self._messages.append(message)
+    def _wake(self, message: dict[str, Any], size: int = 0) -> None:
+        self._messages.append((message, size))
         if self._taken is not None and not self._taken.done():
             self._taken.set_result(None)
 
@@ -203,10 +202,6 @@ _SENDS = {
     "websocket.send": ClientSocket._send_message,
     "websocket.close": ClientSocket._close,
 }
-
-
-def _size(message: dict[str, Any]) -> int:
-    return len(message.get("bytes") or message.get("text") or b"")
 
 
 def _head(request: Request) -> bytes:

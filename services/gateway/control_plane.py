@@ -86,7 +86,7 @@ def _scope(request: Request) -> dict[str, Any]:
         "scheme": "http",
         "path": path,
         "raw_path": request.path,
-        "query_string": request.query,
+        "query_string": request.query[1:],
         "root_path": "",
         "headers": request.headers,
         "client": None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from libs.common.headers import Header
-from services.gateway.headers import NOT_DOWN
+from services.gateway.headers import NOT_DOWN, end_to_end, names_others
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
@@ -33,7 +33,10 @@ def relayed_head(
     parts = [status_line(status)]
     for header in headers:
         name = header[0]
-        if name not in NOT_DOWN and not name.startswith(_OURS):
+        if name in NOT_DOWN:
+            if names_others(header):
+                return relayed_head(status, end_to_end(headers), ours, framing)
+        elif not name.startswith(_OURS):
             parts.append(b"%b: %b\r\n" % header)
     parts += (ours, framing, b"\r\n")
     return b"".join(parts)

@@ -59,10 +59,8 @@ def request_head(
     for header in headers:
         name = header[0]
         if name in _NOT_UP:
-            if name == b"connection" and header[1].lower() not in _USUAL_OPTIONS:
-                # It names further headers that concern this connection only.
-                named = _options(header[1])
-                rest = [h for h in headers if h[0] not in named and h[0] != name]
+            if names_others(header):
+                rest = end_to_end(headers)
                 return request_head(method, target, host, authorization, rest, length)
         elif not name.startswith(_PROXY_PREFIX):
             lines.append(b"%b: %b" % header)
@@ -75,11 +73,10 @@ def request_head(
 
 def upgrade_head(headers: Iterable[Header], authorization: bytes) -> list[Header]:
     """The same of an upgrade, but for what the socket's library writes itself."""
-    dropped = _connection_options(headers)
     kept = [
         header
-        for header in headers
-        if header[0] not in dropped and not header[0].startswith(_NOT_IN_UPGRADE)
+        for header in end_to_end(headers)
+        if header[0] not in _NOT_UP and not header[0].startswith(_NOT_IN_UPGRADE)
     ]
     return [*kept, (b"authorization", authorization)]
 
@@ -89,20 +86,25 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
     replaced = {name for name, _ in ours}
     kept = [
         header
-        for header in headers
+        for header in end_to_end(headers)
         if header[0] not in NOT_DOWN and header[0] not in replaced
     ]
     kept.extend(ours)
     return kept
 
 
-def _connection_options(headers: Iterable[Header]) -> frozenset[bytes]:
-    """`_NOT_UP`, and what this request's Connection header adds to it."""
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in _USUAL_OPTIONS:
-            return _NOT_UP | _options(value)
-    return _NOT_UP
+def names_others(header: Header) -> bool:
+    """Is it a Connection header that names others, which concern the connection
+    only?"""
+    return header[0] == b"connection" and header[1].lower() not in _USUAL_OPTIONS
 
 
-def _options(value: bytes) -> set[bytes]:
-    return {option.strip().lower() for option in value.split(b",")}
+def end_to_end(headers: Iterable[Header]) -> list[Header]:
+    """All but the Connection headers, and what they name. A length stays: what frames
+    a message is ours to know, whoever names it."""
+    named = {b"connection"}
+    for header in headers:
+        if names_others(header):
+            named.update(option.strip().lower() for option in header[1].split(b","))
+    named.discard(b"content-length")
+    return [header for header in headers if header[0] not in named]

@@ -237,9 +237,7 @@ class DataPlane:
         if not target.authorization:
             raise NoKey
         request, body, headers = exchange.request, exchange.body, exchange.headers
-        wire_path = target.path + exchange.path
-        if request.query:
-            wire_path += b"?" + request.query
+        wire_path = target.path + exchange.path + request.query
         announced = body or find(headers, b"content-length") is not None
         head = request_head(
             request.method,

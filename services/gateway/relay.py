@@ -143,8 +143,13 @@ class Relay:
         self._end()
 
     def _finish(self, data: bytes) -> None:
-        if self._lacks_end() and self._can_tell():
-            data += self._failed_event("The upstream's stream ended early.")
+        if self._lacks_end():
+            cause = "The upstream's stream ended early."
+            if not self._can_tell():
+                self.torn = True
+                self._send(data, last=False)
+                raise Torn(cause)
+            data += self._failed_event(cause)
         self._on_end()
         self._send(data, last=True)
         self._end()

@@ -5,9 +5,10 @@ from services.gateway.problems import Problem
 
 
 class Request:
-    """`target` is the request line's, as sent; header names are lower-cased, their
-    values are bytes. `problem` is what is wrong with it, if the connection found
-    something: it is to be answered with that."""
+    """`target` is the request line's, as sent; `query` is what follows its path, with
+    the question mark. Header names are lower-cased, their values are bytes. `problem`
+    is what is wrong with it, if the connection found something: it is to be answered
+    with that."""
 
     __slots__ = ("body", "coded", "headers", "http_1_0", "keep_alive", "method", "path",
                  "problem", "query")  # fmt: skip
@@ -16,7 +17,8 @@ class Request:
         if not target.startswith(b"/"):
             target = _origin_form(target)
         self.method = method
-        self.path, _, self.query = target.partition(b"?")
+        self.path, mark, query = target.partition(b"?")
+        self.query = mark + query  # a mark alone is a query, too
         self.headers = headers
         self.body = b""
         self.coded = False  # there is a content-encoding

@@ -109,8 +109,7 @@ class Upgrades:
     async def _dial(self, upgrade: Exchange, target: Target) -> Opened:
         books, record = self._books, upgrade.record
         counted = record.gateway_id, record.id, target.resource.id
-        query = upgrade.request.query
-        path = PATH + (b"?" + query if query else b"")
+        path = PATH + upgrade.request.query
         books.fallback.began(*counted)
         try:
             connection = await self._opener.open(target, path, upgrade.headers)

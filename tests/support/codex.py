@@ -1,5 +1,6 @@
 """The real Codex as a user runs it, with a home of its own."""
 
+import asyncio
 import re
 import subprocess
 from dataclasses import dataclass
@@ -47,13 +48,9 @@ class Codex:
 
     def exec(self, *words: str) -> Turn:
         """One run; it may fail."""
-        assert BINARY.exists(), "run `make setup-codex`, which `make test` does"
-        config = CONFIG.format(url=self.url, websockets=self.websockets)
-        (self.home / "config.toml").write_text(config)
-        own = {"CODEX_HOME": str(self.home), "PROXY_KEY": "anything"}
         done = subprocess.run(
-            [BINARY, "exec", "--skip-git-repo-check", *words],
-            env=environment(self.home) | own,
+            self._command(*words),
+            env=self._environment(),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -62,6 +59,27 @@ class Codex:
             check=False,
         )
         return Turn(done.returncode, done.stdout, done.stderr)
+
+    async def start(self, *words: str) -> asyncio.subprocess.Process:
+        """The same, while it runs."""
+        return await asyncio.create_subprocess_exec(
+            *self._command(*words),
+            env=self._environment(),
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _command(self, *words: str) -> list[str]:
+        assert BINARY.exists(), "run `make setup-codex`, which `make test` does"
+        config = CONFIG.format(url=self.url, websockets=self.websockets)
+        (self.home / "config.toml").write_text(config)
+        return [str(BINARY), "exec", "--skip-git-repo-check", *words]
+
+    def _environment(self) -> dict[str, str]:
+        own = {"CODEX_HOME": str(self.home), "PROXY_KEY": "anything"}
+        return environment(self.home) | own
 
     def resume(self, session: str, prompt: str) -> Turn:
         """The next turn of an earlier run."""

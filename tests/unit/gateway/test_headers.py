@@ -1,6 +1,7 @@
 """What travels up, and what down."""
 
-from services.gateway.headers import downstream, request_head
+from services.gateway.framing import relayed_head
+from services.gateway.headers import downstream, end_to_end, request_head
 
 UP = [
     (b"host", b"proxy:8000"),
@@ -51,3 +52,21 @@ def test_downstream_hides_the_account_and_keeps_duplicates() -> None:
         (b"x-request-id", b"req_1"),
         (b"x-proxy-reason", b"panic"),
     ]
+
+
+def test_what_connection_headers_name_stays_on_the_connection() -> None:
+    headers = [
+        (b"connection", b"keep-alive"),
+        (b"x-hop", b"1"),
+        (b"connection", b"X-Hop, Content-Length"),
+        (b"content-length", b"3"),
+        (b"x-end", b"2"),
+    ]
+    assert end_to_end(headers) == [(b"content-length", b"3"), (b"x-end", b"2")]
+    for head in (
+        request_head("GET", b"/", b"h", b"B k", headers, None),
+        relayed_head(200, headers, b"", b""),
+    ):
+        assert b"x-end: 2" in head
+        assert b"x-hop" not in head
+    assert relayed_head(200, headers, b"", b"").count(b"content-length: 3") == 1

@@ -1,0 +1,106 @@
+"""Codex through a gateway, over HTTP and WebSocket: what test_codex.py and
+test_codex_socket.py do not show of it already."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.codex import Codex
+from tests.support.conformance import outcomes, refuse_once
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
+
+pytest_plugins = ["tests.support.standing"]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture
+def http(stack: Stack, tmp_path: Path) -> Codex:
+    return Codex(stack.url, tmp_path)
+
+
+@pytest.fixture
+def socket(stack: Stack, tmp_path: Path) -> Codex:
+    return Codex(stack.url, tmp_path, "true")
+
+
+class TestHttp:
+    async def test_it_waits_as_long_as_a_429_asks(
+        self, stack: Stack, http: Codex
+    ) -> None:
+        await refuse_once(stack)
+        turn = await asyncio.to_thread(http.exec, "hello")
+        assert turn.status == 0, turn.shown
+        assert "Simulated answer" in turn.said
+        assert await outcomes(stack, 2) == ["failed", "completed"]
+        assert pause_s(*await stack.events("request")) >= 1
+
+    async def test_it_asks_again_when_a_stream_is_cut(
+        self, stack: Stack, http: Codex
+    ) -> None:
+        await stack.fault(cut_after=3)
+        turn = await asyncio.to_thread(http.exec, "hello")
+        assert turn.status == 0, turn.shown
+        assert "Simulated answer" in turn.said
+        assert await outcomes(stack, 2) == ["failed", "completed"]
+
+    async def test_a_turn_that_is_interrupted_is_cancelled(
+        self, stack: Stack, http: Codex
+    ) -> None:
+        await stack.fault(times=None, stall_after=2)
+        await interrupted(stack, http)
+        assert await outcomes(stack, 1) == ["cancelled"]
+
+
+class TestWebSocket:
+    async def test_it_waits_as_long_as_a_429_asks(
+        self, stack: Stack, socket: Codex
+    ) -> None:
+        # Its warm-up is refused, too, and that it takes as it is.
+        await stack.fault(times=2, status=429, headers={"retry-after": "1"})
+        turn = await asyncio.to_thread(socket.exec, "hello")
+        assert turn.status == 0, turn.shown
+        assert "Simulated answer" in turn.said
+        rows = await stack.events("request")
+        assert [row["status_code"] for row in rows[:3]] == [429, 429, 200]
+        assert {row["transport"] for row in rows} == {"ws"}
+        assert pause_s(rows[1], rows[2]) >= 1
+
+    async def test_an_error_is_shown_with_its_message(
+        self, stack: Stack, socket: Codex
+    ) -> None:
+        await stack.fault(times=None, status=400, code="odd", message="Odd, it says.")
+        turn = await asyncio.to_thread(socket.exec, "hello")
+        assert turn.status != 0
+        assert "Odd, it says." in turn.shown
+
+    async def test_a_turn_that_is_interrupted_is_cancelled(
+        self, stack: Stack, socket: Codex
+    ) -> None:
+        await stack.fault(times=None, stall_after=2)
+        await interrupted(stack, socket)
+        assert await outcomes(stack, 1) == ["cancelled"]
+
+
+def pause_s(first: dict[str, Any], second: dict[str, Any]) -> float:
+    """Between the end of one request and the begin of the next."""
+    return float(second["created_at_ms"] - first["completed_at_ms"]) / 1000
+
+
+async def interrupted(stack: Stack, codex: Codex) -> None:
+    """A turn whose user loses patience once its answer has begun."""
+    process = await codex.start("hello")
+    try:
+
+        async def begun() -> bool:
+            entries = [e for e in stack.journal() if e["path"] == "/v1/responses"]
+            return any(e["method"] != "GET" and e["status"] == 200 for e in entries)
+
+        await eventually(begun, within_s=30)
+        process.terminate()
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()

@@ -1,0 +1,27 @@
+"""Fixtures: one gateway before the simulated upstream for a whole module; each test
+begins on an emptied Redis. A test module that wants them names this one in
+`pytest_plugins`, and its loop is the module's."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.stack import Stack, gateway_stack
+from tests.support.valkey import empty
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(
+    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    empty(valkey_server)
+    folder = tmp_path_factory.mktemp("gateway")
+    async with gateway_stack(valkey_server, folder) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack(standing: Stack, valkey: str) -> Stack:
+    await standing.reset()
+    return standing
