@@ -135,6 +135,7 @@ async def gateway(
             "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
             "PROXY_REQUIRE_KEYS": "true",
             "PROXY_GATEWAY_WORKERS": str(workers),
+            "PROXY_DATA_DIR": str(folder / "data"),
             "BENCH_PROFILE": str(folder / "profile"),
             "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
         }
@@ -147,8 +148,18 @@ async def gateway(
             folder, "gateway", command, core=SERVER_CORE, port=port, environ=environ
         ) as process:
             await _ready(process, port)
-            yield _before(upstream, "gateway", port, process, store, redis)
+            ours = _before(upstream, "gateway", port, process, store, redis)
+            tidying = asyncio.create_task(_tidying(ours))
+            yield ours
+            tidying.cancel()
         await redis.aclose()
+
+
+async def _tidying(server: Server) -> None:
+    """What ingest does after each batch: gateways then let go of what is stored."""
+    while True:
+        await asyncio.sleep(0.2)
+        await server.tidy()
 
 
 def _before(
