@@ -135,7 +135,6 @@ async def gateway(
             "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
             "PROXY_REQUIRE_KEYS": "true",
             "PROXY_GATEWAY_WORKERS": str(workers),
-            "PROXY_DATA_DIR": str(folder / "data"),
             "BENCH_PROFILE": str(folder / "profile"),
             "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
         }

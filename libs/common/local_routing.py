@@ -255,8 +255,9 @@ class LocalRouting:
     def keep(
         self, kept: OrderedDict[str, Owner | None], name: str, owner: Owner | None
     ) -> None:
+        if name in kept:
+            kept.move_to_end(name)
         kept[name] = owner
-        kept.move_to_end(name)
         if len(kept) > self._most_owners:
             kept.popitem(last=False)
 

@@ -25,7 +25,9 @@ class Fallback:
 
     def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
         """Count a request of this gateway, whoever routed it."""
-        held = self.local.leases.setdefault(resource_id, set())
+        held = self.local.leases.get(resource_id)
+        if held is None:
+            held = self.local.leases[resource_id] = set()
         held.add((gateway_id, request_id))
 
     def ended(self, gateway_id: str, request_id: str, resource_id: str) -> None:

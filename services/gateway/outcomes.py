@@ -185,7 +185,9 @@ class Ledger:
         """`position`: of the event in the journal, if it has one."""
         if alone:
             self._without_redis(release)
-        reply = asyncio.ensure_future(self._routing.release(release))
+        reply = self._routing.release(release)
+        if not isinstance(reply, asyncio.Future):
+            reply = asyncio.ensure_future(reply)
         reply.add_done_callback(partial(self._settled, position))
 
     def _settled(self, position: int | None, reply: "asyncio.Future[Any]") -> None:
