@@ -129,6 +129,11 @@ class GatewaySettings(
     max_connections: int = Field(
         10_000, ge=16, le=1_000_000, alias="PROXY_MAX_CONNECTIONS"
     )
+    # A client's: for a request's headers, between two kilobytes of its body, and
+    # for the next request on an open connection.
+    head_timeout_seconds: Seconds = Field(30.0, alias="PROXY_HEAD_TIMEOUT_SECONDS")
+    body_timeout_seconds: Seconds = Field(60.0, alias="PROXY_BODY_TIMEOUT_SECONDS")
+    keep_alive_seconds: Seconds = Field(120.0, alias="PROXY_KEEP_ALIVE_SECONDS")
     # Connections per gateway to one upstream address; more requests have to wait.
     # A client's connection needs one at a time, so by default none waits.
     max_upstream_connections: int = Field(

@@ -40,7 +40,7 @@ def parsed(plain: bytes) -> Json:
         return {}
     try:
         value = msgspec.json.decode(plain)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise problems.bad_json() from error
     if not isinstance(value, dict):
         raise problems.bad_json()

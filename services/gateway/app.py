@@ -22,9 +22,11 @@ from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.service_settings import GatewaySettings
 from libs.common.tls import resuming_context
+from services.gateway import metrics
 from services.gateway.admission import Admission
 from services.gateway.capture_worker import make_capturer
 from services.gateway.choosing import Chooser
+from services.gateway.connection import Times
 from services.gateway.control import Readiness, RouterDoor
 from services.gateway.control_plane import ControlPlane
 from services.gateway.dialing import Dialer
@@ -153,9 +155,24 @@ class Gateway:
             self.sockets,
             largest_body=settings.max_body_bytes,
             most_connections=per_worker,
+            times=Times(
+                settings.head_timeout_seconds,
+                settings.body_timeout_seconds,
+                settings.keep_alive_seconds,
+            ),
         )
+        self._watch_ourselves()
         self._drain_s = settings.drain_seconds
         self._beat_s = settings.heartbeat_seconds
+
+    def _watch_ourselves(self) -> None:
+        for name, text, value in (
+            ("open_connections", "Clients' connections.", lambda: self.server.open),
+            ("requests_in_flight", "Of clients.", lambda: len(self.data_plane.active)),
+            ("upstream_connections", "To upstreams.", lambda: self.upstream.open),
+            ("tasks", "Of the event loop.", lambda: len(asyncio.all_tasks())),
+        ):
+            metrics.watch(f"proxy_{name}", text, value)
 
     async def run(self, listening: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is under way."""

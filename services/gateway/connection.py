@@ -9,6 +9,7 @@ once."""
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import httptools
@@ -18,20 +19,37 @@ from services.gateway import framing, problems
 from services.gateway.problems import Problem
 from services.gateway.requests import Request
 
-HEAD_S = 30.0  # for a request's head to arrive
-BODY_IDLE_S = 60.0  # between two pieces of a request body
-KEEP_ALIVE_S = 120.0  # a connection without a request
 DEAF_S = 10.0  # a refused client sends on before it reads
 MOST_DISCARDED = 16_777_216
 LARGEST_HEAD = 65_536
 MOST_HEADERS = 128
-_WATCHED = frozenset({b"content-length", b"content-encoding", b"expect", b"upgrade"})
+MOST_PIECES = 4096  # of a body, before they are put together
+BODY_STEP = 1024  # bytes of a body; fewer do not count as going on
+_WATCHED = frozenset(
+    {
+        b"content-encoding",
+        b"content-length",
+        b"expect",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long a client may take, in seconds."""
+
+    head_s: float = 30.0  # for a request's head to arrive
+    body_s: float = 60.0  # for the next BODY_STEP bytes of a body
+    keep_alive_s: float = 120.0  # a connection without a request
 
 
 class Site(Protocol):
     """What a connection belongs to."""
 
     largest_body: int
+    times: Times
     draining: bool
 
     def admit(self, connection: "Connection") -> bool: ...
@@ -69,9 +87,13 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[Header] = []
         self._incoming: Request | None = None  # once its head is whole
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._body_bytes = 0
-        self._head_bytes = 0
+        # Of the head, less the read it began with; -1 during that one. Once it is
+        # whole: since its body went on.
+        self._head_bytes = -1
+        self._body_read = 0  # so many came with earlier reads
+        self._body_looked = 0  # so many had come when `check` last restarted its time
         self._problem: Problem | None = None
         self._in_head = self._expects = self._upgrades = self._coded = False
         self._deaf = False  # refused: what comes is not read
@@ -111,6 +133,9 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             self._discard(len(data))
             return
+        if len(data) > LARGEST_HEAD:
+            self._read_much(data)
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -118,11 +143,46 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(problems.bad_request())
         if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > LARGEST_HEAD:
-                self._refuse(problems.head_too_large(LARGEST_HEAD))
+            self._head_went_on(len(data))
         elif self._incoming is not None:
-            self.since = self.loop.time()
+            self._body_went_on(len(data))
+
+    def _read_much(self, data: bytes) -> None:
+        """A head that comes whole with one read would not be measured."""
+        for start in range(0, len(data), LARGEST_HEAD):
+            if self.gone:  # upgraded, with frames behind that came before the 101
+                self.abort()
+                return
+            self.data_received(data[start : start + LARGEST_HEAD])
+
+    def _head_went_on(self, count: int) -> None:
+        """A read ended in a head."""
+        if self._head_bytes < 0:
+            self._head_bytes = 0  # what else came with it is not its own
+            return
+        self._head_bytes += count
+        if self._head_bytes > LARGEST_HEAD:
+            self._refuse(problems.head_too_large(LARGEST_HEAD))
+
+    def _head_is_large(self) -> bool:
+        """Of one that took several reads."""
+        size = len(self._target) + sum(len(n) + len(v) + 4 for n, v in self._headers)
+        return size > LARGEST_HEAD
+
+    def _body_went_on(self, count: int) -> None:
+        """A read ended in a body. What is no body (extensions of chunks, trailers)
+        is bounded, and so is the number of its pieces: each weighs more than the
+        few bytes it may bring."""
+        self._head_bytes += count
+        if self._body_bytes > self._body_read:
+            self._body_read, self._head_bytes = self._body_bytes, 0
+        if self._head_bytes > LARGEST_HEAD:
+            self._refuse(problems.head_too_large(LARGEST_HEAD))
+        elif len(self._pieces) > MOST_PIECES:
+            first, *others = self._pieces
+            gathered = first if isinstance(first, bytearray) else bytearray(first)
+            gathered += b"".join(others)
+            self._pieces = [gathered, b""]
 
     def _discard(self, count: int) -> None:
         """A connection closed upon unread bytes is reset, and the client would
@@ -138,7 +198,9 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._incoming = None
         self._pieces = []
-        self._body_bytes = self._head_bytes = 0
+        self._body_bytes = self._body_read = 0
+        self._head_bytes = -1
+        self._body_looked = -BODY_STEP  # its time begins with the first look
         self._problem = None
         self._expects = self._upgrades = self._coded = False
         self._in_head = True
@@ -162,6 +224,9 @@ class Connection(asyncio.Protocol):
             self._coded = True
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked" or self._parser.get_http_version() == "1.0":
+                self._problem = problems.unknown_framing()
         else:
             self._upgrades = value.lower() == b"websocket"
 
@@ -169,16 +234,22 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         if len(self._headers) > MOST_HEADERS:
             self._problem = problems.too_many_headers(MOST_HEADERS)
+        elif self._head_bytes >= 0 and self._head_is_large():
+            self._problem = problems.head_too_large(LARGEST_HEAD)
         request = Request(
             self._parser.get_method().decode(), self._target, self._headers
         )
         request.coded = self._coded
-        request.http_1_0 = self._parser.get_http_version() == "1.0"
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            request.http_1_0 = True
+            if version != "1.0":
+                self._problem = problems.unknown_version()
         self._incoming = request
         self._headers = []  # trailers shall not change the head
         if self._problem is not None:
             self._refuse(self._problem)
-        elif self._expects and self._request is None:
+        elif self._expects and self._request is None and not request.http_1_0:
             self._write(framing.CONTINUE)
 
     def on_body(self, data: bytes) -> None:
@@ -195,7 +266,7 @@ class Connection(asyncio.Protocol):
             return
         pieces = self._pieces
         if pieces:
-            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            request.body = b"".join(pieces)
             self._pieces = []
         request.keep_alive = self._parser.should_keep_alive()
         if self._parser.should_upgrade():
@@ -252,7 +323,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._ended:
             self.abort()
-        elif self._deaf or request is None or not self._keeps(request):
+        elif request is None or not request.keep_alive:
             self._close()
         elif self._queued:
             self._begin(self._queued.popleft())
@@ -260,9 +331,6 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         else:
             self.since = self.loop.time()
-
-    def _keeps(self, request: Request) -> bool:
-        return request.keep_alive and not self._site.draining
 
     def _close(self) -> None:
         assert self._transport is not None
@@ -298,6 +366,7 @@ class Connection(asyncio.Protocol):
             return
         self.gone = True
         self._site.left(self)
+        transport.pause_reading()  # until the socket takes over
         self._site.upgrade(request, transport, rest)
 
     def _leave(self) -> None:
@@ -329,7 +398,10 @@ class Connection(asyncio.Protocol):
         return framing.relayed_head(status, headers, ours, lines)
 
     def _persistence(self, request: Request) -> bytes:
-        if not self._keeps(request):
+        """What the client is told of the connection, and may rely on."""
+        if self._site.draining:
+            request.keep_alive = False
+        if not request.keep_alive:
             return framing.CLOSE
         return framing.KEEP_ALIVE if request.http_1_0 else b""
 
@@ -413,16 +485,19 @@ class Connection(asyncio.Protocol):
             if waited > DEAF_S:
                 self.abort()
         elif self._incoming is not None:
-            if waited > BODY_IDLE_S:
-                self._refuse(problems.body_stalled(BODY_IDLE_S))
-        elif waited > (HEAD_S if self._in_head else KEEP_ALIVE_S):
-            self._end_waiting()
-
-    def _end_waiting(self) -> None:
-        if self._in_head:
-            self._refuse(problems.head_stalled(HEAD_S))
-        else:
+            self._check_body(now)
+        elif self._in_head:
+            if waited > self._site.times.head_s:
+                self._refuse(problems.head_stalled(self._site.times.head_s))
+        elif waited > self._site.times.keep_alive_s:
             self.hang_up()
+
+    def _check_body(self, now: float) -> None:
+        limit = self._site.times.body_s
+        if self._body_bytes - self._body_looked >= BODY_STEP:
+            self._body_looked, self.since = self._body_bytes, now
+        elif now - self.since > limit:
+            self._refuse(problems.body_stalled(limit))
 
 
 def _has_length(headers: list[Header]) -> bool:

@@ -14,6 +14,8 @@ from services.gateway.requests import Request
 
 log = structlog.get_logger()
 
+STALL_S = 60.0  # for a client to read what it was sent
+
 
 class ControlPlane:
     """Serves requests with an ASGI application."""
@@ -69,7 +71,11 @@ class _Talk:
             self._head = self._connection.begin(self._status, self._headers, b"")
         head, self._head = self._head, b""
         self._connection.send(head, body, last=not more)
-        await self._connection.drained()
+        try:
+            async with asyncio.timeout(STALL_S):
+                await self._connection.drained()
+        except TimeoutError:
+            self._connection.abort()
 
     def refuse(self, problem: problems.Problem) -> None:
         headers = [(b"content-type", b"application/json"), *problem.headers]

@@ -2,10 +2,14 @@
 the library's own counters take a lock, and more time than routing a request."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY, Collector
 
@@ -15,6 +19,13 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
 
 requests = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 attempts = dict.fromkeys(get_args(VerdictKind), 0)
+
+_gauges: dict[str, tuple[str, Callable[[], int]]] = {}
+
+
+def watch(name: str, text: str, value: Callable[[], int]) -> None:
+    """Say how much of something there is now, whenever somebody asks."""
+    _gauges[name] = text, value
 
 
 class Histogram:
@@ -42,6 +53,8 @@ overhead = Histogram(BOUNDS_S)
 
 class _Counts(Collector):
     def collect(self) -> Iterator[Metric]:
+        for name, (text, value) in _gauges.items():
+            yield GaugeMetricFamily(name, text, value())
         ended = CounterMetricFamily(
             "proxy_requests", "Requests that ended, by outcome.", labels=["outcome"]
         )

@@ -92,6 +92,21 @@ def bad_request() -> Problem:
     return Problem(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
 
 
+def unknown_version() -> Problem:
+    return Problem(
+        505, "bad_request", "This server speaks HTTP/1.1 and HTTP/1.0. Use one of them."
+    )
+
+
+def unknown_framing() -> Problem:
+    return Problem(
+        501,
+        "bad_request",
+        "Of transfer codings this server knows chunked, with HTTP/1.1. Send that, or a "
+        "Content-Length.",
+    )
+
+
 def head_too_large(limit: int) -> Problem:
     return Problem(
         431,
@@ -293,6 +308,10 @@ def websocket_unavailable() -> Problem:
         "websocket_unavailable",
         "WebSockets are served on /v1/responses. Use HTTP for other paths.",
     )
+
+
+def bad_upgrade() -> Problem:
+    return Problem(400, "bad_request", "This is no WebSocket upgrade of RFC 6455.")
 
 
 def socket_broke(what: str) -> Problem:

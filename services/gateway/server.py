@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from services.gateway.connection import Connection
+from services.gateway.connection import Connection, Times
 from services.gateway.requests import Request
 
 log = structlog.get_logger()
@@ -19,6 +19,9 @@ LOOK_EVERY = 10  # sweeps between two looks at connections
 # about to send, and would have to guess whether that was served.
 GRACE_S = 0.5
 QUEUE = 4096  # connections not accepted yet
+# Connections beyond the limit that are told so at the same time; further ones are
+# closed without a word.
+MOST_REFUSED = 256
 
 
 class Plane(Protocol):
@@ -54,6 +57,7 @@ class Server:
         *,
         largest_body: int,
         most_connections: int,
+        times: Times,
     ) -> None:
         """`plane` serves what is below /v1, `control` all the rest."""
         self._plane = plane
@@ -65,6 +69,7 @@ class Server:
         self._listening: asyncio.Server | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.largest_body = largest_body
+        self.times = times
         self.draining = False
 
     async def listen(self, sock: socket.socket, *deadlines: Deadlines) -> None:
@@ -92,14 +97,22 @@ class Server:
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in. When there are too many, one that is idle has
         to go; if there is none, the new one."""
-        if len(self._connections) >= self._most:
-            idle = next((c for c in self._connections if c.idle), None)
-            if idle is None:
-                return False
+        surplus = self.open - self._most
+        if surplus >= MOST_REFUSED:
+            connection.abort()
+            return True
+        self._connections.add(connection)  # also to see it leave
+        if surplus < 0:
+            return True
+        idle = next((c for c in self._connections if c.idle and c != connection), None)
+        if idle is not None:
             idle.hang_up()
-            self._connections.discard(idle)
-        self._connections.add(connection)
-        return True
+        return idle is not None
+
+    @property
+    def open(self) -> int:
+        """Connections of clients, those of sockets among them."""
+        return len(self._connections) + len(self._upgraded)
 
     def left(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -131,14 +144,13 @@ class Server:
     async def drain(self, within_s: float) -> bool:
         """Wait for what is under way. Did it all end?"""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + within_s
-        grace = loop.time() + min(GRACE_S, within_s)
-        while self._connections and loop.time() < ends:
-            if loop.time() >= grace:
-                for connection in list(self._connections):
-                    if connection.idle:
-                        connection.hang_up()
+        began = now = loop.time()
+        while self._connections and now < began + within_s:
+            for connection in list(self._connections):
+                if connection.idle and now - max(connection.since, began) >= GRACE_S:
+                    connection.hang_up()
             await asyncio.sleep(0.02)
+            now = loop.time()
         return not self._connections
 
     async def stop(self) -> None:

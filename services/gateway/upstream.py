@@ -331,9 +331,11 @@ class _Connection(asyncio.Protocol):
             return
         if self._pieces or self._whole:
             self._deliver()
+        elif self._answer is not None:
+            self._head_bytes += len(data)
         if self._spoiled:
             self.abort()  # answers nobody asked for: it cannot be trusted
-        elif self._head is not None and self._head_bytes > LARGEST_HEAD:
+        elif self._head_bytes > LARGEST_HEAD:
             self._fail("its answer's headers never end")
 
     def _deliver(self) -> None:
@@ -341,7 +343,7 @@ class _Connection(asyncio.Protocol):
         pieces, whole, answer = self._pieces, self._whole, self._answer
         if answer is None:
             return
-        self._pieces, self._whole = [], False
+        self._pieces, self._whole, self._head_bytes = [], False, 0
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if not whole:
             if data:
@@ -388,6 +390,7 @@ class _Connection(asyncio.Protocol):
         head.set_result(answer)
         # The parser does not know what was asked, and waits for a body.
         self._whole, self._keeps = self._bodiless, False
+        self._head_bytes = 0  # from here on: what is neither head nor body
 
     def on_body(self, data: bytes) -> None:
         if not self._spoiled and not self._bodiless:
@@ -539,6 +542,11 @@ class UpstreamClient:
         for way in list(self._ways.values()):
             for connection in way.pool.all():
                 connection.check(now)
+
+    @property
+    def open(self) -> int:
+        """Connections, idle or not."""
+        return sum(way.pool.size for way in self._ways.values())
 
     def close(self) -> None:
         for way in self._ways.values():
