@@ -36,6 +36,8 @@ def run(environ: Mapping[str, str] | None = None) -> None:
         raise SystemExit(workers.supervise(settings, listening))
     if inherited is not None:
         die_with_parent()
+        if workers.orphaned():
+            raise SystemExit(1)
 
     _take_descriptors()
 

@@ -8,6 +8,7 @@ from typing import Any
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request as Handshake
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
@@ -16,8 +17,11 @@ from services.gateway import framing
 from services.gateway.requests import Request
 
 MOST_WAITING = 1_048_576  # bytes of messages nobody has taken yet
+MESSAGE_WEIGHT = 512  # bytes of memory that an empty one takes
+MOST_UNREAD = 1_048_576  # bytes a client has not read, before it is not heard
 CLOSE_S = 5.0  # for the client to answer a close
-TRY_LATER, INVALID = 1011, 1007
+INVALID = 1007
+_HANDSHAKE = (b"connection", b"host", b"sec-websocket-", b"upgrade")
 
 
 class ClientSocket(asyncio.Protocol):
@@ -32,10 +36,10 @@ class ClientSocket(asyncio.Protocol):
         self._transport = transport
         self._socket = ServerProtocol(max_size=largest)
         self._socket.receive_data(_head(request))
-        self._handshake = self._first_event()
-        self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their bytes
+        self._response = self._answer()
+        self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their weight
         self._waiting_bytes = 0
-        self._parts: list[bytes] = []
+        self._parts = bytearray()  # of a message in fragments
         self._text = False
         self._taken: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -45,12 +49,22 @@ class ClientSocket(asyncio.Protocol):
     def take_over(self, rest: bytes) -> None:
         """The connection is a socket's from now on. `rest` came with the upgrade."""
         self._transport.set_protocol(self)
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         if rest:
             self.data_received(rest)
 
-    def _first_event(self) -> Handshake | None:
+    def _answer(self) -> Response | None:
         events = self._socket.events_received()
-        return events[0] if events and isinstance(events[0], Handshake) else None
+        if not events or not isinstance(events[0], Handshake):
+            return None
+        response = self._socket.accept(events[0])
+        return response if response.status_code == 101 else None
+
+    @property
+    def valid(self) -> bool:
+        """Was the upgrade as RFC 6455 has it?"""
+        return self._response is not None
 
     def refuse(self, status: int, headers: list[Header], body: bytes) -> None:
         """Answer the upgrade with something else than a socket."""
@@ -60,6 +74,7 @@ class ClientSocket(asyncio.Protocol):
         self._over = True
         self._transport.write(head + body)
         self._transport.close()
+        self._end_soon()
 
     # ASGI --------------------------------------------------------------------
 
@@ -67,11 +82,9 @@ class ClientSocket(asyncio.Protocol):
         while not self._messages:
             self._taken = self._loop.create_future()
             await self._taken
-        message, size = self._messages.popleft()
-        if size:
-            self._waiting_bytes -= size
-            if self._waiting_bytes <= MOST_WAITING and not self._over:
-                self._transport.resume_reading()
+        message, weight = self._messages.popleft()
+        self._waiting_bytes -= weight
+        self._hear()
         return message
 
     async def send(self, message: dict[str, Any]) -> None:
@@ -84,12 +97,9 @@ class ClientSocket(asyncio.Protocol):
             await asyncio.shield(self._drained)
 
     def _accept(self, _: dict[str, Any]) -> None:
-        if self._handshake is None:
-            self._transport.abort()
-            return
-        response = self._socket.accept(self._handshake)
-        self._socket.send_response(response)
-        self._flush()
+        if self._response is not None:
+            self._socket.send_response(self._response)
+            self._flush()
 
     def _send_message(self, message: dict[str, Any]) -> None:
         text = message.get("text")
@@ -107,9 +117,13 @@ class ClientSocket(asyncio.Protocol):
             reason = message.get("reason") or ""
             self._socket.send_close(message.get("code", 1000), reason[:100])
             self._flush()
-            self._loop.call_later(CLOSE_S, self._transport.abort)
         else:
             self._transport.close()
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        """However a socket ends: its client may not read, nor answer a close."""
+        self._loop.call_later(CLOSE_S, self._transport.abort)
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -132,6 +146,7 @@ class ClientSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._hear()
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
@@ -143,6 +158,15 @@ class ClientSocket(asyncio.Protocol):
             if isinstance(event, Frame):
                 self._take_frame(event)
         self._flush()
+        unread = self._transport.get_write_buffer_size()
+        # Pings are answered, and who does not read the answers could send for ever.
+        if self._waiting_bytes > MOST_WAITING or unread > MOST_UNREAD:
+            self._transport.pause_reading()
+
+    def _hear(self) -> None:
+        """Read on, if the client was too fast before."""
+        if self._waiting_bytes <= MOST_WAITING and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
@@ -153,10 +177,9 @@ class ClientSocket(asyncio.Protocol):
             return  # pings are answered by the library
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
+        self._parts += frame.data
         if frame.fin:
-            whole = b"".join(self._parts)
-            self._parts = []
+            whole, self._parts = bytes(self._parts), bytearray()
             self._put(whole)
 
     def _put(self, whole: bytes) -> None:
@@ -166,10 +189,9 @@ class ClientSocket(asyncio.Protocol):
             self._socket.fail(INVALID, "invalid UTF-8")
             self._end(INVALID)
             return
-        self._waiting_bytes += len(whole)
-        if self._waiting_bytes > MOST_WAITING:
-            self._transport.pause_reading()
-        self._wake({"type": "websocket.receive", **content}, len(whole))
+        weight = MESSAGE_WEIGHT + len(whole)
+        self._waiting_bytes += weight
+        self._wake({"type": "websocket.receive", **content}, weight)
 
     def _end(self, code: int | None) -> None:
         """It is over, for whoever reads and whoever writes."""
@@ -177,6 +199,7 @@ class ClientSocket(asyncio.Protocol):
             return
         self._over = True
         self._wake({"type": "websocket.disconnect", "code": code or 1006})
+        self._end_soon()
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
@@ -205,7 +228,8 @@ _SENDS = {
 
 
 def _head(request: Request) -> bytes:
-    """The upgrade as it came, for the library to read."""
-    lines = [b"GET %b HTTP/1.1" % request.path]
-    lines += [b"%b: %b" % header for header in request.headers]
+    """What the library wants to know of the upgrade. Of the rest it would refuse
+    what is longer than it likes."""
+    lines = [b"GET / HTTP/1.1"]
+    lines += [b"%b: %b" % h for h in request.headers if h[0].startswith(_HANDSHAKE)]
     return b"\r\n".join([*lines, b"", b""])

@@ -36,7 +36,9 @@ _UNBORN: dict[str, Any] = {
     "top_p": None,
     "usage": None,
 }
-LARGEST_READ = 16_777_216  # bytes of a JSON answer kept for its facts
+LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
+LARGEST_OPENED = 4_194_304  # bytes that one piece may unpack to
+ZSTD_STEP = 1024  # bytes unpacked at a time: few of them may stand for megabytes
 
 
 class Torn(Exception):
@@ -81,6 +83,7 @@ class Relay:
         self._tap = EventTap() if self.streams else None
         self._json = b"json" in content_type
         self._kept: list[bytes] = []
+        self._kept_bytes = 0
         self._open = opener(coding)
         self.bytes_out = 0
         self.first_token_at: float | None = None
@@ -194,8 +197,15 @@ class Relay:
             self._tap.feed(chunk)
             if self.first_token_at is None and self._tap.saw_token:
                 self.first_token_at = time.perf_counter()
-        elif self._json and self.bytes_out <= LARGEST_READ:
+        elif self._json:
+            self._keep(chunk)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._kept_bytes += len(chunk)
+        if self._kept_bytes <= LARGEST_READ:
             self._kept.append(chunk)
+        else:
+            self._kept = []  # a part of it cannot be read
 
     def _can_tell(self) -> bool:
         """Only a plain stream of the Responses API can take an event of ours."""
@@ -259,19 +269,51 @@ def opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:
     """Opens a content coding piece by piece, for the facts only. A coding that
     is not known here, or broken, gives nothing."""
     if coding == b"gzip":
-        return _forgiving(zlib.decompressobj(wbits=31).decompress)
+        return _forgiving(_inflater(zlib.decompressobj(wbits=31)))
     if coding == b"deflate":
-        return _forgiving(zlib.decompressobj().decompress)
+        return _forgiving(_inflater(zlib.decompressobj()))
     if coding == b"zstd":
-        return _forgiving(zstandard.ZstdDecompressor().decompressobj().decompress)
+        return _forgiving(_zstd())
     return None if coding in (None, b"identity") else lambda _: b""
 
 
-def _forgiving(open_: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+class _TooMuch(Exception):
+    """It unpacks to more than anybody would send."""
+
+
+def _inflater(inflate: Any) -> Callable[[bytes], bytes]:
     def opened(chunk: bytes) -> bytes:
+        plain: bytes = inflate.decompress(chunk, LARGEST_OPENED)
+        if inflate.unconsumed_tail:
+            raise _TooMuch
+        return plain
+
+    return opened
+
+
+def _zstd() -> Callable[[bytes], bytes]:
+    unpack = zstandard.ZstdDecompressor().decompressobj()
+
+    def opened(chunk: bytes) -> bytes:
+        plain = bytearray()
+        for start in range(0, len(chunk), ZSTD_STEP):
+            plain += unpack.decompress(chunk[start : start + ZSTD_STEP])
+            if len(plain) > LARGEST_OPENED:
+                raise _TooMuch
+        return bytes(plain)
+
+    return opened
+
+
+def _forgiving(open_: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    broken = False
+
+    def opened(chunk: bytes) -> bytes:
+        nonlocal broken
         try:
-            return open_(chunk)
-        except (zlib.error, zstandard.ZstdError, EOFError):
+            return b"" if broken else open_(chunk)
+        except (zlib.error, zstandard.ZstdError, EOFError, _TooMuch):
+            broken = True
             return b""
 
     return opened

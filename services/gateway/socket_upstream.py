@@ -20,6 +20,7 @@ from services.gateway.upstream import Broken, NoKey
 OPEN_S = 10.0  # Codex gives an upgrade 15 s
 # Bytes of one event; images come in one piece.
 LARGEST_FRAME = 67_108_864
+MOST_FRAMES = 4  # read ahead of a slow client
 # Pings keep the path open. That no pong comes says nothing: it waits behind what
 # a slow client has not read yet.
 PING_S = 30.0
@@ -91,6 +92,7 @@ class Opener:
                 ping_interval=PING_S,
                 ping_timeout=None,
                 max_size=LARGEST_FRAME,
+                max_queue=MOST_FRAMES,
             )
         except InvalidStatus as refusal:
             raise _refused(refusal) from None

@@ -65,7 +65,10 @@ class SocketPlane:
         """Serve the socket that a request upgrades to; `rest` came after it."""
         client = ClientSocket(request, transport, self._limits.body_bytes)
         client.take_over(rest)
-        if unwelcome := self._unwelcome(request):
+        unwelcome = self._unwelcome(request)
+        if unwelcome is None and not client.valid:
+            unwelcome = problems.bad_upgrade()
+        if unwelcome is not None:
             headers = [_JSON, *unwelcome.headers]
             client.refuse(unwelcome.status, headers, unwelcome.body())
             return

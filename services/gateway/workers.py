@@ -18,6 +18,7 @@ from libs.common.service_settings import GatewaySettings
 log = structlog.get_logger()
 
 LISTENING = "RPX_LISTENING_FD"  # tells a worker its parent's socket
+PARENT = "RPX_PARENT_PID"
 MARGIN_S = 3.0  # of a worker beyond its drain, before it is killed
 LOOK_S = 0.1
 # A worker that dies at once would be started without end, and without pause.
@@ -56,11 +57,16 @@ def inherited() -> socket.socket | None:
     return sock
 
 
+def orphaned() -> bool:
+    """Did our parent die before it could be tied to us?"""
+    return os.environ.pop(PARENT, None) != str(os.getppid())
+
+
 def supervise(settings: GatewaySettings, listening: socket.socket) -> int:
     """Run `PROXY_GATEWAY_WORKERS` workers until SIGTERM or SIGINT; returns the exit
     code."""
     descriptor = listening.fileno()
-    environ = {**os.environ, LISTENING: str(descriptor)}
+    environ = {**os.environ, LISTENING: str(descriptor), PARENT: str(os.getpid())}
     command = [sys.executable, "-P", "-m", "services.gateway"]
 
     def start() -> "subprocess.Popen[bytes]":

@@ -1,0 +1,273 @@
+"""Clients whose WebSockets misbehave, frame by frame: each gets its close code,
+and nothing stays behind."""
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.support import raw
+from tests.support.raw import WAYS, Caller, Way, calling, get
+from tests.support.stack import Stack, gateway_stack
+from tests.support.valkey import empty
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+LARGEST = 200_000
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+UPGRADE = (
+    b"connection: Upgrade",
+    b"upgrade: websocket",
+    b"sec-websocket-version: 13",
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+CREATE = b'{"type":"response.create","model":"gpt-5.5","input":"hi"}'
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(
+    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    empty(valkey_server)
+    folder: Path = tmp_path_factory.mktemp("gateway")
+    settings = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
+    async with gateway_stack(valkey_server, folder, **settings) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack(standing: Stack) -> AsyncIterator[Stack]:
+    """Whatever a test does to it: in the end it is at rest, and has not grown."""
+    memory = raw.resident_mb(standing.gateway.pid)
+    yield standing
+    async with httpx.AsyncClient() as http:
+        await http.delete(f"{standing.simulator.control_url}/faults")
+    await eventually(lambda: raw.at_rest(standing), within_s=8)
+    assert raw.resident_mb(standing.gateway.pid) < memory + 12
+    assert "Traceback" not in standing.gateway.log.read_text()
+
+
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True
+) -> bytes:
+    head = bytes([opcode | (0x80 if fin else 0)])
+    mask = os.urandom(4) if masked else b""
+    bit = 0x80 if masked else 0
+    if len(payload) < 126:
+        head += bytes([bit | len(payload)])
+    elif len(payload) < 65_536:
+        head += bytes([bit | 126]) + struct.pack(">H", len(payload))
+    else:
+        head += bytes([bit | 127]) + struct.pack(">Q", len(payload))
+    if masked:
+        stream = mask * (len(payload) // 4 + 1)
+        payload = bytes(a ^ b for a, b in zip(payload, stream, strict=False))
+    return head + mask + payload
+
+
+async def received(caller: Caller) -> tuple[int, bytes]:
+    """The next frame from the gateway: opcode and payload."""
+    async with asyncio.timeout(raw.PATIENCE_S):
+        first, length = await caller.reader.readexactly(2)
+        if length == 126:
+            (length,) = struct.unpack(">H", await caller.reader.readexactly(2))
+        elif length == 127:
+            (length,) = struct.unpack(">Q", await caller.reader.readexactly(8))
+        return first & 0x0F, await caller.reader.readexactly(length)
+
+
+async def close_code(caller: Caller) -> int:
+    """What the gateway closes with; it must close the connection, too."""
+    while True:
+        opcode, payload = await received(caller)
+        if opcode == CLOSE:
+            (code,) = struct.unpack(">H", payload[:2])
+            await caller.closed()
+            return int(code)
+
+
+async def answered(caller: Caller) -> None:
+    while b"response.completed" not in (await received(caller))[1]:
+        pass
+
+
+@asynccontextmanager
+async def socket(stack: Stack, buffer: int | None = None) -> AsyncIterator[Caller]:
+    async with calling(stack.origin, buffer) as caller:
+        await caller.send(get(b"/v1/responses", *UPGRADE))
+        status, _ = await caller.head()
+        assert status == 101
+        yield caller
+
+
+BAD = {
+    "a message over the limit": (frame(TEXT, b"x" * (LARGEST + 1)), 1009),
+    "fragments over the limit": (
+        frame(TEXT, b"x" * LARGEST, fin=False) + frame(0, b"x"),
+        1009,
+    ),
+    "the length of such a one": (b"\x81\xff" + struct.pack(">Q", 2**62), 1009),
+    "text that is no UTF-8": (frame(TEXT, b"\xff\xfe"), 1007),
+    "text cut within a letter": (frame(TEXT, b"\xc3"), 1007),
+    "a ping over 125 bytes": (frame(PING, b"x" * 126), 1002),
+    "a ping in fragments": (frame(PING, fin=False), 1002),
+    "no mask": (frame(TEXT, b"hi", masked=False), 1002),
+    "an unknown opcode": (frame(3), 1002),
+    "a reserved bit": (b"\xc1\x80\x00\x00\x00\x00", 1002),
+    "a fragment of nothing": (frame(0, b"x"), 1002),
+    "a message within a message": (frame(TEXT, b"x", fin=False) + frame(TEXT), 1002),
+    "a close with half a code": (frame(CLOSE, b"\x03"), 1002),
+    "a close with an odd code": (frame(CLOSE, b"\x00\x01"), 1002),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD)
+async def test_a_bad_frame_closes_the_socket(
+    stack: Stack, data: bytes, code: int
+) -> None:
+    async with socket(stack) as caller:
+        await caller.send(data)
+        assert await close_code(caller) == code
+
+
+class TestFrames:
+    async def test_fragments_are_put_together(self, stack: Stack) -> None:
+        async with socket(stack) as caller:
+            for position, byte in enumerate(CREATE):
+                opcode = TEXT if position == 0 else 0
+                await caller.send(frame(opcode, bytes([byte]), fin=False))
+                await caller.send(frame(PING, b"still here"))
+            await caller.send(frame(0))
+            await answered(caller)
+
+    async def test_a_ping_is_answered(self, stack: Stack) -> None:
+        async with socket(stack) as caller:
+            await caller.send(frame(PING, b"x" * 125))
+            assert await received(caller) == (PONG, b"x" * 125)
+
+    async def test_a_close_is_answered(self, stack: Stack) -> None:
+        async with socket(stack) as caller:
+            await caller.send(frame(CLOSE, struct.pack(">H", 1000)))
+            assert await close_code(caller) == 1000
+
+    async def test_tiny_fragments_weigh_what_they_bring(self, stack: Stack) -> None:
+        memory = raw.resident_mb(stack.gateway.pid)
+        async with socket(stack) as caller:
+            await caller.send(frame(TEXT, fin=False))
+            for _ in range(10):
+                await caller.send(frame(0, fin=False) * 50_000)
+                await caller.send(frame(0, b"ab", fin=False) * 5_000)
+            await caller.send(frame(PING))
+            assert (await received(caller))[0] == PONG  # it has read it all
+            assert raw.resident_mb(stack.gateway.pid) < memory + 25
+
+    async def test_pings_whose_pongs_are_not_read_are_not_heard(
+        self, stack: Stack
+    ) -> None:
+        memory = raw.resident_mb(stack.gateway.pid)
+        async with socket(stack, buffer=4096) as caller:
+            caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            sending = asyncio.ensure_future(_flood(caller, frame(PING, b"x" * 125)))
+            await asyncio.wait([sending], timeout=1)
+            assert not sending.done()
+            sending.cancel()
+            assert raw.resident_mb(stack.gateway.pid) < memory + 25
+
+    async def test_empty_messages_nobody_takes_are_not_heard(
+        self, stack: Stack
+    ) -> None:
+        memory = raw.resident_mb(stack.gateway.pid)
+        await stack.fault(timeout=True)  # the upgrade takes its time
+        async with calling(stack.origin) as caller:
+            await caller.send(get(b"/v1/responses", *UPGRADE))
+            sending = asyncio.ensure_future(_flood(caller, frame(TEXT)))
+            await asyncio.wait([sending], timeout=1)
+            assert not sending.done()
+            sending.cancel()
+            assert raw.resident_mb(stack.gateway.pid) < memory + 25
+
+
+async def _flood(caller: Caller, data: bytes) -> None:
+    with suppress(ConnectionError):
+        for _ in range(400):
+            await caller.send(data * 5_000)
+
+
+BROKEN = {
+    "no key": UPGRADE[:3],
+    "an odd key": (*UPGRADE[:3], b"sec-websocket-key: short"),
+    "an old version": (*UPGRADE[:2], b"sec-websocket-version: 8", UPGRADE[3]),
+}
+
+
+class TestUpgrade:
+    @pytest.mark.parametrize("lines", BROKEN.values(), ids=BROKEN)
+    async def test_a_bad_one_is_refused_at_once(
+        self, stack: Stack, lines: tuple[bytes, ...]
+    ) -> None:
+        asked = len(stack.journal())
+        async with calling(stack.origin) as caller:
+            await caller.send(get(b"/v1/responses", *lines))
+            reply = await caller.reply()
+            assert (reply.status, reply.code) == (400, "bad_request")
+            assert await caller.closed() == b""
+        assert len(stack.journal()) == asked  # no upstream was asked
+
+    async def test_long_headers_do_no_harm(self, stack: Stack) -> None:
+        lines = [b"x-long: " + b"x" * 20_000, *[b"x-many: x"] * 100]
+        async with calling(stack.origin) as caller:
+            await caller.send(get(b"/v1/responses", *UPGRADE, *lines))
+            assert (await caller.head())[0] == 101
+
+    async def test_frames_sent_before_the_answer_are_not_lost(
+        self, stack: Stack
+    ) -> None:
+        async with calling(stack.origin) as caller:
+            await caller.send(get(b"/v1/responses", *UPGRADE) + frame(TEXT, CREATE))
+            assert (await caller.head())[0] == 101
+            await answered(caller)
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_a_client_that_leaves_during_it_leaves_nothing(
+        self, stack: Stack, way: Way
+    ) -> None:
+        for _ in range(10):
+            async with calling(stack.origin) as caller:
+                await caller.send(get(b"/v1/responses", *UPGRADE))
+                caller.leave(way)
+        await stack.fault(timeout=True)
+        async with calling(stack.origin) as caller:
+            await caller.send(get(b"/v1/responses", *UPGRADE))
+            caller.leave(way)
+            await eventually(lambda: raw.at_rest(stack))
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_a_client_that_leaves_has_cancelled(
+        self, stack: Stack, way: Way
+    ) -> None:
+        await stack.fault(event_gap_ms=100)
+        before = len(await stack.events("request"))
+        async with socket(stack) as caller:
+            await caller.send(frame(TEXT, CREATE))
+            await received(caller)
+            caller.leave(way)
+            await eventually(lambda: raw.at_rest(stack))
+
+        async def told() -> bool:
+            rows = (await stack.events("request"))[before:]
+            return [row["outcome"] for row in rows] == ["cancelled"]
+
+        await eventually(told)
+
+
+async def test_a_client_that_never_reads_its_close_is_let_go(stack: Stack) -> None:
+    async with socket(stack, buffer=4096) as caller:
+        caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await caller.send(frame(PING, b"x" * 125) * 7000 + frame(3))
+        await eventually(lambda: raw.at_rest(stack), within_s=8)
