@@ -88,7 +88,7 @@ class Relay:
         self.bytes_out = 0
         self.first_token_at: float | None = None
         self.torn = False  # the upstream ended before its answer did
-        self._told: str | None = None  # what we told the client of that
+        self._told: str | None = None  # what is told of that
 
     async def run(self, ours: bytes) -> None:
         """Send it all, `ours` among its header lines. Raises `Torn` when the upstream
@@ -137,6 +137,7 @@ class Relay:
         cannot be told in the stream."""
         self.torn = True
         if not self._can_tell():
+            self._told = cause  # the ledger is, if not the client
             raise Torn(cause)
         data = b""
         if self._lacks_end() or not self.bytes_out:
@@ -175,10 +176,11 @@ class Relay:
     def facts(self) -> Facts:
         """What the answer told of itself; complete once it was read."""
         if self._tap is None:
-            return read_answer(b"".join(self._kept)) if self._kept else Facts()
-        facts = self._tap.facts
-        facts.response_id = facts.response_id or self._tap.response_id
-        facts.model = facts.model or self._tap.model
+            facts = read_answer(b"".join(self._kept)) if self._kept else Facts()
+        else:
+            facts = self._tap.facts
+            facts.response_id = facts.response_id or self._tap.response_id
+            facts.model = facts.model or self._tap.model
         if self._told is not None:
             facts.error_code, facts.error_message = "server_error", self._told
         return facts

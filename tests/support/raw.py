@@ -72,7 +72,7 @@ class Caller:
 
     async def _chunks(self) -> bytes:
         body = b""
-        while size := int(await self.reader.readline(), 16):
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
             body += await self.reader.readexactly(size)
             await self.reader.readexactly(2)
         await self.reader.readexactly(2)
