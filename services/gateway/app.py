@@ -201,7 +201,7 @@ class Gateway:
         asked.cancel()
 
     async def _end(self, loops: "list[asyncio.Task[None]]") -> None:
-        self.server.refuse_new()
+        await self.server.refuse_new()
         await asyncio.gather(
             self.sockets.drain(self._drain_s / 2), self.server.drain(self._drain_s)
         )

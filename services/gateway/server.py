@@ -3,7 +3,8 @@ it all ends when the gateway is told to go."""
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -67,6 +68,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._upgraded: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.largest_body = largest_body
         self.times = times
@@ -75,6 +77,7 @@ class Server:
     async def listen(self, sock: socket.socket, *deadlines: Deadlines) -> None:
         """Begin to serve."""
         loop = asyncio.get_running_loop()
+        self._socket = sock
         self._listening = await loop.create_server(
             lambda: Connection(self, loop), sock=sock, backlog=QUEUE
         )
@@ -135,11 +138,16 @@ class Server:
 
     # The end -----------------------------------------------------------------
 
-    def refuse_new(self) -> None:
+    async def refuse_new(self) -> None:
         """Accept no more connections; those that are open serve what is under way."""
         self.draining = True
-        if self._listening is not None:
-            self._listening.close()
+        if self._listening is None or self._socket is None:
+            return
+        waiting = list(_waiting(self._socket))
+        self._listening.close()
+        loop = asyncio.get_running_loop()
+        for sock in waiting:
+            await loop.connect_accepted_socket(lambda: Connection(self, loop), sock)
 
     async def drain(self, within_s: float) -> bool:
         """Wait for what is under way. Did it all end?"""
@@ -162,6 +170,19 @@ class Server:
         if self._sweeping is not None:
             self._sweeping.cancel()
         await asyncio.sleep(0)  # what was cut is told
+
+
+def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
+    """Connections that are made, and not accepted yet: closing the socket they wait
+    at would reset them, although their clients may have sent a request."""
+    with suppress(BlockingIOError):
+        while True:
+            try:
+                sock, _ = listening.accept()
+            except ConnectionAbortedError:
+                continue
+            sock.setblocking(False)
+            yield sock
 
 
 async def _refuse(request: Request, connection: Connection) -> None:

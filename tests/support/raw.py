@@ -108,7 +108,11 @@ async def calling(origin: str, buffer: int | None = None) -> AsyncIterator[Calle
     if buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(sock, (address.hostname, address.port))
+    try:
+        await loop.sock_connect(sock, (address.hostname, address.port))
+    except OSError:
+        sock.close()
+        raise
     limit = 65_536 if buffer is None else buffer
     caller = Caller(*await asyncio.open_connection(sock=sock, limit=limit))
     try:
