@@ -13,7 +13,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from libs.cli.commands import service_command
-from tests.support import raw
 from tests.support.balancer import balancing
 from tests.support.processes import Process, wait_for
 from tests.support.raw import Caller, calling, post

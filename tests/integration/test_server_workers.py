@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,14 +66,19 @@ async def streaming(stack: Stack, open_: AsyncExitStack, count: int) -> None:
 async def leases_by_worker(stack: Stack) -> dict[int, int]:
     counts: dict[int, int] = {}
     async for key in stack.redis.scan_iter("*leases:*"):
-        for field in await stack.redis.hkeys(key):
+        fields: list[Any] = await stack.redis.hkeys(key)
+        for field in fields:
             pid = worker_of(field.decode().split("/")[0])
             counts[pid] = counts.get(pid, 0) + 1
     return counts
 
 
 async def gone(pids: list[int]) -> bool:
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    return not any(exists(pid) for pid in pids)
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 async def test_one_that_dies_is_replaced_and_its_leases_end(
@@ -97,6 +103,11 @@ async def test_one_that_dies_is_replaced_and_its_leases_end(
                 await caller.send(post(ASK))
                 assert (await caller.reply()).status == 200
         await open_.aclose()
+        await eventually(lambda: _idle(stack))
+
+
+async def _idle(stack: Stack) -> bool:
+    return await stack.in_flight() == 0
 
 
 async def _replaced(stack: Stack, died: int, stays: int) -> bool:
