@@ -335,6 +335,15 @@ def socket_restarts() -> Problem:
     )
 
 
+def restarts() -> Problem:
+    return Problem(
+        503,
+        "gateway_restarts",
+        "This gateway restarts before there was an answer. Send the request again.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
 def internal() -> Problem:
     return Problem(
         500,

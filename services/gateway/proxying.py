@@ -53,6 +53,7 @@ CLIENT_GRACE_S = 5.0  # for the last bytes of an answer to be read
 FAILURE_S = 5.0  # for a failed attempt's body
 # TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
 _REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
+JSON_TYPE: Header = (b"content-type", b"application/json")
 LARGEST_FAILURE = 1_048_576  # bytes of a failed attempt's body kept to pass on
 
 
@@ -167,8 +168,16 @@ class DataPlane:
             if exchange.relay is not None:
                 with suppress(Torn):
                     exchange.relay.cut("This gateway restarts; ask again.")
+            elif not connection.began:
+                self._say_restart(exchange, connection)
         record.outcome = record.outcome or "cancelled"
         return connection.gone or exchange.stalled or exchange.interrupted
+
+    def _say_restart(self, exchange: Exchange, connection: Connection) -> None:
+        problem = problems.restarts()
+        exchange.record.status_code = problem.status
+        headers = [JSON_TYPE, *problem.headers, *exchange.ours()]
+        connection.send_whole(problem.status, headers, problem.body())
 
     # Attempts ----------------------------------------------------------------
 
@@ -372,7 +381,7 @@ class DataPlane:
         if problem.ledger_code == "affinity_owner_unavailable":
             exchange.reason = problem.ledger_code
         headers: list[Header] = [
-            (b"content-type", b"application/json"),
+            JSON_TYPE,
             *problem.headers,
             *exchange.ours(),
         ]

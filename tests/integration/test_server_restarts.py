@@ -211,7 +211,7 @@ async def test_a_stream_that_outlives_the_drain_ends_in_response_failed(
         assert await stack.in_flight() == 0
 
 
-async def test_what_has_no_answer_when_the_drain_is_over_is_cut(
+async def test_what_has_no_answer_when_the_drain_is_over_is_told(
     valkey: str, tmp_path: Path
 ) -> None:
     async with gateway_stack(valkey, tmp_path, PROXY_DRAIN_SECONDS="0.4") as stack:
@@ -220,10 +220,12 @@ async def test_what_has_no_answer_when_the_drain_is_over_is_cut(
             await caller.send(post(ASK))
             await eventually(lambda: _leased(stack))
             ending = asyncio.create_task(asyncio.to_thread(stack.gateway.end))
+            reply = await caller.reply()
+            assert (reply.status, reply.code) == (503, "gateway_restarts")
             assert await caller.closed() == b""
         assert await ending == 0
         (row,) = await stack.events("request")
-        assert row["outcome"] == "interrupted"
+        assert (row["outcome"], row["status_code"]) == ("interrupted", 503)
 
 
 async def _leased(stack: Stack) -> bool:
