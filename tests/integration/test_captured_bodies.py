@@ -22,6 +22,7 @@ from libs.common.service_settings import GatewaySettings
 from libs.common.store.opening import open_store
 from libs.common.store.port import Store
 from libs.common.streams import TelemetryStream
+from services.gateway import capture as capturing_of
 from services.gateway import capture_worker
 from services.gateway.capture import Capturer
 from services.gateway.capture_worker import FULL_THERE, make_capturer
@@ -186,6 +187,7 @@ async def test_a_backlog_of_bodies_stops_at_its_bound_and_metadata_goes_on(
     valkey: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capture_worker, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(capturing_of, "BATCH", 16)
     bound = 200_000
     stream = TelemetryStream(redis, STREAM, GROUP)
     async with capturing(valkey, PROXY_CAPTURE_BACKLOG_BYTES=str(bound)) as capturer:

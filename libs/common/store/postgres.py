@@ -187,6 +187,7 @@ class PostgresStore:
                 await _copy(connection, name, rows)
             await _put(connection, "put_sessions", map(session_row, settled.sessions))
             await _put(connection, "put_gateways", map(gateway_row, settled.gateways))
+            await _put(connection, "touch_proxy_keys", uses(settled.requests))
             if settled.fresh:
                 await _execute(connection, "add_total", {"fresh": settled.fresh})
             return len(settled.events)

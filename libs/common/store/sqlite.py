@@ -294,6 +294,7 @@ def _add(connection: sqlite3.Connection, settled: Settled) -> int:
             connection.executemany(SQL[name], rows)
         _put(connection, "put_sessions", map(session_row, settled.sessions))
         _put(connection, "put_gateways", map(gateway_row, settled.gateways))
+        _put(connection, "touch_proxy_keys", uses(settled.requests))
         connection.execute(SQL["add_total"], {"fresh": settled.fresh})
         return len(settled.events)
 
