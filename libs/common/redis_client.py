@@ -5,6 +5,7 @@ together. redis-py makes the connection (TLS, authentication, Sentinel)."""
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
@@ -96,6 +97,20 @@ class SharedConnection:
         wire.ask(packed, future)
         return future
 
+    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+        """Send a command whose reply nobody needs; `failed` is called should it not
+        be done, or not be known to be."""
+        wire = self._wire
+        if wire is None:
+            failed()
+            return
+        try:
+            packed = hiredis.pack_command(command)
+        except (TypeError, ValueError):
+            failed()
+            return
+        wire.ask(packed, _Told(failed))
+
     # The connection ----------------------------------------------------------
 
     async def _keep(self) -> None:
@@ -133,6 +148,18 @@ class SharedConnection:
         log.warning("redis lost", action="redis_lost", lost_calls=calls)
 
 
+class _Told:
+    """Waits for a reply in place of a future, at a fraction of its cost."""
+
+    __slots__ = ("failed",)
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self.failed = failed
+
+
+Waiter = asyncio.Future[Reply] | _Told
+
+
 class _Wire(asyncio.Protocol):
     """A connection that redis-py made and greeted, taken over: bytes go from the
     socket to hiredis without a stream, a task or a timer in between, which is
@@ -147,7 +174,7 @@ class _Wire(asyncio.Protocol):
         self._over = self._loop.create_future()
         self._progress = 0.0  # loop time of the last reply, or of the first wait
         self._unsent: list[bytes] = []
-        self.unanswered: deque[asyncio.Future[Reply]] = deque()
+        self.unanswered: deque[Waiter] = deque()
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         if self._transport.is_closing():
             raise ConnectionResetError
@@ -156,10 +183,10 @@ class _Wire(asyncio.Protocol):
         # What is in flight is bounded by the requests that wait for it.
         self._transport.set_write_buffer_limits(high=2**30)
 
-    def ask(self, packed: bytes, future: asyncio.Future[Reply]) -> None:
+    def ask(self, packed: bytes, waiter: Waiter) -> None:
         if not self.unanswered:
             self._progress = self._loop.time()
-        self.unanswered.append(future)
+        self.unanswered.append(waiter)
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(packed)
@@ -184,11 +211,13 @@ class _Wire(asyncio.Protocol):
             return
         self._over.set_result(None)
         waiting, error = len(self.unanswered), RedisAway(f"Redis {cause}.")
-        for future in self.unanswered:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody may be waiting any more
-        self.unanswered.clear()
+        waiters, self.unanswered = self.unanswered, deque()
+        for waiter in waiters:
+            if isinstance(waiter, _Told):
+                waiter.failed()
+            elif not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # nobody may be waiting any more
         self._transport.abort()
         # It would warn that nobody closed it.
         self._connection._close()  # type: ignore[no-untyped-call]
@@ -206,13 +235,16 @@ class _Wire(asyncio.Protocol):
         self._progress = self._loop.time()
 
     def _settle(self, reply: Reply) -> None:
-        future = self.unanswered.popleft()
-        if future.done():
+        waiter = self.unanswered.popleft()
+        if isinstance(waiter, _Told):
+            if isinstance(reply, Exception):
+                waiter.failed()
+        elif waiter.done():
             return
-        if isinstance(reply, Exception):
-            future.set_exception(reply)
+        elif isinstance(reply, Exception):
+            waiter.set_exception(reply)
         else:
-            future.set_result(reply)
+            waiter.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop("went away")

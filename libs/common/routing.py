@@ -5,6 +5,7 @@ each. Raises `RedisAway` when Redis does not answer, `NoCatalogue` when it
 holds no library or no catalogue yet.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Caller(Protocol):
 
     def call(self, *command: Any) -> Awaitable[Any]: ...
 
+    def tell(self, failed: Callable[[], None], *command: Any) -> None: ...
+
 
 class ClientCaller:
     """Calls by an ordinary client, for processes off the hot path."""
@@ -66,6 +69,13 @@ class ClientCaller:
             raise
         except (RedisError, OSError) as error:
             raise RedisAway("Redis does not answer.") from error
+
+    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+        def settled(done: "asyncio.Future[Any]") -> None:
+            if done.cancelled() or done.exception() is not None:
+                failed()
+
+        asyncio.ensure_future(self.call(*command)).add_done_callback(settled)
 
 
 Clock = Callable[[], int | str]
@@ -123,7 +133,9 @@ class RoutingFunctions:
         now = self._clock()
         head = _decision_head(ask, now)
         asked = self._asked(ask, "", head, now)
-        reply = await self._fcall("rpx_acquire_v1", *asked)
+        reply = await self._call(
+            "FCALL", "rpx_acquire_v1", 2, self._version_key, self._stream, *asked
+        )
         if isinstance(reply, list):
             refusal = _refusal(reply)
             if isinstance(refusal, Refusal) and len(reply) == 3:
@@ -218,9 +230,17 @@ class RoutingFunctions:
         On a shared connection it is on its way when this returns, whether or
         not the caller lives to await it.
         """
+        return self._caller.call(*self._released(release))
+
+    def report(self, release: Release, failed: Callable[[], None]) -> None:
+        """The same, for whoever has nothing to wait for; `failed` is called should
+        it not arrive."""
+        self._caller.tell(failed, *self._released(release))
+
+    def _released(self, release: Release) -> tuple[Any, ...]:
         verdict, terms = release.verdict or _SAID, self._terms
         pause = verdict.cooldown_ms
-        return self._caller.call(
+        return (
             "FCALL",
             "rpx_release_v1",
             2,
@@ -232,7 +252,7 @@ class RoutingFunctions:
             verdict.kind if release.verdict else "",
             verdict.cause,
             terms.cooldown_ms if pause is None else pause,
-            "" if verdict.latency_ms is None else round(verdict.latency_ms, 3),
+            "" if verdict.latency_ms is None else verdict.latency_ms,
             self._clock(),
             release.session,
             terms.session_ttl_ms,

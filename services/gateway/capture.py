@@ -25,7 +25,7 @@ DROPPED = Counter(
 CHUNK_OVERHEAD = 64  # what Python takes for a chunk beside its bytes
 REQUEST_OVERHEAD = 4_096  # and for a request: its headers, its place in the queue
 MOST_WAITING = 20_000  # requests, bare markers included
-BATCH = 512
+BATCH = 64  # more would be cold memory by the time they are sent
 BATCH_BYTES = 8_388_608
 TICK_S = 0.1  # so long bodies wait before they are sent together
 

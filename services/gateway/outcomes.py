@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -112,6 +112,10 @@ class Attempt(Protocol):
     capture: Capture | None
 
 
+def _nothing() -> None:
+    """A verdict that does not arrive is no loss: others will."""
+
+
 class Ledger:
     """Writes what begins and ends into the journal, and tells Redis."""
 
@@ -185,15 +189,11 @@ class Ledger:
         """`position`: of the event in the journal, if it has one."""
         if alone:
             self._without_redis(release)
-        reply = self._routing.release(release)
-        if not isinstance(reply, asyncio.Future):
-            reply = asyncio.ensure_future(reply)
-        reply.add_done_callback(partial(self._settled, position))
+        failed = _nothing if position is None else partial(self._unsent, position)
+        self._routing.report(release, failed)
 
-    def _settled(self, position: int | None, reply: "asyncio.Future[Any]") -> None:
-        failed = reply.cancelled() or reply.exception() is not None
-        if failed and position is not None:
-            self._journal.unsent(position)
+    def _unsent(self, position: int) -> None:
+        self._journal.unsent(position)
 
 
 def _release(

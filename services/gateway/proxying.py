@@ -33,10 +33,11 @@ from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
 from services.gateway.incoming import opened, upstream_path
+from services.gateway.opening import opener
 from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
-from services.gateway.relay import Relay, Torn, opener
+from services.gateway.relay import Relay, Torn
 from services.gateway.requests import Request
 from services.gateway.upstream import (
     Answer,

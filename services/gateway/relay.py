@@ -3,17 +3,16 @@ noted in passing, a death upstream told and never passed over in silence."""
 
 import asyncio
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import zstandard
 
 from libs.common.headers import Header
 from services.gateway.answers import Facts, read_answer
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
+from services.gateway.opening import opener
 from services.gateway.sse import EventTap
 from services.gateway.upstream import Answer, Slow, TimedOut, UpstreamError
 
@@ -37,8 +36,6 @@ _UNBORN: dict[str, Any] = {
     "usage": None,
 }
 LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
-LARGEST_OPENED = 4_194_304  # bytes that one piece may unpack to
-ZSTD_STEP = 1024  # bytes unpacked at a time: few of them may stand for megabytes
 
 
 class Torn(Exception):
@@ -58,6 +55,17 @@ class Relay:
     `first_token_at` (perf_counter seconds).
     """
 
+    # Of most answers these stay as they are: set on the class, they cost nothing.
+    bytes_out = 0
+    first_token_at: float | None = None
+    torn = False  # the upstream ended before its answer did
+    _head = b""  # until it is sent
+    _done: asyncio.Future[None] | None = None
+    _over = False
+    _failure: Exception | None = None
+    _kept_bytes = 0
+    _told: str | None = None  # what is told of that
+
     def __init__(
         self,
         answer: Answer,
@@ -73,22 +81,13 @@ class Relay:
         self._capture = capture
         if capture is not None:
             capture.response_headers = answer.headers
-        self._head = b""  # until it is sent
-        self._done: asyncio.Future[None] | None = None
-        self._over = False
-        self._failure: Exception | None = None
         self.status = answer.status
         content_type, coding = _kinds(answer.headers)
         self.streams = content_type.startswith(b"text/event-stream")
         self._tap = EventTap() if self.streams else None
         self._json = b"json" in content_type
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
         self._open = opener(coding)
-        self.bytes_out = 0
-        self.first_token_at: float | None = None
-        self.torn = False  # the upstream ended before its answer did
-        self._told: str | None = None  # what is told of that
 
     async def run(self, ours: bytes) -> None:
         """Send it all, `ours` among its header lines. Raises `Torn` when the upstream
@@ -147,7 +146,7 @@ class Relay:
         self._end()
 
     def _finish(self, data: bytes) -> None:
-        if self._lacks_end():
+        if self._lacks_end() and not self._blind():
             cause = "The upstream's stream ended early."
             if not self._can_tell():
                 self.torn = True
@@ -209,6 +208,10 @@ class Relay:
         else:
             self._kept = []  # a part of it cannot be read
 
+    def _blind(self) -> bool:
+        """Is what a packed stream says unknown from some point on?"""
+        return self._open is not None and self._open.broken
+
     def _can_tell(self) -> bool:
         """Only a plain stream of the Responses API can take an event of ours."""
         tap = self._tap
@@ -265,57 +268,3 @@ def _kinds(headers: list[Header]) -> tuple[bytes, bytes | None]:
         elif name == b"content-encoding":
             coding = coding or value
     return kind, coding
-
-
-def opener(coding: bytes | None) -> Callable[[bytes], bytes] | None:
-    """Opens a content coding piece by piece, for the facts only. A coding that
-    is not known here, or broken, gives nothing."""
-    if coding == b"gzip":
-        return _forgiving(_inflater(zlib.decompressobj(wbits=31)))
-    if coding == b"deflate":
-        return _forgiving(_inflater(zlib.decompressobj()))
-    if coding == b"zstd":
-        return _forgiving(_zstd())
-    return None if coding in (None, b"identity") else lambda _: b""
-
-
-class _TooMuch(Exception):
-    """It unpacks to more than anybody would send."""
-
-
-def _inflater(inflate: Any) -> Callable[[bytes], bytes]:
-    def opened(chunk: bytes) -> bytes:
-        plain: bytes = inflate.decompress(chunk, LARGEST_OPENED)
-        if inflate.unconsumed_tail:
-            raise _TooMuch
-        return plain
-
-    return opened
-
-
-def _zstd() -> Callable[[bytes], bytes]:
-    unpack = zstandard.ZstdDecompressor().decompressobj()
-
-    def opened(chunk: bytes) -> bytes:
-        plain = bytearray()
-        for start in range(0, len(chunk), ZSTD_STEP):
-            plain += unpack.decompress(chunk[start : start + ZSTD_STEP])
-            if len(plain) > LARGEST_OPENED:
-                raise _TooMuch
-        return bytes(plain)
-
-    return opened
-
-
-def _forgiving(open_: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    broken = False
-
-    def opened(chunk: bytes) -> bytes:
-        nonlocal broken
-        try:
-            return b"" if broken else open_(chunk)
-        except (zlib.error, zstandard.ZstdError, EOFError, _TooMuch):
-            broken = True
-            return b""
-
-    return opened

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from openai import APIConnectionError, AsyncOpenAI
 
 from libs.common.headers import find
+from services.gateway.opening import LARGEST_OPENED
 from tests.support.exact import Exchange, Rig, gateway_rig
 from tests.support.simulated import create
 from tests.support.wire import Reply, chunked, cut
@@ -197,6 +198,18 @@ async def test_the_ledger_reads_a_packed_stream(rig: Rig, packing: Packing) -> N
     assert (row["outcome"], row["usage_state"]) == ("completed", "final")
     assert (row["response_id"], row["total_tokens"]) == ("resp_exact1", 7)
     assert row["first_token_ms"] > 0
+
+
+@pytest.mark.parametrize("packing", [GZIP, ZSTD], ids=["gzip", "zstd"])
+async def test_a_packed_stream_too_large_to_look_into_passes_whole(
+    rig: Rig, packing: Packing
+) -> None:
+    """Nobody knows then how it ended, but it did."""
+    reply = streamed(packing, begun(), delta("x" * (LARGEST_OPENED + 1)), completed())
+    said = [Exchange("POST", (REQUEST,), reply)]
+    ((_, direct),) = await rig.ask(rig.direct_port, said)
+    ((_, through),) = await rig.ask(rig.gateway_port, said)
+    assert through.body == direct.body
 
 
 async def test_openai_python_reads_a_packed_stream(
