@@ -15,7 +15,7 @@ from bench.servers import Server, direct, gateway
 
 GROUPS = Path("/sys/fs/cgroup/cpu")
 PERIOD_US = 20_000
-SHARE = 0.15  # of a core, for each worker
+SHARE = 0.4  # of a core, for each worker
 LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
 
 

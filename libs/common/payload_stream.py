@@ -50,6 +50,9 @@ class PayloadStream:
             retry=Retry(NoBackoff(), 0),
         )
 
+        # Kept by hand: a pool asks the kernel each time whether all is well.
+        self._connection: AbstractConnection | None = None
+
     def append(self, entries: Sequence[PayloadEntry]) -> int:
         """Add all, in one round trip; how many Redis refused. After `RedisAway`
         all are in doubt and are to be sent again: stored twice is stored once."""
@@ -58,18 +61,23 @@ class PayloadStream:
         if not entries:
             return 0
         packed = b"".join([hiredis.pack_command(self._call(e)) for e in entries])
-        pool = self._redis.connection_pool
         with _translated():
-            connection = pool.get_connection()
+            connection = self._connection or self._connected()
+            self._connection = None  # replies may be left in it
             try:
-                connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
-                return _refused(connection, len(entries))
+                connection.send_packed_command([packed], check_health=False)  # type: ignore[no-untyped-call]
+                refused = _refused(connection, len(entries))
             except BaseException:
-                # Replies may be left in it.
                 connection.disconnect()  # type: ignore[no-untyped-call]
                 raise
-            finally:
-                pool.release(connection)
+            self._connection = connection
+            return refused
+
+    def _connected(self) -> AbstractConnection:
+        made: Any = self._redis.connection_pool.make_connection()
+        connection: AbstractConnection = made
+        connection.connect()  # type: ignore[no-untyped-call]
+        return connection
 
     def backlog(self) -> Backlog:
         with _translated():
@@ -81,6 +89,8 @@ class PayloadStream:
         return Backlog(entries, size, used / limit if limit else 0.0)
 
     def close(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()  # type: ignore[no-untyped-call]
         self._redis.close()
 
     def _call(self, entry: PayloadEntry) -> Any:  # a tuple of any length

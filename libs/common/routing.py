@@ -139,16 +139,16 @@ class RoutingFunctions:
         if isinstance(reply, list):
             refusal = _refusal(reply)
             if isinstance(refusal, Refusal) and len(reply) == 3:
-                refusal.event = head + reply[2]
+                refusal.event = reply[2]
             raise refusal
-        resource_id, reason, version, trial, tail = reply.split(b"|", 4)
+        resource_id, reason, version, trial, event = reply.split(b"|", 4)
         return Decision(
             resource_id.decode(),
             reason.decode(),
             version.decode(),
             False,
             trial == b"1",
-            head + tail,
+            event,
         )
 
     async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:

@@ -257,7 +257,9 @@ class _Connection(asyncio.Protocol):
         if self._transport is None:
             self._fail("it closed the connection")
             return answer_head
-        self._parser = httptools.HttpResponseParser(self)
+        if self._parser is None:
+            # One for all answers of a connection: making one looks up each callback.
+            self._parser = httptools.HttpResponseParser(self)
         self._headers = []
         self._bodiless = bodiless
         self._deadline, self._patience = deadline, patience

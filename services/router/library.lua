@@ -574,9 +574,8 @@ local function candidates(known, ask, view, chosen)
   return rows
 end
 
--- What a decision event says after its head.
-local function decision_tail(known, ask, id, reason)
-  return ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
+local function decision_json(known, ask, id, reason)
+  return ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
     .. ',"reason":"' .. reason .. '","candidates":['
     .. table.concat(candidates(known, ask, ask.view, id), ',') .. ']}'
 end
@@ -727,7 +726,9 @@ local function remembered(ask, args, bound)
   -- Without a model or a session these are keys that never exist.
   local pauses, session = TAG .. 'pauses:' .. ask.model, TAG .. 'session:' .. ask.named
   local values
-  if bound == 0 then
+  if bound == 0 and ask.named == '' then
+    values = redis.call('MGET', TAG .. 'catalogue:version', pauses)
+  elseif bound == 0 then
     values = redis.call('MGET', TAG .. 'catalogue:version', pauses, session)
   else
     local names = { TAG .. 'catalogue:version', pauses, session }
@@ -783,14 +784,14 @@ local function senseless(known, ask)
 end
 
 -- rpx_acquire_v1
--- Returns 'resource|reason|version|is it a half-open trial 0|1|tail' (one string: a
+-- Returns 'resource|reason|version|is it a half-open trial 0|1|event' (one string: a
 -- table costs more than a Redis call), or
 --   {'look_up', age ms of this Redis's content}: ids are unknown here and SQL was not
 --   asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
---   {'no_capacity'|'owner_limited', ms to wait, tail}, {'owner_gone', 0, tail}.
--- `tail` is what the decision event says after its head: the gateway keeps events
--- until they are stored, should this Redis die first.
+--   {'no_capacity'|'owner_limited', ms to wait, event}, {'owner_gone', 0, event}.
+-- `event` is the decision event's JSON: the gateway keeps events until they are
+-- stored, should this Redis die first.
 -- Safe to repeat: the same request moves its lease, it never holds two.
 local function acquire(keys, args)
   local ask, known = read_ask(args)
@@ -799,11 +800,11 @@ local function acquire(keys, args)
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, value = choose(known, ask)
   if reason == 'look_up' then return { reason, age() } end
-  local tail = decision_tail(known, ask, id, reason)
-  emit(keys[2], 'decision', ask.decision, ask.head .. tail)
+  local event = decision_json(known, ask, id, reason)
+  emit(keys[2], 'decision', ask.decision, event)
   if not id then
     local wait = value and math.max(value - clock(ask.now), 0) or 0
-    return { reason, string.format('%.0f', wait), tail }
+    return { reason, string.format('%.0f', wait), event }
   end
   local resource = known.by_id[id]
   local added = take_lease(known, ask, resource)
@@ -816,7 +817,7 @@ local function acquire(keys, args)
     reweigh(known, id)  -- it may be only this model that is paused
   end
   return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1|' or '|0|')
-    .. tail
+    .. event
 end
 
 -- rpx_explain_v1  The same question without effects. Returns {status, resource or
