@@ -47,6 +47,7 @@ local PAUSE_CAP = 16       -- repeated failure doubles the pause up to so many t
 local TRIAL_MS = 30000     -- a half-open trial that never reports is over by then
 local MEMORY_MS = 600000   -- so long a model's pause is remembered after its end
 local WINDOW = 16          -- ranks looked at, and candidates a decision records
+local LAST = '15'          -- WINDOW - 1, as text: numbers are written anew each call
 local ROWS_KEPT = 256      -- candidates' JSON kept for each resource
 local UNKNOWN = '-'        -- of an id that SQL does not know either
 local NOTHING = {}
@@ -332,7 +333,7 @@ end
 -- a large pool the first WINDOW, and then the first of those that are unavailable:
 -- it is `partial`, and `rest` says that there may be more that are available.
 local function survey(ranking, whole)
-  local view = redis.call('ZRANGE', ranking, 0, whole and -1 or WINDOW - 1, 'WITHSCORES')
+  local view = redis.call('ZRANGE', ranking, '0', whole and '-1' or LAST, 'WITHSCORES')
   if #view == 2 * WINDOW and not whole then
     view.partial = true
     view.rest = tonumber(view[#view]) < MOMENTS
@@ -373,7 +374,7 @@ end
 
 -- The same; quick when all can serve, as usual: the first are the least loaded.
 local function weigh(view, ask)
-  if ask.pauses or next(ask.tried) or #view == 0 or tonumber(view[#view]) >= MOMENTS then
+  if ask.pauses or ask.tried ~= NOTHING or #view == 0 or tonumber(view[#view]) >= MOMENTS then
     return weigh_all(view, ask)
   end
   local lowest, ties = view[2], { view[1] }
@@ -552,7 +553,7 @@ end
 local function candidates(known, ask, view, chosen)
   know_the_unproven(known)
   local usual = known.all_proven and not ask.account and not ask.pauses
-    and not next(ask.tried)
+    and ask.tried == NOTHING
   local by_id, rows, count, shown = known.by_id, {}, 0, not chosen
   for i = 1, #view, 2 do
     local id, rank_text = view[i], view[i + 1]
