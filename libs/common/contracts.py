@@ -248,25 +248,12 @@ class StreamedEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamedPayload(StreamedEvent):
-    """An entry of the payload stream: `kind` is `payload`, `id` the request's.
-    Fields `request` and `response` hold the bodies that its notes speak of."""
+    """The captured bodies of one request: `kind` is `payload`, `id` the request's.
+    Fields `request` and `response` hold the bodies that its notes speak of. Gateways
+    put many into one entry (`payload_batches`)."""
 
     event: PayloadEvent
     bodies: dict[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadEntry:
-    """An entry of the payload stream before it is sent: what `StreamedPayload` is
-    made of."""
-
-    id: str  # the request's
-    data: bytes  # JSON
-    bodies: dict[str, bytes]
-
-    @property
-    def size(self) -> int:
-        return len(self.data) + sum(map(len, self.bodies.values()))
 
 
 class ResourceState(Frozen):

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from libs.common import keys
-from libs.common.contracts import EVENT_VERSION, PayloadEntry
 from libs.common.errors import ProxyError, RedisAway
+from libs.common.payload_batches import Payload, batches, packed
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0  # a batch is megabytes
@@ -53,25 +53,27 @@ class PayloadStream:
         # Kept by hand: a pool asks the kernel each time whether all is well.
         self._connection: AbstractConnection | None = None
 
-    def append(self, entries: Sequence[PayloadEntry]) -> int:
+    def append(self, payloads: Sequence[Payload]) -> int:
         """Add all, in one round trip; how many Redis refused. After `RedisAway`
         all are in doubt and are to be sent again: stored twice is stored once."""
-        # Packed in C and without a pipeline's bookkeeping: half of the time that
-        # capture takes from the event loop would go there.
-        if not entries:
+        if not payloads:
             return 0
-        packed = b"".join([hiredis.pack_command(self._call(e)) for e in entries])
+        sent = list(batches(payloads))
+        # Packed in C and without a pipeline's bookkeeping.
+        calls = [hiredis.pack_command(self._call(batch)) for batch in sent]
         with _translated():
             connection = self._connection or self._connected()
             self._connection = None  # replies may be left in it
             try:
-                connection.send_packed_command([packed], check_health=False)  # type: ignore[no-untyped-call]
-                refused = _refused(connection, len(entries))
+                connection.send_packed_command(calls, check_health=False)  # type: ignore[no-untyped-call]
+                done = _done(connection, len(sent))
             except BaseException:
                 connection.disconnect()  # type: ignore[no-untyped-call]
                 raise
             self._connection = connection
-            return refused
+        return sum(
+            len(batch) for batch, added in zip(sent, done, strict=True) if not added
+        )
 
     def _connected(self) -> AbstractConnection:
         made: Any = self._redis.connection_pool.make_connection()
@@ -93,31 +95,24 @@ class PayloadStream:
             self._connection.disconnect()  # type: ignore[no-untyped-call]
         self._redis.close()
 
-    def _call(self, entry: PayloadEntry) -> Any:  # a tuple of any length
-        call: tuple[str | bytes | int, ...] = (
-            *("XADD", self._stream, "*", "kind", "payload"),
-            *("id", entry.id, "v", EVENT_VERSION, "data", entry.data),
-        )
-        for name, body in entry.bodies.items():
-            call += (name, body)
-        return call
+    def _call(self, batch: Sequence[Payload]) -> Any:  # a tuple of any length
+        return ("XADD", self._stream, "*", *packed(batch))
 
 
-def _refused(connection: AbstractConnection, asked: int) -> int:
-    """How many of so many replies are errors. Read straight from the socket: by
-    redis-py each costs several times what all else about its entry does."""
+def _done(connection: AbstractConnection, asked: int) -> list[bool]:
+    """Of each of so many calls, whether Redis did it. Read straight from the socket:
+    redis-py takes several times what all else about an entry does."""
     sock: Any = connection._sock
     reader = hiredis.Reader()
-    refused = answered = 0
-    while answered < asked:
+    done: list[bool] = []
+    while len(done) < asked:
         data = sock.recv(65_536)
         if not data:
             raise RedisConnectionError("the connection was closed")
         reader.feed(data)
         while (reply := reader.gets()) is not False:
-            answered += 1
-            refused += isinstance(reply, hiredis.ReplyError)
-    return refused
+            done.append(not isinstance(reply, hiredis.ReplyError))
+    return done
 
 
 @contextmanager

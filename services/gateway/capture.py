@@ -13,7 +13,7 @@ from typing import Protocol
 
 from prometheus_client import Counter
 
-from libs.common.headers import Header
+from libs.common.headers import NO_KINDS, Header, Kinds, kinds
 from services.gateway.payloads import RawBody, RawPayload
 
 DROPPED = Counter(
@@ -23,7 +23,7 @@ DROPPED = Counter(
 )
 
 CHUNK_OVERHEAD = 64  # what Python takes for a chunk beside its bytes
-REQUEST_OVERHEAD = 4_096  # and for a request: its headers, its place in the queue
+REQUEST_OVERHEAD = 1_024  # and for a request: its notes, its place in the queue
 MOST_WAITING = 20_000  # requests, bare markers included
 BATCH = 64  # more would be cold memory by the time they are sent
 BATCH_BYTES = 8_388_608
@@ -67,16 +67,16 @@ class Capture:
 
     __slots__ = (
         *("_budget", "_chunks", "_ended", "_limit", "_room", "_unkept"),
-        *("full", "held", "request_body", "request_headers", "response_headers"),
+        *("full", "held", "request_body", "request_kinds", "response_kinds"),
         "travelled",
     )
 
     def __init__(
-        self, body: bytes, headers: list[Header], limit: int, budget: Budget
+        self, body: bytes, request_kinds: Kinds, limit: int, budget: Budget
     ) -> None:
         self.request_body = body
-        self.request_headers = headers
-        self.response_headers: list[Header] | None = None  # once there is an answer
+        self.request_kinds = request_kinds
+        self.response_kinds: Kinds | None = None  # once there is an answer
         self._limit = limit
         self._budget = budget
         self._chunks: list[bytes] = []
@@ -105,7 +105,7 @@ class Capture:
 
     def whole(self, headers: list[Header], body: bytes) -> None:
         """Note an answer of one piece."""
-        self.response_headers = headers
+        self.response_kinds = kinds(headers)
         self.keep(body)
 
     def _give_up(self) -> None:
@@ -128,21 +128,20 @@ class Capture:
             self.held += size
             return
         self._unkept, self.request_body = len(self.request_body), b""
-        self.request_headers = []
 
     def raw(self) -> RawPayload:
         """For the worker: what was kept."""
         request_id, created_at_ms, travelled = self._ended
         answer = None
         if self.full:
-            answer = RawBody((), [], travelled, FULL_HERE)
-        elif self.response_headers is not None:
-            answer = RawBody(self._chunks, self.response_headers, travelled)
+            answer = RawBody((), NO_KINDS, travelled, FULL_HERE)
+        elif self.response_kinds is not None:
+            answer = RawBody(self._chunks, self.response_kinds, travelled)
         if self._unkept is not None:
-            request = RawBody((), [], self._unkept, FULL_HERE)
+            request = RawBody((), NO_KINDS, self._unkept, FULL_HERE)
         else:
             body = self.request_body
-            request = RawBody((body[: self._limit],), self.request_headers, len(body))
+            request = RawBody((body[: self._limit],), self.request_kinds, len(body))
         return RawPayload(request_id, created_at_ms, request, answer)
 
 
@@ -173,11 +172,11 @@ class Capturer:
         if self._worker is not None:
             self._worker.start()
 
-    def begin(self, body: bytes, headers: list[Header]) -> Capture | None:
+    def begin(self, body: bytes, request_kinds: Kinds) -> Capture | None:
         """A request came, with this body."""
         if self._limit == 0:
             return None
-        return Capture(body, headers, self._limit, self._inbox.budget)
+        return Capture(body, request_kinds, self._limit, self._inbox.budget)
 
     def hand_over(self, request_id: str, created_at_ms: int, capture: Capture) -> None:
         """A request ended."""

@@ -11,8 +11,8 @@ from typing import Protocol
 import structlog
 from prometheus_client import Counter
 
-from libs.common.contracts import PayloadEntry
 from libs.common.errors import RedisAway
+from libs.common.payload_batches import Payload
 from libs.common.payload_stream import Backlog, PayloadStream, Refused
 from libs.common.redaction import Redactor
 from libs.common.service_settings import GatewaySettings
@@ -42,9 +42,9 @@ UNMEASURED = "the backlog in Redis could not be measured"
 
 
 class Stream(Protocol):
-    """Where entries go; blocks."""
+    """Where they go; blocks."""
 
-    def append(self, entries: Sequence[PayloadEntry]) -> int: ...
+    def append(self, payloads: Sequence[Payload]) -> int: ...
 
     def backlog(self) -> Backlog: ...
 
@@ -108,41 +108,41 @@ class Worker:
         finally:
             self._inbox.budget.free(sum(capture.held for capture in batch))
 
-    def _packed(self, raw: RawPayload) -> PayloadEntry:
-        entry = self._packer.pack(raw)
+    def _packed(self, raw: RawPayload) -> Payload:
+        payload = self._packer.pack(raw)
         if FULL_HERE in (raw.request.dropped, raw.response and raw.response.dropped):
             DROPPED.labels("queue").inc()
-        return entry
+        return payload
 
-    def _deliver(self, entries: list[PayloadEntry]) -> None:
+    def _deliver(self, payloads: list[Payload]) -> None:
         while not self._late.is_set():
             try:
-                refused = self._stream.append(self._admitted(entries))
+                refused = self._stream.append(self._admitted(payloads))
             except RedisAway as error:
                 self._lost(error)
                 self._late.wait(PAUSE_S)
                 continue
             except Refused as error:
                 self._complain(str(error))
-                refused = len(entries)
-            self._delivered(len(entries), refused)
+                refused = len(payloads)
+            self._delivered(len(payloads), refused)
             return
-        _say_lost(len(entries))
+        _say_lost(len(payloads))
 
-    def _delivered(self, entries: int, refused: int) -> None:
+    def _delivered(self, payloads: int, refused: int) -> None:
         self._away = False
         if refused:
             DROPPED.labels("refused").inc(refused)
-            self._complain(f"{refused} of {entries} entries")
+            self._complain(f"{refused} of {payloads} requests")
             return
         self._refused = False
         if self._closed_for is None:
-            SENT.inc(entries)
+            SENT.inc(payloads)
         else:
-            DROPPED.labels("backlog").inc(entries)
+            DROPPED.labels("backlog").inc(payloads)
 
-    def _admitted(self, entries: list[PayloadEntry]) -> list[PayloadEntry]:
-        """The entries, without their bodies while there is no room in Redis, and
+    def _admitted(self, payloads: list[Payload]) -> list[Payload]:
+        """All, without their bodies while there is no room in Redis, and
         none at all while there is none for markers either."""
         now = time.monotonic()
         # In a burst the bound is not to be overrun between two looks.
@@ -151,11 +151,11 @@ class Worker:
             self._look()
             self._looked_at, self._sent_bytes = now, 0
         if self._closed_for is None:
-            self._sent_bytes += sum(entry.size for entry in entries)
-            return entries
+            self._sent_bytes += sum(payload.size for payload in payloads)
+            return payloads
         if self._mute:
             return []
-        return [without_bodies(entry, self._closed_for) for entry in entries]
+        return [without_bodies(payload, self._closed_for) for payload in payloads]
 
     def _look(self) -> None:
         try:

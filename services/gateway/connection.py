@@ -29,6 +29,7 @@ _WATCHED = frozenset(
     {
         b"content-encoding",
         b"content-length",
+        b"content-type",
         b"expect",
         b"transfer-encoding",
         b"upgrade",
@@ -95,7 +96,9 @@ class Connection(asyncio.Protocol):
         self._body_read = 0  # so many came with earlier reads
         self._body_looked = 0  # so many had come when `check` last restarted its time
         self._problem: Problem | None = None
-        self._in_head = self._expects = self._upgrades = self._coded = False
+        self._content_type: bytes | None = None
+        self._coding: bytes | None = None
+        self._in_head = self._expects = self._upgrades = False
         self._deaf = False  # refused: what comes is not read
         self._leaving = False  # closed, once the last answer was read
         # The answer under way.
@@ -202,7 +205,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = -1
         self._body_looked = -BODY_STEP  # its time begins with the first look
         self._problem = None
-        self._expects = self._upgrades = self._coded = False
+        self._content_type = self._coding = None
+        self._expects = self._upgrades = False
         self._in_head = True
         self.since = self.loop.time()
 
@@ -220,8 +224,10 @@ class Connection(asyncio.Protocol):
             limit = self._site.largest_body
             if value.isdigit() and int(value) > limit:
                 self._problem = problems.body_too_large(limit)
+        elif name == b"content-type":
+            self._content_type = self._content_type or value
         elif name == b"content-encoding":
-            self._coded = True
+            self._coding = self._coding or value
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
         elif name == b"transfer-encoding":
@@ -239,7 +245,7 @@ class Connection(asyncio.Protocol):
         request = Request(
             self._parser.get_method().decode(), self._target, self._headers
         )
-        request.coded = self._coded
+        request.content_type, request.coding = self._content_type, self._coding
         version = self._parser.get_http_version()
         if version != "1.1":
             request.http_1_0 = True

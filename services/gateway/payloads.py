@@ -1,4 +1,4 @@
-"""A captured exchange as an entry of the payload stream: opened, redacted,
+"""A captured exchange on its way to the payload stream: opened, redacted,
 compressed. Pure; runs beside the event loop.
 
 Redaction fails closed: a body that cannot be taken apart is dropped, with a note
@@ -6,13 +6,13 @@ that says why."""
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 import zstandard
 
-from libs.common.contracts import PACKED, PLAIN, PayloadEntry
-from libs.common.headers import Header
+from libs.common.contracts import PACKED, PLAIN
+from libs.common.headers import Kinds
+from libs.common.payload_batches import Note, Payload
 from libs.common.redaction import Redactor, Unreadable
 
 LEVEL = 1  # half the time of 3, for a few per cent more bytes
@@ -29,18 +29,16 @@ DROPPED_TRUNCATED = "truncated, so it cannot be redacted"
 DROPPED_LARGE = "too large for one entry"
 
 
-@dataclass(slots=True)
-class RawBody:
+class RawBody(msgspec.Struct):
     """A body as it travelled, up to a limit."""
 
     chunks: Sequence[bytes]
-    headers: list[Header]
+    kinds: Kinds
     travelled: int  # bytes, those beyond the limit included
     dropped: str | None = None
 
 
-@dataclass(slots=True)
-class RawPayload:
+class RawPayload(msgspec.Struct):
     """The bodies of one request."""
 
     request_id: str
@@ -49,66 +47,37 @@ class RawPayload:
     response: RawBody | None
 
 
-class Note(msgspec.Struct, omit_defaults=True):
-    """The fields of `contracts.BodyNote` (a test compares them), cheap to write."""
-
-    original_bytes: int
-    content_type: str | None = None
-    encoding: str = PACKED
-    truncated: bool = False
-    dropped: str | None = None
-
-
-class Notes(msgspec.Struct, omit_defaults=True):
-    """The fields of `contracts.PayloadEvent`."""
-
-    request_id: str
-    created_at_ms: int
-    request: Note | None = None
-    response: Note | None = None
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Notes).decode
-
-
 class Packer:
-    """Makes entries of raw payloads. For one thread: compressors are not shared."""
+    """For one thread: compressors are not shared."""
 
     def __init__(self, limit: int, redactor: Redactor) -> None:
         self._limit = limit
         self._redactor = redactor
         self._compressor = zstandard.ZstdCompressor(level=LEVEL)
 
-    def pack(self, raw: RawPayload) -> PayloadEntry:
-        notes = Notes(raw.request_id, raw.created_at_ms)
-        bodies: dict[str, bytes] = {}
-        notes.request, body = self._packed(raw.request)
-        if body is not None:
-            bodies["request"] = body
+    def pack(self, raw: RawPayload) -> Payload:
+        payload = Payload(raw.request_id, raw.created_at_ms)
+        payload.request, payload.request_body = self._packed(raw.request)
         if raw.response is not None:
-            notes.response, body = self._packed(raw.response)
-            if body is not None:
-                bodies["response"] = body
-        entry = PayloadEntry(raw.request_id, _encode(notes), bodies)
-        too_large = entry.size > LARGEST_ENTRY
-        return without_bodies(entry, DROPPED_LARGE) if too_large else entry
+            payload.response, payload.response_body = self._packed(raw.response)
+        too_large = payload.size > LARGEST_ENTRY
+        return without_bodies(payload, DROPPED_LARGE) if too_large else payload
 
     def _packed(self, raw: RawBody) -> tuple[Note, bytes | None]:
         note = Note(raw.travelled, dropped=raw.dropped)
         if raw.dropped is not None:
             return note, None
-        content_type, coding = _kinds(raw.headers)
-        note.content_type = content_type
+        content_type, coding = raw.kinds
+        note.content_type = _text(content_type)
         wire = raw.chunks[0] if len(raw.chunks) == 1 else b"".join(raw.chunks)
         note.truncated = len(wire) < raw.travelled
-        plain = wire if coding is None else opened(wire, coding, self._limit)
+        plain = opened(wire, coding, self._limit) if coding else wire
         if plain is None and self._redactor:
             note.dropped = DROPPED_UNOPENED
             return note, None
         if plain is None:
             # A coding that is not known here, or broken: kept as it came.
-            note.encoding = f"{coding}, {PACKED}"
+            note.encoding = f"{_text(coding)}, {PACKED}"
             return note, self._compressed(note, wire)
         if len(plain) > self._limit:
             note.truncated, plain = True, plain[: self._limit]
@@ -139,20 +108,20 @@ class Packer:
         return self._redactor.document(plain)
 
 
-def opened(body: bytes, coding: str, limit: int) -> bytes | None:
+def opened(body: bytes, coding: bytes, limit: int) -> bytes | None:
     """The plain bytes, one more than `limit` when there are more; what there is of
     a body that was cut. None for a coding that is not known here, or broken."""
     coding = coding.strip().lower()
-    if coding == "identity" or not body:
+    if coding == b"identity" or not body:
         return body[: limit + 1]
     try:
-        if coding == "zstd":
+        if coding == b"zstd":
             opener = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
             with opener.stream_reader(body, read_across_frames=True) as reader:
                 return reader.read(limit + 1)
-        if coding in ("gzip", "x-gzip"):
+        if coding in (b"gzip", b"x-gzip"):
             return _inflated(body, 31, limit)
-        if coding == "deflate":
+        if coding == b"deflate":
             return _deflated(body, limit)
     except (zlib.error, zstandard.ZstdError):
         pass
@@ -179,21 +148,14 @@ def _inflated(body: bytes, wbits: int, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def without_bodies(entry: PayloadEntry, why: str) -> PayloadEntry:
-    """The marker that is left of an entry."""
-    notes = _decode(entry.data)
-    for note in (notes.request, notes.response):
+def without_bodies(payload: Payload, why: str) -> Payload:
+    """The marker that is left of it."""
+    for note in (payload.request, payload.response):
         if note is not None:
             note.dropped = note.dropped or why
-    return PayloadEntry(entry.id, _encode(notes), {})
+    payload.request_body = payload.response_body = None
+    return payload
 
 
-def _kinds(headers: list[Header]) -> tuple[str | None, str | None]:
-    """Content type and coding."""
-    content_type = coding = None
-    for name, value in headers:
-        if name == b"content-type":
-            content_type = value.decode("latin-1")[:HEADER_CHARS]
-        elif name == b"content-encoding":
-            coding = value.decode("latin-1")[:HEADER_CHARS]
-    return content_type, coding
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1")[:HEADER_CHARS] if value else None

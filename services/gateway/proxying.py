@@ -129,11 +129,11 @@ class DataPlane:
             raise problems.method_not_allowed(request.method)
         exchange.path = upstream_path(request.path)
         plain = exchange.body
-        if request.coded:
+        if request.coding is not None:
             plain = opened(plain, exchange.headers)
         exchange.take(read_hints(exchange.path, exchange.headers, plain))
-        begin = self._ledger.capturer.begin
-        exchange.capture = begin(exchange.body, exchange.headers)
+        kinds = request.content_type, request.coding
+        exchange.capture = self._ledger.capturer.begin(exchange.body, kinds)
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from libs.common.headers import Header
+from libs.common.headers import kinds
 from services.gateway.answers import Facts, read_answer
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
@@ -79,10 +79,11 @@ class Relay:
         self._connection = connection
         self._on_end = on_end
         self._capture = capture
-        if capture is not None:
-            capture.response_headers = answer.headers
         self.status = answer.status
-        content_type, coding = _kinds(answer.headers)
+        what = kinds(answer.headers)
+        if capture is not None:
+            capture.response_kinds = what
+        content_type, coding = what[0] or b"", what[1]
         self.streams = content_type.startswith(b"text/event-stream")
         self._tap = EventTap() if self.streams else None
         self._json = b"json" in content_type
@@ -257,14 +258,3 @@ def _response_of(created: bytes) -> dict[str, Any]:
 def _frame(kind: str, sequence: int, response: dict[str, Any]) -> bytes:
     event = {"type": kind, "sequence_number": sequence, "response": response}
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
-
-
-def _kinds(headers: list[Header]) -> tuple[bytes, bytes | None]:
-    """Content type and coding."""
-    kind, coding = b"", None
-    for name, value in headers:
-        if name == b"content-type":
-            kind = kind or value
-        elif name == b"content-encoding":
-            coding = coding or value
-    return kind, coding

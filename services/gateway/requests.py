@@ -10,8 +10,8 @@ class Request:
     is what is wrong with it, if the connection found something: it is to be answered
     with that."""
 
-    __slots__ = ("body", "coded", "headers", "http_1_0", "keep_alive", "method", "path",
-                 "problem", "query")  # fmt: skip
+    __slots__ = ("body", "coding", "content_type", "headers", "http_1_0", "keep_alive",
+                 "method", "path", "problem", "query")  # fmt: skip
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
         if not target.startswith(b"/"):
@@ -21,7 +21,8 @@ class Request:
         self.query = mark + query  # a mark alone is a query, too
         self.headers = headers
         self.body = b""
-        self.coded = False  # there is a content-encoding
+        self.content_type: bytes | None = None
+        self.coding: bytes | None = None  # the content's, if it has one
         self.keep_alive = True
         self.http_1_0 = False
         self.problem: Problem | None = None

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from libs.common.asks import Ask, Decision, digest
 from libs.common.contracts import Reason, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.headers import NO_KINDS, Kinds
 from libs.common.hints import read_hints
 from libs.common.routing import RoutingFunctions
 from libs.common.verdicts import of_failed_response
@@ -32,7 +33,7 @@ log = structlog.get_logger()
 
 PATH = b"/responses"
 # Events of a socket as they are captured: one a line.
-LINES = [(b"content-type", b"application/jsonl")]
+LINES: Kinds = (b"application/jsonl", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class SocketRequests:
         # A socket's pool was chosen with it.
         exchange.take(msgspec.structs.replace(hints, pool_id=self._pool_id))
         exchange.comes_from(self._principal)
-        exchange.capture = self._books.ledger.capturer.begin(plain, [])
+        exchange.capture = self._books.ledger.capturer.begin(plain, NO_KINDS)
         exchange.record.request_bytes = len(plain)
         exchange.record.transport = "ws"
         return exchange
@@ -201,7 +202,7 @@ class SocketRequests:
         exchange, record = turn.exchange, turn.exchange.record
         record.response_bytes += len(event)
         if exchange.capture is not None:
-            exchange.capture.response_headers = LINES
+            exchange.capture.response_kinds = LINES
             exchange.capture.keep(event)
             exchange.capture.keep(b"\n")
         if not turn.answered and exchange.sent_at is not None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from libs.common import keys, logs
 from libs.common.errors import SettingError, StoreAway
 from libs.common.lifecycle import run_until_signalled
+from libs.common.payload_batches import unpacked
 from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
 from libs.common.service_settings import IngestSettings
@@ -93,7 +94,11 @@ def _payload_habits(settings: IngestSettings) -> Habits:
     """A loop of its own: however many bodies wait, events do not wait behind them."""
     rule = BatchRule(min(BATCH_SIZE, settings.batch_size), settings.batch_seconds)
     return replace(
-        _habits(settings), rule=rule, decode=decode_payload, stream="payloads"
+        _habits(settings),
+        rule=rule,
+        decode=decode_payload,
+        parts=unpacked,
+        stream="payloads",
     )
 
 

@@ -24,7 +24,7 @@ from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.decode import dead_letter, decode
-from services.ingest.gathered import Batch, Decode
+from services.ingest.gathered import Batch, Decode, Parts, itself
 
 log = structlog.get_logger()
 
@@ -66,6 +66,7 @@ class Habits:
     claim_s: float  # an entry that somebody held for this long is taken over
     backoff: Backoff = field(default_factory=Backoff)
     decode: Decode = decode
+    parts: Parts = itself
     stream: str = "events"  # its name in metrics
 
 
@@ -97,7 +98,7 @@ class Consumer:
     async def _gather(self, stop: asyncio.Event, busy: Callable[[], bool]) -> Batch:
         """Entries up to a batch that is due, fewer when `stop` is set."""
         rule, clock = self._habits.rule, asyncio.get_running_loop().time
-        batch = Batch(self._habits.decode)
+        batch = Batch(self._habits.decode, self._habits.parts)
         began = clock()
         while not stop.is_set() and not rule.due(batch.size, clock() - began):
             room = rule.room(batch.size)
@@ -146,10 +147,9 @@ class Consumer:
     async def _store(self, batch: Batch) -> list[DeadLetter]:
         """Everything in SQL, poison as dead letters; those are returned."""
         dead = list(batch.dead)
-        raw = {entry.id: entry for entry in batch.entries}
         with metrics.WRITE_SECONDS.time():
             for event, reason in await self._write(batch.events):
-                fields = raw[event.entry_id].fields
+                fields = batch.fields_of(event)
                 dead.append(dead_letter(event.entry_id, fields, reason))
             if dead:
                 await self._sink.write_dead_letters(dead)
@@ -222,8 +222,8 @@ def _running(task: asyncio.Task[None] | None) -> bool:
 
 
 def _note(batch: Batch, dead: Sequence[DeadLetter]) -> None:
-    refused = {letter.entry_id for letter in dead}
-    stored = Counter(e.kind for e in batch.events if e.entry_id not in refused)
+    refused = {(letter.entry_id, letter.event_id) for letter in dead}
+    stored = Counter(e.kind for e in batch.events if (e.entry_id, e.id) not in refused)
     for kind, count in stored.items():
         metrics.EVENTS.labels(kind).inc(count)
     metrics.BATCHES.inc()

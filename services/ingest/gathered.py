@@ -7,14 +7,23 @@ from libs.common.store.port import DeadLetter
 from libs.common.streams import Entry
 from services.ingest.batch import Size
 
-Decode = Callable[[str, Mapping[bytes, bytes]], StreamedEvent | DeadLetter]
+Fields = Mapping[bytes, bytes]
+Decode = Callable[[str, Fields], StreamedEvent | DeadLetter]
+Parts = Callable[[Fields], Sequence[Fields]]
+
+
+def itself(fields: Fields) -> Sequence[Fields]:
+    """For entries that hold one event each."""
+    return (fields,)
 
 
 class Batch:
     """Entries as they came, and what they are: events, or poison."""
 
-    def __init__(self, decode: Decode) -> None:
+    def __init__(self, decode: Decode, parts: Parts = itself) -> None:
+        """`parts` takes entries apart that hold several events."""
         self._decode = decode
+        self._parts = parts
         self.entries: list[Entry] = []
         self.events: list[StreamedEvent] = []
         self.dead: list[DeadLetter] = []
@@ -23,17 +32,25 @@ class Batch:
     def add(self, entries: Sequence[Entry], asked: int) -> None:
         """Decoded at once: the database writes the batch before meanwhile."""
         for entry in entries:
-            decoded = self._decode(entry.id, entry.fields)
-            if isinstance(decoded, DeadLetter):
-                self.dead.append(decoded)
-            else:
-                self.events.append(decoded)
+            for fields in self._parts(entry.fields):
+                decoded = self._decode(entry.id, fields)
+                if isinstance(decoded, DeadLetter):
+                    self.dead.append(decoded)
+                else:
+                    self.events.append(decoded)
         self.entries += entries
         self.size = Size(
             entries=len(self.entries),
             bytes=self.size.bytes + sum(map(_bytes, entries)),
             more=len(entries) >= asked,
         )
+
+    def fields_of(self, event: StreamedEvent) -> Fields:
+        """What an event was read from. Seldom asked: it is looked for."""
+        id_ = event.id.encode()
+        entry = next(entry for entry in self.entries if entry.id == event.entry_id)
+        parts = self._parts(entry.fields)
+        return next((part for part in parts if part.get(b"id") == id_), entry.fields)
 
 
 def _bytes(entry: Entry) -> int:

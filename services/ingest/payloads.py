@@ -14,11 +14,12 @@ from libs.common.contracts import (
     StreamedEvent,
     StreamedPayload,
 )
+from libs.common.payload_batches import BATCH_KIND
 from libs.common.store.port import ID_CHARS_MAX, DeadLetter
 from services.ingest.decode import END_OF_TIME_MS, LARGEST, Fields, dead_letter
 
-# Bodies are big: a batch of few is a batch of megabytes.
-BATCH_SIZE = 32
+# An entry holds the bodies of many requests: a batch of few is one of megabytes.
+BATCH_SIZE = 8
 LARGEST_DATA = 65_536
 LARGEST_BODY = 67_108_864
 DIRECTIONS = ("request", "response")
@@ -50,10 +51,12 @@ def decode_payload(entry_id: str, fields: Fields) -> StreamedPayload | DeadLette
 
 
 def _event(fields: Fields) -> PayloadEvent:
-    if fields.get(b"kind") != b"payload":
-        raise _Spoiled("no payload")
     if fields.get(b"v") != b"%d" % EVENT_VERSION:
         raise _Spoiled(f"unknown version, this one reads {EVENT_VERSION}")
+    if fields.get(b"kind") == BATCH_KIND:
+        raise _Spoiled("a batch of bodies that cannot be read")
+    if fields.get(b"kind") != b"payload":
+        raise _Spoiled("no payload")
     data = fields.get(b"data", b"")
     if len(data) > LARGEST_DATA:
         raise _Spoiled(f"{len(data)} bytes, more than {LARGEST_DATA}")

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect as connect_socket
 
 from libs.common import keys
+from libs.common.payload_batches import unpacked
 from libs.common.redis_client import connect
 from libs.simulator.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
@@ -188,4 +189,5 @@ async def test_nothing_is_captured_at_a_limit_of_0(
 
 async def _ids(redis: Redis) -> set[str]:
     found: Any = await redis.xrange(PAYLOADS)
-    return {fields[b"id"].decode() for _, fields in found}
+    parts = [part for _, fields in found for part in unpacked(fields)]
+    return {part[b"id"].decode() for part in parts}

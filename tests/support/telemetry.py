@@ -1,5 +1,6 @@
 """Events as gateways write them, with values a test need not care about."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from libs.common.contracts import (
@@ -89,3 +90,9 @@ def streamed(event: Event, id_: str | None = None) -> StreamedEvent:
 def stored_request(id_: str = "req-1", **given: Any) -> StreamedEvent:
     """A request event of the stream."""
     return streamed(request_event(id_, **given))
+
+
+def as_redis_gives(call: Sequence[str | bytes | int]) -> dict[bytes, bytes]:
+    """An entry's fields, from the arguments that wrote it."""
+    wire = [part if isinstance(part, bytes) else str(part).encode() for part in call]
+    return dict(zip(wire[::2], wire[1::2], strict=True))

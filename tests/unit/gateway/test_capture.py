@@ -1,5 +1,6 @@
 """What a gateway holds of bodies is bounded, and costs no copies."""
 
+from libs.common.headers import NO_KINDS
 from services.gateway.capture import (
     CHUNK_OVERHEAD,
     FULL_HERE,
@@ -14,9 +15,9 @@ ROOMY = 1_000_000
 
 def test_keeps_no_copy() -> None:
     chunk = b"x" * 50
-    capture = Capture(b"", [], LIMIT, Budget(ROOMY))
+    capture = Capture(b"", NO_KINDS, LIMIT, Budget(ROOMY))
     capture.keep(chunk)
-    capture.response_headers = []
+    capture.response_kinds = NO_KINDS
     capture.end("r", 1)
     answer = capture.raw().response
     assert answer is not None
@@ -24,10 +25,10 @@ def test_keeps_no_copy() -> None:
 
 
 def test_stops_at_the_limit_and_counts_on() -> None:
-    capture = Capture(b"q" * 300, [], LIMIT, Budget(ROOMY))
+    capture = Capture(b"q" * 300, NO_KINDS, LIMIT, Budget(ROOMY))
     for _ in range(5):
         capture.keep(b"x" * 30)
-    capture.response_headers = []
+    capture.response_kinds = NO_KINDS
     capture.end("r", 1)
     raw = capture.raw()
     assert raw.response is not None
@@ -39,8 +40,8 @@ def test_stops_at_the_limit_and_counts_on() -> None:
 
 def test_an_answer_without_room_is_let_go() -> None:
     budget = Budget(2 * (30 + CHUNK_OVERHEAD) + REQUEST_OVERHEAD)
-    capture = Capture(b"", [], LIMIT, budget)
-    other = Capture(b"", [], LIMIT, budget)
+    capture = Capture(b"", NO_KINDS, LIMIT, budget)
+    other = Capture(b"", NO_KINDS, LIMIT, budget)
     assert budget.take(REQUEST_OVERHEAD)
     for _ in range(2):
         other.keep(b"y" * 30)
@@ -48,7 +49,7 @@ def test_an_answer_without_room_is_let_go() -> None:
     other.discard()
     capture.keep(b"x" * 30)  # too late: what is kept must be whole
     budget.give_back(REQUEST_OVERHEAD)
-    capture.response_headers = []
+    capture.response_kinds = NO_KINDS
     capture.end("r", 1)
     raw = capture.raw()
     assert raw.response is not None
@@ -58,14 +59,14 @@ def test_an_answer_without_room_is_let_go() -> None:
 
 
 def test_without_an_answer_there_is_none() -> None:
-    capture = Capture(b"q", [], LIMIT, Budget(ROOMY))
+    capture = Capture(b"q", NO_KINDS, LIMIT, Budget(ROOMY))
     capture.end("r", 1)
     assert capture.raw().response is None
 
 
 def test_what_passes_after_the_end_changes_nothing() -> None:
-    capture = Capture(b"", [], LIMIT, Budget(ROOMY))
-    capture.response_headers = []
+    capture = Capture(b"", NO_KINDS, LIMIT, Budget(ROOMY))
+    capture.response_kinds = NO_KINDS
     capture.keep(b"before")
     capture.end("r", 1)
     capture.keep(b"after")

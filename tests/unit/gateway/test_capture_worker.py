@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from libs.common.contracts import PayloadEntry, PayloadEvent
 from libs.common.errors import RedisAway
+from libs.common.headers import NO_KINDS
+from libs.common.payload_batches import Payload
 from libs.common.payload_stream import Backlog, Refused
 from libs.common.redaction import Redactor
 from services.gateway import capture as capturing
@@ -35,7 +36,7 @@ class Stream:
     """Redis, or none."""
 
     def __init__(self) -> None:
-        self.entries: list[PayloadEntry] = []
+        self.payloads: list[Payload] = []
         self.room = Backlog(0, 0, 0.0)
         self.measurable = True
         self.refuses = 0
@@ -44,11 +45,11 @@ class Stream:
         self.tries = 0
         self.closed = False
 
-    def append(self, entries: Sequence[PayloadEntry]) -> int:
+    def append(self, payloads: Sequence[Payload]) -> int:
         self.tries += 1
         if not self.reachable.is_set():
             raise RedisAway
-        self.entries += entries
+        self.payloads += payloads
         return self.refuses
 
     def backlog(self) -> Backlog:
@@ -58,9 +59,6 @@ class Stream:
 
     def close(self) -> None:
         self.closed = True
-
-    def notes(self) -> list[PayloadEvent]:
-        return [PayloadEvent.model_validate_json(entry.data) for entry in self.entries]
 
 
 @pytest.fixture
@@ -85,18 +83,18 @@ async def running(
 
 def serve(capturer: Capturer, id_: str = "r", body: bytes = b"ask") -> None:
     """A request with an answer of two pieces."""
-    capture = capturer.begin(body, [])
+    capture = capturer.begin(body, NO_KINDS)
     assert capture is not None
     capture.keep(b"one,")
     capture.keep(b"two")
-    capture.response_headers = []
+    capture.response_kinds = NO_KINDS
     capturer.hand_over(id_, 1, capture)
 
 
 async def test_nothing_is_captured_at_a_limit_of_0() -> None:
     capturer = Capturer(0, Inbox(Budget(ROOMY)), None)
     capturer.start()
-    assert capturer.begin(b"x", []) is None
+    assert capturer.begin(b"x", NO_KINDS) is None
     await capturer.close(1)
 
 
@@ -107,8 +105,11 @@ async def test_bodies_arrive_whole_and_their_memory_is_given_back(
         for n in range(500):
             serve(capturer, f"r{n}")
         assert capturer.held > 0
-    assert [entry.id for entry in stream.entries] == [f"r{n}" for n in range(500)]
-    assert stream.entries[7].bodies == {"request": b"ask", "response": b"one,two"}
+    assert [payload.request_id for payload in stream.payloads] == [
+        f"r{n}" for n in range(500)
+    ]
+    kept = stream.payloads[7]
+    assert (kept.request_body, kept.response_body) == (b"ask", b"one,two")
     assert capturer.held == 0
     assert stream.closed
 
@@ -121,7 +122,7 @@ async def test_a_full_queue_leaves_markers(stream: Stream) -> None:
             serve(capturer, f"r{n}")
             assert capturer.held <= 10 * one + 200
         stream.reachable.set()
-    notes = stream.notes()
+    notes = stream.payloads
     assert [note.request_id for note in notes] == [f"r{n}" for n in range(30)]
     kept = [note for note in notes if note.request and note.request.dropped is None]
     assert len(kept) == 10
@@ -147,7 +148,7 @@ async def test_even_markers_have_a_bound(
         serve(capturer, "one more")
         assert capturer.held == held
         stream.reachable.set()
-    assert len(stream.entries) == 6
+    assert len(stream.payloads) == 6
 
 
 async def test_redis_comes_back(stream: Stream) -> None:
@@ -161,7 +162,7 @@ async def test_redis_comes_back(stream: Stream) -> None:
         await eventually(tried)
         serve(capturer, "b")
         stream.reachable.set()
-    assert [entry.id for entry in stream.entries] == ["a", "b"]
+    assert [payload.request_id for payload in stream.payloads] == ["a", "b"]
 
 
 async def test_the_end_is_not_waited_for_longer_than_it_may_take(
@@ -172,7 +173,7 @@ async def test_the_end_is_not_waited_for_longer_than_it_may_take(
         serve(capturer)
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 5
-    assert stream.entries == []
+    assert stream.payloads == []
     assert capturer.held == 0
 
 
@@ -185,25 +186,25 @@ async def test_without_room_in_redis_bodies_go_first(
     stream.room = room
     async with running(stream) as capturer:
         serve(capturer)
-    (note,), (entry,) = stream.notes(), stream.entries
+    (note,) = stream.payloads
     assert note.request
     assert note.response
     assert note.request.dropped == note.response.dropped == FULL_THERE
-    assert entry.bodies == {}
+    assert (note.request_body, note.response_body) == (None, None)
 
 
 async def test_then_markers(stream: Stream) -> None:
     stream.room = Backlog(capture_worker.MOST_ENTRIES + 1, 0, 0.0)
     async with running(stream) as capturer:
         serve(capturer)
-    assert stream.entries == []
+    assert stream.payloads == []
 
 
 async def test_a_backlog_that_cannot_be_measured_is_full(stream: Stream) -> None:
     stream.measurable = False
     async with running(stream) as capturer:
         serve(capturer)
-    (note,) = stream.notes()
+    (note,) = stream.payloads
     assert note.request
     assert note.request.dropped == UNMEASURED
 
@@ -217,12 +218,12 @@ async def test_there_is_room_again(
         serve(capturer, "a")
 
         async def sent() -> bool:
-            return bool(stream.entries)
+            return bool(stream.payloads)
 
         await eventually(sent)
         stream.room = Backlog(0, 0, 0.0)
         serve(capturer, "b")
-    assert [bool(entry.bodies) for entry in stream.entries] == [False, True]
+    assert [p.request_body is not None for p in stream.payloads] == [False, True]
 
 
 async def test_a_burst_does_not_outrun_the_look_at_the_backlog(stream: Stream) -> None:
@@ -231,11 +232,11 @@ async def test_a_burst_does_not_outrun_the_look_at_the_backlog(stream: Stream) -
             serve(capturer, f"r{n}")
 
             async def sent(n: int = n) -> bool:
-                return len(stream.entries) > n
+                return len(stream.payloads) > n
 
             await eventually(sent, every_s=0.001)
             stream.room = Backlog(0, 1_001, 0.0)  # it grew meanwhile
-    kept = [entry for entry in stream.entries if entry.bodies]
+    kept = [p for p in stream.payloads if p.request_body is not None]
     assert 0 < len(kept) < 5
 
 
@@ -244,4 +245,4 @@ async def test_what_redis_refuses_does_not_block_the_rest(stream: Stream) -> Non
     async with running(stream) as capturer:
         serve(capturer, "a")
         serve(capturer, "b")
-    assert len(stream.entries) == 2
+    assert len(stream.payloads) == 2

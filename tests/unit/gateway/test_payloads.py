@@ -11,20 +11,20 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts import BodyNote, PayloadEntry, PayloadEvent
-from libs.common.headers import Header
+from libs.common.contracts import BodyNote, PayloadEvent
+from libs.common.headers import NO_KINDS, Header, kinds
+from libs.common.payload_batches import Note, Payload, packed, unpacked
 from libs.common.redaction import Redactor, parse_paths
 from services.gateway import payloads
 from services.gateway.payloads import (
     PACKED_FROM,
-    Note,
-    Notes,
     Packer,
     RawBody,
     RawPayload,
     opened,
     without_bodies,
 )
+from tests.support.telemetry import as_redis_gives
 
 BODY = json.dumps({"input": "SECRET " * 50, "b": 1}).encode()
 LIMIT = 10_000
@@ -55,6 +55,12 @@ CODINGS: dict[str, tuple[str, Any]] = {
 }
 
 
+def read(payload: Payload) -> PayloadEvent:
+    """As ingest does."""
+    (fields,) = unpacked(as_redis_gives(packed([payload])))
+    return PayloadEvent.model_validate_json(fields[b"data"])
+
+
 def pack(
     body: bytes,
     *headers: Header,
@@ -64,11 +70,11 @@ def pack(
 ) -> tuple[BodyNote, bytes | None]:
     """A body's note, and what is stored of it, opened."""
     size = len(body) if travelled is None else travelled
-    raw = RawPayload("r", 1, RawBody((body,), list(headers), size), None)
-    entry = Packer(limit, Redactor(parse_paths(redact))).pack(raw)
-    event = PayloadEvent.model_validate_json(entry.data)
+    raw = RawPayload("r", 1, RawBody((body,), kinds(headers), size), None)
+    payload = Packer(limit, Redactor(parse_paths(redact))).pack(raw)
+    event = read(payload)
     assert event.request is not None
-    kept = entry.bodies.get("request")
+    kept = payload.request_body
     if kept and event.request.encoding.endswith("zstd"):
         kept = zstandard.decompress(kept)
     # What is small ingest compresses.
@@ -78,7 +84,8 @@ def pack(
 
 def test_the_notes_have_the_fields_of_the_contract() -> None:
     assert set(Note.__struct_fields__) == set(BodyNote.model_fields)
-    assert set(Notes.__struct_fields__) == set(PayloadEvent.model_fields)
+    bodies = {"request_body", "response_body"}
+    assert set(Payload.__struct_fields__) - bodies == set(PayloadEvent.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +93,11 @@ def test_the_notes_have_the_fields_of_the_contract() -> None:
     [(PACKED_FROM - 1, "identity"), (PACKED_FROM, "zstd")],
 )
 def test_small_bodies_are_left_to_ingest(size: int, encoding: str) -> None:
-    raw = RawPayload("r", 1, RawBody((b"x" * size,), [], size), None)
-    entry = Packer(PACKED_FROM, Redactor(())).pack(raw)
-    event = PayloadEvent.model_validate_json(entry.data)
-    assert event.request is not None
-    assert event.request.encoding == encoding
-    assert (entry.bodies["request"] == b"x" * size) == (encoding == "identity")
+    raw = RawPayload("r", 1, RawBody((b"x" * size,), NO_KINDS, size), None)
+    payload = Packer(PACKED_FROM, Redactor(())).pack(raw)
+    assert payload.request is not None
+    assert payload.request.encoding == encoding
+    assert (payload.request_body == b"x" * size) == (encoding == "identity")
 
 
 @pytest.mark.parametrize(("coding", "encode"), CODINGS.values(), ids=CODINGS)
@@ -108,7 +114,7 @@ class TestCodings:
         headers = (b"content-encoding", coding.encode())
         note, kept = pack(encode(BODY), headers, limit=100)
         assert (kept, note.truncated) == (BODY[:100], True)
-        assert opened(encode(BODY), coding, len(BODY)) == BODY
+        assert opened(encode(BODY), coding.encode(), len(BODY)) == BODY
 
     def test_are_opened_as_far_as_they_came(self, coding: str, encode: Any) -> None:
         wire = encode(BODY)
@@ -171,10 +177,10 @@ def test_a_stream_keeps_the_events_that_came_whole() -> None:
 
 def test_pieces_are_put_together() -> None:
     pieces = [BODY[:10], BODY[10:11], BODY[11:]]
-    request = RawBody((b"{}",), [], 2)
-    raw = RawPayload("r", 1, request, RawBody(pieces, [JSON], len(BODY)))
-    entry = Packer(LIMIT, Redactor(())).pack(raw)
-    assert entry.bodies["response"] == BODY
+    request = RawBody((b"{}",), NO_KINDS, 2)
+    raw = RawPayload("r", 1, request, RawBody(pieces, kinds([JSON]), len(BODY)))
+    payload = Packer(LIMIT, Redactor(())).pack(raw)
+    assert payload.response_body == BODY
 
 
 def test_an_entry_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,12 +190,12 @@ def test_an_entry_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_marker_keeps_what_is_known() -> None:
-    request = RawBody((), [], 5, "first reason")
-    raw = RawPayload("r", 1, request, RawBody((BODY,), [JSON], len(BODY)))
+    request = RawBody((), NO_KINDS, 5, "first reason")
+    raw = RawPayload("r", 1, request, RawBody((BODY,), kinds([JSON]), len(BODY)))
     marker = without_bodies(Packer(LIMIT, Redactor(())).pack(raw), "no room")
-    assert isinstance(marker, PayloadEntry)
-    event = PayloadEvent.model_validate_json(marker.data)
-    assert (event.request_id, marker.id, marker.bodies) == ("r", "r", {})
+    event = read(marker)
+    assert event.request_id == "r"
+    assert (marker.request_body, marker.response_body) == (None, None)
     assert event.request is not None
     assert event.request.dropped == "first reason"
     assert event.response == BodyNote(
