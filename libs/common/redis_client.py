@@ -174,6 +174,8 @@ class _Wire(asyncio.Protocol):
         self._over = self._loop.create_future()
         self._progress = 0.0  # loop time of the last reply, or of the first wait
         self._unsent: list[bytes] = []
+        self._asked = 0  # in this turn
+        self._seldom = True  # in the last turn that had any it was one
         self.unanswered: deque[Waiter] = deque()
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         if self._transport.is_closing():
@@ -187,14 +189,20 @@ class _Wire(asyncio.Protocol):
         if not self.unanswered:
             self._progress = self._loop.time()
         self.unanswered.append(waiter)
-        if not self._unsent:
+        if not self._asked:
             self._loop.call_soon(self._flush)
-        self._unsent.append(packed)
+        self._asked += 1
+        if self._asked == 1 and self._seldom:
+            self._transport.write(packed)
+        else:
+            self._unsent.append(packed)
 
     def _flush(self) -> None:
-        """Send what one turn of the loop collected, in one system call."""
+        """Send what one turn of the loop collected, in one system call. Where turns
+        have one call at most, it need not wait for their end."""
         unsent, self._unsent = self._unsent, []
-        if not self._over.done():
+        self._seldom, self._asked = self._asked == 1, 0
+        if unsent and not self._over.done():
             self._transport.write(b"".join(unsent))
 
     def silent_s(self) -> float:
