@@ -23,6 +23,12 @@ def model_digest(model: str | None) -> str:
     return digest(model) if model else ""
 
 
+@lru_cache(maxsize=4096)
+def session_digest(session_id: str) -> str:
+    """The same of a session, which asks many times."""
+    return digest(session_id)
+
+
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """What acquire needs to know of one attempt."""
 

@@ -133,9 +133,13 @@ class RoutingFunctions:
         now = self._clock()
         head = _decision_head(ask, now)
         asked = self._asked(ask, "", head, now)
-        reply = await self._call(
-            "FCALL", "rpx_acquire_v1", 2, self._version_key, self._stream, *asked
-        )
+        try:
+            # Not by `_call`: each coroutine more is woken once more, too.
+            reply = await self._caller.call(
+                "FCALL", "rpx_acquire_v1", 2, self._version_key, self._stream, *asked
+            )
+        except ResponseError as error:
+            raise _unusable(error) from error
         if isinstance(reply, list):
             refusal = _refusal(reply)
             if isinstance(refusal, Refusal) and len(reply) == 3:
@@ -408,10 +412,15 @@ class RoutingFunctions:
         try:
             return await self._caller.call(*command)
         except ResponseError as error:
-            if "not found" in str(error).lower():
-                raise NoCatalogue("The function library is not loaded.") from error
-            # Full, loading, or a replica: it answers, but does not serve.
-            raise RedisAway(f"Redis refuses: {str(error)[:80]}") from error
+            raise _unusable(error) from error
+
+
+def _unusable(error: ResponseError) -> Exception:
+    """What an error reply means to a caller."""
+    if "not found" in str(error).lower():
+        return NoCatalogue("The function library is not loaded.")
+    # Full, loading, or a replica: it answers, but does not serve.
+    return RedisAway(f"Redis refuses: {str(error)[:80]}")
 
 
 def _pairs(found: Any) -> dict[str, bytes]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import msgspec
 import uuid_utils
 
-from libs.common.asks import Ask, Decision, Lease, digest, model_digest
+from libs.common.asks import (
+    Ask,
+    Decision,
+    Lease,
+    digest,
+    model_digest,
+    session_digest,
+)
 from libs.common.headers import Header
 from libs.common.hints import Hints
 from libs.common.proxy_keys import Principal
@@ -44,6 +51,7 @@ class Exchange:
     judged = False  # the current attempt's verdict was sent already
     reason = ""
     session = ""  # digest
+    head = b""  # its lease's record as it was when it was accepted
     path = b""  # below /v1
     hints = _NO_HINTS
     bound: tuple[str, ...] = ()  # digests of hints.bound_ids
@@ -74,7 +82,7 @@ class Exchange:
         """Note what the request says of itself."""
         self.hints = hints
         if hints.session_id:
-            self.session = digest(hints.session_id)
+            self.session = session_digest(hints.session_id)
         if hints.bound_ids:
             self.bound = tuple([digest(id_) for id_ in hints.bound_ids])
         record = self.record
@@ -121,7 +129,7 @@ class Exchange:
             account_bound=hints.account_bound and not self.replayed,
             tried=self.tried,
             previous=record.resource_id or "",
-            lease=lease_head(record),
+            lease=(attempt == 1 and self.head) or lease_head(record),
             draw=draw,
             replayed=self.replayed,
         )

@@ -133,9 +133,12 @@ class Ledger:
         self.capturer = capturer
         self._named: dict[str, str] = {}
 
-    def accepted(self, record: Record) -> None:
-        """A request was taken in: from now on it has an end, whatever happens."""
-        self._journal.accepted(record.id, lease_head(record))
+    def accepted(self, record: Record) -> bytes:
+        """A request was taken in: from now on it has an end, whatever happens. Returns
+        its `lease_head`."""
+        head = lease_head(record)
+        self._journal.accepted(record.id, head)
+        return head
 
     def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
         """An attempt ended, its request goes on: only the verdict counts."""

@@ -138,7 +138,7 @@ class DataPlane:
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
         exchange.comes_from(principal)
-        self._ledger.accepted(exchange.record)
+        exchange.head = self._ledger.accepted(exchange.record)
 
     # Deadlines ---------------------------------------------------------------
 
