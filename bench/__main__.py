@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from bench import hotspots, idle, measure, routing, table, wire, workers
+from bench import hotspots, idle, measure, routing, table, telemetry, wire, workers
 from bench.load import LoadError
 from bench.servers import (
     LOAD_CORE,
@@ -27,7 +27,7 @@ from bench.servers import (
 )
 from libs.common import logs
 
-LONGEST_S = 300  # a run that takes longer hangs
+LONGEST_S = 420  # a run that takes longer hangs
 
 
 async def compare(folder: Path) -> str:
@@ -42,8 +42,9 @@ async def compare(folder: Path) -> str:
         # Last: what it opened and closed would be seen in the figures.
         still = {server.name: await idle.measure(server) for server in (nginx, ours)}
     two = await workers.gain(folder)
+    books = await telemetry.cost(folder)
     costs = await routing.measure(folder)
-    shown = table.render(table.Found(measured, still, two, costs))
+    shown = table.render(table.Found(measured, still, two, books, costs))
     return f"{shown}\n\n{await ingest()}"
 
 

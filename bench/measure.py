@@ -20,7 +20,7 @@ PACED = load.Load(
     paced=True,
     stagger_s=wire.EVENTS * wire.GAP_S,
 )
-ROUNDS = 3
+ROUNDS = 5
 
 Figures = dict[str, float]
 

@@ -4,7 +4,7 @@ itself should the benchmark be killed."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,10 +117,14 @@ async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process
 
 @asynccontextmanager
 async def gateway(
-    folder: Path, upstream: Server, module: str | None = None, workers: int = 1
+    folder: Path,
+    upstream: Server,
+    module: str | None = None,
+    workers: int = 1,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four upstream keys and everything
-    on: proxy keys, affinity, telemetry, captured bodies.
+    on, unless `settings` say else: proxy keys, affinity, telemetry, captured bodies.
     `module` is run in its place."""
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
@@ -137,6 +141,7 @@ async def gateway(
             "PROXY_GATEWAY_WORKERS": str(workers),
             "BENCH_PROFILE": str(folder / "profile"),
             "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
+            **(settings or {}),
         }
         command = service_command("gateway", environ)
         if module is not None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench import routing
+from bench import routing, telemetry
 from bench.idle import Idle
 from bench.measure import Figures
 from bench.routing import Cost
@@ -19,11 +19,13 @@ _ROUTING = _LINE
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that was measured. `workers`: two by one, if it could be had."""
+    """All that was measured. `workers`: two by one, if it could be had. `books`: what
+    telemetry costs."""
 
     measured: Measured
     idle: Mapping[str, Sequence[Idle]]
     workers: float | None
+    books: telemetry.Cost
     costs: routing.Measured
 
 
@@ -41,6 +43,11 @@ def render(found: Found) -> str:
     if found.workers is not None:
         lines += ["two workers ÷ one, each with the same share of a core"]
         lines += [f"  requests/s {found.workers:>71.2f}"]
+    lines += [
+        "CPU per JSON request ÷ that of a gateway that keeps no books",
+        f"  decisions and requests {found.books.events:>57.2f}",
+        f"  with captured bodies {found.books.bodies:>59.2f}",
+    ]
     lines += ["", *_routing(found.costs)]
     return "\n".join(lines + _remarks(measured))
 
