@@ -48,6 +48,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     draw: int  # a random number, so that the choice itself is a pure function
     resolved: bool = False  # unknown ids were looked for in SQL
     replayed: bool = False  # rewritten for another account, without its reasoning
+    cause: str = ""  # what ended the attempt before, as a `Cause`
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

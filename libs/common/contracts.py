@@ -37,6 +37,31 @@ class Reason(StrEnum):
     SOCKET = "socket"
 
 
+class Cause(StrEnum):
+    """What made a request leave a resource: how the attempt there ended, or, of a
+    first attempt, why the home of its session or state was passed over."""
+
+    RATE_LIMITED = "rate_limited"  # 429
+    INSUFFICIENT_QUOTA = "insufficient_quota"  # 429: no money left
+    KEY_REFUSED = "key_refused"  # 401, 403
+    MODEL_REFUSED = "model_refused"  # 403: this key is not given this model
+    # 400 for another account's reasoning; it is left out the next time.
+    REQUEST_REFUSED = "request_refused"
+    SERVER_ERROR = "server_error"  # 5xx
+    CONNECT_ERROR = "connect_error"  # nothing was sent
+    CONNECTION_LOST = "connection_lost"  # or no HTTP, before the answer's head
+    TIMEOUT = "timeout"  # no answer within PROXY_FIRST_BYTE_TIMEOUT_SECONDS
+    NO_KEY = "no_key"  # this gateway cannot resolve it
+    NO_FREE_CONNECTION = "no_free_connection"  # this gateway has no more
+    # Of sockets: their first request names state that is elsewhere.
+    LIVES_ELSEWHERE = "lives_elsewhere"
+    # Why a home is passed over.
+    COOLING_DOWN = "cooling_down"
+    UNHEALTHY = "unhealthy"
+    GONE = "gone"  # from the catalogue
+    ANOTHER_POOL = "another_pool"
+
+
 class Outcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
@@ -97,6 +122,7 @@ class DecisionEvent(Frozen):
     reason: str
     candidates: tuple[Candidate, ...] = ()
     degraded: bool = False
+    cause: str | None = None  # a `Cause`, if anything was left
 
 
 class RequestEvent(Frozen):

@@ -4,6 +4,7 @@ tested against. Pure; times are Unix milliseconds."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from libs.common.asks import (
     Ask,
@@ -36,6 +37,7 @@ from libs.common.policy import (
     at_home,
     by_account,
     by_load,
+    cause_of_leaving,
     owner_of,
     unless_limited,
 )
@@ -89,6 +91,15 @@ class LocalRouting:
 
     def choose(self, ask: Ask, now: float) -> Choice:
         """The same without effects."""
+        home, question, choice = self._choose(ask, now)
+        if home is None or home == choice.resource_id or ask.attempt > 1:
+            return choice
+        resource = self.resources.get(home)
+        standing = self._standing(resource) if resource else None
+        return replace(choice, cause=cause_of_leaving(standing, question))
+
+    def _choose(self, ask: Ask, now: float) -> tuple[str | None, Question, Choice]:
+        """With the home of the session or of state, if there is one."""
         if not self.resources:
             raise NoResources
         pool = self._pool(ask.pool_id)
@@ -99,15 +110,13 @@ class LocalRouting:
         if owner is None and ask.account_bound:
             owner = session
         if owner is not None:
-            return self._by_account(owner, question)
+            return owner.resource_id, question, self._by_account(owner, question)
         if not ask.resolved and self._unsought(ask):
             raise UnknownIds(0)
-        home = next(
-            (s for s in pool if session and session.resource_id == s.resource_id), None
-        )
-        if at_home(home, question):
-            return Choice(session.resource_id if session else None, "session_affinity")
-        return by_load(pool, question, _reason(ask, session))
+        home = session.resource_id if session else None
+        if at_home(next((s for s in pool if s.resource_id == home), None), question):
+            return home, question, Choice(home, "session_affinity")
+        return home, question, by_load(pool, question, _reason(ask, session))
 
     def standings(self) -> list[Standing]:
         """Every resource as the policy sees it."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from libs.common.asks import Owner
 from libs.common.circuits import NEVER, Pause
+from libs.common.contracts import Cause
 
 WINDOW = 16  # of a large pool, ranks looked at for ties
 
@@ -46,12 +47,14 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A resource, or none and why. `how`: free, as it is available; trial, half
-    open; forced, in spite of its condition. `until_ms`: worth asking again."""
+    open; forced, in spite of its condition. `until_ms`: worth asking again. `cause`:
+    why the home of the session or state was passed over, at the first attempt."""
 
     resource_id: str | None
     reason: str
     how: How = "free"
     until_ms: float | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,16 @@ def unless_limited(choice: Choice, cause: str) -> Choice:
 def at_home(standing: Standing | None, question: Question) -> bool:
     """Can a session's home serve its next request too?"""
     return standing is not None and _serves(standing, question)
+
+
+def cause_of_leaving(home: Standing | None, question: Question) -> Cause:
+    """Why the home of a session or of state was passed over; None: it is gone."""
+    if home is None:
+        return Cause.GONE
+    if home.ready_ms >= NEVER:
+        return Cause.UNHEALTHY
+    paused = question.pauses is not None and home.resource_id in question.pauses
+    return Cause.COOLING_DOWN if home.ready_ms or paused else Cause.ANOTHER_POOL
 
 
 def owner_of(bound: Sequence[Owner | None]) -> Owner | None:

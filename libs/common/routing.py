@@ -473,6 +473,10 @@ class _DecisionHead(msgspec.Struct, gc=False):
     pool_id: str | None
 
 
+class _LaterHead(_DecisionHead, gc=False):
+    cause: str
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -480,6 +484,8 @@ def _decision_head(ask: Ask, now: int | str) -> bytes:
     """The decision event as far as the gateway knows it, its brace left open:
     the function adds what it chose, and why."""
     made = ask.request_id, ask.attempt, now or _now_ms(), ask.session_id, ask.pool_id
+    if ask.cause:
+        return _encode(_LaterHead(*made, ask.cause))[:-1]
     return _encode(_DecisionHead(*made))[:-1]
 
 

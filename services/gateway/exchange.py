@@ -50,6 +50,7 @@ class Exchange:
     interrupted = False  # this gateway ended it
     judged = False  # the current attempt's verdict was sent already
     reason = ""
+    cause = ""  # what ended the attempt before
     session = ""  # digest
     head = b""  # its lease's record as it was when it was accepted
     path = b""  # below /v1
@@ -116,7 +117,7 @@ class Exchange:
     def ask(self, attempt: int, draw: int) -> Ask:
         """What routing is asked for the next attempt."""
         record, hints = self.record, self.hints
-        return Ask(
+        ask = Ask(
             request_id=record.id,
             decision_id=str(uuid_utils.uuid7()),
             attempt=attempt,
@@ -133,6 +134,9 @@ class Exchange:
             draw=draw,
             replayed=self.replayed,
         )
+        if self.cause:  # an argument more would cost first attempts something
+            return msgspec.structs.replace(ask, cause=self.cause)
+        return ask
 
     def goes_to(self, decision: Decision, account_id: str, attempt: int) -> None:
         """Note where the current attempt goes."""

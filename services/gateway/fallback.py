@@ -105,6 +105,7 @@ def _event(ask: Ask, choice: Choice, standings: list[Standing], now: int) -> byt
             "reason": choice.reason,
             "candidates": [_candidate(s, ask) for s in standings],
             "degraded": True,
+            "cause": ask.cause or choice.cause,
         }
     )
 

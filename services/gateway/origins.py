@@ -2,21 +2,27 @@
 
 from typing import NamedTuple
 
+from libs.common.contracts import Cause
 from libs.common.errors import ProxyError
 
 
 class UpstreamError(ProxyError):
     """The upstream gave no usable answer."""
 
+    cause = Cause.CONNECTION_LOST
+
 
 class NotSent(UpstreamError):
     """No connection: nothing was sent, so it may go anywhere."""
+
+    cause = Cause.CONNECT_ERROR
 
 
 class NoFreeConnection(NotSent):
     """no connection became free"""
 
     # This gateway has no connection left: the upstream is not to blame.
+    cause = Cause.NO_FREE_CONNECTION
 
 
 class Origin(NamedTuple):  # hashed for each request, which a tuple does in C

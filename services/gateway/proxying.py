@@ -28,7 +28,7 @@ from services.gateway.closing import note_answer
 from services.gateway.connection import Connection
 from services.gateway.directory import Target
 from services.gateway.exchange import Exchange, Failure
-from services.gateway.failover import retried
+from services.gateway.failover import cause_of, retried
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
@@ -320,14 +320,16 @@ class DataPlane:
         cause = str(error)
         if isinstance(error, TimedOut):
             # The whole request's time is up: there is none left to try again.
-            self._another(exchange, Verdict(kind="fault", cause="timeout"))
+            verdict = Verdict(kind="fault", cause="timeout")
+            self._another(exchange, verdict, error.cause)
             raise problems.upstream_timeout(self._limits.request_s)
         if exchange.failure is None:
             exchange.record.error_message = cause
         # A key or a free connection that is missing here is this gateway's trouble,
         # not the resource's.
         ours = isinstance(error, NoKey | NoFreeConnection)
-        self._another(exchange, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
+        verdict = NEUTRAL if ours else Verdict(kind="fault", cause=cause)
+        self._another(exchange, verdict, error.cause)
 
     async def _note_refusal(self, exchange: Exchange, answer: Answer) -> None:
         try:
@@ -342,11 +344,11 @@ class DataPlane:
         exchange.record.error_code = facts.error_code
         exchange.record.error_message = facts.error_message
         verdict = judge(answer.status, answer.headers, facts.error_code, _now)
-        self._another(exchange, verdict)
+        self._another(exchange, verdict, cause_of(answer.status, verdict))
 
-    def _another(self, exchange: Exchange, verdict: Verdict) -> None:
+    def _another(self, exchange: Exchange, verdict: Verdict, cause: str) -> None:
         self._ledger.attempt_failed(exchange, verdict)
-        exchange.judged = True
+        exchange.judged, exchange.cause = True, cause
         exchange.tried = (*exchange.tried, exchange.record.resource_id or "")
 
     def _pass_on(self, exchange: Exchange, connection: Connection) -> None:

@@ -299,6 +299,7 @@ def _decided_alone(ask: Ask, resource_id: str) -> bytes:
             "reason": Reason.SOCKET,
             "candidates": [],
             "degraded": True,
+            "cause": ask.cause or None,
         }
     )
 

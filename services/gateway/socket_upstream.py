@@ -15,7 +15,7 @@ from services.gateway.dialing import Dialer, Factory
 from services.gateway.directory import Target
 from services.gateway.headers import upgrade_head
 from services.gateway.origins import NotSent, UpstreamError
-from services.gateway.upstream import Broken, NoKey
+from services.gateway.upstream import Broken, NoKey, Slow
 
 OPEN_S = 10.0  # Codex gives an upgrade 15 s
 # Bytes of one event; images come in one piece.
@@ -98,7 +98,9 @@ class Opener:
             raise _refused(refusal) from None
         except InvalidHandshake as error:
             raise Broken(f"the upgrade failed: {error}"[:200]) from error
-        except (OSError, TimeoutError) as error:
+        except TimeoutError as error:  # dialling has one of its own
+            raise Slow(str(error) or "the upgrade was not answered") from error
+        except OSError as error:
             raise NotSent(str(error) or "no connection") from error
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from libs.common.asks import Refusal, UnknownIds
-from libs.common.contracts import Reason, Verdict
+from libs.common.contracts import Cause, Reason, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.verdicts import judge
 from services.gateway import problems
@@ -13,7 +13,7 @@ from services.gateway.answers import read_answer
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.directory import Target
 from services.gateway.exchange import Exchange
-from services.gateway.failover import retried
+from services.gateway.failover import cause_of, retried
 from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL
 from services.gateway.problems import Problem
@@ -70,6 +70,7 @@ class Upgrades:
         nothing was sent on the other yet."""
         if not await self._lives_elsewhere(first, target):
             return None
+        first.cause = Cause.LIVES_ELSEWHERE
         try:
             home = await self._acquire(first, first.record.attempts + 1)
         except Problem:
@@ -121,19 +122,19 @@ class Upgrades:
         record, facts = upgrade.record, read_answer(refusal.body)
         record.error_code = facts.error_code
         record.error_message = facts.error_message
-        self._failed(
-            upgrade, judge(refusal.status, refusal.headers, facts.error_code, _now)
-        )
+        verdict = judge(refusal.status, refusal.headers, facts.error_code, _now)
+        self._failed(upgrade, verdict, cause_of(refusal.status, verdict))
 
     def _note_error(self, upgrade: Exchange, error: UpstreamError) -> None:
         upgrade.record.error_message = cause = str(error)
         # What is missing here is this gateway's trouble, not the resource's.
         ours = isinstance(error, NoKey | NoFreeConnection)
-        self._failed(upgrade, NEUTRAL if ours else Verdict(kind="fault", cause=cause))
+        verdict = NEUTRAL if ours else Verdict(kind="fault", cause=cause)
+        self._failed(upgrade, verdict, error.cause)
 
-    def _failed(self, upgrade: Exchange, verdict: Verdict) -> None:
+    def _failed(self, upgrade: Exchange, verdict: Verdict, cause: str) -> None:
         self._books.ledger.attempt_failed(upgrade, verdict)
-        upgrade.judged = True
+        upgrade.judged, upgrade.cause = True, cause
         upgrade.tried = (*upgrade.tried, upgrade.record.resource_id or "")
 
 

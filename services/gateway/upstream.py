@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 import httptools
 
+from libs.common.contracts import Cause
 from services.gateway.dialing import Dialer
 from services.gateway.origins import NotSent, Origin, UpstreamError
 from services.gateway.pooling import Pool
@@ -33,6 +34,8 @@ REST_S = 1.0  # for the end of an answer that nobody reads any more
 class NoKey(UpstreamError):
     """this gateway cannot resolve its key"""
 
+    cause = Cause.NO_KEY
+
 
 class Broken(UpstreamError):
     """The connection ended, or spoke no HTTP, before an answer's head."""
@@ -45,9 +48,13 @@ class Broken(UpstreamError):
 class TimedOut(UpstreamError):
     """The request's time is up."""
 
+    cause = Cause.TIMEOUT
+
 
 class Slow(UpstreamError):
     """The upstream was silent for too long; the request has time left."""
+
+    cause = Cause.TIMEOUT
 
 
 class Interrupted(UpstreamError):

@@ -490,9 +490,11 @@ local function choose(known, ask)
   if found then
     local owner, minter = split(found)
     local resource = known.by_id[owner]
+    ask.home = owner
     return by_account(known, owner, resource and resource.account_id or minter, ask)
   end
   if unsought and not ask.resolved then return nil, 'look_up' end
+  ask.home = kept
   local value = kept and at_home(known, ask, kept)
   if value then return kept, 'session_affinity', 'free', value end
   if ask.replayed then return by_load(known, ask, 'replayed_without_reasoning') end
@@ -575,9 +577,23 @@ local function candidates(known, ask, view, chosen)
   return rows
 end
 
+-- Why the home of a session or of state was passed over.
+local function cause_of_leaving(known, ask)
+  if not known.by_id[ask.home] then return 'gone' end
+  local value = tonumber(redis.call('ZSCORE', known.rankings[ALL], ask.home) or NEVER)
+  if value >= NEVER then return 'unhealthy' end
+  local paused = ask.pauses and ask.pauses[ask.home]
+  return (value >= MOMENTS or paused) and 'cooling_down' or 'another_pool'
+end
+
+-- What ended an earlier attempt stands in the head.
 local function decision_json(known, ask, id, reason)
+  local left = ''
+  if ask.home and ask.home ~= id and ask.attempt == '1' then
+    left = '","cause":"' .. cause_of_leaving(known, ask)
+  end
   return ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')
-    .. ',"reason":"' .. reason .. '","candidates":['
+    .. ',"reason":"' .. reason .. left .. '","candidates":['
     .. table.concat(candidates(known, ask, ask.view, id), ',') .. ']}'
 end
 
@@ -759,7 +775,7 @@ local function read_ask(args)
   ask.hint, ask.draw = args[10] ~= '' and args[10] or nil, tonumber(args[11])
   ask.head, ask.lease, ask.now, ask.previous = args[12], args[13], args[14], args[15]
   ask.bound, ask.tried = NOTHING, NOTHING
-  ask.view, ask.account, ask.session, ask.pauses = nil, nil, nil, nil
+  ask.view, ask.account, ask.session, ask.pauses, ask.home = nil, nil, nil, nil, nil
   local count = tonumber(args[16])
   if #args > 16 + count then
     ask.tried = {}

@@ -57,7 +57,11 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
         stored_request("other", **at, **used, resource_id="two", first_token_ms=50),
         stored_request("none", **at, outcome=Outcome.FAILED, status_code=503),
         streamed(decision_event(REQUEST, **chosen, resource_id="one"), "d1"),
-        streamed(decision_event(REQUEST, **chosen, attempt=2, resource_id="two"), "d2"),
+        streamed(decision_event(REQUEST, **chosen, attempt=2, resource_id="two",
+                                cause="rate_limited"), "d2"),
+        streamed(decision_event("none", **chosen, cause="cooling_down"), "d3"),
+        streamed(decision_event("none", **chosen, attempt=2, resource_id=None,
+                                cause="rate_limited"), "d4"),
         streamed(health_event(created_at_ms=AT_MS), "h1"),
     ])  # fmt: skip
     await store.put_prices([
@@ -94,8 +98,19 @@ async def test_prices_are_replaced_as_a_whole(url: str) -> None:
 
 
 async def test_failovers_say_what_was_left(url: str) -> None:
-    query = "SELECT left_resource_id, resource_id, outcome, times FROM failovers"
-    assert fetch(url, query) == [("one", "two", "completed", 1)]
+    query = "SELECT left_resource_id, resource_id, cause, outcome FROM failovers"
+    assert sorted(fetch(url, query)) == [
+        ("one", "two", "rate_limited", "completed"),
+        ("openai-1", None, "rate_limited", "failed"),
+    ]
+
+
+async def test_failovers_by_cause_are_shares_of_the_days_requests(url: str) -> None:
+    rows = fetch(url, "SELECT * FROM failovers_by_cause ORDER BY cause")
+    assert [(str(day), *rest) for day, *rest in rows] == [
+        (DAY, "cooling_down", 1, 1, 0, 0.3333),
+        (DAY, "rate_limited", 2, 2, 1, 0.6667),
+    ]
 
 
 async def test_slowest_first_tokens_come_first(url: str) -> None:

@@ -92,6 +92,7 @@ class Row:
     saved: Client = SAVED  # with another key
     stream: bool = False
     names_model: bool = True
+    cause: str | None = None  # what the next decision says of this one
 
     @property
     def retried(self) -> bool:
@@ -102,13 +103,13 @@ def limited(id_: str, told_s: Any, pause_s: Any, **headers: str) -> Row:
     """A 429 for a model: what the client is told to wait, and what we wait."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     client = Client(429, "rate_limit_exceeded", told_s)
-    return Row(id_, {"status": 429, "headers": sent}, client, paused(pause_s))
+    fault = {"status": 429, "headers": sent}
+    return Row(id_, fault, client, paused(pause_s), cause="rate_limited")
 
 
 def failing(status: int, code: str = "server_error") -> Row:
-    return Row(
-        str(status), {"status": status}, Client(status, code), one_fault(str(status))
-    )
+    client, mark = Client(status, code), one_fault(str(status))
+    return Row(str(status), {"status": status}, client, mark, cause="server_error")
 
 
 def passed_on(status: int) -> Row:
@@ -126,18 +127,26 @@ def ended(id_: str, fault: dict[str, Any], mark: Mark, *, end: str) -> Row:
 UNREACHABLE = Client(502, "upstream_unreachable")
 TIMED_OUT = Client(504, "upstream_timeout")
 ROWS = [
-    Row("connect refused", None, UNREACHABLE, one_fault("connecting failed")),
+    Row(
+        "connect refused",
+        None,
+        UNREACHABLE,
+        one_fault("connecting failed"),
+        cause="connect_error",
+    ),
     Row(
         "reset before headers",
         {"reset": True},
         UNREACHABLE,
         one_fault("it closed the connection"),
+        cause="connection_lost",
     ),
     Row(
         "not HTTP",
         {"garbage": True},
         UNREACHABLE,
         one_fault("it sent bytes that are no HTTP"),
+        cause="connection_lost",
     ),
     Row(
         "timeout before headers",
@@ -164,12 +173,14 @@ ROWS = [
         Client(429, "rate_limit_exceeded", 7),
         Mark("429", "degraded", None, 7, "cooling down until "),
         names_model=False,
+        cause="rate_limited",
     ),
     Row(
         "429 insufficient_quota",
         {"status": 429, "code": "insufficient_quota"},
         Client(429, "insufficient_quota", 30),
         shut("429 insufficient_quota"),
+        cause="insufficient_quota",
     ),
     failing(500),
     failing(502),
@@ -179,6 +190,7 @@ ROWS = [
         {"status": 503, "headers": {"retry-after": "7"}},
         Client(503, "server_is_overloaded", 7),
         one_fault("503"),
+        cause="server_error",
     ),
     failing(504),
     failing(529),
@@ -187,18 +199,21 @@ ROWS = [
         {"status": 401},
         Client(401, "invalid_api_key"),
         shut("401 invalid_api_key"),
+        cause="key_refused",
     ),
     Row(
         "403",
         {"status": 403},
         Client(403, "unsupported_country_region_territory"),
         shut("403 unsupported_country_region_territory"),
+        cause="key_refused",
     ),
     Row(
         "403 model_not_found",
         {"status": 403, "code": "model_not_found"},
         Client(403, "model_not_found"),
         BLAMELESS,
+        cause="model_refused",
     ),
     passed_on(400),
     passed_on(404),
@@ -244,6 +259,10 @@ class Told:
     @property
     def reasons(self) -> list[str]:
         return [decision["reason"] for decision in self.decisions]
+
+    @property
+    def causes(self) -> list[str | None]:
+        return [decision.get("cause") for decision in self.decisions]
 
 
 @dataclass
@@ -292,12 +311,17 @@ class Setup:
         )
 
     async def ask(
-        self, *, stream: bool = False, model: str = MODEL, names_model: bool = True
+        self,
+        *,
+        stream: bool = False,
+        model: str = MODEL,
+        names_model: bool = True,
+        **more: str,
     ) -> Told:
         url, end, body = self.stack.url, "whole", b""
         request = self.http.build_request("GET", f"{url}/models")
         if names_model:
-            ask = {"model": model, "input": "hello", "stream": stream}
+            ask = {"model": model, "input": "hello", "stream": stream, **more}
             request = self.http.build_request("POST", f"{url}/responses", json=ask)
         answer = await self.http.send(request, stream=True)
         try:
@@ -377,6 +401,7 @@ async def test_with_another_key(setup: Setup, row: Row) -> None:
     if row.retried:
         assert told.chosen == ["openai-1", "openai-2"]
         assert told.reasons == [usual, usual]
+        assert told.causes == [None, row.cause]
         assert _refused(told, "openai-1").startswith(row.mark.refused)
         assert (await setup.state(1)).health == "healthy"
     else:
@@ -395,6 +420,7 @@ async def test_with_one_key(setup: Setup, row: Row) -> None:
     if row.retried:
         assert told.chosen == ["openai-1", None]
         assert told.reasons == ["weighted_least_connections", "no_capacity"]
+        assert told.causes == [None, row.cause]
         assert _refused(told, "openai-1").startswith(row.mark.refused)
     else:
         assert told.chosen == ["openai-1"]
@@ -501,6 +527,7 @@ class TestAllKeysFail:
         assert told.client == Client(503, "server_is_overloaded", attempts=3)
         # PROXY_MAX_ATTEMPTS is 3: the fourth is not asked.
         assert told.chosen == ["openai-1", "openai-2", "openai-3"]
+        assert told.causes == [None, "server_error", "rate_limited"]
 
     async def test_without_any_answer_it_is_unreachable(self, setup: Setup) -> None:
         await setup.keys(2, closed=2)
@@ -517,6 +544,47 @@ class TestAllKeysFail:
         assert (then.client.status, then.client.code) == (503, "no_capacity")
         assert then.client.retry_after >= 1
         assert (then.chosen, then.reasons) == ([None], ["no_capacity"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        pytest.param({"status": 429}, "cooling_down", id="it is rate limited"),
+        pytest.param({"status": 401}, "unhealthy", id="its key is refused"),
+    ],
+)
+class TestAHomeThatIsPassedOver:
+    async def test_of_a_session(
+        self, setup: Setup, fault: dict[str, Any], cause: str
+    ) -> None:
+        await setup.keys(2)
+        home = await setup.ask(prompt_cache_key=cause)
+        setup.fault(fault, times=1)
+        await setup.ask()  # somebody else finds out
+        told = await setup.ask(prompt_cache_key=cause)
+        assert (home.causes, told.causes) == ([None], [cause])
+        assert (told.chosen, told.reasons) == (["openai-2"], ["session_failover"])
+
+    async def test_of_a_response(
+        self, setup: Setup, fault: dict[str, Any], cause: str
+    ) -> None:
+        await setup.keys(2)  # of one account
+        first = await setup.ask()
+        setup.fault(fault, times=1)
+        await setup.ask()
+        told = await setup.ask(previous_response_id=first.event["response_id"])
+        assert (told.chosen, told.causes) == (["openai-2"], [cause])
+        assert told.reasons == ["response_affinity"]
+
+
+async def test_an_owner_without_a_stand_in_says_what_is_wrong(setup: Setup) -> None:
+    await setup.keys(1)
+    first = await setup.ask()
+    setup.fault({"status": 429}, times=1)
+    await setup.ask()
+    told = await setup.ask(previous_response_id=first.event["response_id"])
+    assert (told.chosen, told.reasons) == ([None], ["owner_limited"])
+    assert told.causes == ["cooling_down"]
 
 
 async def test_a_kept_connection_that_breaks_blames_nobody(setup: Setup) -> None:
@@ -543,5 +611,8 @@ async def test_a_429_always_says_whole_seconds_of_one_or_more(
 
 
 async def test_the_document_has_the_rows_of_this_table() -> None:
-    documented = re.findall(r"^\| `([^`]+)` \|", DOCS.read_text(), re.MULTILINE)
-    assert documented == [row.id for row in ROWS]
+    lines = re.findall(r"^\| `([^`]+)` \|(.*)", DOCS.read_text(), re.MULTILINE)
+    documented = [(id_, told.split(" | ")[3]) for id_, told in lines]
+    assert [id_ for id_, _ in documented] == [row.id for row in ROWS]
+    causes = [re.findall("`([a-z_]+)`", decisions) for _, decisions in documented]
+    assert causes == [[row.cause] if row.cause else [] for row in ROWS]

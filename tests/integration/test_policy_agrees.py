@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from redis.asyncio import Redis
 from libs.common import keys
 from libs.common.asks import (
     Ask,
+    Decision,
     Lease,
     NoCapacity,
     Owner,
@@ -407,8 +409,11 @@ def _outcome(acquire: Any) -> tuple[Any, ...]:
             else None
         )
         return type(refusal), wait
-    trial = found.how == "trial" if hasattr(found, "how") else found.trial
-    return found.resource_id, found.reason, trial
+    if isinstance(found, Decision):
+        trial, cause = found.trial, msgspec.json.decode(found.event).get("cause")
+    else:
+        trial, cause = found.how == "trial", found.cause
+    return found.resource_id, found.reason, trial, cause
 
 
 @pytest.mark.timeout(600)  # a failure is made smaller for up to five minutes

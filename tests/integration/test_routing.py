@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,39 @@ async def test_a_minted_id_leads_home(desk: Desk) -> None:
     for n in range(6):
         found = await desk.acquire(f"b{n}", bound=(digest("?"), digest("resp_1")))
         assert (found.resource_id, found.reason) == (home, "response_affinity")
+
+
+@pytest.mark.parametrize(
+    ("cause", "verdict", "over"),
+    [
+        ("cooling_down", LIMITED, {}),
+        ("unhealthy", REFUSED, {}),
+        ("another_pool", None, {"pool_id": "q"}),
+        ("gone", None, {}),
+    ],
+)
+async def test_a_first_decision_says_why_a_home_is_passed_over(
+    desk: Desk, cause: str, verdict: Verdict | None, over: dict[str, str]
+) -> None:
+    home, *others = resource(1, weight=9), resource(2), resource(3, pool="q")
+    await desk.publish(home, *others)
+    bound = {"bound": (digest("resp_1"),)} if cause != "another_pool" else {}
+    await desk.acquire("a", session_id="s")
+    await desk.release("a", session_id="s", learned=(digest("resp_1"),))
+    if verdict is not None:
+        await desk.routing.verdict(home.id, verdict)
+    if cause == "gone":
+        sibling = resource(4, account=home.account_id)
+        await desk.publish(*others, sibling, version="v2")
+    for asked in ({"session_id": "s"}, bound):
+        with suppress(OwnerGone, OwnerLimited):
+            await desk.acquire(**asked, **over)
+        *_, event = await desk.events("decision")
+        assert event.get("cause") == (cause if asked else None)
+    # Of a later attempt the gateway knows better.
+    await desk.acquire(session_id="s", attempt=2, cause="timeout", **over)
+    *_, event = await desk.events("decision")
+    assert event["cause"] == "timeout"
 
 
 class TestAccountBound:

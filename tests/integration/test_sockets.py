@@ -288,6 +288,8 @@ class TestMoves:
             reasons = [d["reason"] for d in await stack.decisions(first["id"])]
             moved = ["response_affinity"] if first["attempts"] == 2 else []
             assert reasons == ["weighted_least_connections", *moved]
+            causes = [d.get("cause") for d in await stack.decisions(first["id"])]
+            assert causes == [None, "lives_elsewhere"][: first["attempts"]]
         await eventually(lambda: upgrades_are_over(stack))
 
     async def test_a_home_that_refuses_leaves_the_socket_where_it_is(
@@ -342,6 +344,7 @@ class TestUpgrade:
         assert (row["outcome"], row["attempts"]) == ("completed", 2)
         first, second = await stack.decisions(row["id"])
         assert first["resource_id"] != second["resource_id"] == row["resource_id"]
+        assert (first.get("cause"), second["cause"]) == (None, "key_refused")
         states = {state.id: state.health for state in await stack.routing.states()}
         assert states[first["resource_id"]] == "unhealthy"
 

@@ -25,6 +25,7 @@ from libs.common.contracts import (
     StreamedPayload,
 )
 from libs.common.errors import StoreAway
+from libs.common.store import postgres, sqlite
 from libs.common.store.migrate import known_migrations
 from libs.common.store.opening import open_store
 from libs.common.store.port import (
@@ -64,7 +65,7 @@ COLUMNS = {
     "reasoning_tokens total_tokens usage_state request_bytes response_bytes "
     "service_tier response_id previous_response_id gateway_id",
     "decisions": "id request_id attempt created_at session_id pool_id resource_id "
-    "reason candidates degraded",
+    "reason candidates degraded cause",
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
     "minted_ids": "id created_at request_id resource_id account_id",
@@ -93,6 +94,16 @@ async def store(url: str) -> AsyncIterator[Store]:
     await opened.close()
 
 
+async def migrate_to(version: int, url: str, patch: pytest.MonkeyPatch) -> None:
+    """Make a database as an earlier version of us left it."""
+    with patch.context() as earlier:
+        earlier.setattr(postgres, "MIGRATIONS", postgres.MIGRATIONS[:version])
+        earlier.setattr(sqlite, "MIGRATIONS", sqlite.MIGRATIONS[:version])
+        store = open_store(url)
+        await store.migrate()
+        await store.close()
+
+
 def snapshot(url: str) -> list[object]:
     """Everything that is stored."""
     tables = (
@@ -111,7 +122,7 @@ def session_rows(url: str) -> list[tuple[object, ...]]:
 
 
 BATCH = (
-    streamed(decision_event(session_id="s")),
+    streamed(decision_event(session_id="s", cause="cooling_down")),
     stored_request(session_id="s", session_name="work", total_tokens=7,
                    resource_id="openai-1", minted=("resp_1", "msg_1", "resp_1")),
     streamed(health_event()),
@@ -148,6 +159,30 @@ class TestSchema:
         assert applied == [(n,) for n in range(1, NEWEST + 1)]
         for each in stores:
             await each.close()
+
+    async def test_decisions_of_before_have_no_cause(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await migrate_to(6, url, monkeypatch)
+        old = "'{}', 'r', {}, '2023-11-14 22:13:20Z', 'one', 'panic', '[]', {}"
+        for attempt in (1, 2):
+            degraded = "false" if is_postgres(url) else "0"
+            execute(
+                url,
+                "INSERT INTO decisions (id, request_id, attempt, created_at, "
+                "resource_id, reason, candidates, degraded) "
+                f"VALUES ({old.format(attempt, attempt, degraded)})",
+            )
+        store = open_store(url)
+        await store.migrate()
+        await store.write([streamed(decision_event("s", cause="timeout"), "3")])
+        (page,) = [(await store.history(HistoryQuery("decisions"))).rows]
+        assert sorted((row["id"], row["cause"]) for row in page) == [
+            ("1", None), ("2", None), ("3", "timeout"),
+        ]  # fmt: skip
+        moved = fetch(url, "SELECT cause, times, rate FROM failovers_by_cause")
+        assert sorted(moved, key=str) == [("timeout", 1, None), (None, 1, None)]
+        await store.close()
 
     async def test_a_newer_schema_is_refused(self, url: str, store: Store) -> None:
         execute(
@@ -207,6 +242,7 @@ class TestWriting:
             "completed_at": "2023-11-14T22:13:21.023Z",
         }
         assert decision["degraded"] is False
+        assert decision["cause"] == "cooling_down"
         assert decision["candidates"] == [
             c.model_dump() for c in decision_event().candidates
         ]
@@ -938,13 +974,12 @@ class TestBooks:
         assert books["a"] == (3, 1, 1)
 
     async def test_requests_from_before_the_books_are_in_the_sum(
-        self, url: str, store: Store
+        self, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        execute(url, "DROP TABLE gateways")
-        execute(url, "DELETE FROM schema_migrations WHERE version = 6")
+        await migrate_to(5, url, monkeypatch)
         execute(url, "UPDATE totals SET total = 7 WHERE name = 'requests'")
-        execute(url, "DROP INDEX dead_letters_of_requests")
-        execute(url, "ALTER TABLE dead_letters DROP COLUMN gateway_id")
+        store = open_store(url)
         await store.migrate()
         (rest,) = await store.books()
         assert (rest.accepted, rest.stored) == (7, 7)
+        await store.close()

@@ -105,8 +105,16 @@ def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PROXY_", "OPENAI_")) and "DATABASE_URL" not in name
     }
-    ports = {variable: str(free_port()) for variable in SERVICES}
+    ports = dict(zip(SERVICES, map(str, _free_ports()), strict=True))
     return bare | ports | {"PROXY_DATA_DIR": str(tmp_path / "data")} | settings
+
+
+def _free_ports() -> set[int]:
+    """One for each service. A port that is free may be named twice."""
+    found: set[int] = set()
+    while len(found) < len(SERVICES):
+        found.add(free_port())
+    return found
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def _decision(id_: str, event: DecisionEvent, form: Form) -> Plain:
         event.reason,
         form.json(candidates_json(event)),
         event.degraded,
+        event.cause,
     )
 
 

@@ -95,7 +95,7 @@ TYPES: Mapping[str, Sequence[str]] = {
         "int8", "int8", *("text",) * 4,
     ),
     "add_decisions": (
-        "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool",
+        "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool", "text",
     ),
     "add_minted_ids": ("text", "timestamptz", "text", "text", "text"),
 }  # fmt: skip

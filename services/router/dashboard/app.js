@@ -274,6 +274,8 @@ const REASONS = {
   panic: "all cooling down",
 };
 
+const words = (name) => name.replaceAll("_", " ");
+
 const TABLES = {
   requests: [
     ["Time", (r) => opener(r, r.id)],
@@ -293,6 +295,7 @@ const TABLES = {
     ["Resource", (d) => shown(d.resource_id)],
     ["Reason", (d) => make("span", { text: REASONS[d.reason] ?? d.reason, title: d.reason })],
     ["Attempt", (d) => number(d.attempt)],
+    ["Left because", (d) => (d.cause ? words(d.cause) : "")],
     ["Candidates", (d) => number(d.candidates.length)],
     ["Redis", (d) => (d.degraded ? "away" : "")],
   ],
@@ -394,7 +397,9 @@ function attempt(decision) {
   const table = make("table");
   fill(table, CANDIDATES, decision.candidates, "No candidates were recorded.");
   const reason = REASONS[decision.reason] ?? decision.reason;
-  const text = `Attempt ${decision.attempt}: ${decision.resource_id ?? "no resource"} (${reason})`;
+  // Of a first attempt it was the home of its session or state that was left.
+  const left = decision.cause ? `; ${decision.attempt > 1 ? "the one before" : "its home"}: ${words(decision.cause)}` : "";
+  const text = `Attempt ${decision.attempt}: ${decision.resource_id ?? "no resource"} (${reason}${left})`;
   return [make("h3", { text }), make("div", { className: "scroll", children: [table] })];
 }
 

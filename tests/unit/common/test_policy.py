@@ -11,6 +11,7 @@ from libs.common.policy import (
     Standing,
     by_account,
     by_load,
+    cause_of_leaving,
     unless_limited,
 )
 
@@ -134,3 +135,19 @@ def test_the_choice_is_available_and_none_is_less_loaded(
     chosen = next(s for s in pool if s.resource_id == choice.resource_id)
     assert chosen in free
     assert chosen.rank == min(s.rank for s in free)
+
+
+@pytest.mark.parametrize(
+    ("home", "question", "cause"),
+    [
+        pytest.param(None, ask(), "gone", id="not in the catalogue any more"),
+        pytest.param(at("a", ready_ms=NEVER), ask(), "unhealthy", id="key refused"),
+        pytest.param(at("a", ready_ms=LATER), ask(), "cooling_down", id="pauses"),
+        pytest.param(at("a"), ask(a=LATER), "cooling_down", id="model paused"),
+        pytest.param(at("a"), ask(b=LATER), "another_pool", id="could serve"),
+    ],
+)
+def test_why_a_home_is_passed_over(
+    home: Standing | None, question: Question, cause: str
+) -> None:
+    assert cause_of_leaving(home, question) == cause

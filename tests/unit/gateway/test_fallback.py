@@ -91,6 +91,21 @@ def test_its_decisions_are_events_and_marked() -> None:
     assert msgspec.json.decode(event)["resource_id"] == decision.resource_id
 
 
+def test_its_decisions_say_what_was_left() -> None:
+    alone = fallback(*TWO_ACCOUNTS)
+    alone.remember_success("session", (), "openai-1", "a")
+    alone.local.publish(t.resource for t in TWO_ACCOUNTS)
+    refused = Verdict(kind="refused", cause="401")
+    alone.judged(Release("r", "g", "openai-1", refused, "", (), None, b"{}"))
+
+    def cause(**more: Any) -> str | None:
+        _, event = alone.choose(ask(session="session", **more))
+        return DecisionEvent.model_validate_json(event).cause
+
+    assert cause() == "cooling_down"
+    assert cause(attempt=2, tried=("openai-1",), cause="key_refused") == "key_refused"
+
+
 def test_it_remembers_who_owns_ids_and_sessions() -> None:
     alone = fallback(*TWO_ACCOUNTS)
     alone.remember_success("session", ("id",), "openai-3", "b")

@@ -113,6 +113,18 @@ def test_nul_is_taken_out_of_text() -> None:
     assert event.error_message == "\\u0000 stays"
 
 
+def test_a_decision_of_an_earlier_version_has_no_cause() -> None:
+    data = decision_event(attempt=2, cause="timeout").model_dump(mode="json")
+    fields = {b"kind": b"decision", b"id": b"d", b"v": b"1", b"data": _json(data)}
+    del data["cause"]
+    before = fields | {b"data": _json(data)}
+    for entry_fields, cause in ((fields, "timeout"), (before, None)):
+        decoded = decode(ENTRY, entry_fields)
+        assert isinstance(decoded, StreamedEvent)
+        assert isinstance(decoded.event, DecisionEvent)
+        assert decoded.event.cause == cause
+
+
 def test_nul_is_taken_out_of_candidates() -> None:
     data = decision_event(resource_id="a").model_dump(mode="json")
     data["candidates"][0]["refused"] = "x\0y"

@@ -1,4 +1,4 @@
 COPY decisions (
     id, request_id, attempt, created_at, session_id, pool_id, resource_id, reason,
-    candidates, degraded
+    candidates, degraded, cause
 ) FROM STDIN (FORMAT binary)

@@ -1,5 +1,5 @@
 INSERT INTO decisions (
     id, request_id, attempt, created_at, session_id, pool_id, resource_id, reason,
-    candidates, degraded
+    candidates, degraded, cause
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -1,10 +1,10 @@
 -- One row; run for each of a batch. A replayed decision changes nothing.
 INSERT INTO decisions (
     id, request_id, attempt, created_at, session_id, pool_id, resource_id, reason,
-    candidates, degraded
+    candidates, degraded, cause
 )
 VALUES (
     :id, :request_id, :attempt, :created_at, :session_id, :pool_id, :resource_id,
-    :reason, :candidates, :degraded
+    :reason, :candidates, :degraded, :cause
 )
 ON CONFLICT (id, created_at) DO NOTHING
