@@ -156,6 +156,7 @@ async def gateway(
             tidying = asyncio.create_task(_tidying(ours))
             yield ours
             tidying.cancel()
+            await asyncio.wait([tidying])
         await redis.aclose()
 
 
