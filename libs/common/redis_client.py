@@ -23,6 +23,7 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.2
+DEMOTED = "READONLY"  # how a replica refuses to write
 
 Reply = Any
 Refused = ResponseError  # Redis answered a call with an error: full, a replica, ...
@@ -156,6 +157,14 @@ class _Told:
     def __init__(self, failed: Callable[[], None]) -> None:
         self.failed = failed
 
+    def tell(self) -> None:
+        """It failed. What the one who hears it raises is kept from the others, who
+        wait for replies of their own."""
+        try:
+            self.failed()
+        except Exception:
+            log.exception("a failed call was not dealt with", action="call_lost")
+
 
 Waiter = asyncio.Future[Reply] | _Told
 
@@ -218,18 +227,20 @@ class _Wire(asyncio.Protocol):
         if self._over.done():
             return
         self._over.set_result(None)
-        waiting, error = len(self.unanswered), RedisAway(f"Redis {cause}.")
         waiters, self.unanswered = self.unanswered, deque()
-        for waiter in waiters:
-            if isinstance(waiter, _Told):
-                waiter.failed()
-            elif not waiter.done():
-                waiter.set_exception(error)
-                waiter.exception()  # nobody may be waiting any more
+        # The keeper first: whatever the others do when they hear of it, a dead
+        # connection is not left in place.
+        self._lost(len(waiters))
         self._transport.abort()
         # It would warn that nobody closed it.
         self._connection._close()  # type: ignore[no-untyped-call]
-        self._lost(waiting)
+        error = RedisAway(f"Redis {cause}.")
+        for waiter in waiters:
+            if isinstance(waiter, _Told):
+                waiter.tell()
+            elif not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # nobody may be waiting any more
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -244,15 +255,20 @@ class _Wire(asyncio.Protocol):
 
     def _settle(self, reply: Reply) -> None:
         waiter = self.unanswered.popleft()
-        if isinstance(waiter, _Told):
-            if isinstance(reply, Exception):
-                waiter.failed()
-        elif waiter.done():
-            return
-        elif isinstance(reply, Exception):
-            waiter.set_exception(reply)
-        else:
+        if isinstance(reply, Exception):
+            self._refuse(waiter, reply)
+        elif not isinstance(waiter, _Told) and not waiter.done():
             waiter.set_result(reply)
+
+    def _refuse(self, waiter: Waiter, error: Exception) -> None:
+        if isinstance(waiter, _Told):
+            waiter.tell()
+        elif not waiter.done():
+            waiter.set_exception(error)
+        if str(error).startswith(DEMOTED):
+            # It goes on answering, and will never serve us again: look for the new
+            # primary, by Sentinel or whatever stands behind the host's name.
+            self.drop("is a replica now")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop("went away")
