@@ -14,7 +14,7 @@ import httpx
 import psycopg
 
 from libs.cli.checks import PORTS, address, check_ports, check_settings
-from libs.cli.observe import see_redis
+from libs.cli.observe import look_at_redis
 from libs.cli.plan import RedisSeen, without_password
 from libs.cli.watch import readiness
 from libs.common.contracts import Resource
@@ -85,7 +85,7 @@ def _ports(environ: Mapping[str, str]) -> Iterator[Finding]:
 def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
     url = CommonSettings.read(environ).redis_url
     subject = f"redis {without_password(url)}"
-    seen = see_redis(url)
+    seen, cause = look_at_redis(url, TIMEOUT_SECONDS)
     if seen.usable:
         yield Finding(subject, f"answers and has functions; {seen.value}")
     elif not environ.get("PROXY_REDIS_URL"):
@@ -97,9 +97,15 @@ def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
             "Check that sharing is meant, or name another database in PROXY_REDIS_URL",
         )
     else:
-        yield Finding(
-            subject, seen.value, "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
-        )
+        state = f"{seen.value} ({cause})" if cause else seen.value
+        fix = "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
+        yield Finding(subject, state, _TLS_FIX if cause.startswith("TLS") else fix)
+
+
+_TLS_FIX = (
+    "Name the CA of the server's certificate in PROXY_REDIS_URL "
+    "(?ssl_ca_certs=FILE), and the host by a name that the certificate has"
+)
 
 
 def _database(environ: Mapping[str, str]) -> Iterator[Finding]:

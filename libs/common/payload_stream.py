@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import hiredis
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 
 from libs.common import keys
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.payload_batches import Payload, batches, packed
+from libs.common.redis_opening import blocking_client
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0  # a batch is megabytes
@@ -42,13 +40,7 @@ class Backlog:
 class PayloadStream:
     def __init__(self, url: str, telemetry_stream: str) -> None:
         self._stream = keys.payloads(telemetry_stream)
-        self._redis = Redis.from_url(
-            url,
-            protocol=2,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = blocking_client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
 
         # Kept by hand: a pool asks the kernel each time whether all is well.
         self._connection: AbstractConnection | None = None
@@ -111,8 +103,17 @@ def _done(connection: AbstractConnection, asked: int) -> list[bool]:
             raise RedisConnectionError("the connection was closed")
         reader.feed(data)
         while (reply := reader.gets()) is not False:
-            done.append(not isinstance(reply, hiredis.ReplyError))
+            refused = isinstance(reply, hiredis.ReplyError)
+            if refused:
+                _leave_a_replica(reply)
+            done.append(not refused)
     return done
+
+
+def _leave_a_replica(refusal: hiredis.ReplyError) -> None:
+    """A primary that was demoted takes nothing any more; the next one will."""
+    if str(refusal).startswith("READONLY"):
+        raise RedisConnectionError("it is a replica now")
 
 
 @contextmanager

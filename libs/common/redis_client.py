@@ -12,10 +12,9 @@ import hiredis
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from libs.common import redis_opening
 from libs.common.errors import RedisAway
 
 log = structlog.get_logger()
@@ -32,13 +31,7 @@ Refused = ResponseError  # Redis answered a call with an error: full, a replica,
 def connect(url: str) -> Redis:
     """A client for control traffic. Connects on first use; its errors are
     redis-py's. Calls that block longer than the timeout need one of their own."""
-    return Redis.from_url(
-        url,
-        protocol=2,  # replies are lists and bytes, with the parser's fast path
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return redis_opening.client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
 
 
 class SharedConnection:
@@ -55,6 +48,7 @@ class SharedConnection:
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._trouble = ""  # why it is down, as it was said last
         self.connections = 0  # made so far: more than one means replies were lost
 
     @property
@@ -79,6 +73,7 @@ class SharedConnection:
                 await self._keeper
         if self._wire is not None:
             self._wire.drop("was closed")
+        await self._client.aclose()
 
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send a command; the future gives its reply. It is sent even when the
@@ -132,17 +127,27 @@ class SharedConnection:
             self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         )
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            # Sentinels are asked first.
+            async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
             wire = _Wire(connection, self._lost)
         except Exception as error:
             # Whatever it is, also a connection that was lost as soon as it was made:
             # nobody else would try again.
             await connection.disconnect(nowait=True)
+            self._say(redis_opening.cause_of(error))
             raise RedisAway("Redis cannot be reached.") from error
-        self._wire = wire
+        self._wire, self._trouble = wire, ""
         self.connections += 1
         log.info("redis connected", action="redis_connected")
+
+    def _say(self, trouble: str) -> None:
+        """Once for each cause, not for each try."""
+        if trouble != self._trouble:
+            log.warning(
+                "redis cannot be reached", action="redis_unreachable", cause=trouble
+            )
+        self._trouble = trouble
 
     def _lost(self, calls: int) -> None:
         self._wire = None
