@@ -4,6 +4,7 @@ connection never carries a body.
 
 Every method raises `RedisAway`, or `Refused` when Redis answers with an error."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,11 @@ from redis.exceptions import RedisError, ResponseError
 from libs.common import keys
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.payload_batches import Payload, batches, packed
-from libs.common.redis_opening import blocking_client
+from libs.common.redis_opening import (
+    LOOK_EVERY_S,
+    blocking_client,
+    replaced_blocking,
+)
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0  # a batch is megabytes
@@ -44,6 +49,7 @@ class PayloadStream:
 
         # Kept by hand: a pool asks the kernel each time whether all is well.
         self._connection: AbstractConnection | None = None
+        self._look_at = 0.0
 
     def append(self, payloads: Sequence[Payload]) -> int:
         """Add all, in one round trip; how many Redis refused. After `RedisAway`
@@ -54,7 +60,7 @@ class PayloadStream:
         # Packed in C and without a pipeline's bookkeeping.
         calls = [hiredis.pack_command(self._call(batch)) for batch in sent]
         with _translated():
-            connection = self._connection or self._connected()
+            connection = self._standing() or self._connected()
             self._connection = None  # replies may be left in it
             try:
                 connection.send_packed_command(calls, check_health=False)  # type: ignore[no-untyped-call]
@@ -66,6 +72,18 @@ class PayloadStream:
         return sum(
             len(batch) for batch, added in zip(sent, done, strict=True) if not added
         )
+
+    def _standing(self) -> AbstractConnection | None:
+        """The connection there is, unless it is to a primary of before."""
+        connection, now = self._connection, time.monotonic()
+        if connection is None or now < self._look_at:
+            return connection
+        self._look_at = now + LOOK_EVERY_S
+        if not replaced_blocking(self._redis, connection):
+            return connection
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        self._connection = None
+        return None
 
     def _connected(self) -> AbstractConnection:
         made: Any = self._redis.connection_pool.make_connection()

@@ -112,15 +112,21 @@ class SharedConnection:
     async def _keep(self) -> None:
         """Connect anew whenever the connection is lost, and give one up that hangs:
         a Redis that hangs must not hang its callers."""
+        look_at = 0.0
         while True:
-            if self._wire is None:
+            wire = self._wire
+            if wire is None:
                 with contextlib.suppress(RedisAway):
                     await self._connect()
                 await asyncio.sleep(RECONNECT_PAUSE_S)
-            elif self._wire.silent_s() > ANSWER_TIMEOUT_S:
-                self._wire.drop("does not answer")
+            elif wire.silent_s() > ANSWER_TIMEOUT_S:
+                wire.drop("does not answer")
+            elif self._loop.time() >= look_at:
+                look_at = self._loop.time() + redis_opening.LOOK_EVERY_S
+                if await redis_opening.replaced(self._client, wire.connection):
+                    wire.drop("is not the primary any more")
             else:
-                await self._wire.lost_within(ANSWER_TIMEOUT_S / 4)
+                await wire.lost_within(ANSWER_TIMEOUT_S / 4)
 
     async def _connect(self) -> None:
         connection: AbstractConnection = (
@@ -182,7 +188,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self, connection: AbstractConnection, lost: Any) -> None:
         """`lost` is told, once, how many calls will get no reply."""
         self._loop = asyncio.get_running_loop()
-        self._connection = connection  # keeps the transport's owner alive
+        self.connection = connection  # keeps the transport's owner alive
         self._reader = hiredis.Reader(replyError=ResponseError)
         self._lost = lost
         self._over = self._loop.create_future()
@@ -238,7 +244,7 @@ class _Wire(asyncio.Protocol):
         self._lost(len(waiters))
         self._transport.abort()
         # It would warn that nobody closed it.
-        self._connection._close()  # type: ignore[no-untyped-call]
+        self.connection._close()  # type: ignore[no-untyped-call]
         error = RedisAway(f"Redis {cause}.")
         for waiter in waiters:
             if isinstance(waiter, _Told):
