@@ -98,14 +98,18 @@ def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
         )
     else:
         state = f"{seen.value} ({cause})" if cause else seen.value
-        fix = "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
-        yield Finding(subject, state, _TLS_FIX if cause.startswith("TLS") else fix)
+        yield Finding(subject, state, _redis_fix(seen, cause))
 
 
-_TLS_FIX = (
-    "Name the CA of the server's certificate in PROXY_REDIS_URL "
-    "(?ssl_ca_certs=FILE), and the host by a name that the certificate has"
-)
+def _redis_fix(seen: RedisSeen, cause: str) -> str:
+    if cause.startswith("TLS"):
+        return (
+            "Name the CA of the server's certificate in PROXY_REDIS_URL "
+            "(?ssl_ca_certs=FILE), and the host by a name that the certificate has"
+        )
+    if seen is RedisSeen.LOCKED:
+        return "Correct USER:PASSWORD in PROXY_REDIS_URL, or the user's ACL"
+    return "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
 
 
 def _database(environ: Mapping[str, str]) -> Iterator[Finding]:

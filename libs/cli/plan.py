@@ -32,7 +32,7 @@ class RedisSeen(StrEnum):
     OURS = "it holds our keys"
     FOREIGN = "it is in use by something else"
     TOO_OLD = "it has no functions (Redis 7 or newer has)"
-    LOCKED = "it wants a password"
+    LOCKED = "it wants a password, or gives this user too few rights"
     READ_ONLY = "it takes no writes"
 
     @property

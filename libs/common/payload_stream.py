@@ -21,6 +21,7 @@ from libs.common.payload_batches import Payload, batches, packed
 from libs.common.redis_opening import (
     LOOK_EVERY_S,
     blocking_client,
+    cause_of,
     replaced_blocking,
 )
 
@@ -141,4 +142,4 @@ def _translated() -> Iterator[None]:
     except ResponseError as error:
         raise Refused(f"Redis refused: {error}") from error
     except (RedisError, OSError) as error:
-        raise RedisAway(f"Redis cannot be used: {error}") from error
+        raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error

@@ -17,7 +17,13 @@ from redis.asyncio import sentinel as loops
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
@@ -143,6 +149,8 @@ def cause_of(error: BaseException) -> str:
         return _no_primary(str(error))
     if (tls := tls_cause(error)) is not None:
         return f"TLS: {tls}"
+    if isinstance(error, AuthenticationError | NoPermissionError):
+        return f"it refuses the user: {error}"[:200].rstrip(".")
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = " ".join(str(error).split()).rstrip(".")[:200]

@@ -24,6 +24,12 @@ class Authority:
 
     def server(self, *names: str, expired: bool = False) -> ssl.SSLContext:
         """The context of a server that shows a certificate for `names`."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.chain(*names, expired=expired))
+        return context
+
+    def chain(self, *names: str, expired: bool = False) -> Path:
+        """A file with a key and its certificate for `names`."""
         key = ec.generate_private_key(ec.SECP256R1())
         san = x509.SubjectAlternativeName([_general(name) for name in names])
         begun = _unsigned(names[0], self.certificate.subject, key, expired=expired)
@@ -39,9 +45,7 @@ class Authority:
             )
             + signed.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(chain)
-        return context
+        return chain
 
 
 def make_authority(folder: Path) -> Authority:
