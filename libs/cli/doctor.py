@@ -23,6 +23,7 @@ from libs.common.errors import SettingError
 from libs.common.resources import resolve_credential, resources_from_environment
 from libs.common.service_settings import GatewaySettings
 from libs.common.settings import CommonSettings, DatabaseSettings
+from libs.common.store.causes import cause_of
 from libs.common.tls import client_context, tls_cause
 
 TIMEOUT_SECONDS = 5.0
@@ -117,8 +118,14 @@ def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
     subject = f"database {without_password(url)}"
     try:
         state = _ask_sqlite(url) if url.startswith("sqlite:") else _ask_postgres(url)
-    except (psycopg.Error, sqlite3.Error, OSError) as error:
-        # Only the kind of error: a driver's text may quote the URL.
+    except psycopg.Error as error:
+        cause = cause_of(error)
+        tls = any(sign in cause for sign in ("SSL", "ssl", "certificate"))
+        yield Finding(
+            subject, f"cannot be used ({cause})", _TLS_FIX if tls else _DATABASE_FIX
+        )
+        return
+    except (sqlite3.Error, OSError) as error:
         kind = type(error).__name__
         yield Finding(subject, f"cannot be used ({kind})", _DATABASE_FIX)
         return
@@ -128,6 +135,10 @@ def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
 _DATABASE_FIX = (
     "Check host, user, password and database name of PROXY_DATABASE_URL, or the "
     "directory of PROXY_SQLITE_URL"
+)
+_TLS_FIX = (
+    "Check the host, sslmode and sslrootcert (the file of the CA's certificate) of "
+    "PROXY_DATABASE_URL"
 )
 
 

@@ -31,7 +31,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("stranger"))
+    return make_authority(tmp_path_factory.mktemp("stranger"), "a stranger")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ async def test_a_service_says_at_its_start_that_the_certificate_is_not_trusted(
     process = Process(service_command(service, environ), environ, log)
 
     async def said() -> bool:
-        return "TLS: certificate signature failure" in log.read_text()
+        return "TLS: self-signed certificate" in log.read_text()
 
     try:
         await eventually(said, within_s=20)
@@ -132,7 +132,7 @@ def test_doctor_says_what_is_wrong_in_one_line(
         "all well": (guarded.url(), "ok.*: answers and has functions"),
         "wrong CA": (
             guarded.url(authority=stranger.file),
-            r"FAIL.*\(TLS: certificate signature failure\).*\?ssl_ca_certs=FILE",
+            r"FAIL.*\(TLS: self-signed certificate.*\).*\?ssl_ca_certs=FILE",
         ),
         "wrong password": (
             guarded.url(user="proxy:nothush"),

@@ -48,11 +48,11 @@ class Authority:
         return chain
 
 
-def make_authority(folder: Path) -> Authority:
+def make_authority(folder: Path, name: str = "a test's CA") -> Authority:
     """A CA whose certificate lies in `folder`."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _unsigned("a test's CA", _name("a test's CA"), key)
+        _unsigned(name, _name(name), key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
