@@ -126,7 +126,8 @@ async def replaced(client: Redis, connection: Any) -> bool:
     pool = client.connection_pool
     if not isinstance(pool, _FollowingPool):
         return False
-    with contextlib.suppress(RedisError, OSError):
+    # Whatever goes wrong with asking: who asks must be there to ask again.
+    with contextlib.suppress(Exception):
         primary = await pool.get_master_address()  # type: ignore[no-untyped-call]
         return bool(primary != (connection.host, connection.port))
     return False  # nobody says so

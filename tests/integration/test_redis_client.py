@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from redis.exceptions import ReadOnlyError
 
 from libs.common.errors import RedisAway
+from libs.common.payload_batches import Payload
+from libs.common.payload_stream import PayloadStream
 from libs.common.redis_client import Refused, SharedConnection, connect
 from tests.support.valkey import free_port, running_valkey
 from tests.support.waiting import eventually
@@ -135,6 +138,14 @@ async def test_a_primary_that_becomes_a_replica_is_left(
         with pytest.raises(Refused, match="READONLY"):
             await shared.call("SET", "k", "v")
         assert not shared.up
+        stayed = await client.client_id()
+        with pytest.raises(ReadOnlyError):
+            await client.set("k", "v")
+        assert await client.client_id() != stayed
+        payloads = PayloadStream(valkey, "events")
+        with pytest.raises(RedisAway, match="it is a replica now"):
+            await asyncio.to_thread(payloads.append, [Payload("r", 1)])
+        payloads.close()
         await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
         await eventually(lambda: _up(shared))
         assert await shared.call("SET", "k", "v") == b"OK"

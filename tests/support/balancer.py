@@ -1,4 +1,5 @@
-"""One address for several gateways: a real nginx, configured as docs/operate.md says."""
+"""One address for several gateways: a real nginx, configured as docs/operate.md has
+it."""
 
 import asyncio
 import re
