@@ -14,7 +14,7 @@ import httpx
 import psycopg
 
 from libs.cli.checks import PORTS, address, check_ports, check_settings
-from libs.cli.observe import see_redis
+from libs.cli.observe import look_at_redis
 from libs.cli.plan import RedisSeen, without_password
 from libs.cli.watch import readiness
 from libs.common.contracts import Resource
@@ -23,6 +23,7 @@ from libs.common.errors import SettingError
 from libs.common.resources import resolve_credential, resources_from_environment
 from libs.common.service_settings import GatewaySettings
 from libs.common.settings import CommonSettings, DatabaseSettings
+from libs.common.store.causes import cause_of
 from libs.common.tls import client_context, tls_cause
 
 TIMEOUT_SECONDS = 5.0
@@ -85,7 +86,7 @@ def _ports(environ: Mapping[str, str]) -> Iterator[Finding]:
 def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
     url = CommonSettings.read(environ).redis_url
     subject = f"redis {without_password(url)}"
-    seen = see_redis(url)
+    seen, cause = look_at_redis(url, TIMEOUT_SECONDS)
     if seen.usable:
         yield Finding(subject, f"answers and has functions; {seen.value}")
     elif not environ.get("PROXY_REDIS_URL"):
@@ -97,9 +98,19 @@ def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
             "Check that sharing is meant, or name another database in PROXY_REDIS_URL",
         )
     else:
-        yield Finding(
-            subject, seen.value, "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
+        state = f"{seen.value} ({cause})" if cause else seen.value
+        yield Finding(subject, state, _redis_fix(seen, cause))
+
+
+def _redis_fix(seen: RedisSeen, cause: str) -> str:
+    if cause.startswith("TLS"):
+        return (
+            "Name the CA of the server's certificate in PROXY_REDIS_URL "
+            "(?ssl_ca_certs=FILE), and the host by a name that the certificate has"
         )
+    if seen is RedisSeen.LOCKED:
+        return "Correct USER:PASSWORD in PROXY_REDIS_URL, or the user's ACL"
+    return "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
 
 
 def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -107,8 +118,14 @@ def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
     subject = f"database {without_password(url)}"
     try:
         state = _ask_sqlite(url) if url.startswith("sqlite:") else _ask_postgres(url)
-    except (psycopg.Error, sqlite3.Error, OSError) as error:
-        # Only the kind of error: a driver's text may quote the URL.
+    except psycopg.Error as error:
+        cause = cause_of(error)
+        tls = any(sign in cause for sign in ("SSL", "ssl", "certificate"))
+        yield Finding(
+            subject, f"cannot be used ({cause})", _TLS_FIX if tls else _DATABASE_FIX
+        )
+        return
+    except (sqlite3.Error, OSError) as error:
         kind = type(error).__name__
         yield Finding(subject, f"cannot be used ({kind})", _DATABASE_FIX)
         return
@@ -118,6 +135,10 @@ def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
 _DATABASE_FIX = (
     "Check host, user, password and database name of PROXY_DATABASE_URL, or the "
     "directory of PROXY_SQLITE_URL"
+)
+_TLS_FIX = (
+    "Check the host, sslmode and sslrootcert (the file of the CA's certificate) of "
+    "PROXY_DATABASE_URL"
 )
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import (
 from libs.cli.plan import RedisSeen, Seen
 from libs.common import keys
 from libs.common.errors import SettingError
+from libs.common.redis_opening import blocking_client, cause_of
 
 TIMEOUT_SECONDS = 0.5
 SCANNED_KEYS = 1_000
@@ -34,21 +35,22 @@ def observe(redis_url: str) -> Seen:
 
 def see_redis(url: str) -> RedisSeen:
     """May we use the server at `url`? It is ours to use when nobody else does."""
-    with Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=None,
-    ) as client:
+    return look_at_redis(url, TIMEOUT_SECONDS)[0]
+
+
+def look_at_redis(url: str, patience_s: float) -> tuple[RedisSeen, str]:
+    """The same, and why it cannot be used when it does not answer."""
+    with blocking_client(url, patience_s, patience_s) as client:
         try:
-            return _classify(client)
-        except (AuthenticationError, NoPermissionError):
-            return RedisSeen.LOCKED
+            return _classify(client), ""
+        except (AuthenticationError, NoPermissionError) as error:
+            return RedisSeen.LOCKED, cause_of(error)
         except ResponseError as error:
             locked = str(error).startswith("NOAUTH")
-            return RedisSeen.LOCKED if locked else RedisSeen.FOREIGN
-        except (RedisError, OSError):
-            return RedisSeen.ABSENT
+            seen = RedisSeen.LOCKED if locked else RedisSeen.FOREIGN
+            return seen, cause_of(error)
+        except (RedisError, OSError) as error:
+            return RedisSeen.ABSENT, cause_of(error)
 
 
 def _classify(client: Redis) -> RedisSeen:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from libs.cli.commands import SERVICES, service_command, simulator_command
 from libs.common import resources
@@ -33,7 +32,7 @@ class RedisSeen(StrEnum):
     OURS = "it holds our keys"
     FOREIGN = "it is in use by something else"
     TOO_OLD = "it has no functions (Redis 7 or newer has)"
-    LOCKED = "it wants a password"
+    LOCKED = "it wants a password, or gives this user too few rights"
     READ_ONLY = "it takes no writes"
 
     @property
@@ -183,6 +182,6 @@ def _service(name: str, environ: Mapping[str, str]) -> Program:
 
 def without_password(url: str) -> str:
     """A URL fit for printing: no credentials, no query."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{place}{parts.path}"
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from libs.common import keys
 from libs.common.errors import RedisAway
+from libs.common.redis_opening import cause_of
 
 HOLD = Path(__file__).with_name("leader.lua").read_text()
 RELEASE = Path(__file__).with_name("leader_release.lua").read_text()
@@ -36,4 +37,4 @@ class LeaderLease:
             reply = self._redis.eval(script, 1, self._key, *args)
             return bool(await cast(Awaitable[int], reply))
         except (RedisError, OSError) as error:
-            raise RedisAway(f"Redis did not answer: {error}") from error
+            raise RedisAway(f"Redis did not answer: {cause_of(error)}.") from error

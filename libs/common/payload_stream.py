@@ -4,22 +4,26 @@ connection never carries a body.
 
 Every method raises `RedisAway`, or `Refused` when Redis answers with an error."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import hiredis
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 
 from libs.common import keys
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.payload_batches import Payload, batches, packed
+from libs.common.redis_opening import (
+    LOOK_EVERY_S,
+    blocking_client,
+    cause_of,
+    replaced_blocking,
+)
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0  # a batch is megabytes
@@ -42,16 +46,11 @@ class Backlog:
 class PayloadStream:
     def __init__(self, url: str, telemetry_stream: str) -> None:
         self._stream = keys.payloads(telemetry_stream)
-        self._redis = Redis.from_url(
-            url,
-            protocol=2,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = blocking_client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
 
         # Kept by hand: a pool asks the kernel each time whether all is well.
         self._connection: AbstractConnection | None = None
+        self._look_at = 0.0
 
     def append(self, payloads: Sequence[Payload]) -> int:
         """Add all, in one round trip; how many Redis refused. After `RedisAway`
@@ -62,7 +61,7 @@ class PayloadStream:
         # Packed in C and without a pipeline's bookkeeping.
         calls = [hiredis.pack_command(self._call(batch)) for batch in sent]
         with _translated():
-            connection = self._connection or self._connected()
+            connection = self._standing() or self._connected()
             self._connection = None  # replies may be left in it
             try:
                 connection.send_packed_command(calls, check_health=False)  # type: ignore[no-untyped-call]
@@ -74,6 +73,18 @@ class PayloadStream:
         return sum(
             len(batch) for batch, added in zip(sent, done, strict=True) if not added
         )
+
+    def _standing(self) -> AbstractConnection | None:
+        """The connection there is, unless it is to a primary of before."""
+        connection, now = self._connection, time.monotonic()
+        if connection is None or now < self._look_at:
+            return connection
+        self._look_at = now + LOOK_EVERY_S
+        if not replaced_blocking(self._redis, connection):
+            return connection
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        self._connection = None
+        return None
 
     def _connected(self) -> AbstractConnection:
         made: Any = self._redis.connection_pool.make_connection()
@@ -111,8 +122,17 @@ def _done(connection: AbstractConnection, asked: int) -> list[bool]:
             raise RedisConnectionError("the connection was closed")
         reader.feed(data)
         while (reply := reader.gets()) is not False:
-            done.append(not isinstance(reply, hiredis.ReplyError))
+            refused = isinstance(reply, hiredis.ReplyError)
+            if refused:
+                _leave_a_replica(reply)
+            done.append(not refused)
     return done
+
+
+def _leave_a_replica(refusal: hiredis.ReplyError) -> None:
+    """A primary that was demoted takes nothing any more; the next one will."""
+    if str(refusal).startswith("READONLY"):
+        raise RedisConnectionError("it is a replica now")
 
 
 @contextmanager
@@ -122,4 +142,4 @@ def _translated() -> Iterator[None]:
     except ResponseError as error:
         raise Refused(f"Redis refused: {error}") from error
     except (RedisError, OSError) as error:
-        raise RedisAway(f"Redis cannot be used: {error}") from error
+        raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error

@@ -12,10 +12,9 @@ import hiredis
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from libs.common import redis_opening
 from libs.common.errors import RedisAway
 
 log = structlog.get_logger()
@@ -23,6 +22,7 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.2
+DEMOTED = "READONLY"  # how a replica refuses to write
 
 Reply = Any
 Refused = ResponseError  # Redis answered a call with an error: full, a replica, ...
@@ -31,13 +31,7 @@ Refused = ResponseError  # Redis answered a call with an error: full, a replica,
 def connect(url: str) -> Redis:
     """A client for control traffic. Connects on first use; its errors are
     redis-py's. Calls that block longer than the timeout need one of their own."""
-    return Redis.from_url(
-        url,
-        protocol=2,  # replies are lists and bytes, with the parser's fast path
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return redis_opening.client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
 
 
 class SharedConnection:
@@ -54,6 +48,7 @@ class SharedConnection:
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._trouble = ""  # why it is down, as it was said last
         self.connections = 0  # made so far: more than one means replies were lost
 
     @property
@@ -78,6 +73,7 @@ class SharedConnection:
                 await self._keeper
         if self._wire is not None:
             self._wire.drop("was closed")
+        await self._client.aclose()
 
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send a command; the future gives its reply. It is sent even when the
@@ -116,32 +112,48 @@ class SharedConnection:
     async def _keep(self) -> None:
         """Connect anew whenever the connection is lost, and give one up that hangs:
         a Redis that hangs must not hang its callers."""
+        look_at = 0.0
         while True:
-            if self._wire is None:
+            wire = self._wire
+            if wire is None:
                 with contextlib.suppress(RedisAway):
                     await self._connect()
                 await asyncio.sleep(RECONNECT_PAUSE_S)
-            elif self._wire.silent_s() > ANSWER_TIMEOUT_S:
-                self._wire.drop("does not answer")
+            elif wire.silent_s() > ANSWER_TIMEOUT_S:
+                wire.drop("does not answer")
+            elif self._loop.time() >= look_at:
+                look_at = self._loop.time() + redis_opening.LOOK_EVERY_S
+                if await redis_opening.replaced(self._client, wire.connection):
+                    wire.drop("is not the primary any more")
             else:
-                await self._wire.lost_within(ANSWER_TIMEOUT_S / 4)
+                await wire.lost_within(ANSWER_TIMEOUT_S / 4)
 
     async def _connect(self) -> None:
         connection: AbstractConnection = (
             self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         )
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            # Sentinels are asked first.
+            async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
             wire = _Wire(connection, self._lost)
         except Exception as error:
             # Whatever it is, also a connection that was lost as soon as it was made:
             # nobody else would try again.
             await connection.disconnect(nowait=True)
+            self._say(redis_opening.cause_of(error))
             raise RedisAway("Redis cannot be reached.") from error
-        self._wire = wire
+        self._wire, self._trouble = wire, ""
         self.connections += 1
         log.info("redis connected", action="redis_connected")
+
+    def _say(self, trouble: str) -> None:
+        """Once for each cause, not for each try."""
+        if trouble != self._trouble:
+            log.warning(
+                "redis cannot be reached", action="redis_unreachable", cause=trouble
+            )
+        self._trouble = trouble
 
     def _lost(self, calls: int) -> None:
         self._wire = None
@@ -156,6 +168,14 @@ class _Told:
     def __init__(self, failed: Callable[[], None]) -> None:
         self.failed = failed
 
+    def tell(self) -> None:
+        """It failed. What the one who hears it raises is kept from the others, who
+        wait for replies of their own."""
+        try:
+            self.failed()
+        except Exception:
+            log.exception("a failed call was not dealt with", action="call_lost")
+
 
 Waiter = asyncio.Future[Reply] | _Told
 
@@ -168,7 +188,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self, connection: AbstractConnection, lost: Any) -> None:
         """`lost` is told, once, how many calls will get no reply."""
         self._loop = asyncio.get_running_loop()
-        self._connection = connection  # keeps the transport's owner alive
+        self.connection = connection  # keeps the transport's owner alive
         self._reader = hiredis.Reader(replyError=ResponseError)
         self._lost = lost
         self._over = self._loop.create_future()
@@ -218,18 +238,20 @@ class _Wire(asyncio.Protocol):
         if self._over.done():
             return
         self._over.set_result(None)
-        waiting, error = len(self.unanswered), RedisAway(f"Redis {cause}.")
         waiters, self.unanswered = self.unanswered, deque()
+        # The keeper first: whatever the others do when they hear of it, a dead
+        # connection is not left in place.
+        self._lost(len(waiters))
+        self._transport.abort()
+        # It would warn that nobody closed it.
+        self.connection._close()  # type: ignore[no-untyped-call]
+        error = RedisAway(f"Redis {cause}.")
         for waiter in waiters:
             if isinstance(waiter, _Told):
-                waiter.failed()
+                waiter.tell()
             elif not waiter.done():
                 waiter.set_exception(error)
                 waiter.exception()  # nobody may be waiting any more
-        self._transport.abort()
-        # It would warn that nobody closed it.
-        self._connection._close()  # type: ignore[no-untyped-call]
-        self._lost(waiting)
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -244,15 +266,20 @@ class _Wire(asyncio.Protocol):
 
     def _settle(self, reply: Reply) -> None:
         waiter = self.unanswered.popleft()
-        if isinstance(waiter, _Told):
-            if isinstance(reply, Exception):
-                waiter.failed()
-        elif waiter.done():
-            return
-        elif isinstance(reply, Exception):
-            waiter.set_exception(reply)
-        else:
+        if isinstance(reply, Exception):
+            self._refuse(waiter, reply)
+        elif not isinstance(waiter, _Told) and not waiter.done():
             waiter.set_result(reply)
+
+    def _refuse(self, waiter: Waiter, error: Exception) -> None:
+        if isinstance(waiter, _Told):
+            waiter.tell()
+        elif not waiter.done():
+            waiter.set_exception(error)
+        if str(error).startswith(DEMOTED):
+            # It goes on answering, and will never serve us again: look for the new
+            # primary, by Sentinel or whatever stands behind the host's name.
+            self.drop("is a replica now")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.drop("went away")

@@ -46,6 +46,7 @@ from libs.common.contracts import (
     Verdict,
 )
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.redis_opening import cause_of
 
 
 class Caller(Protocol):
@@ -68,7 +69,7 @@ class ClientCaller:
         except ResponseError:
             raise
         except (RedisError, OSError) as error:
-            raise RedisAway("Redis does not answer.") from error
+            raise RedisAway(f"Redis does not answer: {cause_of(error)}.") from error
 
     def tell(self, failed: Callable[[], None], *command: Any) -> None:
         def settled(done: "asyncio.Future[Any]") -> None:

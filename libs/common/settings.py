@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from libs.common import redis_url
 from libs.common.errors import SettingError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -88,6 +89,14 @@ def url_of(value: str, schemes: Collection[str]) -> bool:
         return False
 
 
+def readable_pem(path: str) -> bool:
+    """Does the file hold something in PEM, a certificate or a key?"""
+    try:
+        return "-----BEGIN " in Path(path).read_text(errors="replace")
+    except OSError:
+        return False
+
+
 class SettingErrorCarrier(ValueError):
     """Takes a SettingError through pydantic, which re-raises only ValueErrors."""
 
@@ -151,11 +160,19 @@ class CommonSettings(Settings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
-        if not url_of(value, {"redis", "rediss", "unix"}):
+        fix = (
+            "Write redis://HOST:PORT/0, rediss:// for TLS, or "
+            "redis+sentinel://HOST:26379,HOST:26379/SERVICE/0"
+        )
+        try:
+            files = redis_url.parse(value).files
+        except redis_url.BadRedisUrl as error:
+            raise SettingErrorCarrier("PROXY_REDIS_URL", str(error), fix) from None
+        if unreadable := next((f for f in files if not readable_pem(f)), None):
             raise SettingErrorCarrier(
                 "PROXY_REDIS_URL",
-                "is no Redis URL",
-                "Write redis://HOST:PORT/0, rediss:// for TLS",
+                f"names {unreadable}, which is no readable PEM file",
+                "Name the file of your CA's certificate, or of the client's",
             )
         return value
 

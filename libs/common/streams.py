@@ -15,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 from libs.common import keys
 from libs.common.contracts import EVENT_VERSION, Kind
 from libs.common.errors import RedisAway
+from libs.common.redis_opening import cause_of
 
 # The dead-letter stream is for looking at; the table holds all of them.
 DEAD_LETTERS_KEPT = 10_000
@@ -141,4 +142,4 @@ async def _translated() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise RedisAway(f"Redis cannot be used: {error}") from error
+        raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error

@@ -145,6 +145,7 @@ class Schedule:
         self._due_at = 0.0
         self._checked: str | None = None  # the catalogue of the last round
         self._round: asyncio.Task[None] | None = None
+        self._away = False  # Redis is, and it was said
         self.leads = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -161,9 +162,10 @@ class Schedule:
         try:
             self.leads = await self._leadership.hold()
             version = await self._version() if self.leads else None
+            self._note_redis(None)
         except RedisAway as cause:
             self.leads, version = False, None
-            log.debug("no lease", action="lease_missed", cause=str(cause))
+            self._note_redis(cause)
         if version is None:
             self._checked = None
         elif self._due(now, version):
@@ -171,6 +173,13 @@ class Schedule:
             jitter = random.uniform(0.9, 1.1)  # noqa: S311 - not for secrets
             self._due_at = now + self._interval_s * jitter
             self._round = asyncio.create_task(self._check())
+
+    def _note_redis(self, cause: RedisAway | None) -> None:
+        if cause is not None and not self._away:
+            log.warning("redis is away", action="redis_away", cause=str(cause))
+        elif cause is None and self._away:
+            log.info("redis is back", action="redis_back")
+        self._away = cause is not None
 
     def _due(self, now: float, version: str) -> bool:
         if self._round is not None:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from redis.exceptions import ReadOnlyError
 
 from libs.common.errors import RedisAway
+from libs.common.payload_batches import Payload
+from libs.common.payload_stream import PayloadStream
 from libs.common.redis_client import Refused, SharedConnection, connect
 from tests.support.valkey import free_port, running_valkey
 from tests.support.waiting import eventually
@@ -85,6 +88,69 @@ async def test_it_fails_at_once_while_redis_is_away_and_comes_back(
         assert await shared.call("PING")
         assert shared.connections == 2
         await shared.close()
+
+
+async def test_who_raises_on_hearing_of_a_loss_keeps_nobody_from_hearing(
+    tmp_path: Path,
+) -> None:
+    heard: list[str] = []
+
+    def raises() -> None:
+        heard.append("first")
+        raise ValueError
+
+    port = free_port()
+    with running_valkey(tmp_path, port) as url:
+        shared = SharedConnection(connect(url))
+        await shared.open()
+        # An error reply, and what follows it on the same connection.
+        assert await shared.call("SET", "k", "v")
+        shared.tell(raises, "INCR", "k")
+        assert await shared.call("ECHO", "a") == b"a"
+        assert shared.connections == 1
+        blocked = shared.call("BLPOP", "nothing", "0")
+        shared.tell(raises, "PING")
+        shared.tell(lambda: heard.append("second"), "PING")
+    with pytest.raises(RedisAway):
+        await blocked
+    assert heard == ["first", "first", "second"]
+    assert not shared.up
+    with running_valkey(tmp_path, port):
+        await eventually(lambda: _up(shared))
+        assert await shared.call("PING")
+        await shared.close()
+
+
+async def _up(shared: SharedConnection) -> bool:
+    return shared.up
+
+
+async def test_a_primary_that_becomes_a_replica_is_left(
+    valkey: str, tmp_path: Path
+) -> None:
+    client = connect(valkey)
+    shared = SharedConnection(client)
+    await shared.open()
+    port = free_port()
+    with running_valkey(tmp_path, port):
+        await client.execute_command("REPLICAOF", "127.0.0.1", port)  # type: ignore[no-untyped-call]
+        # The server drops no client by itself.
+        with pytest.raises(Refused, match="READONLY"):
+            await shared.call("SET", "k", "v")
+        assert not shared.up
+        stayed = await client.client_id()
+        with pytest.raises(ReadOnlyError):
+            await client.set("k", "v")
+        assert await client.client_id() != stayed
+        payloads = PayloadStream(valkey, "events")
+        with pytest.raises(RedisAway, match="it is a replica now"):
+            await asyncio.to_thread(payloads.append, [Payload("r", 1)])
+        payloads.close()
+        await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+        await eventually(lambda: _up(shared))
+        assert await shared.call("SET", "k", "v") == b"OK"
+    await shared.close()
+    await client.aclose()
 
 
 async def test_a_redis_that_hangs_is_given_up(tmp_path: Path) -> None:

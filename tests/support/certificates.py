@@ -24,6 +24,12 @@ class Authority:
 
     def server(self, *names: str, expired: bool = False) -> ssl.SSLContext:
         """The context of a server that shows a certificate for `names`."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.chain(*names, expired=expired))
+        return context
+
+    def chain(self, *names: str, expired: bool = False) -> Path:
+        """A file with a key and its certificate for `names`."""
         key = ec.generate_private_key(ec.SECP256R1())
         san = x509.SubjectAlternativeName([_general(name) for name in names])
         begun = _unsigned(names[0], self.certificate.subject, key, expired=expired)
@@ -39,16 +45,14 @@ class Authority:
             )
             + signed.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(chain)
-        return context
+        return chain
 
 
-def make_authority(folder: Path) -> Authority:
+def make_authority(folder: Path, name: str = "a test's CA") -> Authority:
     """A CA whose certificate lies in `folder`."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _unsigned("a test's CA", _name("a test's CA"), key)
+        _unsigned(name, _name(name), key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -52,7 +52,7 @@ def binaries_15() -> Path:
     pytest.skip(missing)
 
 
-def _run_as() -> str | None:
+def run_as() -> str | None:
     """Postgres refuses to run as root; then it runs as somebody else."""
     if os.geteuid() != 0:
         return None
@@ -83,7 +83,7 @@ def standing_postgres(
 ) -> Iterator["Server"]:
     # Not below pytest's folder, which only its own user may enter.
     home = Path(tempfile.mkdtemp(prefix="rpx-postgres-"))
-    user = _run_as()
+    user = run_as()
     if user:
         shutil.chown(home, user)
     try:

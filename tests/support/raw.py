@@ -68,7 +68,7 @@ class Caller:
         head = await self.reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         named = [line.partition(": ")[::2] for line in lines]
-        return int(first.split(" ")[1]), dict(named)
+        return int(first.split(" ")[1]), {n.lower(): value for n, value in named}
 
     async def _chunks(self) -> bytes:
         body = b""

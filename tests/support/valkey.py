@@ -35,14 +35,15 @@ def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
 class Valkey:
     """A server that can be killed, and started again without any memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        self._process = _started(self._folder, self._port)
+        self._process = _started(self._folder, self.port, *self._options)
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -52,10 +53,10 @@ class Valkey:
             self._process = None
 
 
-def _started(folder: Path, port: int) -> "subprocess.Popen[bytes]":
+def _started(folder: Path, port: int, *options: str) -> "subprocess.Popen[bytes]":
     command = [
         str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
-        "--save", "", "--appendonly", "no", "--dir", str(folder),
+        "--save", "", "--appendonly", "no", "--dir", str(folder), *options,
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

@@ -3,7 +3,14 @@ state, no prepared statements, every transaction brings its own limits."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -12,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from libs.common.asks import Owner
 from libs.common.contracts import (
@@ -24,6 +31,7 @@ from libs.common.contracts import (
 from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
 from libs.common.store.bulk import Form, Plain, tables
+from libs.common.store.causes import telling
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pages import page
 from libs.common.store.payloads import as_columns, payload_rows
@@ -105,9 +113,10 @@ Connection = AsyncConnection[DictRow]
 
 class PostgresStore:
     def __init__(self, url: str) -> None:
+        self._trouble = ""  # why it could not be connected to, the last time
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            connection_class=AsyncConnection[DictRow],
+            connection_class=telling(self._note),
             kwargs={
                 "row_factory": dict_row,
                 "prepare_threshold": None,
@@ -346,7 +355,7 @@ class PostgresStore:
             "lock_ms": f"{limit_s * 1000}",
             "idle_ms": f"{limit_s * 1000}",
         }
-        with _translated():
+        with _translated(lambda: self._trouble):
             async with asyncio.timeout(limit_s + 2 * CONNECT_S):
                 await self._pool.open(wait=False)
                 async with (
@@ -356,15 +365,20 @@ class PostgresStore:
                     await _execute(connection, "limits", limits)
                     yield connection
 
+    def _note(self, trouble: str) -> None:
+        self._trouble = trouble
+
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(trouble: Callable[[], str]) -> Iterator[None]:
     """Refused data is the data's fault; anything else may pass: a full disk, a
     failover to a read-only server, a schema not migrated yet."""
     try:
         yield
     except REFUSED as error:
         raise Unstorable(f"Postgres refused the data: {error}") from error
+    except PoolTimeout as error:
+        raise StoreAway(f"Postgres cannot be used: {trouble() or error}") from error
     except (psycopg.Error, OSError, TimeoutError) as error:
         raise StoreAway(f"Postgres cannot be used: {error}") from error
 

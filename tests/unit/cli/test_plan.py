@@ -45,12 +45,23 @@ def test_a_redis_at_the_default_address(state: RedisSeen) -> None:
     assert state.value in dict(plan.choices)["redis"]
 
 
-def test_a_configured_redis_is_used_unseen() -> None:
-    plan = decided({"PROXY_REDIS_URL": "redis://:hush@h:6379/2"}, RedisSeen.EMPTY)
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://:hush@h:6379/2", "redis://h:6379/2"),
+        (
+            "redis+sentinel://u:hush@[::1]:1,b/m/0?sentinel_password=hush",
+            "redis+sentinel://[::1]:1,b/m/0",
+        ),
+        ("unix:///run/r.sock?password=hush", "unix:///run/r.sock"),
+    ],
+)
+def test_a_configured_redis_is_used_unseen(url: str, said: str) -> None:
+    plan = decided({"PROXY_REDIS_URL": url}, RedisSeen.EMPTY)
 
     assert "redis" not in embedded(plan)
     assert "PROXY_REDIS_URL" not in plan.environment
-    assert dict(plan.choices)["redis"] == "redis://h:6379/2 (PROXY_REDIS_URL)"
+    assert dict(plan.choices)["redis"] == f"{said} (PROXY_REDIS_URL)"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""PROXY_REDIS_URL, taken apart: one server, or a primary that Sentinels name. (pure)
+
+redis-py knows no URL for Sentinels. Ours is the one that other Python clients have:
+`redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DATABASE]`,
+credentials and database being the primary's; `rediss+sentinel://` is TLS to both."""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+SERVERS = ("redis", "rediss", "unix")
+SENTINELS = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+SENTINEL_PORT = 26379
+
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_TLS = {
+    **dict.fromkeys(FILES),
+    "ssl_cert_reqs": ("required", "none"),
+    "ssl_check_hostname": ("true", "false"),
+}
+_OPTIONS = {"db", "username", "password", *_TLS}
+_OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password"}
+
+
+class BadRedisUrl(ValueError):
+    """What is wrong with it, to be read behind the variable's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrl:
+    """`server` is for redis-py. With Sentinels it has the first one's address, in
+    place of the primary's, which they will tell."""
+
+    server: str
+    files: tuple[str, ...]  # of certificates and keys
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_login: tuple[tuple[str, str], ...] = ()  # username, password
+
+
+def parse(url: str) -> RedisUrl:
+    """Raises `BadRedisUrl`, which never quotes a password."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in SERVERS and scheme not in SENTINELS:
+        raise BadRedisUrl("is no Redis URL")
+    place, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if scheme in SENTINELS:
+        return _of_sentinels(SENTINELS[scheme], place, options)
+    _check_options(options, tls=scheme == "rediss")
+    if scheme != "unix":
+        authority, _, database = place.partition("/")
+        _address(authority.rpartition("@")[2])
+        _check_database(database)
+    return RedisUrl(url, _files(options))
+
+
+def _of_sentinels(scheme: str, place: str, options: dict[str, str]) -> RedisUrl:
+    authority, _, path = place.partition("/")
+    service, _, database = path.partition("/")
+    if not service:
+        raise BadRedisUrl("names Sentinels, but not the service they watch")
+    _check_database(database)
+    login, at, hosts = authority.rpartition("@")
+    sentinels = tuple(_address(host) for host in hosts.split(","))
+    theirs = {_OF_SENTINELS[o]: options.pop(o) for o in _OF_SENTINELS if o in options}
+    _check_options(options, tls=scheme == "rediss")
+    first = hosts.partition(",")[0]
+    query = f"?{urlencode(options)}" if options else ""
+    return RedisUrl(
+        f"{scheme}://{login}{at}{first}/{database or 0}{query}",
+        _files(options),
+        sentinels,
+        service,
+        tuple(theirs.items()),
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is none, a bracket that is not closed
+        port = 0
+    if port == 0 or "," in text:
+        raise BadRedisUrl("has an address that is no HOST:PORT")
+    return host or "localhost", port or SENTINEL_PORT
+
+
+def _check_database(text: str) -> None:
+    if text and not text.isdecimal():
+        raise BadRedisUrl("has a database that is no number")
+
+
+def _check_options(options: dict[str, str], *, tls: bool) -> None:
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise BadRedisUrl(f"has an option that is not known, {name[:40]!a}")
+        if name in _TLS and not tls:
+            raise BadRedisUrl(f"has {name}, which is for rediss:// only")
+        allowed = _TLS.get(name)
+        if allowed and value.lower() not in allowed:
+            raise BadRedisUrl(f"has a {name} that is not one of {', '.join(allowed)}")
+
+
+def _files(options: dict[str, str]) -> tuple[str, ...]:
+    return tuple(options[name] for name in FILES if name in options)

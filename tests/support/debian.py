@@ -1,0 +1,20 @@
+"""Programs that no Python package brings: from Debian's packages, which CI installs.
+Only a developer's machine may be without."""
+
+import os
+import shutil
+
+import pytest
+
+PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+
+
+def program(name: str, package: str) -> str:
+    """Its path; without it the test is skipped, or fails in CI."""
+    found = shutil.which(name, path=PLACES)
+    if found is not None:
+        return found
+    missing = f"{name} is missing: install Debian's {package}"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
