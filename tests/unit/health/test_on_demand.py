@@ -9,8 +9,8 @@ import pytest
 from libs.common.contracts import HealthState, Verdict
 from libs.common.errors import RedisAway
 from libs.common.orders import Orders
-from services.health.on_demand import OnDemand
 from services.health.examining import Examiner
+from services.health.on_demand import OnDemand
 from services.health.prober import Check, Prober
 
 pytestmark = pytest.mark.asyncio
