@@ -414,7 +414,7 @@ class TestAliases:
         sent = world.received()[-1]
         whole = body.replace(b'"%b" ,' % alias.encode(), b'"gpt-5.5-mini" ,')
         assert base64.b64decode(sent["body"]) == whole
-        assert dict(sent["headers"])["Content-Length"] == str(len(whole))
+        assert dict(sent["headers"])["content-length"] == str(len(whole))
         assert answer.json()["model"] == "gpt-5.5-mini"
 
     async def test_the_row_says_both_names(self, world: World) -> None:
@@ -622,7 +622,7 @@ class TestOutlasting:
         await eventually(serves, SOON_S)
 
     async def test_a_router_that_starts_anew(self, world: World) -> None:
-        provider = await world.provider(pool_id="acme")
+        provider = await world.provider(pool_id="acme", account_id="acct-c")
         await world.adopted()
         version = await world.redis.get("{rpx}:catalogue:version")
         await world.fleet.router.end()
