@@ -94,7 +94,7 @@ class Prober:
     async def _ask(self, resource: Resource) -> Verdict:
         key = self._credentials.key_of(resource)
         if key is None:
-            return Verdict(kind="neutral", cause="its key cannot be had here")
+            return Verdict(kind="neutral", cause="its key cannot be resolved here")
         url = f"{resource.base_url}/{self._question.path}"
         started = perf_counter()
         try:

@@ -110,8 +110,8 @@ class World:
 
         async def equal() -> bool:
             ready = await self.http.get(f"{self.fleet.gateways[0].origin}/readyz")
-            version = await self.redis.get("{rpx}:catalogue:version")
-            return bool(version) and ready.json()["catalogue"] == version.decode()
+            version: Any = await self.redis.get("{rpx}:catalogue:version")
+            return bool(version and ready.json()["catalogue"] == version.decode())
 
         await eventually(equal, SOON_S)
 
@@ -193,7 +193,7 @@ class TestProviders:
 
         async def serves() -> bool:
             answer = await world.ask(x_pool_id="acme")
-            return answer.headers.get("x-proxy-resource-id") == provider["id"]
+            return bool(answer.headers.get("x-proxy-resource-id") == provider["id"])
 
         await eventually(serves, SOON_S)
         assert world.received()[-1]["key"] == "sk-registered-c1"

@@ -87,7 +87,6 @@ class World:
 
 async def test_environment_and_registry_are_one_catalogue() -> None:
     world = World(provider())
-    assert world.reader.parts is None
     await world.reader.look()
     assert world.ids() == ["openai-1", "acme"]
     assert world.reader.parts is not None
