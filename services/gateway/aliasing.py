@@ -50,8 +50,8 @@ def _allowed(principal: Principal) -> Sequence[str]:
 def splice(exchange: Exchange, way: Way, plain: bytes) -> None:
     """Have the provider's model asked for. What came compressed leaves as it was
     opened. Raises a `Problem`."""
-    exchange.body = spliced(plain, way)
-    if exchange.request.coded:
+    opened, exchange.body = plain is not exchange.body, spliced(plain, way)
+    if opened:
         exchange.headers = [h for h in exchange.headers if h[0] != b"content-encoding"]
 
 

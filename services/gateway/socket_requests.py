@@ -91,6 +91,7 @@ class SocketRequests:
         self._opened = opened
         self._move = move
         self._prepared: Exchange | None = upgrade
+        self._fresh = True  # no request was sent on the upstream's socket yet
         self._pool_id = upgrade.hints.pool_id
         self._principal = upgrade.principal
         self.running: list[Turn] = []
@@ -118,7 +119,7 @@ class SocketRequests:
         head = head_of(plain)
         if head.type != "response.create":
             return None
-        first, exchange = self._prepared is not None, self._exchange(plain)
+        exchange = self._exchange(plain)
         limit = asyncio.get_running_loop().time() + self._books.request_s
         turn = Turn(exchange, head.lane, limit, frame)
         # Before anything is awaited: whatever happens, it will be settled.
@@ -127,7 +128,8 @@ class SocketRequests:
         self._books.ledger.accepted(exchange.record)
         self._books.fallback.began(*self._counted(exchange))
         await self._admit(turn)
-        moved = await self._place(turn, plain, first=first)
+        moved = await self._place(turn, plain)
+        self._fresh = False
         if moved is not None:
             self._books.fallback.ended(*self._counted(exchange))
             self._opened = moved
@@ -144,7 +146,7 @@ class SocketRequests:
         except Problem as problem:
             raise self._refused(turn, problem) from None
 
-    async def _place(self, turn: Turn, plain: bytes, *, first: bool) -> Opened | None:
+    async def _place(self, turn: Turn, plain: bytes) -> Opened | None:
         """The socket that the request should use instead of this one, if any. A model
         alias has to lead where the socket does, or can still go."""
         exchange = turn.exchange
@@ -152,9 +154,12 @@ class SocketRequests:
         try:
             if way is not None:
                 self._take(turn, way, plain)
-                if not first and way.provider_id != self._target.resource.provider_id:
+                if (
+                    not self._fresh
+                    and way.provider_id != self._target.resource.provider_id
+                ):
                     raise problems.model_not_here(way.alias, way.provider_id)
-            return await self._move(exchange, self._target) if first else None
+            return await self._move(exchange, self._target) if self._fresh else None
         except Problem as problem:
             raise self._refused(turn, problem) from None
 

@@ -598,6 +598,9 @@ class TestSockets:
         async with socket(world, **{"x-pool-id": "openai-default"}) as opened:
             frame = await answered(opened, alias)
             assert frame["error"]["code"] == "model_not_in_pool"
+            # Nothing was sent on it, so it can still go anywhere in its pool.
+            home = await world.alias(await world.provider(pool_id="openai-default"))
+            assert (await answered(opened, home))["type"] == "response.completed"
         async with socket(world) as opened:
             frame = await answered(opened, alias)
             assert frame["type"] == "error"
