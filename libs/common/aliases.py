@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from libs.common.asks import digest
+from libs.common.asks import session_digest
 from libs.common.contracts import Catalogue, Resource
 
 # No pool of an operator begins like this.
@@ -65,4 +65,4 @@ def _pools(resources: Iterable[Resource], provider_id: str) -> frozenset[str | N
 def session_within(session_id: str | None, pool: str) -> str:
     """Digest of a session as one provider knows it: the session has a home at each,
     so that asking two models in turn moves it nowhere."""
-    return digest(f"{pool}\0{session_id}") if session_id else ""
+    return session_digest(f"{pool}\0{session_id}") if session_id else ""
