@@ -41,7 +41,7 @@ async def register(fleet: Fleet, base_url: str) -> None:
         async def known() -> bool:
             ask = {"model": "fast", "input": "known yet?"}
             answer = await http.post(f"{fleet.gateways[0].url}/responses", json=ask)
-            return answer.headers.get("x-proxy-resource-id") == "acme"
+            return bool(answer.headers.get("x-proxy-resource-id") == "acme")
 
         await eventually(known, within_s=8)
 
