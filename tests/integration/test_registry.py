@@ -608,6 +608,23 @@ class TestSockets:
 
 
 class TestOutlasting:
+    async def test_a_change_at_a_router_that_does_not_lead(self, world: World) -> None:
+        second = world.fleet.router.twin(world.folder / "second-router.log")
+        try:
+            await second.ready()
+            given = {"id": "elsewhere", "api_key": "sk-registered-c1"}
+            answer = await world.http.post(
+                f"{second.origin}/admin/providers", json=given
+            )
+            assert answer.status_code == 201, answer.text
+
+            async def published() -> bool:
+                return "elsewhere" in await world.resources()
+
+            await eventually(published, SOON_S)
+        finally:
+            await second.end()
+
     async def test_an_emptied_redis(self, world: World) -> None:
         provider = await world.provider(pool_id="acme")
         alias = await world.alias(provider)
