@@ -86,13 +86,25 @@ class Resource(Published):
     weight: float = Field(gt=0)
     base_url: str  # no trailing slash, ends in /v1 for OpenAI
     credential: str  # "env:NAME", "env:NAME#2" (second of a comma list), "sealed:TOKEN"
+    provider_id: str | None = None  # of the registry; None: from the environment
+
+
+class Alias(Published):
+    """A name for a model of one provider: requests for it go to that provider's
+    resources, and ask for `upstream_id` there."""
+
+    alias: str
+    provider_id: str
+    upstream_id: str
 
 
 class Catalogue(Published):
-    """All resources. `version` is a hash of the content, so equal means same."""
+    """All resources and model aliases. `version` is a hash of the content, so equal
+    means same."""
 
     version: str
     resources: tuple[Resource, ...]
+    aliases: tuple[Alias, ...] = ()
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -189,6 +201,7 @@ class RegistryEvent(Frozen):
     created_at_ms: int
     version: str
     resources: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
 
 
 # How a captured body is packed on its way to ingest, which packs what is not.

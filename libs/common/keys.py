@@ -67,6 +67,12 @@ def bound(digest: str) -> str:
     return f"{TAG}:bound:{digest}"
 
 
+def registry_changes() -> str:
+    """String: counts changes of the provider registry in SQL, so that every router
+    hears of them."""
+    return f"{TAG}:registry:changes"
+
+
 def proxy_keys() -> str:
     """Hash: SHA-256 of a proxy key's secret -> what its holder may do (JSON)."""
     return f"{TAG}:proxy_keys"

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from libs.common.aliases import MARK, in_pool
 from libs.common.asks import (
     Ask,
     Lease,
@@ -110,7 +111,8 @@ class LocalRouting:
         if owner is None and ask.account_bound:
             owner = session
         if owner is not None:
-            return owner.resource_id, question, self._by_account(owner, question)
+            choice = self._by_account(owner, ask.pool_id, question)
+            return owner.resource_id, question, choice
         if not ask.resolved and self._unsought(ask):
             raise UnknownIds(0)
         home = session.resource_id if session else None
@@ -196,7 +198,7 @@ class LocalRouting:
     def _pool(self, pool_id: str | None) -> list[Standing]:
         if pool_id is None:
             return self.standings()
-        pool = [r for r in self.resources.values() if r.pool_id == pool_id]
+        pool = [r for r in self.resources.values() if in_pool(r, pool_id)]
         if not pool:
             pools = {r.pool_id for r in self.resources.values() if r.pool_id}
             raise UnknownPool(tuple(sorted(pools)))
@@ -211,10 +213,15 @@ class LocalRouting:
             self.health[resource.id].ready_ms,
         )
 
-    def _by_account(self, owner: Owner, question: Question) -> Choice:
+    def _by_account(
+        self, owner: Owner, pool_id: str | None, question: Question
+    ) -> Choice:
+        """Pools do not hold back what one account alone can serve; a provider does."""
         resource = self.resources.get(owner.resource_id)
         account = resource.account_id if resource else owner.account_id
-        siblings = [s for s in self.standings() if s.account_id == account]
+        of_provider = pool_id is not None and pool_id.startswith(MARK)
+        reach = self._pool(pool_id) if of_provider else self.standings()
+        siblings = [s for s in reach if s.account_id == account]
         choice = by_account(siblings, owner.resource_id, question)
         if choice.resource_id is None:
             return choice

@@ -17,7 +17,7 @@ KEPT_S = 60  # orders and answers nobody fetched
 
 class Orders:
     """One end each: `place` and `fetch`, `take` and `answer`. All raise
-    `RedisAway`."""
+    `RedisAway`. An order is an id, and what else is wanted after a space."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -30,7 +30,7 @@ class Orders:
     async def fetch(self, order: str) -> bytes | None:
         """The answer, waited for a moment."""
         with _translated():
-            found = await self._redis.blpop(keys.check_answer(order), WAIT_S)
+            found = await self._redis.blpop(_answer_key(order), WAIT_S)
         return found[1] if found else None
 
     async def withdraw(self, order: str) -> bool:
@@ -46,8 +46,12 @@ class Orders:
 
     async def answer(self, order: str, answer: str) -> None:
         with _translated():
-            await self._redis.lpush(keys.check_answer(order), answer)
-            await self._redis.expire(keys.check_answer(order), KEPT_S)
+            await self._redis.lpush(_answer_key(order), answer)
+            await self._redis.expire(_answer_key(order), KEPT_S)
+
+
+def _answer_key(order: str) -> str:
+    return keys.check_answer(order.partition(" ")[0])
 
 
 @contextlib.contextmanager

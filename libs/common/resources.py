@@ -27,7 +27,8 @@ LOWEST_WEIGHT = 0.001
 
 _NUMBERED = re.compile(rf"{KEY}_([0-9]{{1,6}})")
 # Names travel in headers, Redis keys and URLs.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}"
+_NAME = re.compile(NAME)
 _NOT_IN_A_KEY = re.compile(r"[^!-~]|[\"',]")
 
 
@@ -64,15 +65,9 @@ def resources_from_environment(
 
 
 def resolve_credential(credential: str, environ: Mapping[str, str]) -> str:
-    """The key that `credential` names. A gateway calls this with its own
-    environment: the catalogue never carries a key."""
+    """The key that `credential` (`env:NAME`, `env:NAME#2`) names. A gateway calls this
+    with its own environment: the catalogue never carries a key."""
     kind, _, rest = credential.partition(":")
-    if kind == "sealed":
-        raise SettingError(
-            "PROXY_SECRET_ENCRYPTION_KEY",
-            "sealed provider keys cannot be opened by this version",
-            "Use a credential_ref env:NAME for the provider",
-        )
     if kind != "env" or not rest:
         raise SettingError("credential", "is neither env:NAME nor sealed:TOKEN", "")
     variable, _, position = rest.partition("#")
@@ -84,7 +79,12 @@ def resolve_credential(credential: str, environ: Mapping[str, str]) -> str:
             f"holds no key for the credential {credential}",
             "Give every gateway the keys that the router has",
         )
-    return _checked(variable, listed[wanted])
+    return checked_key(variable, listed[wanted])
+
+
+def keys_in(environ: Mapping[str, str], variable: str) -> int:
+    """How many keys a variable holds here."""
+    return len(_listed(environ.get(variable, "")))
 
 
 def _keys(environ: Mapping[str, str]) -> Iterator[_Key]:
@@ -99,10 +99,10 @@ def _given(environ: Mapping[str, str]) -> Iterator[_Key]:
     for variable in (KEY, *_numbered(environ)):
         secret = environ.get(variable, "").strip()
         if secret:
-            yield _Key(variable, f"env:{variable}", _checked(variable, secret))
+            yield _Key(variable, f"env:{variable}", checked_key(variable, secret))
         if variable == KEY:
             for position, listed in enumerate(_listed(environ.get(KEYS, "")), start=1):
-                yield _Key(KEYS, f"env:{KEYS}#{position}", _checked(KEYS, listed))
+                yield _Key(KEYS, f"env:{KEYS}#{position}", checked_key(KEYS, listed))
 
 
 def _numbered(environ: Mapping[str, str]) -> list[str]:
@@ -115,7 +115,8 @@ def _listed(value: str) -> list[str]:
     return [entry for part in value.split(",") if (entry := part.strip())]
 
 
-def _checked(variable: str, secret: str) -> str:
+def checked_key(variable: str, secret: str) -> str:
+    """`secret`, if it can be a key. Raises `SettingError` with its shape."""
     wrong = _NOT_IN_A_KEY.search(secret)
     if wrong is None:
         return secret

@@ -286,6 +286,7 @@ class RoutingFunctions:
             created_at_ms=_now_ms(),
             version=catalogue.version,
             resources=tuple(resource.id for resource in catalogue.resources),
+            aliases=tuple(alias.alias for alias in catalogue.aliases),
         )
         done = await self._fcall(
             "rpx_publish_v1",

@@ -22,7 +22,11 @@ from libs.common.tls import client_context
 
 def http_url(value: str, info: ValidationInfo) -> str:
     """An http(s) URL with a host and nothing behind its path; no trailing slash."""
-    variable = f"PROXY_{(info.field_name or '').upper()}"
+    return checked_url(f"PROXY_{(info.field_name or '').upper()}", value)
+
+
+def checked_url(variable: str, value: str) -> str:
+    """The same of what `variable` holds. Raises `SettingErrorCarrier`."""
     fix = "Write http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
     try:
         parts = urlsplit(value.strip())
@@ -74,6 +78,41 @@ class EgressSettings(Settings):
         return value
 
 
+class SealingSettings(Settings):
+    """What opens the keys that the provider registry keeps sealed."""
+
+    # Comma list of Fernet keys; the first seals, all open.
+    secret_encryption_key: SecretStr | None = Field(
+        None, alias="PROXY_SECRET_ENCRYPTION_KEY"
+    )
+
+    @property
+    def fernet_keys(self) -> tuple[str, ...]:
+        """The keys of `secret_encryption_key`, in order."""
+        return _fernet_keys(self.secret_encryption_key)
+
+    @field_validator("secret_encryption_key")
+    @classmethod
+    def _are_fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for position, key in enumerate(_fernet_keys(value), start=1):
+            try:
+                Fernet(key)
+            except ValueError:
+                raise SettingErrorCarrier(
+                    "PROXY_SECRET_ENCRYPTION_KEY",
+                    f"key {position} is no Fernet key ({len(key)} characters; one has "
+                    "44 of URL-safe base64)",
+                    "Make one with: python -c 'from cryptography.fernet import Fernet;"
+                    " print(Fernet.generate_key().decode())'",
+                ) from None
+        return value
+
+
+def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
+    listed = value.get_secret_value().split(",") if value else []
+    return tuple(key.strip() for key in listed)
+
+
 class RoutingSettings(Settings):
     """What the routing functions remember, and for how long."""
 
@@ -84,7 +123,7 @@ class RoutingSettings(Settings):
 
 
 class GatewaySettings(
-    CommonSettings, UpstreamSettings, EgressSettings, RoutingSettings
+    CommonSettings, UpstreamSettings, EgressSettings, SealingSettings, RoutingSettings
 ):
     """The data plane."""
 
@@ -176,45 +215,15 @@ class GatewaySettings(
 
 
 class RouterSettings(
-    CommonSettings, UpstreamSettings, RoutingSettings, DatabaseSettings
+    CommonSettings, UpstreamSettings, SealingSettings, RoutingSettings, DatabaseSettings
 ):
     """Catalogue, reaper, admin API."""
 
-    # Comma list of Fernet keys; the first seals, all open.
-    secret_encryption_key: SecretStr | None = Field(
-        None, alias="PROXY_SECRET_ENCRYPTION_KEY"
-    )
     # A gateway without a heartbeat for this long is dead; its leases end.
     gateway_silence_seconds: Seconds = Field(5.0, alias="PROXY_GATEWAY_SILENCE_SECONDS")
 
-    @property
-    def fernet_keys(self) -> tuple[str, ...]:
-        """The keys of `secret_encryption_key`, in order."""
-        return _fernet_keys(self.secret_encryption_key)
 
-    @field_validator("secret_encryption_key")
-    @classmethod
-    def _are_fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        for position, key in enumerate(_fernet_keys(value), start=1):
-            try:
-                Fernet(key)
-            except ValueError:
-                raise SettingErrorCarrier(
-                    "PROXY_SECRET_ENCRYPTION_KEY",
-                    f"key {position} is no Fernet key ({len(key)} characters; one has "
-                    "44 of URL-safe base64)",
-                    "Make one with: python -c 'from cryptography.fernet import Fernet;"
-                    " print(Fernet.generate_key().decode())'",
-                ) from None
-        return value
-
-
-def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
-    listed = value.get_secret_value().split(",") if value else []
-    return tuple(key.strip() for key in listed)
-
-
-class HealthSettings(CommonSettings, EgressSettings):
+class HealthSettings(CommonSettings, EgressSettings, SealingSettings):
     """Active checks of every resource."""
 
     enabled: bool = Field(True, alias="PROXY_HEALTH_CHECK_ENABLED")

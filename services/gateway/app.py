@@ -15,11 +15,13 @@ import httpx
 import structlog
 from falcon.asgi import Request, Response
 
+from libs.common.credentials import Credentials
 from libs.common.egress import Egress
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.proxy_keys import KeyLimits, KeyTable
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
+from libs.common.sealing import Sealer
 from libs.common.service_settings import GatewaySettings
 from libs.common.tls import resuming_context
 from services.gateway import metrics
@@ -72,7 +74,9 @@ class Gateway:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.redis = SharedConnection(connect(settings.redis_url))
         self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
-        self.directory = Directory(self.routing, os.environ)
+        self.directory = Directory(
+            self.routing, Credentials(os.environ, Sealer(settings.fernet_keys))
+        )
         journals = settings.data_dir / "journal"
         self.journal = Journal(
             journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
@@ -128,6 +132,7 @@ class Gateway:
             fallback,
             self.data_plane.active,
             settings.request_timeout_seconds,
+            self.directory,
         )
         self.sockets = SocketPlane(
             books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)

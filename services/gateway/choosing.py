@@ -2,10 +2,11 @@
 that Redis does not, and while Redis is away of this gateway's own knowledge."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from libs.common.aliases import MARK, Way
 from libs.common.asks import (
     Ask,
     Decision,
@@ -49,9 +50,17 @@ class Chooser:
         # Until the catalogue is back, a beat to notice, and one to be sure.
         self._told_within_s = 1 + 2 * beat_s
 
+    @property
+    def ways(self) -> Mapping[str, Way]:
+        """Model aliases."""
+        return self._directory.ways
+
     async def decide(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
         """`bound_ids` are those whose digests `ask` carries. Raises a `Refusal`, or
         a `Problem` while there is nothing to choose from."""
+        closed = self._directory.closed
+        if closed:
+            ask = msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
         try:
             # As `_acquire` does, with a coroutine less.
             decision = await self._routing.acquire(ask)
@@ -156,6 +165,10 @@ class Chooser:
 def problem_of(refusal: Refusal, ask: Ask, method: str) -> Problem:
     """What the client is told when no resource may serve its request."""
     match refusal:
+        case UnknownPool() if (ask.pool_id or "").startswith(MARK):
+            # A moment ago it had resources.
+            provider_id = (ask.pool_id or "").removeprefix(MARK)
+            return problems.provider_gone(provider_id)
         case UnknownPool(pools=pools):
             return problems.unknown_pool(ask.pool_id or "", pools)
         case NoResources():

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from libs.common.aliases import Way, ways
 from libs.common.contracts import Catalogue, Resource
-from libs.common.errors import ProxyError
-from libs.common.resources import resolve_credential
+from libs.common.credentials import Credentials
 from libs.common.routing import RoutingFunctions
 from services.gateway.origins import Origin
 
@@ -32,12 +32,15 @@ class Target:
 class Directory:
     """Targets by resource id."""
 
-    def __init__(self, routing: RoutingFunctions, environ: Mapping[str, str]) -> None:
+    def __init__(self, routing: RoutingFunctions, credentials: Credentials) -> None:
         self._routing = routing
-        self._environ = environ
+        self._credentials = credentials
         self._targets: dict[str, Target] = {}
         self._refreshing = asyncio.Lock()
         self.version: str | None = None
+        self.ways: Mapping[str, Way] = {}  # model aliases
+        # Resources whose keys this gateway cannot have: passed over, unless all are.
+        self.closed: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:
@@ -63,6 +66,9 @@ class Directory:
 
     def _adopt(self, catalogue: Catalogue) -> None:
         self._targets = {r.id: self._target(r) for r in catalogue.resources}
+        closed = [id_ for id_, t in self._targets.items() if not t.authorization]
+        self.closed = tuple(closed) if len(closed) < len(self._targets) else ()
+        self.ways = ways(catalogue)
         self.version = catalogue.version
         log.info(
             "catalogue read",
@@ -84,14 +90,5 @@ class Directory:
         )
 
     def _authorization(self, resource: Resource) -> bytes:
-        try:
-            key = resolve_credential(resource.credential, self._environ)
-        except ProxyError as error:
-            log.error(
-                "no key for resource",
-                action="credential_missing",
-                resource=resource.id,
-                cause=str(error),
-            )
-            return b""
-        return b"Bearer " + key.encode("ascii")
+        key = self._credentials.key_of(resource)
+        return b"" if key is None else b"Bearer " + key.encode("ascii")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import uuid_utils
 
+from libs.common.aliases import Way
 from libs.common.asks import (
     Ask,
     Decision,
@@ -58,6 +59,7 @@ class Exchange:
     bound: tuple[str, ...] = ()  # digests of hints.bound_ids
     tried: tuple[str, ...] = ()
     principal: Principal | None = None  # None: anybody
+    way: Way | None = None  # where its model's alias leads
     failure: Failure | None = None
     relay: Relay | None = None
     capture: Capture | None = None  # None: bodies are not captured

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from libs.common.aliases import Way
 from libs.common.asks import Release
 from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
@@ -64,7 +65,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     def take(self, facts: Facts) -> None:
         """Fill in what the answer told of itself."""
         self.response_id = facts.response_id or self.response_id
-        self.upstream_model = facts.model or self.upstream_model
+        # An alias's is known before.
+        self.upstream_model = self.upstream_model or facts.model
         self.service_tier = facts.service_tier
         self.error_code = facts.error_code or self.error_code
         self.error_message = facts.error_message or self.error_message
@@ -110,6 +112,7 @@ class Attempt(Protocol):
     judged: bool
     alone: bool
     capture: Capture | None
+    way: Way | None
 
 
 def _nothing() -> None:
@@ -215,6 +218,6 @@ def _release(
         verdict=verdict,
         session=attempt.session if completed else "",
         learned=learned,
-        model=record.model,
+        model=record.model if attempt.way is None else attempt.way.upstream_id,
         event=event,
     )

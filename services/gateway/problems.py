@@ -162,8 +162,9 @@ def no_resources() -> Problem:
     return Problem(
         503,
         "no_resources_configured",
-        "No upstream key is configured. Set OPENAI_API_KEY or OPENAI_API_KEYS "
-        "and restart, or set PROXY_SIMULATE=true to try without one.",
+        "No upstream key is configured. Add a provider (POST /admin/providers), or "
+        "set OPENAI_API_KEY or OPENAI_API_KEYS and restart, or PROXY_SIMULATE=true to "
+        "try without one.",
     )
 
 
@@ -237,6 +238,66 @@ def unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
         f"There is no pool {asked[:100]!r}. Pools: {known}. Name one of them, or "
         "none to use all resources.",
         param="pool_id",
+    )
+
+
+def alias_leads_nowhere(alias: str, provider_id: str) -> Problem:
+    return Problem(
+        404,
+        "model_not_found",
+        f"The model alias {alias!r} leads to the provider {provider_id!r}, which has "
+        "no resource now: it is disabled or was deleted. The operator sees it under "
+        "/admin/providers.",
+        param="model",
+    )
+
+
+def provider_gone(provider_id: str) -> Problem:
+    return Problem(
+        404,
+        "model_not_found",
+        f"There is no provider {provider_id[:100]!r} with a resource.",
+        param="model",
+    )
+
+
+def model_not_allowed(alias: str, pools: Sequence[str]) -> Problem:
+    return Problem(
+        403,
+        "model_not_allowed",
+        f"This proxy key may not use the model {alias!r}: its provider is in none of "
+        f"the key's pools ({', '.join(pools)}).",
+        param="model",
+    )
+
+
+def model_not_in_pool(alias: str, provider_id: str, asked: str) -> Problem:
+    return Problem(
+        400,
+        "model_not_in_pool",
+        f"The model alias {alias!r} leads to the provider {provider_id!r}, which is "
+        f"not in the pool {asked[:100]!r}. Name its pool, or none.",
+        param="model",
+    )
+
+
+def model_not_placed(alias: str) -> Problem:
+    return Problem(
+        400,
+        "invalid_json",
+        f"The model alias {alias!r} cannot be replaced in this body, because it is not "
+        "well-formed JSON. Send well-formed JSON.",
+        param="model",
+    )
+
+
+def model_not_here(alias: str, provider_id: str) -> Problem:
+    return Problem(
+        400,
+        "model_not_here",
+        f"The model alias {alias!r} leads to the provider {provider_id!r}, and this "
+        "socket to another one. Open a socket of its own for this model.",
+        param="model",
     )
 
 

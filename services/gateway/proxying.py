@@ -22,6 +22,7 @@ from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
 from services.gateway import problems
 from services.gateway.admission import UnknownKey
+from services.gateway.aliasing import follow, splice
 from services.gateway.answers import read_answer
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
@@ -137,7 +138,13 @@ class DataPlane:
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
-        exchange.comes_from(principal)
+        ways = self._chooser.ways
+        way = ways.get(exchange.hints.model or "") if ways else None
+        if way is None:
+            exchange.comes_from(principal)
+        else:
+            follow(exchange, way, principal, exchange.hints.pool_id)
+            splice(exchange, way, plain)
         exchange.head = self._ledger.accepted(exchange.record)
 
     # Deadlines ---------------------------------------------------------------

@@ -144,6 +144,7 @@ class SocketRelay:
             self._rearm(self._requests.deadline)
             await self._follow(self._requests.connection)
             if turn is not None:
+                frame = turn.frame
                 self._requests.sent(turn)
             try:
                 await self._upstream.send(frame)

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from websockets.asyncio.client import ClientConnection
 
+from libs.common.aliases import Way
 from libs.common.asks import Ask, Decision, digest
 from libs.common.contracts import Reason, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
@@ -19,8 +20,10 @@ from libs.common.headers import NO_KINDS, Kinds
 from libs.common.hints import read_hints
 from libs.common.routing import RoutingFunctions
 from libs.common.verdicts import of_failed_response
+from services.gateway import problems
+from services.gateway.aliasing import follow, spliced
 from services.gateway.answers import Facts, read_event
-from services.gateway.directory import Target
+from services.gateway.directory import Directory, Target
 from services.gateway.exchange import Exchange
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
@@ -47,6 +50,7 @@ class Books:
     fallback: Fallback
     active: dict[str, Exchange]  # of all requests of this gateway
     request_s: float
+    directory: Directory
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +60,7 @@ class Turn:
     exchange: Exchange
     lane: str | None
     deadline: float  # of the event loop's clock
+    frame: Frame  # as it goes upstream
     created: bytes = b""  # the event that names the response
     answered: bool = False
 
@@ -86,6 +91,7 @@ class SocketRequests:
         self._opened = opened
         self._move = move
         self._prepared: Exchange | None = upgrade
+        self._fresh = True  # no request was sent on the upstream's socket yet
         self._pool_id = upgrade.hints.pool_id
         self._principal = upgrade.principal
         self.running: list[Turn] = []
@@ -113,16 +119,17 @@ class SocketRequests:
         head = head_of(plain)
         if head.type != "response.create":
             return None
-        first, exchange = self._prepared is not None, self._exchange(plain)
+        exchange = self._exchange(plain)
         limit = asyncio.get_running_loop().time() + self._books.request_s
-        turn = Turn(exchange, head.lane, limit)
+        turn = Turn(exchange, head.lane, limit, frame)
         # Before anything is awaited: whatever happens, it will be settled.
         self.running.append(turn)
         self._books.active[exchange.record.id] = exchange
         self._books.ledger.accepted(exchange.record)
         self._books.fallback.began(*self._counted(exchange))
         await self._admit(turn)
-        moved = await self._move(exchange, self._target) if first else None
+        moved = await self._place(turn, plain)
+        self._fresh = False
         if moved is not None:
             self._books.fallback.ended(*self._counted(exchange))
             self._opened = moved
@@ -137,9 +144,36 @@ class SocketRequests:
         try:
             await gate.count(await gate.enter(exchange.headers))
         except Problem as problem:
-            self._fail(turn, problem, "failed")
-            self._settle(turn, Facts())
-            raise NotAdmitted(problem, turn.lane) from None
+            raise self._refused(turn, problem) from None
+
+    async def _place(self, turn: Turn, plain: bytes) -> Opened | None:
+        """The socket that the request should use instead of this one, if any. A model
+        alias has to lead where the socket does, or can still go."""
+        exchange = turn.exchange
+        way = self._books.directory.ways.get(exchange.hints.model or "")
+        try:
+            if way is not None:
+                self._take(turn, way, plain)
+                if (
+                    not self._fresh
+                    and way.provider_id != self._target.resource.provider_id
+                ):
+                    raise problems.model_not_here(way.alias, way.provider_id)
+            return await self._move(exchange, self._target) if self._fresh else None
+        except Problem as problem:
+            raise self._refused(turn, problem) from None
+
+    def _take(self, turn: Turn, way: Way, plain: bytes) -> None:
+        asked = read_hints(PATH, turn.exchange.headers, b"").pool_id
+        follow(turn.exchange, way, self._principal, asked)
+        body = spliced(plain, way)
+        turn.frame = body.decode() if isinstance(turn.frame, str) else body
+
+    def _refused(self, turn: Turn, problem: Problem) -> NotAdmitted:
+        """Only this frame is over."""
+        self._fail(turn, problem, "failed")
+        self._settle(turn, Facts())
+        return NotAdmitted(problem, turn.lane)
 
     def _counted(self, exchange: Exchange) -> tuple[str, str, str]:
         record = exchange.record

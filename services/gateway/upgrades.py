@@ -40,11 +40,12 @@ class Upgrades:
         """Open the upstream's socket, where it can be had. Raises `Refused` with
         what the last upstream said, or a `Problem`."""
         refused: Refused | None = None
-        for attempt in range(1, self._attempts + 1):
+        first = upgrade.record.attempts + 1
+        for attempt in range(first, first + self._attempts):
             try:
                 target = await self._acquire(upgrade, attempt)
             except Problem:
-                if attempt == 1:
+                if attempt == first:
                     raise
                 break
             try:
@@ -67,7 +68,11 @@ class Upgrades:
     async def move(self, first: Exchange, target: Target) -> Opened | None:
         """A socket is opened by its headers; its first request may name ids or a
         session that live elsewhere. The socket to use instead, if there is one:
-        nothing was sent on the other yet."""
+        nothing was sent on the other yet. Raises a `Problem` when its model's alias
+        leads elsewhere, and no socket opens there."""
+        way = first.way
+        if way is not None and way.provider_id != target.resource.provider_id:
+            return await self._open_there(first)
         if not await self._lives_elsewhere(first, target):
             return None
         first.cause = Cause.LIVES_ELSEWHERE
@@ -84,6 +89,13 @@ class Upgrades:
         except UpstreamError as error:
             self._note_error(first, error)
         return None
+
+    async def _open_there(self, first: Exchange) -> Opened:
+        try:
+            return await self.open(first)
+        except Refused as refused:
+            cause = f"the upstream refuses sockets with {refused.status}"
+            raise problems.upstream_unreachable(first.record.attempts, cause) from None
 
     async def _lives_elsewhere(self, first: Exchange, target: Target) -> bool:
         if not first.bound and not first.session:

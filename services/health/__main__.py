@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from libs.common import logs
+from libs.common.credentials import Credentials
 from libs.common.egress import Egress
 from libs.common.errors import RedisAway, SettingError
 from libs.common.leader import LeaderLease
@@ -19,8 +20,10 @@ from libs.common.orders import Orders
 from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
 from libs.common.routing import ClientCaller, RoutingFunctions, Terms
+from libs.common.sealing import Sealer
 from libs.common.service_settings import HealthSettings
 from libs.common.tls import client_context
+from services.health.examining import Examiner
 from services.health.on_demand import OnDemand
 from services.health.prober import Prober, Question, Schedule
 from services.health.upstreams import EgressTransport
@@ -46,7 +49,9 @@ class Health:
             ),
         )
         question = Question(settings.path, settings.timeout_seconds)
-        prober = Prober(self._routing, self._client, question, os.environ)
+        credentials = Credentials(os.environ, Sealer(settings.fernet_keys))
+        prober = Prober(self._routing, self._client, question, credentials)
+        examiner = Examiner(self._client, credentials, settings.timeout_seconds)
         self._lease = LeaderLease(self._redis, "health", _holder(), LEASE_MS)
         self._schedule = Schedule(
             prober.check_all,
@@ -54,7 +59,7 @@ class Health:
             self._routing.catalogue_version,
             settings.interval_seconds,
         )
-        self._on_demand = OnDemand(Orders(self._redis), prober)
+        self._on_demand = OnDemand(Orders(self._redis), prober, examiner)
 
     async def run(self) -> None:
         settings = self._settings

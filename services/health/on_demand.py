@@ -9,6 +9,7 @@ import structlog
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.lifecycle import wait_for_stop
 from libs.common.orders import Orders
+from services.health.examining import Examiner
 from services.health.prober import Check, Prober
 
 log = structlog.get_logger()
@@ -19,9 +20,10 @@ PAUSE_S = 1.0  # after Redis was away
 class OnDemand:
     """Takes one order after the other."""
 
-    def __init__(self, orders: Orders, prober: Prober) -> None:
+    def __init__(self, orders: Orders, prober: Prober, examiner: Examiner) -> None:
         self._orders = orders
         self._prober = prober
+        self._examiner = examiner
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -33,6 +35,10 @@ class OnDemand:
                 await wait_for_stop(stop, PAUSE_S)
 
     async def _serve(self, order: str) -> None:
+        wanted = order.partition(" ")[2]
+        if wanted:
+            await self._orders.answer(order, await self._examiner.examine(wanted))
+            return
         checks = await self._prober.check_all()
         await self._orders.answer(order, json.dumps([_shown(c) for c in checks]))
         log.info("checked on demand", action="checked_on_demand", checks=len(checks))

@@ -3,7 +3,7 @@ a time."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -13,9 +13,9 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
-from libs.common.errors import NoCatalogue, ProxyError, RedisAway
+from libs.common.credentials import Credentials
+from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.lifecycle import wait_for_stop
-from libs.common.resources import resolve_credential
 from services.health.verdict import account_of, of_answer, of_error, timed_out
 
 log = structlog.get_logger()
@@ -63,12 +63,12 @@ class Prober:
         routing: Verdicts,
         client: httpx.AsyncClient,
         question: Question,
-        environ: Mapping[str, str],
+        credentials: Credentials,
     ) -> None:
         self._routing = routing
         self._client = client
         self._question = question
-        self._environ = environ
+        self._credentials = credentials
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def check_all(self) -> list[Check]:
@@ -92,15 +92,8 @@ class Prober:
         return Check(resource.id, health, verdict)
 
     async def _ask(self, resource: Resource) -> Verdict:
-        try:
-            key = resolve_credential(resource.credential, self._environ)
-        except ProxyError as error:
-            log.error(
-                "no key for resource",
-                action="credential_missing",
-                resource=resource.id,
-                cause=str(error),
-            )
+        key = self._credentials.key_of(resource)
+        if key is None:
             return Verdict(kind="neutral", cause="its key cannot be resolved here")
         url = f"{resource.base_url}/{self._question.path}"
         started = perf_counter()

@@ -21,16 +21,21 @@ from libs.common.proxy_keys import KeyTable
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions, Terms
+from libs.common.sealing import Sealer
 from libs.common.service_settings import HealthSettings, RouterSettings
 from libs.common.store.opening import open_store
 from libs.common.store.proxy_keys import ProxyKeyRows
+from libs.common.store.registry import RegistryRows
 from libs.common.streams import TelemetryStream
 from services.router.admin.access import AdminToken
-from services.router.admin.checks import HealthCheck
+from services.router.admin.checks import Examiner, HealthCheck
 from services.router.admin.explain import Explain
 from services.router.admin.history import History, OneRequest
 from services.router.admin.keys import OneProxyKey, ProxyKeys
 from services.router.admin.ledger import Auditor, LedgerView
+from services.router.admin.models import Models, OneModel
+from services.router.admin.provider_tests import ModelTest, ProviderTest
+from services.router.admin.providers import OneProvider, Providers, Surroundings
 from services.router.admin.state import Events, Overview, State
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.key_table import KeyPublisher
@@ -40,6 +45,7 @@ from services.router.pages import CSP, FILES, Page
 from services.router.probes import Probes
 from services.router.problems import say
 from services.router.reaper import Reaper
+from services.router.registry import Changes, RegistryReader
 from services.router.stopping import stopping_at_signal
 
 log = structlog.get_logger()
@@ -75,16 +81,28 @@ class Router:
             self._redis, settings.telemetry_stream, settings.telemetry_group
         )
         resources = resources_from_environment(os.environ, settings.upstream_base_url)
-        catalogue = build_catalogue(resources)
+        self.around = Surroundings(
+            Sealer(settings.fernet_keys),
+            os.environ,
+            resources,
+            settings.upstream_base_url,
+        )
+        self.registry_rows = RegistryRows(self.store.fetch)
+        self.registry = RegistryReader(
+            self.registry_rows, Changes(caller), resources, self.around.sealer
+        )
         self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
-        self.publisher = Publisher(self.routing, catalogue, self._lease)
+        self.publisher = Publisher(
+            self.routing, build_catalogue(resources), self._lease, self.registry
+        )
+        self.registry.on_change = self.publisher.renew
         self.auditor = Auditor(self.routing, backlog, self.store)
         self.overview = Overview(
             self.routing,
             backlog,
             self.store,
             self.auditor,
-            catalogue,
+            self.publisher,
             open_admin=settings.admin_token is None,
         )
         silent_ms = int(settings.gateway_silence_seconds * 1000)
@@ -92,7 +110,12 @@ class Router:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        loops = self.publisher.run(), self._reaper.run(), self.key_publisher.run()
+        loops = (
+            self.publisher.run(),
+            self._reaper.run(),
+            self.key_publisher.run(),
+            self.registry.run(),
+        )
         self._loops = [_kept(loop) for loop in loops]
         log.info("router started", action="router_started")
 
@@ -152,8 +175,11 @@ def _add_routes(app: App, router: Router) -> None:
     app.add_route("/admin/state", State(router.overview))
     app.add_route("/admin/ledger", LedgerView(router.auditor))
     app.add_route("/admin/events", Events(router.overview, router.stopping))
-    app.add_route("/admin/health/check", HealthCheck(router.orders, router.patience_s))
-    app.add_route("/admin/route/explain", Explain(router.routing, router.store))
+    examiner = Examiner(router.orders, router.patience_s)
+    app.add_route("/admin/health/check", HealthCheck(examiner))
+    app.add_route(
+        "/admin/route/explain", Explain(router.routing, router.store, router.publisher)
+    )
     app.add_route("/admin/sessions", History(router.store, "sessions"))
     app.add_route("/admin/requests", History(router.store, "requests"))
     app.add_route("/admin/decisions", History(router.store, "decisions"))
@@ -161,11 +187,23 @@ def _add_routes(app: App, router: Router) -> None:
     proxy_keys = router.proxy_keys, router.key_publisher
     app.add_route("/admin/keys", ProxyKeys(*proxy_keys))
     app.add_route("/admin/keys/{key_id}", OneProxyKey(*proxy_keys))
+    _add_registry_routes(app, router, examiner)
     app.add_route("/internal/owners", Owners(router.store))
     for path, (name, content_type) in FILES.items():
         app.add_route(path, Page(name, content_type))
     app.add_route("/openapi.json", OpenApi())
     app.add_route("/docs", Docs(CSP))
+
+
+def _add_registry_routes(app: App, router: Router, examiner: Examiner) -> None:
+    rows, registry, around = router.registry_rows, router.registry, router.around
+    app.add_route("/admin/providers", Providers(rows, registry, around))
+    app.add_route("/admin/providers/test", ProviderTest(rows, examiner, around))
+    app.add_route("/admin/providers/{provider_id}", OneProvider(rows, registry, around))
+    app.add_route("/admin/models", Models(rows, registry))
+    app.add_route("/admin/models/test", ModelTest(rows, examiner, around))
+    # An alias may have slashes.
+    app.add_route("/admin/models/{alias:path}", OneModel(rows, registry))
 
 
 def create_app() -> App:

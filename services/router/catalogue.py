@@ -12,8 +12,10 @@ import uuid_utils
 from prometheus_client import Counter
 
 from libs.common.accounts import with_accounts
-from libs.common.contracts import Catalogue, Resource
+from libs.common.contracts import Alias, Catalogue, Resource
 from libs.common.errors import NoCatalogue, ProxyError
+from libs.common.registry import published_part
+from services.router.registry import Parts
 
 log = structlog.get_logger()
 
@@ -25,13 +27,16 @@ FAILURES = Counter(
 )
 
 
-def build_catalogue(resources: Iterable[Resource]) -> Catalogue:
+def build_catalogue(
+    resources: Iterable[Resource], aliases: Iterable[Alias] = ()
+) -> Catalogue:
     """The version is a hash of the content: equal content, equal version. The
     order counts, as it is the order in which resources are shown."""
-    listed = tuple(resources)
-    content = "\n".join(resource.model_dump_json() for resource in listed)
+    listed, named = tuple(resources), tuple(aliases)
+    content = "\n".join(part.model_dump_json() for part in (*listed, *named))
     digest = hashlib.sha256(content.encode()).hexdigest()
-    return Catalogue(version=digest[:VERSION_CHARACTERS], resources=listed)
+    version = digest[:VERSION_CHARACTERS]
+    return Catalogue(version=version, resources=listed, aliases=named)
 
 
 class Library(Protocol):
@@ -41,6 +46,8 @@ class Library(Protocol):
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool: ...
 
+    async def catalogue(self) -> Catalogue: ...
+
     async def catalogue_version(self) -> str | None: ...
 
     async def learned_accounts(self) -> dict[str, str]: ...
@@ -48,6 +55,13 @@ class Library(Protocol):
 
 class Leadership(Protocol):
     async def hold(self) -> bool: ...
+
+
+class Registered(Protocol):
+    """All resources and aliases; None: SQL was not read yet."""
+
+    @property
+    def parts(self) -> Parts | None: ...
 
 
 class Publisher:
@@ -59,12 +73,21 @@ class Publisher:
     """
 
     def __init__(
-        self, library: Library, catalogue: Catalogue, leadership: Leadership
+        self,
+        library: Library,
+        ours: Catalogue,
+        leadership: Leadership,
+        registered: Registered | None = None,
     ) -> None:
+        """`ours` is of the environment alone."""
         self._library = library
-        self._catalogue = self._published = catalogue
+        self._ours = Parts(ours.resources, ours.aliases)
+        self._registered = registered
+        self._made_of: tuple[Parts, dict[str, str]] = self._ours, {}
+        self._made = ours
         self._learned: dict[str, str] = {}
         self._leadership = leadership
+        self._turn = asyncio.Lock()  # no older catalogue after a newer one
         self.published = False
         self._said = ""  # the last failure, logged once
 
@@ -74,32 +97,58 @@ class Publisher:
             await self._try()
             await asyncio.sleep(EVERY_S)
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """As this router would publish it."""
+        known = self._registered.parts if self._registered else None
+        return self._build(known or self._ours)
+
+    async def renew(self) -> None:
+        """Publish a change at once. Never raises: the next round tries again."""
+        await self._try()
+
     async def ensure(self) -> None:
         """Safe to repeat. Raises `RedisAway`, or `NoCatalogue` while another
         router leads and has not published."""
-        if not await self._leadership.hold():
-            if await self._library.catalogue_version() is None:
-                raise NoCatalogue
-            return
-        await self._library.load_library()
-        catalogue = self._named(await self._library.learned_accounts())
-        if await self._library.publish(catalogue, str(uuid_utils.uuid7())):
-            log.info(
-                "catalogue published",
-                action="catalogue_published",
-                version=catalogue.version,
-                resources=len(catalogue.resources),
-            )
+        async with self._turn:
+            if not await self._leadership.hold():
+                if await self._library.catalogue_version() is None:
+                    raise NoCatalogue
+                return
+            await self._library.load_library()
+            self._learned |= await self._library.learned_accounts()
+            catalogue = self._build(await self._parts())
+            if await self._library.publish(catalogue, str(uuid_utils.uuid7())):
+                log.info(
+                    "catalogue published",
+                    action="catalogue_published",
+                    version=catalogue.version,
+                    resources=len(catalogue.resources),
+                    aliases=len(catalogue.aliases),
+                )
 
-    def _named(self, learned: dict[str, str]) -> Catalogue:
+    async def _parts(self) -> Parts:
+        """While SQL cannot be read, what was published of the registry stays."""
+        if self._registered is None:
+            return self._ours
+        if self._registered.parts is not None:
+            return self._registered.parts
+        try:
+            published = await self._library.catalogue()
+        except NoCatalogue:
+            return self._ours
+        kept, taken = published_part(published), {r.id for r in self._ours.resources}
+        others = (r for r in kept[0] if r.id not in taken)
+        return Parts((*self._ours.resources, *others), kept[1])
+
+    def _build(self, parts: Parts) -> Catalogue:
         """The catalogue with the accounts that upstreams told. What was learned
         outlives an emptied Redis here."""
-        fresh = learned.items() - self._learned.items()
-        if fresh:
-            self._learned.update(fresh)
-            resources = with_accounts(self._catalogue.resources, self._learned)
-            self._published = build_catalogue(resources)
-        return self._published
+        if self._made_of != (parts, self._learned):
+            self._made_of = parts, dict(self._learned)
+            resources = with_accounts(parts.resources, self._learned)
+            self._made = build_catalogue(resources, parts.aliases)
+        return self._made
 
     async def _try(self) -> None:
         try:

@@ -27,11 +27,13 @@
 --   unproven         set   available resources that no answer has proven yet
 --   proxy_keys       hash  SHA-256 of a proxy key's secret -> its record (JSON)
 --   proxy_keys:version     number that grows with each change of that table
+--   registry:changes string number that grows with each change of the registry in SQL
 --   spent:<key id>   string msgpack: what a proxy key used in the last minute
 -- A rank below MOMENTS is the load (in flight + 1) / weight of an available
 -- resource; from there up the ms when an unavailable one may be tried. So one
 -- range tells who can serve, and when the others can. The pool "*" holds every
--- resource: it serves requests that name no pool.
+-- resource: it serves requests that name no pool. The pool "@<provider>" holds those
+-- of a provider: it serves requests for its model aliases.
 --
 -- KEYS of every function: 1 catalogue:version, 2 the telemetry stream. Further
 -- names are built from the tag, which keeps them in the same slot.
@@ -40,6 +42,7 @@
 
 local TAG = '{rpx}:'
 local ALL = '*'
+local OF_PROVIDER = '@'    -- and the provider's id: the pool of all its resources
 local MOMENTS = 1e12       -- ms; loads stay below by the bounds on weights
 local NEVER = 9e15         -- when a refused key may be tried
 local FAULTS_IN_A_ROW = 3  -- so many open the circuit
@@ -63,31 +66,76 @@ local function clock(now)
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- Adds a resource to a pool; its members' ids, in order, tell equal pools.
+local function join(pools, name, id)
+  local pool = pools[name]
+  if not pool then
+    pool = { ids = {} }
+    pools[name] = pool
+  end
+  pool.ids[#pool.ids + 1] = id
+end
+
+-- Pool -> the key of its ranking. Pools of the same resources share one: a single
+-- pool of everything is what names no pool, too.
+local function rankings_of(pools)
+  local rankings, shared = {}, {}
+  local names = {}
+  for name in pairs(pools) do names[#names + 1] = name end
+  table.sort(names)  -- "*" before all names of pools, "@..." after some
+  for _, name in ipairs(names) do
+    local members = table.concat(pools[name].ids, ' ')
+    shared[members] = shared[members] or TAG .. 'ranking:' .. name
+    rankings[name] = shared[members]
+  end
+  return rankings
+end
+
+-- Accounts within each provider: state of an account that another provider holds is
+-- out of reach for a request that names a model of this one.
+local function add_sibling(accounts, resource)
+  local siblings = accounts[resource.account_id] or {}
+  siblings[#siblings + 1] = resource.id
+  accounts[resource.account_id] = siblings
+end
+
+-- The keys of all rankings that a resource is in, each once.
+local function distinct(rankings, names)
+  local keys, seen = {}, {}
+  for _, name in ipairs(names) do
+    local key = rankings[name]
+    if not seen[key] then keys[#keys + 1], seen[key] = key, true end
+  end
+  return keys
+end
+
 local function index(document, version)
   local parsed = cjson.decode(document)
   local known = {
-    version = version, list = parsed.resources, by_id = {}, pools = {}, rankings = {},
-    accounts = {}, all_proven = false, unproven = {},
+    version = version, list = parsed.resources, by_id = {}, pools = {},
+    accounts = {}, within = {}, all_proven = false, unproven = {},
   }
-  local named = 0
+  local pools = { [ALL] = { ids = {} } }
   for _, resource in ipairs(parsed.resources) do
-    local pool = resource.pool_id
-    if pool == cjson.null then pool, resource.pool_id = nil, nil end
-    if pool and not known.rankings[pool] then
-      known.pools[#known.pools + 1] = pool
-      known.rankings[pool] = TAG .. 'ranking:' .. pool
+    local names, pool, provider = { ALL }, resource.pool_id, resource.provider_id
+    if pool == cjson.null then pool = nil end
+    if provider == cjson.null then provider = nil end
+    if pool then
+      names[2] = pool
+      if not pools[pool] then known.pools[#known.pools + 1] = pool end
     end
-    if pool then named = named + 1 end
-  end
-  known.rankings[ALL] = TAG .. 'ranking:' .. ALL
-  -- One pool of everything is what names no pool, too: one ranking serves both.
-  local same = #known.pools == 1 and named == #parsed.resources
-  if same then known.rankings[known.pools[1]] = known.rankings[ALL] end
-  for _, resource in ipairs(parsed.resources) do
-    resource.rankings = { known.rankings[ALL] }
-    if resource.pool_id and not same then
-      resource.rankings[2] = known.rankings[resource.pool_id]
+    if provider then
+      provider = OF_PROVIDER .. provider
+      names[#names + 1] = provider
+      known.within[provider] = known.within[provider] or {}
+      add_sibling(known.within[provider], resource)
     end
+    resource.pools = {}
+    for _, name in ipairs(names) do
+      join(pools, name, resource.id)
+      resource.pools[name] = true
+    end
+    resource.names = names
     resource.leases = TAG .. 'leases:' .. resource.id
     resource.health = TAG .. 'health:' .. resource.id
     resource.ends_lease = string.format(',"resource_id":"%s","account_id":"%s"}',
@@ -95,9 +143,11 @@ local function index(document, version)
     resource.shown = string.format('{"resource":"%s","weight":%.6g', resource.id, resource.weight)
     known.by_id[resource.id] = resource
     resource.ranks, resource.rows, resource.rows_kept = {}, {}, 0
-    local siblings = known.accounts[resource.account_id] or {}
-    siblings[#siblings + 1] = resource.id
-    known.accounts[resource.account_id] = siblings
+    add_sibling(known.accounts, resource)
+  end
+  known.rankings = rankings_of(pools)
+  for _, resource in ipairs(parsed.resources) do
+    resource.rankings = distinct(known.rankings, resource.names)
   end
   return known
 end
@@ -123,8 +173,12 @@ end
 -- Ranks ----------------------------------------------------------------------
 
 local function rank(resource, value)
-  redis.call('ZADD', resource.rankings[1], value, resource.id)
-  if resource.rankings[2] then redis.call('ZADD', resource.rankings[2], value, resource.id) end
+  local rankings = resource.rankings
+  redis.call('ZADD', rankings[1], value, resource.id)
+  if rankings[2] then
+    redis.call('ZADD', rankings[2], value, resource.id)
+    if rankings[3] then redis.call('ZADD', rankings[3], value, resource.id) end
+  end
 end
 
 -- The rank of so many leases, as text: Lua's own numbers would be written anew
@@ -421,7 +475,7 @@ end
 -- one that is back first decides (design.md section 3).
 local function by_account(known, owner, account, ask)
   ask.account = account
-  local siblings = known.accounts[account]
+  local siblings = (known.within[ask.pool] or known.accounts)[account]
   if not siblings then return nil, 'owner_gone' end
   local reply = redis.call('ZMSCORE', known.rankings[ALL], unpack(siblings))
   local view, tried_any = {}, false
@@ -465,7 +519,7 @@ end
 local function at_home(known, ask, kept)
   local resource = known.by_id[kept]
   if not resource or ask.tried[kept] or (ask.pauses and ask.pauses[kept]) then return nil end
-  if ask.pool ~= ALL and resource.pool_id ~= ask.pool then return nil end
+  if not resource.pools[ask.pool] then return nil end
   local view, value = ask.view, nil
   for i = 1, #view, 2 do
     if view[i] == kept then

@@ -8,7 +8,7 @@ from falcon.asgi import Request, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.router.admin import shapes
+from services.router.admin import registry_shapes, shapes
 
 _REF = "#/components/schemas/{model}"
 _FILTERS = ("limit", "session_id", "resource_id", "request_id", "cursor")
@@ -24,13 +24,15 @@ _MEANINGS = {
     "cursor": "`next_cursor` of the page before.",
     "id": "`x-proxy-request-id` of the answer.",
     "key_id": "`id` of the proxy key.",
+    "provider_id": "`id` of the provider.",
+    "alias": "The alias; it may have slashes.",
     "bodies": "`false` leaves the captured bodies out.",
 }
 _PROBLEMS = {
     400: "The query makes no sense; the message says which part.",
     401: "The admin token is missing or wrong.",
     404: "Not stored (yet).",
-    409: "It was revoked.",
+    409: "It was revoked, is taken, or is in use.",
     503: "Redis, the database or the health service does not answer.",
 }
 
@@ -157,6 +159,98 @@ OPERATIONS = (
         "Revoke a proxy key for good; in force within a second.",
         shapes.ProxyKeyRow,
         problems=(404, 503),
+    ),
+    Operation(
+        "post",
+        "/admin/providers",
+        "Register a provider. Its key is sealed and never shown.",
+        registry_shapes.ProviderRow,
+        takes=registry_shapes.ProviderAsk,
+        problems=(400, 409, 503),
+        status=201,
+    ),
+    Operation(
+        "get",
+        "/admin/providers",
+        "Providers, without their keys.",
+        registry_shapes.ProvidersList,
+        problems=(503,),
+    ),
+    Operation(
+        "get",
+        "/admin/providers/{provider_id}",
+        "One provider.",
+        registry_shapes.ProviderRow,
+        problems=(404, 503),
+    ),
+    Operation(
+        "patch",
+        "/admin/providers/{provider_id}",
+        "Change a provider, or replace its key; in force within seconds.",
+        registry_shapes.ProviderRow,
+        takes=registry_shapes.ProviderChange,
+        problems=(400, 404, 409, 503),
+    ),
+    Operation(
+        "delete",
+        "/admin/providers/{provider_id}",
+        "Delete a provider that no model alias leads to.",
+        registry_shapes.ProviderRow,
+        problems=(404, 409, 503),
+    ),
+    Operation(
+        "post",
+        "/admin/providers/test",
+        "Ask a provider, stored or not, for its models with each of its keys.",
+        registry_shapes.ProviderTested,
+        takes=registry_shapes.ProviderTestAsk,
+        problems=(400, 404, 503),
+    ),
+    Operation(
+        "post",
+        "/admin/models",
+        "Register a model alias.",
+        registry_shapes.ModelRow,
+        takes=registry_shapes.ModelAsk,
+        problems=(400, 409, 503),
+        status=201,
+    ),
+    Operation(
+        "get",
+        "/admin/models",
+        "Model aliases.",
+        registry_shapes.ModelsList,
+        problems=(503,),
+    ),
+    Operation(
+        "get",
+        "/admin/models/{alias}",
+        "One model alias.",
+        registry_shapes.ModelRow,
+        problems=(404, 503),
+    ),
+    Operation(
+        "patch",
+        "/admin/models/{alias}",
+        "Change a model alias; in force within seconds.",
+        registry_shapes.ModelRow,
+        takes=registry_shapes.ModelChange,
+        problems=(400, 404, 503),
+    ),
+    Operation(
+        "delete",
+        "/admin/models/{alias}",
+        "Delete a model alias.",
+        registry_shapes.ModelRow,
+        problems=(404, 503),
+    ),
+    Operation(
+        "post",
+        "/admin/models/test",
+        "Does an alias's provider list its model?",
+        registry_shapes.ModelTested,
+        takes=registry_shapes.ModelTestAsk,
+        problems=(400, 404, 503),
     ),
     Operation("get", "/healthz", "Is the process alive?"),
     Operation("get", "/readyz", "Can it do its job? Says what is degraded."),

@@ -13,6 +13,7 @@ CSP = (
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/dashboard/registry.js": ("registry.js", "text/javascript; charset=utf-8"),
     "/dashboard/style.css": ("style.css", "text/css; charset=utf-8"),
     "/favicon.ico": ("icon.svg", "image/svg+xml"),
 }

@@ -22,6 +22,7 @@ from libs.common.redis_client import connect as connect_redis
 from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.simulator.server import Simulator
 from tests.support.fleet import Fleet, Plan, running_fleet
+from tests.support.redis_dump import dump
 from tests.support.sql import fetch
 from tests.support.stack import LIBRARY, STREAM, gateway_stack
 from tests.support.valkey import empty, running_valkey
@@ -381,7 +382,7 @@ class TestSecrecy:
             "sql": b"".join(
                 p.read_bytes() for p in holders.folder.glob("proxy.sqlite3*")
             ),
-            "redis": await _dump(holders.redis),
+            "redis": await dump(holders.redis),
             "refusals": "".join(holders.said).encode(),
             "upstream": json.dumps(
                 holders.fleet.simulator.state.journal.shown(None, bodies=True)
@@ -402,23 +403,6 @@ class TestSecrecy:
                 name for name, held in places.items() if secret[12:].encode() in held
             ]
             assert found == []
-
-
-async def _dump(redis: Redis) -> bytes:
-    """All names and values, as far as they are of the product."""
-    parts: list[bytes] = []
-    readers: dict[bytes | str, Any] = {
-        b"string": redis.get,
-        b"hash": redis.hgetall,
-        b"set": redis.smembers,
-        b"zset": lambda name: redis.zrange(name, 0, -1),
-        b"list": lambda name: redis.lrange(name, 0, -1),
-        b"stream": redis.xrange,
-    }
-    async for name in redis.scan_iter("*"):
-        read = readers[await redis.type(name)]
-        parts += [name, repr(await read(name)).encode()]
-    return b"\n".join(parts)
 
 
 async def publish_keys(url: str, holders: dict[str, Principal]) -> None:

@@ -48,7 +48,7 @@ COOLDOWN_MS = 1_000
 SILENT_MS = 5_000
 GATEWAYS = st.sampled_from(["gw-a", "gw-b", "gw-c"])
 MODELS = st.sampled_from([None, "gpt-5.5", 'odd "model"'])
-POOLS = st.sampled_from([None, None, "p", "q", "nowhere"])
+POOLS = st.sampled_from([None, None, "p", "q", "nowhere", "@x", "@y"])
 SESSIONS = st.sampled_from(["", "", digest("s1"), digest("s2")])
 IDS = st.lists(
     st.sampled_from([digest(f"resp_{n}") for n in range(4)]), max_size=2, unique=True
@@ -68,7 +68,12 @@ VERDICTS = st.sampled_from(
 
 
 def resource(
-    number: int, weight: float, pool: str | None, account: str, credential: str
+    number: int,
+    weight: float,
+    pool: str | None,
+    account: str,
+    credential: str,
+    provider: str | None = None,
 ) -> Resource:
     return Resource(
         id=f"openai-{number}",
@@ -78,6 +83,7 @@ def resource(
         weight=weight,
         base_url="http://127.0.0.1:1/v1",
         credential=f"env:{credential}",
+        provider_id=provider,
     )
 
 
@@ -90,6 +96,7 @@ SMALL = st.lists(
         st.sampled_from(["p", "p", "q", None]),
         st.sampled_from(["a", "b"]),
         st.sampled_from(["K", "K", "K2"]),
+        st.sampled_from([None, "x", "x", "y"]),
     ),
     min_size=1,
     max_size=RESOURCES,
@@ -97,7 +104,10 @@ SMALL = st.lists(
 )
 # More than the window of ranks that a choice looks at.
 LARGE = st.integers(15, 20).map(
-    lambda n: [resource(i, 1, "p", "ab"[i % 2], "K") for i in range(1, n + 1)]
+    lambda n: [
+        resource(i, 1, "p", "ab"[i % 2], "K", "x" if i > 2 else None)
+        for i in range(1, n + 1)
+    ]
 )
 
 

@@ -51,6 +51,11 @@ class Member:
         """A gateway's address, with /v1."""
         return f"{self.origin}/v1"
 
+    def twin(self, log: Path) -> "Member":
+        """Another of its kind, on a port of its own."""
+        env = {k: v for k, v in self._env.items() if k != PORTS[self._name]}
+        return Member(self._name, env, log)
+
     async def ready(self) -> None:
         # In a thread: this loop serves the upstream, which health checks probe.
         await asyncio.to_thread(wait_for, self.process, f"{self.origin}/healthz")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Protocol
+from typing import Any, Protocol
 
 import uuid_utils
 from falcon.asgi import Request, Response
@@ -22,22 +22,22 @@ class Orders(Protocol):
     async def withdraw(self, order: str) -> bool: ...
 
 
-class HealthCheck:
-    """Orders a round from the health service and waits for its verdicts."""
+class Examiner:
+    """Has the health service do what only it may: ask upstreams."""
 
     def __init__(self, orders: Orders, patience_s: float) -> None:
         """`patience_s`: a check's own time-out and some."""
         self._orders = orders
         self._patience_s = patience_s
 
-    async def on_post(self, _: Request, resp: Response) -> None:
-        order = str(uuid_utils.uuid7())
+    async def examine(self, wanted: str = "") -> Any:
+        """Its answer: to `wanted`, else a round over all resources."""
+        order = f"{uuid_utils.uuid7()} {wanted}".strip()
         await self._orders.place(order)
         for limit_s in (min(UNTAKEN_S, self._patience_s), self._patience_s):
             answer = await self._fetch(order, limit_s)
             if answer is not None:
-                resp.media = {"data": json.loads(answer)}
-                return
+                return json.loads(answer)
             if await self._orders.withdraw(order):
                 break
         raise Problem(
@@ -54,3 +54,13 @@ class HealthCheck:
             if answer is not None:
                 return answer
         return None
+
+
+class HealthCheck:
+    """Orders a round from the health service and waits for its verdicts."""
+
+    def __init__(self, examiner: Examiner) -> None:
+        self._examiner = examiner
+
+    async def on_post(self, _: Request, resp: Response) -> None:
+        resp.media = {"data": await self._examiner.examine()}

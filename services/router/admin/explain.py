@@ -9,6 +9,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from pydantic import ValidationError
 
+from libs.common.aliases import Way, session_within, ways
 from libs.common.asks import (
     Ask,
     Explanation,
@@ -19,7 +20,7 @@ from libs.common.asks import (
     digest,
     model_digest,
 )
-from libs.common.contracts import Candidate
+from libs.common.contracts import Candidate, Catalogue
 from libs.common.hints import Hints, read_hints
 from services.router.admin.shapes import ExplainAsk, Explained, ExplainedHints
 from services.router.problems import Problem
@@ -37,29 +38,46 @@ class Ownership(Protocol):
     async def session_owner(self, session_id: str) -> Owner | None: ...
 
 
+class Configured(Protocol):
+    """What gateways route by."""
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+
 class Explain:
     """Answers for a given method, path, headers and body."""
 
-    def __init__(self, routing: Routing, store: Ownership) -> None:
+    def __init__(
+        self, routing: Routing, store: Ownership, configured: Configured
+    ) -> None:
         self._routing = routing
         self._store = store
+        self._configured = configured
 
     async def on_post(self, req: Request, resp: Response) -> None:
         asked = _asked(await req.stream.read(LARGEST_BODY + 1))
         hints = _hints(asked)
+        way = ways(self._configured.catalogue).get(hints.model or "")
+        if way is not None and not way.open:
+            raise _alias_leads_nowhere(way)
+        if way is not None and not way.passes(hints.pool_id):
+            raise _alias_elsewhere(way, hints.pool_id or "")
         try:
-            explanation, in_sql = await self._explain(hints)
+            explanation, in_sql = await self._explain(hints, way)
         except UnknownPool as unknown:
+            if way is not None:
+                raise _alias_leads_nowhere(way) from None
             raise _unknown_pool(hints.pool_id or "", unknown.pools) from None
         except NoResources:
             raise _no_resources() from None
-        answer = _explained(hints, explanation, looked_up_in_sql=in_sql)
+        answer = _explained(hints, way, explanation, looked_up_in_sql=in_sql)
         resp.text = answer.model_dump_json()
         resp.content_type = "application/json"
 
-    async def _explain(self, hints: Hints) -> tuple[Explanation, bool]:
+    async def _explain(self, hints: Hints, way: Way | None) -> tuple[Explanation, bool]:
         """The explanation, and whether SQL had to be asked."""
-        ask = _ask(hints)
+        ask = _ask(hints, way)
         try:
             return await self._routing.explain(ask, None), False
         except UnknownIds:
@@ -94,19 +112,22 @@ def _hints(asked: ExplainAsk) -> Hints:
     return read_hints(path.encode(), headers, body)
 
 
-def _ask(hints: Hints) -> Ask:
+def _ask(hints: Hints, way: Way | None) -> Ask:
     """As a gateway's first attempt; the draw is fixed, so that asking again says
     the same."""
-    session = hints.session_id
+    session, model = hints.session_id, hints.model
+    named = digest(session) if session else ""
+    if way is not None:
+        named, model = session_within(session, way.pool), way.upstream_id
     return Ask(
         request_id="explain",
         decision_id="explain",
         attempt=1,
         gateway_id="explain",
-        pool_id=hints.pool_id,
+        pool_id=way.pool if way is not None else hints.pool_id,
         session_id=session,
-        session=digest(session) if session else "",
-        model=model_digest(hints.model),
+        session=named,
+        model=model_digest(model),
         bound=tuple(digest(id_) for id_ in hints.bound_ids),
         account_bound=hints.account_bound,
         tried=(),
@@ -117,7 +138,7 @@ def _ask(hints: Hints) -> Ask:
 
 
 def _explained(
-    hints: Hints, explanation: Explanation, *, looked_up_in_sql: bool
+    hints: Hints, way: Way | None, explanation: Explanation, *, looked_up_in_sql: bool
 ) -> Explained:
     return Explained(
         resource_id=explanation.resource_id,
@@ -126,6 +147,8 @@ def _explained(
         half_open=explanation.trial,
         retry_after_ms=explanation.wait_ms or None,
         looked_up_in_sql=looked_up_in_sql,
+        provider_id=way.provider_id if way is not None else None,
+        upstream_model=way.upstream_id if way is not None else hints.model,
         hints=ExplainedHints(
             model=hints.model,
             session_id=hints.session_id,
@@ -160,10 +183,30 @@ def _unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
     )
 
 
+def _alias_leads_nowhere(way: Way) -> Problem:
+    return Problem(
+        404,
+        "model_not_found",
+        f"The model alias {way.alias!r} leads to the provider {way.provider_id!r}, "
+        "which has no resource: it is disabled or was deleted.",
+        param="model",
+    )
+
+
+def _alias_elsewhere(way: Way, asked: str) -> Problem:
+    return Problem(
+        400,
+        "model_not_in_pool",
+        f"The model alias {way.alias!r} leads to the provider {way.provider_id!r}, "
+        f"which is not in the pool {asked[:100]!r}.",
+        param="model",
+    )
+
+
 def _no_resources() -> Problem:
     return Problem(
         503,
         "no_resources_configured",
-        "No upstream key is configured. Set OPENAI_API_KEY or OPENAI_API_KEYS and "
-        "restart.",
+        "No upstream key is configured. Add a provider (POST /admin/providers), or "
+        "set OPENAI_API_KEY or OPENAI_API_KEYS and restart.",
     )

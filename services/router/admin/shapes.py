@@ -112,6 +112,8 @@ class Explained(Frozen):
     half_open: bool  # it would be the one trial after a pause
     retry_after_ms: int | None
     looked_up_in_sql: bool  # Redis did not know its ids
+    provider_id: str | None  # if the model is an alias: of that provider
+    upstream_model: str | None  # what the upstream would be asked for
     hints: ExplainedHints
     candidates: tuple[Candidate, ...]  # all of the pool, best first
 

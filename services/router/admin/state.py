@@ -37,6 +37,13 @@ class Backlog(Protocol):
     async def depth(self) -> int: ...
 
 
+class Configured(Protocol):
+    """What should be in Redis."""
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+
 class Rows(Protocol):
     async def history(self, query: HistoryQuery) -> Page: ...
 
@@ -69,7 +76,7 @@ class Overview:
         backlog: Backlog,
         store: Rows,
         auditor: Auditor,
-        catalogue: Catalogue,
+        configured: Configured,
         *,
         open_admin: bool,
     ) -> None:
@@ -77,7 +84,7 @@ class Overview:
         self._backlog = backlog
         self._store = store
         self._auditor = auditor
-        self._catalogue = catalogue
+        self._configured = configured
         self._open_admin = open_admin
         self._gathering = asyncio.Lock()
         self._latest: AdminState | None = None
@@ -116,7 +123,7 @@ class Overview:
             problem = "redis: unreachable, gateways route from their last snapshot"
         except NoCatalogue:
             problem = "redis: the resources are not there yet"
-        resources = tuple(map(_unseen, self._catalogue.resources))
+        resources = tuple(map(_unseen, self._configured.catalogue.resources))
         return _Live(resources=resources, problem=problem)
 
     async def _ask_redis(self) -> _Live:

@@ -1,6 +1,8 @@
 // The dashboard: state by /admin/events, history by /admin/requests and
 // /admin/decisions. What users or upstreams sent goes through textContent only.
 
+import { registry } from "/dashboard/registry.js";
+
 const $ = (id) => document.getElementById(id);
 const LOADS_KEPT = 120; // points of a card's chart, one a second
 const HISTORY_EVERY_MS = 2000;
@@ -199,7 +201,7 @@ function show(state) {
   choices(state.resources);
   const none = make("p", {
     className: "empty",
-    text: "There is no resource yet. Set OPENAI_API_KEY and restart, or set PROXY_SIMULATE=true to try without a key.",
+    text: "There is no resource yet. Add a provider below, set OPENAI_API_KEY and restart, or set PROXY_SIMULATE=true to try without a key.",
   });
   $("resources").replaceChildren(...(state.resources.length ? state.resources.map(card) : [none]));
   const now = `${state.ledger.stored} ${state.decisions[0]?.id}`;
@@ -460,4 +462,5 @@ $("check").addEventListener("click", async () => {
   }
 });
 
+registry({ make, fill, json, shown, Refused });
 live();

@@ -152,7 +152,7 @@ def test_what_cannot_be_a_key_is_described_not_shown(
     [
         ("env:OPENAI_API_KEY_7", "OPENAI_API_KEY_7: holds no key"),
         ("env:OPENAI_API_KEYS#3", "OPENAI_API_KEYS: holds no key"),
-        ("sealed:gAAAAAhush", "cannot be opened"),
+        ("sealed:gAAAAAhush", "neither env:NAME"),
         ("plain:hush", "is neither env:NAME nor sealed:TOKEN"),
     ],
 )

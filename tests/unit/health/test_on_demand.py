@@ -9,6 +9,7 @@ import pytest
 from libs.common.contracts import HealthState, Verdict
 from libs.common.errors import RedisAway
 from libs.common.orders import Orders
+from services.health.examining import Examiner
 from services.health.on_demand import OnDemand
 from services.health.prober import Check, Prober
 
@@ -43,7 +44,9 @@ class Checker:
 async def test_an_order_is_answered_with_what_was_found() -> None:
     stop = asyncio.Event()
     desk = Desk(stop)
-    service = OnDemand(cast(Orders, desk), cast(Prober, Checker()))
+    service = OnDemand(
+        cast(Orders, desk), cast(Prober, Checker()), cast(Examiner, None)
+    )
     await asyncio.wait_for(service.run(stop), 5)
     assert desk.answers == {
         "order-1": [
@@ -61,6 +64,8 @@ async def test_an_order_is_answered_with_what_was_found() -> None:
 async def test_it_comes_back_after_redis_was_away() -> None:
     stop = asyncio.Event()
     desk = Desk(stop, away_first=True)
-    service = OnDemand(cast(Orders, desk), cast(Prober, Checker()))
+    service = OnDemand(
+        cast(Orders, desk), cast(Prober, Checker()), cast(Examiner, None)
+    )
     await asyncio.wait_for(service.run(stop), 5)
     assert "order-1" in desk.answers

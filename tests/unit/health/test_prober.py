@@ -7,12 +7,14 @@ import httpx
 import pytest
 
 from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
+from libs.common.credentials import Credentials
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.sealing import Sealer
 from services.health.prober import Check, Prober, Question, Schedule
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
-ENVIRON = {"OPENAI_API_KEY": "sk-one"}
+CREDENTIALS = Credentials({"OPENAI_API_KEY": "sk-one"}, Sealer(()))
 
 
 def resource(id_: str, credential: str = "env:OPENAI_API_KEY") -> Resource:
@@ -53,7 +55,7 @@ def prober(
     timeout_s: float = 5.0,
 ) -> Prober:
     client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
-    return Prober(routing, client, Question("models", timeout_s), ENVIRON)
+    return Prober(routing, client, Question("models", timeout_s), CREDENTIALS)
 
 
 async def test_each_resource_is_asked_with_its_key() -> None:
@@ -100,7 +102,7 @@ async def test_an_answer_that_never_ends_is_a_fault() -> None:
 
     routing = Routing(resource("a"))
     client = httpx.AsyncClient(transport=httpx.MockTransport(stuck))
-    await Prober(routing, client, Question("models", 0.01), ENVIRON).check_all()
+    await Prober(routing, client, Question("models", 0.01), CREDENTIALS).check_all()
     assert routing.told["a"] == Verdict(kind="fault", cause="check timed out")
 
 

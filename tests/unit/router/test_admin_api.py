@@ -15,7 +15,7 @@ from libs.common.store.port import HistoryQuery, Page
 from services.router.admin import checks
 from services.router.admin.access import AdminToken
 from services.router.admin.bodies import shown
-from services.router.admin.checks import HealthCheck
+from services.router.admin.checks import Examiner, HealthCheck
 from services.router.admin.history import History, OneRequest
 from services.router.problems import say
 
@@ -89,7 +89,7 @@ class Api:
         app.add_middleware(AdminToken(token))
         app.add_route("/admin/requests", History(self.store, "requests"))
         app.add_route("/admin/requests/{request_id}", OneRequest(self.store))
-        app.add_route("/admin/health/check", HealthCheck(self.orders, 0.05))
+        app.add_route("/admin/health/check", HealthCheck(Examiner(self.orders, 0.05)))
         self.client = testing.TestClient(app)
 
     def get(self, path: str, **more: Any) -> testing.Result:

@@ -49,6 +49,7 @@ class Library:
     def __init__(self) -> None:
         self.loaded = False
         self.version: str | None = None
+        self.published: Catalogue | None = None
         self.events: list[str] = []
         self.error: Exception | None = None
         self.learned: dict[str, str] = {}
@@ -64,8 +65,14 @@ class Library:
     async def catalogue_version(self) -> str | None:
         return self.version
 
+    async def catalogue(self) -> Catalogue:
+        if self.published is None:
+            raise NoCatalogue
+        return self.published
+
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
         assert self.loaded
+        self.published = catalogue
         if self.version == catalogue.version:
             return False
         self.version = catalogue.version

@@ -13,16 +13,20 @@ def test_every_file_is_served() -> None:
     assert {path.name for path in DASHBOARD.iterdir()} == set(TEXTS)
 
 
-@pytest.mark.parametrize("name", ["index.html", "app.js", "style.css"])
+@pytest.mark.parametrize("name", ["index.html", "app.js", "registry.js", "style.css"])
 def test_nothing_comes_from_another_host(name: str) -> None:
     outside = re.findall(r"https?://[^\s\"')]+", TEXTS[name])
     assert [url for url in outside if url != "http://www.w3.org/2000/svg"] == []
     assert "'unsafe" not in CSP
 
 
-def test_what_users_sent_is_never_read_as_markup() -> None:
+SCRIPTS = ["app.js", "registry.js"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_users_sent_is_never_read_as_markup(name: str) -> None:
     forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\("
-    assert re.findall(forbidden, TEXTS["app.js"]) == []
+    assert re.findall(forbidden, TEXTS[name]) == []
 
 
 def test_the_page_has_no_inline_script_or_style() -> None:
@@ -30,6 +34,7 @@ def test_the_page_has_no_inline_script_or_style() -> None:
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page) == []
 
 
-def test_the_script_finds_its_elements() -> None:
-    wanted = set(re.findall(r"\$\(\"([\w-]+)\"\)", TEXTS["app.js"]))
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_scripts_find_their_elements(name: str) -> None:
+    wanted = set(re.findall(r"\$\(\"([\w-]+)\"\)", TEXTS[name]))
     assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))

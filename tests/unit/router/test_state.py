@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from libs.common.beats import Reported
-from libs.common.contracts import Candidate, HealthState, ResourceState, Row
+from libs.common.contracts import Candidate, Catalogue, HealthState, ResourceState, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.store.port import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
@@ -22,6 +23,11 @@ DECISION: Row = {
     "request_id": "r1",
     "candidates": [Candidate(resource="openai-1").model_dump(mode="json")],
 }
+
+
+@dataclass(frozen=True)
+class Configured:
+    catalogue: Catalogue
 
 
 class World:
@@ -80,9 +86,9 @@ class World:
         return (Book("gw", None, None, 0, 0, 0, "running", 100, 1),)
 
     def overview(self, *, open_admin: bool = False) -> Overview:
-        catalogue = build_catalogue([resource(1)])
+        configured = Configured(build_catalogue([resource(1)]))
         auditor = Auditor(self, self, self)
-        return Overview(self, self, self, auditor, catalogue, open_admin=open_admin)
+        return Overview(self, self, self, auditor, configured, open_admin=open_admin)
 
 
 async def test_the_shape_that_clients_rely_on() -> None:

@@ -1,0 +1,5 @@
+-- All, or the one of an alias.
+SELECT alias, provider_id, upstream_id, enabled, created_at, updated_at
+FROM models
+WHERE %(id)s::text IS NULL OR alias = %(id)s
+ORDER BY alias

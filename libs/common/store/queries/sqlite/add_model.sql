@@ -1,0 +1,8 @@
+-- Answers nothing when the alias is taken, or there is no such provider.
+INSERT INTO models (alias, provider_id, upstream_id, enabled, created_at, updated_at)
+SELECT :alias, providers.id, :upstream_id, :enabled, :at, :at
+FROM providers
+WHERE providers.id = :provider_id
+ON CONFLICT (alias) DO NOTHING
+RETURNING
+    alias, provider_id, upstream_id, enabled, created_at, updated_at

@@ -1,0 +1,22 @@
+-- Changes the fields that were given, and no others: two changes at once both hold.
+-- json_type is NULL for what is not there, and 'null' for null.
+UPDATE models SET
+    provider_id = CASE
+        WHEN json_type(:fields, '$.provider_id') IS NOT NULL
+        THEN json_extract(:fields, '$.provider_id')
+        ELSE provider_id
+    END,
+    upstream_id = CASE
+        WHEN json_type(:fields, '$.upstream_id') IS NOT NULL
+        THEN json_extract(:fields, '$.upstream_id')
+        ELSE upstream_id
+    END,
+    enabled = CASE
+        WHEN json_type(:fields, '$.enabled') IS NOT NULL
+        THEN json_extract(:fields, '$.enabled')
+        ELSE enabled
+    END,
+    updated_at = :at
+WHERE alias = :id
+RETURNING
+    alias, provider_id, upstream_id, enabled, created_at, updated_at

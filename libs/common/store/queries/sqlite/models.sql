@@ -1,0 +1,5 @@
+-- All, or the one of an alias.
+SELECT alias, provider_id, upstream_id, enabled, created_at, updated_at
+FROM models
+WHERE :id IS NULL OR alias = :id
+ORDER BY alias

@@ -1,0 +1,7 @@
+-- All, or the one of an id; in the order in which their resources are listed.
+SELECT
+    id, name, provider_type, base_url, wire_api, auth_type, api_key_sealed,
+    credential_ref, pool_id, account_id, weight, enabled, created_at, updated_at
+FROM providers
+WHERE :id IS NULL OR id = :id
+ORDER BY created_at, id

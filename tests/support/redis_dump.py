@@ -1,0 +1,22 @@
+"""All that a Redis holds, to look for what it must not."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+
+async def dump(redis: Redis) -> bytes:
+    """All names and values, as far as they are of the product."""
+    parts: list[bytes] = []
+    readers: dict[bytes | str, Any] = {
+        b"string": redis.get,
+        b"hash": redis.hgetall,
+        b"set": redis.smembers,
+        b"zset": lambda name: redis.zrange(name, 0, -1),
+        b"list": lambda name: redis.lrange(name, 0, -1),
+        b"stream": redis.xrange,
+    }
+    async for name in redis.scan_iter("*"):
+        read = readers[await redis.type(name)]
+        parts += [name, repr(await read(name)).encode()]
+    return b"\n".join(parts)
