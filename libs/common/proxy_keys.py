@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from libs.common import keys
-from libs.common.routing import Caller, Clock, servers_clock
+from libs.common.callers import Caller, Clock, servers_clock
 
 log = structlog.get_logger()
 

@@ -5,17 +5,14 @@ each. Raises `RedisAway` when Redis does not answer, `NoCatalogue` when it
 holds no library or no catalogue yet.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from pydantic import ValidationError
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from libs.common import keys
 from libs.common.asks import (
@@ -23,68 +20,31 @@ from libs.common.asks import (
     Decision,
     Explanation,
     Lease,
-    NoCapacity,
-    NoResources,
     Owner,
-    OwnerGone,
-    OwnerLimited,
     Refusal,
     Release,
-    UnknownIds,
-    UnknownPool,
     model_digest,
 )
-from libs.common.beats import Beat, EntryId, Reported, StreamEnds
+from libs.common.beats import Beat, Reported, StreamEnds
+from libs.common.callers import Caller, Clock, servers_clock
 from libs.common.contracts import (
     Catalogue,
-    GatewayEvent,
     HealthState,
     Reason,
     RegistryEvent,
-    Resource,
     ResourceState,
     Verdict,
 )
-from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.redis_opening import cause_of
-
-
-class Caller(Protocol):
-    """How a command reaches Redis: the shared connection, or a client."""
-
-    def call(self, *command: Any) -> Awaitable[Any]: ...
-
-    def tell(self, failed: Callable[[], None], *command: Any) -> None: ...
-
-
-class ClientCaller:
-    """Calls by an ordinary client, for processes off the hot path."""
-
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-
-    async def call(self, *command: Any) -> Any:
-        try:
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except ResponseError:
-            raise
-        except (RedisError, OSError) as error:
-            raise RedisAway(f"Redis does not answer: {cause_of(error)}.") from error
-
-    def tell(self, failed: Callable[[], None], *command: Any) -> None:
-        def settled(done: "asyncio.Future[Any]") -> None:
-            if done.cancelled() or done.exception() is not None:
-                failed()
-
-        asyncio.ensure_future(self.call(*command)).add_done_callback(settled)
-
-
-Clock = Callable[[], int | str]
-
-
-def servers_clock() -> str:
-    """Let Redis say what time it is: skewed gateways cannot bend it."""
-    return ""
+from libs.common.errors import NoCatalogue
+from libs.common.replies import (
+    entry_id_of,
+    holds_library,
+    pairs_of,
+    refusal_of,
+    report_of,
+    state_of,
+    unusable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +100,9 @@ class RoutingFunctions:
                 "FCALL", "rpx_acquire_v1", 2, self._version_key, self._stream, *asked
             )
         except ResponseError as error:
-            raise _unusable(error) from error
+            raise unusable(error) from error
         if isinstance(reply, list):
-            refusal = _refusal(reply)
+            refusal = refusal_of(reply)
             if isinstance(refusal, Refusal) and len(reply) == 3:
                 refusal.event = reply[2]
             raise refusal
@@ -173,7 +133,7 @@ class RoutingFunctions:
             ask.previous,
         )
         if isinstance(reply, list):
-            raise _refusal(reply)
+            raise refusal_of(reply)
         event = (
             head
             and head
@@ -192,7 +152,7 @@ class RoutingFunctions:
         asked = self._asked(ask, told, _decision_head(ask, now), now)
         reply = await self._fcall("rpx_explain_v1", *asked)
         if len(reply) != 6:
-            raise _refusal(reply)
+            raise refusal_of(reply)
         status, resource, reason, trial, wait, candidates = reply
         return Explanation(
             status=status.decode(),
@@ -276,7 +236,7 @@ class RoutingFunctions:
         listed = await self._caller.call(
             "FUNCTION", "LIST", "LIBRARYNAME", "rpx", "WITHCODE"
         )
-        if not _holds(listed, self._library):
+        if not holds_library(listed, self._library):
             await self._caller.call("FUNCTION", "LOAD", "REPLACE", self._library)
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
@@ -316,15 +276,17 @@ class RoutingFunctions:
         version, known, born, first, last, added = await self._fcall(
             "rpx_heartbeat_v2", gateway_id, self._clock(), report
         )
-        ends = StreamEnds(_entry_id(first) if first else None, _entry_id(last), added)
+        ends = StreamEnds(
+            entry_id_of(first) if first else None, entry_id_of(last), added
+        )
         return Beat(version.decode() or None, known == 1, born.decode(), ends)
 
     async def reports(self) -> dict[str, Reported]:
         """The books of each gateway that Redis has heard of lately."""
         seconds, micros = await self._call("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        found = _pairs(await self._call("HGETALL", keys.reports()))
-        reported = {k: _reported(v, now_ms) for k, v in found.items()}
+        found = pairs_of(await self._call("HGETALL", keys.reports()))
+        reported = {k: report_of(v, now_ms) for k, v in found.items()}
         return {k: r for k, r in reported.items() if r is not None}
 
     async def held(self, gateway_id: str) -> list[str]:
@@ -362,7 +324,7 @@ class RoutingFunctions:
 
     async def learned_accounts(self) -> dict[str, str]:
         """Resource to account, as upstreams named them."""
-        found = _pairs(await self._call("HGETALL", keys.accounts()))
+        found = pairs_of(await self._call("HGETALL", keys.accounts()))
         return {k: v.decode() for k, v in found.items()}
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
@@ -397,7 +359,7 @@ class RoutingFunctions:
         if reply[0] != b"ok":
             raise NoCatalogue
         live = {row["id"]: row for row in msgspec.json.decode(reply[1])}
-        return [_state(r, live.get(r.id, {})) for r in catalogue.resources]
+        return [state_of(r, live.get(r.id, {})) for r in catalogue.resources]
 
     async def affinity_count(self) -> int:
         """Sessions bound at this moment."""
@@ -414,57 +376,7 @@ class RoutingFunctions:
         try:
             return await self._caller.call(*command)
         except ResponseError as error:
-            raise _unusable(error) from error
-
-
-def _unusable(error: ResponseError) -> Exception:
-    """What an error reply means to a caller."""
-    if "not found" in str(error).lower():
-        return NoCatalogue("The function library is not loaded.")
-    # Full, loading, or a replica: it answers, but does not serve.
-    return RedisAway(f"Redis refuses: {str(error)[:80]}")
-
-
-def _pairs(found: Any) -> dict[str, bytes]:
-    """A hash. redis-py makes a dictionary of it, the shared connection does not."""
-    if not isinstance(found, dict):
-        found = dict(zip(found[::2], found[1::2], strict=True))
-    return {k.decode(): v for k, v in found.items()}
-
-
-def _entry_id(text: bytes) -> EntryId:
-    ms, _, number = text.partition(b"-")
-    return int(ms), int(number)
-
-
-def _reported(value: bytes, now_ms: int) -> Reported | None:
-    """None for what another version wrote."""
-    at, _, books = value.partition(b"|")
-    try:
-        event = GatewayEvent.model_validate_json(books)
-        return Reported(int(at), now_ms - int(at), event)
-    except ValueError:  # of pydantic, too
-        return None
-
-
-def _refusal(reply: list[bytes]) -> Exception:
-    status = reply[0].decode()
-    if status == "unknown_pool":
-        return UnknownPool(tuple(sorted(pool.decode() for pool in reply[1:])))
-    if status in _WITH_MS:
-        return _WITH_MS[status](int(reply[1]))
-    return _PLAIN.get(status, NoCatalogue)()
-
-
-_WITH_MS: dict[str, Callable[[int], Refusal]] = {
-    "look_up": UnknownIds,
-    "owner_limited": OwnerLimited,
-    "no_capacity": NoCapacity,
-}
-_PLAIN: dict[str, type[Exception]] = {
-    "no_resources": NoResources,
-    "owner_gone": OwnerGone,
-}
+            raise unusable(error) from error
 
 
 class _DecisionHead(msgspec.Struct, gc=False):
@@ -489,47 +401,6 @@ def _decision_head(ask: Ask, now: int | str) -> bytes:
     if ask.cause:
         return _encode(_LaterHead(*made, ask.cause))[:-1]
     return _encode(_DecisionHead(*made))[:-1]
-
-
-def _holds(listed: Any, source: str) -> bool:
-    if not listed:
-        return False
-    entry = dict(zip(listed[0][::2], listed[0][1::2], strict=True))
-    return bool(entry.get(b"library_code") == source.encode())
-
-
-def _state(resource: Resource, live: dict[str, Any]) -> ResourceState:
-    """A resource of which one model is paused counts as cooling down."""
-    state = HealthState(live.get("state", "unknown"))
-    paused = live.get("paused") or ()
-    ends = [pause["until_ms"] for pause in paused]
-    if state is HealthState.DEGRADED:
-        ends.append(float(live.get("until", 0)))
-    elif paused and state is not HealthState.UNHEALTHY:
-        state = HealthState.DEGRADED
-    until = max(ends, default=0)
-    shown = state is HealthState.DEGRADED and until > _now_ms()
-    latency = live.get("latency_ms")
-    return ResourceState(
-        id=resource.id,
-        name=resource.name,
-        pool_id=resource.pool_id,
-        account_id=resource.account_id,
-        weight=resource.weight,
-        health=state,
-        cooldown_until=_iso(until) if shown else None,
-        paused_models=tuple(sorted(pause["model"] for pause in paused)),
-        in_flight=int(live.get("in_flight", 0)),
-        requests=int(live.get("requests", 0)),
-        errors=int(live.get("errors", 0)),
-        last_latency_ms=None if latency is None else float(latency),
-        last_error=live.get("last_error"),
-    )
-
-
-def _iso(unix_ms: float) -> str:
-    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _now_ms() -> int:

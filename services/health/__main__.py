@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from libs.common import logs
+from libs.common.callers import ClientCaller
 from libs.common.credentials import Credentials
 from libs.common.egress import Egress
 from libs.common.errors import RedisAway, SettingError
@@ -19,7 +20,7 @@ from libs.common.lifecycle import run_until_signalled
 from libs.common.orders import Orders
 from libs.common.probes import Readiness, serve_probes
 from libs.common.redis_client import connect
-from libs.common.routing import ClientCaller, RoutingFunctions, Terms
+from libs.common.routing import RoutingFunctions, Terms
 from libs.common.sealing import Sealer
 from libs.common.service_settings import HealthSettings
 from libs.common.tls import client_context

@@ -14,13 +14,14 @@ import falcon.asgi
 import structlog
 
 from libs.common import logs
+from libs.common.callers import ClientCaller
 from libs.common.errors import ProxyError, SettingError
 from libs.common.leader import LeaderLease
 from libs.common.orders import Orders
 from libs.common.proxy_keys import KeyTable
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
-from libs.common.routing import ClientCaller, RoutingFunctions, Terms
+from libs.common.routing import RoutingFunctions, Terms
 from libs.common.sealing import Sealer
 from libs.common.service_settings import HealthSettings, RouterSettings
 from libs.common.store.opening import open_store

@@ -10,10 +10,10 @@ import structlog
 from prometheus_client import Counter
 
 from libs.common import keys
+from libs.common.callers import Caller
 from libs.common.contracts import Alias, Resource
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.registry import Registry, joined
-from libs.common.routing import Caller
 from libs.common.sealing import Sealer, Unsealable
 
 log = structlog.get_logger()

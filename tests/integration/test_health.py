@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from libs.common.callers import ClientCaller
 from libs.common.contracts import ResourceState
 from libs.common.orders import Orders
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
-from libs.common.routing import ClientCaller, RoutingFunctions
+from libs.common.routing import RoutingFunctions
 from libs.simulator.server import RunningSimulator, Simulator
 from services.router.catalogue import LIBRARY, build_catalogue
 from tests.support.certificates import Authority, make_authority

@@ -36,11 +36,12 @@ from libs.common.asks import (
     digest,
     model_digest,
 )
+from libs.common.callers import ClientCaller
 from libs.common.circuits import NEVER
 from libs.common.contracts import Catalogue, Resource, Verdict
 from libs.common.local_routing import LocalRouting
 from libs.common.redis_client import connect
-from libs.common.routing import ClientCaller, RoutingFunctions, Terms
+from libs.common.routing import RoutingFunctions, Terms
 
 LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis as PlainRedis
 
 from libs.common import keys
+from libs.common.callers import Caller, ClientCaller
 from libs.common.proxy_keys import (
     KeyLimits,
     KeyTable,
@@ -25,7 +26,7 @@ from libs.common.proxy_keys import (
     secret_hash,
 )
 from libs.common.redis_client import Refused, SharedConnection, connect
-from libs.common.routing import Caller, ClientCaller, RoutingFunctions
+from libs.common.routing import RoutingFunctions
 from libs.common.store.opening import open_store
 from libs.common.store.port import Cursor, Store
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows

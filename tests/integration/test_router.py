@@ -15,9 +15,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.asks import Ask, digest
+from libs.common.callers import ClientCaller
 from libs.common.contracts import Catalogue, Verdict
 from libs.common.redis_client import connect
-from libs.common.routing import ClientCaller, RoutingFunctions
+from libs.common.routing import RoutingFunctions
 from libs.common.store.opening import open_store
 from services.router.admin import shapes
 from tests.support.processes import Process, granian, running, wait_for

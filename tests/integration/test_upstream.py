@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from services.gateway.upstream import (
-    HIGH_WATER,
-    NO_PATIENCE,
     Answer,
     Broken,
     Interrupted,
@@ -21,6 +19,8 @@ from services.gateway.upstream import (
     TimedOut,
     UpstreamClient,
 )
+from services.gateway.upstream_answers import HIGH_WATER
+from services.gateway.upstream_wire import NO_PATIENCE
 from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 

@@ -14,10 +14,11 @@ import httpx
 from redis.asyncio import Redis
 
 from libs.cli.commands import service_command
+from libs.common.callers import ClientCaller
 from libs.common.contracts import Catalogue
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
-from libs.common.routing import ClientCaller, RoutingFunctions
+from libs.common.routing import RoutingFunctions
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.processes import Process, running
 from tests.support.valkey import free_port
