@@ -29,10 +29,11 @@ from services.gateway import capture_worker
 from services.gateway.capture import Capturer
 from services.gateway.capture_worker import FULL_THERE, make_capturer
 from services.router.admin.bodies import shown
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.sql import fetch
 from tests.support.telemetry import T0_MS, request_event
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -17,6 +17,7 @@ from libs.common.redis_client import connect
 from libs.common.store.opening import open_store
 from libs.common.store.port import DeadLetter, Store
 from services.ingest.decode import dead_letter
+from tests.support.ports import free_port
 from tests.support.processes import BIN, Process, running
 from tests.support.sql import fetch
 from tests.support.telemetry import (
@@ -26,7 +27,6 @@ from tests.support.telemetry import (
     request_event,
     stored_request,
 )
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -19,9 +19,10 @@ from libs.common.contracts import Catalogue, ResourceState
 from libs.common.resources import resources_from_environment
 from libs.simulator.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.ports import free_port
 from tests.support.simulated import events_in
 from tests.support.stack import KEYS, Stack, gateway_stack
-from tests.support.valkey import empty, free_port
+from tests.support.valkey import empty
 from tests.support.waiting import eventually
 
 # One gateway serves the module. Each test has an empty Redis, and an upstream of

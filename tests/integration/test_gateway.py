@@ -17,9 +17,10 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
 from libs.common import keys
 from libs.common.asks import digest
+from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty, free_port, running_valkey
+from tests.support.valkey import empty, running_valkey
 from tests.support.waiting import eventually
 
 # One gateway serves the module; each test begins with an empty Redis.

@@ -22,9 +22,10 @@ from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from tests.support.consuming import running
+from tests.support.ports import free_port
 from tests.support.sql import fetch
 from tests.support.telemetry import decision_event, request_event, streamed
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -14,11 +14,12 @@ from redis.asyncio import Redis
 from libs.common.redis_client import connect
 from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
+from tests.support.ports import free_port
 from tests.support.postgres import running_postgres
 from tests.support.processes import Process, running, wait_for
 from tests.support.sql import execute, fetch
 from tests.support.telemetry import request_event
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -8,7 +8,7 @@ from libs.common import keys
 from libs.common.errors import RedisAway
 from libs.common.leader import LeaderLease
 from libs.common.redis_client import connect
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from libs.common.store.migrate import known_migrations
+from tests.support.ports import free_port
 from tests.support.sql import execute, fetch
-from tests.support.valkey import free_port
 
 
 def migrate(url: str) -> subprocess.CompletedProcess[str]:

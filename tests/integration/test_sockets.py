@@ -18,9 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from libs.cli.commands import service_command
 from libs.common.contracts import Catalogue
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.stack import KEYS, Stack, gateway_stack
-from tests.support.valkey import empty, free_port, running_valkey
+from tests.support.valkey import empty, running_valkey
 from tests.support.waiting import eventually
 
 # One gateway serves the module; each test begins with an empty Redis.

@@ -41,6 +41,7 @@ from libs.common.store.rows import milliseconds
 from libs.common.store.spans import ALL, EVER, NEVER
 from libs.common.store.sqlite import history_statement
 from libs.common.store.statements import Statements
+from tests.support.ports import free_port
 from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.telemetry import (
     T0_MS,
@@ -52,7 +53,6 @@ from tests.support.telemetry import (
     stored_request,
     streamed,
 )
-from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.asyncio
 

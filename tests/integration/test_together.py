@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 
 from libs.common.redis_client import connect
 from libs.common.streams import TelemetryStream
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.sql import fetch
 from tests.support.telemetry import request_event
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

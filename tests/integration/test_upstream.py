@@ -21,7 +21,7 @@ from services.gateway.upstream import (
     TimedOut,
     UpstreamClient,
 )
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -23,7 +23,7 @@ class Process:
         with log.open("ab") as sink:
             self._child = subprocess.Popen(
                 command,
-                env={**_bare_environment(), **env},
+                env={**bare_environment(), **env},
                 cwd=ROOT,
                 stdout=sink,
                 stderr=sink,
@@ -54,9 +54,12 @@ class Process:
         self._child.wait(10)
 
 
-def _bare_environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     """The environment without what would configure us."""
-    ours = ("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL")
+    ours = (
+        *("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL"),
+        "SSL_CERT_FILE",  # the tests' own
+    )
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)}
 
 

@@ -19,8 +19,8 @@ from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import ClientCaller, RoutingFunctions
 from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 STREAM = "telemetry:events"

