@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.support.valkey",
     "tests.support.postgres",
     "tests.support.certificates",
+    "tests.support.stores",
 ]
