@@ -172,6 +172,7 @@ async def outcomes(stack: Stack) -> Counter[str]:
     return Counter(event["outcome"] for event in await stack.events("request"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("moment", CANCELLED, ids=lambda m: m.__name__)
 async def test_its_upstream_is_closed_within_100_ms(

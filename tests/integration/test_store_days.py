@@ -26,7 +26,7 @@ from tests.support.telemetry import stored_request
 
 log = logging.getLogger(__name__)
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.alone]
 
 DAYS, ROWS = 400, 40_000
 TODAY = datetime.now(UTC).date()
