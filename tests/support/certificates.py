@@ -68,7 +68,9 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """HTTP clients of tests trust one CA: reading the system's takes each of them
     20 ms. Our processes read them (processes.py)."""
     with pytest.MonkeyPatch.context() as patch:
-        ours = make_authority(tmp_path_factory.mktemp("authority"))
+        # Of a name of its own: an issuer is looked for by name.
+        folder = tmp_path_factory.mktemp("authority")
+        ours = make_authority(folder, "nobody's CA")
         patch.setenv("SSL_CERT_FILE", str(ours.file))
         yield
 
