@@ -13,6 +13,9 @@ INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --edita
 CODEX := 0.169.0
 # openai-node, and what it makes WebSockets with.
 OPENAI_NODE := openai@7.57.0 ws@8.23.0
+# Tests wait for processes half of the time. A file stays with one worker, as what
+# its tests share does; files start in their order, the longest first.
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 LAB ?= ../shared/docker-lab/lab
 
 .PHONY: help setup setup-test setup-codex setup-node run test check format bench chaos lock lab clean
@@ -58,8 +61,15 @@ $(VENV)/.node-stamp: | $(VENV)/bin/python
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
 	@exec $(BIN)/python -P -m libs.cli.launch $(BIN)/responses-proxy up
 
-test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## unit, integration and acceptance tests
+test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## unit, integration and acceptance tests; ARGS="-k word" for some
+ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
+else
+	@status=0; \
+	$(BIN)/python -m pytest -m alone || status=$$?; \
+	$(BIN)/python -m pytest -m "not alone" $(TWO_AT_ONCE) || status=$$?; \
+	exit $$status
+endif
 
 check: $(VENV)/.test-stamp ## format, lint, types, dependency rules
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

@@ -21,8 +21,8 @@ from libs.common.proxy_keys import KeyTable, Principal, secret_hash
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import RoutingFunctions
+from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
-from tests.support.valkey import free_port
 
 STREAM = "telemetry:events"
 LIBRARY = Path("services/router/library.lua").read_text()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.conformance import outcomes, refuse_once
+from tests.support.processes import ROOT
 from tests.support.stack import Stack
-from tests.support.up import ROOT
 
 pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.redis_client import connect
 from libs.simulator.server import RunningSimulator, serve
 from libs.simulator.settings import Settings
 from tests.support.chaos import Chaos
@@ -54,13 +53,6 @@ async def fleet(
     plan = Plan(KEYS, gateways=2, services=SERVICES, settings=SETTINGS)
     async with running_fleet(plan, simulator, valkey, tmp_path) as fleet:
         yield fleet
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    client = connect(valkey)
-    yield client
-    await client.aclose()
 
 
 @dataclass

@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.redis_client import connect
 from libs.simulator.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.fleet import Fleet, Member, Plan, running_fleet
@@ -42,13 +41,6 @@ async def fleet(
 ) -> AsyncIterator[Fleet]:
     async with running_fleet(Plan(KEYS, 3), simulator, valkey, tmp_path) as fleet:
         yield fleet
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    client = connect(valkey)
-    yield client
-    await client.aclose()
 
 
 @pytest_asyncio.fixture

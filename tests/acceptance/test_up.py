@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.ports import free_port
+from tests.support.processes import ROOT
 from tests.support.up import (
     COMMAND,
-    ROOT,
     SERVICES,
     STOP_SECONDS,
     Up,
@@ -21,7 +22,6 @@ from tests.support.up import (
     running,
     until,
 )
-from tests.support.valkey import free_port
 
 
 def refused(environ: Mapping[str, str], *command: str) -> str:

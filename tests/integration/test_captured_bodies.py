@@ -4,14 +4,12 @@ process into either database."""
 import gzip
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import redis as blocking
 from redis.asyncio import Redis
 
@@ -21,7 +19,6 @@ from libs.common.headers import NO_KINDS, kinds
 from libs.common.payload_batches import unpacked
 from libs.common.redis_client import connect
 from libs.common.service_settings import GatewaySettings
-from libs.common.store.opening import open_store
 from libs.common.store.port import Store
 from libs.common.streams import TelemetryStream
 from services.gateway import capture as capturing_of
@@ -29,10 +26,11 @@ from services.gateway import capture_worker
 from services.gateway.capture import Capturer
 from services.gateway.capture_worker import FULL_THERE, make_capturer
 from services.router.admin.bodies import shown
-from tests.support.processes import Process, running
-from tests.support.sql import fetch
+from tests.support.ports import free_port
+from tests.support.processes import Process, ingesting
+from tests.support.sql import fetch, setting
 from tests.support.telemetry import T0_MS, request_event
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -48,28 +46,6 @@ EVENTS = [
     {"type": "response.completed",
      "response": {"id": "resp_1", "instructions": "SECRET", "output": ["SECRET"]}},
 ]  # fmt: skip
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/proxy.sqlite3"
-    found: str = request.getfixturevalue("postgres_url")
-    return found
-
-
-@pytest_asyncio.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    opened = open_store(url)
-    await opened.migrate()
-    yield opened
-    await opened.close()
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 @asynccontextmanager
@@ -97,16 +73,8 @@ def serve(capturer: Capturer, id_: str = "req-1", padding: int = 0) -> None:
 
 @pytest.fixture
 def ingest(tmp_path: Path, valkey: str, url: str) -> Iterator[Process]:
-    port = free_port()
-    name = "PROXY_SQLITE_URL" if url.startswith("sqlite") else "PROXY_DATABASE_URL"
-    environ = {
-        "PROXY_REDIS_URL": valkey,
-        "PROXY_INGEST_PORT": str(port),
-        name: url,
-    }
-    command = [sys.executable, "-m", "services.ingest"]
-    process = Process(command, environ, tmp_path / "ingest.log")
-    with running(process, f"http://127.0.0.1:{port}/readyz") as started:
+    environ = {"PROXY_REDIS_URL": valkey, **setting(url)}
+    with ingesting(tmp_path, environ) as started:
         yield started
 
 

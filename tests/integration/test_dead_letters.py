@@ -3,22 +3,19 @@ database."""
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.contracts import Outcome
 from libs.common.dead_letters import content_id, entry_of
-from libs.common.redis_client import connect
 from libs.common.store.opening import open_store
 from libs.common.store.port import DeadLetter, Store
 from services.ingest.decode import dead_letter
-from tests.support.processes import BIN, Process, running
-from tests.support.sql import fetch
+from tests.support.processes import BIN, Process, ingesting
+from tests.support.sql import fetch, setting
 from tests.support.telemetry import (
     T0_MS,
     decision_event,
@@ -26,7 +23,6 @@ from tests.support.telemetry import (
     request_event,
     stored_request,
 )
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -36,32 +32,9 @@ ENTRY = f"{T0_MS}-0"
 COMMAND = [sys.executable, "-P", "-m", "libs.cli.dead_letters"]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/proxy.sqlite3"
-    found: str = request.getfixturevalue("postgres_url")
-    return found
-
-
-@pytest_asyncio.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    opened = open_store(url)
-    await opened.migrate()
-    yield opened
-    await opened.close()
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
-
-
 @pytest.fixture
 def environ(valkey: str, url: str) -> dict[str, str]:
-    name = "PROXY_SQLITE_URL" if url.startswith("sqlite") else "PROXY_DATABASE_URL"
-    return {"PROXY_REDIS_URL": valkey, name: url}
+    return {"PROXY_REDIS_URL": valkey, **setting(url)}
 
 
 class Told:
@@ -75,16 +48,6 @@ class Told:
             timeout=60, check=False,
         )  # fmt: skip
         self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-
-
-@contextmanager
-def ingesting(folder: Path, environ: dict[str, str]) -> Iterator[Process]:
-    port = free_port()
-    command = [sys.executable, "-m", "services.ingest"]
-    own = {**environ, "PROXY_INGEST_PORT": str(port)}
-    process = Process(command, own, folder / "ingest.log")
-    with running(process, f"http://127.0.0.1:{port}/readyz") as started:
-        yield started
 
 
 def letter(kind: str, id_: str, data: str, v: int = 1) -> DeadLetter:

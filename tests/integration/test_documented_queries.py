@@ -1,18 +1,19 @@
 """Every query that README.md and docs/queries.md show, on both databases, and what
 the views make of known rows."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from libs.common.contracts import Outcome
 from libs.common.store.opening import open_store
-from libs.common.store.port import Price
+from libs.common.store.port import Price, Store
 from tests.support.sql import fetch
+from tests.support.stores import database
 from tests.support.telemetry import (
     decision_event,
     health_event,
@@ -37,14 +38,24 @@ DOCUMENTED = [
 MAY_BE_EMPTY = ("dead_letters", "'…'", "proxy_keys")
 
 
-@pytest_asyncio.fixture(params=["sqlite", "postgres"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path}/proxy.sqlite3"
-    else:
-        found = request.getfixturevalue("postgres_url")
-    store = open_store(found)
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a filled database, for questions."""
+    with database(request.param, request, tmp_path_factory.mktemp("asked")) as url:
+        asyncio.run(_opened_and_filled(url))
+        yield url
+
+
+async def _opened_and_filled(url: str) -> None:
+    store = open_store(url)
     await store.migrate()
+    await fill(store)
+    await store.close()
+
+
+async def fill(store: Store) -> None:
     await store.make_partitions(datetime(2026, 11, 24, tzinfo=UTC).date())
     at = {"created_at_ms": AT_MS, "completed_at_ms": AT_MS + 900, "session_id": "s"}
     used = {"input_tokens": 1000, "cached_tokens": 400, "output_tokens": 100,
@@ -69,57 +80,54 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
         Price("m", datetime(2026, 12, 1, tzinfo=UTC), 99.0, 99.0, 99.0),
         Price("m-2025", datetime(2025, 1, 1, tzinfo=UTC), 20.0, 5.0, 100.0),
     ])  # fmt: skip
-    yield found
-    await store.close()
 
 
 @pytest.mark.parametrize("query", DOCUMENTED)
-async def test_every_documented_query_answers(url: str, query: str) -> None:
+async def test_every_documented_query_answers(shared: str, query: str) -> None:
     # The driver takes a per cent sign for a placeholder; there are none.
-    rows = fetch(url, query.replace("%", "%%"))
+    rows = fetch(shared, query.replace("%", "%%"))
     assert rows or any(word in query for word in MAY_BE_EMPTY)
 
 
-async def test_costs_follow_the_price_of_that_day_and_model(url: str) -> None:
-    rows = fetch(url, "SELECT model, requests, unpriced, cost FROM costs_by_day")
+async def test_costs_follow_the_price_of_that_day_and_model(shared: str) -> None:
+    rows = fetch(shared, "SELECT model, requests, unpriced, cost FROM costs_by_day")
     by_model = {model: rest for model, *rest in rows}
     # By the model that answered: 600 x 20 + 400 x 5 + 100 x 100; by the one that was
     # asked for a tenth of it; of a million each.
     assert by_model == {"m": [2, 0, 0.024 + 0.0024], None: [1, 0, 0.0]}
 
 
-async def test_prices_are_replaced_as_a_whole(url: str) -> None:
-    store = open_store(url)
+async def test_prices_are_replaced_as_a_whole(url: str, store: Store) -> None:
+    await fill(store)
     await store.put_prices([])
-    await store.close()
     assert fetch(url, "SELECT * FROM prices") == []
     unpriced = "SELECT sum(unpriced), sum(cost) FROM costs_by_day"
     assert [tuple(map(float, row)) for row in fetch(url, unpriced)] == [(2.0, 0.0)]
 
 
-async def test_failovers_say_what_was_left(url: str) -> None:
+async def test_failovers_say_what_was_left(shared: str) -> None:
     query = "SELECT left_resource_id, resource_id, cause, outcome FROM failovers"
-    assert sorted(fetch(url, query)) == [
+    assert sorted(fetch(shared, query)) == [
         ("one", "two", "rate_limited", "completed"),
         ("openai-1", None, "rate_limited", "failed"),
     ]
 
 
-async def test_failovers_by_cause_are_shares_of_the_days_requests(url: str) -> None:
-    rows = fetch(url, "SELECT * FROM failovers_by_cause ORDER BY cause")
+async def test_failovers_by_cause_are_shares_of_the_days_requests(shared: str) -> None:
+    rows = fetch(shared, "SELECT * FROM failovers_by_cause ORDER BY cause")
     assert [(str(day), *rest) for day, *rest in rows] == [
         (DAY, "cooling_down", 1, 1, 0, 0.3333),
         (DAY, "rate_limited", 2, 2, 1, 0.6667),
     ]
 
 
-async def test_slowest_first_tokens_come_first(url: str) -> None:
+async def test_slowest_first_tokens_come_first(shared: str) -> None:
     query = "SELECT id, first_token_ms FROM slowest_first_tokens"
-    assert fetch(url, query) == [(REQUEST, 300.0), ("other", 50.0)]
+    assert fetch(shared, query) == [(REQUEST, 300.0), ("other", 50.0)]
 
 
-async def test_sessions_and_caches_by_day(url: str) -> None:
-    ((day, *rest),) = fetch(url, "SELECT * FROM tokens_by_session")
+async def test_sessions_and_caches_by_day(shared: str) -> None:
+    ((day, *rest),) = fetch(shared, "SELECT * FROM tokens_by_session")
     assert (str(day), rest) == (DAY, ["s", "work", 3, 2000, 800, 200, 2200])
-    ((day, *rest),) = fetch(url, "SELECT * FROM cache_hits_by_day")
+    ((day, *rest),) = fetch(shared, "SELECT * FROM cache_hits_by_day")
     assert (str(day), rest) == (DAY, ["m", "two", 2, 2000, 800, 0.4])

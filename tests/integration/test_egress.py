@@ -12,9 +12,10 @@ from websockets.asyncio.client import connect
 
 from tests.support.certificates import Authority, make_authority
 from tests.support.egress import EgressProxy, running_proxy
+from tests.support.ports import free_port
 from tests.support.sockets import Visits, relay_to, silence, visited
 from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty, free_port
+from tests.support.valkey import empty
 
 # One gateway serves the module; each test begins with an empty Redis.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -19,14 +19,17 @@ from libs.common.contracts import Catalogue, ResourceState
 from libs.common.resources import resources_from_environment
 from libs.simulator.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.ports import free_port
 from tests.support.simulated import events_in
-from tests.support.stack import KEYS, Stack, gateway_stack
-from tests.support.valkey import empty, free_port
+from tests.support.stack import KEYS, Stack
 from tests.support.waiting import eventually
 
 # One gateway serves the module. Each test has an empty Redis, and an upstream of
 # its own: a connection kept from another test would change what a reset means.
+pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GATEWAY = {"PROXY_REQUEST_TIMEOUT_SECONDS": "2"}
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 MODEL = "gpt-5.5"
@@ -361,19 +364,6 @@ class Setup:
     async def health_events(self, resource: str = "openai-1") -> list[dict[str, Any]]:
         events = await self.stack.events("health")
         return [event for event in events if event["resource_id"] == resource]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def standing(
-    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    async with gateway_stack(
-        valkey_server,
-        tmp_path_factory.mktemp("gateway"),
-        PROXY_REQUEST_TIMEOUT_SECONDS="2",
-    ) as stack:
-        yield stack
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

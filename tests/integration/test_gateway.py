@@ -17,30 +17,15 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
 from libs.common import keys
 from libs.common.asks import digest
+from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty, free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
-# One gateway serves the module; each test begins with an empty Redis.
+pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ASK = {"model": "gpt-5.5", "input": "Say hello"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def standing(
-    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    folder = tmp_path_factory.mktemp("gateway")
-    async with gateway_stack(valkey_server, folder) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stack(standing: Stack, valkey: str) -> Stack:
-    await standing.reset()
-    return standing
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -23,9 +23,10 @@ from libs.simulator.server import RunningSimulator, Simulator
 from services.router.catalogue import LIBRARY, build_catalogue
 from tests.support.certificates import Authority, make_authority
 from tests.support.egress import EgressProxy, running_proxy
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.sockets import relay_to, visited
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

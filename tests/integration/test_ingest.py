@@ -2,12 +2,11 @@
 crashes, poison and absences."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common import keys
@@ -22,20 +21,15 @@ from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from tests.support.consuming import running
+from tests.support.ports import free_port
 from tests.support.sql import fetch
 from tests.support.telemetry import decision_event, request_event, streamed
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 
 STREAM, GROUP = "telemetry:events", "workers"
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 @pytest.fixture
@@ -46,14 +40,6 @@ def stream(redis: Redis) -> TelemetryStream:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/proxy.sqlite3"
-
-
-@pytest_asyncio.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    opened = open_store(url)
-    await opened.migrate()
-    yield opened
-    await opened.close()
 
 
 class Gate:

@@ -1,7 +1,7 @@
 """A database that cannot take what it is given: nothing is acknowledged, and all is
 stored once it can."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.redis_client import connect
 from libs.common.store import postgres
 from libs.common.store.opening import open_store
 from libs.common.store.postgres import PostgresStore
@@ -32,12 +31,6 @@ CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER full_disk BEFORE UPDATE ON totals EXECUTE FUNCTION full_disk();
 """
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,22 +3,21 @@
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.redis_client import connect
 from libs.common.store.opening import open_store
 from libs.common.streams import TelemetryStream
+from tests.support.ports import free_port
 from tests.support.postgres import running_postgres
 from tests.support.processes import Process, running, wait_for
-from tests.support.sql import execute, fetch
+from tests.support.sql import execute, fetch, setting
 from tests.support.telemetry import request_event
-from tests.support.valkey import free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -38,10 +37,8 @@ class Ingest:
             "PROXY_INGEST_PORT": str(self.port),
             "PROXY_INGEST_CLAIM_SECONDS": "0.3",
             "PROXY_DRAIN_SECONDS": "5",
+            **setting(database_url),
         }
-        postgres = database_url.startswith("postgres")
-        name = "PROXY_DATABASE_URL" if postgres else "PROXY_SQLITE_URL"
-        self.environ[name] = database_url
 
     def start(self) -> Process:
         return Process(COMMAND, self.environ, self._folder / "ingest.log")
@@ -58,12 +55,6 @@ class Ingest:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/proxy.sqlite3"
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 async def append(redis: Redis, *ids: str) -> None:

@@ -1,23 +1,14 @@
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common import keys
 from libs.common.errors import RedisAway
 from libs.common.leader import LeaderLease
 from libs.common.redis_client import connect
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 async def test_one_leads_at_a_time(redis: Redis) -> None:

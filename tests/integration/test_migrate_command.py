@@ -2,30 +2,18 @@
 
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from libs.common.store.migrate import known_migrations
-from tests.support.sql import execute, fetch
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
+from tests.support.sql import execute, fetch, setting
 
 
 def migrate(url: str) -> subprocess.CompletedProcess[str]:
-    name = "PROXY_DATABASE_URL" if url.startswith("postgres") else "PROXY_SQLITE_URL"
     code = "from libs.cli.main import run; run()"
     return subprocess.run(
         [sys.executable, "-c", code, "migrate"],
-        check=False, capture_output=True, text=True, timeout=60, env={name: url},
+        check=False, capture_output=True, text=True, timeout=60, env=setting(url),
     )  # fmt: skip
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/proxy.sqlite3"
-    found: str = request.getfixturevalue("postgres_url")
-    return found
 
 
 def test_it_says_what_it_did(url: str) -> None:

@@ -20,10 +20,11 @@ from libs.common.store.opening import open_store
 from services.router import owners
 from services.router.owners import BODY_BYTES_MAX, IDS_MAX, Owners
 from services.router.problems import say
+from tests.support.ports import free_port
 from tests.support.processes import Process, granian, running
 from tests.support.stack import gateway_stack
 from tests.support.telemetry import stored_request
-from tests.support.valkey import empty, free_port
+from tests.support.valkey import empty
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATH = "/internal/owners"

@@ -23,10 +23,10 @@ from libs.simulator.server import Simulator
 from tests.support.certificates import make_authority
 from tests.support.fleet import Plan, running_fleet
 from tests.support.pgbouncer import Secured, secured_postgres
+from tests.support.ports import free_port
 from tests.support.postgres import fresh_database
 from tests.support.sql import fetch
 from tests.support.telemetry import T0_MS, decision_event, stored_request, streamed
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 NEWEST = len(known_migrations("postgres"))

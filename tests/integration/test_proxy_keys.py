@@ -27,7 +27,6 @@ from libs.common.proxy_keys import (
 )
 from libs.common.redis_client import Refused, SharedConnection, connect
 from libs.common.routing import RoutingFunctions
-from libs.common.store.opening import open_store
 from libs.common.store.port import Cursor, Store
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows
 from tests.support.telemetry import T0_MS, stored_request
@@ -73,20 +72,6 @@ class TestSecrets:
 
 
 class TestRows:
-    @pytest.fixture(params=["sqlite", "postgres"])
-    def url(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        if request.param == "sqlite":
-            return f"sqlite:///{tmp_path}/proxy.sqlite3"
-        found: str = request.getfixturevalue("postgres_url")
-        return found
-
-    @pytest_asyncio.fixture
-    async def store(self, url: str) -> AsyncIterator[Store]:
-        opened = open_store(url)
-        await opened.migrate()
-        yield opened
-        await opened.close()
-
     @pytest.fixture
     def rows(self, store: Store) -> ProxyKeyRows:
         return ProxyKeyRows(store.fetch)

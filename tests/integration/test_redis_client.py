@@ -14,7 +14,8 @@ from libs.common.errors import RedisAway
 from libs.common.payload_batches import Payload
 from libs.common.payload_stream import PayloadStream
 from libs.common.redis_client import Refused, SharedConnection, connect
-from tests.support.valkey import free_port, running_valkey
+from tests.support.ports import free_port
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from libs.simulator.server import Simulator
 from tests.support.fleet import HOST, Fleet, Plan, running_fleet
+from tests.support.ports import free_port
 from tests.support.sentinels import watched_pair
 from tests.support.sql import fetch
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -16,9 +16,9 @@ from libs.common.redis_opening import blocking_client
 from libs.simulator.server import Simulator
 from tests.support.certificates import Authority, make_authority
 from tests.support.fleet import PORTS, Plan, running_fleet
+from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.tls_redis import Guarded, guarded_redis
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 KEYS = {"sk-a1": "a", "sk-b1": "b"}

@@ -21,6 +21,7 @@ from libs.common.redis_client import connect
 from libs.common.routing import RoutingFunctions
 from libs.common.store.opening import open_store
 from services.router.admin import shapes
+from tests.support.ports import free_port
 from tests.support.processes import Process, granian, running, wait_for
 from tests.support.telemetry import (
     T0_MS,
@@ -29,7 +30,7 @@ from tests.support.telemetry import (
     request_event,
     streamed,
 )
-from tests.support.valkey import empty, free_port, running_valkey
+from tests.support.valkey import empty, running_valkey
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -12,15 +12,15 @@ import pytest_asyncio
 from tests.support import raw
 from tests.support.raw import calling, get, post
 from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty
 from tests.support.waiting import eventually
 
+pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LARGEST_BODY = 2_000_000
 ASK = b'{"model":"gpt-5.5","input":"hi"}'
 HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: proxy\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
-SETTINGS = {
+GATEWAY = {
     "PROXY_HEAD_TIMEOUT_SECONDS": "0.3",
     "PROXY_BODY_TIMEOUT_SECONDS": "0.3",
     "PROXY_KEEP_ALIVE_SECONDS": "1",
@@ -29,24 +29,10 @@ SETTINGS = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def standing(
-    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    folder: Path = tmp_path_factory.mktemp("gateway")
-    async with gateway_stack(valkey_server, folder, **SETTINGS) as stack:
-        yield stack
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def stack(standing: Stack) -> AsyncIterator[Stack]:
-    """Whatever a test does to it: in the end it is at rest, and has not grown."""
-    memory = raw.resident_mb(standing.gateway.pid)
-    yield standing
-    await eventually(lambda: raw.at_rest(standing), within_s=8)
-    assert raw.resident_mb(standing.gateway.pid) < memory + 12
-    assert "Traceback" not in standing.gateway.log.read_text()
+    async with raw.unharmed(standing):
+        yield standing
 
 
 async def told(stack: Stack, data: bytes) -> tuple[int, str]:

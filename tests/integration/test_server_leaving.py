@@ -5,16 +5,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.support import raw
 from tests.support.raw import WAYS, Caller, Way, calling, event, post
-from tests.support.sockets import Visits, visited
-from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty
+from tests.support.stack import Stack, gateway_before
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -74,21 +71,11 @@ def upstream() -> Upstream:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def visits(upstream: Upstream) -> AsyncIterator[Visits]:
-    async with visited(upstream.serve) as visits:
-        yield visits
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(
-    visits: Visits, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+    upstream: Upstream, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    folder: Path = tmp_path_factory.mktemp("gateway")
-    url = f"http://127.0.0.1:{visits.port}/v1"
-    async with gateway_stack(
-        valkey_server, folder, PROXY_UPSTREAM_BASE_URL=url
-    ) as stack:
+    folder = tmp_path_factory.mktemp("gateway")
+    async with gateway_before(upstream.serve, valkey_server, folder) as stack:
         yield stack
 
 
@@ -185,6 +172,7 @@ async def outcomes(stack: Stack) -> Counter[str]:
     return Counter(event["outcome"] for event in await stack.events("request"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("moment", CANCELLED, ids=lambda m: m.__name__)
 async def test_its_upstream_is_closed_within_100_ms(

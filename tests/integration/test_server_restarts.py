@@ -14,10 +14,10 @@ from websockets.exceptions import ConnectionClosed
 
 from libs.cli.commands import service_command
 from tests.support.balancer import balancing
+from tests.support.ports import free_port
 from tests.support.processes import Process, wait_for
 from tests.support.raw import Caller, calling, post
 from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

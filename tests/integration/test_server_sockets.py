@@ -6,7 +6,6 @@ import os
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,12 +13,13 @@ import pytest_asyncio
 
 from tests.support import raw
 from tests.support.raw import WAYS, Caller, Way, calling, get
-from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty
+from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
+pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LARGEST = 200_000
+GATEWAY = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 UPGRADE = (
     b"connection: Upgrade",
@@ -30,27 +30,12 @@ UPGRADE = (
 CREATE = b'{"type":"response.create","model":"gpt-5.5","input":"hi"}'
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def standing(
-    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    folder: Path = tmp_path_factory.mktemp("gateway")
-    settings = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
-    async with gateway_stack(valkey_server, folder, **settings) as stack:
-        yield stack
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def stack(standing: Stack) -> AsyncIterator[Stack]:
-    """Whatever a test does to it: in the end it is at rest, and has not grown."""
-    memory = raw.resident_mb(standing.gateway.pid)
-    yield standing
-    async with httpx.AsyncClient() as http:
-        await http.delete(f"{standing.simulator.control_url}/faults")
-    await eventually(lambda: raw.at_rest(standing), within_s=8)
-    assert raw.resident_mb(standing.gateway.pid) < memory + 12
-    assert "Traceback" not in standing.gateway.log.read_text()
+    async with raw.unharmed(standing):
+        yield standing
+        async with httpx.AsyncClient() as http:
+            await http.delete(f"{standing.simulator.control_url}/faults")
 
 
 def frame(

@@ -5,7 +5,6 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,7 @@ import zstandard
 
 from tests.support import raw
 from tests.support.raw import Reply, calling, event, post
-from tests.support.sockets import Visits, visited
-from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty
+from tests.support.stack import Stack, gateway_before
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,30 +68,20 @@ def upstream() -> Upstream:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def visits(upstream: Upstream) -> AsyncIterator[Visits]:
-    async with visited(upstream.serve) as visits:
-        yield visits
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def standing(
-    visits: Visits, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+    upstream: Upstream, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    folder: Path = tmp_path_factory.mktemp("gateway")
-    url = f"http://127.0.0.1:{visits.port}/v1"
-    settings = {**SETTINGS, "PROXY_UPSTREAM_BASE_URL": url}
-    async with gateway_stack(valkey_server, folder, **settings) as stack:
+    folder = tmp_path_factory.mktemp("gateway")
+    async with gateway_before(
+        upstream.serve, valkey_server, folder, **SETTINGS
+    ) as stack:
         yield stack
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def stack(standing: Stack) -> AsyncIterator[Stack]:
-    memory = raw.resident_mb(standing.gateway.pid)
-    yield standing
-    await eventually(lambda: raw.at_rest(standing))
-    assert raw.resident_mb(standing.gateway.pid) < memory + 30
-    assert "Traceback" not in standing.gateway.log.read_text()
+    async with raw.unharmed(standing, grown_mb=30):
+        yield standing
 
 
 async def asked(stack: Stack, body: bytes = b"{}") -> Reply:

@@ -18,33 +18,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from libs.cli.commands import service_command
 from libs.common.contracts import Catalogue
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.stack import KEYS, Stack, gateway_stack
-from tests.support.valkey import empty, free_port, running_valkey
+from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
-# One gateway serves the module; each test begins with an empty Redis.
+pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = "gpt-5.5"
 LARGEST = 100_000
+GATEWAY = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
 ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def standing(
-    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
-    empty(valkey_server)
-    folder = tmp_path_factory.mktemp("gateway")
-    settings = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
-    async with gateway_stack(valkey_server, folder, **settings) as stack:
-        yield stack
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stack(standing: Stack, valkey: str) -> Stack:
-    await standing.reset()
-    return standing
 
 
 @pytest_asyncio.fixture(loop_scope="module")

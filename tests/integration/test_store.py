@@ -1,19 +1,12 @@
 """The store's promises, the same on SQLite and on Postgres."""
 
 import asyncio
-import json
-import re
-import sqlite3
-import threading
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-import pytest_asyncio
 
 from libs.common.asks import Owner
 from libs.common.contracts import (
@@ -29,19 +22,15 @@ from libs.common.store import postgres, sqlite
 from libs.common.store.migrate import known_migrations
 from libs.common.store.opening import open_store
 from libs.common.store.port import (
-    Cursor,
     DeadLetter,
     HistoryQuery,
     SchemaTooNew,
     Store,
-    Table,
     Unstorable,
 )
 from libs.common.store.rows import milliseconds
-from libs.common.store.spans import ALL, EVER, NEVER
-from libs.common.store.sqlite import history_statement
-from libs.common.store.statements import Statements
 from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
+from tests.support.stores import database
 from tests.support.telemetry import (
     T0_MS,
     decision_event,
@@ -52,7 +41,6 @@ from tests.support.telemetry import (
     stored_request,
     streamed,
 )
-from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -78,20 +66,13 @@ COLUMNS = {
 NEWEST = len(known_migrations("sqlite"))  # schema
 
 
-@pytest.fixture(params=["sqlite", "postgres", "postgres_15"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/deep/proxy.sqlite3"
-    found: str = request.getfixturevalue(f"{request.param}_url")
-    return found
+DATABASES = ("sqlite", "postgres", "postgres_15")
 
 
-@pytest_asyncio.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    opened = open_store(url)
-    await opened.migrate()
-    yield opened
-    await opened.close()
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with database(request.param, request, tmp_path) as url:
+        yield url
 
 
 async def migrate_to(version: int, url: str, patch: pytest.MonkeyPatch) -> None:
@@ -276,6 +257,17 @@ class TestWriting:
         assert row is not None
         assert (row["error_message"], row["session_name"]) == (odd, odd)
 
+    async def test_a_request_has_its_decisions_in_order(self, store: Store) -> None:
+        await store.write([
+            streamed(decision_event("r", attempt=2), "d2"),
+            streamed(decision_event("r", attempt=1), "d9"),
+            streamed(decision_event("other"), "d0"),
+            stored_request("r"),
+        ])  # fmt: skip
+        row = await store.request("r")
+        assert row is not None
+        assert [d["id"] for d in row["decisions"]] == ["d9", "d2"]
+
     async def test_nothing_is_stored_of_no_events(self, store: Store) -> None:
         assert await store.write([]) == 0
 
@@ -383,104 +375,6 @@ class TestSessions:
             stored_request("c", session_id="s", created_at_ms=T0_MS + 2),
         ])  # fmt: skip
         assert session_rows(url) == [("s", "new", 3, 0, "two")]
-
-
-async def ids(store: Store, query: HistoryQuery) -> list[str]:
-    return [row["id"] for row in (await store.history(query)).rows]
-
-
-class TestHistory:
-    @pytest_asyncio.fixture
-    async def filled(self, store: Store) -> Store:
-        """Seven requests, the middle ones within one millisecond; a decision
-        each, of alternating sessions and resources."""
-        batch = []
-        for n in range(7):
-            given = {
-                "created_at_ms": T0_MS + (0 if n in (2, 3, 4) else n - 3),
-                "session_id": f"s{n % 2}",
-                "resource_id": f"openai-{n % 3}",
-            }
-            batch.append(stored_request(f"r{n}", **given))
-            batch.append(streamed(decision_event(f"r{n}", **given), f"d{n}"))
-        await store.write(batch)
-        return store
-
-    @pytest.mark.parametrize(
-        ("table", "letter"), [("requests", "r"), ("decisions", "d")]
-    )
-    async def test_pages_join_without_gap_or_overlap(
-        self, filled: Store, table: Table, letter: str
-    ) -> None:
-        seen: list[str] = []
-        query = HistoryQuery(table, limit=2)
-        while True:
-            page = await filled.history(query)
-            seen += [row["id"] for row in page.rows]
-            if page.next_cursor is None:
-                break
-            query = HistoryQuery(table, limit=2, cursor=page.next_cursor)
-        assert seen == [f"{letter}{n}" for n in (6, 5, 4, 3, 2, 1, 0)]
-
-    async def test_pages_of_sessions(self, filled: Store) -> None:
-        first = await filled.history(HistoryQuery("sessions", limit=1))
-        assert [row["id"] for row in first.rows] == ["s0"]
-        query = HistoryQuery("sessions", limit=1, cursor=first.next_cursor)
-        second = await filled.history(query)
-        assert [row["id"] for row in second.rows] == ["s1"]
-        assert second.next_cursor is None
-
-    @pytest.mark.parametrize(
-        ("query", "expected"),
-        [
-            pytest.param(HistoryQuery("requests", request_id="r3"), "r3", id="1"),
-            pytest.param(HistoryQuery("decisions", request_id="r3"), "d3", id="2"),
-            pytest.param(HistoryQuery("sessions", request_id="r3"), "s1", id="3"),
-            pytest.param(HistoryQuery("requests", session_id="s1"), "r5 r3 r1", id="4"),
-            pytest.param(HistoryQuery("decisions", session_id="s1"), "d5 d3 d1",
-                         id="5"),
-            pytest.param(HistoryQuery("sessions", session_id="s1"), "s1", id="6"),
-            pytest.param(HistoryQuery("requests", resource_id="openai-1"), "r4 r1",
-                         id="7"),
-            pytest.param(HistoryQuery("decisions", resource_id="openai-1"), "d4 d1",
-                         id="8"),
-            pytest.param(HistoryQuery("sessions", resource_id="openai-0"), "s0",
-                         id="9"),
-            pytest.param(
-                HistoryQuery("requests", session_id="s1", resource_id="openai-1"),
-                "r1", id="both",
-            ),
-            pytest.param(
-                HistoryQuery("requests", request_id="r3", session_id="s0"),
-                "", id="contradiction",
-            ),
-            pytest.param(HistoryQuery("requests", session_id="'; DROP"), "", id="text"),
-            pytest.param(
-                HistoryQuery("requests", session_id="s1", limit=1,
-                             cursor=Cursor("2023-11-14T22:13:20.123Z", "r9").encode()),
-                "r3", id="filter and cursor",
-            ),
-        ],
-    )  # fmt: skip
-    async def test_filters(
-        self, filled: Store, query: HistoryQuery, expected: str
-    ) -> None:
-        assert await ids(filled, query) == expected.split()
-
-    async def test_a_request_has_its_decisions_in_order(self, store: Store) -> None:
-        await store.write([
-            streamed(decision_event("r", attempt=2), "d2"),
-            streamed(decision_event("r", attempt=1), "d9"),
-            streamed(decision_event("other"), "d0"),
-            stored_request("r"),
-        ])  # fmt: skip
-        row = await store.request("r")
-        assert row is not None
-        assert [d["id"] for d in row["decisions"]] == ["d9", "d2"]
-
-    @pytest.mark.parametrize("id_", ["nobody", "", "a\0b"])
-    async def test_a_request_nobody_made(self, store: Store, id_: str) -> None:
-        assert await store.request(id_) is None
 
 
 UNSTORABLE = ["a\0b", "\ud800", "\0", "resp_\udfff"]
@@ -606,225 +500,6 @@ class TestDays:
         assert (await store.counts()).requests == 4
 
 
-class TestPlans:
-    """Lookups stay quick however much is stored."""
-
-    @pytest_asyncio.fixture
-    async def filled(self, url: str, store: Store) -> str:
-        for start in range(0, 1500, 500):
-            requests = [
-                stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n,
-                               resource_id=f"openai-{n}", minted=(f"resp_{n}",))
-                for n in range(start, start + 500)
-            ]  # fmt: skip
-            decisions = [
-                streamed(decision_event(f"r{n}", session_id=f"s{n}",
-                                        created_at_ms=T0_MS + n,
-                                        resource_id=f"openai-{n}"), f"d{n}")
-                for n in range(start, start + 500)
-            ]  # fmt: skip
-            await store.write([*requests, *decisions])
-        execute(url, "ANALYZE")
-        return url
-
-    async def test_ids_are_found_by_the_primary_key(self, filled: str) -> None:
-        plan = explain(filled, "owners", ids=["resp_7", "resp_8"])
-        assert not re.search("(Seq Scan on|SCAN) (minted_ids|newest)", plan), plan
-        assert "minted_ids_default_pkey" in plan or "PRIMARY KEY (id=?)" in plan
-
-    async def test_a_sessions_owner_is_found_by_its_index(self, filled: str) -> None:
-        for session_id in ("s7", "nobody"):
-            plan = explain(filled, "session_owner", session_id=session_id)
-            assert not re.search("(Seq Scan on|SCAN) requests", plan), plan
-            assert "session_id_created_at" in plan or "requests_by_session" in plan
-
-    @pytest.mark.parametrize(
-        ("query", "indexes"),
-        [
-            (HistoryQuery("requests"),
-             "requests_default_created_at_id requests_recent"),
-            (HistoryQuery("requests", request_id="r7"), "requests_default_pkey (id=?"),
-            (HistoryQuery("requests", session_id="s7"),
-             "requests_default_session_id_created_at requests_by_session"),
-            (HistoryQuery("requests", resource_id="openai-7"),
-             "requests_default_resource_id_created_at requests_by_resource"),
-            (HistoryQuery("decisions"),
-             "decisions_default_created_at_id decisions_recent"),
-            (HistoryQuery("decisions", request_id="r7"),
-             "decisions_default_request_id decisions_by_request"),
-            (HistoryQuery("decisions", session_id="s7"),
-             "decisions_default_session_id_created_at decisions_by_session"),
-            (HistoryQuery("decisions", resource_id="openai-7"),
-             "decisions_default_resource_id_created_at decisions_by_resource"),
-            (HistoryQuery("sessions"), "sessions_recent sessions_recent"),
-            (HistoryQuery("sessions", session_id="s7"), "sessions_pkey (id=?"),
-            (HistoryQuery("sessions", resource_id="openai-7"),
-             "sessions_by_resource sessions_by_resource"),
-            (HistoryQuery("sessions", request_id="r7"), "requests_default_pkey (id=?"),
-        ],
-        ids=repr,
-    )  # fmt: skip
-    async def test_every_page_of_history_has_its_index(
-        self, filled: str, query: HistoryQuery, indexes: str
-    ) -> None:
-        values = {
-            "session_id": query.session_id,
-            "resource_id": query.resource_id,
-            "request_id": query.request_id,
-            "before_at": "9999-01-01T00:00:00.000Z",
-            "before_id": "",
-            "rows": 11,
-        }
-        of_postgres, of_sqlite = indexes.split(maxsplit=1)
-        postgres = is_postgres(filled)
-        name = f"history_{query.table}" if postgres else history_statement(query)
-        plan = explain(filled, name, **values)
-        assert (of_postgres if postgres else of_sqlite) in plan, plan
-        assert not re.search(r"Seq Scan|SCAN \w+'|SCAN \w+$", plan), plan
-
-    @pytest.mark.parametrize(
-        ("name", "values", "indexes"),
-        [
-            ("request", {"id": "r7"}, "requests_default_pkey (id=?"),
-            ("decisions_of_request", {"id": "r7"},
-             "decisions_default_request_id decisions_by_request"),
-            ("known_requests",
-             {"ids": ["r7"], "oldest": EVER, "newest": NEVER},
-             "requests_default_pkey (id=?"),
-        ],
-    )  # fmt: skip
-    async def test_every_lookup_has_its_index(
-        self, filled: str, name: str, values: dict[str, Any], indexes: str
-    ) -> None:
-        plan = explain(filled, name, **values)
-        of_postgres, of_sqlite = indexes.split(maxsplit=1)
-        assert (of_postgres if is_postgres(filled) else of_sqlite) in plan, plan
-
-
-def explain(url: str, name: str, **values: Any) -> str:
-    """The plan of a statement, a line each step."""
-    if is_postgres(url):
-        with psycopg.connect(url) as connection:
-            query = "EXPLAIN " + Statements("postgres")[name]
-            span = {**ALL._asdict(), **values}
-            steps = connection.execute(query.encode(), span).fetchall()
-    else:
-        bound = {k: json.dumps(v) if isinstance(v, list) else v
-                 for k, v in values.items()}  # fmt: skip
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
-            query = "EXPLAIN QUERY PLAN " + Statements("sqlite")[name]
-            steps = database.execute(query, bound).fetchall()
-    return "\n".join(str(step) for step in steps)
-
-
-class TestAway:
-    @pytest.mark.parametrize("make", ["postgres", "sqlite"])
-    async def test_a_database_that_cannot_be_reached(
-        self, make: str, tmp_path: Path
-    ) -> None:
-        (tmp_path / "file").write_text("not a folder")
-        nowhere = {
-            "postgres": f"postgresql://nobody@127.0.0.1:{free_port()}/none",
-            "sqlite": f"sqlite:///{tmp_path}/file/proxy.sqlite3",
-        }[make]
-        store = open_store(nowhere)
-        calls = (store.ping(), store.migrate(), store.write(BATCH),
-                 store.owners(["resp_1"]), store.session_owner("s"))  # fmt: skip
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [StoreAway] * 5
-        await store.close()
-
-    async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
-        path = tmp_path / "proxy.sqlite3"
-        path.write_text("nonsense" * 1000)
-        store = open_store(f"sqlite:///{path}")
-        with pytest.raises(StoreAway):
-            await store.ping()
-        await store.close()
-
-    async def test_a_broken_connection_is_replaced(self, postgres_url: str) -> None:
-        store = open_store(postgres_url)
-        await store.ping()
-        execute(
-            postgres_url,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
-        await store.ping()
-        await store.close()
-
-
-class TestPostgresOnly:
-    async def test_rows_move_from_the_default_partition(
-        self, postgres_url: str
-    ) -> None:
-        store = open_store(postgres_url)
-        await store.migrate()
-        await store.write([stored_request(resource_id="one", minted=("resp_1",))])
-        kept = (
-            "SELECT (SELECT count(*) FROM requests_default)"
-            " + (SELECT count(*) FROM minted_ids_default)"
-        )
-        assert fetch(postgres_url, kept) == [(2,)]
-        assert await store.make_partitions(date(2023, 11, 14)) == 9 * 5
-        assert await store.make_partitions(date(2023, 11, 15)) == 5
-        assert fetch(postgres_url, kept) == [(0,)]
-        assert fetch(postgres_url, "SELECT id FROM requests_20231114") == [("req-1",)]
-        assert fetch(postgres_url, "SELECT id FROM minted_ids_20231114") == [
-            ("resp_1",)
-        ]
-        assert await store.owners(["resp_1"]) == {"resp_1": Owner("one", "one")}
-        assert await store.write([stored_request()]) == 0
-        await store.close()
-
-    async def test_a_day_is_utc_whatever_the_session_thinks(
-        self, postgres_url: str
-    ) -> None:
-        store = open_store(f"{postgres_url}?options=-c%20timezone%3DAsia/Tokyo")
-        await store.migrate()
-        await store.make_partitions(date(2023, 11, 14))
-        await store.write([stored_request()])
-        assert fetch(postgres_url, "SELECT id FROM requests_20231114") == [("req-1",)]
-        row = await store.request("req-1")
-        assert row is not None
-        assert row["created_at"] == "2023-11-14T22:13:20.123Z"
-        await store.close()
-
-    async def test_history_by_session_uses_its_index(self, postgres_url: str) -> None:
-        store = open_store(postgres_url)
-        await store.migrate()
-        for start in range(0, 3000, 500):
-            await store.write(
-                [stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n)
-                 for n in range(start, start + 500)]
-            )  # fmt: skip
-        await store.close()
-        with psycopg.connect(postgres_url) as connection:
-            connection.execute("ANALYZE requests")
-            plan = connection.execute(
-                "EXPLAIN " + Statements("postgres")["history_requests"],
-                {
-                    "session_id": "s7",
-                    "resource_id": None,
-                    "request_id": None,
-                    "before_at": "infinity",
-                    "before_id": "",
-                    "rows": 10,
-                    **ALL._asdict(),
-                },
-            ).fetchall()
-        assert "session_id_created_at" in str(plan)
-
-    async def test_the_urls_options_pass_through(
-        self, postgres_url: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        store = open_store(f"{postgres_url}?sslmode=require")
-        with pytest.raises(StoreAway):
-            await store.ping()
-        await store.close()
-        assert "server does not support SSL, but SSL was required" in caplog.text
-
-
 def captured(request_id: str = "req-1", **given: Any) -> StreamedPayload:
     """Both bodies of a request, the answer's dropped."""
     event = PayloadEvent(
@@ -883,43 +558,6 @@ class TestPayloads:
         await store.write_payloads([captured()])
         (row,) = (await store.history(HistoryQuery("requests"))).rows
         assert not any(isinstance(value, bytes) for value in row.values())
-
-
-class TestSqliteOnly:
-    async def test_old_rows_go_in_parts(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("libs.common.store.sqlite.DROPPED_ROWS", 2)
-        url = f"sqlite:///{tmp_path}/proxy.sqlite3"
-        store = open_store(url)
-        await store.migrate()
-        old = [stored_request(f"r{n}", resource_id="one", minted=(f"resp_{n}",))
-               for n in range(5)]  # fmt: skip
-        await store.write([*old, streamed(decision_event("r1"))])
-        # Requests, their events and ids, and a decision with its own event.
-        assert await store.drop_before(date(2023, 11, 15)) == 3 * 5 + 2
-        for table in ("requests", "decisions", "events", "minted_ids"):
-            assert table_rows(url, table) == []
-        await store.close()
-
-    async def test_a_reader_does_not_wait_for_the_writer(self, tmp_path: Path) -> None:
-        path = tmp_path / "proxy.sqlite3"
-        store = open_store(f"sqlite:///{path}")
-        await store.migrate()
-        await store.write(BATCH)
-        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
-            writer.execute("BEGIN IMMEDIATE")
-            writer.execute("DELETE FROM requests")
-            assert await store.request("req-1") is not None
-            writer.execute("ROLLBACK")
-        await store.close()
-
-    async def test_its_thread_ends_with_it(self, tmp_path: Path) -> None:
-        store = open_store(f"sqlite:///{tmp_path}/proxy.sqlite3")
-        await store.ping()
-        await store.close()
-        names = [t.name for t in threading.enumerate() if t.name.startswith("sqlite")]
-        assert len(names) <= 1  # it may still be on its way out
 
 
 class TestBooks:

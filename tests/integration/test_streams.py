@@ -1,25 +1,15 @@
 """What the consumer's tests do not see of the stream."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common import keys
 from libs.common.errors import RedisAway
-from libs.common.redis_client import connect
 from libs.common.streams import Entry, TelemetryStream
 
 pytestmark = pytest.mark.asyncio
 
 STREAM = "telemetry:events"
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 @pytest.fixture

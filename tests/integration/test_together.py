@@ -3,20 +3,17 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.redis_client import connect
 from libs.common.streams import TelemetryStream
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.sql import fetch
 from tests.support.telemetry import request_event
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -37,6 +34,7 @@ class Together:
             "PROXY_PORT": str(self.gateway_port),
             "PROXY_INGEST_PORT": str(self.ingest_port),
             "PROXY_DRAIN_SECONDS": "3",
+            "PROXY_INGEST_CLAIM_SECONDS": "0.5",  # what a killed one had read
             "OPENAI_API_KEY": "sk-test",
         }
 
@@ -66,12 +64,6 @@ class Together:
     def stored(self) -> list[str]:
         rows = fetch(self.url, "SELECT id FROM requests ORDER BY id")
         return [id_ for (id_,) in rows]
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with connect(valkey) as client:
-        yield client
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from services.gateway.upstream import (
 )
 from services.gateway.upstream_answers import HIGH_WATER
 from services.gateway.upstream_wire import NO_PATIENCE
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

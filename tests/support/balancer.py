@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.debian import program
+from tests.support.ports import free_port
 from tests.support.processes import ROOT
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 DOCUMENTED = re.compile(r"^```nginx\n(.*?)^```$", re.DOTALL | re.MULTILINE)

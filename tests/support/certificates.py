@@ -3,9 +3,11 @@
 import datetime as dt
 import ipaddress
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -59,6 +61,18 @@ def make_authority(folder: Path, name: str = "a test's CA") -> Authority:
     file = folder / "ca.pem"
     file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return Authority(key, certificate, file)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """HTTP clients of tests trust one CA: reading the system's takes each of them
+    20 ms. Our processes read them (processes.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Of a name of its own: an issuer is looked for by name.
+        folder = tmp_path_factory.mktemp("authority")
+        ours = make_authority(folder, "nobody's CA")
+        patch.setenv("SSL_CERT_FILE", str(ours.file))
+        yield
 
 
 def _unsigned(

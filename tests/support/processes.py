@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -23,7 +25,7 @@ class Process:
         with log.open("ab") as sink:
             self._child = subprocess.Popen(
                 command,
-                env={**_bare_environment(), **env},
+                env={**bare_environment(), **env},
                 cwd=ROOT,
                 stdout=sink,
                 stderr=sink,
@@ -54,9 +56,12 @@ class Process:
         self._child.wait(10)
 
 
-def _bare_environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     """The environment without what would configure us."""
-    ours = ("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL")
+    ours = (
+        *("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL"),
+        "SSL_CERT_FILE",  # the tests' own
+    )
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)}
 
 
@@ -68,6 +73,17 @@ def granian(app: str, port: int, *options: str) -> list[str]:
         "--log-level", "warning", "--backpressure", "4096",
         "--workers-kill-timeout", "10", *options,
     ]  # fmt: skip
+
+
+@contextmanager
+def ingesting(folder: Path, environ: Mapping[str, str]) -> Iterator[Process]:
+    """An ingest that is ready."""
+    port = free_port()
+    own = {**environ, "PROXY_INGEST_PORT": str(port)}
+    command = [sys.executable, "-m", "services.ingest"]
+    process = Process(command, own, folder / "ingest.log")
+    with running(process, f"http://127.0.0.1:{port}/readyz") as started:
+        yield started
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 Way = Literal["fin", "half", "rst"]
 WAYS: tuple[Way, ...] = ("fin", "half", "rst")
@@ -156,6 +157,17 @@ async def at_rest(stack: Stack) -> bool:
     asked = await gauge(stack, "requests_in_flight")
     clients = await gauge(stack, "open_connections")
     return (asked, clients, await stack.in_flight()) == (0, 1, 0)
+
+
+@asynccontextmanager
+async def unharmed(stack: Stack, grown_mb: int = 12) -> AsyncIterator[None]:
+    """Whatever is done to the gateway meanwhile: in the end it is at rest, and has not
+    grown."""
+    memory = resident_mb(stack.gateway.pid)
+    yield
+    await eventually(lambda: at_rest(stack), within_s=8)
+    assert resident_mb(stack.gateway.pid) < memory + grown_mb
+    assert "Traceback" not in stack.gateway.log.read_text()
 
 
 # Upstreams --------------------------------------------------------------------

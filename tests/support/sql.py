@@ -8,6 +8,12 @@ from typing import Any
 import psycopg
 
 
+def setting(url: str) -> dict[str, str]:
+    """The environment that names this database."""
+    name = "PROXY_DATABASE_URL" if is_postgres(url) else "PROXY_SQLITE_URL"
+    return {name: url}
+
+
 def is_postgres(url: str) -> bool:
     return url.startswith("postgres")
 

@@ -20,8 +20,10 @@ from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import RoutingFunctions
 from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
-from tests.support.valkey import free_port
+from tests.support.sockets import Handle, visited
+from tests.support.valkey import empty
 from tests.support.waiting import eventually
 
 STREAM = "telemetry:events"
@@ -163,3 +165,16 @@ async def gateway_stack(
             await eventually(stack.ready)
             yield stack
         await redis.aclose()
+
+
+@asynccontextmanager
+async def gateway_before(
+    upstream: Handle, valkey: str, folder: Path, **environ: str
+) -> AsyncIterator[Stack]:
+    """The same on an emptied Redis and before an upstream of the test's own."""
+    empty(valkey)
+    async with visited(upstream) as visits:
+        url = f"http://127.0.0.1:{visits.port}/v1"
+        settings = {**environ, "PROXY_UPSTREAM_BASE_URL": url}
+        async with gateway_stack(valkey, folder, **settings) as stack:
+            yield stack

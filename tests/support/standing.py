@@ -1,6 +1,7 @@
 """Fixtures: one gateway before the simulated upstream for a whole module; each test
 begins on an emptied Redis. A test module that wants them names this one in
-`pytest_plugins`, and its loop is the module's."""
+`pytest_plugins`, its loop is the module's, and what it wants of the gateway are its
+`GATEWAY` settings."""
 
 from collections.abc import AsyncIterator
 
@@ -13,11 +14,14 @@ from tests.support.valkey import empty
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def standing(
-    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    valkey_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stack]:
     empty(valkey_server)
     folder = tmp_path_factory.mktemp("gateway")
-    async with gateway_stack(valkey_server, folder) as stack:
+    settings: dict[str, str] = getattr(request.module, "GATEWAY", {})
+    async with gateway_stack(valkey_server, folder, **settings) as stack:
         yield stack
 
 

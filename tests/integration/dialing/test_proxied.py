@@ -12,8 +12,8 @@ from services.gateway.tunnels import forwarded_head
 from tests.support.certificates import Authority, make_authority
 from tests.support.dials import NAME, Talk, at, refusal, says_hello
 from tests.support.egress import EgressProxy, running_proxy
+from tests.support.ports import free_port
 from tests.support.sockets import echo, silence, visited
-from tests.support.valkey import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from libs.cli.watch import Briefing, Problem, last_lines, obituary, readiness
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

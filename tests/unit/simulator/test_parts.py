@@ -137,6 +137,7 @@ def test_a_shelf_replaces_and_removes() -> None:
         (gzip.compress(b'{"a":1}'), "gzip"),
         (zlib.compress(b'{"a":1}'), " Deflate"),
     ],
+    ids=["plain", "zstd", "gzip", "deflate"],  # gzip's bytes hold the time
 )
 def test_bodies_are_decoded(raw: bytes, encoding: str) -> None:
     assert parsed(decoded(raw, encoding)) == {"a": 1}
