@@ -42,7 +42,7 @@ def render(found: Found) -> str:
     lines += _idle(found.idle)
     if found.workers is not None:
         lines += ["two workers ÷ one, each with the same share of a core"]
-        lines += [f"  requests/s {found.workers:>71.2f}"]
+        lines += [f"  requests/s, or by CPU per request {found.workers:>48.2f}"]
     lines += [
         "CPU per JSON request ÷ that of a gateway that keeps no books",
         f"  decisions and requests {found.books.events:>57.2f}",

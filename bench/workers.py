@@ -1,7 +1,11 @@
 """What a second worker brings. The machine may have no core to spare for it, so each
 worker gets the same small share of one, by the kernel's quota (cgroup cpu): twice the
 workers have twice the time, and what is missing of twice the requests is what workers
-cost each other."""
+cost each other.
+
+A small share is mostly waited for, which two workers do at the same time: alone that
+rate would flatter them. So CPU per request is compared, too, and the lower gain of both
+is told."""
 
 import contextlib
 import os
@@ -20,11 +24,11 @@ LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
 
 
 async def gain(folder: Path) -> float | None:
-    """Requests a second with two workers, by those with one. None where this process
-    may not set quotas."""
+    """What two workers bring, by what one does: 2 at best, but for luck. None where
+    this process may not set quotas."""
     if not os.access(GROUPS / "cpu.cfs_period_us", os.W_OK):
         return None
-    rates = []
+    taken = []
     for count in (1, 2):
         place = folder / f"workers-{count}"
         place.mkdir()
@@ -33,8 +37,9 @@ async def gain(folder: Path) -> float | None:
             gateway(place, upstream, workers=count) as ours,
         ):
             with _limited(ours):
-                rates.append((await measure.sample(ours, LOAD)).costs()["rate"])
-    return rates[1] / rates[0]
+                taken.append((await measure.sample(ours, LOAD)).costs())
+    one, two = taken
+    return min(two["rate"] / one["rate"], 2 * one["cpu"] / two["cpu"])
 
 
 @contextlib.contextmanager

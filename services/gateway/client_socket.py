@@ -19,6 +19,7 @@ from services.gateway.requests import Request
 MOST_WAITING = 1_048_576  # bytes of messages nobody has taken yet
 MESSAGE_WEIGHT = 512  # bytes of memory that an empty one takes
 MOST_UNREAD = 1_048_576  # bytes a client has not read, before it is not heard
+STEP = 16_384  # bytes looked at before it is asked again whether it is enough
 CLOSE_S = 5.0  # for the client to answer a close
 INVALID = 1007
 _HANDSHAKE = (b"connection", b"host", b"sec-websocket-", b"upgrade")
@@ -39,6 +40,7 @@ class ClientSocket(asyncio.Protocol):
         self._response = self._answer()
         self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their weight
         self._waiting_bytes = 0
+        self._unread = bytearray()  # off the wire, and not looked at yet
         self._parts = bytearray()  # of a message in fragments
         self._text = False
         self._taken: asyncio.Future[None] | None = None
@@ -128,10 +130,25 @@ class ClientSocket(asyncio.Protocol):
     # asyncio.Protocol --------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._socket.receive_data(data)
-        self._take_events()
+        if len(data) <= STEP and not self._unread:
+            self._socket.receive_data(data)
+            self._take_events()
+        else:
+            self._unread += data
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Take what was read step by step: one read may bring 40,000 empty frames, and
+        each weighs a hundred times what it is on the wire."""
+        while self._unread and not self._full:
+            step = bytes(self._unread[:STEP])
+            del self._unread[:STEP]
+            self._socket.receive_data(step)
+            self._take_events()
 
     def eof_received(self) -> bool:
+        self._socket.receive_data(bytes(self._unread))
+        self._unread.clear()
         self._socket.receive_eof()
         self._take_events()
         return False
@@ -158,14 +175,22 @@ class ClientSocket(asyncio.Protocol):
             if isinstance(event, Frame):
                 self._take_frame(event)
         self._flush()
-        unread = self._transport.get_write_buffer_size()
-        # Pings are answered, and who does not read the answers could send for ever.
-        if self._waiting_bytes > MOST_WAITING or unread > MOST_UNREAD:
+        if self._full:
             self._transport.pause_reading()
+
+    @property
+    def _full(self) -> bool:
+        """Is there enough for now? Pings are answered, and who does not read the
+        answers could send for ever."""
+        unsent = self._transport.get_write_buffer_size()
+        return self._waiting_bytes > MOST_WAITING or unsent > MOST_UNREAD
 
     def _hear(self) -> None:
         """Read on, if the client was too fast before."""
-        if self._waiting_bytes <= MOST_WAITING and not self._transport.is_closing():
+        if self._waiting_bytes > MOST_WAITING or self._transport.is_closing():
+            return
+        self._read_on()
+        if not self._full:
             self._transport.resume_reading()
 
     def _take_frame(self, frame: Frame) -> None:

@@ -7,6 +7,7 @@ the disk by then: NORMAL may lose the last commits when the power fails."""
 import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ from libs.common.store.statements import Statements
 SQL = Statements("sqlite")
 MIGRATIONS = known_migrations("sqlite")
 BUSY_MS = 5_000
+BUSY_PAUSE_S = 0.01
 # Pages (4 KiB) of the log before it is moved into the file: rarely enough that a
 # page touched by many batches is moved once.
 CHECKPOINT_PAGES = 8_192
@@ -217,7 +219,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.row_factory = sqlite3.Row
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS:d}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
@@ -226,6 +228,22 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Keep a write-ahead log. Several processes that begin it at once are told that the
+    database is locked without SQLite waiting, whatever `busy_timeout` says."""
+    deadline = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE_S)
+        else:
+            return
 
 
 @contextmanager
