@@ -1,8 +1,10 @@
 """Logs: one JSON object a line on stderr. Every record says its `action`, a
 machine-readable word for what happened; the message is for people."""
 
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -24,7 +26,7 @@ def configure(service: str, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -43,6 +45,21 @@ def configure(service: str, level: str) -> None:
     logging.basicConfig(
         handlers=[handler], level=max(number, logging.WARNING), force=True
     )
+
+
+class _Stderr:
+    """Standard error, for records: one that cannot be written harms nobody. Who reads
+    them may be gone (a supervisor that was killed), and a warning is often on the way
+    to something that must be done."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _named(service: str) -> structlog.types.Processor:

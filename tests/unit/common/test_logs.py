@@ -36,3 +36,26 @@ def test_one_json_object_a_line() -> None:
     }
     assert (library["action"], library["message"]) == ("library", "careful 1")
     assert "ValueError: why" in failed["exception"]
+
+
+DEAF = """
+import os, sys
+from libs.common.logs import configure
+import structlog
+configure("gateway", "info")
+log = structlog.get_logger()
+reading, writing = os.pipe()
+os.dup2(writing, 2)
+os.close(reading)
+os.close(writing)
+for _ in range(3):
+    log.warning("lost", action="lost")
+print("went on")
+"""
+
+
+def test_a_record_that_nobody_reads_harms_nobody() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "went on\n"
