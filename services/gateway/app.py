@@ -84,7 +84,7 @@ class Gateway:
         self.safekeeper = Safekeeper(
             self.journal, self.redis, settings.telemetry_stream
         )
-        self._successor = Successor(journals, self.journal)
+        self._successor = Successor(journals, self.journal, self.routing)
         dialer = Dialer(
             Egress.read(os.environ), resuming_context(settings.upstream_ca_file)
         )

@@ -8,13 +8,16 @@ changes nothing; nor does either change a real outcome."""
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
 
+from libs.common.errors import NoCatalogue, RedisAway
 from services.gateway.journal import COUNTERS, EVENT_KINDS, Journal
 from services.gateway.journal_folder import left_behind, remove, taken_over
 from services.gateway.safekeeping import Report
@@ -119,12 +122,21 @@ def read_estate(folder: Path) -> Estate:
     return estate
 
 
+class Leases(Protocol):
+    """Those in Redis."""
+
+    async def abandon(self, gateway_id: str, request_ids: list[str]) -> int: ...
+
+
 class Successor:
     """Looks for the journals of dead gateways, at its start and from then on."""
 
-    def __init__(self, root: Path, journal: Journal) -> None:
+    def __init__(
+        self, root: Path, journal: Journal, leases: Leases | None = None
+    ) -> None:
         self._root = root
         self._journal = journal
+        self._leases = leases
         self._unreadable: set[Path] = set()
 
     async def run(self) -> None:
@@ -176,6 +188,7 @@ class Successor:
         now_ms = int(time.time() * 1000)
         for request_id, event in estate.interrupted(now_ms):
             self._journal.adopt(Kind.REQUEST, request_id, event)
+        await self._lay_down(estate)
         last_word = self._last_word(estate, now_ms)
         closed = f"{estate.gateway_id}:closed"
         self._journal.adopt(Kind.GATEWAY, closed, last_word)
@@ -186,6 +199,13 @@ class Successor:
             events=events,
             interrupted=len(estate.open),
         )
+
+    async def _lay_down(self, estate: Estate) -> None:
+        """Its leases. The reaper would, once it has been silent for long enough: that
+        its journal is left is proof already."""
+        if self._leases is not None and estate.open:
+            with suppress(RedisAway, NoCatalogue):
+                await self._leases.abandon(estate.gateway_id, list(estate.open))
 
     def _last_word(self, estate: Estate, now_ms: int) -> bytes:
         """All its requests have ended now."""

@@ -65,7 +65,12 @@ async def test_in_flight_is_true_again_after_kill_9_of_a_gateway(
     await eventually(lambda: _agrees(fleet, len(kept)), within_s=HEALED_S)
     lost = await asyncio.gather(*cut, return_exceptions=True)
     assert all(isinstance(end, httpx.TransportError) for end in lost), lost
-    interrupted = [e for e in await _requests(redis) if e["outcome"] == "interrupted"]
+
+    async def told() -> bool:
+        return len(await _interrupted(redis)) == len(cut)
+
+    await eventually(told)  # by a successor or the reaper, after the leases went
+    interrupted = await _interrupted(redis)
     assert Counter(e["session_id"] for e in interrupted) == Counter(
         task.get_name() for task in cut
     )
@@ -120,6 +125,12 @@ async def _agrees(fleet: Fleet, total: int) -> bool:
     open_ = {fleet.resource(key): count for key, count in waiting.items()}
     believed = await fleet.in_flight()
     return sum(believed.values()) == total and believed == open_
+
+
+async def _interrupted(redis: Redis) -> list[dict[str, Any]]:
+    """Each once, whoever told of them."""
+    found = [e for e in await _requests(redis) if e["outcome"] == "interrupted"]
+    return list({event["id"]: event for event in found}.values())
 
 
 async def _requests(redis: Redis) -> list[dict[str, Any]]:
