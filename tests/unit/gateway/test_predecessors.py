@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from libs.common.contracts import GatewayEvent, RequestEvent
+from libs.common.errors import RedisAway
 from services.gateway import predecessors
 from services.gateway.journal import STREAM_KINDS, Journal
 from services.gateway.journal_folder import taken_over
@@ -204,3 +205,31 @@ async def test_decisions_that_make_no_sense_are_no_route(begin: Begin) -> None:
     ((_, event),) = estate.interrupted(STARTED_MS)
     assert RequestEvent.model_validate_json(event).resource_id is None
     assert Kind.DECISION in STREAM_KINDS
+
+
+class Leases:
+    """Those in Redis, which may be away."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.away = away
+        self.dropped: list[tuple[str, list[str]]] = []
+
+    async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
+        if self.away:
+            raise RedisAway
+        self.dropped.append((gateway_id, request_ids))
+        return len(request_ids)
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_leases_of_what_was_open_go_with_the_journal(
+    tmp_path: Path, begin: Begin, *, away: bool
+) -> None:
+    dead, heir = begin("dead"), begin("heir")
+    for request_id in ("ended", "cut"):
+        dead.accepted(request_id, head(request_id, "dead"))
+    dead.ended("ended", head("ended", "dead") + b"}")
+    die(dead)
+    leases = Leases(away=away)
+    assert await Successor(tmp_path, heir, leases).look() == 1
+    assert leases.dropped == ([] if away else [("dead", ["cut"])])
