@@ -25,7 +25,8 @@ from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process
 
 STREAM = "telemetry:events"
-LIBRARY = Path("services/router/library.lua").read_text()
+LIBRARY_FILE = Path("services/router/library.lua")  # below a checkout
+LIBRARY = LIBRARY_FILE.read_text()
 SERVER_CORE, LOAD_CORE = cpu.cores()
 
 
@@ -123,10 +124,13 @@ async def gateway(
     module: str | None = None,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
+    checkout: Path | None = None,
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four upstream keys and everything
     on, unless `settings` say else: proxy keys, affinity, telemetry, captured bodies.
-    `module` is run in its place."""
+    `module` is run in its place. `checkout`: run the code of another checkout, with
+    its own virtual environment and function library."""
+    root = checkout or ROOT
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
         environ = {
@@ -141,14 +145,16 @@ async def gateway(
             "PROXY_REQUIRE_KEYS": "true",
             "PROXY_GATEWAY_WORKERS": str(workers),
             "BENCH_PROFILE": str(folder / "profile"),
-            "PYTHONPATH": str(ROOT),  # `module` may be ours, which is not installed
+            "PYTHONPATH": str(root),  # `module` may be ours, which is not installed
             **(settings or {}),
         }
         command = service_command("gateway", environ)
         if module is not None:
             command[-1] = module
+        if checkout is not None:
+            command[0] = str(checkout / ".venv/bin/python")
         redis = connect(url)
-        await _publish(redis, environ)
+        await _publish(redis, environ, (root / LIBRARY_FILE).read_text())
         async with child(
             folder, "gateway", command, core=SERVER_CORE, port=port, environ=environ
         ) as process:
@@ -184,9 +190,9 @@ def _before(
     return Server(name, port, parties, redis)
 
 
-async def _publish(redis: Redis, environ: dict[str, str]) -> None:
+async def _publish(redis: Redis, environ: dict[str, str], library: str) -> None:
     """What the router does: load the library, publish the catalogue."""
-    routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
+    routing = RoutingFunctions(ClientCaller(redis), STREAM, library=library)
     await routing.load_library()
     resources = resources_from_environment(environ, environ["PROXY_UPSTREAM_BASE_URL"])
     await routing.publish(Catalogue(version="b1", resources=resources), "published")

@@ -1,0 +1,91 @@
+"""What a change costs: `python -m bench.paired CHECKOUT` compares this code with
+that of another checkout, which has a `.venv` of its own (`make setup` there).
+
+Both gateways run at once and take turns, with proxy keys required and everything on.
+Each round gives one ratio, so the machine's good and bad minutes cancel out. There are
+several starts because the same code, started twice, differs by up to a tenth."""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import uvloop
+
+from bench import measure
+from bench.servers import LOAD_CORE, Server, direct, gateway
+from libs.common import logs
+
+STARTS = 6
+ROUNDS = 3
+LONGEST_S = 900
+WHAT = {"JSON": measure.BUSY, "streams": measure.STREAMS}
+
+Ratios = dict[str, list[float]]
+
+
+async def compare(folder: Path, other: Path, starts: int) -> str:
+    """A table: CPU of this code by that of the other, the medians of all rounds."""
+    ratios: Ratios = {
+        name: [] for name in (*WHAT, *(f"Redis, {name}" for name in WHAT))
+    }
+    for start in range(starts):
+        place = folder / f"start-{start}"
+        place.mkdir()
+        await _measure(place, other, start, ratios)
+    lines = [f"CPU ÷ that of the other checkout, {starts} starts of {ROUNDS} rounds"]
+    for name, found in ratios.items():
+        low, high = min(found), max(found)
+        middle = statistics.median(found)
+        lines.append(f"  {name:<16}{middle:>8.3f}   ({low:.2f} to {high:.2f})")
+    return "\n".join(lines)
+
+
+async def _measure(folder: Path, other: Path, start: int, ratios: Ratios) -> None:
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(direct(folder))
+        servers: list[Server] = []
+        checkouts: list[tuple[str, Path | None]] = [("ours", None), ("theirs", other)]
+        if start % 2:  # who starts first may get the better memory
+            checkouts.reverse()
+        for name, checkout in checkouts:
+            place = folder / name
+            place.mkdir()
+            made = gateway(place, upstream, checkout=checkout)
+            servers.append(await stack.enter_async_context(made))
+        if start % 2:
+            servers.reverse()
+        for number in range(ROUNDS):
+            await _round(servers, number, ratios)
+
+
+async def _round(servers: Sequence[Server], number: int, ratios: Ratios) -> None:
+    ours, theirs = servers
+    turn = [ours, theirs] if number % 2 else [theirs, ours]
+    for name, load in WHAT.items():
+        costs = {s.port: (await measure.sample(s, load)).costs() for s in turn}
+        mine, other = costs[ours.port], costs[theirs.port]
+        ratios[name].append(mine["cpu"] / other["cpu"])
+        ratios[f"Redis, {name}"].append(mine["valkey"] / other["valkey"])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.paired")
+    parser.add_argument("checkout", type=Path, help="the code to compare with")
+    parser.add_argument("--starts", type=int, default=STARTS)
+    chosen = parser.parse_args()
+    logs.configure("bench", "error")
+    os.sched_setaffinity(0, {LOAD_CORE})
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        work = compare(Path(folder), chosen.checkout.resolve(), chosen.starts)
+        print(uvloop.run(asyncio.wait_for(work, LONGEST_S)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
