@@ -176,6 +176,11 @@ class Gateway:
             ("requests_in_flight", "Of clients.", lambda: len(self.data_plane.active)),
             ("upstream_connections", "To upstreams.", lambda: self.upstream.open),
             ("tasks", "Of the event loop.", lambda: len(asyncio.all_tasks())),
+            (
+                "journal_corrupt_records",
+                "Of dead gateways, skipped when their journals were taken over.",
+                lambda: self.journal.corrupt,
+            ),
         ):
             metrics.watch(f"proxy_{name}", text, value)
 
