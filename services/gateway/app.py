@@ -159,6 +159,7 @@ class Gateway:
             ControlPlane(_control(self.readiness, RouterDoor(self.router))),
             self.sockets,
             largest_body=settings.max_body_bytes,
+            body_memory=settings.body_memory_bytes // settings.gateway_workers,
             most_connections=per_worker,
             times=Times(
                 settings.head_timeout_seconds,
@@ -173,6 +174,11 @@ class Gateway:
     def _watch_ourselves(self) -> None:
         for name, text, value in (
             ("open_connections", "Clients' connections.", lambda: self.server.open),
+            (
+                "body_bytes",
+                "Of large request bodies, held.",
+                lambda: self.server.body_bytes,
+            ),
             ("requests_in_flight", "Of clients.", lambda: len(self.data_plane.active)),
             ("upstream_connections", "To upstreams.", lambda: self.upstream.open),
             ("tasks", "Of the event loop.", lambda: len(asyncio.all_tasks())),

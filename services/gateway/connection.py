@@ -51,12 +51,18 @@ class Site(Protocol):
     """What a connection belongs to."""
 
     largest_body: int
+    small_body: int  # bytes of a body that need no room of `hold`'s
     times: Times
     draining: bool
 
     def admit(self, connection: "Connection") -> bool: ...
 
     def left(self, connection: "Connection") -> None: ...
+
+    def hold(self, count: int) -> bool:
+        """Take room for bytes of large bodies; False when there is none."""
+
+    def let_go(self, count: int) -> None: ...
 
     def serve(
         self, request: Request, connection: "Connection"
@@ -91,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._incoming: Request | None = None  # once its head is whole
         self._pieces: list[bytes | bytearray] = []
         self._body_bytes = 0
+        self._held = 0  # room that its body takes
         # Of the head, less the read it began with; -1 during that one. Once it is
         # whole: since its body went on.
         self._head_bytes = -1
@@ -345,8 +352,17 @@ class Connection(asyncio.Protocol):
             return
         self._pieces.append(data)
         self._body_bytes += len(data)
+        if self._body_bytes > self._site.small_body:
+            self._take_room()
+
+    def _take_room(self) -> None:
+        """Of a body that is not small."""
         if self._body_bytes > self._site.largest_body:
             self._refuse(problems.body_too_large(self._site.largest_body))
+        elif self._site.hold(self._body_bytes - self._held):
+            self._held = self._body_bytes
+        else:
+            self._refuse(problems.no_room_for_body())
 
     def on_message_complete(self) -> None:
         request = self._incoming
@@ -356,6 +372,8 @@ class Connection(asyncio.Protocol):
         if pieces:
             request.body = b"".join(pieces)
             self._pieces = []
+        if self._held:
+            request.held, self._held = self._held, 0
         request.keep_alive = self._parser.should_keep_alive()
         if self._parser.should_upgrade():
             if request.method != "CONNECT":
@@ -405,6 +423,8 @@ class Connection(asyncio.Protocol):
         connection: a part must not pass for the whole."""
         request, self._request = self._request, None
         self.on_drain = None
+        if request is not None and request.held:
+            self._give_back(request)
         if self.gone or self._transport is None:
             return
         if not self._ended:
@@ -436,6 +456,8 @@ class Connection(asyncio.Protocol):
         self._deaf, self._in_head = True, False
         self._body_bytes = 0
         self._pieces = []
+        self._site.let_go(self._held)
+        self._held = 0
         self.since = self.loop.time()
         request = self._incoming or Request("", b"/", [])
         request.problem, request.keep_alive = problem, False
@@ -458,11 +480,21 @@ class Connection(asyncio.Protocol):
             return
         self.gone = True
         self._site.left(self)
+        self._site.let_go(self._held)
+        self._held = 0
+        for request in (self._request, *self._queued):
+            if request is not None:
+                self._give_back(request)
         self._queued.clear()
         self._stir()
         if self.task is not None:
             self._asked = None
             self.task.cancel()
+
+    def _give_back(self, request: Request) -> None:
+        """The room that its body took."""
+        self._site.let_go(request.held)
+        request.held = 0
 
     # Answers -----------------------------------------------------------------
 

@@ -93,6 +93,17 @@ def bad_request() -> Problem:
     return Problem(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
 
 
+def no_room_for_body() -> Problem:
+    return Problem(
+        503,
+        "no_capacity",
+        "This gateway holds as many bytes of large request bodies as "
+        "PROXY_BODY_MEMORY_BYTES allows. Try again later, raise it, or start another "
+        "gateway.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
 def bad_host() -> Problem:
     return Problem(
         400,

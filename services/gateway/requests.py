@@ -11,8 +11,8 @@ class Request:
     with the question mark. Header names are lower-cased, their values are bytes.
     `problem` is what the connection found wrong with it: the answer to give."""
 
-    __slots__ = ("body", "coding", "content_type", "headers", "http_1_0", "keep_alive",
-                 "method", "path", "problem", "query")  # fmt: skip
+    __slots__ = ("body", "coding", "content_type", "headers", "held", "http_1_0",
+                 "keep_alive", "method", "path", "problem", "query")  # fmt: skip
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
         self.method = method
@@ -24,6 +24,7 @@ class Request:
         self.coding: bytes | None = None  # the content's, if it has one
         self.keep_alive = True
         self.http_1_0 = False
+        self.held = 0  # bytes of the room for large bodies
         self.problem: Problem | None = None
 
 

@@ -5,10 +5,12 @@ import asyncio
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Protocol
 
 import structlog
 
+from services.gateway import metrics
 from services.gateway.connection import Connection, Times
 from services.gateway.requests import Request
 
@@ -23,6 +25,8 @@ QUEUE = 4096  # connections not accepted yet
 # Connections beyond the limit that are told so at the same time; further ones are
 # closed without a word.
 MOST_REFUSED = 256
+LOOKED_AT = 256  # connections among which an idle one is looked for
+SMALL_BODY = 65_536  # bytes; larger bodies share the room of `body_memory`
 
 
 class Plane(Protocol):
@@ -57,6 +61,7 @@ class Server:
         sockets: Sockets,
         *,
         largest_body: int,
+        body_memory: int,
         most_connections: int,
         times: Times,
     ) -> None:
@@ -71,6 +76,9 @@ class Server:
         self._socket: socket.socket | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.largest_body = largest_body
+        self.small_body = min(SMALL_BODY, largest_body)
+        self._body_memory = max(body_memory, largest_body)
+        self.body_bytes = 0  # of large bodies that are held
         self.times = times
         self.draining = False
 
@@ -107,10 +115,21 @@ class Server:
         self._connections.add(connection)  # also to see it leave
         if surplus < 0:
             return True
-        idle = next((c for c in self._connections if c.idle and c != connection), None)
+        some = islice(self._connections, LOOKED_AT)
+        idle = next((c for c in some if c.idle and c != connection), None)
         if idle is not None:
             idle.hang_up()
         return idle is not None
+
+    def hold(self, count: int) -> bool:
+        """Take room for bytes of large bodies; False when there is none."""
+        if self.body_bytes + count > self._body_memory:
+            return False
+        self.body_bytes += count
+        return True
+
+    def let_go(self, count: int) -> None:
+        self.body_bytes -= count
 
     @property
     def open(self) -> int:
@@ -188,6 +207,7 @@ def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
 async def _refuse(request: Request, connection: Connection) -> None:
     problem = request.problem
     assert problem is not None
+    metrics.count_refused(problem.code)
     headers = [(b"content-type", b"application/json"), *problem.headers]
     connection.send_whole(problem.status, headers, problem.body())
     connection.over()

@@ -12,7 +12,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.hints import read_hints
 from libs.common.proxy_keys import Principal
-from services.gateway import problems
+from services.gateway import metrics, problems
 from services.gateway.choosing import Chooser
 from services.gateway.client_socket import ClientSocket
 from services.gateway.exchange import Exchange
@@ -69,14 +69,12 @@ class SocketPlane:
         if unwelcome is None and not client.valid:
             unwelcome = problems.bad_upgrade()
         if unwelcome is not None:
-            headers = [_JSON, *unwelcome.headers]
-            client.refuse(unwelcome.status, headers, unwelcome.body())
+            _turn_away(client, unwelcome)
             return
         try:
             principal = await self._gate.enter(request.headers)
         except Problem as problem:
-            headers = [_JSON, *problem.headers]
-            client.refuse(problem.status, headers, problem.body())
+            _turn_away(client, problem)
             return
         try:
             await self._open(self._upgrade(request), principal, client)
@@ -181,6 +179,12 @@ class SocketPlane:
                 books.ledger.account_named(resource.id, account)
         with suppress(RedisAway, NoCatalogue):
             await books.routing.abandon(record.gateway_id, [record.id])
+
+
+def _turn_away(client: ClientSocket, problem: Problem) -> None:
+    """Before it is in any book."""
+    metrics.count_refused(problem.code)
+    client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 
 
 def client_may_upgrade(request: Request) -> bool:

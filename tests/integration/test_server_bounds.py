@@ -1,0 +1,123 @@
+"""What clients can make a gateway hold is bounded, with or without a key."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support import raw
+from tests.support.raw import Caller, calling, get, post
+from tests.support.stack import Stack, gateway_stack
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+LARGEST = 2_000_000
+MEMORY = 3_000_000
+ASK = b'{"model":"gpt-5.5","input":"hi"}'
+LARGE = ASK[:-1] + b" " * 1_900_000 + b"}"
+LACKING = post(LARGE)[:-1]  # all but its last byte
+
+
+@pytest_asyncio.fixture
+async def stack(valkey: str, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with gateway_stack(
+        valkey,
+        tmp_path,
+        PROXY_MAX_BODY_BYTES=str(LARGEST),
+        PROXY_BODY_MEMORY_BYTES=str(MEMORY),
+    ) as stack:
+        yield stack
+        await eventually(lambda: holds(stack, 0))
+        await eventually(lambda: raw.at_rest(stack))
+
+
+async def holds(stack: Stack, count: int) -> bool:
+    return await raw.gauge(stack, "body_bytes") == count
+
+
+async def refused(caller: Caller) -> bool:
+    reply = await caller.reply()
+    assert reply.headers["retry-after"] == "1"
+    return (reply.status, reply.code) == (503, "no_capacity")
+
+
+async def test_large_bodies_have_a_memory_in_common(stack: Stack) -> None:
+    async with calling(stack.origin) as first, calling(stack.origin) as second:
+        await first.send(LACKING)
+        await eventually(lambda: holds(stack, len(LARGE) - 1))
+        await second.send(LACKING)
+        assert await refused(second)
+        # Small ones are bounded by the number of connections, and go on.
+        async with calling(stack.origin) as small:
+            await small.send(post(ASK))
+            assert (await small.reply()).status == 200
+        await first.send(LARGE[-1:])
+        assert (await first.reply()).status == 200
+        await eventually(lambda: holds(stack, 0))
+        await first.send(post(LARGE))  # there is room again
+        assert (await first.reply()).status == 200
+
+
+@pytest.mark.parametrize("way", raw.WAYS)
+async def test_a_client_that_leaves_gives_its_room_back(
+    stack: Stack, way: raw.Way
+) -> None:
+    async with calling(stack.origin) as caller:
+        await caller.send(LACKING)
+        await eventually(lambda: holds(stack, len(LARGE) - 1))
+        caller.leave(way)
+        await eventually(lambda: holds(stack, 0))
+
+
+async def test_so_does_one_that_leaves_while_it_is_served(stack: Stack) -> None:
+    await stack.fault(timeout=True)
+    async with calling(stack.origin) as caller:
+        await caller.send(post(LARGE) + LACKING[:300_000])  # and one behind it
+        await eventually(lambda: stack.in_flight())
+        caller.leave("rst")
+        await eventually(lambda: holds(stack, 0))
+
+
+async def test_so_does_one_that_is_refused(stack: Stack) -> None:
+    async with calling(stack.origin) as caller:
+        head = b"POST /v1/responses HTTP/1.1\r\nhost: proxy\r\n"
+        await caller.send(head + b"transfer-encoding: chunked\r\n\r\n")
+        await caller.send(raw.chunk(b"x" * 1_000_000) + b"no chunk\r\n")
+        assert (await caller.reply()).code == "bad_request"
+        await eventually(lambda: holds(stack, 0))
+
+
+async def test_many_that_send_bodies_at_a_time_take_no_more_memory(
+    stack: Stack,
+) -> None:
+    """Nobody had to show a key for it."""
+    before = raw.resident_mb(stack.gateway.pid)
+    async with AsyncExitStack() as callers:
+        for _ in range(40):
+            caller = await callers.enter_async_context(calling(stack.origin))
+            await caller.send(LACKING[:1_000_000])
+        grown = raw.resident_mb(stack.gateway.pid) - before
+        assert grown < 3 * MEMORY / 1e6 + 10
+        await callers.aclose()
+    async with calling(stack.origin) as caller:
+        await caller.send(get(b"/healthz"))
+        assert (await caller.reply()).status == 200
+
+
+async def test_what_is_refused_before_a_ledger_is_counted(
+    valkey: str, tmp_path: Path
+) -> None:
+    """It writes no row and no line: a flood of it must not."""
+    async with gateway_stack(valkey, tmp_path, PROXY_REQUIRE_KEYS="true") as stack:
+        lines = len(stack.gateway.log.read_text().splitlines())
+        async with calling(stack.origin) as caller:
+            for _ in range(50):
+                await caller.send(post(ASK))
+                assert (await caller.reply()).code == "invalid_proxy_key"
+            await caller.send(get(b"/metrics"))
+            shown = (await caller.reply()).body.decode()
+        assert 'proxy_refused_total{code="invalid_proxy_key"} 50.0' in shown
+        assert await stack.events("request") == []
+        assert len(stack.gateway.log.read_text().splitlines()) == lines
