@@ -43,7 +43,7 @@ from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
 from services.gateway.safekeeping import Safekeeper
-from services.gateway.server import Server
+from services.gateway.server import Bounds, Server
 from services.gateway.socket_requests import Books
 from services.gateway.socket_upstream import Opener
 from services.gateway.sockets import SocketPlane
@@ -158,9 +158,11 @@ class Gateway:
             self.data_plane,
             ControlPlane(_control(self.readiness, RouterDoor(self.router))),
             self.sockets,
-            largest_body=settings.max_body_bytes,
-            body_memory=settings.body_memory_bytes // settings.gateway_workers,
-            most_connections=per_worker,
+            bounds=Bounds(
+                connections=per_worker,
+                body=settings.max_body_bytes,
+                bodies=settings.body_memory_bytes // settings.gateway_workers,
+            ),
             times=Times(
                 settings.head_timeout_seconds,
                 settings.body_timeout_seconds,

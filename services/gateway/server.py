@@ -5,6 +5,7 @@ import asyncio
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
@@ -26,7 +27,16 @@ QUEUE = 4096  # connections not accepted yet
 # closed without a word.
 MOST_REFUSED = 256
 LOOKED_AT = 256  # connections among which an idle one is looked for
-SMALL_BODY = 65_536  # bytes; larger bodies share the room of `body_memory`
+SMALL_BODY = 65_536  # bytes; larger bodies have a room in common
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much clients may take."""
+
+    connections: int
+    body: int  # bytes of one
+    bodies: int  # bytes of all large ones at a time
 
 
 class Plane(Protocol):
@@ -60,24 +70,22 @@ class Server:
         control: Plane,
         sockets: Sockets,
         *,
-        largest_body: int,
-        body_memory: int,
-        most_connections: int,
+        bounds: Bounds,
         times: Times,
     ) -> None:
         """`plane` serves what is below /v1, `control` all the rest."""
         self._plane = plane
         self._control = control
         self._sockets = sockets
-        self._most = most_connections
+        self._most = bounds.connections
         self._connections: set[Connection] = set()
         self._upgraded: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self.largest_body = largest_body
-        self.small_body = min(SMALL_BODY, largest_body)
-        self._body_memory = max(body_memory, largest_body)
+        self.largest_body = bounds.body
+        self.small_body = min(SMALL_BODY, bounds.body)
+        self._body_memory = max(bounds.bodies, bounds.body)
         self.body_bytes = 0  # of large bodies that are held
         self.times = times
         self.draining = False

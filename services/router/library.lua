@@ -53,6 +53,7 @@ local WINDOW = 16          -- ranks looked at, and candidates a decision records
 local LAST = '15'          -- WINDOW - 1, as text: numbers are written anew each call
 local ROWS_KEPT = 256      -- candidates' JSON kept for each resource
 local MOST_KEYS = 1000000  -- in Redis; beyond, keys of affinity end before their time
+local MOST_PAUSED = 1000   -- models that are paused, or were a moment ago
 local LOOK_EVERY = 64      -- so many are written between two looks at that
 local PAGE = 256           -- keys looked at in one go
 local UNKNOWN = '-'        -- of an id that SQL does not know either
@@ -348,7 +349,11 @@ local function write_pauses(digest, pauses, now)
   end
   local keep_ms = math.max(latest - now, 0) + MEMORY_MS
   redis.call('SET', key, cjson.encode(pauses), 'PX', string.format('%.0f', keep_ms))
-  redis.call('ZADD', TAG .. 'pauses', latest, digest)
+  -- Clients choose the names of models. The pause that ends first makes room.
+  if redis.call('ZADD', TAG .. 'pauses', latest, digest) == 1
+    and redis.call('ZCARD', TAG .. 'pauses') > MOST_PAUSED then
+    redis.call('DEL', TAG .. 'pauses:' .. redis.call('ZPOPMIN', TAG .. 'pauses')[1])
+  end
 end
 
 -- When a paused model may be tried again on a resource.

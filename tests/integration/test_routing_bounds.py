@@ -140,3 +140,22 @@ async def test_sessions_that_ended_leave_the_index_without_a_router(
     for number in range(70):
         await answered(routing, number, f"session-{number}")
     assert await redis.zcard(keys.sessions()) == 70
+
+
+async def test_model_names_fill_no_redis(redis: Any, routing: RoutingFunctions) -> None:
+    """Each is paused of its own where the upstream answers 429 to any name."""
+    limited = Verdict(kind="limited", cause="429", cooldown_ms=60_000)
+    for number in range(1_100):
+        release = Release(
+            request_id=f"r{number}",
+            resource_id="openai-1",
+            gateway_id="gw",
+            session="",
+            verdict=limited,
+            model=f"model-{number}",
+            learned=(),
+            event=None,
+        )
+        await routing.release(release)
+    assert await redis.zcard("{rpx}:pauses") == 1_000
+    assert len([key async for key in redis.scan_iter("{rpx}:pauses:*", 1000)]) == 1_000

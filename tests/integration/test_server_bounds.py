@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from libs.common.callers import ClientCaller
+from libs.common.proxy_keys import KeyTable, Principal
 from tests.support import raw
 from tests.support.raw import Caller, calling, get, post
 from tests.support.stack import Stack, gateway_stack
@@ -17,6 +19,7 @@ LARGEST = 2_000_000
 MEMORY = 3_000_000
 ASK = b'{"model":"gpt-5.5","input":"hi"}'
 LARGE = ASK[:-1] + b" " * 1_900_000 + b"}"
+SOMEBODY = Principal(id="key-1")
 LACKING = post(LARGE)[:-1]  # all but its last byte
 
 
@@ -75,7 +78,7 @@ async def test_so_does_one_that_leaves_while_it_is_served(stack: Stack) -> None:
     await stack.fault(timeout=True)
     async with calling(stack.origin) as caller:
         await caller.send(post(LARGE) + LACKING[:300_000])  # and one behind it
-        await eventually(lambda: stack.in_flight())
+        await eventually(stack.in_flight)
         caller.leave("rst")
         await eventually(lambda: holds(stack, 0))
 
@@ -106,18 +109,31 @@ async def test_many_that_send_bodies_at_a_time_take_no_more_memory(
         assert (await caller.reply()).status == 200
 
 
-async def test_what_is_refused_before_a_ledger_is_counted(
-    valkey: str, tmp_path: Path
+async def test_what_is_refused_before_it_is_accepted_is_counted_only(
+    stack: Stack,
 ) -> None:
-    """It writes no row and no line: a flood of it must not."""
-    async with gateway_stack(valkey, tmp_path, PROXY_REQUIRE_KEYS="true") as stack:
-        lines = len(stack.gateway.log.read_text().splitlines())
-        async with calling(stack.origin) as caller:
-            for _ in range(50):
-                await caller.send(post(ASK))
-                assert (await caller.reply()).code == "invalid_proxy_key"
-            await caller.send(get(b"/metrics"))
-            shown = (await caller.reply()).body.decode()
-        assert 'proxy_refused_total{code="invalid_proxy_key"} 50.0' in shown
-        assert await stack.events("request") == []
-        assert len(stack.gateway.log.read_text().splitlines()) == lines
+    """It writes no row and no line in the log: a flood of it must not."""
+    await KeyTable(ClientCaller(stack.redis)).change(None, {"0" * 64: SOMEBODY})
+    stranger = post(ASK, b"authorization: Bearer rpx_stranger")
+    async with calling(stack.origin) as caller:
+
+        async def known() -> bool:
+            await caller.send(stranger)
+            return (await caller.reply()).code == "invalid_proxy_key"
+
+        await eventually(known)
+        before = await refusals(caller)
+        lines = stack.gateway.log.read_text().count("\n")
+        for _ in range(50):
+            assert await known()
+        assert await refusals(caller) == before + 50
+    assert await stack.events("request") == []
+    assert stack.gateway.log.read_text().count("\n") == lines
+
+
+async def refusals(caller: Caller) -> float:
+    await caller.send(get(b"/metrics"))
+    shown = (await caller.reply()).body.decode()
+    sign = 'proxy_refused_total{code="invalid_proxy_key"} '
+    (line,) = [line for line in shown.splitlines() if line.startswith(sign)]
+    return float(line.removeprefix(sign))
