@@ -42,6 +42,7 @@ from services.gateway.owners import OwnerSearch
 from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.room import Room
 from services.gateway.safekeeping import Safekeeper
 from services.gateway.server import Bounds, Server
 from services.gateway.socket_requests import Books
@@ -134,8 +135,14 @@ class Gateway:
             settings.request_timeout_seconds,
             self.directory,
         )
+        share = settings.body_memory_bytes // settings.gateway_workers
+        room = Room(max(share, settings.max_body_bytes))
         self.sockets = SocketPlane(
-            books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)
+            books,
+            limits,
+            chooser,
+            Opener(dialer, settings.connect_timeout_seconds),
+            room,
         )
         self.heart = Heart(
             self.id,
@@ -161,7 +168,7 @@ class Gateway:
             bounds=Bounds(
                 connections=per_worker,
                 body=settings.max_body_bytes,
-                bodies=settings.body_memory_bytes // settings.gateway_workers,
+                room=room,
             ),
             times=Times(
                 settings.head_timeout_seconds,
@@ -179,7 +186,7 @@ class Gateway:
             (
                 "body_bytes",
                 "Of large request bodies, held.",
-                lambda: self.server.body_bytes,
+                lambda: self.server.room.held,
             ),
             ("requests_in_flight", "Of clients.", lambda: len(self.data_plane.active)),
             ("upstream_connections", "To upstreams.", lambda: self.upstream.open),

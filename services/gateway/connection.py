@@ -18,6 +18,7 @@ from libs.common.headers import Header
 from services.gateway import framing, problems
 from services.gateway.problems import Problem
 from services.gateway.requests import Request, origin_form, valid_host
+from services.gateway.room import Room
 
 DEAF_S = 10.0  # a refused client sends on before it reads
 MOST_DISCARDED = 16_777_216
@@ -51,18 +52,14 @@ class Site(Protocol):
     """What a connection belongs to."""
 
     largest_body: int
-    small_body: int  # bytes of a body that need no room of `hold`'s
+    small_body: int  # bytes of a body that need no room
+    room: Room
     times: Times
     draining: bool
 
     def admit(self, connection: "Connection") -> bool: ...
 
     def left(self, connection: "Connection") -> None: ...
-
-    def hold(self, count: int) -> bool:
-        """Take room for bytes of large bodies; False when there is none."""
-
-    def let_go(self, count: int) -> None: ...
 
     def serve(
         self, request: Request, connection: "Connection"
@@ -359,7 +356,7 @@ class Connection(asyncio.Protocol):
         """Of a body that is not small."""
         if self._body_bytes > self._site.largest_body:
             self._refuse(problems.body_too_large(self._site.largest_body))
-        elif self._site.hold(self._body_bytes - self._held):
+        elif self._site.room.hold(self._body_bytes - self._held):
             self._held = self._body_bytes
         else:
             self._refuse(problems.no_room_for_body())
@@ -456,7 +453,7 @@ class Connection(asyncio.Protocol):
         self._deaf, self._in_head = True, False
         self._body_bytes = 0
         self._pieces = []
-        self._site.let_go(self._held)
+        self._site.room.let_go(self._held)
         self._held = 0
         self.since = self.loop.time()
         request = self._incoming or Request("", b"/", [])
@@ -480,7 +477,7 @@ class Connection(asyncio.Protocol):
             return
         self.gone = True
         self._site.left(self)
-        self._site.let_go(self._held)
+        self._site.room.let_go(self._held)
         self._held = 0
         for request in (self._request, *self._queued):
             if request is not None:
@@ -493,7 +490,7 @@ class Connection(asyncio.Protocol):
 
     def _give_back(self, request: Request) -> None:
         """The room that its body took."""
-        self._site.let_go(request.held)
+        self._site.room.let_go(request.held)
         request.held = 0
 
     # Answers -----------------------------------------------------------------

@@ -14,6 +14,7 @@ import structlog
 from services.gateway import metrics
 from services.gateway.connection import Connection, Times
 from services.gateway.requests import Request
+from services.gateway.room import SMALL, Room
 
 log = structlog.get_logger()
 
@@ -27,7 +28,6 @@ QUEUE = 4096  # connections not accepted yet
 # closed without a word.
 MOST_REFUSED = 256
 LOOKED_AT = 256  # connections among which an idle one is looked for
-SMALL_BODY = 65_536  # bytes; larger bodies have a room in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Bounds:
 
     connections: int
     body: int  # bytes of one
-    bodies: int  # bytes of all large ones at a time
+    room: Room  # for all large ones
 
 
 class Plane(Protocol):
@@ -84,9 +84,8 @@ class Server:
         self._socket: socket.socket | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self.largest_body = bounds.body
-        self.small_body = min(SMALL_BODY, bounds.body)
-        self._body_memory = max(bounds.bodies, bounds.body)
-        self.body_bytes = 0  # of large bodies that are held
+        self.small_body = min(SMALL, bounds.body)
+        self.room = bounds.room
         self.times = times
         self.draining = False
 
@@ -128,16 +127,6 @@ class Server:
         if idle is not None:
             idle.hang_up()
         return idle is not None
-
-    def hold(self, count: int) -> bool:
-        """Take room for bytes of large bodies; False when there is none."""
-        if self.body_bytes + count > self._body_memory:
-            return False
-        self.body_bytes += count
-        return True
-
-    def let_go(self, count: int) -> None:
-        self.body_bytes -= count
 
     @property
     def open(self) -> int:

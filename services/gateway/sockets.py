@@ -20,6 +20,7 @@ from services.gateway.headers import downstream
 from services.gateway.problems import Problem
 from services.gateway.proxying import Limits, with_whole_retry_after
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from services.gateway.socket_relay import FAREWELL_S, RETIRED, SocketRelay
 from services.gateway.socket_requests import PATH, Books, SocketRequests
 from services.gateway.socket_upstream import Opened, Opener, Refused
@@ -34,11 +35,17 @@ class SocketPlane:
     """Serves upgrades."""
 
     def __init__(
-        self, books: Books, limits: Limits, chooser: Chooser, opener: Opener
+        self,
+        books: Books,
+        limits: Limits,
+        chooser: Chooser,
+        opener: Opener,
+        room: Room,
     ) -> None:
         self._gate = books.gate
         self._books = books
         self._limits = limits
+        self._room = room
         self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
@@ -63,7 +70,8 @@ class SocketPlane:
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
         """Serve the socket that a request upgrades to; `rest` came after it."""
-        client = ClientSocket(request, transport, self._limits.body_bytes)
+        largest = self._limits.body_bytes
+        client = ClientSocket(request, transport, largest, self._room)
         client.take_over(rest)
         unwelcome = self._unwelcome(request)
         if unwelcome is None and not client.valid:

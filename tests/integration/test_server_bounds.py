@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal
+from tests.integration.test_server_sockets import TEXT, UPGRADE, frame
 from tests.support import raw
 from tests.support.raw import Caller, calling, get, post
 from tests.support.stack import Stack, gateway_stack
@@ -107,6 +108,22 @@ async def test_many_that_send_bodies_at_a_time_take_no_more_memory(
     async with calling(stack.origin) as caller:
         await caller.send(get(b"/healthz"))
         assert (await caller.reply()).status == 200
+
+
+async def test_messages_of_sockets_take_of_the_same_room(stack: Stack) -> None:
+    """While they come; a socket whose message finds none is closed with 1013."""
+    message = b"x" * (LARGEST - 1)
+    sent = frame(TEXT, message)[:-1]
+    async with calling(stack.origin) as first, calling(stack.origin) as second:
+        for caller in (first, second):
+            await caller.send(get(b"/v1/responses", *UPGRADE))
+            assert (await caller.reply()).status == 101
+        await first.send(sent)
+        await eventually(lambda: holds(stack, len(sent)))
+        await second.send(sent)
+        assert b"\x03\xf5" in await second.closed()  # 1013
+        first.leave("rst")
+        await eventually(lambda: holds(stack, 0))
 
 
 async def test_what_is_refused_before_it_is_accepted_is_counted_only(
