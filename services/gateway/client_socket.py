@@ -40,7 +40,7 @@ class ClientSocket(asyncio.Protocol):
     ) -> None:
         """`largest`: bytes of a message. Large ones take `room` while they come."""
         self._room = room
-        self._arrived = self._held = 0  # bytes of the message under way
+        self._held = 0  # bytes of the message under way
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._socket = ServerProtocol(max_size=largest)
@@ -139,9 +139,6 @@ class ClientSocket(asyncio.Protocol):
     # asyncio.Protocol --------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._arrived += len(data)
-        if self._arrived > SMALL and not self._grow():
-            return
         if len(data) <= STEP and not self._unread:
             self._socket.receive_data(data)
             self._take_events()
@@ -149,21 +146,20 @@ class ClientSocket(asyncio.Protocol):
             self._unread += data
             self._read_on()
 
-    def _grow(self) -> bool:
-        """Take room for a large message; without it the socket ends."""
-        if self._over:
-            return False
-        if self._room.hold(self._arrived - self._held):
-            self._held = self._arrived
-            return True
+    def _weigh(self, size: int) -> None:
+        """Take room for a message under way, if it is large; without it the socket
+        ends."""
+        size = size if size > SMALL else 0
+        if self._room.hold(size - self._held):
+            self._held = size
+            return
         self._socket.fail(NO_ROOM, "too many large messages at a time; try again later")
-        self._flush()
+        self._parts.clear()
         self._end(NO_ROOM)
-        return False
 
     def _give_back(self) -> None:
         self._room.let_go(self._held)
-        self._arrived = self._held = 0
+        self._held = 0
 
     def _read_on(self) -> None:
         """Take what was read step by step: one read may bring 40,000 empty frames, and
@@ -202,6 +198,10 @@ class ClientSocket(asyncio.Protocol):
         for event in self._socket.events_received():
             if isinstance(event, Frame):
                 self._take_frame(event)
+        # In fragments, and of a frame that is not whole yet.
+        size = len(self._parts) + len(self._socket.reader.buffer)
+        if (size > SMALL or self._held) and not self._over:
+            self._weigh(size)
         self._flush()
         if self._full:
             self._transport.pause_reading()
@@ -236,7 +236,6 @@ class ClientSocket(asyncio.Protocol):
             self._put(whole)
 
     def _put(self, whole: bytes) -> None:
-        self._give_back()
         try:
             content = {"text": whole.decode()} if self._text else {"bytes": whole}
         except UnicodeDecodeError:

@@ -9,7 +9,15 @@ import pytest_asyncio
 
 from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal
-from tests.integration.test_server_sockets import TEXT, UPGRADE, frame
+from tests.integration.test_server_sockets import (
+    CREATE,
+    PING,
+    PONG,
+    TEXT,
+    UPGRADE,
+    frame,
+    received,
+)
 from tests.support import raw
 from tests.support.raw import Caller, calling, get, post
 from tests.support.stack import Stack, gateway_stack
@@ -119,10 +127,23 @@ async def test_messages_of_sockets_take_of_the_same_room(stack: Stack) -> None:
             await caller.send(get(b"/v1/responses", *UPGRADE))
             assert (await caller.reply()).status == 101
         await first.send(sent)
-        await eventually(lambda: holds(stack, len(sent)))
+        await eventually(lambda: holds(stack, len(message) - 1))
         await second.send(sent)
         assert b"\x03\xf5" in await second.closed()  # 1013
         first.leave("rst")
+        await eventually(lambda: holds(stack, 0))
+
+
+async def test_pings_and_whole_messages_take_no_room(stack: Stack) -> None:
+    large = CREATE[:-1] + b" " * 100_000 + b"}"
+    async with calling(stack.origin) as caller:
+        await caller.send(get(b"/v1/responses", *UPGRADE))
+        assert (await caller.reply()).status == 101
+        await caller.send(frame(TEXT, large))
+        await received(caller)
+        await caller.send(frame(PING, b"x" * 125) * 1_000)
+        while (await received(caller))[0] != PONG:
+            pass
         await eventually(lambda: holds(stack, 0))
 
 
