@@ -27,7 +27,6 @@ LOOPBACK = "127.0.0.1"
 def observe(redis_url: str) -> Seen:
     return Seen(
         redis=see_redis(redis_url),
-        redis_port=free_port(),
         simulator_port=free_port(),
         valkey=str(valkey_binary()),
     )

@@ -1,14 +1,19 @@
 """What `up` will start: a function of the environment and of what was seen. (pure)"""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import quote
 
 from libs.cli.commands import SERVICES, service_command, simulator_command
 from libs.common import resources
+from libs.common.errors import SettingError
 from libs.common.service_settings import GatewaySettings, UpSettings
 from libs.common.settings import DatabaseSettings
+
+LONGEST_SOCKET = 103  # bytes of its path, on macOS; Linux takes four more
 
 SIMULATED_KEYS = {
     "sk-sim-1": "sim-account-a",
@@ -45,7 +50,6 @@ class Seen:
     """What was found on this machine; ports that are free are handed in."""
 
     redis: RedisSeen
-    redis_port: int
     simulator_port: int
     valkey: str  # path of the embedded server
 
@@ -141,11 +145,23 @@ def _redis(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
     if seen.redis.usable:
         said = f"{default} ({seen.redis.value})"
         return Plan((), {"PROXY_REDIS_URL": default}, (("redis", said),))
-    url = f"redis://127.0.0.1:{seen.redis_port}/0"
+    run = data_dir / "run"
+    place = run / "redis.sock"
+    if len(os.fsencode(place)) > LONGEST_SOCKET:
+        raise SettingError(
+            "PROXY_DATA_DIR",
+            f"makes {place}, which is too long for a socket",
+            f"Use a path that is {LONGEST_SOCKET} bytes with what is behind it, or "
+            "set PROXY_REDIS_URL",
+        )
+    url = f"unix://{quote(str(place))}"
     command = (
-        *(seen.valkey, "--port", str(seen.redis_port), "--bind", "127.0.0.1"),
+        # A socket in a folder of this user's instead of a port: other users of the
+        # machine do not reach it, and there is no password to keep.
+        *(seen.valkey, "--port", "0"),
+        *("--unixsocket", str(place), "--unixsocketperm", "700"),
         # No persistence, on purpose: the ledger is in SQL, the rest heals.
-        *("--save", "", "--appendonly", "no", "--dir", str(data_dir / "run")),
+        *("--save", "", "--appendonly", "no", "--dir", str(run)),
     )
     said = f"embedded, {url} (at {default}: {seen.redis.value})"
     return Plan(

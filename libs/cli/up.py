@@ -89,6 +89,7 @@ def _prepared(configured: Path) -> Path:
     try:
         for directory in (data_dir, data_dir / "logs", data_dir / "run"):
             directory.mkdir(parents=True, exist_ok=True)
+        (data_dir / "run").chmod(0o700)  # Redis's socket is in it
         probe = data_dir / "run" / "writable"
         probe.touch()
         probe.unlink()

@@ -43,6 +43,7 @@ from libs.common.policy import (
     unless_limited,
 )
 
+MOST_PAUSED = 1000  # models, as in library.lua
 NEUTRAL = Verdict(kind="neutral")
 Field = tuple[str, str]  # gateway, request
 
@@ -251,14 +252,22 @@ class LocalRouting:
         pause_ms, by = self._pause_ms(verdict), release.request_id
         model = model_digest(release.model)
         if model:
-            paused = self.pauses.setdefault(model, {})
+            paused = self.pauses.pop(model, {})
             before = paused.pop(resource_id, None)
             pause = judge_model(before, verdict, pause_ms, by, now)
             if pause:
                 paused[resource_id] = pause
+            if paused:
+                self._keep_pauses(model, paused)
             if verdict.kind == "limited":
                 verdict = NEUTRAL  # for the resource as a whole
         judge(self.health[resource_id], verdict, pause_ms, by, now)
+
+    def _keep_pauses(self, model: str, paused: dict[str, Pause]) -> None:
+        """Clients choose the names of models: the one judged last makes room."""
+        if len(self.pauses) >= MOST_PAUSED:
+            del self.pauses[next(iter(self.pauses))]
+        self.pauses[model] = paused
 
     def _remember(self, release: Release, verdict: Verdict) -> None:
         resource = self.resources[release.resource_id]

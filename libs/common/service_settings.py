@@ -141,6 +141,10 @@ class GatewaySettings(
     max_body_bytes: int = Field(
         67_108_864, ge=1, le=2**40, alias="PROXY_MAX_BODY_BYTES"
     )
+    # Bytes of bodies above 64 KiB that a gateway holds at a time; beyond it 503.
+    body_memory_bytes: int = Field(
+        1_073_741_824, ge=1, le=2**50, alias="PROXY_BODY_MEMORY_BYTES"
+    )
     # Captured bytes per body; 0 captures none.
     max_capture_bytes: Bytes = Field(2_000_000, alias="PROXY_MAX_CAPTURE_BYTES")
     # Paths taken out of bodies before they leave the gateway.

@@ -161,8 +161,8 @@ class CommonSettings(Settings):
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
         fix = (
-            "Write redis://HOST:PORT/0, rediss:// for TLS, or "
-            "redis+sentinel://HOST:26379,HOST:26379/SERVICE/0"
+            "Write redis://HOST:PORT/0, rediss:// for TLS, unix:///PATH of a socket, "
+            "or redis+sentinel://HOST:26379,HOST:26379/SERVICE/0"
         )
         try:
             files = redis_url.parse(value).files

@@ -42,8 +42,9 @@ from services.gateway.owners import OwnerSearch
 from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.room import Room
 from services.gateway.safekeeping import Safekeeper
-from services.gateway.server import Server
+from services.gateway.server import Bounds, Server
 from services.gateway.socket_requests import Books
 from services.gateway.socket_upstream import Opener
 from services.gateway.sockets import SocketPlane
@@ -134,8 +135,14 @@ class Gateway:
             settings.request_timeout_seconds,
             self.directory,
         )
+        share = settings.body_memory_bytes // settings.gateway_workers
+        room = Room(max(share, settings.max_body_bytes))
         self.sockets = SocketPlane(
-            books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)
+            books,
+            limits,
+            chooser,
+            Opener(dialer, settings.connect_timeout_seconds),
+            room,
         )
         self.heart = Heart(
             self.id,
@@ -158,8 +165,11 @@ class Gateway:
             self.data_plane,
             ControlPlane(_control(self.readiness, RouterDoor(self.router))),
             self.sockets,
-            largest_body=settings.max_body_bytes,
-            most_connections=per_worker,
+            bounds=Bounds(
+                connections=per_worker,
+                body=settings.max_body_bytes,
+                room=room,
+            ),
             times=Times(
                 settings.head_timeout_seconds,
                 settings.body_timeout_seconds,
@@ -173,9 +183,19 @@ class Gateway:
     def _watch_ourselves(self) -> None:
         for name, text, value in (
             ("open_connections", "Clients' connections.", lambda: self.server.open),
+            (
+                "body_bytes",
+                "Of large request bodies, held.",
+                lambda: self.server.room.held,
+            ),
             ("requests_in_flight", "Of clients.", lambda: len(self.data_plane.active)),
             ("upstream_connections", "To upstreams.", lambda: self.upstream.open),
             ("tasks", "Of the event loop.", lambda: len(asyncio.all_tasks())),
+            (
+                "journal_corrupt_records",
+                "Of dead gateways, skipped when their journals were taken over.",
+                lambda: self.journal.corrupt,
+            ),
         ):
             metrics.watch(f"proxy_{name}", text, value)
 

@@ -15,6 +15,7 @@ from websockets.server import ServerProtocol
 from libs.common.headers import Header
 from services.gateway import framing
 from services.gateway.requests import Request
+from services.gateway.room import SMALL, Room
 
 MOST_WAITING = 1_048_576  # bytes of messages nobody has taken yet
 MESSAGE_WEIGHT = 512  # bytes of memory that an empty one takes
@@ -22,6 +23,7 @@ MOST_UNREAD = 1_048_576  # bytes a client has not read, before it is not heard
 STEP = 16_384  # bytes looked at before it is asked again whether it is enough
 CLOSE_S = 5.0  # for the client to answer a close
 INVALID = 1007
+NO_ROOM = 1013
 _HANDSHAKE = (b"connection", b"host", b"sec-websocket-", b"upgrade")
 
 
@@ -30,9 +32,15 @@ class ClientSocket(asyncio.Protocol):
     for one task each."""
 
     def __init__(
-        self, request: Request, transport: asyncio.Transport, largest: int
+        self,
+        request: Request,
+        transport: asyncio.Transport,
+        largest: int,
+        room: Room,
     ) -> None:
-        """`largest`: bytes of a message."""
+        """`largest`: bytes of a message. Large ones take `room` while they come."""
+        self._room = room
+        self._held = 0  # bytes of the message under way
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._socket = ServerProtocol(max_size=largest)
@@ -74,6 +82,7 @@ class ClientSocket(asyncio.Protocol):
         framed.append((b"content-length", b"%d" % len(body)))
         head = framing.own_head(status, framed, framing.CLOSE)
         self._over = True
+        self._give_back()
         self._transport.write(head + body)
         self._transport.close()
         self._end_soon()
@@ -137,6 +146,21 @@ class ClientSocket(asyncio.Protocol):
             self._unread += data
             self._read_on()
 
+    def _weigh(self, size: int) -> None:
+        """Take room for a message under way, if it is large; without it the socket
+        ends."""
+        size = size if size > SMALL else 0
+        if self._room.hold(size - self._held):
+            self._held = size
+            return
+        self._socket.fail(NO_ROOM, "too many large messages at a time; try again later")
+        self._parts.clear()
+        self._end(NO_ROOM)
+
+    def _give_back(self) -> None:
+        self._room.let_go(self._held)
+        self._held = 0
+
     def _read_on(self) -> None:
         """Take what was read step by step: one read may bring 40,000 empty frames, and
         each weighs a hundred times what it is on the wire."""
@@ -174,6 +198,10 @@ class ClientSocket(asyncio.Protocol):
         for event in self._socket.events_received():
             if isinstance(event, Frame):
                 self._take_frame(event)
+        # In fragments, and of a frame that is not whole yet.
+        size = len(self._parts) + len(self._socket.reader.buffer)
+        if (size > SMALL or self._held) and not self._over:
+            self._weigh(size)
         self._flush()
         if self._full:
             self._transport.pause_reading()
@@ -223,6 +251,7 @@ class ClientSocket(asyncio.Protocol):
         if self._over:
             return
         self._over = True
+        self._give_back()
         self._wake({"type": "websocket.disconnect", "code": code or 1006})
         self._end_soon()
         if self._drained is not None:

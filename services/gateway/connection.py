@@ -17,7 +17,8 @@ import httptools
 from libs.common.headers import Header
 from services.gateway import framing, problems
 from services.gateway.problems import Problem
-from services.gateway.requests import Request
+from services.gateway.requests import Request, origin_form, valid_host
+from services.gateway.room import Room
 
 DEAF_S = 10.0  # a refused client sends on before it reads
 MOST_DISCARDED = 16_777_216
@@ -31,6 +32,7 @@ _WATCHED = frozenset(
         b"content-length",
         b"content-type",
         b"expect",
+        b"host",
         b"transfer-encoding",
         b"upgrade",
     }
@@ -50,6 +52,8 @@ class Site(Protocol):
     """What a connection belongs to."""
 
     largest_body: int
+    small_body: int  # bytes of a body that need no room
+    room: Room
     times: Times
     draining: bool
 
@@ -90,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._incoming: Request | None = None  # once its head is whole
         self._pieces: list[bytes | bytearray] = []
         self._body_bytes = 0
+        self._held = 0  # room that its body takes
         # Of the head, less the read it began with; -1 during that one. Once it is
         # whole: since its body went on.
         self._head_bytes = -1
@@ -98,7 +103,10 @@ class Connection(asyncio.Protocol):
         self._problem: Problem | None = None
         self._content_type: bytes | None = None
         self._coding: bytes | None = None
-        self._in_head = self._expects = self._upgrades = False
+        self._in_head = self._expects = self._has_body = False
+        self._upgrade: bytes | None = None  # the protocols it asks for
+        self._host: bytes | None = None
+        self._valid_host: bytes | None = None  # the last that was found valid
         self._deaf = False  # refused: what comes is not read
         self._leaving = False  # closed, once the last answer was read
         # The answer under way.
@@ -139,16 +147,45 @@ class Connection(asyncio.Protocol):
         if len(data) > LARGEST_HEAD:
             self._read_much(data)
             return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(problems.bad_request())
+        self._parse(data)
         if self._in_head:
             self._head_went_on(len(data))
         elif self._incoming is not None:
             self._body_went_on(len(data))
+
+    def _parse(self, data: bytes) -> None:
+        """llhttp stops behind a head that asks for another protocol, whatever body it
+        announces. One that is served as an ordinary request is parsed again without
+        its Upgrade header, by a parser that goes on."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._upgraded(data[upgrade.args[0] :])
+                if data:
+                    continue
+            except httptools.HttpParserError:
+                self._refuse(problems.bad_request())
+            return
+
+    def _upgraded(self, rest: bytes) -> bytes:
+        """The parser stopped in front of `rest`; returns what is to be parsed next."""
+        if self._deaf:
+            return b""
+        if self._parser.get_method() == b"CONNECT":
+            self._deaf = True  # what follows is of a protocol that we do not speak
+            return b""
+        if self._incoming is not None:
+            self._open_socket(self._incoming, rest)
+            return b""
+        head = framing.without_upgrade(
+            self._parser.get_method(),
+            self._target,
+            self._parser.get_http_version().encode(),
+            self._headers,
+        )
+        self._parser = httptools.HttpRequestParser(self)
+        return head + rest
 
     def _read_much(self, data: bytes) -> None:
         """A head that comes whole with one read would not be measured."""
@@ -206,7 +243,8 @@ class Connection(asyncio.Protocol):
         self._body_looked = -BODY_STEP  # its time begins with the first look
         self._problem = None
         self._content_type = self._coding = None
-        self._expects = self._upgrades = False
+        self._expects = self._has_body = False
+        self._upgrade = self._host = None
         self._in_head = True
         self.since = self.loop.time()
 
@@ -220,21 +258,38 @@ class Connection(asyncio.Protocol):
             self._watch(name, value)
 
     def _watch(self, name: bytes, value: bytes) -> None:
-        if name == b"content-length":
-            limit = self._site.largest_body
-            if value.isdigit() and int(value) > limit:
-                self._problem = problems.body_too_large(limit)
+        if name == b"host":
+            self._watch_host(value)
         elif name == b"content-type":
             self._content_type = self._content_type or value
         elif name == b"content-encoding":
             self._coding = self._coding or value
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or self._parser.get_http_version() == "1.0":
-                self._problem = problems.unknown_framing()
+        elif name == b"upgrade":
+            earlier = b"" if self._upgrade is None else self._upgrade + b", "
+            self._upgrade = earlier + value.lower()
         else:
-            self._upgrades = value.lower() == b"websocket"
+            self._watch_framing(name, value)
+
+    def _watch_framing(self, name: bytes, value: bytes) -> None:
+        self._has_body = value != b"0"
+        if name == b"content-length":
+            limit = self._site.largest_body
+            if value.isdigit() and int(value) > limit:
+                self._problem = problems.body_too_large(limit)
+        elif value.lower() != b"chunked" or self._parser.get_http_version() == "1.0":
+            self._problem = problems.unknown_framing()
+
+    def _watch_host(self, value: bytes) -> None:
+        if self._host is not None:
+            self._problem = problems.bad_host()
+        elif value != self._valid_host:
+            value = value.strip(b" \t")
+            if not valid_host(value):
+                self._problem = problems.bad_host()
+            self._valid_host = value
+        self._host = value
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -242,15 +297,14 @@ class Connection(asyncio.Protocol):
             self._problem = problems.too_many_headers(MOST_HEADERS)
         elif self._head_bytes >= 0 and self._head_is_large():
             self._problem = problems.head_too_large(LARGEST_HEAD)
-        request = Request(
-            self._parser.get_method().decode(), self._target, self._headers
-        )
+        target = self._target
+        if not target.startswith(b"/"):
+            target = self._origin_form(target)
+        request = Request(self._parser.get_method().decode(), target, self._headers)
         request.content_type, request.coding = self._content_type, self._coding
-        version = self._parser.get_http_version()
-        if version != "1.1":
-            request.http_1_0 = True
-            if version != "1.0":
-                self._problem = problems.unknown_version()
+        self._check_version(request)
+        if self._upgrade is not None and self._is_parsed_again(request):
+            return
         self._incoming = request
         self._headers = []  # trailers shall not change the head
         if self._problem is not None:
@@ -258,13 +312,54 @@ class Connection(asyncio.Protocol):
         elif self._expects and self._request is None and not request.http_1_0:
             self._write(framing.CONTINUE)
 
+    def _check_version(self, request: Request) -> None:
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            request.http_1_0 = True
+            if version != "1.0":
+                self._problem = problems.unknown_version()
+        elif self._host is None:
+            self._problem = problems.bad_host()
+
+    def _origin_form(self, target: bytes) -> bytes:
+        """A target that is a whole URL says the host (RFC 9112 section 3.2.2)."""
+        host, path = origin_form(target)
+        if host is not None:
+            if not valid_host(host):
+                self._problem = problems.bad_host()
+            given = [header for header in self._headers if header[0] != b"host"]
+            self._headers = [(b"host", host), *given]
+        return path
+
+    def _is_parsed_again(self, request: Request) -> bool:
+        """Does the parser stop, although the request asks for no WebSocket of RFC 6455
+        section 4.1? A server may ignore that other protocols are asked for (RFC 9110
+        section 7.8)."""
+        if self._problem is not None or request.method == "CONNECT":
+            return False
+        opens_socket = (
+            self._upgrade == b"websocket"
+            and request.method == "GET"
+            and not (request.http_1_0 or self._has_body)
+        )
+        return not opens_socket and self._parser.should_upgrade()
+
     def on_body(self, data: bytes) -> None:
         if self._deaf:
             return
         self._pieces.append(data)
         self._body_bytes += len(data)
+        if self._body_bytes > self._site.small_body:
+            self._take_room()
+
+    def _take_room(self) -> None:
+        """Of a body that is not small."""
         if self._body_bytes > self._site.largest_body:
             self._refuse(problems.body_too_large(self._site.largest_body))
+        elif self._site.room.hold(self._body_bytes - self._held):
+            self._held = self._body_bytes
+        else:
+            self._refuse(problems.no_room_for_body())
 
     def on_message_complete(self) -> None:
         request = self._incoming
@@ -274,12 +369,12 @@ class Connection(asyncio.Protocol):
         if pieces:
             request.body = b"".join(pieces)
             self._pieces = []
+        if self._held:
+            request.held, self._held = self._held, 0
         request.keep_alive = self._parser.should_keep_alive()
         if self._parser.should_upgrade():
-            if self._upgrades:
+            if request.method != "CONNECT":
                 return  # the parser tells where the socket's bytes begin
-            # Of other protocols we know nothing: it is an ordinary request, but
-            # the parser will not go on.
             request.keep_alive = False
         self._incoming = None
         self._take(request)
@@ -325,6 +420,8 @@ class Connection(asyncio.Protocol):
         connection: a part must not pass for the whole."""
         request, self._request = self._request, None
         self.on_drain = None
+        if request is not None and request.held:
+            self._give_back(request)
         if self.gone or self._transport is None:
             return
         if not self._ended:
@@ -356,18 +453,17 @@ class Connection(asyncio.Protocol):
         self._deaf, self._in_head = True, False
         self._body_bytes = 0
         self._pieces = []
+        self._site.room.let_go(self._held)
+        self._held = 0
         self.since = self.loop.time()
         request = self._incoming or Request("", b"/", [])
         request.problem, request.keep_alive = problem, False
         self._incoming = None
         self._take(request)
 
-    def _upgrade(self, rest: bytes) -> None:
-        request, transport = self._incoming, self._transport
-        if request is None or transport is None or not self._upgrades:
-            self._deaf = True  # what follows is of a protocol that we do not speak
-            return
-        if self._request is not None:
+    def _open_socket(self, request: Request, rest: bytes) -> None:
+        transport = self._transport
+        if transport is None or self._request is not None:
             self._refuse(problems.bad_request())
             return
         self.gone = True
@@ -381,11 +477,21 @@ class Connection(asyncio.Protocol):
             return
         self.gone = True
         self._site.left(self)
+        self._site.room.let_go(self._held)
+        self._held = 0
+        for request in (self._request, *self._queued):
+            if request is not None:
+                self._give_back(request)
         self._queued.clear()
         self._stir()
         if self.task is not None:
             self._asked = None
             self.task.cancel()
+
+    def _give_back(self, request: Request) -> None:
+        """The room that its body took."""
+        self._site.room.let_go(request.held)
+        request.held = 0
 
     # Answers -----------------------------------------------------------------
 

@@ -132,6 +132,10 @@ class Readiness:
         problems = [journal.problem] if journal.problem else []
         if journal.lost:
             problems.append(f"journal: full, {journal.lost} events lost")
+        if journal.corrupt:
+            problems.append(
+                f"journal: {journal.corrupt} corrupt records of a dead gateway skipped"
+            )
         return problems
 
     async def on_get_metrics(self, _: Request, resp: Response) -> None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers as bytes (RFC 9112). Pure."""
+"""HTTP/1.1 messages as bytes (RFC 9112). Pure."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -48,6 +48,15 @@ def own_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
     parts += [b"%b: %b\r\n" % header for header in headers]
     parts += (framing, b"\r\n")
     return b"".join(parts)
+
+
+def without_upgrade(
+    method: bytes, target: bytes, version: bytes, headers: Iterable[Header]
+) -> bytes:
+    """A client's head once more, as if it did not ask for another protocol."""
+    lines = [b"%b %b HTTP/%b" % (method, target, version)]
+    lines += [b"%b: %b" % header for header in headers if header[0] != b"upgrade"]
+    return b"\r\n".join((*lines, b"", b""))
 
 
 def chunk(data: bytes) -> bytes:

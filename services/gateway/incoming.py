@@ -10,7 +10,7 @@ from libs.common.headers import Header, find
 from services.gateway import problems
 
 LARGEST_OPENED = 16_777_216  # bytes of a compressed body opened for its hints
-_SUSPICIOUS = re.compile(rb"%|\.\.?(/|$)|\\")
+_SUSPICIOUS = re.compile(rb"[%#\\]|\.\.?(/|$)")
 
 
 def upstream_path(raw_path: bytes) -> bytes:
@@ -20,6 +20,8 @@ def upstream_path(raw_path: bytes) -> bytes:
         raise problems.unsafe_path()  # spelled with escapes: /v%31/
     path = raw_path[3:]
     if _SUSPICIOUS.search(path):
+        if b"#" in path:
+            raise problems.unsafe_path()  # some servers would cut the path there
         for segment in path.split(b"/"):
             plain = unquote_to_bytes(segment)
             if plain in (b".", b"..") or b"/" in plain or b"\\" in plain:

@@ -71,6 +71,7 @@ class Journal:
         self.unsent_events = 0
         self.lost = 0  # events given up unsent, for want of room
         self.too_large = 0
+        self.corrupt = 0  # gaps in the journals of others that were taken over
         self.problem: str | None = None
         self._current = self._begin_segment(bounded=False)
 

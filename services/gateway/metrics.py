@@ -20,12 +20,19 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
 requests = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 attempts = dict.fromkeys(get_args(VerdictKind), 0)
 
+refused: dict[str, int] = {}  # before they were accepted, by the error's code
+
 _gauges: dict[str, tuple[str, Callable[[], int]]] = {}
 
 
 def watch(name: str, text: str, value: Callable[[], int]) -> None:
     """Say how much of something there is now, whenever somebody asks."""
     _gauges[name] = text, value
+
+
+def count_refused(code: str) -> None:
+    """Of what leaves no row and no line in the log: there may be a flood of it."""
+    refused[code] = refused.get(code, 0) + 1
 
 
 class Histogram:
@@ -61,6 +68,14 @@ class _Counts(Collector):
         for outcome, count in requests.items():
             ended.add_metric([outcome], count)
         yield ended
+        turned_away = CounterMetricFamily(
+            "proxy_refused",
+            "Requests refused before they were accepted, by error code.",
+            labels=["code"],
+        )
+        for code, count in refused.items():
+            turned_away.add_metric([code], count)
+        yield turned_away
         judged = CounterMetricFamily(
             "proxy_attempts", "Attempts, by verdict.", labels=["verdict"]
         )

@@ -36,6 +36,7 @@ class OwnerSearch:
         self._sessions = sessions
         self._ids = ids
         self._router = router
+        self._missed = False  # the last lookup
 
     async def find(self, ask: Ask, bound_ids: Sequence[str]) -> Found:
         """By digest, the owners of what `ask` names; None for what is nowhere. What
@@ -78,12 +79,15 @@ class OwnerSearch:
             answer.raise_for_status()
             told: dict[str, Any] = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            log.warning(
-                "owners not looked up",
-                action="owners_missed",
-                cause=type(error).__name__,
-            )
+            if not self._missed:  # clients choose how many there are
+                log.warning(
+                    "owners are not looked up",
+                    action="owners_missed",
+                    cause=type(error).__name__,
+                )
+            self._missed = True
             return None
+        self._missed = False
         return told
 
 

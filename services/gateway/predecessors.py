@@ -45,11 +45,12 @@ class Estate:
     safe: int = 0  # what is before that position is in SQL
     open: dict[str, bytes] = field(default_factory=dict)  # request -> its lease record
     segments: list[Segment] = field(default_factory=list)
+    corrupt: int = 0  # gaps in it: records, or whole segments, that cannot be read
 
     def note(self, record: Record) -> None:
         """Read on."""
         match record.kind:
-            case Kind.CHECK:
+            case Kind.CHECK if len(record.data) == COUNTERS.size:
                 told = COUNTERS.unpack(record.data)
                 self.started_at_ms, self.safe, self.accepted, self.ended = told
             case Kind.ACCEPTED:
@@ -116,9 +117,15 @@ def _records(segments: Iterable[Segment]) -> Iterator[Record]:
 
 def read_estate(folder: Path) -> Estate:
     """Raises `OSError`."""
-    estate = Estate(folder.name, segments=read_segments(folder))
-    for record in _records(estate.segments):
+    segments, corrupt = read_segments(folder)
+    estate = Estate(folder.name, segments=segments, corrupt=corrupt)
+    for record in _records(segments):
         estate.note(record)
+    # A segment that was begun holds the counters at least.
+    estate.corrupt += sum(
+        segment.corrupt or not any(True for _ in segment.records())
+        for segment in segments
+    )
     return estate
 
 
@@ -192,6 +199,14 @@ class Successor:
         last_word = self._last_word(estate, now_ms)
         closed = f"{estate.gateway_id}:closed"
         self._journal.adopt(Kind.GATEWAY, closed, last_word)
+        if estate.corrupt:
+            self._journal.corrupt += estate.corrupt
+            log.error(
+                "journal records are corrupt and were skipped",
+                action="journal_corrupt",
+                gateway=estate.gateway_id,
+                gaps=estate.corrupt,
+            )
         log.warning(
             "took over from a dead gateway",
             action="journal_taken_over",

@@ -75,7 +75,8 @@ def unsafe_path() -> Problem:
     return Problem(
         404,
         "unknown_route",
-        "The path has dot segments or encoded slashes. Send the plain path.",
+        "The path has dot segments, encoded slashes or a fragment. Send the plain "
+        "path.",
     )
 
 
@@ -90,6 +91,26 @@ def body_too_large(limit: int) -> Problem:
 
 def bad_request() -> Problem:
     return Problem(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
+
+
+def no_room_for_body() -> Problem:
+    return Problem(
+        503,
+        "no_capacity",
+        "This gateway holds as many bytes of large request bodies as "
+        "PROXY_BODY_MEMORY_BYTES allows. Try again later, raise it, or start another "
+        "gateway.",
+        headers=((b"retry-after", b"1"),),
+    )
+
+
+def bad_host() -> Problem:
+    return Problem(
+        400,
+        "bad_request",
+        "The request needs exactly one Host header with a valid host (RFC 9112 "
+        "section 3.2). Send it.",
+    )
 
 
 def unknown_version() -> Problem:

@@ -20,7 +20,7 @@ from libs.common.hints import read_hints
 from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
-from services.gateway import problems
+from services.gateway import metrics, problems
 from services.gateway.admission import UnknownKey
 from services.gateway.aliasing import follow, splice
 from services.gateway.answers import read_answer
@@ -382,6 +382,8 @@ class DataPlane:
         self, exchange: Exchange, problem: Problem, connection: Connection
     ) -> None:
         record = exchange.record
+        if not exchange.accepted:
+            metrics.count_refused(problem.code)
         record.outcome = "failed"
         record.status_code = problem.status
         record.error_code = problem.ledger_code

@@ -5,12 +5,16 @@ import asyncio
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import structlog
 
+from services.gateway import metrics
 from services.gateway.connection import Connection, Times
 from services.gateway.requests import Request
+from services.gateway.room import SMALL, Room
 
 log = structlog.get_logger()
 
@@ -23,6 +27,16 @@ QUEUE = 4096  # connections not accepted yet
 # Connections beyond the limit that are told so at the same time; further ones are
 # closed without a word.
 MOST_REFUSED = 256
+LOOKED_AT = 256  # connections among which an idle one is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much clients may take."""
+
+    connections: int
+    body: int  # bytes of one
+    room: Room  # for all large ones
 
 
 class Plane(Protocol):
@@ -56,21 +70,22 @@ class Server:
         control: Plane,
         sockets: Sockets,
         *,
-        largest_body: int,
-        most_connections: int,
+        bounds: Bounds,
         times: Times,
     ) -> None:
         """`plane` serves what is below /v1, `control` all the rest."""
         self._plane = plane
         self._control = control
         self._sockets = sockets
-        self._most = most_connections
+        self._most = bounds.connections
         self._connections: set[Connection] = set()
         self._upgraded: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self.largest_body = largest_body
+        self.largest_body = bounds.body
+        self.small_body = min(SMALL, bounds.body)
+        self.room = bounds.room
         self.times = times
         self.draining = False
 
@@ -107,7 +122,8 @@ class Server:
         self._connections.add(connection)  # also to see it leave
         if surplus < 0:
             return True
-        idle = next((c for c in self._connections if c.idle and c != connection), None)
+        some = islice(self._connections, LOOKED_AT)
+        idle = next((c for c in some if c.idle and c != connection), None)
         if idle is not None:
             idle.hang_up()
         return idle is not None
@@ -188,6 +204,7 @@ def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
 async def _refuse(request: Request, connection: Connection) -> None:
     problem = request.problem
     assert problem is not None
+    metrics.count_refused(problem.code)
     headers = [(b"content-type", b"application/json"), *problem.headers]
     connection.send_whole(problem.status, headers, problem.body())
     connection.over()

@@ -12,7 +12,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.hints import read_hints
 from libs.common.proxy_keys import Principal
-from services.gateway import problems
+from services.gateway import metrics, problems
 from services.gateway.choosing import Chooser
 from services.gateway.client_socket import ClientSocket
 from services.gateway.exchange import Exchange
@@ -20,6 +20,7 @@ from services.gateway.headers import downstream
 from services.gateway.problems import Problem
 from services.gateway.proxying import Limits, with_whole_retry_after
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from services.gateway.socket_relay import FAREWELL_S, RETIRED, SocketRelay
 from services.gateway.socket_requests import PATH, Books, SocketRequests
 from services.gateway.socket_upstream import Opened, Opener, Refused
@@ -34,11 +35,17 @@ class SocketPlane:
     """Serves upgrades."""
 
     def __init__(
-        self, books: Books, limits: Limits, chooser: Chooser, opener: Opener
+        self,
+        books: Books,
+        limits: Limits,
+        chooser: Chooser,
+        opener: Opener,
+        room: Room,
     ) -> None:
         self._gate = books.gate
         self._books = books
         self._limits = limits
+        self._room = room
         self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
@@ -63,20 +70,19 @@ class SocketPlane:
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
         """Serve the socket that a request upgrades to; `rest` came after it."""
-        client = ClientSocket(request, transport, self._limits.body_bytes)
+        largest = self._limits.body_bytes
+        client = ClientSocket(request, transport, largest, self._room)
         client.take_over(rest)
         unwelcome = self._unwelcome(request)
         if unwelcome is None and not client.valid:
             unwelcome = problems.bad_upgrade()
         if unwelcome is not None:
-            headers = [_JSON, *unwelcome.headers]
-            client.refuse(unwelcome.status, headers, unwelcome.body())
+            _turn_away(client, unwelcome)
             return
         try:
             principal = await self._gate.enter(request.headers)
         except Problem as problem:
-            headers = [_JSON, *problem.headers]
-            client.refuse(problem.status, headers, problem.body())
+            _turn_away(client, problem)
             return
         try:
             await self._open(self._upgrade(request), principal, client)
@@ -181,6 +187,12 @@ class SocketPlane:
                 books.ledger.account_named(resource.id, account)
         with suppress(RedisAway, NoCatalogue):
             await books.routing.abandon(record.gateway_id, [record.id])
+
+
+def _turn_away(client: ClientSocket, problem: Problem) -> None:
+    """Before it is in any book."""
+    metrics.count_refused(problem.code)
+    client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 
 
 def client_may_upgrade(request: Request) -> bool:

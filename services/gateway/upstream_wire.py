@@ -19,6 +19,7 @@ from services.gateway.upstream_answers import (
     TimedOut,
 )
 
+_ENDED = b"\r\n\r\n"
 SMALL_BODY = 16_384
 LARGEST_HEAD = 65_536
 
@@ -51,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._headers: list[Header] = []
         self._pieces: list[bytes] = []
+        self._coding: bytes | None = None  # of the transfer
         self._head_bytes = 0
         self._resting = self._whole = False
         self._bodiless = False
@@ -79,7 +81,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._parser is None:
             # One for all answers of a connection: making one looks up each callback.
             self._parser = httptools.HttpResponseParser(self)
-        self._headers = []
+        self._headers, self._coding = [], None
         self._bodiless = bodiless
         self._deadline, self._patience = deadline, patience
         self._heard_at = self.loop.time()
@@ -147,15 +149,22 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._spoiled = True
             self._deliver()
             self._fail("it sent bytes that are no HTTP")
             return
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """The parser took one read."""
+        if self._whole and data[-1] in b"\r\n":
+            self._spoiled = self._spoiled or self._overran(data)
         if self._pieces or self._whole:
             self._deliver()
         elif self._answer is not None:
             self._head_bytes += len(data)
         if self._spoiled:
-            self.abort()  # answers nobody asked for: it cannot be trusted
+            self.abort()  # bytes nobody asked for: it cannot be trusted
         elif self._head_bytes > LARGEST_HEAD:
             self._fail("its answer's headers never end")
 
@@ -180,6 +189,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._hang_up()
         answer.feed(data, last=True)
 
+    def _overran(self, data: bytes) -> bool:
+        """Do line breaks follow the answer? The parser passes over them without a
+        word, as it does in front of a status line."""
+        pieces = self._pieces
+        if self._coding is not None or not pieces:  # it ends with an empty line
+            return not _ENDED.endswith(data[-4:]) or data.endswith(b"\n" + _ENDED)
+        length = len(pieces[-1])
+        # What comes in front of a body is the head's end, or in an earlier read. (Not
+        # seen are line breaks behind a body of line breaks. They do no harm.)
+        return not _ENDED.endswith(data[-length - 4 : -length])
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
@@ -191,18 +211,27 @@ class UpstreamConnection(asyncio.Protocol):
 
     # httptools ---------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._head is None:
+            self._spoiled = True  # a first byte behind the answer
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        name = name.lower()
+        if name == b"transfer-encoding":
+            self._coding = value
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             self._headers = []  # 100 Continue, 103 Early Hints: not the answer
             return
-        head, self._head = self._head, None
-        if head is None:
-            self._spoiled = True
+        if self._spoiled:
             return
+        if self._coding is not None and self._coding.lower() != b"chunked":
+            raise httptools.HttpParserError("a transfer coding we did not ask for")
+        head, self._head = self._head, None
+        assert head is not None
         self._answer = answer = Answer(self, status, self._headers)
         self._headers = []  # trailers shall not change the head
         if head.done():

@@ -52,6 +52,10 @@ local MEMORY_MS = 600000   -- so long a model's pause is remembered after its en
 local WINDOW = 16          -- ranks looked at, and candidates a decision records
 local LAST = '15'          -- WINDOW - 1, as text: numbers are written anew each call
 local ROWS_KEPT = 256      -- candidates' JSON kept for each resource
+local MOST_KEYS = 1000000  -- in Redis; beyond, keys of affinity end before their time
+local MOST_PAUSED = 1000   -- models that are paused, or were a moment ago
+local LOOK_EVERY = 64      -- so many are written between two looks at that
+local PAGE = 256           -- keys looked at in one go
 local UNKNOWN = '-'        -- of an id that SQL does not know either
 local NOTHING = {}
 local ASK = {}              -- filled anew by each call; a new table would cost more
@@ -59,6 +63,8 @@ local ASK = {}              -- filled anew by each call; a new table would cost 
 -- The parsed catalogue, kept between calls. Its version is a hash of its
 -- content and is compared at each call, so an old copy is never used.
 local cached = { version = false }
+local written = 0           -- keys of affinity since the last look at how many there are
+local cursor = '0'          -- where that look goes on
 
 local function clock(now)
   if now ~= '' then return tonumber(now) end
@@ -343,7 +349,11 @@ local function write_pauses(digest, pauses, now)
   end
   local keep_ms = math.max(latest - now, 0) + MEMORY_MS
   redis.call('SET', key, cjson.encode(pauses), 'PX', string.format('%.0f', keep_ms))
-  redis.call('ZADD', TAG .. 'pauses', latest, digest)
+  -- Clients choose the names of models. The pause that ends first makes room.
+  if redis.call('ZADD', TAG .. 'pauses', latest, digest) == 1
+    and redis.call('ZCARD', TAG .. 'pauses') > MOST_PAUSED then
+    redis.call('DEL', TAG .. 'pauses:' .. redis.call('ZPOPMIN', TAG .. 'pauses')[1])
+  end
 end
 
 -- When a paused model may be tried again on a resource.
@@ -911,6 +921,39 @@ local function explain(_, args)
   }
 end
 
+-- Ends up to so many keys of affinity, of some the half with the least time left: about
+-- what Redis does at `maxmemory`, but at a number of keys, and to these alone. What goes
+-- early is found again in SQL.
+local function end_some(count)
+  local found, left = {}, {}
+  local page = redis.call('SCAN', cursor, 'COUNT', PAGE)
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do
+    if string.match(key, '^{rpx}:bound:') or string.match(key, '^{rpx}:session:') then
+      found[#found + 1], left[key] = key, redis.call('PTTL', key)
+    end
+  end
+  table.sort(found, function(a, b) return left[a] < left[b] end)
+  for i = 1, math.min(count, math.ceil(#found / 2)) do
+    redis.call('DEL', found[i])
+    local session = string.match(found[i], '^{rpx}:session:(.*)$')
+    if session then redis.call('ZREM', TAG .. 'sessions', session) end
+  end
+end
+
+-- Called when so many keys of affinity were written: clients choose their number.
+local function make_room(count, now)
+  written = written + count
+  if written < LOOK_EVERY then return end
+  local surplus = math.min(redis.call('DBSIZE') - MOST_KEYS, 2 * written)
+  written = 0
+  redis.call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
+  while surplus > 0 do
+    end_some(surplus)
+    surplus = surplus - PAGE / 2
+  end
+end
+
 -- A session is bound by success only; that an account minted an id is a fact
 -- however the request ended.
 local function remember(said, now, resource)
@@ -922,6 +965,7 @@ local function remember(said, now, resource)
   for _, digest in ipairs(said.learned) do
     redis.call('SET', TAG .. 'bound:' .. digest, owner, 'PX', said.id_ttl)
   end
+  make_room(#said.learned + 1, now)
 end
 
 local function tally(resource, health, verdict, latency_ms)
@@ -1068,6 +1112,7 @@ local function adopt(_, args)
       fresh = fresh + 1
     end
   end
+  make_room(fresh, now)
   return fresh
 end
 

@@ -53,7 +53,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_it_says_what_it_chose(up: Up) -> None:
     assert "SIMULATED upstream (no OPENAI_API_KEY set)" in up.output
     assert "proxy.sqlite3" in up.output
-    assert "redis://127.0.0.1:" in up.output
+    assert f"unix://{up.data_dir}/run/redis.sock" in up.output
     assert f"{up.data_dir}/logs" in up.output
 
 

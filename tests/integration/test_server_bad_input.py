@@ -285,9 +285,9 @@ class TestOldAndOdd:
                 )
                 + get(b"/healthz")
             )
-            reply = await caller.reply()
-            assert (reply.status, reply.headers["connection"]) == (200, "close")
-            assert await caller.closed() == b""
+            for _ in range(2):
+                reply = await caller.reply()
+                assert (reply.status, reply.headers.get("connection")) == (200, None)
 
     async def test_what_is_no_utf_8_passes_as_it_is(self, stack: Stack) -> None:
         async with calling(stack.origin) as caller:

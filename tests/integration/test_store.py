@@ -499,6 +499,29 @@ class TestDays:
         assert minted == [("resp_0",), ("resp_1",)]
         assert (await store.counts()).requests == 4
 
+    async def test_sessions_nobody_uses_any_more_go_with_their_days(
+        self, url: str, store: Store
+    ) -> None:
+        """Clients choose their ids: one that sends a new one each time would fill the
+        table for ever."""
+        day_ms = 86_400_000
+        await store.make_partitions(datetime.fromtimestamp(T0_MS / 1000, UTC).date())
+        for number, session in ((-2, "old"), (-2, "kept"), (0, "kept"), (0, "new")):
+            at = T0_MS + number * day_ms
+            await store.write(
+                [
+                    stored_request(
+                        f"{session}{number}",
+                        created_at_ms=at,
+                        completed_at_ms=at,
+                        session_id=session,
+                    )
+                ]
+            )
+        await store.drop_before(date(2023, 11, 14))
+        left = fetch(url, "SELECT id, requests FROM sessions ORDER BY 1")
+        assert left == [("kept", 2), ("new", 1)]
+
 
 def captured(request_id: str = "req-1", **given: Any) -> StreamedPayload:
     """Both bodies of a request, the answer's dropped."""

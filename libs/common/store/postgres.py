@@ -68,7 +68,7 @@ CONNECT_S = 5
 WAIT_S = 3  # for a connection; one under way goes on and serves the next call
 STATEMENT_S = 15
 MIGRATION_S = 900
-STRAYS = 5_000  # rows of the default partition deleted at once
+STRAYS = 5_000  # rows of no partition deleted at once
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
 REFUSED = (
@@ -139,13 +139,18 @@ class PostgresStore:
                 await take_tables(connection)
                 done = await fetch_rows(connection, "drop_partition", row)
                 dropped += done[0]["dropped"]
-        deleted = 1
-        while deleted:
-            values = {"day": day, "most": STRAYS}
-            async with self._transaction() as connection:
-                rows = await fetch_rows(connection, "delete_strays", values)
-                deleted = rows[0]["deleted"]
+        await self._delete("delete_strays", day)
+        # Clients name sessions: a new one for each request would stay for ever.
+        await self._delete("drop_sessions", day)
         return dropped
+
+    async def _delete(self, query: str, day: date) -> None:
+        """In parts: other writers have their turn in between."""
+        deleted, values = 1, {"day": day, "most": STRAYS}
+        while deleted:
+            async with self._transaction() as connection:
+                rows = await fetch_rows(connection, query, values)
+                deleted = rows[0]["deleted"]
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
         """First as if nothing of it were stored, which is nearly always so. If a

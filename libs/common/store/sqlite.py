@@ -107,6 +107,10 @@ class SqliteStore:
             drop = partial(_drop, table=table, values=values)
             while part := await self._run(drop):
                 dropped += part
+        # Clients name sessions: a new one for each request would stay for ever.
+        drop = partial(_drop, table="sessions", values=values)
+        while await self._run(drop):
+            pass
         return dropped
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:

@@ -21,9 +21,11 @@ from libs.common.lifecycle import wait_for_stop
 from libs.common.store.port import HistoryQuery, Page
 from services.router.admin.ledger import PATIENCE_S, Auditor, summed
 from services.router.admin.shapes import AdminState
+from services.router.problems import Problem
 
 RECENT = 50
 EVERY_S = 1.0
+MOST_WATCHING = 100
 LONGEST_S = 300.0  # clients come back; a connection nobody reads does not stay
 
 
@@ -162,8 +164,16 @@ class Events:
         """`stopping` ends all streams: Granian waits for them."""
         self._overview = overview
         self._stopping = stopping
+        self._watching = 0
 
     async def on_get(self, _: Request, resp: Response) -> None:
+        if self._watching >= MOST_WATCHING:
+            raise Problem(
+                503,
+                "too_many_watchers",
+                f"{MOST_WATCHING} clients watch /admin/events of this router. Close "
+                "some, or ask GET /admin/state now and then.",
+            )
         resp.sse = self._events()
         resp.set_header("x-accel-buffering", "no")  # nginx would hold events back
         resp.cache_control = ["no-store"]
@@ -172,10 +182,14 @@ class Events:
         clock = asyncio.get_running_loop().time
         ends = clock() + LONGEST_S
         stopped = False
-        while clock() < ends and not stopped:
-            state = await self._overview.shared()
-            yield SSEvent(event="state", data=state.model_dump_json().encode())
-            stopped = await wait_for_stop(self._stopping, EVERY_S)
+        self._watching += 1
+        try:
+            while clock() < ends and not stopped:
+                state = await self._overview.shared()
+                yield SSEvent(event="state", data=state.model_dump_json().encode())
+                stopped = await wait_for_stop(self._stopping, EVERY_S)
+        finally:
+            self._watching -= 1
 
 
 def _unseen(resource: Resource) -> ResourceState:

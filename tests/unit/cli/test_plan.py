@@ -12,7 +12,7 @@ SERVICES = {"gateway", "router", "health", "ingest"}
 
 
 def seen(redis: RedisSeen = RedisSeen.ABSENT) -> Seen:
-    return Seen(redis=redis, redis_port=7001, simulator_port=7002, valkey="/bin/valkey")
+    return Seen(redis=redis, simulator_port=7002, valkey="/bin/valkey")
 
 
 def decided(environ: dict[str, str], redis: RedisSeen = RedisSeen.ABSENT) -> Plan:
@@ -27,7 +27,7 @@ def test_with_nothing_configured_everything_is_embedded() -> None:
     plan = decided({})
 
     assert embedded(plan) == {"redis", "simulator"}
-    assert plan.environment["PROXY_REDIS_URL"] == "redis://127.0.0.1:7001/0"
+    assert plan.environment["PROXY_REDIS_URL"] == "unix:///data/run/redis.sock"
     assert plan.environment["PROXY_SQLITE_URL"] == "sqlite:////data/proxy.sqlite3"
     assert plan.environment["PROXY_UPSTREAM_BASE_URL"] == "http://127.0.0.1:7002/v1"
     assert dict(plan.choices)["upstream"].startswith(

@@ -19,7 +19,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def options(data_dir: Path) -> ServerOptions:
-    seen = Seen(RedisSeen.ABSENT, redis_port=7001, simulator_port=7002, valkey="/v")
+    seen = Seen(RedisSeen.ABSENT, simulator_port=7002, valkey="/v")
     path = data_dir / "run" / "supervisord.conf"
     path.write_text(render(decide({}, seen, data_dir), data_dir))
     options = ServerOptions()
@@ -53,6 +53,6 @@ def test_no_secret_is_in_the_file(data_dir: Path) -> None:
         "PROXY_DATABASE_URL": "postgresql://u:hush@h/d",
         "PROXY_ADMIN_TOKEN": "hush-hush-hush",
     }
-    seen = Seen(RedisSeen.ABSENT, redis_port=7001, simulator_port=7002, valkey="/v")
+    seen = Seen(RedisSeen.ABSENT, simulator_port=7002, valkey="/v")
 
     assert "hush" not in render(decide(environ, seen, data_dir), data_dir)

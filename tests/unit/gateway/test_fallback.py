@@ -13,7 +13,8 @@ from libs.common.asks import (
     UnknownIds,
     UnknownPool,
 )
-from libs.common.contracts import DecisionEvent, Resource, Verdict
+from libs.common.contracts import DecisionEvent, Resource, Verdict, VerdictKind
+from libs.common.local_routing import MOST_PAUSED
 from services.gateway.directory import Directory, Target
 from services.gateway.fallback import Fallback
 from services.gateway.origins import Origin
@@ -178,3 +179,24 @@ def test_what_it_refuses() -> None:
     with pytest.raises(UnknownPool) as unknown:
         fallback(*TWO_ACCOUNTS).choose(ask(pool_id="q"))
     assert unknown.value.pools == ("p",)
+
+
+@pytest.mark.parametrize("kind", ["ok", "neutral", "limited"])
+def test_model_names_fill_no_memory(kind: VerdictKind) -> None:
+    """Clients choose them, and Redis may be away for long."""
+    kept = fallback(target(1, "a"))
+    for number in range(3_000):
+        kept.choose(ask(request_id=f"r{number}"))
+        kept.judged(
+            Release(
+                request_id=f"r{number}",
+                resource_id="openai-1",
+                gateway_id="g",
+                session="",
+                verdict=Verdict(kind=kind),
+                model=f"model-{number}",
+                learned=(),
+                event=None,
+            )
+        )
+    assert len(kept.local.pauses) == (MOST_PAUSED if kind == "limited" else 0)

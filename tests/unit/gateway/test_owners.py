@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from libs.common.asks import Ask, Owner, digest
+from services.gateway import owners
 from services.gateway.owners import OwnerSearch
 
 pytestmark = pytest.mark.asyncio
@@ -78,3 +79,21 @@ async def test_a_session_is_looked_for_where_its_state_matters() -> None:
 async def test_what_could_not_be_looked_for_is_no_miss(status: int) -> None:
     search = OwnerSearch({}, {}, Router(status).client)
     assert await search.find(ask("resp_1"), ("resp_1",)) == ({}, {})
+
+
+async def test_a_router_that_is_away_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients choose how many unknown ids there are, and so how many lookups."""
+    said: list[str] = []
+    monkeypatch.setattr(owners.log, "warning", lambda text, **_: said.append(text))
+    away, back = Router(status=503), Router()
+    search = OwnerSearch({}, {}, away.client)
+    for number in range(50):
+        await search.find(ask(f"resp_{number}"), (f"resp_{number}",))
+    assert len(said) == 1
+    search._router = back.client
+    await search.find(ask("resp_x"), ("resp_x",))
+    search._router = away.client
+    await search.find(ask("resp_y"), ("resp_y",))
+    assert len(said) == 2

@@ -2,18 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
+from falcon.asgi import Request, Response
+from falcon.testing import ASGIRequestEventEmitter, create_scope
 
 from libs.common.beats import Reported
 from libs.common.contracts import Candidate, Catalogue, HealthState, ResourceState, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.store.port import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
-from services.router.admin.state import Events, Overview
+from services.router.admin.state import MOST_WATCHING, Events, Overview
 from services.router.catalogue import build_catalogue
+from services.router.problems import Problem
 from tests.support.telemetry import T0_MS, gateway_event
 from tests.unit.router.test_catalogue import resource
 
@@ -183,3 +187,17 @@ async def test_the_stream_sends_states_and_ends_when_the_process_stops() -> None
         stopping.set()
     assert [event.event for event in seen] == ["state"]
     assert json.loads(seen[0].data or b"")["queue_depth"] == 9
+
+
+async def test_watchers_are_bounded_and_those_that_left_count_no_more() -> None:
+    events = Events(World().overview(), asyncio.Event())
+    watching = [events._events() for _ in range(MOST_WATCHING)]
+    for each in watching:
+        await anext(each)
+    request = Request(create_scope(), ASGIRequestEventEmitter().emit)
+    with pytest.raises(Problem) as refused:
+        await events.on_get(request, Response())
+    assert (refused.value.status, refused.value.code) == (503, "too_many_watchers")
+    for each in watching:
+        await cast(AsyncGenerator[Any, None], each).aclose()
+    await events.on_get(request, Response())

@@ -1,0 +1,12 @@
+-- A bounded part of those that were not seen since, the oldest first. One that a writer
+-- has in hand is seen again.
+WITH gone AS (
+    DELETE FROM sessions WHERE id IN (
+        SELECT id FROM sessions
+        WHERE last_seen_at < %(day)s::date::timestamp AT TIME ZONE 'UTC'
+        ORDER BY last_seen_at LIMIT %(most)s
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
