@@ -68,6 +68,7 @@ class Destinations:
     private: bool = True  # PROXY_PROVIDER_PRIVATE_ADDRESSES
     listening: frozenset[int] = frozenset()
     ours: frozenset[Endpoint] = frozenset()
+    metadata: frozenset[Address] = _METADATA
 
     def refusal(self, base_url: str) -> str | None:
         """Why nothing may be sent to `base_url`, by what it says itself; None when
@@ -111,7 +112,7 @@ class Destinations:
         return port in self.listening or any(port == ours for _, ours in self.ours)
 
     def _refusal_of(self, address: Address) -> str | None:
-        if address in _METADATA:
+        if address in self.metadata:
             return "is a cloud's metadata service"
         if address.is_link_local:
             return "is link-local"

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from ipaddress import ip_address
 
 import pytest
 
@@ -51,23 +52,20 @@ def here(*ports: int) -> Resolver:
 
 
 class Rebinding:
-    """DNS that says another address each time it is asked for REBOUND: a good one, then
-    one of this stack's (`forbids` makes it that), and so on."""
+    """DNS that says another address each time it is asked: a good one, then one that
+    is taken for a metadata service's, and so on."""
+
+    rules = Destinations(
+        "https://api.openai.com/v1", metadata=frozenset({ip_address(FORBIDDEN)})
+    )
 
     def __init__(self) -> None:
         self.asked = 0
         self.resolver = Resolver(self._look_up)
 
-    def forbids(self, port: int) -> Destinations:
-        return Destinations(
-            "https://api.openai.com/v1", ours=frozenset({("redis.test", port)})
-        )
-
-    async def _look_up(self, host: str, port: int) -> list[AddressInfo]:
-        address = FORBIDDEN
-        if host == REBOUND:
-            self.asked += 1
-            address = ALLOWED if self.asked % 2 else FORBIDDEN
+    async def _look_up(self, _: str, port: int) -> list[AddressInfo]:
+        self.asked += 1
+        address = ALLOWED if self.asked % 2 else FORBIDDEN
         kind, family = int(socket.SOCK_STREAM), int(socket.AF_INET)
         return [(family, kind, 6, "", (address, port))]
 
