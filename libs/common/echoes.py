@@ -5,7 +5,6 @@ in headers, in pages of their own. Nobody but the upstream may read it there."""
 
 import re
 from functools import cached_property
-from html.entities import codepoint2name
 
 MARK = "[upstream key]"
 # What is shorter is a placeholder (EMPTY, none) and may be a word of the answer.
@@ -13,7 +12,17 @@ SHORTEST = 8
 # The same in answers that succeed: there a placeholder such as no-key-required may
 # be a word of the text.
 SHORTEST_IN_SUCCESS = 20
-_ESCAPE = re.compile(r"\\[u/\\]|[%&]")  # in every spelling but the plain one
+# Longer texts are searched for the plain key only: it bounds the time (5 ms).
+LONGEST_ESCAPED = 32_768
+_ESCAPED = re.compile(
+    r"\\{1,8}u00([2-7][0-9A-Fa-f])"  # several backslashes: JSON within JSON
+    r"|\\{1,8}([/\\])"
+    r"|%(?:25)?([2-7][0-9A-Fa-f])"
+    r"|&#0{0,6}([0-9]{2,3});"
+    r"|&#[xX]0{0,6}([2-7][0-9A-Fa-f]);"
+    r"|&(amp|lt|gt|quot|apos);"
+)
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
 class SentKey:
@@ -42,9 +51,15 @@ class SentKey:
         if len(self.text) < SHORTEST:
             return text
         text = text.replace(self.text, MARK)
-        if _ESCAPE.search(text):
-            text = self._spellings.sub(MARK, text)
-        return text
+        if len(text) > LONGEST_ESCAPED:
+            return text
+        plain = _ESCAPED.sub(_decoded, text)
+        if self.text not in plain:
+            return text
+        text = self._spellings.sub(MARK, text)
+        # Of a spelling that can be read in two ways nothing is kept.
+        ambiguous = self.text in _ESCAPED.sub(_decoded, text)
+        return plain.replace(self.text, MARK) if ambiguous else text
 
     def hidden_bytes(self, data: bytes) -> bytes:
         """The same of a body or a header, whatever its charset: keys are ASCII."""
@@ -75,6 +90,16 @@ class SentKey:
 NO_KEY = SentKey("")
 
 
+def _decoded(found: "re.Match[str]") -> str:
+    json, escaped, url, decimal, hexadecimal, name = found.groups()
+    if decimal is not None:
+        return chr(int(decimal))
+    if name is not None:
+        return _NAMED[name]
+    code = json or url or hexadecimal
+    return str(escaped) if code is None else chr(int(code, 16))
+
+
 def _spelled(character: str) -> str:
     """A pattern for one character, in any of its spellings."""
     code = ord(character)
@@ -84,7 +109,7 @@ def _spelled(character: str) -> str:
     )
     ways = [
         re.escape(character),
-        rf"\\{{1,8}}u00{hexadecimal}",  # several backslashes: JSON within JSON
+        rf"\\{{1,8}}u00{hexadecimal}",
         f"%{hexadecimal}",
         f"%25{hexadecimal}",
         f"&#0{{0,6}}{code};",
@@ -92,6 +117,5 @@ def _spelled(character: str) -> str:
     ]
     if character in "/\\":
         ways.insert(0, rf"\\{{1,8}}{re.escape(character)}")
-    if code in codepoint2name:
-        ways.append(f"&{codepoint2name[code]};")
+    ways += [f"&{name};" for name, meant in _NAMED.items() if meant == character]
     return f"(?:{'|'.join(ways)})"
