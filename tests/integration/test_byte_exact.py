@@ -275,5 +275,10 @@ def assert_came_down(direct: Message, received: Message) -> None:
     status, kept, body = down(direct)
     assert (received.status, received.body) == (status, body)
     framing = {b"transfer-encoding", b"connection"}
+    if direct.status >= 400 and b"content-length" not in dict(direct.headers):
+        # An error is read whole, and leaves with its length.
+        framing |= {b"content-length"}
+        length = dict(received.headers).get(b"content-length", b"0")
+        assert length == b"%d" % len(body)
     assert without(received, OURS | framing) == kept
     assert {name for name, _ in received.headers} >= OURS
