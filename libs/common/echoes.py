@@ -79,8 +79,13 @@ class SentKey:
     def begun(self, data: bytes) -> int:
         """How many bytes at the end of `data` may be the key's first ones."""
         key = self.streamed
-        longest = min(len(key) - 1, len(data))
-        return next((n for n in range(longest, 0, -1) if data.endswith(key[:n])), 0)
+        if not key:
+            return 0
+        end = data[-(len(key) - 1) :]
+        start = end.find(key[:1])
+        while start >= 0 and not key.startswith(end[start:]):
+            start = end.find(key[:1], start + 1)
+        return len(end) - start if start >= 0 else 0
 
     @cached_property
     def _spellings(self) -> "re.Pattern[str]":

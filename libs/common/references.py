@@ -63,7 +63,7 @@ class References:
         """Why the key may not be sent to `base_url`; None when it may."""
         found = VARIABLE.fullmatch(reference)
         if found is None or not may_hold_keys(reference):
-            return "is no reference to a provider's key"
+            return "it is no reference to a provider's key"
         name = found[1]
         if name.startswith(_OF_UPSTREAM):
             if self.is_upstream(base_url):

@@ -95,7 +95,9 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
     kept = [
         header
         for header in end_to_end(headers)
-        if header[0] not in NOT_DOWN and header[0] not in replaced
+        if header[0] not in NOT_DOWN
+        and header[0] not in replaced
+        and not header[0].startswith(_PROXY_PREFIX)
     ]
     kept.extend(ours)
     return kept

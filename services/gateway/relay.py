@@ -122,7 +122,8 @@ class Relay:
                 key = self._sent.streamed
                 if key and (self._held or data[-1] in self._sent.bytes or key in data):
                     data = self._masked(data, last=last)
-                self._note(data)
+                if data:
+                    self._note(data)
             if last:
                 self._finish(data)
             else:
@@ -161,7 +162,9 @@ class Relay:
         """A piece without the key. What may be the beginning of one waits for the
         next piece."""
         data, self._held = self._sent.masked(self._held + data), b""
-        begun = 0 if last else self._sent.begun(data)
+        # Of a packed stream every byte may complete an event.
+        packed = self._open is not None
+        begun = 0 if last or packed else self._sent.begun(data)
         if begun:
             data, self._held = data[:-begun], data[-begun:]
         return data

@@ -52,6 +52,7 @@ def test_downstream_hides_the_account_and_keeps_duplicates() -> None:
         (b"link", b"b"),
         (b"x-request-id", b"req_1"),
         (b"x-proxy-reason", b"forged"),
+        (b"x-proxy-other", b"forged"),
     ]
     assert downstream(answer, [(b"x-proxy-reason", b"panic")]) == [
         (b"content-type", b"application/json"),
