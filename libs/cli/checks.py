@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from libs.cli.observe import check_port
 from libs.common.egress import Egress
+from libs.common.provider_rules import ProviderRules
 from libs.common.resources import resources_from_environment
 from libs.common.service_settings import SERVICES, GatewaySettings, UpSettings
 from libs.common.settings import CommonSettings
@@ -25,6 +26,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
     gateway = GatewaySettings.read(environ)
     gateway.refuse_open_admin()
     Egress.read(environ)
+    ProviderRules.read(environ)
     resources_from_environment(environ, gateway.upstream_base_url)
 
 

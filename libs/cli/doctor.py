@@ -16,6 +16,7 @@ import psycopg
 from libs.cli.checks import PORTS, address, check_ports, check_settings
 from libs.cli.observe import look_at_redis
 from libs.cli.plan import RedisSeen, without_password
+from libs.cli.providers import broken_providers
 from libs.cli.watch import readiness
 from libs.common.contracts import Resource
 from libs.common.egress import DEFAULT_PORTS, Egress
@@ -50,7 +51,7 @@ Check = Callable[[Mapping[str, str]], Iterator[Finding]]
 def examine(environ: Mapping[str, str]) -> int:
     """Print every finding; 0 when nothing failed, else 1."""
     failed = False
-    for check in (_settings, _ports, _redis, _database, _upstreams):
+    for check in (_settings, _ports, _redis, _database, _providers, _upstreams):
         for finding in check(environ):
             failed = failed or bool(finding.fix)
             print(finding, flush=True)
@@ -156,6 +157,22 @@ def _ask_sqlite(url: str) -> str:
         connection.execute("SELECT 1")
     connection.close()
     return "can be opened"
+
+
+def _providers(environ: Mapping[str, str]) -> Iterator[Finding]:
+    settings = GatewaySettings.read(environ)
+    private = "allowed" if settings.provider_private_addresses else "refused"
+    yield Finding(
+        "providers",
+        f"keys in variables that match {settings.credential_variables}; private "
+        f"addresses are {private}",
+    )
+    for id_, cause in broken_providers(environ, TIMEOUT_SECONDS):
+        yield Finding(
+            f"provider {id_}",
+            f"gets no requests: {cause}",
+            f"Correct it with PATCH /admin/providers/{id_}, or disable it",
+        )
 
 
 def _upstreams(environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,12 +1,17 @@
 """From what the catalogue says of a key to the key itself: every process that talks
-to upstreams finds it in its own environment, or opens it."""
+to upstreams finds it in its own environment, or opens it.
+
+The rules of registration are checked here again: the catalogue comes from SQL, where
+rows may be older than the rules, or written by hand."""
 
 from collections.abc import Mapping
 
 import structlog
 
 from libs.common.contracts import Resource
+from libs.common.destinations import Forbidden
 from libs.common.errors import ProxyError
+from libs.common.provider_rules import ProviderRules
 from libs.common.resources import resolve_credential
 from libs.common.sealing import Sealer
 
@@ -18,21 +23,31 @@ SEALED = "sealed:"
 class Credentials:
     """This process's access to keys."""
 
-    def __init__(self, environ: Mapping[str, str], sealer: Sealer) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], sealer: Sealer, rules: ProviderRules
+    ) -> None:
         self._environ = environ
         self._sealer = sealer
+        self._rules = rules
         self._missed: dict[str, str] = {}  # resource -> the credential that was said
 
-    def resolve(self, credential: str) -> str:
-        """The key. Raises `SettingError` or `Unsealable`, without any of it."""
+    def resolve(self, credential: str, base_url: str) -> str:
+        """The key that is to be sent to `base_url`. Raises `SettingError`,
+        `Unsealable`, or `Forbidden` when it may not go there; without any of it."""
+        refusal = self._rules.destinations.refusal(base_url)
+        if refusal is not None:
+            raise Forbidden(f"the provider's address {refusal}")
         if credential.startswith(SEALED):
             return self._sealer.open(credential.removeprefix(SEALED))
+        refusal = self._rules.references.refusal(credential, base_url)
+        if refusal is not None:
+            raise Forbidden(f"the credential_ref must not be sent there: {refusal}")
         return resolve_credential(credential, self._environ)
 
     def key_of(self, resource: Resource) -> str | None:
         """None when it cannot be had here, which is said once."""
         try:
-            key = self.resolve(resource.credential)
+            key = self.resolve(resource.credential, resource.base_url)
         except ProxyError as error:
             if self._missed.get(resource.id) != resource.credential:
                 self._missed[resource.id] = resource.credential

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 SERVERS = ("redis", "rediss", "unix")
 SENTINELS = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -52,6 +53,17 @@ def parse(url: str) -> RedisUrl:
         _address(authority.rpartition("@")[2])
         _check_database(database)
     return RedisUrl(url, _files(options))
+
+
+def addresses(url: str) -> tuple[tuple[str, int], ...]:
+    """Hosts and ports that the URL names. Raises `BadRedisUrl`."""
+    parsed = parse(url)
+    if parsed.sentinels:
+        return parsed.sentinels
+    parts = urlsplit(parsed.server)
+    if parts.scheme == "unix":
+        return ()
+    return ((parts.hostname or "localhost", parts.port or REDIS_PORT),)
 
 
 def _of_sentinels(scheme: str, place: str, options: dict[str, str]) -> RedisUrl:

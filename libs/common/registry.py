@@ -1,18 +1,14 @@
 """Providers and models as they are registered, and the resources that they make.
 Pure: the environment is an argument."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from libs.common.contracts import Alias, Catalogue, Resource, Row
 from libs.common.credentials import SEALED
+from libs.common.references import VARIABLE
 from libs.common.resources import keys_in
-
-# A variable that may hold provider keys. Of ours none does, nor does a database's.
-VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]{0,127})(?:#([1-9][0-9]{0,3}))?")
-_NO_KEYS = re.compile(r"PROXY_.*|.*DATABASE_URL|MORPH_.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +105,6 @@ def _credentials(provider: Provider, environ: Mapping[str, str]) -> Sequence[str
     if count > 1:
         return [f"{reference}#{position}" for position in range(1, count + 1)]
     return [reference]
-
-
-def may_hold_keys(reference: str) -> bool:
-    """Is it `env:NAME` with a name that is not one of our own secrets?"""
-    found = VARIABLE.fullmatch(reference)
-    return found is not None and _NO_KEYS.fullmatch(found[1]) is None
 
 
 def joined(

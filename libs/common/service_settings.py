@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from libs.common.redaction import BadPath, JsonPath, parse_paths
+from libs.common.references import DEFAULT_VARIABLES, BadGlob, parse_globs
 from libs.common.settings import (
     CommonSettings,
     DatabaseSettings,
@@ -54,6 +55,32 @@ class UpstreamSettings(Settings):
     upstream_base_url: HttpUrl = Field(
         "https://api.openai.com/v1", alias="PROXY_UPSTREAM_BASE_URL"
     )
+
+
+class ProviderSettings(UpstreamSettings):
+    """Where registered providers may be, and which variables may hold their keys."""
+
+    # Loopback, RFC 1918, unique local and shared (CGNAT) addresses.
+    provider_private_addresses: bool = Field(
+        True, alias="PROXY_PROVIDER_PRIVATE_ADDRESSES"
+    )
+    # Comma list of globs; the keys of OPENAI_* go to the configured upstream only.
+    credential_variables: str = Field(
+        DEFAULT_VARIABLES, alias="PROXY_CREDENTIAL_VARIABLES"
+    )
+
+    @field_validator("credential_variables")
+    @classmethod
+    def _are_globs(cls, value: str) -> str:
+        try:
+            parse_globs(value)
+        except BadGlob as error:
+            raise SettingErrorCarrier(
+                "PROXY_CREDENTIAL_VARIABLES",
+                str(error),
+                f"Write a comma list such as {DEFAULT_VARIABLES},ACME_API_KEY",
+            ) from None
+        return value
 
 
 class EgressSettings(Settings):
@@ -123,7 +150,7 @@ class RoutingSettings(Settings):
 
 
 class GatewaySettings(
-    CommonSettings, UpstreamSettings, EgressSettings, SealingSettings, RoutingSettings
+    CommonSettings, ProviderSettings, EgressSettings, SealingSettings, RoutingSettings
 ):
     """The data plane."""
 
@@ -219,7 +246,7 @@ class GatewaySettings(
 
 
 class RouterSettings(
-    CommonSettings, UpstreamSettings, SealingSettings, RoutingSettings, DatabaseSettings
+    CommonSettings, ProviderSettings, SealingSettings, RoutingSettings, DatabaseSettings
 ):
     """Catalogue, reaper, admin API."""
 
@@ -227,7 +254,7 @@ class RouterSettings(
     gateway_silence_seconds: Seconds = Field(5.0, alias="PROXY_GATEWAY_SILENCE_SECONDS")
 
 
-class HealthSettings(CommonSettings, EgressSettings, SealingSettings):
+class HealthSettings(CommonSettings, ProviderSettings, EgressSettings, SealingSettings):
     """Active checks of every resource."""
 
     enabled: bool = Field(True, alias="PROXY_HEALTH_CHECK_ENABLED")

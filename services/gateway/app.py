@@ -18,6 +18,7 @@ from falcon.asgi import Request, Response
 from libs.common.credentials import Credentials
 from libs.common.egress import Egress
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.provider_rules import ProviderRules
 from libs.common.proxy_keys import KeyLimits, KeyTable
 from libs.common.redis_client import SharedConnection, connect
 from libs.common.routing import RoutingFunctions, Terms
@@ -75,8 +76,9 @@ class Gateway:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.redis = SharedConnection(connect(settings.redis_url))
         self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
+        rules = ProviderRules.read(os.environ)
         self.directory = Directory(
-            self.routing, Credentials(os.environ, Sealer(settings.fernet_keys))
+            self.routing, Credentials(os.environ, Sealer(settings.fernet_keys), rules)
         )
         journals = settings.data_dir / "journal"
         self.journal = Journal(
@@ -87,7 +89,9 @@ class Gateway:
         )
         self._successor = Successor(journals, self.journal, self.routing)
         dialer = Dialer(
-            Egress.read(os.environ), resuming_context(settings.upstream_ca_file)
+            Egress.read(os.environ),
+            resuming_context(settings.upstream_ca_file),
+            destinations=rules.destinations,
         )
         self.upstream = UpstreamClient(
             settings.connect_timeout_seconds,

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from prometheus_client import Counter
 
+from libs.common.echoes import NO_KEY
 from libs.common.headers import NO_KINDS, Header, Kinds, kinds
 from services.gateway.payloads import RawBody, RawPayload
 
@@ -68,7 +69,7 @@ class Capture:
     __slots__ = (
         *("_budget", "_chunks", "_ended", "_limit", "_room", "_unkept"),
         *("full", "held", "request_body", "request_kinds", "response_kinds"),
-        "travelled",
+        *("sent", "travelled"),
     )
 
     def __init__(
@@ -77,6 +78,7 @@ class Capture:
         self.request_body = body
         self.request_kinds = request_kinds
         self.response_kinds: Kinds | None = None  # once there is an answer
+        self.sent = NO_KEY  # the key that the upstream got, to be hidden in its answer
         self._limit = limit
         self._budget = budget
         self._chunks: list[bytes] = []
@@ -142,7 +144,7 @@ class Capture:
         else:
             body = self.request_body
             request = RawBody((body[: self._limit],), self.request_kinds, len(body))
-        return RawPayload(request_id, created_at_ms, request, answer)
+        return RawPayload(request_id, created_at_ms, request, answer, self.sent)
 
 
 class Served(Protocol):

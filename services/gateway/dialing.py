@@ -6,16 +6,17 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 
 import aiohappyeyeballs
 
+from libs.common.destinations import Destinations, Forbidden
 from libs.common.egress import Egress, Proxy
+from libs.common.resolving import AddressInfo, CheckedResolver, Resolver
 from libs.common.tls import ResumingContext, resuming_context, tls_cause
 from services.gateway.origins import NoFreeConnection, NotSent, Origin
-from services.gateway.resolving import Resolver
 from services.gateway.tunnels import Tunnel
 
 # RFC 8305: how long one address has before the next is tried beside it.
@@ -38,10 +39,15 @@ class Dialer:
         egress: Egress | None = None,
         context: ResumingContext | None = None,
         resolver: Resolver | None = None,
+        destinations: Destinations | None = None,
     ) -> None:
+        """`destinations` are the rules for origins; without any, all may be dialled."""
         self._egress = egress or Egress()
         self._context = context
         self._resolver = resolver or Resolver()
+        self._checked = (
+            CheckedResolver(destinations, self._resolver) if destinations else None
+        )
 
     async def dial(
         self,
@@ -56,7 +62,12 @@ class Dialer:
         deadline = asyncio.get_running_loop().time() + timeout_s
         proxy = self.proxy_for(origin)
         if proxy is None:
-            return await self._straight(origin, protocol_factory, deadline)
+            addresses = await self._allowed(origin, deadline)
+            return await self._straight(origin, addresses, protocol_factory, deadline)
+        if self._checked is not None:
+            # The proxy looks names up; addresses are known here.
+            with _refusing():
+                self._checked.check(*origin)
         if origin.scheme == "http" and not tunnel:
             return await self._to_proxy(proxy, protocol_factory, deadline)
         return await self._through(proxy, origin, protocol_factory, deadline)
@@ -71,10 +82,21 @@ class Dialer:
         allow CONNECT to port 443 alone."""
         return self.proxy_for(origin) if origin.scheme == "http" else None
 
-    async def connect(self, origin: Origin, deadline: float) -> socket.socket:
-        """A connected socket, without TLS and whatever proxy there is."""
+    async def _allowed(self, origin: Origin, deadline: float) -> list[AddressInfo]:
+        """Those addresses of a provider's that may be dialled."""
+        if self._checked is None:
+            return await self._found(origin, deadline)
         async with _step("looking up its host", deadline):
-            addresses = await self._resolver.find(origin.host, origin.port)
+            with _refusing():
+                return await self._checked.find(*origin)
+
+    async def _found(self, origin: Origin, deadline: float) -> list[AddressInfo]:
+        async with _step("looking up its host", deadline):
+            return await self._resolver.find(origin.host, origin.port)
+
+    async def _connect(
+        self, addresses: list[AddressInfo], deadline: float
+    ) -> socket.socket:
         async with _step("connecting", deadline):
             connected = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=NEXT_ADDRESS_S
@@ -90,12 +112,16 @@ class Dialer:
         return self._context
 
     async def _straight(
-        self, origin: Origin, factory: Factory, deadline: float
+        self,
+        origin: Origin,
+        addresses: list[AddressInfo],
+        factory: Factory,
+        deadline: float,
     ) -> Connected:
         loop = asyncio.get_running_loop()
         # From here on the transport owns the socket, and closes it if this is given
         # up: closed beneath it, its number would soon be another connection's.
-        connected = await self.connect(origin, deadline)
+        connected = await self._connect(addresses, deadline)
         if origin.scheme == "http":
             return await loop.create_connection(factory, sock=connected)
         async with self._handshake(origin, deadline):
@@ -112,7 +138,9 @@ class Dialer:
     ) -> Connected:
         hop = Origin(proxy.scheme, proxy.host, proxy.port)
         try:
-            return await self._straight(hop, factory, deadline)
+            # The operator chose it: it may be anywhere.
+            addresses = await self._found(hop, deadline)
+            return await self._straight(hop, addresses, factory, deadline)
         except NotSent as error:
             raise NotSent(f"the proxy cannot be used: {error}") from error
 
@@ -164,6 +192,14 @@ class Dialer:
         except NotSent:
             self.tls.forget(origin.host)
             raise
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except Forbidden as refusal:
+        raise NotSent(str(refusal)) from None
 
 
 def _left(deadline: float) -> float:

@@ -11,6 +11,7 @@ import structlog
 from libs.common.aliases import Way, ways
 from libs.common.contracts import Catalogue, Resource
 from libs.common.credentials import Credentials
+from libs.common.echoes import NO_KEY, SentKey
 from libs.common.routing import RoutingFunctions
 from services.gateway.origins import Origin
 
@@ -27,6 +28,7 @@ class Target:
     host: bytes
     path: bytes
     authorization: bytes
+    sent: SentKey = NO_KEY  # to be hidden in answers
 
 
 class Directory:
@@ -78,6 +80,9 @@ class Directory:
         )
 
     def _target(self, resource: Resource) -> Target:
+        key = self._credentials.key_of(resource)
+        if key is None:  # perhaps because the address makes no sense
+            return Target(resource, Origin("http", "", 0), b"", b"", b"")
         url = urlsplit(resource.base_url)
         host = url.hostname or ""
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -86,9 +91,6 @@ class Directory:
             origin=Origin(url.scheme, host, port),
             host=url.netloc.encode("ascii"),
             path=url.path.rstrip("/").encode("ascii"),
-            authorization=self._authorization(resource),
+            authorization=b"Bearer " + key.encode("ascii"),
+            sent=SentKey(key),
         )
-
-    def _authorization(self, resource: Resource) -> bytes:
-        key = self._credentials.key_of(resource)
-        return b"" if key is None else b"Bearer " + key.encode("ascii")

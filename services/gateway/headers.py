@@ -1,6 +1,7 @@
 """Which headers travel up, and which travel down. Pure."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from libs.common.headers import Header
 
@@ -31,6 +32,11 @@ _NOT_UP = HOP_BY_HOP | {
     b"openai-organization",  # would have to match the selected key
     b"openai-project",
 }
+_ACCEPT_ENCODING = b"accept-encoding"
+_LOOKED_AT = _NOT_UP | {_ACCEPT_ENCODING}
+# What the gateway can open: in an answer in any other coding it could neither read
+# usage nor see that an error shows the upstream's key.
+CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate", b"zstd"})
 _USUAL_OPTIONS = (b"keep-alive", b"close")
 _PROXY_PREFIX = b"x-proxy-"
 # Keys, versions and extensions are between two ends; a subprotocol is where
@@ -58,8 +64,10 @@ def request_head(
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
     for header in headers:
         name = header[0]
-        if name in _NOT_UP:
-            if names_others(header):
+        if name in _LOOKED_AT:
+            if name == _ACCEPT_ENCODING:
+                lines.append(b"accept-encoding: " + readable(header[1]))
+            elif names_others(header):
                 rest = end_to_end(headers)
                 return request_head(method, target, host, authorization, rest, length)
         elif not name.startswith(_PROXY_PREFIX):
@@ -74,9 +82,9 @@ def request_head(
 def upgrade_head(headers: Iterable[Header], authorization: bytes) -> list[Header]:
     """The same of an upgrade, but for what the socket's library writes itself."""
     kept = [
-        header
-        for header in end_to_end(headers)
-        if header[0] not in _NOT_UP and not header[0].startswith(_NOT_IN_UPGRADE)
+        (name, readable(value) if name == _ACCEPT_ENCODING else value)
+        for name, value in end_to_end(headers)
+        if name not in _NOT_UP and not name.startswith(_NOT_IN_UPGRADE)
     ]
     return [*kept, (b"authorization", authorization)]
 
@@ -87,10 +95,33 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
     kept = [
         header
         for header in end_to_end(headers)
-        if header[0] not in NOT_DOWN and header[0] not in replaced
+        if header[0] not in NOT_DOWN
+        and header[0] not in replaced
+        and not header[0].startswith(_PROXY_PREFIX)
     ]
     kept.extend(ours)
     return kept
+
+
+def readable(accepted: bytes) -> bytes:
+    """An Accept-Encoding with those codings only that the gateway can open."""
+    return _readable(accepted) if len(accepted) <= 100 else _narrowed(accepted)
+
+
+def _narrowed(accepted: bytes) -> bytes:
+    listed = accepted.split(b",")
+    kept = [part for part in listed if _known(part)]
+    if len(kept) == len(listed):
+        return accepted
+    return b",".join(kept).strip() or b"identity"
+
+
+def _known(part: bytes) -> bool:
+    coding = part.partition(b";")[0].strip().lower()
+    return not coding or coding == b"identity" or coding in CODINGS
+
+
+_readable = lru_cache(256)(_narrowed)
 
 
 def names_others(header: Header) -> bool:

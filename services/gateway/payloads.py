@@ -11,6 +11,7 @@ import msgspec
 import zstandard
 
 from libs.common.contracts import PACKED, PLAIN
+from libs.common.echoes import NO_KEY, SentKey
 from libs.common.headers import Kinds
 from libs.common.payload_batches import Note, Payload
 from libs.common.redaction import Redactor, Unreadable
@@ -45,6 +46,7 @@ class RawPayload(msgspec.Struct):
     created_at_ms: int
     request: RawBody
     response: RawBody | None
+    sent: SentKey = NO_KEY  # hidden in the response
 
 
 class Packer:
@@ -59,11 +61,15 @@ class Packer:
         payload = Payload(raw.request_id, raw.created_at_ms)
         payload.request, payload.request_body = self._packed(raw.request)
         if raw.response is not None:
-            payload.response, payload.response_body = self._packed(raw.response)
+            payload.response, payload.response_body = self._packed(
+                raw.response, raw.sent
+            )
         too_large = payload.size > LARGEST_ENTRY
         return without_bodies(payload, DROPPED_LARGE) if too_large else payload
 
-    def _packed(self, raw: RawBody) -> tuple[Note, bytes | None]:
+    def _packed(
+        self, raw: RawBody, sent: SentKey = NO_KEY
+    ) -> tuple[Note, bytes | None]:
         note = Note(raw.travelled, dropped=raw.dropped)
         if raw.dropped is not None:
             return note, None
@@ -78,9 +84,12 @@ class Packer:
         if plain is None:
             # A coding that is not known here, or broken: kept as it came.
             note.encoding = f"{_text(coding)}, {PACKED}"
-            return note, self._compressed(note, wire)
+            return note, self._compressed(note, sent.masked(wire))
+        plain = sent.masked(plain)
         if len(plain) > self._limit:
             note.truncated, plain = True, plain[: self._limit]
+        if note.truncated and (begun := sent.begun(plain)):
+            plain = plain[:-begun]  # the rest of a key may have been cut off
         return self._finished(note, plain)
 
     def _finished(self, note: Note, plain: bytes) -> tuple[Note, bytes | None]:

@@ -62,6 +62,15 @@ def _kind(status: int) -> str:
     return "invalid_request_error"
 
 
+def unreadable_error(status: int, coding: str) -> Problem:
+    return Problem(
+        status,
+        "upstream_error_unreadable",
+        f"The upstream answered {status} in the coding {coding[:40]!a}, which this "
+        "gateway cannot open. The text may show the upstream's key, so it is withheld.",
+    )
+
+
 def unknown_route(path: str) -> Problem:
     return Problem(
         404,

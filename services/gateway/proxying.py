@@ -28,13 +28,13 @@ from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
 from services.gateway.connection import Connection
 from services.gateway.directory import Target
+from services.gateway.echoes import without_key
 from services.gateway.exchange import Exchange, Failure
 from services.gateway.failover import cause_of, retried
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
 from services.gateway.incoming import opened, upstream_path
-from services.gateway.opening import opener
 from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
@@ -220,19 +220,22 @@ class DataPlane:
             return False
         if unnamed(target.resource):
             self._learn_account(target, answer)
-        if retried(answer.status):
-            await self._note_refusal(exchange, answer)
-            return False
-        if answer.status == 400 and self._may_replay(exchange):
-            return await self._answer_or_replay(exchange, answer, connection)
-        return await self._relay(exchange, answer, connection)
+        if answer.status < 400 or exchange.request.method == "HEAD":
+            return await self._relay(exchange, target, answer, connection)
+        return await self._fail(exchange, target, answer, connection)
 
     async def _relay(
-        self, exchange: Exchange, answer: Answer, connection: Connection
+        self,
+        exchange: Exchange,
+        target: Target,
+        answer: Answer,
+        connection: Connection,
     ) -> bool:
         exchange.failure = None
         settle = partial(self._settle, exchange)
-        relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
+        relay = exchange.relay = Relay(
+            answer, connection, settle, exchange.capture, target.sent
+        )
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
@@ -247,7 +250,7 @@ class DataPlane:
 
     def _learn_account(self, target: Target, answer: Answer) -> None:
         account = account_named(answer.headers)
-        if account is not None:
+        if account is not None and not target.sent.shown_in(account):
             self._ledger.account_named(target.resource.id, account)
 
     async def _send(self, exchange: Exchange, target: Target) -> Answer:
@@ -308,18 +311,13 @@ class DataPlane:
             exchange.unbind(body)
         return body is not None
 
-    async def _answer_or_replay(
-        self, exchange: Exchange, answer: Answer, connection: Connection
-    ) -> bool:
+    def _rewritten_for_another(self, exchange: Exchange) -> bool:
         """A history that was replayed elsewhere before still carries the reasoning
         of the account that is gone; the one that serves it now refuses that."""
-        await self._note_refusal(exchange, answer)
-        if exchange.record.error_code == "invalid_encrypted_content":
-            exchange.tried = exchange.tried[:-1]  # it can read the rest
-            if self._rewrite(exchange):
-                return False
-        self._pass_on(exchange, connection)
-        return True
+        if exchange.record.error_code != "invalid_encrypted_content":
+            return False
+        exchange.tried = exchange.tried[:-1]  # it can read the rest
+        return self._rewrite(exchange)
 
     # Failed attempts ---------------------------------------------------------
 
@@ -338,20 +336,37 @@ class DataPlane:
         verdict = NEUTRAL if ours else Verdict(kind="fault", cause=cause)
         self._another(exchange, verdict, error.cause)
 
-    async def _note_refusal(self, exchange: Exchange, answer: Answer) -> None:
+    async def _fail(
+        self,
+        exchange: Exchange,
+        target: Target,
+        answer: Answer,
+        connection: Connection,
+    ) -> bool:
+        """Take an error in, whole. False when another resource may be tried; else the
+        client has it."""
+        status = answer.status
+        replays = status == 400 and self._may_replay(exchange)
+        elsewhere = retried(status)
         try:
             body = await _whole(answer)
         except UpstreamError as error:
             self._note_error(exchange, error)
-            return
+            return False
         finally:
             answer.close()
-        facts = read_answer(_plain(body, answer))
-        exchange.failure = Failure(answer.status, answer.headers, body)
+        headers, body, plain = without_key(status, answer.headers, body, target.sent)
+        facts = read_answer(plain)
+        exchange.failure = Failure(status, headers, body)
         exchange.record.error_code = facts.error_code
         exchange.record.error_message = facts.error_message
-        verdict = judge(answer.status, answer.headers, facts.error_code, _now)
-        self._another(exchange, verdict, cause_of(answer.status, verdict))
+        if elsewhere or replays:
+            verdict = judge(status, headers, facts.error_code, _now)
+            self._another(exchange, verdict, cause_of(status, verdict))
+        if elsewhere or (replays and self._rewritten_for_another(exchange)):
+            return False
+        self._pass_on(exchange, connection)
+        return True
 
     def _another(self, exchange: Exchange, verdict: Verdict, cause: str) -> None:
         self._ledger.attempt_failed(exchange, verdict)
@@ -438,12 +453,6 @@ class DataPlane:
         if exchange.principal is not None:
             self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)
-
-
-def _plain(body: bytes, answer: Answer) -> bytes:
-    """An answer's body, opened for its facts."""
-    open_ = opener(find(answer.headers, b"content-encoding"))
-    return open_(body) if open_ is not None else body
 
 
 async def _whole(answer: Answer) -> bytes:

@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from libs.common.echoes import NO_KEY, SentKey
 from libs.common.headers import kinds
 from services.gateway.answers import Facts, read_answer
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
+from services.gateway.echoes import hide
 from services.gateway.opening import opener
 from services.gateway.sse import EventTap
 from services.gateway.upstream import Answer, Slow, TimedOut, UpstreamError
@@ -65,6 +67,7 @@ class Relay:
     _failure: Exception | None = None
     _kept_bytes = 0
     _told: str | None = None  # what is told of that
+    _held = b""  # the end of a piece that may be the beginning of the upstream's key
 
     def __init__(
         self,
@@ -72,17 +75,20 @@ class Relay:
         connection: Connection,
         on_end: Callable[[], None],
         capture: Capture | None = None,
+        sent: SentKey = NO_KEY,
     ) -> None:
         """`on_end` is called once all is known of the answer, before the client gets
-        its last piece: what it asks next may build on that."""
+        its last piece: what it asks next may build on that. `sent` is the key that
+        the upstream got, and must not show."""
         self._answer = answer
         self._connection = connection
         self._on_end = on_end
         self._capture = capture
         self.status = answer.status
         what = kinds(answer.headers)
+        self._sent = sent
         if capture is not None:
-            capture.response_kinds = what
+            capture.response_kinds, capture.sent = what, sent
         content_type, coding = what[0] or b"", what[1]
         self.streams = content_type.startswith(b"text/event-stream")
         self._tap = EventTap() if self.streams else None
@@ -94,7 +100,9 @@ class Relay:
         """Send it all, `ours` among its header lines. Raises `Torn` when the upstream
         died and the client cannot be told in the stream."""
         answer, connection = self._answer, self._connection
-        self._head = connection.begin(answer.status, answer.headers, ours)
+        self._head = head = connection.begin(answer.status, answer.headers, ours)
+        if self._sent.streamed and self._sent.streamed in head:
+            self._head = self._sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
         connection.on_drain = answer.resume
@@ -110,8 +118,12 @@ class Relay:
     def feed(self, data: bytes, *, last: bool) -> None:
         """Pass a piece on."""
         try:
-            if data:
-                self._note(data)
+            if data or self._held:
+                key = self._sent.streamed
+                if key and (self._held or data[-1] in self._sent.bytes or key in data):
+                    data = self._masked(data, last=last)
+                if data:
+                    self._note(data)
             if last:
                 self._finish(data)
             else:
@@ -145,6 +157,17 @@ class Relay:
         self._on_end()
         self._send(data, last=True)
         self._end()
+
+    def _masked(self, data: bytes, *, last: bool) -> bytes:
+        """A piece without the key. What may be the beginning of one waits for the
+        next piece."""
+        data, self._held = self._sent.masked(self._held + data), b""
+        # Of a packed stream every byte may complete an event.
+        packed = self._open is not None
+        begun = 0 if last or packed else self._sent.begun(data)
+        if begun:
+            data, self._held = data[:-begun], data[-begun:]
+        return data
 
     def _finish(self, data: bytes) -> None:
         if self._lacks_end() and not self._blind():
@@ -183,6 +206,7 @@ class Relay:
             facts.model = facts.model or self._tap.model
         if self._told is not None:
             facts.error_code, facts.error_message = "server_error", self._told
+        hide(facts, self._sent)
         return facts
 
     def _lacks_end(self) -> bool:

@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from libs.common.asks import OwnerGone
 from libs.common.contracts import Verdict
+from libs.common.echoes import SentKey
 from services.gateway import problems
 from services.gateway.outcomes import NEUTRAL
 from services.gateway.problems import Problem, error_frame
@@ -152,11 +153,12 @@ class SocketRelay:
                 return None  # what it said before may still be on its way down
 
     async def _downward(self) -> End:
+        key = self._requests.upstream_key
         while True:
             try:
-                frame = await self._upstream.recv()
+                frame = key.masked_frame(await self._upstream.recv())
             except ConnectionClosed as closed:
-                return _upstreams_end(closed)
+                return _upstreams_end(closed, key)
             # First the books: a client that saw its answer may leave at once.
             self._requests.note(frame)
             self._rearm(self._requests.deadline)
@@ -205,14 +207,14 @@ class SocketRelay:
             await self._send(_sent(problems.error_frame(end.problem, lane)))
 
 
-def _upstreams_end(closed: ConnectionClosed) -> End:
+def _upstreams_end(closed: ConnectionClosed, sent: SentKey) -> End:
     if closed.rcvd is None and closed.sent is not None and closed.sent.code == TOO_BIG:
         problem = problems.socket_broke("sent more than this gateway takes")
         return End(TOO_BIG, "event too large", problem)
     problem = problems.socket_broke("broke off")
     if closed.rcvd is None:
         return End(BROKEN, "upstream broke off", problem, verdict=_FAULT)
-    code, reason = closed.rcvd.code, closed.rcvd.reason
+    code, reason = closed.rcvd.code, sent.hidden(closed.rcvd.reason)
     if code in (1005, 1006, 1015):  # never on the wire
         code = NORMAL
     return End(code, reason, problem, verdict=_FAULT)

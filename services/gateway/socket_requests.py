@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from libs.common.aliases import Way
 from libs.common.asks import Ask, Decision, digest
 from libs.common.contracts import Reason, Verdict
+from libs.common.echoes import SentKey
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import NO_KINDS, Kinds
 from libs.common.hints import read_hints
@@ -24,6 +25,7 @@ from services.gateway import problems
 from services.gateway.aliasing import follow, spliced
 from services.gateway.answers import Facts, read_event
 from services.gateway.directory import Directory, Target
+from services.gateway.echoes import hide
 from services.gateway.exchange import Exchange
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
@@ -105,6 +107,11 @@ class SocketRequests:
     def connection(self) -> ClientConnection:
         """The upstream's socket; `begin` may have changed it."""
         return self._opened.connection
+
+    @property
+    def upstream_key(self) -> SentKey:
+        """The key that the upstream got."""
+        return self._target.sent
 
     @property
     def _target(self) -> Target:
@@ -261,6 +268,7 @@ class SocketRequests:
     def _ended(self, turn: Turn, terminal: str, event: bytes) -> None:
         exchange, record = turn.exchange, turn.exchange.record
         facts = read_event(event)[1]
+        hide(facts, self.upstream_key)
         record.status_code = 200
         if terminal == "error":
             record.status_code, exchange.verdict = of_error(
@@ -290,6 +298,7 @@ class SocketRequests:
                 if turn.answered:
                     turn.exchange.record.status_code = 200
             facts = read_event(turn.created)[1] if turn.created else Facts()
+            hide(facts, self.upstream_key)
             self._settle(turn, facts)
         return ended
 

@@ -10,9 +10,11 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.uri import parse_uri
 
+from libs.common.echoes import SentKey
 from libs.common.headers import Header
 from services.gateway.dialing import Dialer, Factory
 from services.gateway.directory import Target
+from services.gateway.echoes import without_key
 from services.gateway.headers import upgrade_head
 from services.gateway.origins import NotSent, UpstreamError
 from services.gateway.upstream import Broken, NoKey, Slow
@@ -30,11 +32,15 @@ CLOSE_S = 0.5
 class Refused(UpstreamError):
     """The upstream answered the upgrade, with something else than a socket."""
 
-    def __init__(self, status: int, headers: list[Header], body: bytes) -> None:
+    def __init__(
+        self, status: int, headers: list[Header], body: bytes, plain: bytes
+    ) -> None:
+        """`plain` is the body opened."""
         super().__init__(f"{status}")
         self.status = status
         self.headers = headers
         self.body = body
+        self.plain = plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,10 @@ class Opener:
                 max_queue=MOST_FRAMES,
             )
         except InvalidStatus as refusal:
-            raise _refused(refusal) from None
+            raise _refused(refusal, target.sent) from None
         except InvalidHandshake as error:
-            raise Broken(f"the upgrade failed: {error}"[:200]) from error
+            cause = target.sent.hidden(f"the upgrade failed: {error}")
+            raise Broken(cause[:200]) from None
         except TimeoutError as error:  # dialling has one of its own
             raise Slow(str(error) or "the upgrade was not answered") from error
         except OSError as error:
@@ -127,9 +134,11 @@ class _Connect(connect):
         return exc
 
 
-def _refused(refusal: InvalidStatus) -> Refused:
+def _refused(refusal: InvalidStatus, sent: SentKey) -> Refused:
     answer = refusal.response
-    return Refused(answer.status_code, header_list(answer.headers), answer.body or b"")
+    status, body = answer.status_code, answer.body or b""
+    shown = without_key(status, header_list(answer.headers), body, sent)
+    return Refused(status, shown.headers, shown.body, shown.plain)
 
 
 def header_list(headers: Headers) -> list[Header]:

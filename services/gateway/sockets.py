@@ -183,7 +183,8 @@ class SocketPlane:
             books.ledger.trial_begun_well(upgrade)
         if unnamed(resource):
             account = account_named(opened.headers)
-            if account is not None:
+            sent = opened.target.sent
+            if account is not None and not sent.shown_in(account):
                 books.ledger.account_named(resource.id, account)
         with suppress(RedisAway, NoCatalogue):
             await books.routing.abandon(record.gateway_id, [record.id])

@@ -131,7 +131,7 @@ class Upgrades:
         return Opened(connection, target)
 
     def _note_refusal(self, upgrade: Exchange, refusal: Refused) -> None:
-        record, facts = upgrade.record, read_answer(refusal.body)
+        record, facts = upgrade.record, read_answer(refusal.plain)
         record.error_code = facts.error_code
         record.error_message = facts.error_message
         verdict = judge(refusal.status, refusal.headers, facts.error_code, _now)

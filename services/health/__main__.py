@@ -19,7 +19,9 @@ from libs.common.leader import LeaderLease
 from libs.common.lifecycle import run_until_signalled
 from libs.common.orders import Orders
 from libs.common.probes import Readiness, serve_probes
+from libs.common.provider_rules import ProviderRules
 from libs.common.redis_client import connect
+from libs.common.resolving import CheckedResolver
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.sealing import Sealer
 from libs.common.service_settings import HealthSettings
@@ -43,14 +45,19 @@ class Health:
             settings.telemetry_stream,
             Terms(cooldown_ms=int(settings.cooldown_seconds * 1000)),
         )
+        rules = ProviderRules.read(os.environ)
         self._client = httpx.AsyncClient(
             timeout=settings.timeout_seconds,
+            # The key would go wherever a redirect leads.
+            follow_redirects=False,
             transport=EgressTransport(
-                Egress.read(os.environ), client_context(settings.upstream_ca_file)
+                Egress.read(os.environ),
+                client_context(settings.upstream_ca_file),
+                CheckedResolver(rules.destinations),
             ),
         )
         question = Question(settings.path, settings.timeout_seconds)
-        credentials = Credentials(os.environ, Sealer(settings.fernet_keys))
+        credentials = Credentials(os.environ, Sealer(settings.fernet_keys), rules)
         prober = Prober(self._routing, self._client, question, credentials)
         examiner = Examiner(self._client, credentials, settings.timeout_seconds)
         self._lease = LeaderLease(self._redis, "health", _holder(), LEASE_MS)
@@ -98,6 +105,7 @@ def main() -> None:
     try:
         settings = HealthSettings.read(os.environ)
         Egress.read(os.environ)
+        ProviderRules.read(os.environ)
     except SettingError as error:
         sys.stderr.write(f"responses-proxy: {error}\n")
         raise SystemExit(2) from None

@@ -12,6 +12,7 @@ import msgspec
 
 from libs.common.contracts import Verdict
 from libs.common.credentials import Credentials
+from libs.common.echoes import SentKey
 from libs.common.errors import ProxyError
 from services.health.verdict import of_answer, of_error, timed_out
 
@@ -50,10 +51,10 @@ class Examiner:
 
     async def _key(self, wanted: Wanted, name: str, credential: str) -> dict[str, Any]:
         try:
-            key = self._credentials.resolve(credential)
+            key = self._credentials.resolve(credential, wanted.base_url)
         except ProxyError as error:
             return _said(name, "unresolved", str(error))
-        verdict, models = await self._ask(f"{wanted.base_url}/models", key)
+        verdict, models = await self._ask(f"{wanted.base_url}/models", SentKey(key))
         kind = verdict.kind
         detail = _DETAILS.get(kind, verdict.cause)
         if kind != "ok" and verdict.cause not in detail:
@@ -64,22 +65,22 @@ class Examiner:
             said["lists_model"] = wanted.model in models
         return said
 
-    async def _ask(self, url: str, key: str) -> tuple[Verdict, Sequence[str]]:
+    async def _ask(self, url: str, sent: SentKey) -> tuple[Verdict, Sequence[str]]:
         started = perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._client.get(
-                    url, headers={"authorization": f"Bearer {key}"}
+                    url, headers={"authorization": f"Bearer {sent.text}"}
                 )
         except TimeoutError:
             return timed_out(), ()
         except httpx.HTTPError as error:
             return of_error(error), ()
-        verdict = of_answer(answer, (perf_counter() - started) * 1000)
+        verdict = of_answer(answer, sent, (perf_counter() - started) * 1000)
         if verdict.kind == "neutral":
             cause = f"{answer.status_code}: is the base_url right?"
             verdict = msgspec.structs.replace(verdict, cause=cause)
-        return verdict, _models(answer) if verdict.kind == "ok" else ()
+        return verdict, _models(answer, sent) if verdict.kind == "ok" else ()
 
 
 def _said(
@@ -96,9 +97,9 @@ def _said(
     }
 
 
-def _models(answer: httpx.Response) -> Sequence[str]:
+def _models(answer: httpx.Response, sent: SentKey) -> Sequence[str]:
     """None of an upstream that lists them in another way."""
     try:
-        return [str(model["id"]) for model in answer.json()["data"]]
+        return [sent.hidden(str(model["id"])) for model in answer.json()["data"]]
     except (ValueError, KeyError, TypeError):
         return ()

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
 from libs.common.credentials import Credentials
+from libs.common.echoes import SentKey
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.lifecycle import wait_for_stop
 from services.health.verdict import account_of, of_answer, of_error, timed_out
@@ -95,6 +96,7 @@ class Prober:
         key = self._credentials.key_of(resource)
         if key is None:
             return Verdict(kind="neutral", cause="its key cannot be resolved here")
+        sent = SentKey(key)
         url = f"{resource.base_url}/{self._question.path}"
         started = perf_counter()
         try:
@@ -109,14 +111,10 @@ class Prober:
             return of_error(error)
         seconds = perf_counter() - started
         SECONDS.observe(seconds)
-        await self._learn_account(resource, answer)
-        return of_answer(answer, seconds * 1000)
-
-    async def _learn_account(self, resource: Resource, answer: httpx.Response) -> None:
-        """Also of keys that are named already: one may have been replaced."""
-        account = account_of(answer)
-        if account is not None:
+        account = account_of(answer, sent)
+        if account is not None:  # also of a key that replaced another one
             await self._routing.learn_account(resource.id, account)
+        return of_answer(answer, sent, seconds * 1000)
 
 
 class Schedule:

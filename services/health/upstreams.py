@@ -1,41 +1,113 @@
 """How checks travel: by the same way as the gateways' requests, or they would say
-nothing of it."""
+nothing of it; and to no address that providers may not have."""
 
+import asyncio
+import contextlib
 import ssl
+from collections.abc import Iterable
 
+import httpcore
 import httpx
 
+from libs.common.destinations import Forbidden
 from libs.common.egress import DEFAULT_PORTS, Egress, Proxy
+from libs.common.resolving import CheckedResolver
+
+
+class Barred(httpx.ConnectError):
+    """The address is one that providers may not have."""
 
 
 class EgressTransport(httpx.AsyncBaseTransport):
     """Sends each request straight or through the proxy that leads to its origin."""
 
-    def __init__(self, egress: Egress, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, egress: Egress, context: ssl.SSLContext, resolver: CheckedResolver
+    ) -> None:
         self._egress = egress
         self._context = context
-        self._ways: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+        self._resolver = resolver
+        self._ways: dict[tuple[str, Proxy | None], httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         port = url.port or DEFAULT_PORTS[url.scheme]
-        way = self._way(self._egress.proxy_for(url.scheme, url.host, port))
-        return await way.handle_async_request(request)
+        proxy = self._egress.proxy_for(url.scheme, url.host, port)
+        try:
+            if proxy is not None:  # it looks names up
+                self._resolver.check(url.scheme, url.host, port)
+            return await self._way(url.scheme, proxy).handle_async_request(request)
+        except Forbidden as refusal:
+            raise Barred(str(refusal)) from None
 
     async def aclose(self) -> None:
         for way in self._ways.values():
             await way.aclose()
 
-    def _way(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
-        way = self._ways.get(proxy)
+    def _way(self, scheme: str, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+        way = self._ways.get((scheme, proxy))
         if way is None:
-            way = self._ways[proxy] = httpx.AsyncHTTPTransport(
-                verify=self._context,
-                trust_env=False,
-                proxy=self._proxy(proxy) if proxy is not None else None,
-            )
+            way = self._ways[scheme, proxy] = self._made(scheme, proxy)
         return way
+
+    def _made(self, scheme: str, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+        if proxy is None:
+            return _Direct(self._context, _Checked(scheme, self._resolver))
+        return httpx.AsyncHTTPTransport(
+            verify=self._context, trust_env=False, proxy=self._proxy(proxy)
+        )
 
     def _proxy(self, proxy: Proxy) -> httpx.Proxy:
         secure = proxy.scheme == "https"
         return httpx.Proxy(proxy.url, ssl_context=self._context if secure else None)
+
+
+class _Direct(httpx.AsyncHTTPTransport):
+    """httpx takes no network backend; the pool within it does."""
+
+    def __init__(
+        self, context: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend
+    ) -> None:
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=100,
+            keepalive_expiry=5.0,
+            network_backend=backend,
+        )
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Looks hosts up, and dials what it found and no other address."""
+
+    def __init__(self, scheme: str, resolver: CheckedResolver) -> None:
+        self._scheme = scheme
+        self._resolver = resolver
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            infos = await self._resolver.find(self._scheme, host, port)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        *others, last = [str(info[4][0]) for info in infos]
+        for number, address in enumerate(others):
+            # The others need time too.
+            part = timeout / (len(infos) - number) if timeout else None
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._network.connect_tcp(
+                    address, port, part, local_address, socket_options
+                )
+        return await self._network.connect_tcp(
+            last, port, timeout, local_address, socket_options
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -8,28 +8,31 @@ import msgspec
 
 from libs.common.accounts import account_named
 from libs.common.contracts import Verdict
+from libs.common.echoes import SentKey
 from libs.common.headers import Header
 from libs.common.tls import tls_cause
 from libs.common.verdicts import judge
+from services.health.upstreams import Barred
 
 
-def of_answer(answer: httpx.Response, latency_ms: float) -> Verdict:
+def of_answer(answer: httpx.Response, sent: SentKey, latency_ms: float) -> Verdict:
     """A check asks for nothing a working key could be denied, so other client
     errors say nothing of the key; nor does a redirect, which is not followed."""
     latency = round(latency_ms, 3)
     status = answer.status_code
     if 300 <= status < 400:
         return Verdict(kind="neutral", cause=f"{status} redirect", latency_ms=latency)
-    verdict = judge(status, _headers(answer), _error_code(answer), _now)
+    verdict = judge(status, _headers(answer), _error_code(answer, sent), _now)
     cause = verdict.cause
     if verdict.kind == "neutral":
         cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
     return msgspec.structs.replace(verdict, latency_ms=latency, cause=cause)
 
 
-def account_of(answer: httpx.Response) -> str | None:
+def account_of(answer: httpx.Response, sent: SentKey) -> str | None:
     """The account that the answer names, if it is the upstream's own."""
-    return account_named(_headers(answer)) if answer.is_success else None
+    account = account_named(_headers(answer)) if answer.is_success else None
+    return None if account is None or sent.shown_in(account) else account
 
 
 def timed_out() -> Verdict:
@@ -40,6 +43,8 @@ def of_error(error: httpx.HTTPError) -> Verdict:
     """No answer: a fault, in words without addresses or keys."""
     if isinstance(error, httpx.TimeoutException):
         return timed_out()
+    if isinstance(error, Barred):
+        return Verdict(kind="fault", cause=str(error))
     if isinstance(error, httpx.ConnectError):
         tls = tls_cause(error)
         cause = f"the TLS handshake failed: {tls}" if tls else "cannot connect"
@@ -53,12 +58,12 @@ def _headers(answer: httpx.Response) -> list[Header]:
     return [(name.lower(), value) for name, value in answer.headers.raw]
 
 
-def _error_code(answer: httpx.Response) -> str | None:
+def _error_code(answer: httpx.Response, sent: SentKey) -> str | None:
     try:
         code = answer.json()["error"]["code"]
     except (ValueError, KeyError, TypeError):
         return None
-    return code if isinstance(code, str) else None
+    return sent.hidden(code) if isinstance(code, str) else None
 
 
 def _now() -> datetime:

@@ -15,9 +15,11 @@ import structlog
 
 from libs.common import logs
 from libs.common.callers import ClientCaller
+from libs.common.egress import Egress
 from libs.common.errors import ProxyError, SettingError
 from libs.common.leader import LeaderLease
 from libs.common.orders import Orders
+from libs.common.provider_rules import ProviderRules
 from libs.common.proxy_keys import KeyTable
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
@@ -30,6 +32,7 @@ from libs.common.store.registry import RegistryRows
 from libs.common.streams import TelemetryStream
 from services.router.admin.access import AdminToken
 from services.router.admin.checks import Examiner, HealthCheck
+from services.router.admin.destinations import DestinationCheck
 from services.router.admin.explain import Explain
 from services.router.admin.history import History, OneRequest
 from services.router.admin.keys import OneProxyKey, ProxyKeys
@@ -87,6 +90,7 @@ class Router:
             os.environ,
             resources,
             settings.upstream_base_url,
+            DestinationCheck(ProviderRules.read(os.environ), Egress.read(os.environ)),
         )
         self.registry_rows = RegistryRows(self.store.fetch)
         self.registry = RegistryReader(
@@ -213,6 +217,8 @@ def create_app() -> App:
         settings = RouterSettings.read(os.environ)
         settings.refuse_open_admin()
         HealthSettings.read(os.environ)
+        ProviderRules.read(os.environ)
+        Egress.read(os.environ)
         resources_from_environment(os.environ, settings.upstream_base_url)
     except SettingError as error:
         sys.stderr.write(f"responses-proxy: {error}\n")

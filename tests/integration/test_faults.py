@@ -21,7 +21,7 @@ from libs.simulator.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.ports import free_port
 from tests.support.simulated import events_in
-from tests.support.stack import KEYS, Stack
+from tests.support.stack import KEYS, Stack, of_providers
 from tests.support.waiting import eventually
 
 # One gateway serves the module. Each test has an empty Redis, and an upstream of
@@ -278,7 +278,9 @@ class Setup:
 
     async def keys(self, count: int, *, closed: int = 0) -> None:
         """Publish so many keys. `closed`: nobody listens where the first ones go."""
-        given = resources_from_environment(self.stack.environ, self.upstream.base_url)
+        given = of_providers(
+            resources_from_environment(self.stack.environ, self.upstream.base_url)
+        )
         nowhere = f"http://127.0.0.1:{free_port()}/v1"
         resources = tuple(
             resource.model_copy(

@@ -45,7 +45,7 @@ PLAN = Plan(
         "PROXY_SECRET_ENCRYPTION_KEY": FERNET,
         "PROXY_HEARTBEAT_SECONDS": "0.2",
         "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "2",
-        "ACME_KEY": "sk-in-the-environment",
+        "PROVIDER_ACME_KEY": "sk-in-the-environment",
         "PROXY_LOG_LEVEL": "debug",
     },
 )
@@ -217,10 +217,10 @@ class TestProviders:
 
     async def test_a_variable_of_the_gateways_will_do(self, world: World) -> None:
         provider = await world.provider(
-            api_key=None, credential_ref="env:ACME_KEY", pool_id="acme"
+            api_key=None, credential_ref="env:PROVIDER_ACME_KEY", pool_id="acme"
         )
         assert provider["api_key_configured"] is False
-        assert provider["credential_ref"] == "env:ACME_KEY"
+        assert provider["credential_ref"] == "env:PROVIDER_ACME_KEY"
         await world.adopted()
         assert (await world.ask(x_pool_id="acme")).status_code == 200
         assert world.received()[-1]["key"] == "sk-in-the-environment"
@@ -282,7 +282,10 @@ class TestProviders:
                 id="our own secrets",
             ),
             pytest.param(
-                {"credential_ref": "env:ACME_KEY"}, None, "not both", id="two sources"
+                {"credential_ref": "env:PROVIDER_ACME_KEY"},
+                None,
+                "not both",
+                id="two sources",
             ),
         ],
     )
@@ -353,7 +356,7 @@ class TestTests:
             "POST",
             "providers/test",
             base_url=world.upstream.base_url,
-            credential_ref="env:NOT_SET",
+            credential_ref="env:PROVIDER_NOT_SET",
         )
         assert found["results"][0]["verdict"] == "unresolved"
         assert "NOT_SET" in found["results"][0]["detail"]

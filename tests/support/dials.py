@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+from ipaddress import ip_address
 
 import pytest
 
+from libs.common.destinations import Destinations
+from libs.common.resolving import AddressInfo, Resolver
 from services.gateway.dialing import Dialer
 from services.gateway.origins import NotSent, Origin
-from services.gateway.resolving import AddressInfo, Resolver
 from tests.support.sockets import Visits
 from tests.support.waiting import eventually
 
 NAME = "api.test"  # names of this machine go through no proxy
+# Two addresses of this machine, so that nothing else is ever dialled.
+REBOUND, ALLOWED, FORBIDDEN = "rebound.test", "127.0.0.1", "127.0.0.2"
 
 
 class Talk(asyncio.Protocol):
@@ -45,6 +49,25 @@ def here(*ports: int) -> Resolver:
         return [(family, kind, 6, "", ("127.0.0.1", port)) for port in ports]
 
     return Resolver(look_up)
+
+
+class Rebinding:
+    """DNS that says another address each time it is asked: a good one, then one that
+    is taken for a metadata service's, and so on."""
+
+    rules = Destinations(
+        "https://api.openai.com/v1", metadata=frozenset({ip_address(FORBIDDEN)})
+    )
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.resolver = Resolver(self._look_up)
+
+    async def _look_up(self, _: str, port: int) -> list[AddressInfo]:
+        self.asked += 1
+        address = ALLOWED if self.asked % 2 else FORBIDDEN
+        kind, family = int(socket.SOCK_STREAM), int(socket.AF_INET)
+        return [(family, kind, 6, "", (address, port))]
 
 
 async def says_hello(dialer: Dialer, origin: Origin) -> asyncio.Transport:

@@ -83,6 +83,7 @@ class Fleet:
     gateways: Sequence[Member]
     router: Member
     database: str  # its URL
+    redis_url: str
 
     @property
     def admin(self) -> str:
@@ -148,6 +149,7 @@ async def running_fleet(
             gateways=members[len(plan.services) :],
             router=members[names.index("router")],
             database=common["PROXY_SQLITE_URL"],
+            redis_url=redis_url,
         )
         await eventually(fleet.ready, within_s=20)
         yield fleet

@@ -68,7 +68,10 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def visited(
-    handle: Handle, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    handle: Handle,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Visits]:
     """It listens with the context."""
     visits = Visits(0)
@@ -85,7 +88,7 @@ async def visited(
         visits.gone += 1
         w.close()
 
-    server = await asyncio.start_server(serve, host, 0, ssl=tls)
+    server = await asyncio.start_server(serve, host, port, ssl=tls)
     visits.port = server.sockets[0].getsockname()[1]
     try:
         yield visits

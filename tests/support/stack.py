@@ -3,7 +3,7 @@ test plays the router."""
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from libs.cli.commands import service_command
 from libs.common.callers import ClientCaller
-from libs.common.contracts import Catalogue
+from libs.common.contracts import Catalogue, Resource
 from libs.common.redis_client import connect
 from libs.common.resources import resources_from_environment
 from libs.common.routing import RoutingFunctions
@@ -62,9 +62,10 @@ class Stack:
     async def publish(self, version: str = "v1") -> None:
         """What the router does: load the library, publish the catalogue."""
         await self.routing.load_library()
-        resources = resources_from_environment(
-            self.environ, self.environ["PROXY_UPSTREAM_BASE_URL"]
-        )
+        base_url = self.environ["PROXY_UPSTREAM_BASE_URL"]
+        resources = resources_from_environment(self.environ, base_url)
+        if base_url != self.initially["PROXY_UPSTREAM_BASE_URL"]:
+            resources = of_providers(resources)
         await self.routing.publish(
             Catalogue(version=version, resources=resources), "published"
         )
@@ -136,6 +137,17 @@ class Stack:
         return entries
 
 
+def of_providers(resources: Iterable[Resource]) -> tuple[Resource, ...]:
+    """The same keys in a variable for providers: those in OPENAI_* variables go to the
+    gateway's own PROXY_UPSTREAM_BASE_URL only."""
+    return tuple(
+        resource.model_copy(
+            update={"credential": resource.credential.replace("OPENAI_API", "PROVIDER")}
+        )
+        for resource in resources
+    )
+
+
 @asynccontextmanager
 async def gateway_stack(
     valkey: str, folder: Path, **environ: str
@@ -154,6 +166,7 @@ async def gateway_stack(
             "OPENAI_RESOURCE_ACCOUNT_IDS": ",".join(KEYS.values()),
             **environ,
         }
+        env["PROVIDER_KEYS"] = env["OPENAI_API_KEYS"]
         redis = connect(valkey)
         routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
         command = service_command("gateway", env)

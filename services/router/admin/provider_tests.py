@@ -2,7 +2,6 @@
 key, and has it this model? The health service asks; keys travel sealed to it."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -41,7 +40,7 @@ class ProviderTest:
             provider = provider_of(await known_provider(self._rows, given.id))
         else:
             provider = self._unsaved(given)
-        results = await examined(self._asks, provider, self._around.environ)
+        results = await examined(self._asks, provider, self._around)
         resp.media = {
             "ok": all(result["ok"] for result in results),
             "base_url": provider.base_url,
@@ -91,7 +90,7 @@ class ModelTest:
             provider_id, upstream_id = given.provider_id, given.upstream_id
         row = await known_provider(self._rows, provider_id)
         results = await examined(
-            self._asks, provider_of(row), self._around.environ, upstream_id
+            self._asks, provider_of(row), self._around, upstream_id
         )
         ok = all(result["ok"] and result["lists_model"] for result in results)
         resp.media = {
@@ -105,10 +104,12 @@ class ModelTest:
 
 
 async def examined(
-    asks: Asks, provider: Provider, environ: Mapping[str, str], model: str | None = None
+    asks: Asks, provider: Provider, around: Surroundings, model: str | None = None
 ) -> list[dict[str, Any]]:
-    """What the upstream says to each key of a provider, disabled or not."""
-    resources = resources_of(replace(provider, enabled=True), environ)
+    """What the upstream says to each key of a provider, disabled or not. Raises a
+    `Problem` when its keys must not be sent there."""
+    await around.destinations.refuse(provider.base_url, provider.credential_ref)
+    resources = resources_of(replace(provider, enabled=True), around.environ)
     wanted = {
         "base_url": provider.base_url,
         "keys": [[resource.id, resource.credential] for resource in resources],

@@ -19,6 +19,7 @@ from libs.common.registry import (
 )
 from libs.common.sealing import Sealer
 from services.router.admin.asked import asked, bad
+from services.router.admin.destinations import DestinationCheck
 from services.router.admin.registry_shapes import (
     ProviderAsk,
     ProviderChange,
@@ -62,6 +63,7 @@ class Surroundings:
     environ: Mapping[str, str]
     ours: Sequence[Resource]  # of the environment
     base_url: str  # of providers of type openai that name none
+    destinations: DestinationCheck
 
 
 class Providers:
@@ -89,6 +91,7 @@ class Providers:
         if any(other["id"] == given.id for other in others):
             raise _exists(given.id)
         refuse_taken_ids(row, others, self._around)
+        await self._around.destinations.refuse(row["base_url"], row["credential_ref"])
         stored = await self._rows.add_provider(row, _now())
         if stored is None:
             raise _exists(given.id)
@@ -124,6 +127,10 @@ class OneProvider:
             raise keyless()
         others = await self._rows.providers()
         refuse_taken_ids(after, others, self._around)
+        sends = {"base_url", "credential_ref", "api_key_sealed"} & fields.keys()
+        if sends or fields.get("enabled"):
+            url, reference = after["base_url"], after["credential_ref"]
+            await self._around.destinations.refuse(url, reference)
         row = await self._rows.change_provider(provider_id, fields, _now())
         if row is None:
             raise not_found()
@@ -190,13 +197,18 @@ def keyless() -> Problem:
 def _refuse_to_move_keys(before: Row, fields: Mapping[str, Any]) -> None:
     """Whoever may change an address, but does not know the key, must not have it sent
     to an address of his."""
-    moved = fields["base_url"] != before["base_url"]
-    if moved and before["api_key_sealed"] and "api_key_sealed" not in fields:
-        raise bad(
-            "base_url",
-            "the stored api_key was given for another address; send it again",
-            WHAT,
-        )
+    if fields["base_url"] == before["base_url"]:
+        return
+    for kept, name in (
+        ("api_key_sealed", "api_key"),
+        ("credential_ref", "credential_ref"),
+    ):
+        if before[kept] and kept not in fields:
+            raise bad(
+                "base_url",
+                f"the stored {name} was given for another address; send it again",
+                WHAT,
+            )
 
 
 def refuse_taken_ids(row: Row, others: Sequence[Row], around: Surroundings) -> None:

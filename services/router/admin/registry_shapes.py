@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from libs.common.contracts import Frozen
 from libs.common.errors import SettingError
-from libs.common.registry import may_hold_keys
+from libs.common.references import may_hold_keys
 from libs.common.resources import HIGHEST_WEIGHT, LOWEST_WEIGHT, NAME, checked_key
 from libs.common.service_settings import checked_url
 from libs.common.settings import SettingErrorCarrier
@@ -49,7 +49,7 @@ def _reference(value: str) -> str:
         return value
     raise ValueError(
         "write env:NAME, a variable that the gateways and the health service have; "
-        "the proxy's own variables and database URLs are none"
+        "the proxy's own variables, database URLs and HTTP proxies hold no such key"
     )
 
 
@@ -98,7 +98,9 @@ class _ProviderFields(Frozen):
 
 class ProviderAsk(_ProviderFields):
     """A provider as it shall be. `api_key` (several with commas between) is sealed
-    and never shown; or `credential_ref`, `env:NAME`. Without `base_url` a provider of
+    and never shown; or `credential_ref`, `env:NAME`, where NAME matches
+    PROXY_CREDENTIAL_VARIABLES, or is of OPENAI_* if the provider is at
+    PROXY_UPSTREAM_BASE_URL. Without `base_url` a provider of
     type `openai` is at PROXY_UPSTREAM_BASE_URL. Without `pool_id` it serves requests
     that name no pool."""
 
@@ -107,8 +109,8 @@ class ProviderAsk(_ProviderFields):
 
 class ProviderChange(_ProviderFields):
     """What is named here is changed. `api_key` and `credential_ref` replace each
-    other; keys that were given inline go to no other base_url than they were given
-    for."""
+    other; both go to no other base_url than they were given for: send them again
+    with it."""
 
 
 class ProviderRow(Frozen):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from libs.common.resolving import AddressInfo, Resolver
 from libs.common.tls import resuming_context
 from services.gateway.dialing import Dialer
 from services.gateway.origins import NoFreeConnection, Origin
-from services.gateway.resolving import AddressInfo, Resolver
 from tests.support.certificates import Authority, make_authority
 from tests.support.dials import NAME, Talk, at, here, refusal, says_hello
 from tests.support.ports import free_port

@@ -10,7 +10,6 @@ from libs.common.registry import (
     Provider,
     Registry,
     joined,
-    may_hold_keys,
     published_part,
     registry_of,
     resources_of,
@@ -72,27 +71,6 @@ def test_an_account_is_its_own_until_somebody_says() -> None:
     named = resources_of(provider(sealed=keys, account_id="org"), {})
     assert [r.account_id for r in unnamed] == ["acme-1", "acme-2"]
     assert [r.account_id for r in named] == ["org", "org"]
-
-
-@pytest.mark.parametrize(
-    ("reference", "may"),
-    [
-        ("env:ACME_KEY", True),
-        ("env:ACME_KEY#2", True),
-        ("env:OPENAI_API_KEY", True),
-        ("ACME_KEY", False),
-        ("env:", False),
-        ("env:A B", False),
-        ("env:ACME#0", False),
-        ("sealed:T", False),
-        ("env:PROXY_ADMIN_TOKEN", False),
-        ("env:DATABASE_URL", False),
-        ("env:SERVICE_DATABASE_URL", False),
-        ("env:MORPH_API_KEY", False),
-    ],
-)
-def test_which_variables_may_hold_keys(reference: str, may: bool) -> None:
-    assert may_hold_keys(reference) is may
 
 
 def test_of_two_with_one_id_the_first_keeps_it() -> None:

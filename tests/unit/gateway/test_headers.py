@@ -1,7 +1,15 @@
 """What travels up, and what down."""
 
+import pytest
+
 from services.gateway.framing import relayed_head
-from services.gateway.headers import downstream, end_to_end, request_head
+from services.gateway.headers import (
+    downstream,
+    end_to_end,
+    readable,
+    request_head,
+    upgrade_head,
+)
 
 UP = [
     (b"host", b"proxy:8000"),
@@ -44,6 +52,7 @@ def test_downstream_hides_the_account_and_keeps_duplicates() -> None:
         (b"link", b"b"),
         (b"x-request-id", b"req_1"),
         (b"x-proxy-reason", b"forged"),
+        (b"x-proxy-other", b"forged"),
     ]
     assert downstream(answer, [(b"x-proxy-reason", b"panic")]) == [
         (b"content-type", b"application/json"),
@@ -70,3 +79,28 @@ def test_what_connection_headers_name_stays_on_the_connection() -> None:
         assert b"x-end: 2" in head
         assert b"x-hop" not in head
     assert relayed_head(200, headers, b"", b"").count(b"content-length: 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sent"),
+    [
+        (b"gzip, deflate", b"gzip, deflate"),
+        (b"gzip;q=1.0,\tidentity; q=0.5, *;q=0", b"gzip;q=1.0,\tidentity; q=0.5"),
+        (b"GZIP, x-gzip ,zstd", b"GZIP, x-gzip ,zstd"),
+        (b"br, gzip, deflate", b"gzip, deflate"),
+        (b"gzip, deflate, br, zstd", b"gzip, deflate, zstd"),
+        (b"br", b"identity"),
+        (b"*", b"identity"),
+        (b"", b""),
+        (b"gzip" + b", br" * 100, b"gzip"),
+    ],
+)
+def test_answers_are_asked_for_in_codings_that_can_be_opened(
+    accepted: bytes, sent: bytes
+) -> None:
+    """Finding 8: in any other coding an error may show the key to the client alone."""
+    assert readable(accepted) == sent
+    headers = [(b"accept-encoding", accepted)]
+    head = request_head("GET", b"/", b"h", b"B k", headers, None)
+    assert b"\r\naccept-encoding: " + sent + b"\r\n" in head
+    assert upgrade_head(headers, b"B k")[0] == (b"accept-encoding", sent)

@@ -9,12 +9,14 @@ import pytest
 from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
 from libs.common.credentials import Credentials
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.provider_rules import ProviderRules
 from libs.common.sealing import Sealer
 from services.health.prober import Check, Prober, Question, Schedule
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
-CREDENTIALS = Credentials({"OPENAI_API_KEY": "sk-one"}, Sealer(()))
+RULES = ProviderRules.read({"PROXY_UPSTREAM_BASE_URL": "http://upstream/v1"})
+CREDENTIALS = Credentials({"OPENAI_API_KEY": "sk-one"}, Sealer(()), RULES)
 
 
 def resource(id_: str, credential: str = "env:OPENAI_API_KEY") -> Resource:
@@ -80,7 +82,7 @@ async def test_a_key_that_is_not_here_blames_nobody() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         raise AssertionError("asked without a key")
 
-    routing = Routing(resource("a", "env:NOT_HERE"))
+    routing = Routing(resource("a", "env:PROVIDER_NOT_HERE"))
     await prober(routing, handler).check_all()
     told = routing.told["a"]
     assert (told.kind, told.cause) == ("neutral", "its key cannot be resolved here")

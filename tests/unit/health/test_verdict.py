@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from libs.common.contracts import Verdict
+from libs.common.echoes import NO_KEY
 from services.health.verdict import of_answer, of_error, timed_out
 
 
@@ -67,14 +68,14 @@ def answer(status: int, code: str | None = None, **headers: str) -> httpx.Respon
 def test_answers(
     given: httpx.Response, kind: str, cause: str, pause_ms: int | None
 ) -> None:
-    verdict = of_answer(given, 12.34567)
+    verdict = of_answer(given, NO_KEY, 12.34567)
     assert (verdict.kind, verdict.cause, verdict.cooldown_ms) == (kind, cause, pause_ms)
     assert verdict.latency_ms == 12.346
 
 
 @pytest.mark.parametrize("text", ["<html>", "[]", '{"error": 1}', '{"error": {}}'])
 def test_a_body_of_any_shape_is_read(text: str) -> None:
-    verdict = of_answer(httpx.Response(401, text=text), 1)
+    verdict = of_answer(httpx.Response(401, text=text), NO_KEY, 1)
     assert verdict.cause == "401 refused"
 
 

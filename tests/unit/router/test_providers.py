@@ -1,5 +1,6 @@
 """What `/admin/providers` refuses, and what becomes of a key."""
 
+import socket
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,8 +12,12 @@ from cryptography.fernet import Fernet
 from falcon import testing
 
 from libs.common.contracts import Row
+from libs.common.egress import Egress
 from libs.common.errors import ProxyError
+from libs.common.provider_rules import ProviderRules
+from libs.common.resolving import AddressInfo, Resolver
 from libs.common.sealing import Sealer
+from services.router.admin.destinations import DestinationCheck
 from services.router.admin.provider_tests import ModelTest, ProviderTest
 from services.router.admin.providers import OneProvider, Providers, Surroundings
 from services.router.problems import Problem, say
@@ -21,6 +26,25 @@ from tests.unit.router.test_catalogue import resource
 SEALER = Sealer([Fernet.generate_key().decode()])
 SECRET = "sk-very-secret"
 GIVEN = {"id": "acme", "api_key": SECRET}
+NAMED = {
+    "metadata.example": ["169.254.169.254"],
+    "mapped.example": ["::ffff:169.254.169.254"],
+    "both.example": ["169.254.169.254", "192.0.2.1"],
+    "here.example": ["127.0.0.1"],
+    "redis.internal": ["192.0.2.6"],
+    "cache.example": ["192.0.2.6"],
+    "intranet.example": ["10.0.0.7"],
+}
+
+
+CLOSED = {"PROXY_PROVIDER_PRIVATE_ADDRESSES": "false"}
+UPSTREAM = {"PROXY_UPSTREAM_BASE_URL": "http://10.0.0.7:81/v1"}
+PROXIED = {"HTTP_PROXY": "http://proxy.example:3128"}
+STACK = {
+    "PROXY_REDIS_URL": "redis://redis.internal:7000/0",
+    "PROXY_DATABASE_URL": "postgresql://u:p@sql.internal/db",
+    "PROXY_ROUTER_URL": "http://rooter:8001",
+}
 
 
 class Rows:
@@ -80,9 +104,17 @@ class Health:
 
 
 class Api:
-    def __init__(self, sealer: Sealer = SEALER) -> None:
+    def __init__(self, sealer: Sealer = SEALER, **settings: str) -> None:
         self.rows, self.told, self.health = Rows(), Told(), Health()
-        around = Surroundings(sealer, {}, (resource(1),), "https://api.openai.com/v1")
+        self.looked_up: list[str] = []
+        rules = ProviderRules.read(settings)
+        around = Surroundings(
+            sealer,
+            {},
+            (resource(1),),
+            "https://api.openai.com/v1",
+            DestinationCheck(rules, Egress.read(settings), Resolver(self._look_up)),
+        )
         app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
         for kind in (Exception, ProxyError, falcon.HTTPError):
             app.add_error_handler(kind, say)
@@ -94,6 +126,17 @@ class Api:
             "/admin/providers/{provider_id}", OneProvider(rows, self.told, around)
         )
         self.client = testing.TestClient(app)
+
+    async def _look_up(self, host: str, port: int) -> list[AddressInfo]:
+        """Names of addresses that providers may not have, and of a good one."""
+        self.looked_up.append(host)
+        if host == "unknown.example":
+            raise OSError
+        named = NAMED.get(host, ["192.0.2.1"])
+        return [
+            (int(socket.AF_INET), int(socket.SOCK_STREAM), 6, "", (address, port))
+            for address in named
+        ]
 
     def ask(self, method: str, path: str = "", **body: Any) -> testing.Result:
         url = path if path.startswith("/admin") else f"/admin/providers{path}"
@@ -132,7 +175,7 @@ def test_without_an_encryption_key_no_key_is_taken() -> None:
         assert code(answer) == (400, "encryption_key_missing")
         assert "PROXY_SECRET_ENCRYPTION_KEY" in answer.text
     assert api.rows.kept == {}
-    referred = api.ask("POST", id="acme", credential_ref="env:ACME")
+    referred = api.ask("POST", id="acme", credential_ref="env:PROVIDER_ACME")
     assert referred.status_code == 201
     assert code(api.ask("PATCH", "/acme", api_key=SECRET))[1] == (
         "encryption_key_missing"
@@ -141,10 +184,10 @@ def test_without_an_encryption_key_no_key_is_taken() -> None:
 
 def test_key_and_reference_replace_each_other(api: Api) -> None:
     api.ask("POST", **GIVEN)
-    changed = api.ask("PATCH", "/acme", credential_ref="env:ACME").json
+    changed = api.ask("PATCH", "/acme", credential_ref="env:PROVIDER_ACME").json
     assert (changed["api_key_configured"], changed["credential_ref"]) == (
         False,
-        "env:ACME",
+        "env:PROVIDER_ACME",
     )
     changed = api.ask("PATCH", "/acme", api_key=SECRET).json
     assert (changed["api_key_configured"], changed["credential_ref"]) == (True, None)
@@ -161,9 +204,18 @@ def test_keys_stay_at_their_address(api: Api) -> None:
         "PATCH", "/acme", base_url="https://new.example/v1", api_key="sk-new"
     )
     assert moved.json["base_url"] == "https://new.example/v1"
-    api.ask("PATCH", "/acme", credential_ref="env:ACME")
-    moved = api.ask("PATCH", "/acme", base_url="https://newer.example/v1")
+    api.ask("PATCH", "/acme", credential_ref="env:PROVIDER_ACME")
+    answer = api.ask("PATCH", "/acme", base_url="https://newer.example/v1")
+    assert code(answer) == (400, "invalid_request")
+    assert "credential_ref" in answer.text
+    moved = api.ask(
+        "PATCH", "/acme", base_url="https://newer.example/v1",
+        credential_ref="env:PROVIDER_ACME",
+    )  # fmt: skip
     assert moved.status_code == 200
+    api.ask("PATCH", "/acme", base_url="https://newer.example/v1")
+    downgraded = api.ask("PATCH", "/acme", base_url="http://newer.example/v1")
+    assert code(downgraded) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize(
@@ -225,3 +277,150 @@ def test_nobody_to_test_it(api: Api) -> None:
     api.health.away = True
     answer = api.ask("POST", "/test", api_key=SECRET)
     assert code(answer) == (503, "health_unreachable")
+
+
+ADDRESSES = [
+    "http://169.254.169.254/v1",
+    "http://169.254.169.254./v1",
+    "http://2852039166/v1",
+    "http://0xa9fea9fe/v1",
+    "http://0251.0376.0251.0376/v1",
+    "http://169.254.43518/v1",
+    "http://[::ffff:169.254.169.254]/v1",
+    "http://[::ffff:a9fe:a9fe]/v1",
+    "http://[2002:a9fe:a9fe::1]/v1",
+    "http://[64:ff9b::a9fe:a9fe]/v1",
+    "http://[fe80::1]/v1",
+    "http://[fe80::1%25lo]/v1",
+    "http://[fd00:ec2::254]/v1",
+    "http://100.100.100.200/v1",
+    "http://metadata.google.internal/v1",
+    "http://Metadata.Google.Internal./v1",
+    "http://0.0.0.0:9/v1",
+    "http://[::]/v1",
+    "http://224.0.0.1/v1",
+    "http://[ff02::1]/v1",
+    "http://255.255.255.255/v1",
+]
+
+
+@pytest.mark.parametrize("base_url", ADDRESSES)
+def test_a_provider_may_be_at_no_metadata_address(api: Api, base_url: str) -> None:
+    """Finding 2: refused where it is registered and tested; nobody is asked to dial."""
+    given = {**GIVEN, "provider_type": "custom", "base_url": base_url}
+    assert code(api.ask("POST", **given)) == (400, "address_not_allowed")
+    del given["provider_type"]
+    assert code(api.ask("POST", "/test", **given)) == (400, "address_not_allowed")
+    api.ask("POST", **GIVEN)
+    moved = api.ask("PATCH", "/acme", base_url=base_url, api_key=SECRET)
+    assert code(moved) == (400, "address_not_allowed")
+    assert api.health.wanted == []
+    assert [row["base_url"] for row in api.rows.kept.values()] == [
+        "https://api.openai.com/v1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "settings", "allowed"),
+    [
+        ("https://good.example/v1", {}, True),
+        ("https://unknown.example/v1", {}, True),  # the gateways may know it
+        ("https://metadata.example/v1", {}, False),
+        ("https://mapped.example/v1", {}, False),
+        ("https://both.example/v1", {}, True),  # the other is what is dialled
+        ("http://intranet.example/v1", {}, True),
+        ("http://192.168.1.7:8000/v1", {}, True),
+        ("http://127.0.0.1:11434/v1", {}, True),
+        ("http://127.0.0.1:8000/v1", {}, False),
+        ("http://here.example:8001/v1", {}, False),
+        ("http://127.0.0.1:8000/v1", {"PROXY_PORT": "9000"}, True),
+        ("http://127.0.0.1:9000/v1", {"PROXY_PORT": "9000"}, False),
+        ("http://[::1]:8003/v1", {}, False),
+        ("http://redis.internal:7000/v1", {}, False),
+        ("http://cache.example:7000/v1", {}, False),
+        ("http://192.0.2.6:7000/v1", {}, False),
+        ("http://192.0.2.6:7001/v1", {}, True),
+        ("http://sql.internal:5432/v1", {}, False),
+        ("http://rooter:8001/v1", {}, False),
+        ("http://intranet.example/v1", CLOSED, False),
+        ("http://192.168.1.7/v1", CLOSED, False),
+        ("http://[fd12::7]/v1", CLOSED, False),
+        ("http://100.64.0.7/v1", CLOSED, False),
+        ("http://localhost:9/v1", CLOSED, False),
+        ("http://[64:ff9b::10.0.0.7]/v1", CLOSED, False),
+        ("https://8.8.8.8/v1", CLOSED, True),
+        ("http://[::ffff:8.8.8.8]/v1", CLOSED, True),
+        ("http://10.0.0.7:81/v1", {**CLOSED, **UPSTREAM}, True),  # as configured
+        ("http://10.0.0.7:82/v1", {**CLOSED, **UPSTREAM}, False),
+        ("http://metadata.example/v1", PROXIED, True),  # the proxy looks names up
+        ("http://169.254.169.254/v1", PROXIED, False),
+        ("http://2852039166/v1", PROXIED, False),
+    ],
+)
+def test_where_a_provider_may_be(
+    base_url: str, settings: dict[str, str], allowed: bool
+) -> None:
+    api = Api(SEALER, **{**STACK, **settings})
+    answer = api.ask("POST", **GIVEN, base_url=base_url)
+    assert answer.status_code == (201 if allowed else 400), answer.text
+    tested = api.ask("POST", "/test", api_key=SECRET, base_url=base_url)
+    assert tested.status_code == (200 if allowed else 400)
+    assert len(api.health.wanted) == allowed
+    if "HTTP_PROXY" in settings:
+        assert api.looked_up == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "base_url", "allowed"),
+    [
+        ("env:OPENAI_API_KEY", None, True),
+        ("env:OPENAI_API_KEYS#2", "https://api.openai.com:443/v1", True),
+        ("env:OPENAI_API_KEY", "https://api.openai.com/v1/below", True),
+        ("env:OPENAI_API_KEY", "http://api.openai.com/v1", False),
+        ("env:OPENAI_API_KEY", "https://api.openai.com:444/v1", False),
+        ("env:OPENAI_API_KEY", "https://api.openai.com/v2", False),
+        ("env:OPENAI_API_KEY", "https://api.openai.com/v1/../v2", False),
+        ("env:OPENAI_API_KEY", "https://api.openai.com/v1/%2e%2e/v2", False),
+        ("env:OPENAI_API_KEY", "https://api.openai.com.evil.example/v1", False),
+        ("env:OPENAI_ANYTHING", "https://evil.example/v1", False),
+        ("env:PROVIDER_ACME", "https://acme.example/v1", True),
+        ("env:ACME", None, False),
+        ("env:PATH", None, False),
+        ("env:AWS_SECRET_ACCESS_KEY", "https://acme.example/v1", False),
+    ],
+)
+def test_where_a_reference_may_go(
+    api: Api, reference: str, base_url: str | None, allowed: bool
+) -> None:
+    given: dict[str, Any] = {"credential_ref": reference, "base_url": base_url}
+    stored = api.ask("POST", id="acme", **given)
+    tested = api.ask("POST", "/test", **given)
+    if allowed:
+        assert (stored.status_code, tested.status_code) == (201, 200)
+        return
+    assert code(stored) == code(tested) == (400, "credential_not_allowed")
+    assert stored.json["error"]["param"] == "credential_ref"
+    assert (api.rows.kept, api.health.wanted) == ({}, [])
+
+
+def test_the_operator_lists_the_variables_of_providers() -> None:
+    api = Api(SEALER, PROXY_CREDENTIAL_VARIABLES="ACME_*, *_TOKEN")
+    for reference, status in (
+        ("env:ACME_KEY", 201),
+        ("env:LAB_TOKEN", 201),
+        ("env:PROVIDER_KEY", 400),
+        ("env:PROXY_ADMIN_TOKEN", 400),
+    ):
+        id_ = reference.removeprefix("env:")
+        answer = api.ask("POST", id=id_, credential_ref=reference)
+        assert answer.status_code == status, reference
+
+
+def test_an_old_row_that_breaks_the_rules_can_only_be_put_right(api: Api) -> None:
+    api.ask("POST", id="acme", credential_ref="env:PROVIDER_ACME")
+    api.rows.kept["acme"] |= {"credential_ref": "env:PATH"}
+    assert code(api.ask("POST", "/test", id="acme"))[1] == "credential_not_allowed"
+    assert code(api.ask("PATCH", "/acme", enabled=True))[1] == "credential_not_allowed"
+    assert api.ask("PATCH", "/acme", enabled=False).status_code == 200
+    fixed = api.ask("PATCH", "/acme", credential_ref="env:PROVIDER_ACME", enabled=True)
+    assert fixed.status_code == 200

@@ -1,0 +1,64 @@
+"""May a provider be where it says, and have its keys sent there? Asked before it is
+stored or tested; those who dial ask again."""
+
+import asyncio
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from libs.common.destinations import Forbidden
+from libs.common.egress import Egress
+from libs.common.provider_rules import ProviderRules
+from libs.common.references import origin
+from libs.common.resolving import CheckedResolver, Resolver
+from services.router.problems import Problem
+
+# A name that is not found here may be found where the gateways are.
+LOOKUP_S = 2.0
+
+
+class DestinationCheck:
+    """Refuses what the rules do not allow."""
+
+    def __init__(
+        self, rules: ProviderRules, egress: Egress, resolver: Resolver | None = None
+    ) -> None:
+        self._rules = rules
+        self._egress = egress
+        self._resolver = CheckedResolver(rules.destinations, resolver)
+
+    async def refuse(self, base_url: str, reference: str | None) -> None:
+        """Raises a `Problem` when nothing may be sent to `base_url`, or the key of
+        `reference` may not."""
+        try:
+            await self._check_address(base_url)
+        except Forbidden as refusal:
+            raise Problem(
+                400,
+                "address_not_allowed",
+                f"base_url: {refusal}. Name an address that providers may have (see "
+                "Providers in docs/api.md).",
+                param="base_url",
+            ) from None
+        if reference is None:
+            return
+        cause = self._rules.references.refusal(reference, base_url)
+        if cause is not None:
+            raise Problem(
+                400,
+                "credential_not_allowed",
+                f"credential_ref: {cause}. Put the provider's key into a variable that "
+                "PROXY_CREDENTIAL_VARIABLES names, for router, gateways and health "
+                "service.",
+                param="credential_ref",
+            )
+
+    async def _check_address(self, base_url: str) -> None:
+        refusal = self._rules.destinations.refusal(base_url)
+        if refusal is not None:
+            raise Forbidden(f"the provider's address {refusal}")
+        scheme, host, port = origin(urlsplit(base_url))
+        if self._egress.proxy_for(scheme, host, port) is not None:
+            return  # the proxy looks names up
+        with suppress(OSError, TimeoutError, UnicodeError):
+            async with asyncio.timeout(LOOKUP_S):
+                await self._resolver.find(scheme, host, port)
