@@ -31,6 +31,7 @@ _WATCHED = frozenset(
         b"content-length",
         b"content-type",
         b"expect",
+        b"origin",
         b"transfer-encoding",
         b"upgrade",
     }
@@ -98,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._problem: Problem | None = None
         self._content_type: bytes | None = None
         self._coding: bytes | None = None
+        self._origin: bytes | None = None
         self._in_head = self._expects = self._upgrades = False
         self._deaf = False  # refused: what comes is not read
         self._leaving = False  # closed, once the last answer was read
@@ -205,7 +207,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = -1
         self._body_looked = -BODY_STEP  # its time begins with the first look
         self._problem = None
-        self._content_type = self._coding = None
+        self._content_type = self._coding = self._origin = None
         self._expects = self._upgrades = False
         self._in_head = True
         self.since = self.loop.time()
@@ -228,11 +230,17 @@ class Connection(asyncio.Protocol):
             self._content_type = self._content_type or value
         elif name == b"content-encoding":
             self._coding = self._coding or value
-        elif name == b"expect":
-            self._expects = value.lower() == b"100-continue"
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked" or self._parser.get_http_version() == "1.0":
                 self._problem = problems.unknown_framing()
+        else:
+            self._watch_rarer(name, value)
+
+    def _watch_rarer(self, name: bytes, value: bytes) -> None:
+        if name == b"origin":
+            self._origin = value
+        elif name == b"expect":
+            self._expects = value.lower() == b"100-continue"
         else:
             self._upgrades = value.lower() == b"websocket"
 
@@ -246,6 +254,7 @@ class Connection(asyncio.Protocol):
             self._parser.get_method().decode(), self._target, self._headers
         )
         request.content_type, request.coding = self._content_type, self._coding
+        request.origin = self._origin
         version = self._parser.get_http_version()
         if version != "1.1":
             request.http_1_0 = True
@@ -404,12 +413,13 @@ class Connection(asyncio.Protocol):
         return framing.relayed_head(status, headers, ours, lines)
 
     def _persistence(self, request: Request) -> bytes:
-        """What the client is told of the connection, and may rely on."""
+        """What the client is told of the connection, and may rely on; and what its
+        browser is told."""
         if self._site.draining:
             request.keep_alive = False
         if not request.keep_alive:
-            return framing.CLOSE
-        return framing.KEEP_ALIVE if request.http_1_0 else b""
+            return framing.CLOSE + request.cors
+        return framing.KEEP_ALIVE + request.cors if request.http_1_0 else request.cors
 
     def send(self, head: bytes, data: bytes, *, last: bool) -> None:
         """Write a piece of the answer's body; `head` is what `begin` gave, once."""
