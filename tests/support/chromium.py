@@ -50,6 +50,12 @@ class Page:
         assert "errorText" not in answer, answer["errorText"]
         await asyncio.wait_for(loaded, ANSWER_S)
 
+    async def follow(self, url: str) -> None:
+        """Go there as by a link on the page."""
+        loaded = self._browser.wait_for("Page.loadEventFired", self._session)
+        await self.run(f"location.href = {json.dumps(url)};")
+        await asyncio.wait_for(loaded, ANSWER_S)
+
     async def run(self, script: str) -> Any:
         """What the body of an async function returns in the page."""
         answer = await self._browser.ask(
