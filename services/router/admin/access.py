@@ -66,7 +66,8 @@ class AdminToken:
             return
         scheme, _space, given = (req.get_header("authorization") or "").partition(" ")
         token = given.strip().encode("utf-8", "replace")
-        if scheme.lower() != "bearer" or not await self._tokens.accepts(token):
+        accepted = await self._tokens.accepts(token)
+        if scheme.lower() != "bearer" or not accepted:
             raise Problem(
                 401,
                 "invalid_admin_token",
