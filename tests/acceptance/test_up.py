@@ -101,10 +101,30 @@ def test_a_setting_that_makes_no_sense(tmp_path: Path, command: str) -> None:
     assert "hush" not in line
 
 
-def test_an_open_admin_beyond_loopback(tmp_path: Path) -> None:
-    environ = environment(tmp_path, PROXY_HOST="0.0.0.0")
+def test_the_banner_has_a_link_that_logs_in(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
+    with running(environ, tmp_path) as up:
+        up.wait_until_ready()
+        (token,) = re.findall(r"  dashboard  http://\S+/#token=(\S+)\n", up.output)
+        assert httpx.get(f"{up.admin}/state").status_code == 401
+        headers = {"authorization": f"Bearer {token}"}
+        state = httpx.get(f"{up.admin}/state", headers=headers)
+        assert (state.status_code, state.json()["admin"]) == (200, "token")
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(STOP_SECONDS) == 0
+    with running(environ, tmp_path) as up:  # later it is the same
+        up.wait_until_ready()
+        assert f"/#token={token}\n" in up.output
 
-    assert "PROXY_ADMIN_TOKEN" in refused(environ, "up")
+
+def test_a_token_of_ones_own_is_not_shown(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_ADMIN_TOKEN="hush-hush-hush")
+    with running(environ, tmp_path) as up:
+        up.wait_until_ready()
+        assert "asks for PROXY_ADMIN_TOKEN" in up.output
+        assert "#token=" not in up.output
+        assert "hush" not in up.output
+        assert not Path(up.data_dir, "admin-token").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
