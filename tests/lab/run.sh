@@ -75,10 +75,10 @@ link_of() { # SERVICE COMPOSE-ARGUMENTS...: the login link that its log has, onc
   [[ $(wc -l <<<"$found") -eq 1 ]] && echo "$found" >"$scratch/link"
 }
 
-admin_status() { # STATUS [TOKEN]: what /admin/state answers
+admin_status() { # STATUS [TOKEN]: what /admin/state answers at $port
   local seen
   seen=$("$lab" run curl -sS --max-time 20 -o /dev/null -w '%{http_code}' \
-    -H "authorization: Bearer ${2:-none}" http://127.0.0.1:8000/admin/state)
+    -H "authorization: Bearer ${2:-none}" "http://127.0.0.1:$port/admin/state")
   [[ $seen == "$1" ]]
 }
 
@@ -124,7 +124,8 @@ check "compose goes down" \
 
 check "all-in-one gets ready" \
   "$lab" run docker compose "${single[@]}" up -d --no-build --wait --wait-timeout 60
-check "a request to it is answered" ask 8000
+port=8000
+check "a request to it is answered" ask $port
 check "supervisord is PID 1, and not root" first_process
 check "its log has one login link" link_of proxy "${single[@]}"
 check "its admin API asks for a token" admin_status 401

@@ -86,6 +86,7 @@ class KeptToken:
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         self._hash = await self._look()
+                    self._said = ""
                 except (ProxyError, TimeoutError) as error:
                     self._fail(str(error) or f"no answer within {PATIENCE_S} s")
                 self._looked_at = clock()
