@@ -210,3 +210,25 @@ def test_doctor_names_what_is_wrong_and_no_secret(tmp_path: Path) -> None:
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert [line.split()[1] for line in failed] == ["redis", "database", "upstream"]
     assert "hush" not in done.stdout + done.stderr
+
+
+def test_doctor_sees_a_token_that_others_may_read(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
+    file = Path(environ["PROXY_DATA_DIR"], "admin-token")
+    file.parent.mkdir()
+    file.write_text("hush-hush-hush\n")
+    for mode, mark in ((0o600, "ok "), (0o640, "FAIL ")):
+        file.chmod(mode)
+        done = subprocess.run(
+            [*COMMAND, "doctor"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            cwd=ROOT,
+            check=False,
+        )
+        (line,) = [x for x in done.stdout.splitlines() if "admin API" in x]
+        assert line.startswith(mark)
+        assert ("admin-token --new" in line) == (mark == "FAIL ")
+        assert "hush" not in done.stdout + done.stderr
