@@ -7,7 +7,6 @@ libs.common.proxy_keys."""
 import hashlib
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 FILE = "admin-token"
@@ -42,14 +41,16 @@ def read_file(data_dir: Path) -> str | None:
 def ensure_file(data_dir: Path) -> str:
     """The token in the data directory, made if there is none. Raises `OSError`."""
     path = data_dir / FILE
-    with suppress(FileNotFoundError):
+    try:
         path.chmod(0o600)
-    found = read_file(data_dir)
-    if found is not None:
-        return found
-    token = new_token()
-    with suppress(FileNotFoundError):
-        path.unlink()  # it is empty
+    except FileNotFoundError:
+        return _first(data_dir)
+    # It is put in place whole, so what holds no token never did.
+    return read_file(data_dir) or replace_file(data_dir)
+
+
+def _first(data_dir: Path) -> str:
+    token, path = new_token(), data_dir / FILE
     draft = _draft(data_dir, token)
     try:
         os.link(draft, path)

@@ -161,7 +161,9 @@ class Gateway:
         per_worker = -(-settings.max_connections // settings.gateway_workers)
         self.server = Server(
             self.data_plane,
-            ControlPlane(_control(self.readiness, RouterDoor(self.router))),
+            ControlPlane(
+                _control(self.readiness, RouterDoor(self.router, settings.guard))
+            ),
             self.sockets,
             Doorkeeper(settings.guard),
             largest_body=settings.max_body_bytes,

@@ -12,10 +12,11 @@ import httpx
 import prometheus_client
 from falcon.asgi import Request, Response
 
-from libs.common.browsers import CHECKED
+from libs.common.browsers import CHECKED, Guard, sender
 from services.gateway import problems
 from services.gateway.admission import Admission
 from services.gateway.directory import Directory
+from services.gateway.doorkeeper import refused
 from services.gateway.headers import HOP_BY_HOP
 from services.gateway.problems import Problem
 from services.gateway.safekeeping import Safekeeper
@@ -56,12 +57,17 @@ class ForwardedBody:
 class RouterDoor:
     """Everything that is not the data plane's is the router's."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, guard: Guard) -> None:
         self._client = client
+        self._guard = guard
 
     async def forward(self, req: Any, resp: Any, **_: object) -> None:
         if not _routers(req.path) or _odd(req.scope["raw_path"]):
             raise problems.unknown_route(req.path)
+        asked = sender(req.method, req.scope["headers"])
+        refusal = self._guard.admin(req.path, asked)
+        if refusal is not None:
+            raise refused(refusal)
         headers = {
             k: v for k, v in req.headers.items() if k.lower() not in _NOT_FORWARDED
         }

@@ -1,5 +1,5 @@
-"""Turns away what pages of others ask through their visitors' browsers, and answers
-browsers that ask before they send (CORS)."""
+"""Turns away what pages of others ask of /v1 through their visitors' browsers, and
+answers browsers that ask before they send (CORS)."""
 
 from libs.common.browsers import (
     SAFE_METHODS,
@@ -13,9 +13,6 @@ from libs.common.headers import Header, find
 from services.gateway.problems import Problem
 from services.gateway.requests import Request
 
-# For balancers and Prometheus, by whatever name. They show no secret.
-PROBES = frozenset({b"/healthz", b"/readyz", b"/metrics"})
-
 
 class Doorkeeper:
     """Knows what the operator allows."""
@@ -24,7 +21,7 @@ class Doorkeeper:
         self._guard = guard
 
     def api(self, request: Request) -> None:
-        """Look at a request below /v1. One that is refused gets its problem; answers
+        """Look at a request. One that is refused gets its problem; answers
         to a listed origin may be read by its pages. Requests of programs pay for two
         comparisons."""
         origin = request.origin
@@ -36,17 +33,7 @@ class Doorkeeper:
             return
         refusal = self._guard.api(sender(request.method, request.headers))
         if refusal is not None:
-            request.problem = request.problem or _problem(refusal)
-
-    def control(self, request: Request) -> None:
-        """The same of all else, but for the probes."""
-        if request.path in PROBES:
-            return
-        path = request.path.decode("latin-1")
-        asked = sender(request.method, request.headers)
-        refusal = self._guard.admin(path, asked)
-        if refusal is not None:
-            request.problem = request.problem or _problem(refusal)
+            request.problem = request.problem or refused(refusal)
 
     def preflight(self, request: Request) -> list[Header] | None:
         """The headers of the answer to a listed origin that asks what it may send;
@@ -60,5 +47,5 @@ class Doorkeeper:
         return preflight_headers(wanted)
 
 
-def _problem(refusal: Refusal) -> Problem:
+def refused(refusal: Refusal) -> Problem:
     return Problem(refusal.status, refusal.code, refusal.message)

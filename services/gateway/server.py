@@ -127,12 +127,10 @@ class Server:
     def serve(
         self, request: Request, connection: Connection
     ) -> Coroutine[Any, Any, None]:
+        plane = self._control
         if request.path.startswith(b"/v1/"):
             plane = self._plane
             self._doorkeeper.api(request)
-        else:
-            plane = self._control
-            self._doorkeeper.control(request)
         if request.problem is not None:
             return _refuse(request, connection)
         if request.cors:
