@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.support.postgres",
     "tests.support.certificates",
     "tests.support.stores",
+    "tests.support.chromium",
 ]

@@ -24,7 +24,6 @@ def check_settings(environ: Mapping[str, str]) -> None:
         settings.read(environ)
     UpSettings.read(environ)
     gateway = GatewaySettings.read(environ)
-    gateway.refuse_open_admin()
     Egress.read(environ)
     ProviderRules.read(environ)
     resources_from_environment(environ, gateway.upstream_base_url)

@@ -18,6 +18,7 @@ from libs.cli.observe import look_at_redis
 from libs.cli.plan import RedisSeen, without_password
 from libs.cli.providers import broken_providers
 from libs.cli.watch import readiness
+from libs.common.admin_token import FILE, read_file
 from libs.common.contracts import Resource
 from libs.common.egress import DEFAULT_PORTS, Egress
 from libs.common.errors import SettingError
@@ -51,7 +52,8 @@ Check = Callable[[Mapping[str, str]], Iterator[Finding]]
 def examine(environ: Mapping[str, str]) -> int:
     """Print every finding; 0 when nothing failed, else 1."""
     failed = False
-    for check in (_settings, _ports, _redis, _database, _providers, _upstreams):
+    checks = (_settings, _admin, _ports, _redis, _database, _providers, _upstreams)
+    for check in checks:
         for finding in check(environ):
             failed = failed or bool(finding.fix)
             print(finding, flush=True)
@@ -67,6 +69,26 @@ def _settings(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("settings", "cannot be used", str(error))
         return
     yield Finding("settings", "make sense")
+
+
+def _admin(environ: Mapping[str, str]) -> Iterator[Finding]:
+    settings = CommonSettings.read(environ)
+    file = settings.data_dir / FILE
+    if settings.open_admin:
+        state = "OPEN to whoever reaches it (PROXY_ALLOW_OPEN_ADMIN=true)"
+        yield Finding("admin API", state)
+    elif settings.admin_token is not None:
+        yield Finding("admin API", "asks for PROXY_ADMIN_TOKEN")
+    elif read_file(settings.data_dir) is None:
+        yield Finding("admin API", "a token is made at the first start")
+    elif file.stat().st_mode & 0o077:
+        fix = f"chmod 600 {file}, then replace it: responses-proxy admin-token --new"
+        yield Finding("admin API", f"others may read the token in {file}", fix)
+    else:
+        yield Finding("admin API", f"asks for the token in {file}")
+    hosts = GatewaySettings.read(environ).guard.hosts
+    names = ", ".join(hosts) or "none (PROXY_ALLOWED_HOSTS)"
+    yield Finding("dashboard", f"names beside this machine's addresses: {names}")
 
 
 def _ports(environ: Mapping[str, str]) -> Iterator[Finding]:

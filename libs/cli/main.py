@@ -78,6 +78,15 @@ def migrate() -> None:
     _exec([*PYTHON, "libs.cli.migrate"])
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def admin_token(context: typer.Context) -> None:
+    """Show the link that logs in to the dashboard, or replace its token."""
+    _exec([*PYTHON, "libs.cli.admin_token", *context.args])
+
+
 @app.command()
 def doctor() -> None:
     """Check the configuration and every connection; say what is wrong and the fix."""

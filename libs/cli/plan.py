@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 from libs.cli.commands import SERVICES, service_command, simulator_command
 from libs.common import resources
+from libs.common.admin_token import FILE
 from libs.common.errors import SettingError
 from libs.common.service_settings import GatewaySettings, UpSettings
-from libs.common.settings import DatabaseSettings
+from libs.common.settings import CommonSettings, DatabaseSettings
 
 LONGEST_SOCKET = 103  # bytes of its path, on macOS; Linux takes four more
 
@@ -80,6 +81,7 @@ def decide(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
         _upstream(environ, seen),
         _redis(environ, seen, data_dir),
         _database(environ, data_dir),
+        _admin(environ, data_dir),
     )
     additions = {"PROXY_DATA_DIR": str(data_dir)}
     for part in parts:
@@ -182,6 +184,18 @@ def _database(environ: Mapping[str, str], data_dir: Path) -> Plan:
     url = f"sqlite:///{data_dir / 'proxy.sqlite3'}"
     said = f"SQLite, {data_dir / 'proxy.sqlite3'} (no database URL set)"
     return Plan((), {"PROXY_SQLITE_URL": url}, (("database", said),))
+
+
+def _admin(environ: Mapping[str, str], data_dir: Path) -> Plan:
+    settings = CommonSettings.read(environ)
+    if settings.open_admin:
+        said = "/admin is OPEN to whoever reaches it (PROXY_ALLOW_OPEN_ADMIN=true)"
+        return Plan((), {}, (("WARNING", said),))
+    if settings.admin_token is not None:
+        said = "asks for PROXY_ADMIN_TOKEN"
+    else:
+        said = f"asks for the token in {data_dir / FILE}"
+    return Plan((), {}, (("admin", said),))
 
 
 def _service(name: str, environ: Mapping[str, str]) -> Program:

@@ -16,6 +16,7 @@ from libs.cli.commands import PYTHON
 from libs.cli.observe import observe
 from libs.cli.plan import Plan, decide
 from libs.cli.supervision import render
+from libs.common.admin_token import FILE, ensure_file
 from libs.common.errors import SettingError
 from libs.common.settings import CommonSettings
 
@@ -29,6 +30,7 @@ class Briefing(BaseModel):
     choices: tuple[tuple[str, str], ...]
     addresses: dict[str, str]  # service -> URL
     logs: Path
+    token_dir: Path | None  # where the token is, if `up` keeps it
 
 
 def up(environ: Mapping[str, str]) -> None:
@@ -45,6 +47,8 @@ def up(environ: Mapping[str, str]) -> None:
     # A container's root, /tmp included, may be read-only.
     merged = {"TMPDIR": str(data_dir / "run"), **environ, **plan.environment}
     check_settings(merged)
+    if _keeps_token(settings):
+        _token(data_dir)
     _write(plan, settings, data_dir, started_at)
     os.dup2(sys.stdout.fileno(), descriptors.OUTPUT, inheritable=True)
     raise_descriptor_limit()
@@ -102,6 +106,22 @@ def _prepared(configured: Path) -> Path:
     return data_dir
 
 
+def _keeps_token(settings: CommonSettings) -> bool:
+    return settings.admin_token is None and not settings.open_admin
+
+
+def _token(data_dir: Path) -> None:
+    """The router and the watch read it there: it is in no argument of theirs."""
+    try:
+        ensure_file(data_dir)
+    except OSError as error:
+        raise SettingError(
+            "PROXY_DATA_DIR",
+            f"is {data_dir}, where {FILE} cannot be kept ({error.strerror})",
+            "Let this user own that file, or set PROXY_ADMIN_TOKEN",
+        ) from None
+
+
 def _write(
     plan: Plan, settings: CommonSettings, data_dir: Path, started_at: float
 ) -> None:
@@ -111,6 +131,7 @@ def _write(
         choices=plan.choices,
         addresses={service: address(settings, service) for service in PORTS},
         logs=data_dir / "logs",
+        token_dir=data_dir if _keeps_token(settings) else None,
     )
     (run / "briefing.json").write_text(briefing.model_dump_json())
     (run / "supervisord.conf").write_text(render(plan, data_dir))

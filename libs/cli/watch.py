@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from libs.cli import descriptors
+from libs.common.admin_token import login_link, read_file
 
 GATEWAY_DEADLINE_SECONDS = 30.0
 OTHERS_DEADLINE_SECONDS = 10.0  # the gateway works without them
@@ -35,6 +36,7 @@ class Briefing:
     choices: list[list[str]]
     addresses: dict[str, str]
     logs: str
+    token_dir: str | None = None
 
     @classmethod
     def read(cls, run_dir: Path) -> "Briefing":
@@ -140,12 +142,19 @@ def announcement(briefing: Briefing) -> str:
             *late,
             *(f"  {what:<10} {which}" for what, which in briefing.choices),
             *(f"  {name:<10} {url}" for name, url in briefing.addresses.items()),
-            f"  dashboard  {gateway}/",
+            f"  dashboard  {_dashboard(briefing)}",
             f"  logs       {briefing.logs}",
             "Try it:",
             f"  curl {gateway}/v1/responses {REQUEST}",
         ]
     )
+
+
+def _dashboard(briefing: Briefing) -> str:
+    """The link that logs in, where the token is ours to keep."""
+    gateway = briefing.addresses["gateway"]
+    token = briefing.token_dir and read_file(Path(briefing.token_dir))
+    return login_link(gateway, token) if token else f"{gateway}/"
 
 
 def obituary(briefing: Briefing, problem: Problem) -> str:

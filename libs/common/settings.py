@@ -26,7 +26,6 @@ from libs.common.errors import SettingError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Settings(BaseSettings):
@@ -204,15 +203,10 @@ class CommonSettings(Settings):
             seen[port] = name
         return self
 
-    def refuse_open_admin(self) -> None:
-        """Raise when anyone on the network could read the admin API."""
-        if self.admin_token or self.allow_open_admin or self.host in LOOPBACK:
-            return
-        raise SettingError(
-            "PROXY_ADMIN_TOKEN",
-            "is unset while PROXY_HOST is reachable from other machines",
-            "Set a token, or PROXY_ALLOW_OPEN_ADMIN=true to leave /admin open",
-        )
+    @property
+    def open_admin(self) -> bool:
+        """Is /admin open to whoever reaches it? Where no token is set one is made."""
+        return self.allow_open_admin and self.admin_token is None
 
 
 class DatabaseSettings(Settings):

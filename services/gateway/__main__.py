@@ -24,7 +24,6 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     environ = os.environ if environ is None else environ
     try:
         settings = GatewaySettings.read(environ)
-        settings.refuse_open_admin()
         Egress.read(environ)
         inherited = workers.inherited()
         listening = inherited or workers.bind(settings.host, settings.port)

@@ -15,6 +15,7 @@ import httpx
 import structlog
 from falcon.asgi import Request, Response
 
+from libs.common.browsers import CHECKED
 from libs.common.credentials import Credentials
 from libs.common.egress import Egress
 from libs.common.errors import NoCatalogue, RedisAway
@@ -34,6 +35,7 @@ from services.gateway.control import Readiness, RouterDoor
 from services.gateway.control_plane import ControlPlane
 from services.gateway.dialing import Dialer
 from services.gateway.directory import Directory
+from services.gateway.doorkeeper import Doorkeeper
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.heartbeat import Heart
@@ -103,7 +105,10 @@ class Gateway:
         )
         # Whatever proxy there is leads to upstreams, not to the router.
         self.router = httpx.AsyncClient(
-            base_url=settings.router_url, timeout=30.0, trust_env=False
+            base_url=settings.router_url,
+            headers={CHECKED: "gateway"},
+            timeout=30.0,
+            trust_env=False,
         )
         fallback = Fallback(self.directory, terms.cooldown_ms)
         self.capturer = make_capturer(settings)
@@ -167,8 +172,11 @@ class Gateway:
         per_worker = -(-settings.max_connections // settings.gateway_workers)
         self.server = Server(
             self.data_plane,
-            ControlPlane(_control(self.readiness, RouterDoor(self.router))),
+            ControlPlane(
+                _control(self.readiness, RouterDoor(self.router, settings.guard))
+            ),
             self.sockets,
+            Doorkeeper(settings.guard),
             bounds=Bounds(
                 connections=per_worker,
                 body=settings.max_body_bytes,

@@ -33,10 +33,12 @@ _WATCHED = frozenset(
         b"content-type",
         b"expect",
         b"host",
+        b"origin",
         b"transfer-encoding",
         b"upgrade",
     }
 )
+_RARE = frozenset({b"expect", b"origin", b"upgrade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._problem: Problem | None = None
         self._content_type: bytes | None = None
         self._coding: bytes | None = None
+        self._origin: bytes | None = None
         self._in_head = self._expects = self._has_body = False
         self._upgrade: bytes | None = None  # the protocols it asks for
         self._host: bytes | None = None
@@ -242,7 +245,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = -1
         self._body_looked = -BODY_STEP  # its time begins with the first look
         self._problem = None
-        self._content_type = self._coding = None
+        self._content_type = self._coding = self._origin = None
         self._expects = self._has_body = False
         self._upgrade = self._host = None
         self._in_head = True
@@ -264,13 +267,19 @@ class Connection(asyncio.Protocol):
             self._content_type = self._content_type or value
         elif name == b"content-encoding":
             self._coding = self._coding or value
-        elif name == b"expect":
-            self._expects = value.lower() == b"100-continue"
-        elif name == b"upgrade":
-            earlier = b"" if self._upgrade is None else self._upgrade + b", "
-            self._upgrade = earlier + value.lower()
+        elif name in _RARE:
+            self._watch_rare(name, value)
         else:
             self._watch_framing(name, value)
+
+    def _watch_rare(self, name: bytes, value: bytes) -> None:
+        if name == b"origin":
+            self._origin = value
+        elif name == b"expect":
+            self._expects = value.lower() == b"100-continue"
+        else:
+            earlier = b"" if self._upgrade is None else self._upgrade + b", "
+            self._upgrade = earlier + value.lower()
 
     def _watch_framing(self, name: bytes, value: bytes) -> None:
         self._has_body = value != b"0"
@@ -302,6 +311,7 @@ class Connection(asyncio.Protocol):
             target = self._origin_form(target)
         request = Request(self._parser.get_method().decode(), target, self._headers)
         request.content_type, request.coding = self._content_type, self._coding
+        request.origin = self._origin
         self._check_version(request)
         if self._upgrade is not None and self._is_parsed_again(request):
             return
@@ -510,12 +520,13 @@ class Connection(asyncio.Protocol):
         return framing.relayed_head(status, headers, ours, lines)
 
     def _persistence(self, request: Request) -> bytes:
-        """What the client is told of the connection, and may rely on."""
+        """What the client is told of the connection, and may rely on; and what its
+        browser is told."""
         if self._site.draining:
             request.keep_alive = False
         if not request.keep_alive:
-            return framing.CLOSE
-        return framing.KEEP_ALIVE if request.http_1_0 else b""
+            return framing.CLOSE + request.cors
+        return framing.KEEP_ALIVE + request.cors if request.http_1_0 else request.cors
 
     def send(self, head: bytes, data: bytes, *, last: bool) -> None:
         """Write a piece of the answer's body; `head` is what `begin` gave, once."""

@@ -2,23 +2,40 @@
 dashboard and admin API, forwarded, so that they know one origin; and the
 gateway's own probes."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import falcon
 import httpx
 import prometheus_client
 from falcon.asgi import Request, Response
 
+from libs.common.browsers import CHECKED, Guard, sender
 from services.gateway import problems
 from services.gateway.admission import Admission
 from services.gateway.directory import Directory
+from services.gateway.doorkeeper import refused
 from services.gateway.headers import HOP_BY_HOP
 from services.gateway.problems import Problem
 from services.gateway.safekeeping import Safekeeper
 
 LARGEST_BODY = 1_048_576  # nothing under /admin is larger
-_NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {"host", "content-length"}
+# Where a request comes from was looked at here, where its host name means something.
+_NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {
+    "content-length",
+    "host",
+    "origin",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sec-fetch-user",
+    CHECKED,
+}
+# An escape that is none, a control character, or bytes that are no UTF-8: no path of
+# the router has them, and the HTTP client refuses some.
+_ODD = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:[01][0-9A-Fa-f]|7[Ff])")
 _NOT_RETURNED = _NOT_FORWARDED | {"content-encoding"}
 
 
@@ -40,21 +57,25 @@ class ForwardedBody:
 class RouterDoor:
     """Everything that is not the data plane's is the router's."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, guard: Guard) -> None:
         self._client = client
+        self._guard = guard
 
     async def forward(self, req: Any, resp: Any, **_: object) -> None:
-        if not _routers(req.path):
+        if not _routers(req.path) or _odd(req.scope["raw_path"]):
             raise problems.unknown_route(req.path)
+        asked = sender(req.method, req.scope["headers"])
+        refusal = self._guard.admin(req.path, asked)
+        if refusal is not None:
+            raise refused(refusal)
         headers = {
             k: v for k, v in req.headers.items() if k.lower() not in _NOT_FORWARDED
         }
         body = await req.stream.read(LARGEST_BODY + 1)
         if len(body) > LARGEST_BODY:
             raise problems.body_too_large(LARGEST_BODY)
-        query = f"?{req.query_string}" if req.query_string else ""
         request = self._client.build_request(
-            req.method, req.path + query, headers=headers, content=body
+            req.method, self._url(req), headers=headers, content=body
         )
         try:
             answer = await self._client.send(request, stream=True)
@@ -66,12 +87,29 @@ class RouterDoor:
         )
         resp.stream = ForwardedBody(answer)
 
+    def _url(self, req: Any) -> httpx.URL:
+        """Path and query as they came. Unescaped, a %3F would begin a query."""
+        base, query = self._client.base_url, req.scope["query_string"]
+        below = base.raw_path.rstrip(b"/") + req.scope["raw_path"]
+        try:
+            return base.copy_with(raw_path=below + (query and b"?" + query))
+        except (httpx.InvalidURL, UnicodeDecodeError):
+            raise problems.unknown_route(req.path) from None
+
 
 def _routers(path: str) -> bool:
     if not {".", ".."}.isdisjoint(path.split("/")):
         return False  # the HTTP client would take them out, and leave /admin
     exact = {"/", "/docs", "/openapi.json", "/favicon.ico"}
     return path in exact or path.startswith(("/admin/", "/dashboard/"))
+
+
+def _odd(raw_path: bytes) -> bool:
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        return True
+    return _ODD.search(raw_path.decode("latin-1")) is not None
 
 
 def router_unreachable() -> Problem:

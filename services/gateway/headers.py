@@ -42,8 +42,15 @@ _PROXY_PREFIX = b"x-proxy-"
 # Keys, versions and extensions are between two ends; a subprotocol is where
 # browsers put a client's key.
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
-# Cookies are the edge network's; the rest names the upstream account.
+# Cookies are the edge network's; the next two name the upstream account. Whose pages
+# may read an answer is ours to say.
 NOT_DOWN = HOP_BY_HOP | {
+    b"access-control-allow-credentials",
+    b"access-control-allow-headers",
+    b"access-control-allow-methods",
+    b"access-control-allow-origin",
+    b"access-control-expose-headers",
+    b"access-control-max-age",
     b"set-cookie",
     b"openai-organization",
     b"openai-project",

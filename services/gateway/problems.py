@@ -75,7 +75,7 @@ def unknown_route(path: str) -> Problem:
     return Problem(
         404,
         "unknown_route",
-        f"There is no {path[:200]} here. The API lives under /v1, "
+        f"There is no {path[:200]!a} here. The API lives under /v1, "
         "the dashboard at /, its data under /admin.",
     )
 

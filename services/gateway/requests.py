@@ -9,10 +9,12 @@ from services.gateway.problems import Problem
 class Request:
     """`target` is the request line's, in origin form; `query` is what follows its path,
     with the question mark. Header names are lower-cased, their values are bytes.
-    `problem` is what the connection found wrong with it: the answer to give."""
+    `problem` is what the connection found wrong with it: the answer to give. `cors`
+    are header lines that every answer to it gets."""
 
-    __slots__ = ("body", "coding", "content_type", "headers", "held", "http_1_0",
-                 "keep_alive", "method", "path", "problem", "query")  # fmt: skip
+    __slots__ = ("body", "coding", "content_type", "cors", "headers", "held",
+                 "http_1_0", "keep_alive", "method", "origin", "path", "problem",
+                 "query")  # fmt: skip
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
         self.method = method
@@ -22,6 +24,8 @@ class Request:
         self.body = b""
         self.content_type: bytes | None = None
         self.coding: bytes | None = None  # the content's, if it has one
+        self.origin: bytes | None = None  # of the page that sent it; programs have none
+        self.cors = b""
         self.keep_alive = True
         self.http_1_0 = False
         self.held = 0  # bytes of the room for large bodies

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import structlog
 
+from libs.common.headers import Header
 from services.gateway import metrics
 from services.gateway.connection import Connection, Times
+from services.gateway.doorkeeper import Doorkeeper
 from services.gateway.requests import Request
 from services.gateway.room import SMALL, Room
 
@@ -69,6 +71,7 @@ class Server:
         plane: Plane,
         control: Plane,
         sockets: Sockets,
+        doorkeeper: Doorkeeper,
         *,
         bounds: Bounds,
         times: Times,
@@ -77,6 +80,7 @@ class Server:
         self._plane = plane
         self._control = control
         self._sockets = sockets
+        self._doorkeeper = doorkeeper
         self._most = bounds.connections
         self._connections: set[Connection] = set()
         self._upgraded: set[asyncio.Task[None]] = set()
@@ -139,15 +143,22 @@ class Server:
     def serve(
         self, request: Request, connection: Connection
     ) -> Coroutine[Any, Any, None]:
+        plane = self._control
+        if request.path.startswith(b"/v1/"):
+            plane = self._plane
+            self._doorkeeper.api(request)
         if request.problem is not None:
             return _refuse(request, connection)
-        if request.path.startswith(b"/v1/"):
-            return self._plane.serve(request, connection)
-        return self._control.serve(request, connection)
+        if request.cors:
+            allowed = self._doorkeeper.preflight(request)
+            if allowed is not None:
+                return _allow(allowed, connection)
+        return plane.serve(request, connection)
 
     def upgrade(
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
+        self._doorkeeper.api(request)
         task = asyncio.create_task(self._sockets.serve(request, transport, rest))
         self._upgraded.add(task)
         task.add_done_callback(self._upgraded.discard)
@@ -207,4 +218,9 @@ async def _refuse(request: Request, connection: Connection) -> None:
     metrics.count_refused(problem.code)
     headers = [(b"content-type", b"application/json"), *problem.headers]
     connection.send_whole(problem.status, headers, problem.body())
+    connection.over()
+
+
+async def _allow(headers: list[Header], connection: Connection) -> None:
+    connection.send_whole(204, headers, b"")
     connection.over()

@@ -120,6 +120,8 @@ class SocketPlane:
     def _unwelcome(self, request: Request) -> Problem | None:
         if not client_may_upgrade(request):
             return problems.websocket_unavailable()
+        if request.problem is not None:  # a page of others
+            return request.problem
         return problems.socket_restarts() if self._draining else None
 
     def _upgrade(self, request: Request) -> Exchange:

@@ -26,11 +26,13 @@ from libs.common.resources import resources_from_environment
 from libs.common.routing import RoutingFunctions, Terms
 from libs.common.sealing import Sealer
 from libs.common.service_settings import HealthSettings, RouterSettings
+from libs.common.store.admin_token import AdminTokenRow
 from libs.common.store.opening import open_store
+from libs.common.store.port import Store
 from libs.common.store.proxy_keys import ProxyKeyRows
 from libs.common.store.registry import RegistryRows
 from libs.common.streams import TelemetryStream
-from services.router.admin.access import AdminToken
+from services.router.admin.access import AdminToken, Browsers
 from services.router.admin.checks import Examiner, HealthCheck
 from services.router.admin.destinations import DestinationCheck
 from services.router.admin.explain import Explain
@@ -41,6 +43,7 @@ from services.router.admin.models import Models, OneModel
 from services.router.admin.provider_tests import ModelTest, ProviderTest
 from services.router.admin.providers import OneProvider, Providers, Surroundings
 from services.router.admin.state import Events, Overview, State
+from services.router.admin.tokens import FixedToken, KeptToken
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.key_table import KeyPublisher
 from services.router.openapi import Docs, OpenApi
@@ -108,10 +111,11 @@ class Router:
             self.store,
             self.auditor,
             self.publisher,
-            open_admin=settings.admin_token is None,
+            open_admin=settings.open_admin,
         )
         silent_ms = int(settings.gateway_silence_seconds * 1000)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
+        self.token = _token(settings, self.store)
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -122,6 +126,8 @@ class Router:
             self.registry.run(),
         )
         self._loops = [_kept(loop) for loop in loops]
+        if isinstance(self.token, KeptToken):
+            self._loops.append(asyncio.create_task(self.token.make_first()))
         log.info("router started", action="router_started")
 
     async def stop(self) -> None:
@@ -135,6 +141,16 @@ class Router:
             log.info("lease left to expire", action="lease_left")
         await self.store.close()
         await self._redis.aclose()
+
+
+def _token(settings: RouterSettings, store: Store) -> FixedToken | KeptToken | None:
+    """None: /admin is open."""
+    if settings.admin_token is not None:
+        return FixedToken(settings.admin_token)
+    if settings.open_admin:
+        return None
+    origin = f"http://127.0.0.1:{settings.port}"
+    return KeptToken(AdminTokenRow(store.fetch), settings.data_dir, origin)
 
 
 def _kept(loop: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -164,6 +180,7 @@ class Lifespan:
     async def process_startup(self, _scope: Any, _event: Any) -> None:
         self._router = router = Router(self._settings)
         router.start()
+        self._app.add_middleware(AdminToken(router.token))
         _add_routes(self._app, router)
 
     async def process_shutdown(self, _scope: Any, _event: Any) -> None:
@@ -215,7 +232,6 @@ def create_app() -> App:
     """The ASGI application, from the environment's settings."""
     try:
         settings = RouterSettings.read(os.environ)
-        settings.refuse_open_admin()
         HealthSettings.read(os.environ)
         ProviderRules.read(os.environ)
         Egress.read(os.environ)
@@ -224,14 +240,15 @@ def create_app() -> App:
         sys.stderr.write(f"responses-proxy: {error}\n")
         raise SystemExit(2) from None
     logs.configure("router", settings.log_level)
-    if settings.admin_token is None:
+    if settings.open_admin:
         log.warning(
-            "anyone who reaches this port may use /admin; set PROXY_ADMIN_TOKEN",
+            "PROXY_ALLOW_OPEN_ADMIN=true: whoever reaches the gateway or this port may "
+            "use /admin, and every upstream key through it",
             action="admin_open",
         )
     app: App = falcon.asgi.App()
     for kind in (Exception, ProxyError, falcon.HTTPError):
         app.add_error_handler(kind, say)
-    app.add_middleware(AdminToken(settings.admin_token))
+    app.add_middleware(Browsers(settings.guard))
     app.add_middleware(Lifespan(app, settings))
     return app

@@ -31,8 +31,10 @@ _MEANINGS = {
 _PROBLEMS = {
     400: "The query makes no sense; the message says which part.",
     401: "The admin token is missing or wrong.",
+    403: "A page of another origin asked, or under a host name that is not allowed.",
     404: "Not stored (yet).",
     409: "It was revoked, is taken, or is in use.",
+    415: "Not sent as application/json.",
     503: "Redis, the database or the health service does not answer.",
 }
 
@@ -306,7 +308,12 @@ def _described(operation: Operation) -> dict[str, Any]:
 
 
 def _problems(operation: Operation) -> list[int]:
-    return sorted({*operation.problems, *((401,) if operation.admin else ())})
+    problems = set(operation.problems)
+    if operation.admin:
+        problems |= {401, 403}
+        if operation.method != "get":
+            problems.add(415)
+    return sorted(problems)
 
 
 def _problem(status: int) -> dict[str, Any]:
@@ -383,8 +390,9 @@ def page() -> str:
         "<link rel='stylesheet' href='/dashboard/style.css'></head><body>"
         "<header><h1>Responses Proxy: API</h1><a href='/'>Dashboard</a></header>"
         "<main><p>Point any OpenAI client's base URL at <code>/v1</code>. Paths under "
-        "<code>/admin</code> need <code>Authorization: Bearer TOKEN</code> when "
-        "<code>PROXY_ADMIN_TOKEN</code> is set. For programs: "
+        "<code>/admin</code> need <code>Authorization: Bearer TOKEN</code>, and all "
+        "that changes something <code>Content-Type: application/json</code>. For "
+        "programs: "
         "<a href='/openapi.json'>openapi.json</a>.</p>"
         "<h2>Calls</h2><div class='scroll'><table><thead><tr><th scope='col'>Method"
         "</th><th scope='col'>Path</th><th scope='col'>What it does</th>"

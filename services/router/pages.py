@@ -8,7 +8,7 @@ DASHBOARD = Path(__file__).with_name("dashboard")
 # The page loads nothing from elsewhere and may be framed by nobody.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -30,6 +30,4 @@ class Page:
         resp.content_type = self._content_type
         resp.data = self._body
         resp.set_header("content-security-policy", CSP)
-        resp.set_header("x-content-type-options", "nosniff")
-        resp.set_header("referrer-policy", "no-referrer")
         resp.cache_control = ["no-cache"]

@@ -84,7 +84,9 @@ class Product:
     async def check_keys(self) -> None:
         """What the health service does each half minute."""
         async with httpx.AsyncClient(timeout=30) as client:
-            (await client.post(f"{self.fleet.admin}/health/check")).raise_for_status()
+            (
+                await client.post(f"{self.fleet.admin}/health/check", json={})
+            ).raise_for_status()
 
     async def requests(self, session: str, *columns: str) -> list[tuple[Any, ...]]:
         """Columns of a session's requests, oldest first, once all are stored."""

@@ -101,10 +101,30 @@ def test_a_setting_that_makes_no_sense(tmp_path: Path, command: str) -> None:
     assert "hush" not in line
 
 
-def test_an_open_admin_beyond_loopback(tmp_path: Path) -> None:
-    environ = environment(tmp_path, PROXY_HOST="0.0.0.0")
+def test_the_banner_has_a_link_that_logs_in(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
+    with running(environ, tmp_path) as up:
+        up.wait_until_ready()
+        (token,) = re.findall(r"  dashboard  http://\S+/#token=(\S+)\n", up.output)
+        assert httpx.get(f"{up.admin}/state").status_code == 401
+        headers = {"authorization": f"Bearer {token}"}
+        state = httpx.get(f"{up.admin}/state", headers=headers)
+        assert (state.status_code, state.json()["admin"]) == (200, "token")
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(STOP_SECONDS) == 0
+    with running(environ, tmp_path) as up:  # later it is the same
+        up.wait_until_ready()
+        assert f"/#token={token}\n" in up.output
 
-    assert "PROXY_ADMIN_TOKEN" in refused(environ, "up")
+
+def test_a_token_of_ones_own_is_not_shown(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_ADMIN_TOKEN="hush-hush-hush")
+    with running(environ, tmp_path) as up:
+        up.wait_until_ready()
+        assert "asks for PROXY_ADMIN_TOKEN" in up.output
+        assert "#token=" not in up.output
+        assert "hush" not in up.output
+        assert not Path(up.data_dir, "admin-token").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -190,3 +210,25 @@ def test_doctor_names_what_is_wrong_and_no_secret(tmp_path: Path) -> None:
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert [line.split()[1] for line in failed] == ["redis", "database", "upstream"]
     assert "hush" not in done.stdout + done.stderr
+
+
+def test_doctor_sees_a_token_that_others_may_read(tmp_path: Path) -> None:
+    environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
+    file = Path(environ["PROXY_DATA_DIR"], "admin-token")
+    file.parent.mkdir()
+    file.write_text("hush-hush-hush\n")
+    for mode, mark in ((0o600, "ok "), (0o640, "FAIL ")):
+        file.chmod(mode)
+        done = subprocess.run(
+            [*COMMAND, "doctor"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            cwd=ROOT,
+            check=False,
+        )
+        (line,) = [x for x in done.stdout.splitlines() if "admin API" in x]
+        assert line.startswith(mark)
+        assert ("admin-token --new" in line) == (mark == "FAIL ")
+        assert "hush" not in done.stdout + done.stderr

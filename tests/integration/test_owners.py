@@ -223,8 +223,8 @@ async def status_of(origin: str, path: str) -> int:
     """Of a POST to `path` as it stands: HTTP clients would tidy it."""
     host, _, port = origin.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
-    writer.write(head.encode() + b"{}")
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n"
+    writer.write(head.encode() + b"content-type: application/json\r\n\r\n{}")
     line = await asyncio.wait_for(reader.readline(), 10)
     writer.close()
     await writer.wait_closed()

@@ -56,7 +56,7 @@ async def test_all_services_work_by_tls_with_few_rights(
             body = {"model": "gpt-5.5", "input": "hi"}
             answer = await http.post(f"{fleet.gateways[0].url}/responses", json=body)
             assert answer.status_code == 200
-        checked = await http.post(f"{fleet.admin}/health/check")
+        checked = await http.post(f"{fleet.admin}/health/check", json={})
         assert checked.status_code == 200
 
         async def stored() -> bool:

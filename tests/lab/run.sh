@@ -67,6 +67,26 @@ published() { # every gateway's port on this host
     grep -oE '127\.0\.0\.1:[0-9]+' | cut -d: -f2 | sort -u
 }
 
+link_of() { # SERVICE COMPOSE-ARGUMENTS...: the login link that its log has, once
+  local service=$1 found
+  shift
+  found=$("$lab" run docker compose "$@" logs --no-log-prefix "$service" |
+    grep -oE 'http://127\.0\.0\.1:8000/#token=[A-Za-z0-9_-]{43}')
+  [[ $(wc -l <<<"$found") -eq 1 ]] && echo "$found" >"$scratch/link"
+}
+
+admin_status() { # STATUS [TOKEN]: what /admin/state answers at $port
+  local seen
+  seen=$("$lab" run curl -sS --max-time 20 -o /dev/null -w '%{http_code}' \
+    -H "authorization: Bearer ${2:-none}" "http://127.0.0.1:$port/admin/state")
+  [[ $seen == "$1" ]]
+}
+
+replace_token() { # the command's link takes the place of the logged one
+  "$lab" run docker compose "${project[@]}" exec -T router \
+    responses-proxy admin-token --new | grep '#token=' >"$scratch/new-link"
+}
+
 first_process() { # PID 1 of the all-in-one container, and its user
   local seen
   seen=$("$lab" run docker compose "${single[@]}" exec -T proxy \
@@ -93,13 +113,23 @@ for port in $ports; do
   check "a request through port $port is answered" ask "$port"
   check "Postgres holds its decision" within 20 stored
 done
+check "the router's log has one login link" link_of router "${project[@]}"
+check "the admin API asks for a token" admin_status 401
+check "the link's token opens it" within 10 admin_status 200 "$(sed 's/.*token=//' "$scratch/link")"
+check "admin-token --new replaces it" replace_token
+check "the new token opens it" within 10 admin_status 200 "$(sed 's/.*token=//' "$scratch/new-link")"
+check "the old one does not" admin_status 401 "$(sed 's/.*token=//' "$scratch/link")"
 check "compose goes down" \
   "$lab" run docker compose "${project[@]}" down -v --timeout 15
 
 check "all-in-one gets ready" \
   "$lab" run docker compose "${single[@]}" up -d --no-build --wait --wait-timeout 60
-check "a request to it is answered" ask 8000
+port=8000
+check "a request to it is answered" ask $port
 check "supervisord is PID 1, and not root" first_process
+check "its log has one login link" link_of proxy "${single[@]}"
+check "its admin API asks for a token" admin_status 401
+check "the link's token opens it" within 10 admin_status 200 "$(sed 's/.*token=//' "$scratch/link")"
 [[ $failed -eq 0 ]] || "$lab" run docker compose "${single[@]}" logs --tail 40 || true
 check "all-in-one goes down" \
   "$lab" run docker compose "${single[@]}" down -v --timeout 20

@@ -57,12 +57,14 @@ class Process:
 
 
 def bare_environment() -> dict[str, str]:
-    """The environment without what would configure us."""
+    """The environment without what would configure us. The admin API is open, but where
+    a test wants a token."""
     ours = (
         *("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL"),
         "SSL_CERT_FILE",  # the tests' own
     )
-    return {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return {**kept, "PROXY_ALLOW_OPEN_ADMIN": "true"}
 
 
 def granian(app: str, port: int, *options: str) -> list[str]:

@@ -10,7 +10,8 @@ const LONGEST_PAUSE_MS = 10000;
 const SVG = "http://www.w3.org/2000/svg";
 
 const loads = new Map(); // resource id -> requests in flight, oldest first
-let token = sessionStorage.getItem("admin-token");
+const TOKEN = "admin-token"; // in sessionStorage: this tab's
+let token = loggedIn();
 
 // Building -------------------------------------------------------------------
 
@@ -43,10 +44,22 @@ function moment(iso) {
 
 // Asking ---------------------------------------------------------------------
 
+// The link that logs in has its token behind the #, which browsers send to nobody. It
+// leaves the address bar and the history at once.
+function loggedIn() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    sessionStorage.setItem(TOKEN, given);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem(TOKEN);
+}
+
 class Refused extends Error {}
 
 async function ask(path, options = {}) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
+  if (options.method && options.method !== "GET") headers["content-type"] = "application/json";
   const answer = await fetch(path, { ...options, headers, cache: "no-store" });
   if (answer.status === 401) {
     wantToken();
@@ -64,9 +77,10 @@ async function json(path, options) {
 
 function wantToken() {
   if (!$("token").hidden) return;
-  if (token) $("token-why").textContent = "That token was not accepted. It is the value of PROXY_ADMIN_TOKEN.";
+  if (token) $("token-why").textContent = "That token was not accepted; it may have been replaced.";
   token = null;
-  sessionStorage.removeItem("admin-token");
+  sessionStorage.removeItem(TOKEN);
+  $("log-out").hidden = true;
   $("token").hidden = false;
   $("main").hidden = true;
   $("notices").replaceChildren();
@@ -182,7 +196,10 @@ function choices(resources) {
 function notices(state) {
   const lines = state.degraded.map((what) => `Degraded: ${what}.`);
   if (state.admin === "open") {
-    lines.push("Whoever reaches this address can use this page. Set PROXY_ADMIN_TOKEN to ask for a token.");
+    lines.push(
+      "Warning: whoever reaches this address can use this page, and every upstream key through it. " +
+        "Unset PROXY_ALLOW_OPEN_ADMIN to ask for a token.",
+    );
   }
   const have = [...$("notices").children].map((line) => line.textContent);
   if (lines.join("\n") === have.join("\n")) return; // read out once, not each second
@@ -194,6 +211,7 @@ let stored = null; // a change means that there is new history
 function show(state) {
   $("token").hidden = true;
   $("main").hidden = false;
+  $("log-out").hidden = !token;
   $("live").textContent = "live";
   $("live").title = state.timestamp;
   notices(state);
@@ -427,11 +445,19 @@ async function detail(id) {
 
 $("token").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = $("token-value").value;
-  sessionStorage.setItem("admin-token", token);
+  token = $("token-value").value.trim();
+  sessionStorage.setItem(TOKEN, token);
   $("token-value").value = "";
   $("token").hidden = true;
   live();
+});
+
+$("log-out").addEventListener("click", () => {
+  sessionStorage.removeItem(TOKEN);
+  location.reload();
+});
+addEventListener("hashchange", () => {
+  if (loggedIn() !== token) location.reload();
 });
 
 $("filters").addEventListener("submit", (event) => {

@@ -151,3 +151,26 @@ def test_a_shorter_drain_is_respected() -> None:
 )
 def test_urls_are_printed_without_secrets(url: str, printed: str) -> None:
     assert without_password(url) == printed
+
+
+@pytest.mark.parametrize(
+    ("environ", "what", "said"),
+    [
+        ({}, "admin", "asks for the token in /data/admin-token"),
+        ({"PROXY_ADMIN_TOKEN": "hush-hush"}, "admin", "asks for PROXY_ADMIN_TOKEN"),
+        (
+            {"PROXY_ALLOW_OPEN_ADMIN": "true"},
+            "WARNING",
+            "/admin is OPEN to whoever reaches it (PROXY_ALLOW_OPEN_ADMIN=true)",
+        ),
+        (
+            {"PROXY_ALLOW_OPEN_ADMIN": "true", "PROXY_ADMIN_TOKEN": "hush-hush"},
+            "admin",
+            "asks for PROXY_ADMIN_TOKEN",
+        ),
+    ],
+)
+def test_who_gets_into_admin_is_said(
+    environ: dict[str, str], what: str, said: str
+) -> None:
+    assert dict(decided(environ).choices)[what] == said

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from libs.cli.watch import Briefing, Problem, last_lines, obituary, readiness
+from libs.cli.watch import (
+    Briefing,
+    Problem,
+    announcement,
+    last_lines,
+    obituary,
+    readiness,
+)
+from libs.common.admin_token import ensure_file
 from tests.support.ports import free_port
 
 
@@ -73,3 +81,13 @@ def test_an_obituary_quotes_the_logs(tmp_path: Path) -> None:
         "  | no module",
         "responses-proxy: stopping everything",
     ]
+
+
+def test_the_banner_shows_the_link_of_a_token_that_up_keeps(tmp_path: Path) -> None:
+    gateway = f"http://127.0.0.1:{free_port()}"
+    addresses = {"gateway": gateway}
+    token = ensure_file(tmp_path)
+    kept = Briefing(0.0, [], addresses, "logs", str(tmp_path))
+    assert f"  dashboard  {gateway}/#token={token}\n" in announcement(kept)
+    configured = Briefing(0.0, [], addresses, "logs")
+    assert f"  dashboard  {gateway}/\n" in announcement(configured)

@@ -34,6 +34,8 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_CREDENTIAL_VARIABLES": [("ACME_*, LAB_KEY",) * 2],
     "PROXY_PROVIDER_PRIVATE_ADDRESSES": [("false", False)],
     "PROXY_ALLOW_OPEN_ADMIN": [("true", True), ("0", False)],
+    "PROXY_ALLOWED_HOSTS": [("a.example,*.b.example", "a.example,*.b.example")],
+    "PROXY_ALLOWED_ORIGINS": [("https://a.example", "https://a.example")],
     "PROXY_AFFINITY_TTL_SECONDS": [("60", 60.0)],
     "PROXY_CAPTURE_BACKLOG_BYTES": [("1000", 1000)],
     "PROXY_CAPTURE_QUEUE_BYTES": [("0", 0)],
@@ -109,6 +111,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_CREDENTIAL_VARIABLES": ("*", "OPENAI_API_KEY", "A B", "a-b"),
     "PROXY_PROVIDER_PRIVATE_ADDRESSES": FLAGS,
     "PROXY_ALLOW_OPEN_ADMIN": FLAGS,
+    "PROXY_ALLOWED_HOSTS": ("http://a.example", "a b", "*", "a,*.", "a/b"),
+    "PROXY_ALLOWED_ORIGINS": ("*", "a.example", "null", "https://a.example/b"),
     "PROXY_AFFINITY_TTL_SECONDS": SECONDS,
     "PROXY_CAPTURE_BACKLOG_BYTES": ("-1", "much"),
     "PROXY_CAPTURE_QUEUE_BYTES": ("-1", "64MB"),
@@ -293,21 +297,40 @@ def test_the_first_database_url_counts(environ: dict[str, str], url: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("environ", "refused"),
+    ("environ", "is_open"),
     [
-        ({"PROXY_HOST": "127.0.0.1"}, False),
-        ({"PROXY_HOST": "0.0.0.0"}, True),
-        ({"PROXY_HOST": "0.0.0.0", "PROXY_ADMIN_TOKEN": "long-enough"}, False),
-        ({"PROXY_HOST": "0.0.0.0", "PROXY_ALLOW_OPEN_ADMIN": "true"}, False),
-        ({"PROXY_HOST": "0.0.0.0", "PROXY_ALLOW_OPEN_ADMIN": "false"}, True),
+        ({}, False),
+        ({"PROXY_HOST": "0.0.0.0"}, False),
+        ({"PROXY_ADMIN_TOKEN": "long-enough"}, False),
+        ({"PROXY_ALLOW_OPEN_ADMIN": "true"}, True),
+        ({"PROXY_HOST": "0.0.0.0", "PROXY_ALLOW_OPEN_ADMIN": "true"}, True),
+        ({"PROXY_ALLOW_OPEN_ADMIN": "true", "PROXY_ADMIN_TOKEN": "enough-x"}, False),
     ],
 )
-def test_an_open_admin_stays_on_loopback(
-    environ: dict[str, str], refused: bool
+def test_the_admin_api_is_open_only_when_asked_for(
+    environ: dict[str, str], is_open: bool
 ) -> None:
-    settings = CommonSettings.read(environ)
-    if not refused:
-        settings.refuse_open_admin()
-        return
-    with pytest.raises(SettingError, match="PROXY_ADMIN_TOKEN: is unset while"):
-        settings.refuse_open_admin()
+    assert CommonSettings.read(environ).open_admin == is_open
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "answers"),
+    [
+        ("proxy.example.com", "proxy.example.com:8443", True),
+        (" Proxy.Example.com:8000 , *.internal ", "proxy.example.com", True),
+        ("proxy.example.com,*.internal", "a.internal", True),
+        ("[2001:db8::1]", "[2001:db8::1]:80", True),
+        ("2001:db8::1", "[2001:db8::1]:80", True),
+        ("proxy.example.com", "evil.example", False),
+        ("", "proxy.example.com", False),
+    ],
+)
+def test_allowed_hosts(given: str, host: str, answers: bool) -> None:
+    settings = RouterSettings.read({"PROXY_ALLOWED_HOSTS": given})
+    assert settings.guard.answers_to(host) == answers
+
+
+def test_allowed_origins() -> None:
+    given = "https://App.example:443/, http://localhost:3000"
+    guard = GatewaySettings.read({"PROXY_ALLOWED_ORIGINS": given}).guard
+    assert set(guard.origins) == {"https://app.example", "http://localhost:3000"}

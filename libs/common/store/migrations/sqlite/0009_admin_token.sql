@@ -1,0 +1,7 @@
+-- The hash of the admin token that a router made, where none is configured. One row:
+-- the first router that adds it wins, and the others use its token.
+CREATE TABLE admin_token (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    token_hash TEXT NOT NULL,
+    created_at TEXT NOT NULL
+) STRICT;

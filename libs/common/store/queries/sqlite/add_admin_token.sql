@@ -1,0 +1,5 @@
+-- Answers nothing when there is one.
+INSERT INTO admin_token (id, token_hash, created_at)
+VALUES (1, :token_hash, :created_at)
+ON CONFLICT (id) DO NOTHING
+RETURNING id

@@ -1,0 +1,317 @@
+"""Finding: any web page could take every upstream key. A real Chromium opens pages of
+others, and they try."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from libs.common.store.opening import open_store
+from libs.common.store.registry import RegistryRows
+from libs.simulator.server import RunningSimulator, Simulator
+from tests.support.attacker import Site, attacking
+from tests.support.chromium import Browser, Page, chromium
+from tests.support.up import Up, environment, running
+from tests.support.waiting import eventually
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(180),
+    pytest.mark.usefixtures("has_chromium"),
+]
+KEYS = {"sk-secret-1": "acct-a", "sk-secret-2": "acct-b"}
+ASKED = {"model": "gpt-5.5", "input": "Say hello"}
+REBOUND = "evil.example"  # its name leads to the proxy's machine
+
+
+@dataclass
+class Scene:
+    """A running product, a browser on the same machine, and a site of an attacker."""
+
+    up: Up
+    simulator: RunningSimulator
+    browser: Browser
+    site: Site
+
+    @property
+    def origin(self) -> str:
+        return self.up.url.removesuffix("/v1")
+
+    @property
+    def port(self) -> str:
+        return self.up.environ["PROXY_PORT"]
+
+    @property
+    def link(self) -> str:
+        """What `up` shows in its banner."""
+        (link,) = re.findall(r"http://\S+#token=\S+", self.up.output)
+        return str(link)
+
+    async def page_at(self, url: str) -> Page:
+        page = await self.browser.page()
+        await page.visit(url)
+        return page
+
+
+LISTED = "listed.localhost"  # of the origin whose pages may use /v1
+
+
+@asynccontextmanager
+async def scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator(KEYS))
+        site = await stack.enter_async_context(attacking())
+        environ = environment(
+            folder,
+            PROXY_UPSTREAM_BASE_URL=simulator.base_url,
+            OPENAI_API_KEYS=",".join(KEYS),
+            PROXY_ALLOWED_ORIGINS=f"http://{LISTED}:{site.port}",
+            **settings,
+        )
+        up = stack.enter_context(running(environ, folder))
+        # In a thread: this loop serves the upstream, which health checks ask.
+        await asyncio.to_thread(up.wait_until_ready)
+        rules = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
+        browser = await stack.enter_async_context(chromium(folder, rules))
+        yield Scene(up, simulator, browser, site)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def open_admin(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Scene]:
+    """Without a token: what browsers are refused must not hang on it."""
+    folder = tmp_path_factory.mktemp("open")
+    async with scene(folder, PROXY_ALLOW_OPEN_ADMIN="true") as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def with_token(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Scene]:
+    """As a new user starts it."""
+    folder = tmp_path_factory.mktemp("token")
+    async with scene(folder, PROXY_ALLOW_OPEN_ADMIN="") as found:
+        yield found
+
+
+async def providers(up: Up) -> list[Any]:
+    store = open_store(up.database)
+    try:
+        return list(await RegistryRows(store.fetch).providers())
+    finally:
+        await store.close()
+
+
+def sent(url: str, body: object = None, **more: Any) -> str:
+    """A script that sends a request and says what its page got to see."""
+    options: Any = {"method": "GET", **more}
+    if body is not None:
+        options = {"method": "POST", "body": json.dumps(body), **more}
+    options = json.dumps(options)
+    return f"""
+        try {{
+            const answer = await fetch({json.dumps(url)}, {options});
+            return [answer.type, answer.status, await answer.text()];
+        }} catch (error) {{ return ["error", 0, String(error)]; }}
+    """
+
+
+class TestAPageOfAnotherOrigin:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "evil.localhost"])
+    @pytest.mark.parametrize("path", ["test", ""])
+    async def test_gets_no_upstream_key(
+        self, open_admin: Scene, host: str, path: str
+    ) -> None:
+        site = open_admin.site
+        page = await open_admin.page_at(f"http://{host}:{site.port}/")
+        bait: dict[str, Any] = {
+            "provider_type": "custom",
+            "base_url": f"http://127.0.0.1:{site.port}/v1",
+            "credential_ref": "env:OPENAI_API_KEYS",
+        }
+        if not path:
+            bait |= {"id": "bait"}
+        url = f"{open_admin.origin}/admin/providers/{path}".rstrip("/")
+        simple = {"mode": "no-cors", "headers": {"content-type": "text/plain"}}
+        seen = await page.run(sent(url, bait, **simple))
+        assert seen[0] == "opaque"  # it was sent, and answered
+        assert site.stolen == []
+        assert await providers(open_admin.up) == []
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "evil.localhost"])
+    async def test_reads_and_changes_nothing_under_admin(
+        self, open_admin: Scene, host: str
+    ) -> None:
+        page = await open_admin.page_at(f"http://{host}:{open_admin.site.port}/")
+        url = f"{open_admin.origin}/admin/keys"
+        kind = {"headers": {"content-type": "application/json"}}
+        for script in (sent(url), sent(url, {"name": "mine"}, **kind)):
+            assert (await page.run(script))[0] == "error"
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(url)).json()["data"] == []
+
+    async def test_may_link_to_the_dashboard(self, open_admin: Scene) -> None:
+        page = await open_admin.page_at(
+            f"http://evil.localhost:{open_admin.site.port}/"
+        )
+        await page.follow(open_admin.origin + "/")
+        assert await page.run("return location.origin") == open_admin.origin
+        await shown(page, "#totals")
+
+
+class TestDnsRebinding:
+    @pytest.mark.parametrize(
+        "path", ["/", "/docs", "/admin/state", "/v1/models", "/v1/files"]
+    )
+    async def test_a_name_that_leads_here_is_answered_nothing(
+        self, open_admin: Scene, path: str
+    ) -> None:
+        rebound = f"http://{REBOUND}:{open_admin.port}"
+        # A probe is a page of this origin, so that its scripts are, too.
+        page = await open_admin.page_at(f"{rebound}/healthz")
+        kind, status, text = await page.run(sent(rebound + path))
+        assert (kind, status) == ("basic", 403)
+        assert "host_not_allowed" in text
+
+    async def test_nor_does_it_get_a_response(self, open_admin: Scene) -> None:
+        rebound = f"http://{REBOUND}:{open_admin.port}"
+        page = await open_admin.page_at(f"{rebound}/healthz")
+        for path in ("/v1/responses", "/admin/keys"):
+            seen = await page.run(sent(rebound + path, ASKED))
+            assert seen[:2] == ["basic", 403]
+        assert await page.run(socket(f"ws://{REBOUND}:{open_admin.port}")) == "error"
+
+
+class TestThePagesOfOthersAndV1:
+    async def test_one_that_is_not_listed_is_refused(self, with_token: Scene) -> None:
+        page = await with_token.page_at(
+            f"http://evil.localhost:{with_token.site.port}/"
+        )
+        url, before = f"{with_token.up.url}/responses", asked_upstream(with_token)
+        assert (await page.run(sent(url, ASKED)))[0] == "error"
+        simple = {"mode": "no-cors", "headers": {"content-type": "text/plain"}}
+        assert (await page.run(sent(url, ASKED, **simple)))[0] == "opaque"
+        assert asked_upstream(with_token) == before
+        address = f"ws://127.0.0.1:{with_token.port}"
+        assert await page.run(socket(address)) == "error"
+
+    async def test_one_that_is_listed_asks(self, with_token: Scene) -> None:
+        page = await with_token.page_at(f"http://{LISTED}:{with_token.site.port}/")
+        url, before = f"{with_token.up.url}/responses", asked_upstream(with_token)
+        headers = {
+            "content-type": "application/json",
+            "authorization": "Bearer anything",
+            "x-stainless-lang": "js",
+        }
+        said = json.dumps({"method": "POST", "headers": headers})
+        status, request, resource = await page.run(f"""
+            const options = {{ ...{said}, body: {json.dumps(json.dumps(ASKED))} }};
+            const answer = await fetch({json.dumps(url)}, options);
+            await answer.json();
+            const said = (name) => answer.headers.get("x-proxy-" + name);
+            return [answer.status, said("request-id"), said("resource-id")];
+        """)
+        assert status == 200
+        assert request
+        assert resource.startswith("openai-")
+        # What goes wrong can be read, too.
+        kind, status, text = await page.run(
+            sent(url, ASKED, headers={**headers, "x-pool-id": "nowhere"})
+        )
+        assert (kind, status) == ("cors", 400)
+        assert "unknown_pool" in text
+        assert asked_upstream(with_token) == before + 1
+        address = f"ws://127.0.0.1:{with_token.port}"
+        assert await page.run(socket(address)) == "open"
+
+
+class TestTheLink:
+    async def test_logs_in_and_out(self, with_token: Scene) -> None:
+        page = await with_token.page_at(with_token.link)
+        await shown(page, "#totals")
+        assert await page.run("return location.href") == with_token.origin + "/"
+        await page.run("document.querySelector('#log-out').click()")
+        await shown(page, "#token")
+        assert await page.run("return sessionStorage.length") == 0
+        # The form takes the same token.
+        typed = json.dumps(token_of(with_token))
+        await page.run(f"""
+            document.querySelector("#token-value").value = {typed};
+            document.querySelector("#token button").click();
+        """)
+        await shown(page, "#totals")
+        assert await page.run("return location.href") == with_token.origin + "/"
+
+    async def test_without_it_the_page_shows_nothing(self, with_token: Scene) -> None:
+        page = await with_token.page_at(with_token.origin + "/")
+        await shown(page, "#token")
+        assert await page.sees("#totals") is None
+
+    async def test_the_page_changes_things_with_it(self, with_token: Scene) -> None:
+        page = await with_token.page_at(with_token.link)
+        await shown(page, "#totals")
+        await page.run("document.querySelector('#check').click()")
+
+        async def checked() -> bool:
+            return await page.sees("#check-said") == "All 2 answered."
+
+        await eventually(checked, within_s=20)
+
+    async def test_the_token_is_in_its_file_only(self, with_token: Scene) -> None:
+        found = await asyncio.to_thread(places_of, token_of(with_token), with_token.up)
+        assert found == ["admin-token 600"]
+
+
+async def test_an_open_admin_api_is_warned_of(open_admin: Scene) -> None:
+    assert "WARNING    /admin is OPEN" in open_admin.up.output
+    assert "#token=" not in open_admin.up.output
+    page = await open_admin.page_at(open_admin.origin + "/")
+    await shown(page, "#totals")
+    assert "PROXY_ALLOW_OPEN_ADMIN" in (await page.sees("#notices") or "")
+
+
+async def shown(page: Page, selector: str) -> None:
+    async def seen() -> bool:
+        return await page.sees(selector) is not None
+
+    await eventually(seen, within_s=20)
+
+
+def token_of(scene: Scene) -> str:
+    return scene.link.partition("#token=")[2]
+
+
+def places_of(token: str, up: Up) -> list[str]:
+    """The files and processes of a product that show the token."""
+    files = [path for path in Path(up.data_dir).rglob("*") if path.is_file()]
+    found = [path for path in files if token.encode() in path.read_bytes()]
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in (up.process.pid, *up.children())]
+    shown = [f"{path.name} {path.stat().st_mode & 0o777:o}" for path in found]
+    return shown + [str(line) for line in lines if token in line.read_text()]
+
+
+def asked_upstream(scene: Scene) -> int:
+    """How many responses the upstream was asked for."""
+    entries = scene.simulator.state.journal.shown(None, bodies=False)["entries"]
+    return sum(entry["path"] == "/v1/responses" for entry in entries)
+
+
+def socket(address: str) -> str:
+    """A script that opens a WebSocket and says what came of it."""
+    return f"""
+        const socket = new WebSocket({json.dumps(address + "/v1/responses")});
+        return await new Promise((done) => {{
+            socket.onopen = () => done("open");
+            socket.onerror = () => done("error");
+        }});
+    """
