@@ -128,11 +128,19 @@ ECHOES: dict[str, Callable[[], list[bytes]]] = {
 }  # fmt: skip
 
 
+BROKEN_OFF = "an error that breaks off"
+
+
 async def echoing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while True:
         head, body = await request(reader)
         assert KEY.encode() in head
-        for piece in ECHOES[json.loads(body)["input"]]():
+        name = json.loads(body)["input"]
+        if name == BROKEN_OFF:
+            writer.write(whole(400, refusal(), JSON)[0][:-9])
+            await writer.drain()
+            return
+        for piece in ECHOES[name]():
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0)
@@ -204,6 +212,21 @@ async def test_a_message_without_the_key_says_what_was_wrong(
     row = await stack.request(answer.headers["x-proxy-request-id"])
     assert (row["error_message"], row["error_code"]) == (message, message)
     assert row["status_code"] == 400
+
+
+async def test_an_error_that_breaks_off_is_no_answer(
+    stack: Stack, valkey_server: str
+) -> None:
+    """What is not all here cannot be searched."""
+    empty(valkey_server)
+    await stack.reset()
+    async with httpx.AsyncClient(timeout=20) as http:
+        answer = await http.post(
+            f"{stack.url}/responses", json={"model": "m", "input": BROKEN_OFF}
+        )
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_unreachable"
+    assert not shows_key(answer.content)
 
 
 async def test_frames_that_echo_the_key(valkey_server: str, tmp_path: Path) -> None:
