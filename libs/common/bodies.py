@@ -87,7 +87,8 @@ class WholeTool(Tool):
 
 
 class Prompt(Shape):
-    variables: dict[str, str | Named | None] | None = None
+    # Of a large one (`scanning.py`) the values alone.
+    variables: dict[str, str | Named | None] | list[Named] | None = None
 
 
 class FileSearch(Shape):
