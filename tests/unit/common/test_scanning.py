@@ -3,6 +3,8 @@ and wherever it is cut, and no step is long."""
 
 import json
 import random
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -93,7 +95,7 @@ def objects_of(fields: dict[str, Any]) -> list[str]:
     others = [fields.get("file_id"), *listed(fields.get("file_ids"))]
     for tool in items_of(fields, "tools"):
         others += listed(tool.get("vector_store_ids"))
-        container = tool.get("container")
+        container: Any = tool.get("container")
         inner = isinstance(container, dict)
         others += listed(container.get("file_ids")) if inner else [container]
     return [id_ for id_ in (*of_items, *others) if is_minted(id_)][:4]
@@ -150,7 +152,7 @@ def named_of(fields: dict[str, Any]) -> set[str]:
         found += files_of(item.get("content")) + files_of(item.get("output"))
     for tool in items_of(fields, "tools"):
         found += listed(tool.get("vector_store_ids"))
-        container = tool.get("container")
+        container: Any = tool.get("container")
         inner = isinstance(container, dict)
         found += listed(container.get("file_ids")) if inner else [container]
     return {text_of(id_) or "" for id_ in found if isinstance(id_, str) and id_}
@@ -231,7 +233,7 @@ class Writer:
     """Writes JSON with spaces and escapes here and there."""
 
     def __init__(self, seed: int) -> None:
-        self._chance = random.Random(seed)
+        self._chance = random.Random(seed)  # noqa: S311
         self._dense = self._chance.random() < 0.5
         self._ascii = self._chance.random() < 0.5
 
@@ -303,3 +305,99 @@ def test_damaged_bodies_are_judged_as_a_json_parser_does(
         found = in_steps(body, isolate=True)
     assert found.problem == reference(body, isolate=True)["problem"]
     assert read_hints(PATH, [], body, isolate=True).problem == found.problem
+
+
+# Bounds -----------------------------------------------------------------------------
+
+SIZE = 3_000_000
+
+
+def of_size(unit: bytes, before: bytes = b'{"input":[', after: bytes = b"]}") -> bytes:
+    count = (SIZE - len(before) - len(after)) // len(unit)
+    return before + (unit * count).rstrip(b",") + after
+
+
+HOSTILE = {
+    "items": of_size(b"{},"),
+    "lists": of_size(b"[],"),
+    "numbers": of_size(b"1,"),
+    "parts": of_size(b"{},", b'{"input":[{"content":[', b"]}]}"),
+    "files": of_size(b'{"file_id":"file-1"},', b'{"input":[{"content":[', b"]}]}"),
+    "odd items": of_size(b'{"id":5},'),
+    "bad UTF-8": of_size(b'{"id":"\xff"},'),
+    "half emojis": of_size(rb'{"a":"\ud800"},'),
+    "escapes": of_size(rb"\u0041", b'{"input":"', b'"}'),
+    "backslashes": of_size(rb"\\", b'{"input":"', b'"}'),
+    "one text": of_size(b"x", b'{"input":"', b'"}'),
+    "one number": of_size(b"1", b'{"input":', b"}"),
+    "spaces": of_size(b" ", b'{"input":', b"1}"),
+    "deep": of_size(b"[", b'{"input":', b""),
+    "deep lists": of_size(b"[" * 60 + b"]" * 60 + b","),
+    "members": of_size(b'"a":1,', b"{", b"}"),
+    "models": of_size(b'"model":"m",', b"{", b"}"),
+    "metadata": of_size(b'"k":"v",', b'{"metadata":{', b"}}"),
+    "tools": of_size(b'{"container":"cntr_1"},', b'{"tools":[', b"]}"),
+    "file ids": of_size(b'"file-1",', b'{"file_ids":[', b"]}"),
+    "one name": of_size(b"k", b'{"', b'":1}'),
+    "large items": of_size(b'{"content":[{"text":"' + b"x" * 20_000 + b'"}]},'),
+}
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_step_is_long_and_no_body_takes_much_memory(
+    body: bytes, isolate: bool
+) -> None:
+    reading = Reading(PATH, [], body, isolate)
+    longest, began = 0.0, time.thread_time()
+    for _ in reading.steps():
+        ended = time.thread_time()
+        longest, began = max(longest, ended - began), ended
+    assert reading.hints is not None
+    longest = max(longest, time.thread_time() - began)
+    # The bound is 5 ms on an idle machine (docs/benchmarks.md); processor time counts
+    # more under load, and one call for the whole body would take hundreds.
+    assert longest < 0.025
+    tracemalloc.start()
+    try:
+        for _ in Reading(PATH, [], body, isolate).steps():
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body)  # and the body itself
+
+
+def test_the_newest_items_of_millions_are_found() -> None:
+    items = b"{}," * 1_000_000 + b'{"id":"msg_1"},{"id":"rs_2","encrypted_content":"x"}'
+    body = b'{"input":[' + items + b'],"model":"m"}'
+    found = in_steps(body)
+    assert (found.bound_ids, found.model) == (("rs_2", "msg_1"), "m")
+    assert found.account_bound
+    assert in_steps(body, isolate=True).problem == "too_many_ids"
+
+
+def test_what_is_given_up_keeps_its_first_hints() -> None:
+    deep = b"[" * 5_000 + b"]" * 5_000
+    body = b'{"model":"m","input":[{"id":"rs_1"}],"x":' + deep + b"}"
+    found = in_steps(body)
+    assert (found.model, found.bound_ids) == ("m", ("rs_1",))
+    assert in_steps(body, isolate=True).problem == "unreadable"
+
+
+def test_a_small_body_is_read_at_once_and_a_large_one_in_steps() -> None:
+    body = b'{"input":"%b"}'
+    assert quick_hints(PATH, [], body % (b"x" * 60_000)) is not None
+    assert quick_hints(PATH, [], body % (b"x" * 70_000)) is None
+    assert quick_hints(PATH, [], b'{"input":[{"id":5}]}') is None
+
+
+def test_long_texts_give_the_same_hints_as_short_ones() -> None:
+    pad = "x" * 100_000
+    body = {"model": "é" * 100_000, "conversation": "conv_" + pad, "x": pad,
+            "input": [{"id": "rs_" + pad}, {"id": "msg_1", "content": pad,
+                                            "type": "message"}]}  # fmt: skip
+    found = in_steps(json.dumps(body).encode(), isolate=True)
+    assert found.model == "é" * 512
+    assert found.named == (("conv_" + pad)[:512],)
+    assert found.references == ("msg_1",)
