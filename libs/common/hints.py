@@ -1,31 +1,26 @@
-"""What routing needs to know of a request, read from its bytes once. Pure.
+"""What routing and isolation need to know of a request, read from its bytes. Pure.
 
-Nothing is built that routing does not use; a body that is no JSON, or of
-another shape, gives no hints and is forwarded all the same.
-"""
+Nothing is built that is not used. A body that is no JSON, or of another shape, gives
+no hints and is forwarded all the same; isolation is told that it cannot be read.
 
-import contextlib
-import json
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+A small body of the usual shape is read by one call of msgspec. All others take steps
+(`scanning.py`): no body may hold up the event loop."""
+
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-Header = tuple[bytes, bytes]
+from libs.common.bodies import ODD_JSON, Body, Metadata, Named, WholeBody
+from libs.common.headers import Header
+from libs.common.ids import LONGEST_ID, ids_in_path
+from libs.common.naming import MOST_CHECKED, ItemFacts, all_objects, objects
+from libs.common.scanning import Scan
 
-NULL = msgspec.Raw(b"null")
-# Ids that upstreams mint (responses-api.md section 6), and clients send back.
-MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
-          "ig_", "mcp_", "cmp_", "at_", "file-", "vs_", "cntr_", "batch_")  # fmt: skip
-# Codex makes up ids of its own in the same form, with a UUID (section 2.2).
-_OWN = re.compile(
-    r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-)
-MOST_ITEMS = 8  # so many of the newest item ids are looked up
-MOST_OBJECTS = 4  # and of the files, vector stores and containers
-MOST_SEGMENTS = 8
-LONGEST_ID = 512
+LARGEST_QUICK = 65_536  # bytes that are read by one call
+# Why a body cannot be isolated.
+UNREADABLE = "unreadable"
+TOO_MANY_IDS = "too_many_ids"
+MULTIPART = "multipart"
 
 _SESSION_HEADERS = (
     b"x-proxy-session-id",
@@ -36,10 +31,20 @@ _SESSION_HEADERS = (
 _POOL_HEADERS = (b"x-proxy-pool-id", b"x-pool-id")
 _NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
 _INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+_NO_METADATA = Metadata()
+_NO_FACTS = ItemFacts()
+
+_decoder = msgspec.json.Decoder(Body)
+_whole_decoder = msgspec.json.Decoder(WholeBody)
 
 
 class Hints(msgspec.Struct, frozen=True, gc=False):
-    """`bound_ids`: upstream ids the request names, the most telling first."""
+    """`bound_ids`: upstream ids the request names, the most telling first. `named`,
+    `references` and `problem` are for isolation alone (`read_hints`):
+
+    `named`: ids that clients do not make up. `references`: ids of input items that
+    the upstream has to look up, and the newest ones. `problem`: why these may not be
+    all."""
 
     model: str | None = None
     stream: bool = False
@@ -49,213 +54,154 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
     bound_ids: tuple[str, ...] = ()
     account_bound: bool = False
+    background: bool = False
+    named: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    problem: str | None = None
 
 
-class _Metadata(msgspec.Struct):
-    session_id: object = None
-    session_name: object = None
-    pool_id: object = None
+def read_hints(
+    path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
+) -> Hints:
+    """Hints of a request to `path` (raw, below /v1) with an opened `body`. With
+    `isolate` also every upstream id that it names. For the event loop there are
+    `quick_hints` and `Reading`."""
+    found = quick_hints(path, headers, body, isolate)
+    if found is not None:
+        return found
+    reading = Reading(path, headers, body, isolate)
+    for _ in reading.steps():
+        pass
+    return reading.hints
 
 
-class _Part(msgspec.Struct):
-    file_id: object = None
+def quick_hints(
+    path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
+) -> Hints | None:
+    """The same, or None when reading it takes steps."""
+    if len(body) > LARGEST_QUICK:
+        return None
+    parsed: Body
+    try:
+        if not isolate:
+            parsed = _decoder.decode(body) if body else Body()
+        else:
+            parsed = _whole_decoder.decode(body) if body else WholeBody()
+            if not body.isascii():
+                body.decode()
+    except ODD_JSON:
+        return None
+    return _hints(path, headers, parsed, _facts(parsed), None)
 
 
-class _Item(msgspec.Struct):
-    id: object = None
-    encrypted_content: msgspec.Raw = NULL
-    content: str | list[_Part | str | None] | None = None
-    file_id: object = None
+def unopened_hints(path: bytes, headers: Iterable[Header], isolate: bool) -> Hints:
+    """Those of a body that could not be opened."""
+    parsed = WholeBody() if isolate else Body()
+    problem = UNREADABLE if isolate else None
+    return _hints(path, headers, parsed, _NO_FACTS, problem)
 
 
-class _Conversation(msgspec.Struct):
-    id: object = None
+class Reading:
+    """Reads hints in steps; `hints` has them in the end."""
+
+    def __init__(
+        self, path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
+    ) -> None:
+        self._path = path
+        self._headers = headers
+        self._isolate = isolate
+        self.scan = Scan(body, WholeBody if isolate else Body, utf8=isolate)
+
+    def steps(self) -> Iterator[None]:
+        return self.scan.steps()
+
+    @property
+    def hints(self) -> Hints:
+        scan = self.scan
+        problem = None
+        if self._isolate:
+            problem = self._problem()
+        parsed = scan.parsed
+        if parsed is None:
+            parsed = WholeBody() if self._isolate else Body()
+        return _hints(self._path, self._headers, parsed, scan.facts, problem)
+
+    def _problem(self) -> str | None:
+        scan = self.scan
+        if scan.parsed is None or not (scan.complete and scan.is_utf8):
+            return MULTIPART if _is_multipart(self._headers) else UNREADABLE
+        return TOO_MANY_IDS if scan.overflow else None
 
 
-class _Container(msgspec.Struct):
-    file_ids: object = None
+def _is_multipart(headers: Iterable[Header]) -> bool:
+    kinds = [value.lower() for name, value in headers if name == b"content-type"]
+    return bool(kinds) and all(kind.startswith(b"multipart/") for kind in kinds)
 
 
-class _Tool(msgspec.Struct):
-    vector_store_ids: object = None
-    container: str | _Container | None = None
+def _facts(parsed: Body) -> ItemFacts:
+    facts = _NO_FACTS
+    if isinstance(parsed.input, list):
+        facts = ItemFacts()
+        facts.take(parsed.input)
+    if isinstance(parsed, WholeBody) and isinstance(parsed.items, list):
+        more = ItemFacts()
+        more.take(parsed.items)
+        return facts.joined(more)
+    return facts
 
 
-class _Body(msgspec.Struct):
-    model: object = None
-    stream: object = None
-    previous_response_id: object = None
-    conversation: str | _Conversation | None = None
-    prompt_cache_key: object = None
-    metadata: _Metadata | None = None
-    client_metadata: _Metadata | None = None
-    tools: list[_Tool] | None = None
-    # Of other calls: files into a vector store or a container, a batch.
-    file_id: object = None
-    file_ids: object = None
-    input_file_id: object = None
-    input: str | list[_Item | str | int | float | list[Any] | None] | None = None
-
-
-# Bad UTF-8 and deep nesting are no msgspec errors.
-ODD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
-_decoder = msgspec.json.Decoder(_Body)
-_TYPES = {field.name: field.type for field in msgspec.structs.fields(_Body)}
-_SIMPLE = [name for name in _TYPES if name != "input"]
-_CONTENT = list[_Part | str | None] | str | None
-_EMPTY = _Body()
-_NO_METADATA = _Metadata()
-_NO_INPUT: tuple[list[str], list[str], bool] = ([], [], False)
-
-
-def read_hints(path: bytes, headers: Iterable[Header], body: bytes) -> Hints:
-    """Hints of a request to `path` (raw, below /v1) with an opened `body`."""
-    parsed = _parse(body)
-    named = {name: value for name, value in headers if name in _INTERESTING}
+def _hints(
+    path: bytes,
+    headers: Iterable[Header],
+    parsed: Body,
+    facts: ItemFacts,
+    problem: str | None,
+) -> Hints:
+    told = {name: value for name, value in headers if name in _INTERESTING}
     metadata = parsed.metadata or _NO_METADATA
     client = parsed.client_metadata or _NO_METADATA
-    given = parsed.input
-    items, files, encrypted = (
-        _read_input(given) if isinstance(given, list) else _NO_INPUT
-    )
     previous = _text(parsed.previous_response_id)
+    first = _first_ids(previous, path, parsed.conversation)
+    named: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    if isinstance(parsed, WholeBody):
+        named = _once((*first, *all_objects(parsed), *facts.named))
+        references = _once((*facts.ids, *facts.references))
+        if facts.overflow or len(named) + len(references) > MOST_CHECKED:
+            problem = problem or TOO_MANY_IDS
     return Hints(
         model=_text(parsed.model),
         stream=parsed.stream is True,
-        session_id=_first(named, _SESSION_HEADERS)
+        session_id=_first(told, _SESSION_HEADERS)
         or _text(metadata.session_id)
         or _text(client.session_id)
         or _text(parsed.prompt_cache_key),
-        session_name=_first(named, _NAME_HEADERS) or _text(metadata.session_name),
-        pool_id=_first(named, _POOL_HEADERS) or _text(metadata.pool_id),
+        session_name=_first(told, _NAME_HEADERS) or _text(metadata.session_name),
+        pool_id=_first(told, _POOL_HEADERS) or _text(metadata.pool_id),
         previous_response_id=previous,
-        bound_ids=(
-            *_bound(previous, path, parsed.conversation, items),
-            *_objects(parsed, files),
-        ),
-        account_bound=encrypted,
+        bound_ids=(*first, *facts.ids, *objects(parsed, facts.files)),
+        account_bound=facts.encrypted,
+        background=parsed.background is True,
+        named=named,
+        references=references,
+        problem=problem,
     )
 
 
-def _parse(body: bytes) -> _Body:
-    if not body:
-        return _EMPTY
-    try:
-        return _decoder.decode(body)
-    except ODD_JSON:
-        return _parse_by_field(body)
+def _once(ids: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ids)) if ids else ()
 
 
-def _parse_by_field(body: bytes) -> _Body:
-    """One odd value (half an emoji, another shape) costs no other hint. Slow,
-    but rare; the standard library takes what msgspec refuses."""
-    parsed = _Body()
-    try:
-        fields = json.loads(body.decode("utf-8", "replace"))
-    except ODD_JSON:
-        return parsed
-    if not isinstance(fields, dict):
-        return parsed
-    for name in _SIMPLE:
-        with contextlib.suppress(*ODD_JSON):
-            setattr(parsed, name, msgspec.convert(fields.get(name), _TYPES[name]))
-    items = fields.get("input")
-    if isinstance(items, list):
-        parsed.input = [_item(item) for item in items if isinstance(item, dict)]
-    return parsed
-
-
-def _item(fields: dict[str, Any]) -> _Item:
-    """Of encrypted content only its being there matters."""
-    encrypted = msgspec.Raw(b"{}") if fields.get("encrypted_content") else NULL
-    item = _Item(fields.get("id"), encrypted, file_id=fields.get("file_id"))
-    with contextlib.suppress(*ODD_JSON):
-        item.content = msgspec.convert(fields.get("content"), _CONTENT)
-    return item
-
-
-def _read_input(given: list[Any]) -> tuple[list[str], list[str], bool]:
-    """Ids of the newest minted items and of files, newest first; is anything
-    encrypted?"""
-    ids: list[str] = []
-    files: list[str] = []
-    encrypted = False
-    for item in reversed(given):
-        if not isinstance(item, _Item):
-            continue
-        id_ = item.id
-        if id_ is not None and len(ids) < MOST_ITEMS and is_minted(id_):
-            ids.append(str(id_))
-        if len(files) < MOST_OBJECTS and isinstance(item.content, list):
-            files.extend(_files(item.content))
-        content = item.encrypted_content
-        if content is not NULL and not encrypted:
-            encrypted = bytes(content) not in (b"null", b'""')
-    return ids, files, encrypted
-
-
-def _files(parts: list[_Part | str | None]) -> list[str]:
-    named = (part.file_id for part in parts if isinstance(part, _Part))
-    return [str(id_) for id_ in named if is_minted(id_)]
-
-
-def _objects(parsed: _Body, files: Sequence[str]) -> list[str]:
-    """Files, vector stores and containers: each belongs to one account."""
-    if not files and _names_no_object(parsed):
-        return []
-    named: list[object] = [*files, parsed.file_id, parsed.input_file_id]
-    named.extend(_listed(parsed.file_ids))
-    for tool in parsed.tools or ():
-        named.extend(_listed(tool.vector_store_ids))
-        container = tool.container
-        if isinstance(container, _Container):
-            named.extend(_listed(container.file_ids))
-        else:
-            named.append(container)
-    return [str(id_) for id_ in named if is_minted(id_)][:MOST_OBJECTS]
-
-
-def _names_no_object(parsed: _Body) -> bool:
-    ids = parsed.file_id or parsed.input_file_id or parsed.file_ids
-    return ids is None and parsed.tools is None
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _bound(
-    previous: str | None,
-    path: bytes,
-    conversation: str | _Conversation | None,
-    items: Sequence[str],
-) -> tuple[str, ...]:
+def _first_ids(
+    previous: str | None, path: bytes, conversation: str | Named | None
+) -> list[str]:
     found = [previous] if previous else []
-    found.extend(ids_in_path(path))
-    if isinstance(conversation, _Conversation):
-        conversation = _text(conversation.id)
+    found += ids_in_path(path)
+    if isinstance(conversation, Named):
+        conversation = conversation.id
     if conversation:
-        found.append(conversation)
-    found.extend(items)
-    return tuple(found)
-
-
-def ids_in_path(path: bytes) -> list[str]:
-    """`/responses/resp_1/input_items` names resp_1."""
-    if path.find(b"/", 1) < 0:
-        return []
-    segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
-    return [segment for segment in segments if is_minted(segment)]
-
-
-def is_minted(value: object) -> bool:
-    """Is this an id as upstreams make them, and not a client's own?"""
-    return (
-        isinstance(value, str)
-        and value.startswith(MINTED)
-        and len(value) <= LONGEST_ID
-        and (value[-37:-36] != "_" or _OWN.fullmatch(value) is None)
-    )
+        found.append(conversation[:LONGEST_ID])
+    return found
 
 
 def _text(value: object) -> str | None:

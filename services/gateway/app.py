@@ -45,6 +45,7 @@ from services.gateway.owners import OwnerSearch
 from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.reading import Reader
 from services.gateway.room import Room
 from services.gateway.safekeeping import Safekeeper
 from services.gateway.server import Bounds, Server
@@ -125,6 +126,7 @@ class Gateway:
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
         gate = Gate(admission, KeyLimits(self.redis))
+        reader = Reader()
         self.data_plane = DataPlane(
             self.id,
             limits,
@@ -133,6 +135,7 @@ class Gateway:
             fallback,
             self.upstream,
             ledger,
+            reader,
         )
         books = Books(
             self.id,
@@ -143,6 +146,7 @@ class Gateway:
             self.data_plane.active,
             settings.request_timeout_seconds,
             self.directory,
+            reader,
         )
         share = settings.body_memory_bytes // settings.gateway_workers
         room = Room(max(share, settings.max_body_bytes))
