@@ -152,6 +152,7 @@ class RequestEvent(Frozen):
     resource_id: str | None = None
     account_id: str | None = None
     proxy_key_id: str | None = None
+    team_id: str | None = None  # of the proxy key, at that time
     method: str
     path: str
     model: str | None = None

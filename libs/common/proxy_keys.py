@@ -35,6 +35,12 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     enabled: bool = True
+    team_id: str | None = None  # its keys share what they made
+
+    @property
+    def tenant(self) -> str:
+        """To whom ids that this key's requests mint belong."""
+        return f"team:{self.team_id}" if self.team_id else f"key:{self.id}"
 
     @property
     def limited(self) -> bool:

@@ -114,7 +114,9 @@ class Gateway:
             settings.heartbeat_seconds,
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
-        gate = Gate(admission, KeyLimits(self.redis))
+        gate = Gate(
+            admission, KeyLimits(self.redis), strict=settings.isolates_strictly
+        )
         self.data_plane = DataPlane(
             self.id,
             limits,

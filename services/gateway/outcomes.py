@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from libs.common.aliases import Way
-from libs.common.asks import Release
+from libs.common.asks import Asker, Release
 from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
 from services.gateway import metrics
@@ -37,6 +37,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     resource_id: str | None = None
     account_id: str | None = None
     proxy_key_id: str | None = None
+    team_id: str | None = None
     model: str | None = None
     upstream_model: str | None = None
     transport: str = "http"
@@ -113,6 +114,7 @@ class Attempt(Protocol):
     alone: bool
     capture: Capture | None
     way: Way | None
+    asker: Asker
 
 
 def _nothing() -> None:
@@ -220,4 +222,5 @@ def _release(
         learned=learned,
         model=record.model if attempt.way is None else attempt.way.upstream_id,
         event=event,
+        tenant=attempt.asker.tenant,
     )

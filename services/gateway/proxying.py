@@ -13,14 +13,14 @@ from functools import partial
 import structlog
 
 from libs.common.accounts import account_named, unnamed
-from libs.common.asks import OwnerGone, Refusal
+from libs.common.asks import ForeignId, Owner, OwnerGone, Refusal
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
 from libs.common.hints import read_hints
 from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
-from services.gateway import problems
+from services.gateway import isolation, problems
 from services.gateway.admission import UnknownKey
 from services.gateway.aliasing import follow, splice
 from services.gateway.answers import read_answer
@@ -132,7 +132,9 @@ class DataPlane:
         plain = exchange.body
         if request.coding is not None:
             plain = opened(plain, exchange.headers)
-        exchange.take(read_hints(exchange.path, exchange.headers, plain))
+        isolated = principal is not None or self._gate.has_keys
+        hints = read_hints(exchange.path, exchange.headers, plain, isolate=isolated)
+        exchange.take(hints, "" if principal is None else principal.tenant)
         kinds = request.content_type, request.coding
         exchange.capture = self._ledger.capturer.begin(exchange.body, kinds)
         exchange.deadline = self._loop.time() + self._limits.request_s
@@ -145,7 +147,21 @@ class DataPlane:
         else:
             follow(exchange, way, principal, exchange.hints.pool_id)
             splice(exchange, way, plain)
+        if isolated:
+            self._isolate(exchange, plain)
         exchange.head = self._ledger.accepted(exchange.record)
+
+    def _isolate(self, exchange: Exchange, plain: bytes) -> None:
+        """Note which ids the request must be allowed to name. Raises a `Problem`."""
+        request, route, strict = exchange.request, None, self._gate.strict
+        if strict:
+            route = isolation.route_of(request.method, exchange.path)
+            isolation.check_body(route, exchange.hints, request, plain)
+        asker, ids = isolation.asker_of(
+            exchange.asker.tenant, exchange.hints, route, exchange.path, strict=strict
+        )
+        exchange.names(route, asker, ids)
+        exchange.headers = isolation.with_open_codings(exchange.headers)
 
     # Deadlines ---------------------------------------------------------------
 
@@ -283,7 +299,9 @@ class DataPlane:
     async def _acquire(self, exchange: Exchange, attempt: int) -> Target:
         ask = exchange.ask(attempt, self._draw(31))
         try:
-            decision = await self._chooser.decide(ask, exchange.hints.bound_ids)
+            decision = await self._chooser.decide(ask, exchange.ids)
+        except ForeignId as refused:
+            raise exchange.foreign(refused) from None
         except Refusal as refusal:
             gone = isinstance(refusal, OwnerGone)
             if gone and self._may_replay(exchange) and self._rewrite(exchange):
@@ -431,8 +449,9 @@ class DataPlane:
             record.outcome = "failed"
         home = exchange.session if record.outcome == "completed" else ""
         if record.resource_id and (home or learned):
-            account = record.account_id or ""
-            self.fallback.remember_success(home, learned, record.resource_id, account)
+            account, tenant = record.account_id or "", exchange.asker.tenant
+            owner = Owner(record.resource_id, account, tenant)
+            self.fallback.remember_success(home, learned, owner)
         if exchange.principal is not None:
             self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)

@@ -13,7 +13,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection
 
 from libs.common.aliases import Way
-from libs.common.asks import Ask, Decision, digest
+from libs.common.asks import Ask, Decision, Owner, digest
 from libs.common.contracts import Reason, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import NO_KINDS, Kinds
@@ -314,9 +314,8 @@ class SocketRequests:
         learned = tuple([digest(id_) for id_ in facts.ids])
         home = exchange.session if record.outcome == "completed" else ""
         if home or learned:
-            books.fallback.remember_success(
-                home, learned, resource.id, resource.account_id
-            )
+            owner = Owner(resource.id, resource.account_id, exchange.asker.tenant)
+            books.fallback.remember_success(home, learned, owner)
         books.gate.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
 
