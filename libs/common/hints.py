@@ -1,8 +1,7 @@
-"""What routing needs to know of a request, read from its bytes once. Pure.
+"""What routing and isolation need to know of a request, read from its bytes. Pure.
 
-Nothing is built that routing does not use; a body that is no JSON, or of
-another shape, gives no hints and is forwarded all the same.
-"""
+Nothing is built that is not used. A body that is no JSON, or of another shape, gives
+no hints and is forwarded all the same; isolation is told that it cannot be read."""
 
 import contextlib
 import json
@@ -12,12 +11,30 @@ from typing import Any
 
 import msgspec
 
+from libs.common.bodies import (
+    NULL,
+    ODD_JSON,
+    Body,
+    Container,
+    Item,
+    Message,
+    Metadata,
+    Named,
+    Part,
+    Parts,
+    Prompt,
+    Tool,
+    WholeBody,
+    WholeItem,
+    WholeTool,
+)
+
 Header = tuple[bytes, bytes]
 
-NULL = msgspec.Raw(b"null")
 # Ids that upstreams mint (responses-api.md section 6), and clients send back.
 MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
-          "ig_", "mcp_", "cmp_", "at_", "file-", "vs_", "cntr_", "batch_")  # fmt: skip
+          "ig_", "mcp_", "cmp_", "at_", "file-", "file_", "vs_", "cntr_", "cfile_",
+          "batch_", "upload_")  # fmt: skip
 # Codex makes up ids of its own in the same form, with a UUID (section 2.2).
 _OWN = re.compile(
     r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -25,7 +42,12 @@ _OWN = re.compile(
 MOST_ITEMS = 8  # so many of the newest item ids are looked up
 MOST_OBJECTS = 4  # and of the files, vector stores and containers
 MOST_SEGMENTS = 8
+MOST_CHECKED = 512  # ids of one request that isolation looks up
 LONGEST_ID = 512
+# Why a body cannot be isolated.
+UNREADABLE = "unreadable"
+TOO_MANY_IDS = "too_many_ids"
+MULTIPART = "multipart"
 
 _SESSION_HEADERS = (
     b"x-proxy-session-id",
@@ -36,10 +58,24 @@ _SESSION_HEADERS = (
 _POOL_HEADERS = (b"x-proxy-pool-id", b"x-pool-id")
 _NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
 _INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+_EMPTY_VALUES = (b"null", b'""')
+# Items whose content is their arguments, or their input.
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+_NO_METADATA = Metadata()
+_NOTHING = Body()
+_NO_BODY = WholeBody()
+
+_decoder = msgspec.json.Decoder(Body)
+_whole_decoder = msgspec.json.Decoder(WholeBody)
 
 
 class Hints(msgspec.Struct, frozen=True, gc=False):
-    """`bound_ids`: upstream ids the request names, the most telling first."""
+    """`bound_ids`: upstream ids the request names, the most telling first. `named`,
+    `references` and `problem` are for isolation alone (`read_hints`):
+
+    `named`: ids that clients do not make up. `references`: ids of input items that
+    the upstream has to look up, and the newest ones. `problem`: why these may not be
+    all."""
 
     model: str | None = None
     stream: bool = False
@@ -49,195 +85,332 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
     bound_ids: tuple[str, ...] = ()
     account_bound: bool = False
+    background: bool = False
+    named: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    problem: str | None = None
 
 
-class _Metadata(msgspec.Struct):
-    session_id: object = None
-    session_name: object = None
-    pool_id: object = None
+class _Items(msgspec.Struct, gc=False):
+    """What the input's items name, newest first."""
+
+    ids: list[str]
+    files: list[str]
+    encrypted: bool = False
 
 
-class _Part(msgspec.Struct):
-    file_id: object = None
+_NO_ITEMS = _Items([], [])
 
 
-class _Item(msgspec.Struct):
-    id: object = None
-    encrypted_content: msgspec.Raw = NULL
-    content: str | list[_Part | str | None] | None = None
-    file_id: object = None
+def read_hints(
+    path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
+) -> Hints:
+    """Hints of a request to `path` (raw, below /v1) with an opened `body`. With
+    `isolate` also every upstream id that it names."""
+    told = {name: value for name, value in headers if name in _INTERESTING}
+    if not body:
+        return _hints(path, told, _NO_BODY if isolate else _NOTHING, None)
+    parsed: Body
+    try:
+        if not isolate:
+            return _hints(path, told, _decoder.decode(body), None)
+        parsed = _whole_decoder.decode(body)
+        problem = None if body.isascii() or _is_utf8(body) else UNREADABLE
+    except ODD_JSON:
+        parsed = _parse_by_field(body, WholeBody if isolate else Body)
+        problem = _problem(body, headers) if isolate else None
+    return _hints(path, told, parsed, problem)
 
 
-class _Conversation(msgspec.Struct):
-    id: object = None
-
-
-class _Container(msgspec.Struct):
-    file_ids: object = None
-
-
-class _Tool(msgspec.Struct):
-    vector_store_ids: object = None
-    container: str | _Container | None = None
-
-
-class _Body(msgspec.Struct):
-    model: object = None
-    stream: object = None
-    previous_response_id: object = None
-    conversation: str | _Conversation | None = None
-    prompt_cache_key: object = None
-    metadata: _Metadata | None = None
-    client_metadata: _Metadata | None = None
-    tools: list[_Tool] | None = None
-    # Of other calls: files into a vector store or a container, a batch.
-    file_id: object = None
-    file_ids: object = None
-    input_file_id: object = None
-    input: str | list[_Item | str | int | float | list[Any] | None] | None = None
-
-
-# Bad UTF-8 and deep nesting are no msgspec errors.
-ODD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
-_decoder = msgspec.json.Decoder(_Body)
-_TYPES = {field.name: field.type for field in msgspec.structs.fields(_Body)}
-_SIMPLE = [name for name in _TYPES if name != "input"]
-_CONTENT = list[_Part | str | None] | str | None
-_EMPTY = _Body()
-_NO_METADATA = _Metadata()
-_NO_INPUT: tuple[list[str], list[str], bool] = ([], [], False)
-
-
-def read_hints(path: bytes, headers: Iterable[Header], body: bytes) -> Hints:
-    """Hints of a request to `path` (raw, below /v1) with an opened `body`."""
-    parsed = _parse(body)
-    named = {name: value for name, value in headers if name in _INTERESTING}
+def _hints(
+    path: bytes, told: dict[bytes, bytes], parsed: Body, problem: str | None
+) -> Hints:
     metadata = parsed.metadata or _NO_METADATA
     client = parsed.client_metadata or _NO_METADATA
     given = parsed.input
-    items, files, encrypted = (
-        _read_input(given) if isinstance(given, list) else _NO_INPUT
-    )
+    items = _read_input(given) if isinstance(given, list) else _NO_ITEMS
     previous = _text(parsed.previous_response_id)
+    first = _first_ids(previous, path, parsed.conversation)
+    named: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    if isinstance(parsed, WholeBody):
+        named = _once(first + _all_objects(parsed))
+        references = _once(items.ids + _references(parsed))
+        if len(named) + len(references) > MOST_CHECKED:
+            problem = problem or TOO_MANY_IDS
     return Hints(
         model=_text(parsed.model),
         stream=parsed.stream is True,
-        session_id=_first(named, _SESSION_HEADERS)
+        session_id=_first(told, _SESSION_HEADERS)
         or _text(metadata.session_id)
         or _text(client.session_id)
         or _text(parsed.prompt_cache_key),
-        session_name=_first(named, _NAME_HEADERS) or _text(metadata.session_name),
-        pool_id=_first(named, _POOL_HEADERS) or _text(metadata.pool_id),
+        session_name=_first(told, _NAME_HEADERS) or _text(metadata.session_name),
+        pool_id=_first(told, _POOL_HEADERS) or _text(metadata.pool_id),
         previous_response_id=previous,
-        bound_ids=(
-            *_bound(previous, path, parsed.conversation, items),
-            *_objects(parsed, files),
-        ),
-        account_bound=encrypted,
+        bound_ids=(*first, *items.ids, *_objects(parsed, items.files)),
+        account_bound=items.encrypted,
+        background=parsed.background is True,
+        named=named,
+        references=references,
+        problem=problem,
     )
 
 
-def _parse(body: bytes) -> _Body:
-    if not body:
-        return _EMPTY
+def _is_utf8(body: bytes) -> bool:
     try:
-        return _decoder.decode(body)
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _once(ids: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ids)) if ids else ()
+
+
+# Odd bodies --------------------------------------------------------------------
+
+
+def _problem(body: bytes, headers: Iterable[Header]) -> str | None:
+    """What is wrong with a body that msgspec refused."""
+    try:
+        if isinstance(json.loads(body.decode(), parse_constant=_refuse), dict):
+            return None
     except ODD_JSON:
-        return _parse_by_field(body)
+        pass
+    kinds = [value for name, value in headers if name == b"content-type"]
+    return MULTIPART if _is_multipart(kinds) else UNREADABLE
 
 
-def _parse_by_field(body: bytes) -> _Body:
-    """One odd value (half an emoji, another shape) costs no other hint. Slow,
-    but rare; the standard library takes what msgspec refuses."""
-    parsed = _Body()
+def _refuse(constant: str) -> None:
+    """NaN and the infinities are no JSON."""
+    raise ValueError(constant)
+
+
+def _is_multipart(kinds: Sequence[bytes]) -> bool:
+    return bool(kinds) and all(k.lower().startswith(b"multipart/") for k in kinds)
+
+
+def _parse_by_field(body: bytes, kind: type[Body]) -> Body:
+    """One odd value (half an emoji, another shape) costs no other hint."""
+    parsed = kind()
     try:
         fields = json.loads(body.decode("utf-8", "replace"))
     except ODD_JSON:
         return parsed
-    if not isinstance(fields, dict):
-        return parsed
-    for name in _SIMPLE:
-        with contextlib.suppress(*ODD_JSON):
-            setattr(parsed, name, msgspec.convert(fields.get(name), _TYPES[name]))
-    items = fields.get("input")
-    if isinstance(items, list):
-        parsed.input = [_item(item) for item in items if isinstance(item, dict)]
+    if isinstance(fields, dict):
+        _take_fields(parsed, fields)
     return parsed
 
 
-def _item(fields: dict[str, Any]) -> _Item:
-    """Of encrypted content only its being there matters."""
-    encrypted = msgspec.Raw(b"{}") if fields.get("encrypted_content") else NULL
-    item = _Item(fields.get("id"), encrypted, file_id=fields.get("file_id"))
-    with contextlib.suppress(*ODD_JSON):
-        item.content = msgspec.convert(fields.get("content"), _CONTENT)
+def _take_fields(parsed: msgspec.Struct, fields: dict[str, Any]) -> None:
+    for field in msgspec.structs.fields(parsed):
+        given = fields.get(field.name)
+        if given is None:
+            continue
+        if field.type is msgspec.Raw:
+            setattr(parsed, field.name, msgspec.Raw(json.dumps(given).encode()))
+        elif field.name in ("input", "items") and isinstance(given, list):
+            kind = WholeItem if isinstance(parsed, WholeBody) else Item
+            setattr(parsed, field.name, [_item(kind, i) for i in given])
+        else:
+            with contextlib.suppress(*ODD_JSON):
+                setattr(parsed, field.name, msgspec.convert(given, field.type))
+
+
+def _item(kind: type[Item], fields: Any) -> Item | None:
+    if not isinstance(fields, dict):
+        return None
+    item = kind()
+    _take_fields(item, fields)
     return item
 
 
-def _read_input(given: list[Any]) -> tuple[list[str], list[str], bool]:
-    """Ids of the newest minted items and of files, newest first; is anything
-    encrypted?"""
+# Affinity ----------------------------------------------------------------------
+
+
+def _read_input(given: Sequence[Any]) -> _Items:
+    """Ids of the newest minted items and of files; is anything encrypted?"""
     ids: list[str] = []
     files: list[str] = []
     encrypted = False
     for item in reversed(given):
-        if not isinstance(item, _Item):
+        if not isinstance(item, Item):
             continue
         id_ = item.id
         if id_ is not None and len(ids) < MOST_ITEMS and is_minted(id_):
-            ids.append(str(id_))
-        if len(files) < MOST_OBJECTS and isinstance(item.content, list):
-            files.extend(_files(item.content))
-        content = item.encrypted_content
-        if content is not NULL and not encrypted:
-            encrypted = bytes(content) not in (b"null", b'""')
-    return ids, files, encrypted
+            ids.append(id_)
+        content = item.content
+        if type(content) is list and len(files) < MOST_OBJECTS:
+            files += [id_ for id_ in _files(content) if is_minted(id_)]
+        if item.encrypted_content is not NULL and not encrypted:
+            encrypted = _is_there(item.encrypted_content)
+    return _Items(ids, files, encrypted)
 
 
-def _files(parts: list[_Part | str | None]) -> list[str]:
-    named = (part.file_id for part in parts if isinstance(part, _Part))
-    return [str(id_) for id_ in named if is_minted(id_)]
+def _files(parts: Parts) -> list[str]:
+    """Files that a content or an output names."""
+    named: list[str] = []
+    for part in parts if isinstance(parts, list) else (parts,):
+        if isinstance(part, Part):
+            if part.file_id:
+                named.append(part.file_id[:LONGEST_ID])
+            if part.file is not None:
+                named += _ids(part.file)
+    return named
 
 
-def _objects(parsed: _Body, files: Sequence[str]) -> list[str]:
+def _objects(parsed: Body, files: Sequence[str]) -> list[str]:
     """Files, vector stores and containers: each belongs to one account."""
     if not files and _names_no_object(parsed):
         return []
-    named: list[object] = [*files, parsed.file_id, parsed.input_file_id]
-    named.extend(_listed(parsed.file_ids))
-    for tool in parsed.tools or ():
-        named.extend(_listed(tool.vector_store_ids))
-        container = tool.container
-        if isinstance(container, _Container):
-            named.extend(_listed(container.file_ids))
-        else:
-            named.append(container)
-    return [str(id_) for id_ in named if is_minted(id_)][:MOST_OBJECTS]
+    named = [*files, *_own_objects(parsed), *_of_tools(parsed.tools or ())]
+    return [id_ for id_ in named if is_minted(id_)][:MOST_OBJECTS]
 
 
-def _names_no_object(parsed: _Body) -> bool:
+def _names_no_object(parsed: Body) -> bool:
     ids = parsed.file_id or parsed.input_file_id or parsed.file_ids
     return ids is None and parsed.tools is None
 
 
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _own_objects(parsed: Body) -> list[str]:
+    return [
+        *_ids(parsed.file_id),
+        *_ids(parsed.input_file_id),
+        *_ids(parsed.file_ids),
+    ]
 
 
-def _bound(
-    previous: str | None,
-    path: bytes,
-    conversation: str | _Conversation | None,
-    items: Sequence[str],
-) -> tuple[str, ...]:
+def _of_tools(tools: Iterable[Tool | None]) -> list[str]:
+    named: list[str] = []
+    for tool in tools:
+        if tool is None:
+            continue
+        if tool.vector_store_ids is not None:
+            named += _ids(tool.vector_store_ids)
+        if tool.container is not None:
+            named += _ids(tool.container)
+        if isinstance(tool, WholeTool) and tool.input_image_mask is not None:
+            named += _ids(tool.input_image_mask)
+    return named
+
+
+def _ids(given: object) -> list[str]:
+    """Ids that a value names: it is one, or names some in the usual way."""
+    if isinstance(given, Named):
+        given = given.file_id
+    elif isinstance(given, Container):
+        given = given.file_ids
+    if isinstance(given, str):
+        return [given[:LONGEST_ID]] if given else []
+    if isinstance(given, list):
+        return [id_ for one in given for id_ in _ids(one)]
+    return []
+
+
+def _first_ids(
+    previous: str | None, path: bytes, conversation: str | Named | None
+) -> list[str]:
     found = [previous] if previous else []
-    found.extend(ids_in_path(path))
-    if isinstance(conversation, _Conversation):
-        conversation = _text(conversation.id)
+    found += ids_in_path(path)
+    if isinstance(conversation, Named):
+        conversation = conversation.id
     if conversation:
-        found.append(conversation)
-    found.extend(items)
-    return tuple(found)
+        found.append(conversation[:LONGEST_ID])
+    return found
+
+
+# Isolation ---------------------------------------------------------------------
+
+
+def _all_objects(parsed: WholeBody) -> list[str]:
+    """Files, vector stores, containers and the like, wherever they are named."""
+    named: list[str] = []
+    if not _names_no_object(parsed):
+        named += _own_objects(parsed)
+    if parsed.tools is not None:
+        named += _of_tools(parsed.tools)
+    for items in (parsed.input, parsed.items):
+        if isinstance(items, list):
+            _take_files(items, named)
+    if parsed.messages is not None:
+        _take_files_of_messages(parsed.messages, named)
+    others = (
+        *(parsed.prompt, parsed.files, parsed.images, parsed.mask),
+        *(parsed.input_image_mask, parsed.input_reference, parsed.training_file),
+        *(parsed.validation_file, parsed.tool_resources),
+    )
+    if any(others):
+        named += _of_rare_fields(parsed)
+    return named
+
+
+def _of_rare_fields(parsed: WholeBody) -> list[str]:
+    named = [*_ids(parsed.training_file), *_ids(parsed.validation_file)]
+    files: list[object] = [*(parsed.files or ()), *(parsed.images or ())]
+    files += (parsed.mask, parsed.input_image_mask, parsed.input_reference)
+    if isinstance(parsed.prompt, Prompt):
+        files += (parsed.prompt.variables or {}).values()
+    for file in files:
+        if isinstance(file, Named):  # text is no id here
+            named += _ids(file)
+    resources = parsed.tool_resources
+    if resources is not None:
+        named += _ids(resources.code_interpreter)
+        if resources.file_search is not None:
+            named += _ids(resources.file_search.vector_store_ids)
+    return named
+
+
+def _take_files(items: Sequence[Any], named: list[str]) -> None:
+    for item in items:
+        if isinstance(item, WholeItem):
+            if item.file_id:
+                named.append(item.file_id[:LONGEST_ID])
+            content, output = item.content, item.output
+            if content is not None and type(content) is not str:
+                named += _files(content)
+            if output is not None and type(output) is not str:
+                named += _files(output)
+
+
+def _take_files_of_messages(
+    messages: Iterable[Message | None], named: list[str]
+) -> None:
+    for message in messages:
+        if message is not None and type(message.content) is not str:
+            named += _files(message.content)
+
+
+def _references(parsed: WholeBody) -> list[str]:
+    """Ids of items that come without their content, newest first."""
+    found: list[str] = []
+    for given in (parsed.input, parsed.items):
+        if not isinstance(given, list):
+            continue
+        for item in reversed(given):
+            if not isinstance(item, WholeItem) or item.id is None:
+                continue
+            if is_minted(item.id) and not _carries_itself(item):
+                found.append(item.id)
+    return found
+
+
+def _carries_itself(item: WholeItem) -> bool:
+    """Does the upstream need no look at its store to know this item?"""
+    if _is_there(item.encrypted_content):
+        return True
+    kind = item.type
+    if kind is None or kind == "message":
+        return bool(item.content) and (kind is not None or item.role is not None)
+    if kind in _CALLS:
+        return _is_there(item.arguments) or _is_there(item.input)
+    return kind.endswith("_output") and item.output is not None
+
+
+def _is_there(value: msgspec.Raw) -> bool:
+    return value is not NULL and bytes(value) not in _EMPTY_VALUES
 
 
 def ids_in_path(path: bytes) -> list[str]:

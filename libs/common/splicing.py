@@ -5,7 +5,7 @@ import re
 
 import msgspec
 
-from libs.common.hints import NULL, ODD_JSON
+from libs.common.bodies import NULL, ODD_JSON
 
 Span = tuple[int, int]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from libs.common.hints import ODD_JSON, is_minted
+from libs.common.bodies import ODD_JSON
+from libs.common.hints import is_minted
 
 MOST_LEARNED = 128  # ids of one answer
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from libs.common.bodies import ODD_JSON
 from libs.common.contracts import Verdict
 from libs.common.headers import Header
-from libs.common.hints import ODD_JSON
 from libs.common.verdicts import judge, of_failed_response
 
 Frame = str | bytes  # text or binary, as it came

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.hints import read_hints
+from libs.common.hints import Hints, read_hints
 
 PATH = b"/responses"
 
@@ -178,3 +178,140 @@ def test_model_stream_pool_and_name() -> None:
 
 def test_absurdly_long_ids_are_cut() -> None:
     assert len(hints({"prompt_cache_key": "k" * 5000}).session_id) == 512
+
+
+# Isolation -----------------------------------------------------------------------
+
+
+def isolated(body: Any, path: bytes = PATH, headers: Any = ()) -> Hints:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_hints(path, headers, raw, isolate=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "expected"),
+    [
+        pytest.param(
+            {"previous_response_id": "resp_1", "conversation": {"id": "conv_1"}},
+            b"/responses/resp_2/x", ("resp_1", "resp_2", "conv_1"), id="first ids",
+        ),
+        pytest.param({"file_id": "file-1", "file_ids": ["file-2", None]}, PATH,
+                     ("file-1", "file-2"), id="files"),
+        pytest.param({"files": [{"file_id": "file-1"}]}, PATH, ("file-1",),
+                     id="a batch of files"),
+        pytest.param({"input_file_id": "file-1"}, PATH, ("file-1",), id="a batch"),
+        pytest.param({"input": [{"content": [{"file_id": "file-1"}]},
+                                {"output": [{"file_id": "file_2"}]},
+                                {"output": {"file_id": "file-3"}}]},
+                     PATH, ("file-1", "file_2", "file-3"), id="input"),
+        pytest.param({"items": [{"content": [{"file_id": "file-1"}]}]}, PATH,
+                     ("file-1",), id="items"),
+        pytest.param({"messages": [{"content": "x"},
+                                   {"content": [{"file": {"file_id": "file-1"}}]}]},
+                     PATH, ("file-1",), id="chat"),
+        pytest.param({"tools": [{"vector_store_ids": ["vs_1", "vs_2"]},
+                                {"container": "cntr_1"},
+                                {"container": {"type": "auto", "file_ids": ["file-1"]}},
+                                {"input_image_mask": {"file_id": "file-2"}}]},
+                     PATH, ("vs_1", "vs_2", "cntr_1", "file-1", "file-2"), id="tools"),
+        pytest.param({"input_image_mask": {"file_id": "file-2"}}, PATH, ("file-2",),
+                     id="mask"),
+        pytest.param({"prompt": {"variables": {"a": "x", "b": {"file_id": "file-1"}}}},
+                     PATH, ("file-1",), id="prompt"),
+        pytest.param({"training_file": "file-1"}, PATH, ("file-1",), id="tuning"),
+        pytest.param({"tool_resources": {"file_search": {"vector_store_ids": ["vs_1"]}}},
+                     PATH, ("vs_1",), id="tool resources"),
+        pytest.param({"file_id": "assistant-xyz"}, PATH, ("assistant-xyz",),
+                     id="another upstream's form"),
+        pytest.param({"tools": [{"vector_store_ids": ["vs_1", "vs_1"]}]}, PATH,
+                     ("vs_1",), id="twice"),
+        pytest.param({"metadata": {"file_id": "file-1", "input": [{"id": "rs_1"}]},
+                      "model": "m"}, PATH, (), id="look-alike"),
+    ],
+)  # fmt: skip
+def test_all_named_ids(body: Any, path: bytes, expected: tuple[str, ...]) -> None:
+    assert isolated(body, path).named == expected
+
+
+def test_without_isolation_no_ids_are_collected() -> None:
+    found = hints({"file_id": "file-1", "input": [{"id": "rs_1"}]})
+    assert (found.named, found.references, found.problem) == ((), (), None)
+
+
+def test_ids_in_the_path_are_named_without_a_body() -> None:
+    found = read_hints(b"/files/file_1/content", [], b"", isolate=True)
+    assert (found.named, found.problem) == (("file_1",), None)
+
+
+OTHERS = [{"id": f"msg_new{n}", "type": "message", "content": "x"} for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("item", "referenced"),
+    [
+        ({"type": "item_reference"}, True),
+        ({}, True),
+        ({"type": None}, True),
+        ({"type": "item_reference", "content": "x", "role": "user"}, True),
+        ({"content": "no role, so a reference"}, True),
+        ({"role": "user", "content": "x"}, False),
+        ({"type": "message", "content": []}, True),
+        ({"type": "message", "content": [{"type": "input_text"}]}, False),
+        ({"type": "reasoning", "summary": []}, True),
+        ({"type": "reasoning", "encrypted_content": None}, True),
+        ({"type": "reasoning", "encrypted_content": "gAAA"}, False),
+        ({"type": "function_call", "arguments": "{}"}, False),
+        ({"type": "function_call"}, True),
+        ({"type": "custom_tool_call", "input": "x"}, False),
+        ({"type": "function_call_output", "output": ""}, False),
+        ({"type": "function_call_output", "output": None}, True),
+        ({"type": "image_generation_call"}, True),
+        ({"type": "web_search_call", "status": "completed"}, True),
+    ],
+)
+def test_references(item: dict[str, Any], referenced: bool) -> None:
+    found = isolated({"input": [{"id": "rs_old", **item}, *OTHERS]})
+    newest = tuple(item["id"] for item in reversed(OTHERS))
+    assert found.references == (*newest, *(("rs_old",) if referenced else ()))
+
+
+def test_items_of_a_conversation_are_references() -> None:
+    assert isolated({"items": [{"id": "msg_1"}]}).references == ("msg_1",)
+
+
+def test_a_background_request_says_so() -> None:
+    assert isolated({"background": True}).background
+    assert hints({"background": True}).background
+    assert not hints({"background": "yes"}).background
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[]", b"5", b"{", b"null", b"{} {}", b'{"a":1}x', b'{"a":NaN}', b"{'a':1}",
+        b'{"a":1,}', b'{"a":"\xff"}', b'\xef\xbb\xbf{"a":1}', b"\x00",
+        '{"a":1}'.encode("utf-16"), '{"a":1}'.encode("utf-32-le"),
+    ],
+)  # fmt: skip
+def test_what_may_be_read_in_another_way_is_unreadable(raw: bytes) -> None:
+    assert isolated(raw).problem == "unreadable"
+    assert read_hints(PATH, [], raw).problem is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"model": 5}, {"metadata": [1]}, {"input": [1, {"id": 5}]}, {"a": "\ud83d"}],
+)
+def test_an_odd_value_is_no_problem(body: Any) -> None:
+    assert isolated(body).problem is None
+
+
+def test_multipart_is_told_apart() -> None:
+    kind = [(b"content-type", b"multipart/form-data; boundary=b")]
+    assert isolated(b"--b\r\n", headers=kind).problem == "multipart"
+
+
+def test_too_many_ids_are_a_problem() -> None:
+    ids = [f"file-{n}" for n in range(513)]
+    assert isolated({"file_ids": ids}).problem == "too_many_ids"
+    assert isolated({"file_ids": ids[1:]}).problem is None
