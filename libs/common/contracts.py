@@ -183,6 +183,18 @@ class RequestEvent(Frozen):
     # again, and no other. In SQL a table of their own, no column.
     minted: tuple[str, ...] = ()
 
+    @property
+    def tenant(self) -> str:
+        """To whom the minted ids belong."""
+        return tenant_of(self.proxy_key_id, self.team_id)
+
+
+def tenant_of(key_id: str | None, team_id: str | None) -> str:
+    """Whose a request is: its key's team, else its key, else nobody's (empty)."""
+    if team_id:
+        return f"team:{team_id}"
+    return f"key:{key_id}" if key_id else ""
+
 
 class HealthEvent(Frozen):
     """A resource's health changed; with `model`, for that model alone."""

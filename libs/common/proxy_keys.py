@@ -16,6 +16,7 @@ import structlog
 
 from libs.common import keys
 from libs.common.callers import Caller, Clock, servers_clock
+from libs.common.contracts import tenant_of
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def tenant(self) -> str:
         """To whom ids that this key's requests mint belong."""
-        return f"team:{self.team_id}" if self.team_id else f"key:{self.id}"
+        return tenant_of(self.id, self.team_id)
 
     @property
     def limited(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from libs.common.headers import kinds
-from services.gateway.answers import Facts, read_answer
+from services.gateway.answers import Facts, read_answer, read_beginning
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
 from services.gateway.opening import opener
@@ -35,6 +35,7 @@ _UNBORN: dict[str, Any] = {
     "top_p": None,
     "usage": None,
 }
+LARGEST_BEGINNING = 4096  # bytes of a larger one
 LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
 
 
@@ -176,7 +177,11 @@ class Relay:
     def facts(self) -> Facts:
         """What the answer told of itself; complete once it was read."""
         if self._tap is None:
-            facts = read_answer(b"".join(self._kept)) if self._kept else Facts()
+            facts = Facts()
+            if self._kept:
+                whole = self._kept_bytes <= LARGEST_READ
+                read = read_answer if whole else read_beginning
+                facts = read(b"".join(self._kept))
         else:
             facts = self._tap.facts
             facts.response_id = facts.response_id or self._tap.response_id
@@ -207,7 +212,8 @@ class Relay:
         if self._kept_bytes <= LARGEST_READ:
             self._kept.append(chunk)
         else:
-            self._kept = []  # a part of it cannot be read
+            # A part of it tells its id, and no more.
+            self._kept = [b"".join(self._kept[:8])[:LARGEST_BEGINNING]]
 
     def _blind(self) -> bool:
         """Is what a packed stream says unknown from some point on?"""

@@ -82,5 +82,5 @@ def _minted(requests: Iterable[RequestEvent], form: Form) -> list[Plain]:
         for id_ in event.minted:
             key = id_, event.created_at_ms
             if key not in rows:
-                rows[key] = (id_, at, event.id, resource, account)
+                rows[key] = (id_, at, event.id, resource, account, event.tenant)
     return list(rows.values())

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -275,12 +276,17 @@ class PostgresStore:
                 values = {"ids": left, **span._asdict()}
                 for row in await fetch_rows(connection, "owners", values):
                     found[row["id"]] = Owner(row["resource_id"], row["account_id"])
+            if found:
+                values = {"ids": list(found)}
+                for row in await fetch_rows(connection, "tenants", values):
+                    owner = found[row["id"]]
+                    found[row["id"]] = replace(owner, tenant=row["tenant"])
         return found
 
-    async def session_owner(self, session_id: str) -> Owner | None:
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
         if not storable(session_id):
             return None
-        values = {"session_id": session_id}
+        values = {"session_id": session_id, "tenant": tenant}
         async with self._transaction() as connection:
             cursor = await execute(connection, "session_seen", values)
             seen = await cursor.fetchone()
@@ -288,7 +294,7 @@ class PostgresStore:
                 return None
             spans = newest_first(seen["last_seen_at"], until=seen["last_seen_at"])
             rows = await search(connection, "session_owner", values, spans)
-        return Owner(**rows[0]) if rows else None
+        return Owner(**rows[0], tenant=tenant) if rows else None
 
     async def counts(self) -> Counts:
         async with self._transaction() as connection:

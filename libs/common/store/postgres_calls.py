@@ -31,14 +31,14 @@ FORM = Form(at=instant, json=b"\x01".__add__)
 TYPES: Mapping[str, Sequence[str]] = {
     "add_events": ("text", "text", "timestamptz", JSONB),
     "add_requests": (
-        "text", "timestamptz", "timestamptz", *("text",) * 11, "int4",
+        "text", "timestamptz", "timestamptz", *("text",) * 12, "int4",
         *("text",) * 3, "int4", *("float8",) * 4, *("int8",) * 5, "text",
         "int8", "int8", *("text",) * 4,
     ),
     "add_decisions": (
         "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool", "text",
     ),
-    "add_minted_ids": ("text", "timestamptz", "text", "text", "text"),
+    "add_minted_ids": ("text", "timestamptz", *("text",) * 4),
 }  # fmt: skip
 
 Connection = AsyncConnection[DictRow]

@@ -35,7 +35,9 @@ class Routing(Protocol):
 class Ownership(Protocol):
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]: ...
 
-    async def session_owner(self, session_id: str) -> Owner | None: ...
+    async def session_owner(
+        self, session_id: str, tenant: str = ""
+    ) -> Owner | None: ...
 
 
 class Configured(Protocol):
