@@ -143,12 +143,7 @@ class RoutingFunctions:
             head,
             ask.lease,
             ask.previous,
-            1 if ask.resolved else 0,
-            ask.asker.tenant,
-            1 if ask.asker.strict else 0,
-            ask.asker.kinds,
-            *ask.bound,
-            *ask.asker.further,
+            *_ids_of(ask),
         )
         if isinstance(reply, list):
             raise refusal_of(reply)
@@ -160,6 +155,12 @@ class RoutingFunctions:
             ).encode()
         )
         return Decision(resource_id, Reason.SOCKET, reply.decode(), event=event)
+
+    async def check(self, ask: Ask) -> None:
+        """May `ask` name its ids? Raises `ForeignId` or `UnknownIds`."""
+        reply = await self._fcall("rpx_check_v1", *_ids_of(ask))
+        if reply:
+            raise refusal_of(reply)
 
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         """Where `ask` would go, without doing anything. `owner` is what SQL says
@@ -395,6 +396,19 @@ class RoutingFunctions:
             return await self._caller.call(*command)
         except ResponseError as error:
             raise unusable(error) from error
+
+
+def _ids_of(ask: Ask) -> tuple[Any, ...]:
+    """The arguments of pin and check that say which ids a request names."""
+    asker = ask.asker
+    return (
+        1 if ask.resolved else 0,
+        asker.tenant,
+        1 if asker.strict else 0,
+        asker.kinds,
+        *ask.bound,
+        *asker.further,
+    )
 
 
 class _DecisionHead(msgspec.Struct, gc=False):

@@ -37,9 +37,7 @@ def follow(
         raise problems.model_not_in_pool(way.alias, way.provider_id, asked or "")
     hints, record = exchange.hints, exchange.record
     record.pool_id = way.pool
-    exchange.session = session_within(
-        hints.session_id, way.pool, exchange.asker.tenant
-    )
+    exchange.session = session_within(hints.session_id, way.pool, exchange.asker.tenant)
     # The upstream limits its model, whatever we call it.
     exchange.hints = msgspec.structs.replace(
         hints, pool_id=way.pool, model=way.upstream_id

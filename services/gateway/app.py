@@ -114,9 +114,7 @@ class Gateway:
             settings.heartbeat_seconds,
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
-        gate = Gate(
-            admission, KeyLimits(self.redis), strict=settings.isolates_strictly
-        )
+        gate = Gate(admission, KeyLimits(self.redis), strict=settings.isolates_strictly)
         self.data_plane = DataPlane(
             self.id,
             limits,
@@ -135,6 +133,7 @@ class Gateway:
             self.data_plane.active,
             settings.request_timeout_seconds,
             self.directory,
+            chooser,
         )
         self.sockets = SocketPlane(
             books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)

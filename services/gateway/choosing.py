@@ -138,17 +138,27 @@ class Chooser:
             raise _unless_unverified(refused, found) from None
 
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
-        """Look for the ids of a request that goes where its socket goes, after Redis
-        did not know them, and keep what is found. Raises a `Problem` when they cannot
-        be looked for."""
-        found = await self._search.find(ask, ids)
+        """May a request that is not routed anew name its ids? Raises `ForeignId`, or a
+        `Problem` when that cannot be told."""
+        try:
+            await self._check(ask)
+            return
+        except UnknownIds:
+            found = await self._search.find(ask, ids)
         try:
             await self._routing.adopt(found.sessions, found.ids)
         except (RedisAway, NoCatalogue):
             self._fallback.remember(found.sessions, found.ids)
-        resolved = {k: v for k, v in found.ids.items() if v is not None}
-        if not found.complete and _named_missing(ask, resolved):
-            raise problems.ids_unverified()
+        try:
+            await self._check(msgspec.structs.replace(ask, resolved=True))
+        except ForeignId as refused:
+            raise _unless_unverified(refused, found) from None
+
+    async def _check(self, ask: Ask) -> None:
+        try:
+            await self._routing.check(ask)
+        except (RedisAway, NoCatalogue):
+            self._fallback.local.check_ids(ask)
 
     async def _decide_when_told(self, ask: Ask) -> Decision | None:
         """Redis was emptied a moment ago, and another gateway may know what it lost

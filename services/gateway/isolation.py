@@ -6,20 +6,29 @@ use an endpoint only if every id it takes can be checked, and if its answers sho
 nothing of others. What is not in the table is refused: a new endpoint of the upstream
 stays closed until somebody has looked at its ids."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from libs.common.asks import NAMED, REFERENCE, Asker, digest
+from libs.common.bodies import ODD_JSON
 from libs.common.headers import Header
-from libs.common.hints import Hints, is_minted
+from libs.common.hints import (
+    MOST_CHECKED,
+    MULTIPART,
+    TOO_MANY_IDS,
+    Hints,
+    is_minted,
+)
 from services.gateway.multipart import fault_of
 from services.gateway.problems import Problem
 from services.gateway.requests import Request
 
-MOST_CHECKED = 512  # ids of one request
 # What this gateway can open to learn the ids that an answer mints.
 OPENED_CODINGS = (b"gzip", b"deflate", b"zstd", b"identity")
 
@@ -171,32 +180,91 @@ def route_of(method: str, path: bytes) -> Route:
     raise endpoint_not_isolated(method, path)
 
 
-def check_body(
-    route: Route, hints: Hints, request: Request, plain: bytes
-) -> None:
+def check_body(route: Route, hints: Hints, request: Request, plain: bytes) -> None:
     """May this body be trusted to name no other ids than those that were read?
     `plain`: the body, opened. Raises a `Problem`."""
     headers = request.headers
     kinds = [name for name, _ in headers if name in _KINDS]
     if len(kinds) != len(set(kinds)):
         raise bad_body("has two Content-Type or Content-Encoding headers; send one")
-    if hints.problem == "multipart":
-        if not route.rule.multipart:
-            raise bad_body("is a form; send JSON")
-        if b"content-encoding" in kinds:
-            raise bad_body("is a compressed form; send it plain")
-        fault = fault_of(headers, plain)
-        if fault is not None:
-            raise bad_body(fault)
-    elif hints.problem == "too_many_ids":
-        raise too_many_ids()
-    elif hints.problem is not None or (request.body and not plain):
-        raise bad_body(
-            "cannot be read as one JSON object in UTF-8, without repeated names, plain "
-            "or as gzip or zstd; send it so"
-        )
-    elif route.rule.no_files and (b"file_id" in plain or b"\\u" in plain):
+    if hints.problem == MULTIPART:
+        _check_form(route, request, plain)
+        return
+    _check_json(hints)
+    if request.body and not plain:
+        raise unreadable()
+    if route.rule.no_files and (b"file_id" in plain or b"\\u" in plain):
         raise bad_body("names a file; send the image itself")
+    if plain and any(plain.count(name) > 1 for name in _ONCE):
+        _check_names(plain)
+
+
+def check_frame(hints: Hints, kind: object, plain: bytes) -> None:
+    """The same of a socket's frame."""
+    if kind not in FRAMES:
+        raise bad_body(f"has none of the types {', '.join(sorted(FRAMES))}; send these")
+    _check_json(hints)
+    if any(plain.count(name) > 1 for name in _ONCE):
+        _check_names(plain)
+
+
+# Whatever else clients say on sockets: none of these names ids in another place.
+FRAMES = frozenset(
+    {"response.create", "response.steer", "response.processed", "response.interrupt",
+     "response.cancel"}
+)  # fmt: skip
+
+
+class _Beside(msgspec.Struct):
+    response_id: object = None
+    item_id: object = None
+    id: object = None
+
+
+def ids_beside(plain: bytes) -> list[str]:
+    """Ids of a frame that asks for no response, which routing does not read."""
+    try:
+        beside = msgspec.json.decode(plain, type=_Beside)
+    except ODD_JSON:
+        return []
+    found = (beside.response_id, beside.item_id, beside.id)
+    return [id_ for id_ in found if isinstance(id_, str) and id_]
+
+
+def _check_form(route: Route, request: Request, plain: bytes) -> None:
+    if not route.rule.multipart:
+        raise bad_body("is a form; send JSON")
+    if any(name == b"content-encoding" for name, _ in request.headers):
+        raise bad_body("is a compressed form; send it plain")
+    fault = fault_of(request.headers, plain)
+    if fault is not None:
+        raise bad_body(fault)
+
+
+def _check_json(hints: Hints) -> None:
+    if hints.problem == TOO_MANY_IDS:
+        raise too_many_ids()
+    if hints.problem is not None:
+        raise unreadable()
+
+
+# Parsers differ in which of two equal names counts. These are seldom there twice by
+# chance: in strings their quotes are escaped.
+_ONCE = (b'"previous_response_id"', b'"conversation"')
+
+
+def _check_names(plain: bytes) -> None:
+    try:
+        json.loads(plain, object_pairs_hook=_without_repeats)
+    except ODD_JSON:
+        raise unreadable() from None
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a name is there twice")
+    return fields
 
 
 _KINDS = (b"content-type", b"content-encoding")
@@ -208,33 +276,42 @@ def asker_of(
     """Who asks, with the ids that have to be checked: those that `hints` binds the
     request by, then further ones. Without a route (nothing is strict) the path's ids
     are found by their form."""
-    named = set(hints.named)
-    in_path: Sequence[str]
+    named: Iterable[str] = hints.named
     if route is None:
-        in_path = _ids_in(path) if b"%" in path else ()
-        named.update(in_path)
-    else:
-        in_path = [id_ for id_ in (route.object_id, route.child_id) if id_]
-        if route.object_id:
-            named.add(route.object_id)
-        if route.child_id and route.child_id != route.object_id:
-            named.discard(route.child_id)
+        if b"%" in path:
+            named = (*named, *_ids_in(path))
+        return asker_for(tenant, hints, named, strict=strict)
+    child = route.child_id
+    if route.object_id:
+        named = [id_ for id_ in (route.object_id, *named) if id_ != child]
+    children = (child,) if child and child != route.object_id else ()
+    return asker_for(tenant, hints, named, children, strict=strict)
+
+
+def asker_for(
+    tenant: str,
+    hints: Hints,
+    named: Iterable[str],
+    references: Iterable[str] = (),
+    *,
+    strict: bool,
+) -> tuple[Asker, tuple[str, ...]]:
+    """The same, given the ids that clients do not invent, and further ones that they
+    may have beside those of `hints`."""
+    wanted = dict.fromkeys(named)
     bound = hints.bound_ids
-    if not bound and not named and not hints.references:
+    if not bound and not wanted and not hints.references and not references:
         return _plain_asker(tenant, strict), ()
     seen = set(bound)
-    further = [
-        id_
-        for id_ in dict.fromkeys((*in_path, *hints.named, *hints.references))
-        if id_ not in seen
-    ][:MOST_CHECKED]
+    listed = dict.fromkeys((*wanted, *references, *hints.references))
+    further = [id_ for id_ in listed if id_ not in seen][:MOST_CHECKED]
     ids = (*bound, *further)
-    kinds = "".join([NAMED if id_ in named else REFERENCE for id_ in ids])
+    kinds = "".join([NAMED if id_ in wanted else REFERENCE for id_ in ids])
     return Asker(tenant, strict, kinds, tuple([digest(id_) for id_ in further])), ids
 
 
 @lru_cache(maxsize=1024)
-def _plain_asker(tenant: str, strict: bool) -> Asker:  # noqa: FBT001 - cached
+def _plain_asker(tenant: str, strict: bool) -> Asker:
     return Asker(tenant, strict)
 
 
@@ -335,8 +412,8 @@ def list_not_isolated(path: bytes) -> Problem:
     return Problem(
         403,
         "list_not_isolated",
-        f"Proxy keys may not list /v1{path.decode('latin-1')[:200]}: it would show what "
-        "other keys made. Keep the ids that your requests were answered with, and ask "
+        f"Proxy keys may not list /v1{path.decode('latin-1')[:200]}: it would show "
+        "what other keys made. Keep the ids that your requests were answered with, and ask "
         f"for these. {_ALLOW}",
     )
 
@@ -346,6 +423,13 @@ def bad_body(what: str) -> Problem:
         400,
         "invalid_json",
         f"The request body {what}. Otherwise it cannot be told whose ids it names.",
+    )
+
+
+def unreadable() -> Problem:
+    return bad_body(
+        "cannot be read as one JSON object in UTF-8, without repeated names, plain or "
+        "as gzip or zstd; send it so"
     )
 
 

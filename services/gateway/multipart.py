@@ -11,7 +11,8 @@ MOST_PARTS = 64
 LONGEST_HEAD = 2048  # bytes of one part's headers
 _TYPE = re.compile(
     rb'multipart/form-data; *boundary=(?:"([0-9A-Za-z\'()+_,./:=? -]{0,69}'
-    rb'[0-9A-Za-z\'()+_,./:=?-])"|([0-9A-Za-z\'+_.-]{1,70}))(?:; *charset=[A-Za-z0-9-]+)?',
+    rb'[0-9A-Za-z\'()+_,./:=?-])"|([0-9A-Za-z\'+_.-]{1,70}))'
+    rb"(?:; *charset=[A-Za-z0-9-]+)?",
     re.IGNORECASE,
 )
 # One field name in plain ASCII, and perhaps a file's name.

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from libs.common.aliases import Way
-from libs.common.asks import Asker, Release
+from libs.common.asks import Asker, Owner, Release
 from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
 from services.gateway import metrics
@@ -189,6 +189,12 @@ class Ledger:
         told = asyncio.ensure_future(
             self._routing.learn_account(resource_id, account_id)
         )
+        told.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def minted_early(self, ids: Sequence[str], owner: Owner) -> None:
+        """An answer named its response and goes on: its ids (digests) can be used
+        from now on. Lost, they are known when it ends."""
+        told = asyncio.ensure_future(self._routing.adopt(ids=dict.fromkeys(ids, owner)))
         told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _send(

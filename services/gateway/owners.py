@@ -77,9 +77,7 @@ class OwnerSearch:
             return Found({ask.session: home} if home else {}, ids)
         return _NOTHING
 
-    async def _ask_router(
-        self, ask: Ask, ids: Sequence[str]
-    ) -> dict[str, Any] | None:
+    async def _ask_router(self, ask: Ask, ids: Sequence[str]) -> dict[str, Any] | None:
         # A session is looked for where its state matters.
         session = ask.session_id if ask.account_bound else None
         tenant = ask.asker.tenant

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from libs.common.accounts import account_named, unnamed
-from libs.common.asks import ForeignId, Owner, OwnerGone, Refusal
+from libs.common.asks import ForeignId, Owner, OwnerGone, Refusal, digest
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
 from libs.common.hints import read_hints
@@ -23,7 +23,7 @@ from libs.common.verdicts import judge
 from services.gateway import isolation, problems
 from services.gateway.admission import UnknownKey
 from services.gateway.aliasing import follow, splice
-from services.gateway.answers import read_answer
+from services.gateway.answers import read_answer, read_event
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
 from services.gateway.connection import Connection
@@ -249,6 +249,9 @@ class DataPlane:
         exchange.failure = None
         settle = partial(self._settle, exchange)
         relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
+        if exchange.hints.background and relay.streams:
+            # Others may ask for it while this answer goes on.
+            relay.on_created = partial(self._learn_early, exchange)
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
@@ -260,6 +263,14 @@ class DataPlane:
             else:
                 answer.finish_alone()
         return True
+
+    def _learn_early(self, exchange: Exchange, created: bytes) -> None:
+        record = exchange.record
+        learned = tuple([digest(id_) for id_ in read_event(created)[1].ids])
+        tenant = exchange.asker.tenant
+        owner = Owner(record.resource_id or "", record.account_id or "", tenant)
+        self.fallback.remember_success("", learned, owner)
+        self._ledger.minted_early(learned, owner)
 
     def _learn_account(self, target: Target, answer: Answer) -> None:
         account = account_named(answer.headers)

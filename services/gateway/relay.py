@@ -59,6 +59,8 @@ class Relay:
     # Of most answers these stay as they are: set on the class, they cost nothing.
     bytes_out = 0
     first_token_at: float | None = None
+    # Called with the event that names the response, as soon as it passed.
+    on_created: Callable[[bytes], None] | None = None
     torn = False  # the upstream ended before its answer did
     _head = b""  # until it is sent
     _done: asyncio.Future[None] | None = None
@@ -202,6 +204,9 @@ class Relay:
             chunk = self._open(chunk)
         if self._tap is not None:
             self._tap.feed(chunk)
+            if self.on_created is not None and self._tap.created:
+                self.on_created(self._tap.created)
+                self.on_created = None
             if self.first_token_at is None and self._tap.saw_token:
                 self.first_token_at = time.perf_counter()
         elif self._json:

@@ -79,7 +79,7 @@ class SocketPlane:
             client.refuse(problem.status, headers, problem.body())
             return
         try:
-            await self._open(self._upgrade(request), principal, client)
+            await self._open(self._upgrade(request, principal), principal, client)
         except Exception:
             log.exception("socket failed", action="socket_failed")
             transport.abort()
@@ -116,9 +116,10 @@ class SocketPlane:
             return problems.websocket_unavailable()
         return problems.socket_restarts() if self._draining else None
 
-    def _upgrade(self, request: Request) -> Exchange:
+    def _upgrade(self, request: Request, principal: Principal | None) -> Exchange:
         exchange = Exchange(request, self._books.gateway_id, "WS")
-        exchange.take(read_hints(PATH, exchange.headers, b""))
+        hints = read_hints(PATH, exchange.headers, b"")
+        exchange.take(hints, "" if principal is None else principal.tenant)
         exchange.record.transport = "ws"
         self._books.active[exchange.record.id] = exchange
         return exchange

@@ -1353,21 +1353,32 @@ end
 
 -- Sockets --------------------------------------------------------------------
 
--- What the asker of a pin names, as read_ask has it.
-local function read_ids(args)
-  local ask = { resolved = args[9] == '1', tenant = args[10], strict = args[11] == '1',
-    kinds = args[12], count = #args - 12 }
+-- May the asker of a pin or a check name its ids? What read_ask and acquire do, for
+-- the arguments from `first` on: whether SQL was asked for unknown ids 0|1, the tenant
+-- that asks or '', strict 0|1, kinds of the ids as in acquire_v2, the ids' digests.
+local function checked(args, first)
+  local count = #args - first - 3
+  if count < 1 then return nil end
   local names = {}
-  for i = 1, ask.count do names[i] = TAG .. 'bound:' .. args[12 + i] end
-  ask.ids = ask.count > 0 and redis.call('MGET', unpack(names)) or NOTHING
-  return ask
+  for i = 1, count do names[i] = TAG .. 'bound:' .. args[first + 3 + i] end
+  local why, which, unsought = foreign_id({
+    resolved = args[first] == '1', tenant = args[first + 1], strict = args[first + 2] == '1',
+    kinds = args[first + 3], count = count, ids = redis.call('MGET', unpack(names)),
+  })
+  if why then return { why, tostring(which) } end
+  return unsought and { 'look_up', age() } or nil
+end
+
+-- rpx_check_v1  ARGV: see above.  Returns {} or as acquire does {'foreign_id'|
+--   'unknown_id', which id} or {'look_up', age}.
+local function check(_, args)
+  return checked(args, 1) or {}
 end
 
 -- rpx_pin_v2  ARGV: gateway, request, attempt, decision id, resource, head of the
 --   decision event or '' when it was written already, head of the lease record,
 --   resource that holds this request's lease or '' (so far as v1, which a gateway before
---   tenants calls), whether SQL was asked for unknown ids 0|1, the tenant that asks or
---   '', strict 0|1, kinds of the ids as in acquire_v2, the ids' digests.
+--   tenants calls), what `checked` takes.
 -- A request that came on a socket goes where the socket goes, whatever the
 -- resource's load and health: takes a lease there. Returns the catalogue's version,
 -- or {'no_catalogue'}, or {'owner_gone'}: the resource is not in it, or as acquire does
@@ -1377,11 +1388,8 @@ local function pin(keys, args)
   if not known then return { 'no_catalogue' } end
   local resource = known.by_id[args[5]]
   if not resource then return { 'owner_gone' } end
-  if #args > 12 then
-    local why, which, unsought = foreign_id(read_ids(args))
-    if why then return { why, tostring(which) } end
-    if unsought then return { 'look_up', age() } end
-  end
+  local refused = checked(args, 9)
+  if refused then return refused end
   local ask = {
     gateway = args[1], request = args[2], attempt = args[3], previous = args[8],
     lease = args[7],
@@ -1413,6 +1421,9 @@ redis.register_function('rpx_publish_v1', publish)
 redis.register_function('rpx_states_v1', states)
 redis.register_function('rpx_pin_v1', pin)
 redis.register_function('rpx_pin_v2', pin)
+redis.register_function {
+  function_name = 'rpx_check_v1', callback = check, flags = { 'no-writes' },
+}
 
 -- Proxy keys -----------------------------------------------------------------
 

@@ -65,9 +65,7 @@ class Owners:
         ids = await self._store.owners(lookup.ids) if lookup.ids else {}
         if lookup.session_id is None:
             return ids, None
-        return ids, await self._store.session_owner(
-            lookup.session_id, lookup.tenant
-        )
+        return ids, await self._store.session_owner(lookup.session_id, lookup.tenant)
 
 
 def _lookup(body: bytes) -> Lookup:
