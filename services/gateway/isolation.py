@@ -413,8 +413,8 @@ def list_not_isolated(path: bytes) -> Problem:
         403,
         "list_not_isolated",
         f"Proxy keys may not list /v1{path.decode('latin-1')[:200]}: it would show "
-        "what other keys made. Keep the ids that your requests were answered with, and ask "
-        f"for these. {_ALLOW}",
+        "what other keys made. Keep the ids that your requests were answered with, and "
+        f"ask for these. {_ALLOW}",
     )
 
 

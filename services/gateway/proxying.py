@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+import msgspec
 import structlog
 
 from libs.common.accounts import account_named, unnamed
@@ -269,7 +270,7 @@ class DataPlane:
         learned = tuple([digest(id_) for id_ in read_event(created)[1].ids])
         tenant = exchange.asker.tenant
         owner = Owner(record.resource_id or "", record.account_id or "", tenant)
-        self.fallback.remember_success("", learned, owner)
+        self.fallback.remember_success("", learned, *msgspec.structs.astuple(owner))
         self._ledger.minted_early(learned, owner)
 
     def _learn_account(self, target: Target, answer: Answer) -> None:
@@ -461,8 +462,9 @@ class DataPlane:
         home = exchange.session if record.outcome == "completed" else ""
         if record.resource_id and (home or learned):
             account, tenant = record.account_id or "", exchange.asker.tenant
-            owner = Owner(record.resource_id, account, tenant)
-            self.fallback.remember_success(home, learned, owner)
+            self.fallback.remember_success(
+                home, learned, record.resource_id, account, tenant
+            )
         if exchange.principal is not None:
             self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)

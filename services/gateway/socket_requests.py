@@ -18,7 +18,6 @@ from libs.common.asks import (
     Asker,
     Decision,
     ForeignId,
-    Owner,
     UnknownIds,
     digest,
 )
@@ -397,8 +396,8 @@ class SocketRequests:
         learned = tuple([digest(id_) for id_ in facts.ids])
         home = exchange.session if record.outcome == "completed" else ""
         if home or learned:
-            owner = Owner(resource.id, resource.account_id, exchange.asker.tenant)
-            books.fallback.remember_success(home, learned, owner)
+            account, tenant = resource.account_id, exchange.asker.tenant
+            books.fallback.remember_success(home, learned, resource.id, account, tenant)
         books.gate.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
 

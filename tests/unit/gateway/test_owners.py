@@ -53,28 +53,31 @@ async def test_the_gateways_own_memory_comes_first() -> None:
     router = Router()
     search = OwnerSearch({}, {digest("resp_1"): HOME}, router.client)
     found = await search.find(ask("resp_1", "msg_1"), ("resp_1", "msg_1"))
-    assert found == ({}, {digest("resp_1"): HOME})
+    assert found == ({}, {digest("resp_1"): HOME}, True)
     assert router.asked == []
 
 
 async def test_sql_is_asked_and_misses_are_told() -> None:
     router = Router(ids={"resp_1": TOLD})
     search = OwnerSearch({}, {}, router.client)
-    sessions, ids = await search.find(ask("resp_1", "x", session="s"), ("resp_1", "x"))
+    sessions, ids, complete = await search.find(
+        ask("resp_1", "x", session="s"), ("resp_1", "x")
+    )
     assert ids == {digest("resp_1"): HOME, digest("x"): None}
     assert sessions == {}
-    assert router.asked == [{"ids": ["resp_1", "x"], "session_id": None}]
+    assert complete
+    assert router.asked == [{"ids": ["resp_1", "x"], "session_id": None, "tenant": ""}]
 
 
 async def test_a_session_is_looked_for_where_its_state_matters() -> None:
     router = Router(session=TOLD)
     search = OwnerSearch({}, {}, router.client)
-    sessions, _ = await search.find(ask(session="s", account_bound=True), ())
+    sessions, _, _ = await search.find(ask(session="s", account_bound=True), ())
     assert sessions == {digest("s"): HOME}
-    assert router.asked == [{"ids": [], "session_id": "s"}]
+    assert router.asked == [{"ids": [], "session_id": "s", "tenant": ""}]
 
 
 @pytest.mark.parametrize("status", [503, 500, 404])
 async def test_what_could_not_be_looked_for_is_no_miss(status: int) -> None:
     search = OwnerSearch({}, {}, Router(status).client)
-    assert await search.find(ask("resp_1"), ("resp_1",)) == ({}, {})
+    assert await search.find(ask("resp_1"), ("resp_1",)) == ({}, {}, False)
