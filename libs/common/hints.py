@@ -44,6 +44,7 @@ MOST_OBJECTS = 4  # and of the files, vector stores and containers
 MOST_SEGMENTS = 8
 MOST_CHECKED = 512  # ids of one request that isolation looks up
 LONGEST_ID = 512
+_PATH_WORDS = frozenset({"file_batches"})  # look like ids
 # Why a body cannot be isolated.
 UNREADABLE = "unreadable"
 TOO_MANY_IDS = "too_many_ids"
@@ -418,7 +419,7 @@ def ids_in_path(path: bytes) -> list[str]:
     if path.find(b"/", 1) < 0:
         return []
     segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
-    return [segment for segment in segments if is_minted(segment)]
+    return [s for s in segments if is_minted(s) and s not in _PATH_WORDS]
 
 
 def is_minted(value: object) -> bool:

@@ -10,11 +10,17 @@ import httpx
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from websockets.asyncio.client import ClientConnection, connect
 
+from libs.common.asks import Owner, digest
+from libs.common.callers import ClientCaller
 from libs.common.redis_client import connect as connect_redis
+from libs.common.routing import RoutingFunctions
 from libs.simulator.server import Simulator
+from tests.support.attacks import FRAMES, HTTP, Attack, FrameAttack, new_id
 from tests.support.fleet import Fleet, Plan, running_fleet
 from tests.support.sql import fetch
+from tests.support.stack import STREAM
 from tests.support.valkey import empty
 from tests.support.waiting import eventually
 
@@ -36,12 +42,23 @@ class Tenants:
     def __init__(self, fleet: Fleet, redis: Redis) -> None:
         self.fleet = fleet
         self.redis = redis
+        self.routing = RoutingFunctions(ClientCaller(redis), STREAM)
         self.http = httpx.AsyncClient(timeout=20)
 
-    async def mint(self, **fields: Any) -> "Key":
+    async def mint(self, kind: "type[Key] | None" = None, **fields: Any) -> "Key":
         answer = await self.http.post(f"{self.fleet.admin}/keys", json=fields)
         assert answer.status_code == 201, answer.text
-        return Key(self, answer.json())
+        return (kind or Key)(self, answer.json())
+
+    async def give(self, key: "Key", *ids: str) -> None:
+        """As if requests of the key had made these ids."""
+        owner = Owner("openai-1", "acct", f"key:{key.id}")
+        await self.routing.adopt(ids={digest(id_): owner for id_ in ids})
+
+    def upstream_calls(self) -> int:
+        """Requests and frames that reached the upstream."""
+        journal = self.fleet.simulator.state.journal.shown(None, bodies=False)
+        return len(journal["entries"])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return fetch(self.fleet.database, query)
@@ -69,6 +86,24 @@ class Key:
     async def ask(self, gateway: int = 0, **fields: Any) -> httpx.Response:
         body = {"model": MODEL, "input": "hi", **fields}
         return await self.call("POST", "/responses", gateway, json=body)
+
+    def socket(self, gateway: int = 0) -> connect:
+        url = self.tenants.fleet.gateways[gateway].url.replace("http", "ws", 1)
+        return connect(
+            f"{url}/responses",
+            additional_headers=self.headers,
+            proxy=None,
+            compression=None,
+        )
+
+    async def turn(self, socket: ClientConnection, **fields: Any) -> dict[str, Any]:
+        """The last event of a response on a socket."""
+        frame = {"type": "response.create", "model": MODEL, "input": "hi", **fields}
+        await socket.send(json.dumps(frame))
+        while True:
+            event: dict[str, Any] = json.loads(await socket.recv())
+            if event["type"] in ("response.completed", "response.failed", "error"):
+                return event
 
     async def response(self, **fields: Any) -> str:
         """The id of a new response."""
@@ -100,7 +135,7 @@ def same_but_for(one: httpx.Response, other: httpx.Response, *ids: str) -> None:
     for answer in (one, other):
         text = answer.text
         for id_ in ids:
-            text = text.replace(id_, "ID")
+            text = text.replace(id_[1:], "ID")
         texts.append((answer.status_code, text))
         varying = ("x-proxy-request-id", "date", "content-length")
         heads.append({k: v for k, v in answer.headers.items() if k not in varying})
@@ -232,3 +267,111 @@ async def first_event(lines: AsyncIterator[str]) -> dict[str, Any]:
         if line.startswith("data: "):
             return dict(json.loads(line.removeprefix("data: ")))
     raise AssertionError("no event")
+
+
+class Attacker(Key):
+    """A key that knows another tenant's ids."""
+
+    own: dict[str, str]
+
+    async def settle_in(self) -> None:
+        """Objects of its own, as far as attacks need them."""
+        self.own = {
+            kind: new_id(kind) for kind in ("conv", "vs", "cntr", "resp", "upload")
+        }
+        await self.tenants.give(self, *self.own.values())
+        made = await self.call("POST", "/conversations", json={})
+        self.own["conv"] = made.json()["id"]
+
+    def filled(self, text: str, id_: str) -> str:
+        for kind, own in self.own.items():
+            text = text.replace(f"OWN_{kind}", own)
+        return text.replace("ID", id_).replace("%49D", f"%{ord(id_[0]):x}{id_[1:]}")
+
+    async def tries(self, attack: Attack, id_: str, gateway: int) -> httpx.Response:
+        body = attack.body
+        content = self.filled(body, id_).encode(attack.written) if body else None
+        headers = {"content-type": "application/json"} if body else {}
+        return await self.call(
+            attack.method, self.filled(attack.path, id_), gateway, content=content,
+            headers=headers | attack.headers,
+        )  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def attack_(tenants: Tenants) -> tuple[Key, Attacker]:
+    victim, attacker = await tenants.mint(), await tenants.mint(kind=Attacker)
+    assert isinstance(attacker, Attacker)
+    await attacker.settle_in()
+    return victim, attacker
+
+
+def result_of(status: int, error: dict[str, Any]) -> str:
+    if error["code"] is None:
+        return f"{status}, as of an id that does not exist"
+    return f"{status} {error['code']}"
+
+
+@pytest.mark.parametrize("attack", HTTP, ids=lambda attack: attack.what)
+async def test_every_route_that_takes_an_id(
+    tenants: Tenants, attack_: tuple[Key, Attacker], attack: Attack
+) -> None:
+    """For each id of another tenant the answer is the same as for one that does not
+    exist, and nothing reaches the upstream."""
+    victim, attacker = attack_
+    foreign, nobodys = new_id(attack.kind), new_id(attack.kind)
+    await tenants.give(victim, foreign)
+    before = tenants.upstream_calls()
+    for gateway in range(2):
+        refused = await attacker.tries(attack, foreign, gateway)
+        assert result_of(refused.status_code, refused.json()["error"]) == attack.result
+    assert tenants.upstream_calls() == before
+    nothing = await attacker.tries(attack, nobodys, 1)
+    if not attack.reference:
+        same_but_for(refused, nothing, foreign, nobodys)
+        assert tenants.upstream_calls() == before
+
+
+@pytest.mark.parametrize("attack", FRAMES, ids=lambda attack: attack.what)
+async def test_every_frame_that_takes_an_id(
+    tenants: Tenants, attack_: tuple[Key, Attacker], attack: FrameAttack
+) -> None:
+    """The same; the socket stays open, and serves the next frame."""
+    victim, attacker = attack_
+    foreign, nobodys = new_id(attack.kind), new_id(attack.kind)
+    await tenants.give(victim, foreign)
+    async with attacker.socket() as socket:
+        for first in (True, False):
+            before = tenants.upstream_calls()
+            frames = []
+            for id_ in (foreign, nobodys):
+                frame = attack.frame.replace("ID", id_)
+                await socket.send(frame.encode() if attack.binary else frame)
+                if id_ == nobodys and attack.kind == "msg":
+                    break  # it may be one that the client made up
+                told = json.loads(await socket.recv())
+                assert told["type"] == "error"
+                assert result_of(told["status"], told["error"]) == attack.result
+                frames.append(json.dumps(told).replace(id_, "ID"))
+            assert len(set(frames)) == 1
+            if attack.kind != "msg":
+                assert tenants.upstream_calls() == before
+            if attack.kind == "msg":
+                return
+            if first:
+                assert (await attacker.turn(socket))["type"] == "response.completed"
+
+
+def test_the_table_in_the_docs_is_what_was_tried() -> None:
+    """Each route is tried with a foreign id at two gateways and with one that does not
+    exist; each frame with both, first and later on its socket."""
+    lines = ["| attack | tries | result |", "|---|---|---|"]
+    lines += [f"| {attack.what} | 3 | {attack.result} |" for attack in HTTP]
+    lines += [
+        f"| socket, {attack.what} | {2 if attack.kind == 'msg' else 4} "
+        f"| {attack.result} |"
+        for attack in FRAMES
+    ]
+    docs = Path("docs/isolation.md").read_text()
+    missing = [line for line in lines if line not in docs]
+    assert not missing, "\n".join(lines)
