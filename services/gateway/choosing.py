@@ -127,6 +127,12 @@ class Chooser:
             decision = await self._decide_when_told(ask)
             if decision is not None:
                 return decision
+        try:
+            return await self._decide_resolved(ask, found)
+        except ForeignId as refused:
+            raise _unless_unverified(refused, found) from None
+
+    async def _decide_resolved(self, ask: Ask, found: Found) -> Decision:
         resolved = msgspec.structs.replace(ask, resolved=True)
         try:
             await self._routing.adopt(found.sessions, found.ids)
@@ -134,8 +140,6 @@ class Chooser:
         except (RedisAway, NoCatalogue):
             self._fallback.remember(found.sessions, found.ids)
             return self._choose_alone(resolved)
-        except ForeignId as refused:
-            raise _unless_unverified(refused, found) from None
 
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
         """May a request that is not routed anew name its ids? Raises `ForeignId`, or a

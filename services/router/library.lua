@@ -539,7 +539,6 @@ local function foreign_id(ask)
     elseif value then
       owner = tenant_of(value)
       sought = sought or owner ~= nil
-      owner = owner or ''
     end
     if not sought then
       unsought = true
