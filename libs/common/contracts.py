@@ -188,6 +188,11 @@ class RequestEvent(Frozen):
         """To whom the minted ids belong."""
         return tenant_of(self.proxy_key_id, self.team_id)
 
+    @property
+    def repeats(self) -> bool:
+        """May the answer have told ids that were there before, as lists do?"""
+        return self.method not in ("POST", "WS") or self.path.endswith("/items")
+
 
 def tenant_of(key_id: str | None, team_id: str | None) -> str:
     """Whose a request is: its key's team, else its key, else nobody's (empty)."""

@@ -56,7 +56,7 @@ COLUMNS = {
     "reason candidates degraded cause",
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
-    "minted_ids": "id created_at request_id resource_id account_id tenant",
+    "minted_ids": "id created_at request_id resource_id account_id tenant repeated",
     "gateways": "id started_at last_seen_at accepted ended held state stored",
     "payloads": "request_id created_at direction content_type encoding "
     "original_bytes truncated body dropped",
@@ -415,8 +415,8 @@ class TestOwners:
                            resource_id=f"openai-{n}", minted=("msg_1",), **whose)
             for n, whose in enumerate([
                 {"proxy_key_id": "key_a", "team_id": "blue"},
-                {"proxy_key_id": "key_b"},
-                {},
+                {"proxy_key_id": "key_b", "method": "GET"},
+                {"path": "/v1/conversations/conv_1/items"},
             ])
         ])  # fmt: skip
         owner = Owner("openai-2", "openai-2", "team:blue")
@@ -430,7 +430,7 @@ class TestOwners:
                            proxy_key_id="key_a"),
             stored_request("r2", resource_id="one", minted=("resp_2",)),
         ])  # fmt: skip
-        execute(url, "UPDATE minted_ids SET tenant = NULL")
+        execute(url, "UPDATE minted_ids SET tenant = NULL, repeated = NULL")
         assert await store.owners(["resp_1", "resp_2"]) == {
             "resp_1": Owner("one", "one", "key:key_a"),
             "resp_2": Owner("one", "one"),

@@ -48,6 +48,7 @@ from libs.common.store.postgres_calls import (
     put,
     search,
     take_tables,
+    tenants,
 )
 from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
@@ -268,6 +269,7 @@ class PostgresStore:
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
         found: dict[str, Owner] = {}
+        unsure: list[str] = []  # whose: the newest row may only repeat them
         async with self._transaction() as connection:
             for span in newest_first(datetime.now(UTC)):
                 left = [id_ for id_ in set(ids) - found.keys() if storable(id_)]
@@ -275,12 +277,13 @@ class PostgresStore:
                     break
                 values = {"ids": left, **span._asdict()}
                 for row in await fetch_rows(connection, "owners", values):
-                    found[row["id"]] = Owner(row["resource_id"], row["account_id"])
-            if found:
-                values = {"ids": list(found)}
-                for row in await fetch_rows(connection, "tenants", values):
-                    owner = found[row["id"]]
-                    found[row["id"]] = replace(owner, tenant=row["tenant"])
+                    found[row["id"]] = Owner(
+                        row["resource_id"], row["account_id"], row["tenant"]
+                    )
+                    if row["repeated"] is not False:
+                        unsure.append(row["id"])
+            for id_, tenant in (await tenants(connection, unsure)).items():
+                found[id_] = replace(found[id_], tenant=tenant)
         return found
 
     async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:

@@ -76,6 +76,7 @@ def minted_rows(events: Iterable[RequestEvent]) -> Iterator[Row]:
                 "resource_id": event.resource_id,
                 "account_id": event.account_id or event.resource_id,
                 "tenant": event.tenant,
+                "repeated": event.repeats,
             }
 
 

@@ -5,3 +5,6 @@ ALTER TABLE requests ADD COLUMN team_id text;
 -- Whose id it is: `team:...`, `key:...`, or empty for a request without a proxy key.
 -- Null in rows from before this column: their request says it.
 ALTER TABLE minted_ids ADD COLUMN tenant text;
+-- The answer may only have repeated the id, as lists do, perhaps one that its client
+-- chose: whose it is the oldest row says.
+ALTER TABLE minted_ids ADD COLUMN repeated boolean;
