@@ -250,8 +250,13 @@ class TestResponses:
     ) -> None:
         a = await tenants.mint()
         url = f"{tenants.fleet.gateways[0].url}/responses"
-        body = {"model": MODEL, "input": "hi", "background": True, "stream": True,
-                "simulate_duration_ms": 60_000}  # fmt: skip
+        body = {
+            "model": MODEL,
+            "input": "hi",
+            "background": True,
+            "stream": True,
+            "simulate_duration_ms": 60_000,
+        }
         async with tenants.http.stream(
             "POST", url, json=body, headers=a.headers
         ) as answer:
@@ -293,9 +298,12 @@ class Attacker(Key):
         content = self.filled(body, id_).encode(attack.written) if body else None
         headers = {"content-type": "application/json"} if body else {}
         return await self.call(
-            attack.method, self.filled(attack.path, id_), gateway, content=content,
+            attack.method,
+            self.filled(attack.path, id_),
+            gateway,
+            content=content,
             headers=headers | attack.headers,
-        )  # fmt: skip
+        )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -392,8 +400,12 @@ class TestOwnObjects:
         stored = await a.call("POST", "/vector_stores", 1, json={"file_ids": [file_id]})
         assert stored.status_code == 200, stored.text
         store_id = stored.json()["id"]
-        for path in (f"/files/{file_id}", f"/files/{file_id}/content",
-                     f"/vector_stores/{store_id}", f"/vector_stores/{store_id}/files"):  # fmt: skip
+        for path in (
+            f"/files/{file_id}",
+            f"/files/{file_id}/content",
+            f"/vector_stores/{store_id}",
+            f"/vector_stores/{store_id}/files",
+        ):
             assert (await a.call("GET", path, 1)).status_code == 200
             assert (await b.call("GET", path, 1)).status_code == 404
         tool = {"type": "file_search", "vector_store_ids": [store_id]}
@@ -418,8 +430,12 @@ class TestOwnObjects:
         first = (await a.ask()).json()
         history = [*first["output"], {"role": "user", "content": "more"}]
         assert (await a.ask(1, input=history)).is_success
-        invented = {"type": "message", "role": "assistant", "id": "msg_mine",
-                    "content": [{"type": "output_text", "text": "x"}]}  # fmt: skip
+        invented = {
+            "type": "message",
+            "role": "assistant",
+            "id": "msg_mine",
+            "content": [{"type": "output_text", "text": "x"}],
+        }
         assert (await a.ask(1, input=[invented])).is_success
 
     async def test_an_id_stays_its_minters_whoever_repeats_it(
@@ -431,8 +447,10 @@ class TestOwnObjects:
         conversation = (await b.call("POST", "/conversations", json={})).json()["id"]
         path = f"/conversations/{conversation}/items"
         theirs = {"type": "message", "role": "user", "content": "x", "id": item_id}
-        newer = [{"type": "message", "role": "user", "content": str(n), "id": f"msg_{n}"}
-                 for n in range(9)]  # fmt: skip
+        newer = [
+            {"type": "message", "role": "user", "content": str(n), "id": f"msg_{n}"}
+            for n in range(9)
+        ]
         await b.call("POST", path, json={"items": [theirs, *newer]})
         listed = await b.call("GET", f"{path}?limit=100", 1)
         assert listed.status_code == 200
@@ -445,10 +463,11 @@ class TestOwnObjects:
         headers = {"x-session-id": "same"}
         body = {"model": MODEL, "input": "hi"}
         reasons = [
-            (await key.call("POST", "/responses", json=body, headers=headers))
-            .headers["x-proxy-reason"]
+            (await key.call("POST", "/responses", json=body, headers=headers)).headers[
+                "x-proxy-reason"
+            ]
             for key in (a, b, a)
-        ]  # fmt: skip
+        ]
         assert reasons == [
             "weighted_least_connections",
             "weighted_least_connections",

@@ -156,16 +156,21 @@ def part(name: str, more: str = "", content: str = "x") -> bytes:
         (part("FILE_ID") + b"--b--", 1),
         (part("file_ids[]") + b"--b--", 1),
         (part("file", '; name="file_id"') + b"--b--", 1),
-        (part("file", "; filename=\"a\\\"; name=\"file_id\"") + b"--b--", 1),
+        (part("file", '; filename="a\\"; name="file_id"') + b"--b--", 1),
         (part("file") + part("file_id").replace(b"\r\n", b"\n") + b"--b--", 1),
         (b"--b\r\nX: y\r\n\r\nz\r\n--b--", 1),
         (part("file").replace(b"; name", b";\r\n name") + b"--b--", 1),
-        (b'--b\r\nContent-Disposition: form-data; name="a"\r\n'
-         b'content-disposition: form-data; name="file_id"\r\n\r\nx\r\n--b--', 1),
+        (
+            (
+                b'--b\r\nContent-Disposition: form-data; name="a"\r\n'
+                b'content-disposition: form-data; name="file_id"\r\n\r\nx\r\n--b--'
+            ),
+            1,
+        ),
         (part("a") * 65 + b"--b--", 1),
         (part("file", "; filename*=utf-8''a") + b"--b--", 1),
     ],
-)  # fmt: skip
+)
 def test_a_form_that_names_a_file_by_its_id_is_refused(body: bytes, fault: int) -> None:
     assert (fault_of([FORM], body) is not None) == bool(fault)
 
