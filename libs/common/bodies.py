@@ -69,6 +69,9 @@ class Body(Shape):
     file_id: str | None = None
     file_ids: list[str | None] | None = None
     input_file_id: str | None = None
+    # Of sockets' frames.
+    type: str | None = None
+    stream_id: str | None = None
     input: (
         str | list[Item | str | int | float | list[msgspec.Raw] | bool | None] | None
     ) = None
@@ -87,7 +90,8 @@ class WholeTool(Tool):
 
 
 class Prompt(Shape):
-    variables: dict[str, str | Named | None] | None = None
+    # Of a large one (`scanning.py`) the values alone.
+    variables: dict[str, str | Named | None] | list[Named] | None = None
 
 
 class FileSearch(Shape):

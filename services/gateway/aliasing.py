@@ -6,6 +6,7 @@ import msgspec
 
 from libs.common.aliases import Way, session_within
 from libs.common.proxy_keys import Principal
+from libs.common.scanning import Scan
 from libs.common.splicing import with_model
 from services.gateway import problems
 from services.gateway.admission import pool_for
@@ -48,17 +49,20 @@ def _allowed(principal: Principal) -> Sequence[str]:
     return (principal.pool_id,) if principal.pool_id else principal.pools
 
 
-def splice(exchange: Exchange, way: Way, plain: bytes) -> None:
+def splice(
+    exchange: Exchange, way: Way, plain: bytes, scan: Scan | None = None
+) -> None:
     """Have the provider's model asked for. What came compressed leaves as it was
     opened. Raises a `Problem`."""
-    opened, exchange.body = plain is not exchange.body, spliced(plain, way)
+    opened, exchange.body = plain is not exchange.body, spliced(plain, way, scan)
     if opened:
         exchange.headers = [h for h in exchange.headers if h[0] != b"content-encoding"]
 
 
-def spliced(plain: bytes, way: Way) -> bytes:
-    """`plain` with the provider's name of the model. Raises a `Problem`."""
-    body = with_model(plain, way.upstream_id)
+def spliced(plain: bytes, way: Way, scan: Scan | None = None) -> bytes:
+    """`plain` with the provider's name of the model. `scan`: that of a body whose
+    hints took steps. Raises a `Problem`."""
+    body = with_model(plain, way.upstream_id, scan)
     if body is None:
         raise problems.model_not_placed(way.alias)
     return body

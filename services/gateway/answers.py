@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from libs.common.bodies import ODD_JSON
-from libs.common.hints import is_minted
+from libs.common.ids import is_minted
 
 MOST_LEARNED = 128  # ids of one answer
 

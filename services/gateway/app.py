@@ -42,6 +42,7 @@ from services.gateway.owners import OwnerSearch
 from services.gateway.predecessors import Successor
 from services.gateway.problems import Problem
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.reading import Reader
 from services.gateway.safekeeping import Safekeeper
 from services.gateway.server import Server
 from services.gateway.socket_requests import Books
@@ -115,6 +116,7 @@ class Gateway:
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
         gate = Gate(admission, KeyLimits(self.redis), strict=settings.isolates_strictly)
+        reader = Reader()
         self.data_plane = DataPlane(
             self.id,
             limits,
@@ -123,6 +125,7 @@ class Gateway:
             fallback,
             self.upstream,
             ledger,
+            reader,
         )
         books = Books(
             self.id,
@@ -134,6 +137,7 @@ class Gateway:
             settings.request_timeout_seconds,
             self.directory,
             chooser,
+            reader,
         )
         self.sockets = SocketPlane(
             books, limits, chooser, Opener(dialer, settings.connect_timeout_seconds)

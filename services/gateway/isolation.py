@@ -18,13 +18,9 @@ import msgspec
 from libs.common.asks import NAMED, REFERENCE, Asker, digest
 from libs.common.bodies import ODD_JSON
 from libs.common.headers import Header
-from libs.common.hints import (
-    MOST_CHECKED,
-    MULTIPART,
-    TOO_MANY_IDS,
-    Hints,
-    is_minted,
-)
+from libs.common.hints import LARGEST_QUICK, MULTIPART, TOO_MANY_IDS, Hints
+from libs.common.ids import is_minted
+from libs.common.naming import MOST_CHECKED
 from services.gateway.multipart import fault_of
 from services.gateway.problems import Problem
 from services.gateway.requests import Request
@@ -195,19 +191,20 @@ def check_body(route: Route, hints: Hints, request: Request, plain: bytes) -> No
         raise unreadable()
     if route.rule.no_files and (b"file_id" in plain or b"\\u" in plain):
         raise bad_body("names a file; send the image itself")
-    if plain and any(plain.count(name) > 1 for name in _ONCE):
-        _check_names(plain)
+    _check_names(plain)
 
 
 def check_frame(hints: Hints, kind: object, plain: bytes) -> None:
     """The same of a socket's frame."""
     if kind not in FRAMES:
         raise bad_body(f"has none of the types {', '.join(sorted(FRAMES))}; send these")
+    if kind != "response.create" and len(plain) > LARGEST_FRAME:
+        raise bad_body(f"has more than {LARGEST_FRAME} bytes; send less at once")
     _check_json(hints)
-    if any(plain.count(name) > 1 for name in _ONCE):
-        _check_names(plain)
+    _check_names(plain)
 
 
+LARGEST_FRAME = 1_048_576  # of those that ask for no response
 # Whatever else clients say on sockets: none of these names ids in another place.
 FRAMES = frozenset(
     {"response.create", "response.steer", "response.processed", "response.interrupt",
@@ -254,6 +251,10 @@ _ONCE = (b'"previous_response_id"', b'"conversation"')
 
 
 def _check_names(plain: bytes) -> None:
+    if len(plain) > LARGEST_QUICK:
+        return  # `Reader` has looked at it in steps
+    if not any(plain.count(name) > 1 for name in _ONCE):
+        return
     try:
         json.loads(plain, object_pairs_hook=_without_repeats)
     except ODD_JSON:

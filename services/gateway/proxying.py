@@ -17,7 +17,7 @@ from libs.common.accounts import account_named, unnamed
 from libs.common.asks import ForeignId, Owner, OwnerGone, Refusal, digest
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
-from libs.common.hints import read_hints
+from libs.common.hints import Hints, quick_hints
 from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
@@ -34,11 +34,12 @@ from services.gateway.failover import cause_of, retried
 from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.headers import downstream, request_head
-from services.gateway.incoming import opened, upstream_path
+from services.gateway.incoming import Unopened, upstream_path
 from services.gateway.opening import opener
 from services.gateway.origins import NoFreeConnection
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
+from services.gateway.reading import Read, Reader
 from services.gateway.relay import Relay, Torn
 from services.gateway.requests import Request
 from services.gateway.upstream import (
@@ -83,7 +84,9 @@ class DataPlane:
         fallback: Fallback,
         upstream: UpstreamClient,
         ledger: Ledger,
+        reader: Reader,
     ) -> None:
+        self._reader = reader
         self._gateway_id = gateway_id
         self._limits = limits
         self._gate = gate
@@ -102,7 +105,10 @@ class DataPlane:
                 principal = self._gate.admit(exchange.headers)
             except UnknownKey:
                 principal = await self._gate.enter(exchange.headers)
-            self._admit(exchange, connection, principal)
+            isolated = principal is not None or self._gate.has_keys
+            hints = self._quick_hints(exchange, isolated)
+            read = hints if hints is not None else await self._read(exchange, isolated)
+            self._admit(exchange, connection, principal, read)
             if principal is not None and principal.limited:
                 await self._gate.count(principal)
             await self._try_all(exchange, connection)
@@ -122,19 +128,33 @@ class DataPlane:
 
     # Admission ---------------------------------------------------------------
 
-    def _admit(
-        self, exchange: Exchange, connection: Connection, principal: Principal | None
-    ) -> None:
-        """Take the request into the ledger's books."""
+    def _quick_hints(self, exchange: Exchange, isolated: bool) -> Hints | None:
+        """Those of most requests. None when it takes more to read them."""
         request = exchange.request
         if request.method in _REFUSED_METHODS:
             raise problems.method_not_allowed(request.method)
         exchange.path = upstream_path(request.path)
-        plain = exchange.body
         if request.coding is not None:
-            plain = opened(plain, exchange.headers)
-        isolated = principal is not None or self._gate.has_keys
-        hints = read_hints(exchange.path, exchange.headers, plain, isolate=isolated)
+            return None
+        return quick_hints(exchange.path, exchange.headers, exchange.body, isolated)
+
+    async def _read(self, exchange: Exchange, isolated: bool) -> Read:
+        """What `_quick_hints` does not read. A client that leaves cancels it."""
+        coding = exchange.request.coding
+        return await self._reader.read(
+            exchange.path, exchange.headers, exchange.body, coding, isolate=isolated
+        )
+
+    def _admit(
+        self,
+        exchange: Exchange,
+        connection: Connection,
+        principal: Principal | None,
+        read: Hints | Read,
+    ) -> None:
+        """Take the request into the ledger's books."""
+        request = exchange.request
+        hints = read.hints if isinstance(read, Read) else read
         exchange.take(hints, "" if principal is None else principal.tenant)
         kinds = request.content_type, request.coding
         exchange.capture = self._ledger.capturer.begin(exchange.body, kinds)
@@ -142,13 +162,17 @@ class DataPlane:
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
         ways = self._chooser.ways
-        way = ways.get(exchange.hints.model or "") if ways else None
+        way = ways.get(hints.model or "") if ways else None
         if way is None:
             exchange.comes_from(principal)
         else:
-            follow(exchange, way, principal, exchange.hints.pool_id)
-            splice(exchange, way, plain)
-        if isolated:
+            follow(exchange, way, principal, hints.pool_id)
+            if isinstance(read, Read):
+                splice(exchange, way, read.plain, read.scan)
+            else:
+                splice(exchange, way, exchange.body)
+        if principal is not None or self._gate.has_keys:
+            plain = read.plain if isinstance(read, Read) else request.body
             self._isolate(exchange, plain)
         exchange.head = self._ledger.accepted(exchange.record)
 
@@ -316,7 +340,7 @@ class DataPlane:
             raise exchange.foreign(refused) from None
         except Refusal as refusal:
             gone = isinstance(refusal, OwnerGone)
-            if gone and self._may_replay(exchange) and self._rewrite(exchange):
+            if gone and self._may_replay(exchange) and await self._rewrite(exchange):
                 return await self._acquire(exchange, attempt)
             raise problem_of(refusal, ask, exchange.record.method) from None
         target = self._chooser.known(decision) or await self._chooser.find(decision)
@@ -331,8 +355,11 @@ class DataPlane:
         bound = exchange.hints.account_bound and not exchange.replayed
         return self._limits.replays and bound
 
-    def _rewrite(self, exchange: Exchange) -> bool:
-        plain = opened(exchange.body, exchange.headers)
+    async def _rewrite(self, exchange: Exchange) -> bool:
+        try:
+            plain = await self._reader.opened(exchange.body, exchange.request.coding)
+        except Unopened:
+            return False
         body = without_reasoning(plain)
         if body is not None:
             exchange.unbind(body)
@@ -346,7 +373,7 @@ class DataPlane:
         await self._note_refusal(exchange, answer)
         if exchange.record.error_code == "invalid_encrypted_content":
             exchange.tried = exchange.tried[:-1]  # it can read the rest
-            if self._rewrite(exchange):
+            if await self._rewrite(exchange):
                 return False
         self._pass_on(exchange, connection)
         return True

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from libs.common.bodies import ODD_JSON
+from libs.common.bodies import NULL, ODD_JSON, Body
 from libs.common.contracts import Verdict
 from libs.common.headers import Header
 from libs.common.verdicts import judge, of_failed_response
@@ -21,25 +21,48 @@ TERMINAL = {
 }
 
 
-class _Head(msgspec.Struct):
-    type: Any = None
-    stream_id: Any = None
+class Head(msgspec.Struct):
+    """What frames are told apart by."""
+
+    type: str | None = None
+    stream_id: str | None = None
 
     @property
     def lane(self) -> str | None:
-        lane = self.stream_id
-        return lane if isinstance(lane, str) and lane else None
+        return self.stream_id or None
 
 
-_heads = msgspec.json.Decoder(_Head)
+class _OddHead(msgspec.Struct):
+    type: msgspec.Raw = NULL
+    stream_id: msgspec.Raw = NULL
 
 
-def head_of(frame: bytes) -> _Head:
+_heads = msgspec.json.Decoder(Head)
+_odd_heads = msgspec.json.Decoder(_OddHead)
+_texts = msgspec.json.Decoder(str)
+
+
+def head_of(frame: bytes) -> Head:
     """Type and lane; of what is no JSON neither."""
     try:
         return _heads.decode(frame)
+    except msgspec.ValidationError:
+        odd = _odd_heads.decode(frame)
+        return Head(_text(odd.type), _text(odd.stream_id))
     except ODD_JSON:
-        return _Head()
+        return Head()
+
+
+def head_in(parsed: Body | None) -> Head:
+    """The same of a body that was read in steps."""
+    return Head(parsed.type, parsed.stream_id) if parsed is not None else Head()
+
+
+def _text(value: msgspec.Raw) -> str | None:
+    try:
+        return _texts.decode(value)
+    except ODD_JSON:
+        return None
 
 
 def of_error(

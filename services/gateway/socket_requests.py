@@ -24,7 +24,7 @@ from libs.common.asks import (
 from libs.common.contracts import Reason, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import NO_KINDS, Kinds
-from libs.common.hints import read_hints
+from libs.common.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
 from libs.common.routing import RoutingFunctions
 from libs.common.verdicts import of_failed_response
 from services.gateway import isolation, problems
@@ -37,7 +37,15 @@ from services.gateway.fallback import Fallback
 from services.gateway.gate import Gate
 from services.gateway.outcomes import NEUTRAL, Ledger
 from services.gateway.problems import Problem
-from services.gateway.socket_frames import TERMINAL, Frame, head_of, of_error
+from services.gateway.reading import Read, Reader
+from services.gateway.socket_frames import (
+    TERMINAL,
+    Frame,
+    Head,
+    head_in,
+    head_of,
+    of_error,
+)
 from services.gateway.socket_upstream import Opened
 
 log = structlog.get_logger()
@@ -60,6 +68,7 @@ class Books:
     request_s: float
     directory: Directory
     chooser: Chooser
+    reader: Reader
 
 
 @dataclass(slots=True, eq=False)
@@ -128,14 +137,14 @@ class SocketRequests:
         """Account for a frame that asks for a response. Raises `OwnerGone` when
         the socket's resource is gone, `NotAdmitted` when only this frame is over."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
-        head = head_of(plain)
         if self._strict and isinstance(frame, bytes):
             raise NotAdmitted(isolation.bad_body("is a binary frame; send text"), None)
+        head, read = await self._head(plain)
         if head.type != "response.create":
             if self._isolated:
-                await self._check_other(plain, head.lane)
+                await self._check_other(plain, head, read.hints)
             return None
-        exchange = self._exchange(plain)
+        exchange = self._exchange(plain, read.hints)
         limit = asyncio.get_running_loop().time() + self._books.request_s
         turn = Turn(exchange, head.lane, limit, frame)
         # Before anything is awaited: whatever happens, it will be settled.
@@ -145,7 +154,7 @@ class SocketRequests:
         self._books.fallback.began(*self._counted(exchange))
         await self._admit(turn)
         self._isolate(turn, plain)
-        moved = await self._place(turn, plain)
+        moved = await self._place(turn, read)
         self._fresh = False
         if moved is not None:
             self._books.fallback.ended(*self._counted(exchange))
@@ -186,35 +195,50 @@ class SocketRequests:
         )
         return None, asker, ids
 
-    async def _check_other(self, plain: bytes, lane: str | None) -> None:
+    async def _check_other(self, plain: bytes, head: Head, hints: Hints) -> None:
         """A frame that asks for no response may name ids, too: of running responses,
         or of input for them. Raises `NotAdmitted`."""
         exchange = Exchange(self._request, self._books.gateway_id, "WS")
-        hints = read_hints(PATH, exchange.headers, plain, isolate=True)
         exchange.take(hints, self._upgrade.asker.tenant)
         try:
             if self._strict:
-                isolation.check_frame(hints, head_of(plain).type, plain)
+                isolation.check_frame(hints, head.type, plain)
             named = [*hints.named, *isolation.ids_beside(plain)]
             exchange.names(*self._asker(exchange, set(named) - self._running_ids()))
             if exchange.ids:
                 await self._check(exchange, exchange.ask(1, 0))
         except Problem as problem:
-            raise NotAdmitted(problem, lane) from None
+            raise NotAdmitted(problem, head.lane) from None
 
     def _running_ids(self) -> set[str]:
         """Ids of responses under way: Redis learns them when they end."""
         created = [turn.created for turn in self.running if turn.created]
         return {id_ for event in created for id_ in read_event(event)[1].ids}
 
-    async def _place(self, turn: Turn, plain: bytes) -> Opened | None:
+    async def _head(self, plain: bytes) -> tuple[Head, Read]:
+        """What a frame says of itself. Only of large frames, and odd ones, is anything
+        awaited."""
+        headers, head = self._request.headers, Head()
+        if len(plain) <= LARGEST_QUICK:
+            head = head_of(plain)
+            hints = quick_hints(PATH, headers, plain, self._isolated)
+            if hints is not None:
+                return head, Read(hints, plain)
+        read = await self._books.reader.read(
+            PATH, headers, plain, isolate=self._isolated
+        )
+        if read.scan is not None:
+            head = head_in(read.scan.parsed)
+        return head, read
+
+    async def _place(self, turn: Turn, read: Read) -> Opened | None:
         """The socket that the request should use instead of this one, if any. A model
         alias has to lead where the socket does, or can still go."""
         exchange = turn.exchange
         way = self._books.directory.ways.get(exchange.hints.model or "")
         try:
             if way is not None:
-                self._take(turn, way, plain)
+                self._take(turn, way, read)
                 if (
                     not self._fresh
                     and way.provider_id != self._target.resource.provider_id
@@ -224,10 +248,10 @@ class SocketRequests:
         except Problem as problem:
             raise self._refused(turn, problem) from None
 
-    def _take(self, turn: Turn, way: Way, plain: bytes) -> None:
+    def _take(self, turn: Turn, way: Way, read: Read) -> None:
         asked = read_hints(PATH, turn.exchange.headers, b"").pool_id
         follow(turn.exchange, way, self._principal, asked)
-        body = spliced(plain, way)
+        body = spliced(read.plain, way, read.scan)
         turn.frame = body.decode() if isinstance(turn.frame, str) else body
 
     def _refused(self, turn: Turn, problem: Problem) -> NotAdmitted:
@@ -246,14 +270,13 @@ class SocketRequests:
         exchange.sent_at = time.perf_counter()
         exchange.record.overhead_ms = exchange.ms(exchange.sent_at)
 
-    def _exchange(self, plain: bytes) -> Exchange:
+    def _exchange(self, plain: bytes, hints: Hints) -> Exchange:
         exchange, self._prepared = self._prepared, None
         if exchange is None:
             exchange = Exchange(self._request, self._books.gateway_id, "WS")
         else:
             exchange.began = time.perf_counter()
             exchange.record.created_at_ms = int(time.time() * 1000)
-        hints = read_hints(PATH, exchange.headers, plain, isolate=self._isolated)
         # A socket's pool was chosen with it.
         hints = msgspec.structs.replace(hints, pool_id=self._pool_id)
         exchange.take(hints, self._upgrade.asker.tenant)

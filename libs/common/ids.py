@@ -1,0 +1,33 @@
+"""Ids that upstreams mint. Pure."""
+
+import re
+
+# Ids that upstreams mint (responses-api.md section 6), and clients send back.
+MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
+          "ig_", "mcp_", "cmp_", "at_", "file-", "file_", "vs_", "cntr_", "cfile_",
+          "batch_", "upload_")  # fmt: skip
+# Codex makes up ids of its own in the same form, with a UUID (section 2.2).
+_OWN = re.compile(
+    r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)
+_PATH_WORDS = frozenset({"file_batches"})  # look like ids
+MOST_SEGMENTS = 8
+LONGEST_ID = 512
+
+
+def ids_in_path(path: bytes) -> list[str]:
+    """`/responses/resp_1/input_items` names resp_1."""
+    if path.find(b"/", 1) < 0:
+        return []
+    segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
+    return [s for s in segments if is_minted(s) and s not in _PATH_WORDS]
+
+
+def is_minted(value: object) -> bool:
+    """Is this an id as upstreams make them, and not a client's own?"""
+    return (
+        isinstance(value, str)
+        and value.startswith(MINTED)
+        and len(value) <= LONGEST_ID
+        and (value[-37:-36] != "_" or _OWN.fullmatch(value) is None)
+    )
