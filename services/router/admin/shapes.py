@@ -84,6 +84,8 @@ class ExplainAsk(Frozen):
 
     method: Literal["GET", "POST", "DELETE", "PATCH"] = "POST"
     path: str = Field(default="/v1/responses", max_length=4096)
+    # team:ID, key:ID, or empty: whose session a named one is.
+    tenant: str = Field(default="", max_length=200)
     headers: dict[str, str] = Field(default_factory=dict)
     body: Any = None
 
