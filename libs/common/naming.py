@@ -25,7 +25,7 @@ from libs.common.ids import LONGEST_ID, is_minted
 MOST_ITEMS = 8  # so many of the newest item ids are looked up
 MOST_OBJECTS = 4  # and of the files, vector stores and containers
 MOST_CHECKED = 512  # ids of one request that isolation looks up
-MOST_LOOKED = 8_192  # items that are looked at, the newest ones
+MOST_LOOKED = 4_096  # items that are looked at, the newest ones
 _EMPTY_VALUES = (b"null", b'""')
 # Items whose content is their arguments, or their input.
 _CALLS = frozenset({"function_call", "custom_tool_call"})

@@ -41,7 +41,7 @@ LONGEST_ESCAPE = 6
 LONGEST_KEY = 512  # bytes; no name that matters is longer, all of it escapes
 LONGEST_TEXT = 8 * LONGEST_ID  # bytes of a long text that are read
 LEVELS = 12  # of nesting that a slice may hold
-GUESSES = 4  # where a slice may end
+GUESSES = 3  # where a slice may end, of each kind
 MOST_DEPTH = 1_000
 # Work is counted in bytes that were looked at; what is handled alone counts for more.
 ALONE = 128
@@ -76,8 +76,16 @@ _scalar = re.compile(rb'[^ \t\r\n"{}\[\],:]++')
 _text = re.compile(rb'(?>(?:[^"\\]++|\\u....|\\[^u])*)', re.DOTALL)
 
 _first = re.compile(rb"[ \t\r\n]*+([^ \t\r\n])")
-# How an element of a list ends, by its first character; the comma is the last one.
-_ENDS = defaultdict(lambda: b",", {b"{": b"},", b"[": b"],", b'"': b'",'})
+# Where one element of a list may end and the next one begin, by the first character of
+# the first: in a text a quotation mark would have a backslash.
+_ENDS = defaultdict(
+    lambda: (b",",),
+    {
+        b"{": (b'},{"', b'}, {"', b"},"),
+        b"[": (b"],",),
+        b'"': (b'","', b'", "', b'",'),
+    },
+)
 _strings = msgspec.json.Decoder(str)
 _COMMA = ord(",")
 _IN_TEXT = SKIPPED[b'"']
@@ -250,14 +258,16 @@ class Scan:
         found, limit = _first.match(self._body, pos), pos + STEP
         if found is None or limit > len(self._body):
             return pos  # the container's end is near
-        mark = _ENDS[found[1]] if frame.opening == b"[" else b","
-        for _ in range(GUESSES):
-            limit = self._body.rfind(mark, pos, limit)
-            end = limit + len(mark) - 1
-            if limit < 0:
-                break
-            if SKIPPED[frame.opening].is_strict(self._body[pos:end]):
-                return end
+        marks = _ENDS[found[1]] if frame.opening == b"[" else (b",",)
+        for mark in marks:
+            below = limit
+            for _ in range(GUESSES):
+                below = self._body.rfind(mark, pos, below)
+                if below < 0:
+                    break
+                end = below + mark.index(b",")
+                if SKIPPED[frame.opening].is_strict(self._body[pos:end]):
+                    return end
         return pos
 
     def _take(
