@@ -134,7 +134,8 @@ class Exchange:
 
     def unbind(self, body: bytes) -> None:
         """Go on with a body that any account can read."""
-        self.body, self.replayed, self.bound = body, True, ()
+        self.body, self.replayed = body, True
+        self.bound = self.ids = ()
         # Whose its ids are was checked before.
         self.asker = Asker(self.asker.tenant, self.asker.strict)
         # It is plain now, whatever it was packed with.

@@ -14,6 +14,8 @@ from libs.common.routing import Owners
 log = structlog.get_logger()
 
 PATIENCE_S = 2.0
+# Of one request: each miss is remembered in Redis, and clients may invent many ids.
+MOST_MISSES = 32
 LOOKED_UP = Counter(
     "proxy_owner_lookups_total",
     "Unknown ids looked for, by where they were.",
@@ -60,10 +62,11 @@ class OwnerSearch:
         if told is None:
             LOOKED_UP.labels("router away").inc()
             return known._replace(complete=False)
-        owners = {
-            digest: known.ids.get(digest) or _owner(told["ids"].get(id_))
-            for digest, id_ in zip(digests, ids, strict=True)
-        }
+        owners: dict[str, Owner | None] = {}
+        for place, (digest, id_) in enumerate(zip(digests, ids, strict=True)):
+            owner = known.ids.get(digest) or _owner(told["ids"].get(id_))
+            if owner is not None or place < MOST_MISSES:
+                owners[digest] = owner
         asked = ask.session and ask.account_bound
         sessions = {ask.session: _owner(told["session"])} if asked else {}
         found = any(owners.values()) or any(sessions.values())

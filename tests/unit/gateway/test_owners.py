@@ -4,14 +4,16 @@ import json
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from libs.common.asks import Ask, Owner, digest
-from services.gateway.owners import OwnerSearch
+from libs.common.asks import Ask, Asker, Owner, digest
+from services.gateway.owners import MOST_MISSES, OwnerSearch
 
 pytestmark = pytest.mark.asyncio
 HOME = Owner("openai-1", "a")
 TOLD = {"resource_id": "openai-1", "account_id": "a"}
+THEIRS = {"resource_id": "openai-2", "account_id": "b", "tenant": "key:b"}
 
 
 def ask(*ids: str, session: str = "", account_bound: bool = False) -> Ask:
@@ -81,3 +83,38 @@ async def test_a_session_is_looked_for_where_its_state_matters() -> None:
 async def test_what_could_not_be_looked_for_is_no_miss(status: int) -> None:
     search = OwnerSearch({}, {}, Router(status).client)
     assert await search.find(ask("resp_1"), ("resp_1",)) == ({}, {}, False)
+
+
+def isolated(*ids: str, kinds: str = "") -> Ask:
+    """All of them have to be the asker's."""
+    kinds = kinds or "n" * len(ids)
+    further = tuple(digest(id_) for id_ in ids[1:])
+    asker = Asker("key:a", strict=True, kinds=kinds, further=further)
+    return msgspec.structs.replace(ask(ids[0]), asker=asker)
+
+
+async def test_to_know_whose_ids_are_takes_all_of_them() -> None:
+    """To know where a request goes one is enough."""
+    router = Router(ids={"resp_2": THEIRS})
+    search = OwnerSearch({}, {digest("resp_1"): HOME}, router.client)
+    found = await search.find(isolated("resp_1", "resp_2"), ("resp_1", "resp_2"))
+    assert found.ids == {
+        digest("resp_1"): HOME,
+        digest("resp_2"): Owner("openai-2", "b", "key:b"),
+    }
+    assert len(router.asked) == 1
+
+
+async def test_what_memory_knows_is_kept_when_the_router_is_away() -> None:
+    search = OwnerSearch({}, {digest("resp_1"): HOME}, Router(503).client)
+    found = await search.find(isolated("resp_1", "resp_2"), ("resp_1", "resp_2"))
+    assert found == ({}, {digest("resp_1"): HOME}, False)
+
+
+async def test_few_misses_of_one_request_are_remembered() -> None:
+    ids = tuple(f"msg_{n}" for n in range(500))
+    router = Router(ids={"msg_499": THEIRS})
+    found = await OwnerSearch({}, {}, router.client).find(isolated(*ids), ids)
+    missed = [id_ for id_, owner in found.ids.items() if owner is None]
+    assert len(missed) == MOST_MISSES
+    assert found.ids[digest("msg_499")] == Owner("openai-2", "b", "key:b")
