@@ -62,7 +62,7 @@ def _pools(resources: Iterable[Resource], provider_id: str) -> frozenset[str | N
     return frozenset(r.pool_id for r in resources if r.provider_id == provider_id)
 
 
-def session_within(session_id: str | None, pool: str) -> str:
+def session_within(session_id: str | None, pool: str, tenant: str = "") -> str:
     """Digest of a session as one provider knows it: the session has a home at each,
     so that asking two models in turn moves it nowhere."""
-    return session_digest(f"{pool}\0{session_id}") if session_id else ""
+    return session_digest(f"{pool}\0{session_id}", tenant) if session_id else ""

@@ -24,9 +24,29 @@ def model_digest(model: str | None) -> str:
 
 
 @lru_cache(maxsize=4096)
-def session_digest(session_id: str) -> str:
-    """The same of a session, which asks many times."""
-    return digest(session_id)
+def session_digest(session_id: str, tenant: str = "") -> str:
+    """The same of a session, which asks many times. Each tenant has its own: two
+    that name a session alike share nothing."""
+    return digest(f"{tenant}\0{session_id}" if tenant else session_id)
+
+
+class Asker(msgspec.Struct, frozen=True, gc=False):
+    """Whose request it is, and which ids it must be allowed to name.
+
+    `tenant` is empty for requests without a proxy key. `kinds` holds one letter for
+    each id of `Ask.bound` and then of `further`: NAMED or REFERENCE. It is empty when
+    nothing has to be isolated: then only the owners of `bound` that are known are
+    compared. `strict`: ids without an owner, or minted without a key, are refused."""
+
+    tenant: str = ""
+    strict: bool = False
+    kinds: str = ""
+    further: tuple[str, ...] = ()  # digests of ids that do not decide where it goes
+
+
+NAMED = "n"  # an id that clients do not invent
+REFERENCE = "r"  # an id that a client may have invented
+ANYBODY = Asker()
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +69,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     resolved: bool = False  # unknown ids were looked for in SQL
     replayed: bool = False  # rewritten for another account, without its reasoning
     cause: str = ""  # what ended the attempt before, as a `Cause`
+    asker: Asker = ANYBODY
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +109,7 @@ class Release(msgspec.Struct, frozen=True):
     learned: tuple[str, ...]  # digests of ids this answer minted
     model: str | None
     event: bytes | None
+    tenant: str = ""  # to which the learned ids belong
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
@@ -99,13 +121,15 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False):
-    """Where state lives: the resource that made it, of an account."""
+    """Where state lives, and whose it is: the resource that made it, of an account,
+    for a tenant (empty: for a request without a proxy key)."""
 
     resource_id: str
     account_id: str
+    tenant: str = ""
 
     def encoded(self) -> str:
-        return f"{self.resource_id}|{self.account_id}"
+        return f"{self.resource_id}|{self.account_id}|{self.tenant}"
 
 
 class Refusal(Exception):
@@ -120,6 +144,16 @@ class UnknownIds(Refusal):
 
     def __init__(self, age_ms: int) -> None:
         self.age_ms = age_ms
+        super().__init__()
+
+
+class ForeignId(Refusal):
+    """The request names an id that is not its tenant's. `which` counts the ids of
+    the ask; `known`: the id is another tenant's, else it is nobody's."""
+
+    def __init__(self, which: int, *, known: bool) -> None:
+        self.which = which
+        self.known = known
         super().__init__()
 
 

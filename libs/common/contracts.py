@@ -152,6 +152,7 @@ class RequestEvent(Frozen):
     resource_id: str | None = None
     account_id: str | None = None
     proxy_key_id: str | None = None
+    team_id: str | None = None  # of the proxy key, at that time
     method: str
     path: str
     model: str | None = None
@@ -181,6 +182,23 @@ class RequestEvent(Frozen):
     # Ids this answer minted: the account that serves it can be asked for them
     # again, and no other. In SQL a table of their own, no column.
     minted: tuple[str, ...] = ()
+
+    @property
+    def tenant(self) -> str:
+        """To whom the minted ids belong."""
+        return tenant_of(self.proxy_key_id, self.team_id)
+
+    @property
+    def repeats(self) -> bool:
+        """May the answer have told ids that were there before, as lists do?"""
+        return self.method not in ("POST", "WS") or self.path.endswith("/items")
+
+
+def tenant_of(key_id: str | None, team_id: str | None) -> str:
+    """Whose a request is: its key's team, else its key, else nobody's (empty)."""
+    if team_id:
+        return f"team:{team_id}"
+    return f"key:{key_id}" if key_id else ""
 
 
 class HealthEvent(Frozen):

@@ -10,6 +10,9 @@ MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", 
 _OWN = re.compile(
     r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 )
+# Of kinds that came later: upstreams write some 50 hex characters behind the prefix.
+_ANY_KIND = re.compile(r"[a-z]{2,16}_[0-9a-f]{40,64}")
+_PATH_WORDS = frozenset({"file_batches"})  # look like ids
 MOST_SEGMENTS = 8
 LONGEST_ID = 512
 
@@ -19,14 +22,15 @@ def ids_in_path(path: bytes) -> list[str]:
     if path.find(b"/", 1) < 0:
         return []
     segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
-    return [segment for segment in segments if is_minted(segment)]
+    return [s for s in segments if is_minted(s) and s not in _PATH_WORDS]
 
 
 def is_minted(value: object) -> bool:
     """Is this an id as upstreams make them, and not a client's own?"""
-    return (
-        isinstance(value, str)
-        and value.startswith(MINTED)
-        and len(value) <= LONGEST_ID
-        and (value[-37:-36] != "_" or _OWN.fullmatch(value) is None)
+    if not isinstance(value, str):
+        return False
+    if not value.startswith(MINTED):
+        return _ANY_KIND.fullmatch(value) is not None
+    return len(value) <= LONGEST_ID and (
+        value[-37:-36] != "_" or _OWN.fullmatch(value) is None
     )

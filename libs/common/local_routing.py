@@ -9,6 +9,7 @@ from dataclasses import replace
 from libs.common.aliases import MARK, in_pool
 from libs.common.asks import (
     Ask,
+    ForeignId,
     Lease,
     NoCapacity,
     NoResources,
@@ -39,6 +40,7 @@ from libs.common.policy import (
     by_account,
     by_load,
     cause_of_leaving,
+    foreign_id,
     owner_of,
     unless_limited,
 )
@@ -107,6 +109,7 @@ class LocalRouting:
         pool = self._pool(ask.pool_id)
         pauses = self.pauses.get(ask.model) or None
         question = Question(now, ask.draw, ask.tried, pauses)
+        self.check_ids(ask)
         session = self.sessions.get(ask.session)
         owner = owner_of([self.ids.get(digest) for digest in ask.bound])
         if owner is None and ask.account_bound:
@@ -120,6 +123,21 @@ class LocalRouting:
         if at_home(next((s for s in pool if s.resource_id == home), None), question):
             return home, question, Choice(home, "session_affinity")
         return home, question, by_load(pool, question, _reason(ask, session))
+
+    def check_ids(self, ask: Ask) -> None:
+        """May the request name its ids? Raises `ForeignId`, or `UnknownIds` when that
+        has to be looked up."""
+        asker = ask.asker
+        ids = (*ask.bound, *asker.further)
+        owners: Mapping[str, Owner | None] = self.ids
+        if ask.resolved:
+            owners = {id_: self.ids.get(id_) for id_ in ids}
+        refused = foreign_id(asker, ids, owners)
+        if refused is not None:
+            reason, which = refused
+            raise ForeignId(which, known=reason == "foreign_id")
+        if asker.kinds and any(id_ not in owners for id_ in ids):
+            raise UnknownIds(0)
 
     def standings(self) -> list[Standing]:
         """Every resource as the policy sees it."""
@@ -271,7 +289,7 @@ class LocalRouting:
 
     def _remember(self, release: Release, verdict: Verdict) -> None:
         resource = self.resources[release.resource_id]
-        owner = Owner(resource.id, resource.account_id)
+        owner = Owner(resource.id, resource.account_id, release.tenant)
         if release.session and verdict.kind == "ok":
             self.keep(self.sessions, release.session, owner)
         for digest in release.learned:
@@ -280,6 +298,11 @@ class LocalRouting:
     def keep(
         self, kept: OrderedDict[str, Owner | None], name: str, owner: Owner | None
     ) -> None:
+        """An id stays with the tenant that minted it: a later answer may repeat ids
+        that its client chose."""
+        before = kept.get(name)
+        if before is not None and owner is not None and before.tenant != owner.tenant:
+            owner = before
         if name in kept:
             kept.move_to_end(name)
         kept[name] = owner

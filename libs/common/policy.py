@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from libs.common.asks import Owner
+from libs.common.asks import NAMED, Asker, Owner
 from libs.common.circuits import NEVER, Pause
 from libs.common.contracts import Cause
 
@@ -129,6 +129,23 @@ def cause_of_leaving(home: Standing | None, question: Question) -> Cause:
 def owner_of(bound: Sequence[Owner | None]) -> Owner | None:
     """The first that is known, as the most telling ids come first."""
     return next((owner for owner in bound if owner is not None), None)
+
+
+def foreign_id(
+    asker: Asker, ids: Sequence[str], owners: Mapping[str, Owner | None]
+) -> tuple[str, int] | None:
+    """Why a request may not name its ids, and which one. `ids` are digests in the
+    order of `asker.kinds`; those that `owners` lacks nobody has looked for yet."""
+    for which, id_ in enumerate(ids):
+        if id_ not in owners:
+            continue
+        owner = owners[id_]
+        if owner is not None:
+            if owner.tenant != asker.tenant and (owner.tenant or asker.strict):
+                return "foreign_id", which
+        elif asker.strict and asker.kinds[which : which + 1] == NAMED:
+            return "unknown_id", which
+    return None
 
 
 def _serves(standing: Standing, question: Question) -> bool:

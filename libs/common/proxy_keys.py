@@ -16,6 +16,7 @@ import structlog
 
 from libs.common import keys
 from libs.common.callers import Caller, Clock, servers_clock
+from libs.common.contracts import tenant_of
 
 log = structlog.get_logger()
 
@@ -35,6 +36,12 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     enabled: bool = True
+    team_id: str | None = None  # its keys share what they made
+
+    @property
+    def tenant(self) -> str:
+        """To whom ids that this key's requests mint belong."""
+        return tenant_of(self.id, self.team_id)
 
     @property
     def limited(self) -> bool:

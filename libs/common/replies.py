@@ -9,6 +9,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from libs.common.asks import (
+    ForeignId,
     NoCapacity,
     NoResources,
     OwnerGone,
@@ -56,12 +57,14 @@ def refusal_of(reply: list[bytes]) -> Exception:
     status = reply[0].decode()
     if status == "unknown_pool":
         return UnknownPool(tuple(sorted(pool.decode() for pool in reply[1:])))
-    if status in _WITH_MS:
-        return _WITH_MS[status](int(reply[1]))
+    if status in _WITH_NUMBER:
+        return _WITH_NUMBER[status](int(reply[1]))
     return _PLAIN.get(status, NoCatalogue)()
 
 
-_WITH_MS: dict[str, Callable[[int], Refusal]] = {
+_WITH_NUMBER: dict[str, Callable[[int], Refusal]] = {
+    "foreign_id": lambda which: ForeignId(which, known=True),
+    "unknown_id": lambda which: ForeignId(which, known=False),
     "look_up": UnknownIds,
     "owner_limited": OwnerLimited,
     "no_capacity": NoCapacity,

@@ -89,15 +89,27 @@ class RoutingFunctions:
 
     async def acquire(self, ask: Ask) -> Decision:
         """Choose a resource and take a lease on it. Raises `UnknownIds`,
-        `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited` or
-        `OwnerGone`."""
+        `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`,
+        `OwnerGone` or `ForeignId`."""
         now = self._clock()
         head = _decision_head(ask, now)
         asked = self._asked(ask, "", head, now)
+        asker = ask.asker
         try:
             # Not by `_call`: each coroutine more is woken once more, too.
             reply = await self._caller.call(
-                "FCALL", "rpx_acquire_v1", 2, self._version_key, self._stream, *asked
+                "FCALL",
+                "rpx_acquire_v2",
+                2,
+                self._version_key,
+                self._stream,
+                *asked,
+                asker.tenant,
+                1 if asker.strict else 0,
+                asker.kinds,
+                *ask.bound,
+                *asker.further,
+                *ask.tried,
             )
         except ResponseError as error:
             raise unusable(error) from error
@@ -119,10 +131,10 @@ class RoutingFunctions:
     async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
         """Take a lease on the resource that a request's socket leads to. `decided`:
         the decision's event was written already. Raises `OwnerGone` when the
-        resource is not in the catalogue any more."""
+        resource is not in the catalogue any more, `ForeignId`, or `UnknownIds`."""
         head = b"" if decided else _decision_head(ask, self._clock())
         reply = await self._fcall(
-            "rpx_pin_v1",
+            "rpx_pin_v2",
             ask.gateway_id,
             ask.request_id,
             ask.attempt,
@@ -131,6 +143,7 @@ class RoutingFunctions:
             head,
             ask.lease,
             ask.previous,
+            *_ids_of(ask),
         )
         if isinstance(reply, list):
             raise refusal_of(reply)
@@ -143,6 +156,12 @@ class RoutingFunctions:
         )
         return Decision(resource_id, Reason.SOCKET, reply.decode(), event=event)
 
+    async def check(self, ask: Ask) -> None:
+        """May `ask` name its ids? Raises `ForeignId` or `UnknownIds`."""
+        reply = await self._fcall("rpx_check_v1", *_ids_of(ask))
+        if reply:
+            raise refusal_of(reply)
+
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         """Where `ask` would go, without doing anything. `owner` is what SQL says
         of its ids. Raises as `acquire` does, but for the refusals that depend on
@@ -150,7 +169,7 @@ class RoutingFunctions:
         told = owner.encoded() if owner else ""
         now = self._clock()
         asked = self._asked(ask, told, _decision_head(ask, now), now)
-        reply = await self._fcall("rpx_explain_v1", *asked)
+        reply = await self._fcall("rpx_explain_v1", *asked, *ask.bound, *ask.tried)
         if len(reply) != 6:
             raise refusal_of(reply)
         status, resource, reason, trial, wait, candidates = reply
@@ -166,7 +185,8 @@ class RoutingFunctions:
     def _asked(
         self, ask: Ask, told: str, head: bytes, now: int | str
     ) -> tuple[Any, ...]:
-        """The arguments of acquire and explain, as library.lua lists them."""
+        """The arguments that acquire and explain begin with, as library.lua lists
+        them."""
         return (
             ask.gateway_id,
             ask.request_id,
@@ -184,8 +204,6 @@ class RoutingFunctions:
             now,
             ask.previous,
             len(ask.bound),
-            *ask.bound,
-            *ask.tried,
         )
 
     def release(self, release: Release) -> Awaitable[Any]:
@@ -207,7 +225,7 @@ class RoutingFunctions:
         pause = verdict.cooldown_ms
         return (
             "FCALL",
-            "rpx_release_v1",
+            "rpx_release_v2",
             2,
             self._version_key,
             self._stream,
@@ -225,6 +243,7 @@ class RoutingFunctions:
             model_digest(release.model),
             release.model or "",
             release.event or b"",
+            release.tenant,
             *release.learned,
         )
 
@@ -377,6 +396,19 @@ class RoutingFunctions:
             return await self._caller.call(*command)
         except ResponseError as error:
             raise unusable(error) from error
+
+
+def _ids_of(ask: Ask) -> tuple[Any, ...]:
+    """The arguments of pin and check that say which ids a request names."""
+    asker = ask.asker
+    return (
+        1 if ask.resolved else 0,
+        asker.tenant,
+        1 if asker.strict else 0,
+        asker.kinds,
+        *ask.bound,
+        *asker.further,
+    )
 
 
 class _DecisionHead(msgspec.Struct, gc=False):

@@ -273,8 +273,16 @@ class GatewaySettings(
     )
     # Without one of our keys /v1 answers 401.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
+    # Where keys are required: ids that no key of this proxy minted, and endpoints
+    # whose ids cannot be told apart.
+    foreign_ids: Literal["refuse", "allow"] = Field("refuse", alias="PROXY_FOREIGN_IDS")
     # `responses-proxy gateway` runs ingest too, as its child.
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
+
+    @property
+    def isolates_strictly(self) -> bool:
+        """May a proxy key name only what its tenant made through this proxy?"""
+        return self.require_keys and self.foreign_ids == "refuse"
 
     @property
     def upstream_connections_per_worker(self) -> int:
@@ -285,6 +293,11 @@ class GatewaySettings(
     def redacted_paths(self) -> tuple[JsonPath, ...]:
         """The paths of `redact`."""
         return parse_paths(self.redact or "")
+
+    @field_validator("foreign_ids", mode="before")
+    @classmethod
+    def _lower_case(cls, value: str) -> str:
+        return value.strip().lower()
 
     @field_validator("redact")
     @classmethod

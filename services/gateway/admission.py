@@ -64,6 +64,11 @@ class Admission:
         return self.known or not self._required
 
     @property
+    def has_keys(self) -> bool:
+        """Does anybody hold a key?"""
+        return bool(self._principals)
+
+    @property
     def limits(self) -> bool:
         """Does any key have limits?"""
         return any(p.limited for p in self._principals.values())

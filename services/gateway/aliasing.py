@@ -26,6 +26,7 @@ def follow(
     if principal is not None:
         exchange.principal = principal
         exchange.record.proxy_key_id = principal.id
+        exchange.record.team_id = principal.team_id
         if asked is not None:
             asked = pool_for(principal, asked)
         allowed = _allowed(principal)
@@ -37,7 +38,7 @@ def follow(
         raise problems.model_not_in_pool(way.alias, way.provider_id, asked or "")
     hints, record = exchange.hints, exchange.record
     record.pool_id = way.pool
-    exchange.session = session_within(hints.session_id, way.pool)
+    exchange.session = session_within(hints.session_id, way.pool, exchange.asker.tenant)
     # The upstream limits its model, whatever we call it.
     exchange.hints = msgspec.structs.replace(
         hints, pool_id=way.pool, model=way.upstream_id

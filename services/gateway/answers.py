@@ -2,6 +2,7 @@
 Pure. An answer of another shape tells nothing and passes all the same."""
 
 import contextlib
+import re
 from typing import Any
 
 import msgspec
@@ -66,6 +67,30 @@ class _Item(msgspec.Struct):
     id: object = None
 
 
+class _Annotation(msgspec.Struct):
+    container_id: object = None
+    file_id: object = None
+
+
+class _Part(msgspec.Struct):
+    annotations: list[_Annotation] | None = None
+
+
+class _Rich(msgspec.Struct):
+    """An output item that ran code: its container, and the files made there."""
+
+    container_id: object = None
+    content: list[_Part] | str | None = None
+
+
+class _Output(msgspec.Struct):
+    output: list[_Rich] | None = None
+
+
+class _OutputEvent(msgspec.Struct):
+    response: _Output | None = None
+
+
 class _Answer(msgspec.Struct):
     id: Any = None
     object: Any = None
@@ -75,6 +100,7 @@ class _Answer(msgspec.Struct):
     conversation: _Item | None = None
     output: list[_Item] | None = None
     data: list[_Item] | None = None  # of a list: input items, a conversation's items
+    file: _Item | None = None  # of an upload that is complete
     usage: _Usage | None = None
     error: _Error | str | None = None
 
@@ -93,14 +119,56 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(_Answer)}
 _events = msgspec.json.Decoder(_Event)
 
 
+_outputs = msgspec.json.Decoder(_Output)
+_output_events = msgspec.json.Decoder(_OutputEvent)
+# Without these words there are no ids of objects within an output item.
+_OBJECT_WORDS = (b"container", b"file_path")
+# A JSON answer that is too large to be read begins with its id.
+_BEGINNING = re.compile(
+    rb'\s*\{\s*(?:"object"\s*:\s*"[a-z._]{1,64}"\s*,\s*)?"id"\s*:\s*"([A-Za-z0-9_-]{1,512})"'
+)
+
+
 def read_answer(body: bytes) -> Facts:
     """Facts of a JSON answer."""
     try:
-        return _facts(_answers.decode(body))
+        facts = _facts(_answers.decode(body))
     except msgspec.ValidationError:
         return _facts_by_field(body)
     except ODD_JSON:
         return Facts()
+    _take_objects(facts, body, _outputs)
+    return facts
+
+
+def read_beginning(body: bytes) -> Facts:
+    """What the first bytes of a large JSON answer tell: its id."""
+    found = _BEGINNING.match(body)
+    id_ = found[1].decode() if found else None
+    if not is_minted(id_):
+        return Facts()
+    response_id = id_ if id_ is not None and id_.startswith("resp_") else None
+    return Facts(response_id, minted=(id_,) if id_ else ())
+
+
+def _take_objects(facts: Facts, body: bytes, decoder: Any) -> None:
+    """Containers that output items name, and files made there: not at the top of
+    the answer, and rare."""
+    if not any(word in body for word in _OBJECT_WORDS):
+        return
+    try:
+        read = decoder.decode(body)
+    except ODD_JSON:
+        return
+    answer = read.response if isinstance(read, _OutputEvent) else read
+    found: list[object] = []
+    for item in (answer.output if answer else None) or ():
+        found.append(item.container_id)
+        for part in item.content if isinstance(item.content, list) else ():
+            for note in part.annotations or ():
+                found += (note.container_id, note.file_id)
+    minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
+    facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
 
 
 def _facts_by_field(body: bytes) -> Facts:
@@ -123,7 +191,10 @@ def read_event(data: bytes) -> tuple[str, Facts]:
         event = _events.decode(data)
     except ODD_JSON:
         return "", Facts()
-    facts = _facts(event.response) if event.response else Facts()
+    facts = Facts()
+    if event.response:
+        facts = _facts(event.response)
+        _take_objects(facts, data, _output_events)
     if facts.error_code is None:
         _take_error(facts, event.error or _Error(event.code, event.message))
     return event.type, facts
@@ -150,6 +221,8 @@ def _is_response(answer: _Answer) -> bool:
 
 def _minted(answer: _Answer) -> tuple[str, ...]:
     ids = [answer.id]
+    if answer.file is not None:
+        ids.append(answer.file.id)
     if answer.conversation is not None:
         ids.append(answer.conversation.id)
     for items in (answer.output, answer.data):

@@ -125,7 +125,7 @@ class Gateway:
             settings.heartbeat_seconds,
         )
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
-        gate = Gate(admission, KeyLimits(self.redis))
+        gate = Gate(admission, KeyLimits(self.redis), strict=settings.isolates_strictly)
         reader = Reader()
         self.data_plane = DataPlane(
             self.id,
@@ -146,6 +146,7 @@ class Gateway:
             self.data_plane.active,
             settings.request_timeout_seconds,
             self.directory,
+            chooser,
             reader,
         )
         share = settings.body_memory_bytes // settings.gateway_workers

@@ -8,8 +8,10 @@ import msgspec
 
 from libs.common.aliases import MARK, Way
 from libs.common.asks import (
+    NAMED,
     Ask,
     Decision,
+    ForeignId,
     NoCapacity,
     NoResources,
     OwnerLimited,
@@ -18,12 +20,12 @@ from libs.common.asks import (
     UnknownPool,
 )
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing import RoutingFunctions
+from libs.common.routing import Owners, RoutingFunctions
 from services.gateway import problems
 from services.gateway.directory import Directory, Target
 from services.gateway.fallback import Fallback
 from services.gateway.outcomes import Ledger
-from services.gateway.owners import OwnerSearch
+from services.gateway.owners import Found, OwnerSearch
 from services.gateway.problems import Problem
 
 ASK_AGAIN_S = 0.05
@@ -55,8 +57,8 @@ class Chooser:
         """Model aliases."""
         return self._directory.ways
 
-    async def decide(self, ask: Ask, bound_ids: Sequence[str]) -> Decision:
-        """`bound_ids` are those whose digests `ask` carries. Raises a `Refusal`, or
+    async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
+        """`ids` are those whose digests `ask` carries. Raises a `Refusal`, or
         a `Problem` while there is nothing to choose from."""
         closed = self._directory.closed
         if closed:
@@ -68,14 +70,14 @@ class Chooser:
             return decision
         except UnknownIds as unknown:
             emptied = self._is_young(unknown)
-            return await self._look_up_and_decide(ask, bound_ids, emptied=emptied)
+            return await self._look_up_and_decide(ask, ids, emptied=emptied)
         except Refusal as refusal:
             self._refused(ask, refusal)
             raise
         except NoCatalogue:
-            return await self._decide_alone(ask, bound_ids, emptied=True)
+            return await self._decide_alone(ask, ids, emptied=True)
         except RedisAway:
-            return await self._decide_alone(ask, bound_ids, emptied=False)
+            return await self._decide_alone(ask, ids, emptied=False)
 
     def known(self, decision: Decision) -> Target | None:
         """The target of a decision, if it was made from the catalogue we have."""
@@ -107,7 +109,7 @@ class Chooser:
         return target
 
     async def _decide_alone(
-        self, ask: Ask, bound_ids: Sequence[str], *, emptied: bool
+        self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
         """Redis is away; the router may still reach SQL."""
         if not self._directory.known:
@@ -115,24 +117,52 @@ class Chooser:
         try:
             return self._choose_alone(ask)
         except UnknownIds:
-            return await self._look_up_and_decide(ask, bound_ids, emptied=emptied)
+            return await self._look_up_and_decide(ask, ids, emptied=emptied)
 
     async def _look_up_and_decide(
-        self, ask: Ask, bound_ids: Sequence[str], *, emptied: bool
+        self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
-        sessions, ids = await self._search.find(ask, bound_ids)
-        found = any(sessions.values()) or any(ids.values())
-        if emptied and not found:
+        found = await self._search.find(ask, ids)
+        if emptied and not _enough(ask, found):
             decision = await self._decide_when_told(ask)
             if decision is not None:
                 return decision
+        try:
+            return await self._decide_resolved(ask, found)
+        except ForeignId as refused:
+            raise _unless_unverified(refused, found) from None
+
+    async def _decide_resolved(self, ask: Ask, found: Found) -> Decision:
         resolved = msgspec.structs.replace(ask, resolved=True)
         try:
-            await self._routing.adopt(sessions, ids)
+            await self._routing.adopt(found.sessions, found.ids)
             return await self._acquire(resolved)
         except (RedisAway, NoCatalogue):
-            self._fallback.remember(sessions, ids)
+            self._fallback.remember(found.sessions, found.ids)
             return self._choose_alone(resolved)
+
+    async def check(self, ask: Ask, ids: Sequence[str]) -> None:
+        """May a request that is not routed anew name its ids? Raises `ForeignId`, or a
+        `Problem` when that cannot be told."""
+        try:
+            await self._check(ask)
+            return
+        except UnknownIds:
+            found = await self._search.find(ask, ids)
+        try:
+            await self._routing.adopt(found.sessions, found.ids)
+        except (RedisAway, NoCatalogue):
+            self._fallback.remember(found.sessions, found.ids)
+        try:
+            await self._check(msgspec.structs.replace(ask, resolved=True))
+        except ForeignId as refused:
+            raise _unless_unverified(refused, found) from None
+
+    async def _check(self, ask: Ask) -> None:
+        try:
+            await self._routing.check(ask)
+        except (RedisAway, NoCatalogue):
+            self._fallback.local.check_ids(ask)
 
     async def _decide_when_told(self, ask: Ask) -> Decision | None:
         """Redis was emptied a moment ago, and another gateway may know what it lost
@@ -160,6 +190,28 @@ class Chooser:
         decision, event = self._fallback.choose(ask)
         self._ledger.decided_alone(ask.decision_id, event)
         return decision
+
+
+def _enough(ask: Ask, found: Found) -> bool:
+    """Need nobody else be asked? Ids that clients do not invent must be somebody's."""
+    if ask.asker.kinds:
+        return not _named_missing(ask, found.ids)
+    return any(found.sessions.values()) or any(found.ids.values())
+
+
+def _named_missing(ask: Ask, owners: Owners) -> bool:
+    digests = (*ask.bound, *ask.asker.further)
+    return any(
+        kind == NAMED and owners.get(digest) is None
+        for kind, digest in zip(ask.asker.kinds, digests, strict=True)
+    )
+
+
+def _unless_unverified(refused: ForeignId, found: Found) -> Exception:
+    """An id is not said to be unknown while SQL cannot be asked."""
+    if found.complete or refused.known:
+        return refused
+    return problems.ids_unverified()
 
 
 def problem_of(refusal: Refusal, ask: Ask, method: str) -> Problem:

@@ -10,8 +10,11 @@ import uuid_utils
 
 from libs.common.aliases import Way
 from libs.common.asks import (
+    ANYBODY,
     Ask,
+    Asker,
     Decision,
+    ForeignId,
     Lease,
     digest,
     model_digest,
@@ -22,7 +25,9 @@ from libs.common.hints import Hints
 from libs.common.proxy_keys import Principal
 from services.gateway.admission import pool_for
 from services.gateway.capture import Capture
+from services.gateway.isolation import Route, not_found
 from services.gateway.outcomes import NEUTRAL, Record, lease_head, lease_record
+from services.gateway.problems import Problem
 from services.gateway.relay import Relay
 from services.gateway.requests import Request
 
@@ -57,6 +62,9 @@ class Exchange:
     path = b""  # below /v1
     hints = _NO_HINTS
     bound: tuple[str, ...] = ()  # digests of hints.bound_ids
+    ids: tuple[str, ...] = ()  # bound_ids, then those of asker.further
+    asker = ANYBODY
+    route: Route | None = None  # where keys are isolated strictly
     tried: tuple[str, ...] = ()
     principal: Principal | None = None  # None: anybody
     way: Way | None = None  # where its model's alias leads
@@ -81,12 +89,15 @@ class Exchange:
             gateway_id,
         )
 
-    def take(self, hints: Hints) -> None:
-        """Note what the request says of itself."""
+    def take(self, hints: Hints, tenant: str = "") -> None:
+        """Note what the request says of itself, and for whom."""
         self.hints = hints
+        if tenant:
+            self.asker = Asker(tenant)
         if hints.session_id:
-            self.session = session_digest(hints.session_id)
+            self.session = session_digest(hints.session_id, tenant)
         if hints.bound_ids:
+            self.ids = hints.bound_ids
             self.bound = tuple([digest(id_) for id_ in hints.bound_ids])
         record = self.record
         record.request_bytes = len(self.body)
@@ -97,6 +108,16 @@ class Exchange:
         record.previous_response_id = hints.previous_response_id
         self.accepted = True
 
+    def names(self, route: Route | None, asker: Asker, ids: tuple[str, ...]) -> None:
+        """Note which ids the request has to be allowed to name."""
+        self.route, self.asker, self.ids = route, asker, ids
+
+    def foreign(self, refused: ForeignId) -> Problem:
+        """The answer to a request that names an id which is not its tenant's."""
+        problem = not_found(self.ids[refused.which], self.hints, self.route)
+        problem.ledger_code = "foreign_id" if refused.known else "unknown_id"
+        return problem
+
     def comes_from(self, principal: Principal | None) -> None:
         """Note whose request this is. Raises a `Problem` when it names a pool that
         is not its key's."""
@@ -104,6 +125,7 @@ class Exchange:
             return
         self.principal = principal
         self.record.proxy_key_id = principal.id
+        self.record.team_id = principal.team_id
         pool = pool_for(principal, self.hints.pool_id)
         if pool == self.hints.pool_id:
             return
@@ -112,7 +134,10 @@ class Exchange:
 
     def unbind(self, body: bytes) -> None:
         """Go on with a body that any account can read."""
-        self.body, self.replayed, self.bound = body, True, ()
+        self.body, self.replayed = body, True
+        self.bound = self.ids = ()
+        # Whose its ids are was checked before.
+        self.asker = Asker(self.asker.tenant, self.asker.strict)
         # It is plain now, whatever it was packed with.
         self.headers = [h for h in self.headers if h[0] != b"content-encoding"]
 
@@ -135,6 +160,7 @@ class Exchange:
             lease=(attempt == 1 and self.head) or lease_head(record),
             draw=draw,
             replayed=self.replayed,
+            asker=self.asker,
         )
         if self.cause:  # an argument more would cost first attempts something
             return msgspec.structs.replace(ask, cause=self.cause)

@@ -38,10 +38,15 @@ class Fallback:
         self.local.remember(sessions, ids)
 
     def remember_success(
-        self, session: str, learned: tuple[str, ...], resource_id: str, account_id: str
+        self,
+        session: str,
+        learned: tuple[str, ...],
+        resource_id: str,
+        account_id: str,
+        tenant: str = "",
     ) -> None:
         """The same of an answer: it is newer than what was known."""
-        owner = Owner(resource_id, account_id)
+        owner = Owner(resource_id, account_id, tenant)
         if session:
             self.local.keep(self.local.sessions, session, owner)
         for digest in learned:

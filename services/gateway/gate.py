@@ -16,9 +16,18 @@ class Gate:
     """Admits requests, and counts those of keys that have limits. While Redis is away
     limits are not enforced: traffic goes on."""
 
-    def __init__(self, admission: Admission, limits: KeyLimits) -> None:
+    def __init__(
+        self, admission: Admission, limits: KeyLimits, *, strict: bool = False
+    ) -> None:
+        """`strict`: keys may name only what their tenant made through this proxy."""
         self._admission = admission
         self._limits = limits
+        self.strict = strict
+
+    @property
+    def has_keys(self) -> bool:
+        """Does anybody hold a key? Then there are ids that are not everybody's."""
+        return self._admission.has_keys
 
     def admit(self, headers: Sequence[Header]) -> Principal | None:
         """Who comes, by what this gateway knows. Raises a `Problem`, or `UnknownKey`:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from libs.common.aliases import Way
-from libs.common.asks import Release
+from libs.common.asks import Asker, Owner, Release
 from libs.common.contracts import Outcome, Verdict
 from libs.common.routing import RoutingFunctions
 from services.gateway import metrics
@@ -37,6 +37,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     resource_id: str | None = None
     account_id: str | None = None
     proxy_key_id: str | None = None
+    team_id: str | None = None
     model: str | None = None
     upstream_model: str | None = None
     transport: str = "http"
@@ -113,6 +114,7 @@ class Attempt(Protocol):
     alone: bool
     capture: Capture | None
     way: Way | None
+    asker: Asker
 
 
 def _nothing() -> None:
@@ -189,6 +191,12 @@ class Ledger:
         )
         told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def minted_early(self, ids: Sequence[str], owner: Owner) -> None:
+        """An answer named its response and goes on: its ids (digests) can be used
+        from now on. Lost, they are known when it ends."""
+        told = asyncio.ensure_future(self._routing.adopt(ids=dict.fromkeys(ids, owner)))
+        told.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def _send(
         self, release: Release, *, alone: bool, position: int | None = None
     ) -> None:
@@ -220,4 +228,5 @@ def _release(
         learned=learned,
         model=record.model if attempt.way is None else attempt.way.upstream_id,
         event=event,
+        tenant=attempt.asker.tenant,
     )

@@ -2,7 +2,7 @@
 gateway remembers, then SQL, through the router."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import structlog
@@ -14,13 +14,24 @@ from libs.common.routing import Owners
 log = structlog.get_logger()
 
 PATIENCE_S = 2.0
+# Of one request: each miss is remembered in Redis, and clients may invent many ids.
+MOST_MISSES = 32
 LOOKED_UP = Counter(
     "proxy_owner_lookups_total",
     "Unknown ids looked for, by where they were.",
     ["where"],
 )
-Found = tuple[Owners, Owners]  # sessions and ids, by digest
-_NOTHING: Found = ({}, {})
+
+
+class Found(NamedTuple):
+    """Sessions and ids, by digest. Not `complete`: SQL could not be asked."""
+
+    sessions: Owners
+    ids: Owners
+    complete: bool = True
+
+
+_NOTHING = Found({}, {})
 
 
 class OwnerSearch:
@@ -38,40 +49,43 @@ class OwnerSearch:
         self._router = router
         self._missed = False  # the last lookup
 
-    async def find(self, ask: Ask, bound_ids: Sequence[str]) -> Found:
+    async def find(self, ask: Ask, ids: Sequence[str]) -> Found:
         """By digest, the owners of what `ask` names; None for what is nowhere. What
-        could not be looked for is left out."""
-        known = self._remembered(ask)
-        if known != _NOTHING:
+        could not be looked for is left out. To know where a request goes one owner is
+        enough; to know whether it may name its ids takes all."""
+        digests = (*ask.bound, *ask.asker.further)
+        known = self._remembered(ask, digests)
+        whole = all(digest in known.ids for digest in digests)
+        if known != _NOTHING and (whole or not ask.asker.kinds):
             LOOKED_UP.labels("memory").inc()
             return known
-        told = await self._ask_router(ask, bound_ids)
+        told = await self._ask_router(ask, ids)
         if told is None:
             LOOKED_UP.labels("router away").inc()
-            return _NOTHING
-        ids = {
-            digest: _owner(told["ids"].get(id_))
-            for digest, id_ in zip(ask.bound, bound_ids, strict=True)
-        }
+            return known._replace(complete=False)
+        owners: dict[str, Owner | None] = {}
+        for place, (digest, id_) in enumerate(zip(digests, ids, strict=True)):
+            owner = known.ids.get(digest) or _owner(told["ids"].get(id_))
+            if owner is not None or place < MOST_MISSES:
+                owners[digest] = owner
         asked = ask.session and ask.account_bound
         sessions = {ask.session: _owner(told["session"])} if asked else {}
-        found = any(ids.values()) or any(sessions.values())
+        found = any(owners.values()) or any(sessions.values())
         LOOKED_UP.labels("sql" if found else "nowhere").inc()
-        return sessions, ids
+        return Found(sessions, owners)
 
-    def _remembered(self, ask: Ask) -> Found:
-        ids = {d: owner for d in ask.bound if (owner := self._ids.get(d))}
+    def _remembered(self, ask: Ask, digests: Sequence[str]) -> Found:
+        ids = {d: owner for d in digests if (owner := self._ids.get(d))}
         home = self._sessions.get(ask.session)
         if ids or (home and ask.account_bound):
-            return ({ask.session: home} if home else {}), ids
+            return Found({ask.session: home} if home else {}, ids)
         return _NOTHING
 
-    async def _ask_router(
-        self, ask: Ask, bound_ids: Sequence[str]
-    ) -> dict[str, Any] | None:
+    async def _ask_router(self, ask: Ask, ids: Sequence[str]) -> dict[str, Any] | None:
         # A session is looked for where its state matters.
         session = ask.session_id if ask.account_bound else None
-        question = {"ids": list(bound_ids), "session_id": session}
+        tenant = ask.asker.tenant
+        question = {"ids": list(ids), "session_id": session, "tenant": tenant}
         try:
             answer = await self._router.post(
                 "/internal/owners", json=question, timeout=PATIENCE_S
@@ -92,4 +106,6 @@ class OwnerSearch:
 
 
 def _owner(told: Any) -> Owner | None:
-    return Owner(told["resource_id"], told["account_id"]) if told else None
+    if not told:
+        return None
+    return Owner(told["resource_id"], told["account_id"], told.get("tenant", ""))

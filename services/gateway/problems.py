@@ -16,7 +16,7 @@ class Problem(ProxyError):
     def __init__(
         self,
         status: int,
-        code: str,
+        code: str | None,
         message: str,
         *,
         param: str | None = None,
@@ -28,7 +28,7 @@ class Problem(ProxyError):
         self.message = message
         self.param = param
         self.headers = tuple(headers)
-        self.ledger_code = code  # what SQL says, where it differs from the answer
+        self.ledger_code = code or ""  # what SQL says, where it differs from the answer
 
     def body(self) -> bytes:
         """The JSON envelope; all four members, as SDKs expect."""
@@ -373,6 +373,15 @@ def owner_unavailable(*, method: str, encrypted: bool) -> Problem:
         )
     problem.ledger_code = "affinity_owner_unavailable"
     return problem
+
+
+def ids_unverified() -> Problem:
+    return Problem(
+        503,
+        "not_ready",
+        "The proxy cannot look up now whose the ids in this request are. Try again.",
+        headers=((b"retry-after", b"1"),),
+    )
 
 
 def upstream_unreachable(attempts: int, cause: str) -> Problem:

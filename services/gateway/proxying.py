@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+import msgspec
 import structlog
 
 from libs.common.accounts import account_named, unnamed
-from libs.common.asks import OwnerGone, Refusal
+from libs.common.asks import ForeignId, Owner, OwnerGone, Refusal, digest
 from libs.common.contracts import Verdict
 from libs.common.headers import Header, find
 from libs.common.hints import Hints, quick_hints
 from libs.common.proxy_keys import Principal
 from libs.common.replay import without_reasoning
 from libs.common.verdicts import judge
-from services.gateway import metrics, problems
+from services.gateway import isolation, metrics, problems
 from services.gateway.admission import UnknownKey
 from services.gateway.aliasing import follow, splice
-from services.gateway.answers import read_answer
+from services.gateway.answers import read_answer, read_event
 from services.gateway.choosing import Chooser, problem_of
 from services.gateway.closing import note_answer
 from services.gateway.connection import Connection
@@ -104,8 +105,9 @@ class DataPlane:
                 principal = self._gate.admit(exchange.headers)
             except UnknownKey:
                 principal = await self._gate.enter(exchange.headers)
-            hints = self._quick_hints(exchange)
-            read = hints if hints is not None else await self._read(exchange)
+            isolated = principal is not None or self._gate.has_keys
+            hints = self._quick_hints(exchange, isolated)
+            read = hints if hints is not None else await self._read(exchange, isolated)
             self._admit(exchange, connection, principal, read)
             if principal is not None and principal.limited:
                 await self._gate.count(principal)
@@ -126,7 +128,7 @@ class DataPlane:
 
     # Admission ---------------------------------------------------------------
 
-    def _quick_hints(self, exchange: Exchange) -> Hints | None:
+    def _quick_hints(self, exchange: Exchange, isolated: bool) -> Hints | None:
         """Those of most requests. None when it takes more to read them."""
         request = exchange.request
         if request.method in _REFUSED_METHODS:
@@ -134,13 +136,13 @@ class DataPlane:
         exchange.path = upstream_path(request.path)
         if request.coding is not None:
             return None
-        return quick_hints(exchange.path, exchange.headers, exchange.body)
+        return quick_hints(exchange.path, exchange.headers, exchange.body, isolated)
 
-    async def _read(self, exchange: Exchange) -> Read:
+    async def _read(self, exchange: Exchange, isolated: bool) -> Read:
         """What `_quick_hints` does not read. A client that leaves cancels it."""
         coding = exchange.request.coding
         return await self._reader.read(
-            exchange.path, exchange.headers, exchange.body, coding
+            exchange.path, exchange.headers, exchange.body, coding, isolate=isolated
         )
 
     def _admit(
@@ -153,7 +155,7 @@ class DataPlane:
         """Take the request into the ledger's books."""
         request = exchange.request
         hints = read.hints if isinstance(read, Read) else read
-        exchange.take(hints)
+        exchange.take(hints, "" if principal is None else principal.tenant)
         kinds = request.content_type, request.coding
         exchange.capture = self._ledger.capturer.begin(exchange.body, kinds)
         exchange.deadline = self._loop.time() + self._limits.request_s
@@ -169,7 +171,22 @@ class DataPlane:
                 splice(exchange, way, read.plain, read.scan)
             else:
                 splice(exchange, way, exchange.body)
+        if principal is not None or self._gate.has_keys:
+            plain = read.plain if isinstance(read, Read) else request.body
+            self._isolate(exchange, plain)
         exchange.head = self._ledger.accepted(exchange.record)
+
+    def _isolate(self, exchange: Exchange, plain: bytes) -> None:
+        """Note which ids the request must be allowed to name. Raises a `Problem`."""
+        request, route, strict = exchange.request, None, self._gate.strict
+        if strict:
+            route = isolation.route_of(request.method, exchange.path)
+            isolation.check_body(route, exchange.hints, request, plain)
+        asker, ids = isolation.asker_of(
+            exchange.asker.tenant, exchange.hints, route, exchange.path, strict=strict
+        )
+        exchange.names(route, asker, ids)
+        exchange.headers = isolation.with_open_codings(exchange.headers)
 
     # Deadlines ---------------------------------------------------------------
 
@@ -260,6 +277,9 @@ class DataPlane:
         relay = exchange.relay = Relay(
             answer, connection, settle, exchange.capture, target.sent
         )
+        if exchange.hints.background and relay.streams:
+            # Others may ask for it while this answer goes on.
+            relay.on_created = partial(self._learn_early, exchange)
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
@@ -271,6 +291,14 @@ class DataPlane:
             else:
                 answer.finish_alone()
         return True
+
+    def _learn_early(self, exchange: Exchange, created: bytes) -> None:
+        record = exchange.record
+        learned = tuple([digest(id_) for id_ in read_event(created)[1].ids])
+        tenant = exchange.asker.tenant
+        owner = Owner(record.resource_id or "", record.account_id or "", tenant)
+        self.fallback.remember_success("", learned, *msgspec.structs.astuple(owner))
+        self._ledger.minted_early(learned, owner)
 
     def _learn_account(self, target: Target, answer: Answer) -> None:
         account = account_named(answer.headers)
@@ -310,7 +338,9 @@ class DataPlane:
     async def _acquire(self, exchange: Exchange, attempt: int) -> Target:
         ask = exchange.ask(attempt, self._draw(31))
         try:
-            decision = await self._chooser.decide(ask, exchange.hints.bound_ids)
+            decision = await self._chooser.decide(ask, exchange.ids)
+        except ForeignId as refused:
+            raise exchange.foreign(refused) from None
         except Refusal as refusal:
             gone = isinstance(refusal, OwnerGone)
             if gone and self._may_replay(exchange) and await self._rewrite(exchange):
@@ -425,7 +455,7 @@ class DataPlane:
     ) -> None:
         record = exchange.record
         if not exchange.accepted:
-            metrics.count_refused(problem.code)
+            metrics.count_refused(problem.ledger_code)
         record.outcome = "failed"
         record.status_code = problem.status
         record.error_code = problem.ledger_code
@@ -475,8 +505,10 @@ class DataPlane:
             record.outcome = "failed"
         home = exchange.session if record.outcome == "completed" else ""
         if record.resource_id and (home or learned):
-            account = record.account_id or ""
-            self.fallback.remember_success(home, learned, record.resource_id, account)
+            account, tenant = record.account_id or "", exchange.asker.tenant
+            self.fallback.remember_success(
+                home, learned, record.resource_id, account, tenant
+            )
         if exchange.principal is not None:
             self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)

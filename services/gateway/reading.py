@@ -12,6 +12,7 @@ import msgspec
 
 from libs.common.headers import Header
 from libs.common.hints import (
+    UNREADABLE,
     Hints,
     Reading,
     quick_hints,
@@ -20,6 +21,8 @@ from libs.common.hints import (
 from libs.common.scanning import Scan
 from services.gateway.incoming import Unopened, unpacked
 
+WINDOW = 262_144  # bytes that are searched at once
+NAMED_ONCE = b'"previous_response_id"'
 SLICE_S = 0.001  # of the event loop's time
 MOST_AT_ONCE = 8  # bodies; each may take LARGEST_OPENED twice
 QUICK_PIECES = 2  # of a compressed body that are opened at once
@@ -66,7 +69,24 @@ class Reader:
                 await self.run(reading.steps())
         except Unopened:
             return Read(unopened_hints(path, headers, isolate), b"")
-        return Read(reading.hints, plain, reading.scan)
+        hints = reading.hints
+        if isolate and hints.problem is None and await self._is_named_twice(plain):
+            hints = msgspec.structs.replace(hints, problem=UNREADABLE)
+        return Read(hints, plain, reading.scan)
+
+    async def _is_named_twice(self, plain: bytes) -> bool:
+        """Parsers differ in which of two equal names counts."""
+        found = 0
+
+        def steps() -> Iterator[None]:
+            nonlocal found
+            for start in range(0, len(plain), WINDOW):
+                end = start + WINDOW + len(NAMED_ONCE) - 1
+                found += plain.count(NAMED_ONCE, start, end)
+                yield
+
+        await self.run(steps())
+        return found > 1
 
     async def opened(self, body: bytes, coding: bytes | None) -> bytes:
         """The plain bytes. Raises `Unopened`."""

@@ -10,7 +10,7 @@ import msgspec
 
 from libs.common.echoes import NO_KEY, SentKey
 from libs.common.headers import kinds
-from services.gateway.answers import Facts, read_answer
+from services.gateway.answers import Facts, read_answer, read_beginning
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
 from services.gateway.echoes import hide
@@ -37,6 +37,7 @@ _UNBORN: dict[str, Any] = {
     "top_p": None,
     "usage": None,
 }
+LARGEST_BEGINNING = 4096  # bytes of a larger one
 LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
 
 
@@ -60,6 +61,8 @@ class Relay:
     # Of most answers these stay as they are: set on the class, they cost nothing.
     bytes_out = 0
     first_token_at: float | None = None
+    # Called with the event that names the response, as soon as it passed.
+    on_created: Callable[[bytes], None] | None = None
     torn = False  # the upstream ended before its answer did
     _head = b""  # until it is sent
     _done: asyncio.Future[None] | None = None
@@ -199,7 +202,11 @@ class Relay:
     def facts(self) -> Facts:
         """What the answer told of itself; complete once it was read."""
         if self._tap is None:
-            facts = read_answer(b"".join(self._kept)) if self._kept else Facts()
+            facts = Facts()
+            if self._kept:
+                whole = self._kept_bytes <= LARGEST_READ
+                read = read_answer if whole else read_beginning
+                facts = read(b"".join(self._kept))
         else:
             facts = self._tap.facts
             facts.response_id = facts.response_id or self._tap.response_id
@@ -221,6 +228,9 @@ class Relay:
             chunk = self._open(chunk)
         if self._tap is not None:
             self._tap.feed(chunk)
+            if self.on_created is not None and self._tap.created:
+                self.on_created(self._tap.created)
+                self.on_created = None
             if self.first_token_at is None and self._tap.saw_token:
                 self.first_token_at = time.perf_counter()
         elif self._json:
@@ -231,7 +241,8 @@ class Relay:
         if self._kept_bytes <= LARGEST_READ:
             self._kept.append(chunk)
         else:
-            self._kept = []  # a part of it cannot be read
+            # A part of it tells its id, and no more.
+            self._kept = [b"".join(self._kept[:8])[:LARGEST_BEGINNING]]
 
     def _blind(self) -> bool:
         """Is what a packed stream says unknown from some point on?"""

@@ -215,7 +215,7 @@ def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
 async def _refuse(request: Request, connection: Connection) -> None:
     problem = request.problem
     assert problem is not None
-    metrics.count_refused(problem.code)
+    metrics.count_refused(problem.ledger_code)
     headers = [(b"content-type", b"application/json"), *problem.headers]
     connection.send_whole(problem.status, headers, problem.body())
     connection.over()

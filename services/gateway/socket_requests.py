@@ -4,7 +4,7 @@ takes, and no more."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +13,14 @@ import structlog
 from websockets.asyncio.client import ClientConnection
 
 from libs.common.aliases import Way
-from libs.common.asks import Ask, Decision, digest
+from libs.common.asks import (
+    Ask,
+    Asker,
+    Decision,
+    ForeignId,
+    UnknownIds,
+    digest,
+)
 from libs.common.contracts import Reason, Verdict
 from libs.common.echoes import SentKey
 from libs.common.errors import NoCatalogue, RedisAway
@@ -21,9 +28,10 @@ from libs.common.headers import NO_KINDS, Kinds
 from libs.common.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
 from libs.common.routing import RoutingFunctions
 from libs.common.verdicts import of_failed_response
-from services.gateway import problems
+from services.gateway import isolation, problems
 from services.gateway.aliasing import follow, spliced
 from services.gateway.answers import Facts, read_event
+from services.gateway.choosing import Chooser
 from services.gateway.directory import Directory, Target
 from services.gateway.echoes import hide
 from services.gateway.exchange import Exchange
@@ -61,6 +69,7 @@ class Books:
     active: dict[str, Exchange]  # of all requests of this gateway
     request_s: float
     directory: Directory
+    chooser: Chooser
     reader: Reader
 
 
@@ -99,6 +108,9 @@ class SocketRequests:
         knows a better place for it."""
         self._books = books
         self._request = upgrade.request
+        self._upgrade = upgrade
+        self._strict = books.gate.strict
+        self._isolated = upgrade.principal is not None or books.gate.has_keys
         self._opened = opened
         self._move = move
         self._prepared: Exchange | None = upgrade
@@ -132,8 +144,12 @@ class SocketRequests:
         """Account for a frame that asks for a response. Raises `OwnerGone` when
         the socket's resource is gone, `NotAdmitted` when only this frame is over."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
+        if self._strict and isinstance(frame, bytes):
+            raise NotAdmitted(isolation.bad_body("is a binary frame; send text"), None)
         head, read = await self._head(plain)
         if head.type != "response.create":
+            if self._isolated:
+                await self._check_other(plain, head, read.hints)
             return None
         exchange = self._exchange(plain, read.hints)
         limit = asyncio.get_running_loop().time() + self._books.request_s
@@ -144,6 +160,7 @@ class SocketRequests:
         self._books.ledger.accepted(exchange.record)
         self._books.fallback.began(*self._counted(exchange))
         await self._admit(turn)
+        self._isolate(turn, plain)
         moved = await self._place(turn, read)
         self._fresh = False
         if moved is not None:
@@ -151,7 +168,10 @@ class SocketRequests:
             self._opened = moved
             self._books.fallback.began(*self._counted(exchange))
         else:
-            await self._pin(exchange)
+            try:
+                await self._pin(exchange)
+            except Problem as problem:
+                raise self._refused(turn, problem) from None
         return turn
 
     async def _admit(self, turn: Turn) -> None:
@@ -162,16 +182,58 @@ class SocketRequests:
         except Problem as problem:
             raise self._refused(turn, problem) from None
 
+    def _isolate(self, turn: Turn, plain: bytes) -> None:
+        """Note which ids the frame must be allowed to name."""
+        if not self._isolated:
+            return
+        exchange = turn.exchange
+        try:
+            if self._strict:
+                isolation.check_frame(exchange.hints, "response.create", plain)
+        except Problem as problem:
+            raise self._refused(turn, problem) from None
+        exchange.names(*self._asker(exchange, exchange.hints.named))
+
+    def _asker(
+        self, exchange: Exchange, named: Iterable[str]
+    ) -> tuple[None, Asker, tuple[str, ...]]:
+        asker, ids = isolation.asker_for(
+            exchange.asker.tenant, exchange.hints, named, strict=self._strict
+        )
+        return None, asker, ids
+
+    async def _check_other(self, plain: bytes, head: Head, hints: Hints) -> None:
+        """A frame that asks for no response may name ids, too: of running responses,
+        or of input for them. Raises `NotAdmitted`."""
+        exchange = Exchange(self._request, self._books.gateway_id, "WS")
+        exchange.take(hints, self._upgrade.asker.tenant)
+        try:
+            if self._strict:
+                isolation.check_frame(hints, head.type, plain)
+            named = [*hints.named, *isolation.ids_beside(plain)]
+            exchange.names(*self._asker(exchange, set(named) - self._running_ids()))
+            if exchange.ids:
+                await self._check(exchange, exchange.ask(1, 0))
+        except Problem as problem:
+            raise NotAdmitted(problem, head.lane) from None
+
+    def _running_ids(self) -> set[str]:
+        """Ids of responses under way: Redis learns them when they end."""
+        created = [turn.created for turn in self.running if turn.created]
+        return {id_ for event in created for id_ in read_event(event)[1].ids}
+
     async def _head(self, plain: bytes) -> tuple[Head, Read]:
         """What a frame says of itself. Only of large frames, and odd ones, is anything
         awaited."""
         headers, head = self._request.headers, Head()
         if len(plain) <= LARGEST_QUICK:
             head = head_of(plain)
-            hints = quick_hints(PATH, headers, plain)
+            hints = quick_hints(PATH, headers, plain, self._isolated)
             if hints is not None:
                 return head, Read(hints, plain)
-        read = await self._books.reader.read(PATH, headers, plain)
+        read = await self._books.reader.read(
+            PATH, headers, plain, isolate=self._isolated
+        )
         if read.scan is not None:
             head = head_in(read.scan.parsed)
         return head, read
@@ -223,7 +285,8 @@ class SocketRequests:
             exchange.began = time.perf_counter()
             exchange.record.created_at_ms = int(time.time() * 1000)
         # A socket's pool was chosen with it.
-        exchange.take(msgspec.structs.replace(hints, pool_id=self._pool_id))
+        hints = msgspec.structs.replace(hints, pool_id=self._pool_id)
+        exchange.take(hints, self._upgrade.asker.tenant)
         exchange.comes_from(self._principal)
         exchange.capture = self._books.ledger.capturer.begin(plain, NO_KINDS)
         exchange.record.request_bytes = len(plain)
@@ -238,15 +301,35 @@ class SocketRequests:
         ask = exchange.ask(attempt, 0)
         record.resource_id = None  # nobody's until it is pinned
         try:
-            found = await self._books.routing.pin(ask, resource.id, decided=decided)
+            found = await self._pinned(ask, exchange, decided=decided)
             if not decided:
                 self._books.ledger.decided(ask.decision_id, found.event)
+        except ForeignId as refused:
+            raise exchange.foreign(refused) from None
         except (RedisAway, NoCatalogue):
+            await self._check(exchange, ask)
             found = Decision(resource.id, Reason.SOCKET, "", degraded=True)
             if not decided:
                 event = _decided_alone(ask, resource.id)
                 self._books.ledger.decided_alone(ask.decision_id, event)
         exchange.goes_to(found, resource.account_id, attempt)
+
+    async def _pinned(self, ask: Ask, exchange: Exchange, *, decided: bool) -> Decision:
+        routing, resource = self._books.routing, self._target.resource
+        try:
+            return await routing.pin(ask, resource.id, decided=decided)
+        except UnknownIds:
+            await self._check(exchange, ask)
+            ask = msgspec.structs.replace(ask, resolved=True)
+            return await routing.pin(ask, resource.id, decided=decided)
+
+    async def _check(self, exchange: Exchange, ask: Ask) -> None:
+        """May it name its ids? Asks Redis, SQL, or what this gateway knows. Raises a
+        `Problem`."""
+        try:
+            await self._books.chooser.check(ask, exchange.ids)
+        except ForeignId as refused:
+            raise exchange.foreign(refused) from None
 
     # The upstream's frames ---------------------------------------------------
 
@@ -345,9 +428,8 @@ class SocketRequests:
         learned = tuple([digest(id_) for id_ in facts.ids])
         home = exchange.session if record.outcome == "completed" else ""
         if home or learned:
-            books.fallback.remember_success(
-                home, learned, resource.id, resource.account_id
-            )
+            account, tenant = resource.account_id, exchange.asker.tenant
+            books.fallback.remember_success(home, learned, resource.id, account, tenant)
         books.gate.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
 

@@ -85,7 +85,7 @@ class SocketPlane:
             _turn_away(client, problem)
             return
         try:
-            await self._open(self._upgrade(request), principal, client)
+            await self._open(self._upgrade(request, principal), principal, client)
         except Exception:
             log.exception("socket failed", action="socket_failed")
             transport.abort()
@@ -124,9 +124,10 @@ class SocketPlane:
             return request.problem
         return problems.socket_restarts() if self._draining else None
 
-    def _upgrade(self, request: Request) -> Exchange:
+    def _upgrade(self, request: Request, principal: Principal | None) -> Exchange:
         exchange = Exchange(request, self._books.gateway_id, "WS")
-        exchange.take(read_hints(PATH, exchange.headers, b""))
+        hints = read_hints(PATH, exchange.headers, b"")
+        exchange.take(hints, "" if principal is None else principal.tenant)
         exchange.record.transport = "ws"
         self._books.active[exchange.record.id] = exchange
         return exchange
@@ -194,7 +195,7 @@ class SocketPlane:
 
 def _turn_away(client: ClientSocket, problem: Problem) -> None:
     """Before it is in any book."""
-    metrics.count_refused(problem.code)
+    metrics.count_refused(problem.ledger_code)
     client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from libs.common.asks import Refusal, UnknownIds
+from libs.common.asks import ForeignId, Refusal, UnknownIds
 from libs.common.contracts import Cause, Reason, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.verdicts import judge
@@ -112,7 +112,9 @@ class Upgrades:
     async def _acquire(self, upgrade: Exchange, attempt: int) -> Target:
         ask = upgrade.ask(attempt, self._draw(31))
         try:
-            decision = await self._chooser.decide(ask, upgrade.hints.bound_ids)
+            decision = await self._chooser.decide(ask, upgrade.ids)
+        except ForeignId as refused:
+            raise upgrade.foreign(refused) from None
         except Refusal as refusal:
             raise problem_of(refusal, ask, "WS") from None
         target = await self._chooser.find(decision)

@@ -20,10 +20,12 @@
 --   health:<res>     hash  state, until, cause, failures, pauses, trial, ...
 --   pauses:<model>   string JSON, resource -> pause of that model there
 --   pauses           zset  model digest -> ms when its last pause ends
---   session:<digest> string "resource|account" a session is bound to, or "-"
+--   session:<digest> string "resource|account|tenant" a session is bound to, or "-"
 --   sessions         zset  session digest -> ms of its binding's expiry
---   bound:<digest>   string "resource|account" that minted an upstream id, or "-":
---                          looked for in SQL and not there
+--   bound:<digest>   string "resource|account|tenant" that minted an upstream id, for
+--                          whom (empty: without a proxy key), or "-": looked for in
+--                          SQL and not there. A version before tenants wrote
+--                          "resource|account": SQL knows whose it is.
 --   unproven         set   available resources that no answer has proven yet
 --   proxy_keys       hash  SHA-256 of a proxy key's secret -> its record (JSON)
 --   proxy_keys:version     number that grows with each change of that table
@@ -510,19 +512,55 @@ local function by_account(known, owner, account, ask)
   return first, 'response_affinity'  -- failing, yet the only one: try it anyway
 end
 
+-- Resource, account, tenant; without a tenant what a version before them wrote.
 local function split(value)
+  local resource, account, tenant = string.match(value, '^([^|]*)|(.*)|([^|]*)$')
+  if resource then return resource, account, tenant end
   return string.match(value, '^([^|]*)|(.*)$')
+end
+
+local function tenant_of(value)
+  return string.match(value, '^[^|]*|.*|([^|]*)$')
 end
 
 -- The owner of the first bound id that is known, and whether there were ids that
 -- nobody has looked for in SQL.
 local function owner_of(ask)
   local unsought = ask.account_bound and ask.session == false
-  for _, value in ipairs(ask.bound) do
+  for i = 1, ask.bound do
+    local value = ask.ids[i]
     if value and value ~= UNKNOWN then return value end
     unsought = unsought or not value
   end
   return nil, unsought
+end
+
+-- May the asker name its ids? Returns nil, or why not ('foreign_id': it is another
+-- tenant's; 'unknown_id': nobody minted it here) and which one, counted from 0; then
+-- whether there are ids whose owner has to be looked for in SQL first.
+-- libs/common/policy.py has the same rule (foreign_id).
+local function foreign_id(ask)
+  local isolated, unsought = ask.kinds ~= '', false
+  for i = 1, ask.count do
+    local value, owner = ask.ids[i], nil
+    local sought = ask.resolved or not isolated
+    if value == UNKNOWN then
+      sought = true
+    elseif value then
+      owner = tenant_of(value)
+      sought = sought or owner ~= nil
+    end
+    if not sought then
+      unsought = true
+    elseif owner then
+      if owner ~= ask.tenant and (owner ~= '' or ask.strict) then
+        return 'foreign_id', i - 1
+      end
+    elseif ask.strict and string.sub(ask.kinds, i, i) == 'n' then
+      return 'unknown_id', i - 1
+    end
+  end
+  return nil, nil, unsought
 end
 
 -- The rank of a session's home, if it can serve the next request too.
@@ -803,34 +841,38 @@ end
 
 -- One MGET tells all that affinity and pauses know. Values of keys that are not
 -- there are false.
-local function remembered(ask, args, bound)
+local function remembered(ask, args, first)
   -- Without a model or a session these are keys that never exist.
   local pauses, session = TAG .. 'pauses:' .. ask.model, TAG .. 'session:' .. ask.named
   local values
-  if bound == 0 and ask.named == '' then
+  if ask.count == 0 and ask.named == '' then
     values = redis.call('MGET', TAG .. 'catalogue:version', pauses)
-  elseif bound == 0 then
+  elseif ask.count == 0 then
     values = redis.call('MGET', TAG .. 'catalogue:version', pauses, session)
   else
     local names = { TAG .. 'catalogue:version', pauses, session }
-    for i = 1, bound do names[3 + i] = TAG .. 'bound:' .. args[16 + i] end
+    for i = 1, ask.count do names[3 + i] = TAG .. 'bound:' .. args[first - 1 + i] end
     values = redis.call('MGET', unpack(names))
-    ask.bound = {}
-    for i = 1, bound do ask.bound[i] = values[3 + i] end
+    ask.ids = {}
+    for i = 1, ask.count do ask.ids[i] = values[3 + i] end
   end
   ask.pauses = read_pauses(values[2])
   if ask.named ~= '' then ask.session = values[3] end
   return values[1]
 end
 
--- ARGV of acquire and explain: gateway, request, attempt, decision id, pool or '',
+-- ARGV of acquire_v1 and explain: gateway, request, attempt, decision id, pool or '',
 --   session digest or '', model digest or '', account bound 0|1, whether SQL was
 --   asked for unknown ids 0|1 (r: the request was rewritten, so that it is bound to
 --   no account any more), owner that SQL told ("resource|account") or '',
 --   draw, head of the decision event and head of the lease record (JSON objects
 --   without their closing brace), now, resource that holds this request's lease
 --   or '', number of bound digests, those digests, resources tried already.
-local function read_ask(args)
+-- acquire_v2 has after that number: the tenant that asks or '', strict 0|1, and what
+--   kind of id each digest is of, one letter each (n: clients do not invent it, r: they
+--   may) or '' when no id has to be looked for; then the bound digests and further
+--   ones, and the resources. It checks that the ids are the tenant's.
+local function read_ask(args, isolated)
   local ask = ASK
   ask.gateway, ask.request, ask.attempt, ask.decision = args[1], args[2], args[3], args[4]
   ask.pool = args[5] ~= '' and args[5] or ALL
@@ -838,14 +880,20 @@ local function read_ask(args)
   ask.resolved, ask.replayed = args[9] ~= '0', args[9] == 'r'
   ask.hint, ask.draw = args[10] ~= '' and args[10] or nil, tonumber(args[11])
   ask.head, ask.lease, ask.now, ask.previous = args[12], args[13], args[14], args[15]
-  ask.bound, ask.tried = NOTHING, NOTHING
+  ask.ids, ask.tried = NOTHING, NOTHING
   ask.view, ask.account, ask.session, ask.pauses, ask.home = nil, nil, nil, nil, nil
-  local count = tonumber(args[16])
-  if #args > 16 + count then
-    ask.tried = {}
-    for i = 17 + count, #args do ask.tried[args[i]] = true end
+  local first = 17
+  ask.bound = tonumber(args[16])
+  ask.count = ask.bound
+  if isolated then
+    ask.tenant, ask.strict, ask.kinds, first = args[17], args[18] == '1', args[19], 20
+    if #ask.kinds > ask.count then ask.count = #ask.kinds end
   end
-  return ask, catalogue(remembered(ask, args, count))
+  if #args >= first + ask.count then
+    ask.tried = {}
+    for i = first + ask.count, #args do ask.tried[args[i]] = true end
+  end
+  return ask, catalogue(remembered(ask, args, first))
 end
 
 -- Of what this Redis holds: a young one may not have been told all yet.
@@ -864,21 +912,31 @@ local function senseless(known, ask)
   end
 end
 
--- rpx_acquire_v1
+-- rpx_acquire_v2
 -- Returns 'resource|reason|version|is it a half-open trial 0|1|event' (one string: a
 -- table costs more than a Redis call), or
 --   {'look_up', age ms of this Redis's content}: ids are unknown here and SQL was not
 --   asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
---   {'no_capacity'|'owner_limited', ms to wait, event}, {'owner_gone', 0, event}.
+--   {'no_capacity'|'owner_limited', ms to wait, event}, {'owner_gone', 0, event},
+--   {'foreign_id'|'unknown_id', which id, event}.
 -- `event` is the decision event's JSON: the gateway keeps events until they are
 -- stored, should this Redis die first.
 -- Safe to repeat: the same request moves its lease, it never holds two.
-local function acquire(keys, args)
-  local ask, known = read_ask(args)
+local function acquire(keys, args, isolated)
+  local ask, known = read_ask(args, isolated)
   local wrong = senseless(known, ask)
   if wrong then return wrong end
   ask.view = survey(known.rankings[ask.pool])
+  if isolated and ask.count > 0 then
+    local why, which, unsought = foreign_id(ask)
+    if why then
+      local event = decision_json(known, ask, nil, why)
+      emit(keys[2], 'decision', ask.decision, event)
+      return { why, tostring(which), event }
+    end
+    if unsought then return { 'look_up', age() } end
+  end
   local id, reason, how, value = choose(known, ask)
   if reason == 'look_up' then return { reason, age() } end
   local event = decision_json(known, ask, id, reason)
@@ -899,6 +957,15 @@ local function acquire(keys, args)
   end
   return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1|' or '|0|')
     .. event
+end
+
+-- rpx_acquire_v1  The same of a gateway before tenants: its ids are not checked.
+local function acquire_for_anybody(keys, args)
+  return acquire(keys, args, false)
+end
+
+local function acquire_for_tenant(keys, args)
+  return acquire(keys, args, true)
 end
 
 -- rpx_explain_v1  The same question without effects. Returns {status, resource or
@@ -954,16 +1021,28 @@ local function make_room(count, now)
   end
 end
 
+-- An id stays with the tenant that minted it: a later answer may repeat ids that its
+-- client chose.
+local function learn(digest, owner, tenant, ttl)
+  local key = TAG .. 'bound:' .. digest
+  local before = redis.call('SET', key, owner, 'PX', ttl, 'GET')
+  if before and before ~= owner and before ~= UNKNOWN then
+    local minter = tenant_of(before)
+    if minter and minter ~= tenant then redis.call('SET', key, before, 'PX', ttl) end
+  end
+end
+
 -- A session is bound by success only; that an account minted an id is a fact
 -- however the request ended.
 local function remember(said, now, resource)
   local owner = resource.id .. '|' .. resource.account_id
+  if said.tenant then owner = owner .. '|' .. said.tenant end
   if said.session ~= '' and said.verdict.kind == 'ok' then
     redis.call('SET', TAG .. 'session:' .. said.session, owner, 'PX', said.session_ttl)
     redis.call('ZADD', TAG .. 'sessions', now + said.session_ttl, said.session)
   end
   for _, digest in ipairs(said.learned) do
-    redis.call('SET', TAG .. 'bound:' .. digest, owner, 'PX', said.id_ttl)
+    learn(digest, owner, said.tenant, said.id_ttl)
   end
   make_room(#said.learned + 1, now)
 end
@@ -980,7 +1059,7 @@ local function tally(resource, health, verdict, latency_ms)
   redis.call('HSET', resource.health, unpack(fields))
 end
 
-local function read_release(args)
+local function read_release(args, isolated)
   local said = {
     gateway = args[1], request = args[2], resource = args[3],
     verdict = { kind = args[4], cause = args[5], cooldown_ms = tonumber(args[6]) },
@@ -988,7 +1067,8 @@ local function read_release(args)
     session_ttl = tonumber(args[10]), id_ttl = tonumber(args[11]),
     model = { digest = args[12], name = args[13] }, event = args[14], learned = {},
   }
-  for i = 15, #args do said.learned[#said.learned + 1] = args[i] end
+  if isolated then said.tenant = args[15] end
+  for i = isolated and 16 or 15, #args do said.learned[#said.learned + 1] = args[i] end
   return said
 end
 
@@ -1003,17 +1083,17 @@ local function apply(stream, said, resource, pauses)
   return judge(stream, said.now, resource, health, verdict, said.request, paced)
 end
 
--- rpx_release_v1  ARGV: gateway, request, resource or '', verdict kind or '', cause,
+-- rpx_release_v2  ARGV: gateway, request, resource or '', verdict kind or '', cause,
 --   cooldown ms, latency ms or '', now, session digest or '', session ttl ms,
---   id ttl ms, model digest or '', model name, request event JSON or '', learned
---   digests.
+--   id ttl ms, model digest or '', model name, request event JSON or '', the tenant
+--   that asked or '' (not in v1, which a gateway before tenants calls), learned digests.
 -- With an event the request is over: its lease goes and the event is written.
 -- Without one only the verdict counts; the next acquire moves the lease, so
 -- that a gateway dying between two attempts still leaves a trace. No verdict
 -- kind: the attempt was judged already.
 -- Safe to repeat. Returns the stream's id of the request event, or '' without one.
-local function release(keys, args)
-  local said = read_release(args)
+local function release(keys, args, isolated)
+  local said = read_release(args, isolated)
   local names = { TAG .. 'catalogue:version' }
   if said.model.digest ~= '' then names[2] = TAG .. 'pauses:' .. said.model.digest end
   local found = redis.call('MGET', unpack(names))
@@ -1037,6 +1117,14 @@ local function release(keys, args)
     reweigh(known, held, state)
   end
   return emit(keys[2], 'request', said.request, said.event)
+end
+
+local function release_for_anybody(keys, args)
+  return release(keys, args, false)
+end
+
+local function release_for_tenant(keys, args)
+  return release(keys, args, true)
 end
 
 -- Gateways -------------------------------------------------------------------
@@ -1095,8 +1183,9 @@ local function resume(_, args)
 end
 
 -- rpx_adopt_v1  ARGV: session ttl ms, id ttl ms, ttl ms of what nobody knows, now,
--- then pairs of "session:<digest>" or "bound:<digest>" and "resource|account" or
--- "-". What is there already is newer. Returns how many were new.
+-- then pairs of "session:<digest>" or "bound:<digest>" and "resource|account|tenant"
+-- or "-". What is there already is newer, unless a version before tenants wrote it.
+-- Returns how many were new.
 local function adopt(_, args)
   local fresh, now = 0, clock(args[4])
   for i = 5, #args, 2 do
@@ -1104,7 +1193,8 @@ local function adopt(_, args)
     local session = string.match(name, '^session:(.*)$')
     local ttl = owner == UNKNOWN and args[3] or (session and args[1] or args[2])
     local there = redis.call('GET', TAG .. name)
-    if not there or (there == UNKNOWN and owner ~= UNKNOWN) then
+    local poor = there and (there == UNKNOWN or not tenant_of(there))
+    if not there or (poor and owner ~= UNKNOWN) then
       redis.call('SET', TAG .. name, owner, 'PX', ttl)
       if session and owner ~= UNKNOWN then
         redis.call('ZADD', TAG .. 'sessions', now + tonumber(ttl), session)
@@ -1307,17 +1397,43 @@ end
 
 -- Sockets --------------------------------------------------------------------
 
--- rpx_pin_v1  ARGV: gateway, request, attempt, decision id, resource, head of the
+-- May the asker of a pin or a check name its ids? What read_ask and acquire do, for
+-- the arguments from `first` on: whether SQL was asked for unknown ids 0|1, the tenant
+-- that asks or '', strict 0|1, kinds of the ids as in acquire_v2, the ids' digests.
+local function checked(args, first)
+  local count = #args - first - 3
+  if count < 1 then return nil end
+  local names = {}
+  for i = 1, count do names[i] = TAG .. 'bound:' .. args[first + 3 + i] end
+  local why, which, unsought = foreign_id({
+    resolved = args[first] == '1', tenant = args[first + 1], strict = args[first + 2] == '1',
+    kinds = args[first + 3], count = count, ids = redis.call('MGET', unpack(names)),
+  })
+  if why then return { why, tostring(which) } end
+  return unsought and { 'look_up', age() } or nil
+end
+
+-- rpx_check_v1  ARGV: see above.  Returns {} or as acquire does {'foreign_id'|
+--   'unknown_id', which id} or {'look_up', age}.
+local function check(_, args)
+  return checked(args, 1) or {}
+end
+
+-- rpx_pin_v2  ARGV: gateway, request, attempt, decision id, resource, head of the
 --   decision event or '' when it was written already, head of the lease record,
---   resource that holds this request's lease or ''.
+--   resource that holds this request's lease or '' (so far as v1, which a gateway before
+--   tenants calls), what `checked` takes.
 -- A request that came on a socket goes where the socket goes, whatever the
 -- resource's load and health: takes a lease there. Returns the catalogue's version,
--- or {'no_catalogue'}, or {'owner_gone'}: the resource is not in it.
+-- or {'no_catalogue'}, or {'owner_gone'}: the resource is not in it, or as acquire does
+-- {'foreign_id'|'unknown_id', which id} or {'look_up', age}.
 local function pin(keys, args)
   local known = current()
   if not known then return { 'no_catalogue' } end
   local resource = known.by_id[args[5]]
   if not resource then return { 'owner_gone' } end
+  local refused = checked(args, 9)
+  if refused then return refused end
   local ask = {
     gateway = args[1], request = args[2], attempt = args[3], previous = args[8],
     lease = args[7],
@@ -1331,9 +1447,11 @@ local function pin(keys, args)
   return known.version
 end
 
-redis.register_function('rpx_acquire_v1', acquire)
+redis.register_function('rpx_acquire_v1', acquire_for_anybody)
+redis.register_function('rpx_acquire_v2', acquire_for_tenant)
 redis.register_function { function_name = 'rpx_explain_v1', callback = explain, flags = { 'no-writes' } }
-redis.register_function('rpx_release_v1', release)
+redis.register_function('rpx_release_v1', release_for_anybody)
+redis.register_function('rpx_release_v2', release_for_tenant)
 redis.register_function('rpx_heartbeat_v1', heartbeat)
 redis.register_function('rpx_heartbeat_v2', heartbeat_and_books)
 redis.register_function('rpx_resume_v1', resume)
@@ -1346,6 +1464,10 @@ redis.register_function('rpx_account_v1', account)
 redis.register_function('rpx_publish_v1', publish)
 redis.register_function('rpx_states_v1', states)
 redis.register_function('rpx_pin_v1', pin)
+redis.register_function('rpx_pin_v2', pin)
+redis.register_function {
+  function_name = 'rpx_check_v1', callback = check, flags = { 'no-writes' },
+}
 
 -- Proxy keys -----------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from libs.common.errors import StoreAway
 from libs.common.store.port import ID_CHARS_MAX
 from services.router.problems import Problem
 
-IDS_MAX = 32
+IDS_MAX = 640  # more than a gateway asks for at once
 # In JSON a character takes up to twelve bytes (a pair of \uXXXX).
 BODY_BYTES_MAX = (IDS_MAX + 1) * (ID_CHARS_MAX * 12 + 100)
 PATIENCE_S = 1.5  # a client's request waits; its gateway gives up after 2 s
@@ -29,6 +29,7 @@ class Lookup(Published):
 
     ids: tuple[Id, ...] = Field(default=(), max_length=IDS_MAX)
     session_id: Id | None = None
+    tenant: Id = ""  # whose session
 
 
 class Ownership(Protocol):
@@ -36,7 +37,9 @@ class Ownership(Protocol):
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]: ...
 
-    async def session_owner(self, session_id: str) -> Owner | None: ...
+    async def session_owner(
+        self, session_id: str, tenant: str = ""
+    ) -> Owner | None: ...
 
 
 class Owners:
@@ -62,7 +65,7 @@ class Owners:
         ids = await self._store.owners(lookup.ids) if lookup.ids else {}
         if lookup.session_id is None:
             return ids, None
-        return ids, await self._store.session_owner(lookup.session_id)
+        return ids, await self._store.session_owner(lookup.session_id, lookup.tenant)
 
 
 def _lookup(body: bytes) -> Lookup:

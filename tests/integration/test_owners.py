@@ -28,7 +28,8 @@ from tests.support.valkey import empty
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATH = "/internal/owners"
-MINE = {"resource_id": "openai-1", "account_id": "acct-a"}
+SERVED = {"resource_id": "openai-1", "account_id": "acct-a"}
+MINE = {**SERVED, "tenant": ""}
 NOBODY: dict[str, Any] = {"ids": {}, "session": None}
 
 
@@ -66,7 +67,7 @@ async def http(
     database = f"sqlite:///{folder}/proxy.sqlite3"
     store = open_store(database)
     await store.migrate()
-    served = {"session_id": "session", **MINE}
+    served = {"session_id": "session", **SERVED}
     await store.write([stored_request(minted=("resp_1", "conv_1"), **served)])
     await store.close()
     async with router(valkey_server, folder, database) as client:
@@ -170,7 +171,7 @@ class Slow:
             await self.let.wait()
         return dict.fromkeys(ids, Owner(**MINE))
 
-    async def session_owner(self, session_id: str) -> Owner | None:
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
         raise StoreAway
 
 

@@ -26,7 +26,9 @@ from redis.asyncio import Redis
 from libs.common import keys
 from libs.common.asks import (
     Ask,
+    Asker,
     Decision,
+    ForeignId,
     Lease,
     NoCapacity,
     Owner,
@@ -54,6 +56,9 @@ SESSIONS = st.sampled_from(["", "", digest("s1"), digest("s2")])
 IDS = st.lists(
     st.sampled_from([digest(f"resp_{n}") for n in range(4)]), max_size=2, unique=True
 ).map(tuple)
+TENANTS = st.sampled_from(["", "", "key:a", "team:b"])
+# Of bound ids and one more; most requests isolate nothing.
+KINDS = st.sampled_from(["", "", "nrn", "rrr", "nnn"])
 DRAWS = st.integers(0, 2**31 - 1)
 OK = Verdict(kind="ok")
 FAULT = Verdict(kind="fault", cause="500")
@@ -169,6 +174,9 @@ class Histories(RuleBasedStateMachine):
         bound=IDS,
         encrypted=st.booleans(),
         resolved=st.booleans(),
+        tenant=TENANTS,
+        strict=st.booleans(),
+        kinds=KINDS,
         lost=st.sampled_from([False, False, False, True]),
         draw=DRAWS,
     )
@@ -194,7 +202,9 @@ class Histories(RuleBasedStateMachine):
             lease=b'{"id":"r%d"' % self.count,
             draw=given["draw"],
             resolved=given["resolved"],
+            asker=_asker(given),
         )
+        self.check_ids(ask)
         chosen = self.ask_both(ask)
         return Asked(ask, model, "" if lost else chosen) if chosen else None
 
@@ -207,6 +217,19 @@ class Histories(RuleBasedStateMachine):
             return asked
         chosen = self.ask_both(ask)
         return Asked(ask, asked.model, chosen or asked.resource_id, tried)
+
+    def check_ids(self, ask: Ask) -> None:
+        """Also without being routed."""
+
+        def ours() -> tuple[str, ...]:
+            self.python.check_ids(ask)
+            return ()
+
+        def theirs() -> tuple[str, ...]:
+            self.run(self.lua.check(ask))
+            return ()
+
+        assert _refused(theirs) == _refused(ours)
 
     def ask_both(self, ask: Ask) -> str | None:
         ours = _outcome(lambda: self.python.acquire(ask, self.now))
@@ -256,6 +279,7 @@ class Histories(RuleBasedStateMachine):
             learned=learned,
             model=asked.model,
             event=b"{}" if over else None,
+            tenant=asked.ask.asker.tenant,
         )
         self.run(self._released(release))
         self.python.release(release, self.now)
@@ -309,11 +333,17 @@ class Histories(RuleBasedStateMachine):
         ids=IDS,
         number=st.integers(0, RESOURCES),
         account=st.sampled_from(["a", "b", "gone"]),
+        tenant=TENANTS,
     )
     def told_by_sql(
-        self, session: str, ids: tuple[str, ...], number: int, account: str
+        self,
+        session: str,
+        ids: tuple[str, ...],
+        number: int,
+        account: str,
+        tenant: str,
     ) -> None:
-        owner = Owner(f"openai-{number}", account) if number else None
+        owner = Owner(f"openai-{number}", account, tenant) if number else None
         sessions = {session: owner} if session else {}
         owners = dict.fromkeys(ids, owner)
         self.run(self.lua.adopt(sessions, owners))
@@ -409,10 +439,33 @@ def _changed(ask: Ask, previous: str, tried: tuple[str, ...], draw: int) -> Ask:
     )
 
 
+def _asker(given: dict[str, Any]) -> Asker:
+    kinds = given.get("kinds", "")
+    tenant, strict = given.get("tenant", ""), given.get("strict", False)
+    if not kinds:
+        return Asker(tenant, strict)
+    further = digest("resp_further"), digest("resp_0")
+    count = len(kinds) - len(given["bound"])
+    return Asker(tenant, strict, kinds, (*further, digest("x"))[:count])
+
+
+def _refused(check: Any) -> tuple[Any, ...]:
+    """Whether ids may be named, in a form that both sides share."""
+    try:
+        check()
+    except ForeignId as refused:
+        return refused.which, refused.known
+    except Refusal as refusal:
+        return (type(refusal),)
+    return ()
+
+
 def _outcome(acquire: Any) -> tuple[Any, ...]:
     """What acquire gave, in a form that both sides share."""
     try:
         found = acquire()
+    except ForeignId as refused:
+        return ForeignId, refused.which, refused.known
     except Refusal as refusal:
         wait = (
             refusal.retry_after_ms

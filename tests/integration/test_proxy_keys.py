@@ -51,6 +51,7 @@ SHOWN: dict[str, Any] = {
     "id": "key_1",
     "name": "ci",
     "prefix": "rpx_abcdef",
+    "team_id": None,
     "pool_id": None,
     "pools": [],
     "expires_at": None,

@@ -51,12 +51,12 @@ COLUMNS = {
     "status_code outcome error_code error_message attempts latency_ms upstream_ms "
     "first_token_ms overhead_ms input_tokens cached_tokens output_tokens "
     "reasoning_tokens total_tokens usage_state request_bytes response_bytes "
-    "service_tier response_id previous_response_id gateway_id",
+    "service_tier response_id previous_response_id gateway_id team_id",
     "decisions": "id request_id attempt created_at session_id pool_id resource_id "
     "reason candidates degraded cause",
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
-    "minted_ids": "id created_at request_id resource_id account_id",
+    "minted_ids": "id created_at request_id resource_id account_id tenant repeated",
     "gateways": "id started_at last_seen_at accepted ended held state stored",
     "payloads": "request_id created_at direction content_type encoding "
     "original_bytes truncated body dropped",
@@ -405,6 +405,51 @@ class TestOwners:
             "msg_1": Owner("one", "acct-a"),
         }
         assert len(fetch(url, "SELECT * FROM minted_ids")) == 5
+
+    async def test_an_id_stays_with_the_tenant_that_minted_it(
+        self, store: Store
+    ) -> None:
+        """A later answer may repeat an id that its client chose."""
+        await store.write([
+            stored_request(f"r{n}", created_at_ms=T0_MS + n * 86_400_000,
+                           resource_id=f"openai-{n}", minted=("msg_1",), **whose)
+            for n, whose in enumerate([
+                {"proxy_key_id": "key_a", "team_id": "blue"},
+                {"proxy_key_id": "key_b", "method": "GET"},
+                {"path": "/v1/conversations/conv_1/items"},
+            ])
+        ])  # fmt: skip
+        owner = Owner("openai-2", "openai-2", "team:blue")
+        assert await store.owners(["msg_1"]) == {"msg_1": owner}
+
+    async def test_ids_from_before_tenants_are_their_requests(
+        self, url: str, store: Store
+    ) -> None:
+        await store.write([
+            stored_request("r1", resource_id="one", minted=("resp_1",),
+                           proxy_key_id="key_a"),
+            stored_request("r2", resource_id="one", minted=("resp_2",)),
+        ])  # fmt: skip
+        execute(url, "UPDATE minted_ids SET tenant = NULL, repeated = NULL")
+        assert await store.owners(["resp_1", "resp_2"]) == {
+            "resp_1": Owner("one", "one", "key:key_a"),
+            "resp_2": Owner("one", "one"),
+        }
+
+    async def test_a_session_is_looked_for_within_its_tenant(
+        self, store: Store
+    ) -> None:
+        await store.write([
+            stored_request(f"r{n}", created_at_ms=T0_MS + n, session_id="s",
+                           resource_id=f"openai-{n}", **whose)
+            for n, whose in enumerate(
+                [{"proxy_key_id": "key_a"}, {"proxy_key_id": "key_b"}, {}]
+            )
+        ])  # fmt: skip
+        for tenant, resource in (("key:key_a", "openai-0"), ("", "openai-2")):
+            owner = Owner(resource, resource, tenant)
+            assert await store.session_owner("s", tenant) == owner
+        assert await store.session_owner("s", "key:key_c") is None
 
     async def test_are_found_in_every_days_partition(self, store: Store) -> None:
         await store.make_partitions(date(2023, 11, 14))

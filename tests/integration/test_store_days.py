@@ -59,8 +59,8 @@ FILL = (
         '/v1/responses', 'http', 'completed', 1, 'final', 0, 0 FROM n""",
     N + """INSERT INTO decisions SELECT 'd' || n, id, 1, at, 's' || n / 10, NULL,
         'openai-' || n %% 4, 'panic', '[]', false FROM n""",
-    N + """INSERT INTO minted_ids SELECT 'resp_' || n, at, id, 'openai-1', 'acct-a'
-        FROM n""",
+    N + """INSERT INTO minted_ids SELECT 'resp_' || n, at, id, 'openai-1', 'acct-a',
+        '', false FROM n""",
     """INSERT INTO sessions SELECT session_id, NULL, min(created_at), max(created_at),
         count(*), 0, max(resource_id) FROM requests GROUP BY 1""",
 )  # fmt: skip

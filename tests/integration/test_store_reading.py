@@ -177,7 +177,7 @@ class TestPlans:
 
     async def test_a_sessions_owner_is_found_by_its_index(self, many: str) -> None:
         for session_id in ("s7", "nobody"):
-            plan = explain(many, "session_owner", session_id=session_id)
+            plan = explain(many, "session_owner", session_id=session_id, tenant="")
             assert not re.search("(Seq Scan on|SCAN) requests", plan), plan
             assert "session_id_created_at" in plan or "requests_by_session" in plan
 

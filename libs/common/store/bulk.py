@@ -82,5 +82,6 @@ def _minted(requests: Iterable[RequestEvent], form: Form) -> list[Plain]:
         for id_ in event.minted:
             key = id_, event.created_at_ms
             if key not in rows:
-                rows[key] = (id_, at, event.id, resource, account)
+                whose = event.tenant, event.repeats
+                rows[key] = (id_, at, event.id, resource, account, *whose)
     return list(rows.values())

@@ -216,12 +216,13 @@ class Store(Protocol):
         ...
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
-        """Who minted each of `ids`, by the newest answer that told it. Ids that
-        are not known, whatever they hold, are left out."""
+        """Who minted each of `ids`: where it lives by the newest answer that told it,
+        whose it is by the first. Ids that are not known, whatever they hold, are left
+        out."""
         ...
 
-    async def session_owner(self, session_id: str) -> Owner | None:
-        """Who served the newest request of the session that completed."""
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
+        """Who served the newest request of the tenant's session that completed."""
         ...
 
     async def counts(self) -> Counts: ...

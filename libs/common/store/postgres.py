@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -47,6 +48,7 @@ from libs.common.store.postgres_calls import (
     put,
     search,
     take_tables,
+    tenants,
 )
 from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
@@ -272,6 +274,7 @@ class PostgresStore:
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
         found: dict[str, Owner] = {}
+        unsure: list[str] = []  # whose: the newest row may only repeat them
         async with self._transaction() as connection:
             for span in newest_first(datetime.now(UTC)):
                 left = [id_ for id_ in set(ids) - found.keys() if storable(id_)]
@@ -279,13 +282,19 @@ class PostgresStore:
                     break
                 values = {"ids": left, **span._asdict()}
                 for row in await fetch_rows(connection, "owners", values):
-                    found[row["id"]] = Owner(row["resource_id"], row["account_id"])
+                    found[row["id"]] = Owner(
+                        row["resource_id"], row["account_id"], row["tenant"]
+                    )
+                    if row["repeated"] is not False:
+                        unsure.append(row["id"])
+            for id_, tenant in (await tenants(connection, unsure)).items():
+                found[id_] = replace(found[id_], tenant=tenant)
         return found
 
-    async def session_owner(self, session_id: str) -> Owner | None:
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
         if not storable(session_id):
             return None
-        values = {"session_id": session_id}
+        values = {"session_id": session_id, "tenant": tenant}
         async with self._transaction() as connection:
             cursor = await execute(connection, "session_seen", values)
             seen = await cursor.fetchone()
@@ -293,7 +302,7 @@ class PostgresStore:
                 return None
             spans = newest_first(seen["last_seen_at"], until=seen["last_seen_at"])
             rows = await search(connection, "session_owner", values, spans)
-        return Owner(**rows[0]) if rows else None
+        return Owner(**rows[0], tenant=tenant) if rows else None
 
     async def counts(self) -> Counts:
         async with self._transaction() as connection:

@@ -31,14 +31,14 @@ FORM = Form(at=instant, json=b"\x01".__add__)
 TYPES: Mapping[str, Sequence[str]] = {
     "add_events": ("text", "text", "timestamptz", JSONB),
     "add_requests": (
-        "text", "timestamptz", "timestamptz", *("text",) * 11, "int4",
+        "text", "timestamptz", "timestamptz", *("text",) * 12, "int4",
         *("text",) * 3, "int4", *("float8",) * 4, *("int8",) * 5, "text",
         "int8", "int8", *("text",) * 4,
     ),
     "add_decisions": (
         "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool", "text",
     ),
-    "add_minted_ids": ("text", "timestamptz", "text", "text", "text"),
+    "add_minted_ids": ("text", "timestamptz", *("text",) * 4, "bool"),
 }  # fmt: skip
 
 Connection = AsyncConnection[DictRow]
@@ -125,6 +125,20 @@ async def search(
         if len(rows) >= enough:
             break
     return rows
+
+
+async def tenants(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Whose each of these ids is, which are known, by its oldest row."""
+    if not ids:
+        return {}
+    found: dict[str, str] = {}
+    for row in await fetch_rows(connection, "tenants", {"ids": ids}):
+        tenant = row["tenant"]
+        if tenant is None:
+            told = await fetch_rows(connection, "tenant_of_request", row)
+            tenant = told[0]["tenant"] if told else ""
+        found[row["id"]] = tenant
+    return found
 
 
 async def likely_spans(connection: Connection, query: HistoryQuery) -> Sequence[Span]:

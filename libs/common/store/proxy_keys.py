@@ -32,6 +32,7 @@ class NewKey:
     requests_per_minute: int | None
     tokens_per_minute: int | None
     created_at: datetime
+    team_id: str | None = None
 
 
 class ProxyKeyRows:
@@ -130,4 +131,5 @@ def _principal(row: Row) -> Principal:
         requests_per_minute=row["requests_per_minute"],
         tokens_per_minute=row["tokens_per_minute"],
         enabled=bool(row["enabled"]),
+        team_id=row["team_id"],
     )

@@ -75,6 +75,8 @@ def minted_rows(events: Iterable[RequestEvent]) -> Iterator[Row]:
                 "request_id": event.id,
                 "resource_id": event.resource_id,
                 "account_id": event.account_id or event.resource_id,
+                "tenant": event.tenant,
+                "repeated": event.repeats,
             }
 
 

@@ -171,12 +171,12 @@ class SqliteStore:
         rows = await self._run(lambda connection: _rows(connection, "owners", values))
         return {row["id"]: _owner(row) for row in rows}
 
-    async def session_owner(self, session_id: str) -> Owner | None:
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
         if not storable(session_id):
             return None
-        values = {"session_id": session_id}
+        values = {"session_id": session_id, "tenant": tenant}
         rows = await self._run(lambda c: _rows(c, "session_owner", values))
-        return _owner(rows[0]) if rows else None
+        return Owner(**rows[0], tenant=tenant) if rows else None
 
     async def counts(self) -> Counts:
         rows = await self._run(lambda connection: _rows(connection, "counts", {}))
@@ -394,7 +394,7 @@ def _request(connection: sqlite3.Connection, id_: str) -> Row | None:
 
 
 def _owner(row: Row) -> Owner:
-    return Owner(row["resource_id"], row["account_id"])
+    return Owner(row["resource_id"], row["account_id"], row["tenant"])
 
 
 def history_statement(query: HistoryQuery) -> str:

@@ -19,6 +19,7 @@ from libs.common.asks import (
     UnknownPool,
     digest,
     model_digest,
+    session_digest,
 )
 from libs.common.contracts import Candidate, Catalogue
 from libs.common.hints import Hints, read_hints
@@ -35,7 +36,9 @@ class Routing(Protocol):
 class Ownership(Protocol):
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]: ...
 
-    async def session_owner(self, session_id: str) -> Owner | None: ...
+    async def session_owner(
+        self, session_id: str, tenant: str = ""
+    ) -> Owner | None: ...
 
 
 class Configured(Protocol):
@@ -64,7 +67,7 @@ class Explain:
         if way is not None and not way.passes(hints.pool_id):
             raise _alias_elsewhere(way, hints.pool_id or "")
         try:
-            explanation, in_sql = await self._explain(hints, way)
+            explanation, in_sql = await self._explain(hints, way, asked.tenant)
         except UnknownPool as unknown:
             if way is not None:
                 raise _alias_leads_nowhere(way) from None
@@ -75,23 +78,25 @@ class Explain:
         resp.text = answer.model_dump_json()
         resp.content_type = "application/json"
 
-    async def _explain(self, hints: Hints, way: Way | None) -> tuple[Explanation, bool]:
+    async def _explain(
+        self, hints: Hints, way: Way | None, tenant: str
+    ) -> tuple[Explanation, bool]:
         """The explanation, and whether SQL had to be asked."""
-        ask = _ask(hints, way)
+        ask = _ask(hints, way, tenant)
         try:
             return await self._routing.explain(ask, None), False
         except UnknownIds:
-            owner = await self._owner(hints)
+            owner = await self._owner(hints, tenant)
             resolved = msgspec.structs.replace(ask, resolved=True)
             return await self._routing.explain(resolved, owner), True
 
-    async def _owner(self, hints: Hints) -> Owner | None:
+    async def _owner(self, hints: Hints, tenant: str) -> Owner | None:
         found = await self._store.owners(hints.bound_ids) if hints.bound_ids else {}
         for id_ in hints.bound_ids:
             if id_ in found:
                 return found[id_]
         if hints.account_bound and hints.session_id:
-            return await self._store.session_owner(hints.session_id)
+            return await self._store.session_owner(hints.session_id, tenant)
         return None
 
 
@@ -112,13 +117,13 @@ def _hints(asked: ExplainAsk) -> Hints:
     return read_hints(path.encode(), headers, body)
 
 
-def _ask(hints: Hints, way: Way | None) -> Ask:
+def _ask(hints: Hints, way: Way | None, tenant: str) -> Ask:
     """As a gateway's first attempt; the draw is fixed, so that asking again says
     the same."""
     session, model = hints.session_id, hints.model
-    named = digest(session) if session else ""
+    named = session_digest(session, tenant) if session else ""
     if way is not None:
-        named, model = session_within(session, way.pool), way.upstream_id
+        named, model = session_within(session, way.pool, tenant), way.upstream_id
     return Ask(
         request_id="explain",
         decision_id="explain",

@@ -84,6 +84,8 @@ class ExplainAsk(Frozen):
 
     method: Literal["GET", "POST", "DELETE", "PATCH"] = "POST"
     path: str = Field(default="/v1/responses", max_length=4096)
+    # team:ID, key:ID, or empty: whose session a named one is.
+    tenant: str = Field(default="", max_length=200)
     headers: dict[str, str] = Field(default_factory=dict)
     body: Any = None
 
@@ -130,12 +132,18 @@ Expiry = Annotated[
 PerMinute = Annotated[int, Field(ge=1, le=10**12)]
 
 
+TeamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]+$", max_length=100)]
+
+
 class MintAsk(Frozen):
-    """A proxy key as it shall be. pool_id: every request goes to that pool. pools: it
+    """A proxy key as it shall be. team_id: keys of one team share the responses,
+    conversations, files and other objects that they make; without one a key's are its
+    own. pool_id: every request goes to that pool. pools: it
     may choose among these, the first being its default; none: among all. Limits
     hold over all gateways together."""
 
     name: KeyName = ""
+    team_id: TeamId | None = None
     pool_id: PoolId | None = None
     pools: KeyPools = ()
     expires_at: Expiry | None = None
@@ -155,6 +163,7 @@ class ProxyKeyRow(Frozen):
     id: str  # `requests.proxy_key_id`
     name: str
     prefix: str  # the secret's first characters, to tell keys apart
+    team_id: str | None
     pool_id: str | None
     pools: tuple[str, ...]
     expires_at: str | None

@@ -1,2 +1,2 @@
-COPY minted_ids (id, created_at, request_id, resource_id, account_id)
+COPY minted_ids (id, created_at, request_id, resource_id, account_id, tenant, repeated)
 FROM STDIN (FORMAT binary)

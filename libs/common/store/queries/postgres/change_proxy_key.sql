@@ -3,6 +3,7 @@
 UPDATE proxy_keys SET
     name = CASE WHEN given.fields ? 'name' THEN given.fields ->> 'name' ELSE name END,
     enabled = CASE WHEN given.fields ? 'enabled' THEN (given.fields ->> 'enabled')::boolean ELSE enabled END,
+    team_id = CASE WHEN given.fields ? 'team_id' THEN given.fields ->> 'team_id' ELSE team_id END,
     pool_id = CASE WHEN given.fields ? 'pool_id' THEN given.fields ->> 'pool_id' ELSE pool_id END,
     pools = CASE WHEN given.fields ? 'pools' THEN given.fields -> 'pools' ELSE pools END,
     expires_at = CASE
@@ -23,5 +24,5 @@ UPDATE proxy_keys SET
 FROM (SELECT %(fields)s::jsonb AS fields) AS given
 WHERE id = %(id)s AND revoked_at IS NULL
 RETURNING
-    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
     tokens_per_minute, enabled, created_at, last_used_at, revoked_at

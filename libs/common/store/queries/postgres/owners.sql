@@ -1,9 +1,10 @@
 -- Who minted each id, by the newest row of it: a step in the primary key's index
 -- for each id and day, however often a long conversation told its id.
-SELECT asked.id, newest.resource_id, newest.account_id
+SELECT asked.id, newest.resource_id, newest.account_id, newest.tenant,
+       newest.repeated
 FROM unnest(%(ids)s::text[]) AS asked (id)
 CROSS JOIN LATERAL (
-    SELECT resource_id, account_id FROM minted_ids
+    SELECT resource_id, account_id, tenant, repeated FROM minted_ids
     WHERE minted_ids.id = asked.id
       AND created_at BETWEEN %(since)s AND %(until)s
     ORDER BY created_at DESC

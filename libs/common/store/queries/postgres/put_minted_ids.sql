@@ -1,10 +1,12 @@
 -- One statement for a whole batch, a row of it for each request. A replayed id
 -- changes nothing.
-INSERT INTO minted_ids (id, created_at, request_id, resource_id, account_id)
-SELECT minted.id, created_at, request_id, resource_id, account_id
+INSERT INTO minted_ids (
+    id, created_at, request_id, resource_id, account_id, tenant, repeated
+)
+SELECT minted.id, created_at, request_id, resource_id, account_id, tenant, repeated
 FROM json_to_recordset(%(rows)s) AS request (
     created_at timestamptz, request_id text, resource_id text, account_id text,
-    ids json
+    tenant text, repeated boolean, ids json
 ), json_array_elements_text(ids) AS minted (id)
 ORDER BY minted.id
 ON CONFLICT (id, created_at) DO NOTHING

@@ -3,7 +3,7 @@
 -- only a row that says `interrupted` is ever replaced.
 INSERT INTO requests (
     id, created_at, completed_at, session_id, session_name, pool_id, resource_id,
-    account_id, proxy_key_id, method, path, model, upstream_model, transport,
+    account_id, proxy_key_id, team_id, method, path, model, upstream_model, transport,
     status_code, outcome, error_code, error_message, attempts, latency_ms,
     upstream_ms, first_token_ms, overhead_ms, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, total_tokens, usage_state, request_bytes,
@@ -12,7 +12,7 @@ INSERT INTO requests (
 SELECT * FROM json_to_recordset(%(rows)s) AS request (
     id text, created_at timestamptz, completed_at timestamptz, session_id text,
     session_name text, pool_id text, resource_id text, account_id text,
-    proxy_key_id text, method text, path text, model text, upstream_model text,
+    proxy_key_id text, team_id text, method text, path text, model text, upstream_model text,
     transport text, status_code integer, outcome text, error_code text,
     error_message text, attempts integer, latency_ms float8, upstream_ms float8,
     first_token_ms float8, overhead_ms float8, input_tokens bigint,
@@ -26,7 +26,7 @@ ON CONFLICT (id, created_at) DO UPDATE SET
     completed_at = excluded.completed_at, session_id = excluded.session_id,
     session_name = excluded.session_name, pool_id = excluded.pool_id,
     resource_id = excluded.resource_id, account_id = excluded.account_id,
-    proxy_key_id = excluded.proxy_key_id, method = excluded.method,
+    proxy_key_id = excluded.proxy_key_id, team_id = excluded.team_id, method = excluded.method,
     path = excluded.path, model = excluded.model,
     upstream_model = excluded.upstream_model, transport = excluded.transport,
     status_code = excluded.status_code, outcome = excluded.outcome,

@@ -4,5 +4,5 @@ UPDATE proxy_keys SET
     revoked_at = coalesce(revoked_at, %(revoked_at)s::timestamptz)
 WHERE id = %(id)s
 RETURNING
-    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
     tokens_per_minute, enabled, created_at, last_used_at, revoked_at

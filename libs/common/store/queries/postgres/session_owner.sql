@@ -1,9 +1,10 @@
 -- Where a session was last served well, from requests_by_session. A resource
--- without an account is one of its own.
+-- without an account is one of its own. Two tenants may name a session alike.
 SELECT resource_id, coalesce(account_id, resource_id) AS account_id
 FROM requests
 WHERE session_id = %(session_id)s
   AND created_at BETWEEN %(since)s AND %(until)s
+  AND coalesce('team:' || team_id, 'key:' || proxy_key_id, '') = %(tenant)s
   AND outcome = 'completed' AND resource_id IS NOT NULL
 ORDER BY created_at DESC, id DESC
 LIMIT 1

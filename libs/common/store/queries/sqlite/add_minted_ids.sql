@@ -1,2 +1,2 @@
-INSERT INTO minted_ids (id, created_at, request_id, resource_id, account_id)
-VALUES (?, ?, ?, ?, ?)
+INSERT INTO minted_ids (id, created_at, request_id, resource_id, account_id, tenant, repeated)
+VALUES (?, ?, ?, ?, ?, ?, ?)

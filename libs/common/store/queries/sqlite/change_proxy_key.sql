@@ -12,6 +12,11 @@ UPDATE proxy_keys SET
         THEN json_extract(:fields, '$.enabled')
         ELSE enabled
     END,
+    team_id = CASE
+        WHEN json_type(:fields, '$.team_id') IS NOT NULL
+        THEN json_extract(:fields, '$.team_id')
+        ELSE team_id
+    END,
     pool_id = CASE
         WHEN json_type(:fields, '$.pool_id') IS NOT NULL
         THEN json_extract(:fields, '$.pool_id')
@@ -39,5 +44,5 @@ UPDATE proxy_keys SET
     END
 WHERE id = :id AND revoked_at IS NULL
 RETURNING
-    id, name, prefix, pool_id, pools, expires_at, requests_per_minute,
+    id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
     tokens_per_minute, enabled, created_at, last_used_at, revoked_at

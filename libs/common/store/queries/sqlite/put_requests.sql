@@ -3,7 +3,7 @@
 -- `interrupted` is ever replaced.
 INSERT INTO requests (
     id, created_at, completed_at, session_id, session_name, pool_id, resource_id,
-    account_id, proxy_key_id, method, path, model, upstream_model, transport,
+    account_id, proxy_key_id, team_id, method, path, model, upstream_model, transport,
     status_code, outcome, error_code, error_message, attempts, latency_ms,
     upstream_ms, first_token_ms, overhead_ms, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, total_tokens, usage_state, request_bytes,
@@ -11,7 +11,7 @@ INSERT INTO requests (
 )
 VALUES (
     :id, :created_at, :completed_at, :session_id, :session_name, :pool_id,
-    :resource_id, :account_id, :proxy_key_id, :method, :path, :model,
+    :resource_id, :account_id, :proxy_key_id, :team_id, :method, :path, :model,
     :upstream_model, :transport, :status_code, :outcome, :error_code,
     :error_message, :attempts, :latency_ms, :upstream_ms, :first_token_ms,
     :overhead_ms, :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens,
@@ -22,7 +22,7 @@ ON CONFLICT (id, created_at) DO UPDATE SET
     completed_at = excluded.completed_at, session_id = excluded.session_id,
     session_name = excluded.session_name, pool_id = excluded.pool_id,
     resource_id = excluded.resource_id, account_id = excluded.account_id,
-    proxy_key_id = excluded.proxy_key_id, method = excluded.method,
+    proxy_key_id = excluded.proxy_key_id, team_id = excluded.team_id, method = excluded.method,
     path = excluded.path, model = excluded.model,
     upstream_model = excluded.upstream_model, transport = excluded.transport,
     status_code = excluded.status_code, outcome = excluded.outcome,

@@ -1,0 +1,394 @@
+"""What a proxy key may try with ids of another tenant: every route and frame that
+takes an id. docs/isolation.md shows the table; tests run it."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.gateway.isolation import RULES
+
+MODEL = "gpt-5.5"
+KINDS = {
+    "responses": "resp",
+    "conversations": "conv",
+    "files": "file-",
+    "uploads": "upload",
+    "vector_stores": "vs",
+    "containers": "cntr",
+}
+CHILDREN = {
+    "items": "msg",
+    "files": "file-",
+    "file_batches": "batch",
+}
+# What each refusal looks like to the client.
+NOT_FOUND = "404, as of an id that does not exist"
+PREVIOUS = "400 previous_response_not_found"
+ENDPOINT = "403 endpoint_not_isolated"
+LIST = "403 list_not_isolated"
+UNREADABLE = "400 invalid_json"
+
+
+def new_id(kind: str) -> str:
+    """An id as upstreams make them."""
+    return f"{kind}{'' if kind[-1] in '-_' else '_'}{secrets.token_hex(24)}"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One way to name an id. `kind` begins the id; ID stands for it in the path and
+    the body, OWN_x for an object of the attacker's own."""
+
+    what: str
+    kind: str
+    method: str
+    path: str
+    result: str
+    body: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    reference: bool = False  # an id that clients may invent: unknown ones pass
+    # How the body is written, once the ids are in it.
+    written: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class FrameAttack:
+    """The same of a socket's frame."""
+
+    what: str
+    kind: str
+    frame: str
+    result: str
+    binary: bool = False
+
+
+def in_paths() -> Iterator[Attack]:
+    """Every route that has an id in its path."""
+    for rule in RULES:
+        if "{id}" not in rule.template:
+            continue
+        collection = rule.template.split("/")[1]
+        body = None if rule.method in ("GET", "DELETE") else "{}"
+        path = rule.template.replace("{id}", "ID")
+        what = f"{rule.method} /v1{rule.template}"
+        yield Attack(
+            what,
+            KINDS[collection],
+            rule.method,
+            path.replace("{child}", "msg_of_mine"),
+            NOT_FOUND,
+            body,
+        )
+        if "{child}" in rule.template:
+            kind = CHILDREN[rule.template.split("/")[3]]
+            own = rule.template.replace("{id}", f"OWN_{KINDS[collection]}")
+            yield Attack(
+                f"{what}, {{child}}",
+                kind,
+                rule.method,
+                own.replace("{child}", "ID"),
+                NOT_FOUND,
+                body,
+                reference=True,
+            )
+
+
+def _create(what: str, kind: str, given: dict[str, Any], **more: Any) -> Attack:
+    result = more.pop("result", NOT_FOUND)
+    body = json.dumps({"model": MODEL, "input": "hi", **given})
+    path = more.pop("path", "/responses")
+    return Attack(f"POST /v1{path}: {what}", kind, "POST", path, result, body, **more)
+
+
+def _user(part: dict[str, Any]) -> dict[str, Any]:
+    return {"input": [{"type": "message", "role": "user", "content": [part]}]}
+
+
+def in_bodies() -> Iterator[Attack]:
+    """Every field of a body that may hold an id."""
+    for path in ("/responses", "/responses/input_tokens", "/responses/compact"):
+        yield _create(
+            "previous_response_id",
+            "resp",
+            {"previous_response_id": "ID"},
+            path=path,
+            result=PREVIOUS,
+        )
+        yield _create("conversation", "conv", {"conversation": "ID"}, path=path)
+        yield _create(
+            "item reference in input",
+            "msg",
+            {"input": [{"type": "item_reference", "id": "ID"}]},
+            path=path,
+            reference=True,
+        )
+    yield _create("conversation.id", "conv", {"conversation": {"id": "ID"}})
+    yield _create(
+        "reasoning item without its content",
+        "rs",
+        {"input": [{"type": "reasoning", "id": "ID", "summary": []}]},
+        reference=True,
+    )
+    old = [{"type": "item_reference", "id": "ID"}]
+    newer = [{"role": "user", "content": "x", "id": f"msg_{n}"} for n in range(40)]
+    yield _create(
+        "item reference before forty newer items",
+        "msg",
+        {"input": old + newer},
+        reference=True,
+    )
+    yield _create(
+        "input_file.file_id", "file-", _user({"type": "input_file", "file_id": "ID"})
+    )
+    yield _create(
+        "input_image.file_id", "file-", _user({"type": "input_image", "file_id": "ID"})
+    )
+    yield _create(
+        "output of a function call with a file",
+        "file-",
+        {
+            "input": [
+                {
+                    "type": "function_call_output",
+                    "call_id": "call_1",
+                    "output": [{"type": "input_file", "file_id": "ID"}],
+                }
+            ]
+        },
+    )
+    for what, tool, kind in (
+        ("vector_store_ids", {"type": "file_search", "vector_store_ids": ["ID"]}, "vs"),
+        ("container", {"type": "code_interpreter", "container": "ID"}, "cntr"),
+        (
+            "container.file_ids",
+            {
+                "type": "code_interpreter",
+                "container": {"type": "auto", "file_ids": ["ID"]},
+            },
+            "file-",
+        ),
+        (
+            "input_image_mask.file_id",
+            {"type": "image_generation", "input_image_mask": {"file_id": "ID"}},
+            "file-",
+        ),
+    ):
+        yield _create(f"tools[].{what}", kind, {"tools": [tool]})
+    variable = {"type": "input_file", "file_id": "ID"}
+    yield _create(
+        "prompt.variables",
+        "file-",
+        {"prompt": {"id": "pmpt_1", "variables": {"doc": variable}}},
+    )
+    message = {"role": "user", "content": [{"type": "file", "file": {"file_id": "ID"}}]}
+    yield Attack(
+        "POST /v1/chat/completions: file.file_id",
+        "file-",
+        "POST",
+        "/chat/completions",
+        NOT_FOUND,
+        json.dumps({"model": MODEL, "messages": [message]}),
+    )
+    reference = json.dumps({"items": [{"type": "item_reference", "id": "ID"}]})
+    for path in ("/conversations", "/conversations/OWN_conv/items"):
+        yield Attack(
+            f"POST /v1{path}: item reference",
+            "msg",
+            "POST",
+            path,
+            NOT_FOUND,
+            reference,
+            reference=True,
+        )
+    for path, name in (
+        ("/vector_stores", "file_ids"),
+        ("/vector_stores/OWN_vs/files", "file_id"),
+        ("/vector_stores/OWN_vs/file_batches", "file_ids"),
+        ("/containers", "file_ids"),
+        ("/containers/OWN_cntr/files", "file_id"),
+    ):
+        value: object = ["ID"] if name.endswith("s") else "ID"
+        yield Attack(
+            f"POST /v1{path}: {name}",
+            "file-",
+            "POST",
+            path,
+            NOT_FOUND,
+            json.dumps({"name": "x", name: value}),
+        )
+
+
+def hidden() -> Iterator[Attack]:
+    """Ids that one parser reads and another does not."""
+    plain = '{"model":"m","input":"hi","previous_response_id":"ID"}'
+    twice = plain.replace("}", ',"previous_response_id":null}')
+
+    def spelled(what: str, body: str, result: str, **more: Any) -> Attack:
+        return Attack(
+            f"POST /v1/responses: {what}",
+            "resp",
+            "POST",
+            "/responses",
+            result,
+            body,
+            **more,
+        )
+
+    escaped = plain.replace("previous_response_id", "previous\\u005fresponse_id")
+    yield spelled("name spelled with an escape", escaped, PREVIOUS)
+    yield spelled("name there twice", twice, UNREADABLE)
+    yield spelled("UTF-16", plain, UNREADABLE, written="utf-16")
+    yield spelled("UTF-16 without a mark", plain, UNREADABLE, written="utf-16-le")
+    yield spelled(
+        "UTF-8 with a byte order mark", plain, UNREADABLE, written="utf-8-sig"
+    )
+    yield spelled(
+        "coding that is not opened",
+        plain,
+        UNREADABLE,
+        headers={"content-encoding": "br"},
+    )
+    yield spelled(
+        "coding that it does not have",
+        plain,
+        UNREADABLE,
+        headers={"content-encoding": "gzip"},
+    )
+    yield spelled(
+        "form instead of JSON",
+        "previous_response_id=ID",
+        UNREADABLE,
+        headers={"content-type": "application/x-www-form-urlencoded"},
+    )
+    form = (
+        '--b\r\nContent-Disposition: form-data; name="file_id"\r\n\r\nID\r\n--b--\r\n'
+    )
+    yield spelled(
+        "multipart form",
+        form.replace("file_id", "previous_response_id"),
+        UNREADABLE,
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    for what, body in (
+        ("a form with file_id", form),
+        ("file_id after a line break", form.replace("; name", ";\r\n name")),
+        (
+            "file_id with an extended name",
+            form.replace('name="file_id"', "name*=utf-8''file%5Fid"),
+        ),
+        (
+            "file_id within another part",
+            form.replace("file_id", "file").replace("ID\r\n", form),
+        ),
+    ):
+        yield Attack(
+            f"POST /v1/containers/OWN_cntr/files: {what}",
+            "file-",
+            "POST",
+            "/containers/OWN_cntr/files",
+            UNREADABLE,
+            body,
+            {"content-type": "multipart/form-data; boundary=b"},
+        )
+    for path in (
+        "/responses/%49D",
+        "/responses/ID/",
+        "//responses/ID",
+        "/responses/ID;x",
+        "/responses/ID%20",
+        "/responses/x/ID",
+    ):
+        shown = path.replace("%49D", "{escaped id}").replace("ID", "{id}")
+        yield Attack(f"GET /v1{shown}", "resp", "GET", path, ENDPOINT)
+
+
+def closed() -> Iterator[Attack]:
+    """Endpoints that keys may not use."""
+    for path in (
+        "/files",
+        "/vector_stores",
+        "/batches",
+        "/containers",
+        "/responses",
+        "/conversations",
+        "/chat/completions",
+        "/assistants",
+        "/fine_tuning/jobs",
+        "/evals",
+        "/videos",
+    ):
+        yield Attack(f"GET /v1{path}", "resp", "GET", path, LIST)
+    for method, path, kind in (
+        ("POST", "/batches", "file-"),
+        ("GET", "/batches/ID", "batch"),
+        ("POST", "/batches/ID/cancel", "batch"),
+        ("GET", "/chat/completions/ID", "resp"),
+        ("DELETE", "/models/ID", "resp"),
+        ("POST", "/assistants", "file-"),
+        ("POST", "/threads", "file-"),
+        ("GET", "/threads/ID", "resp"),
+        ("POST", "/fine_tuning/jobs", "file-"),
+        ("POST", "/evals", "file-"),
+        ("GET", "/organization/usage/completions", "resp"),
+        ("POST", "/videos", "file-"),
+        ("POST", "/realtime/client_secrets", "resp"),
+        ("GET", "/skills/ID", "resp"),
+        ("POST", "/new_endpoint", "resp"),
+    ):
+        shown = path.replace("ID", "{id}")
+        body = None if method in ("GET", "DELETE") else '{"input_file_id":"ID"}'
+        yield Attack(f"{method} /v1{shown}", kind, method, path, ENDPOINT, body)
+
+
+def in_frames() -> Iterator[FrameAttack]:
+    """Every frame of a socket that may hold an id."""
+
+    def create(**given: Any) -> str:
+        frame = {"type": "response.create", "model": MODEL, "input": "hi", **given}
+        return json.dumps(frame)
+
+    reference = [{"type": "item_reference", "id": "ID"}]
+    file = {"type": "input_file", "file_id": "ID"}
+    store = {"type": "file_search", "vector_store_ids": ["ID"]}
+    for what, kind, frame, result in (
+        ("previous_response_id", "resp", create(previous_response_id="ID"), PREVIOUS),
+        (
+            "previous_response_id on a lane",
+            "resp",
+            create(previous_response_id="ID", stream_id="lane"),
+            PREVIOUS,
+        ),
+        ("conversation", "conv", create(conversation="ID"), NOT_FOUND),
+        ("item reference", "msg", create(input=reference), NOT_FOUND),
+        ("input_file.file_id", "file-", create(**_user(file)), NOT_FOUND),
+        ("tools[].vector_store_ids", "vs", create(tools=[store]), NOT_FOUND),
+        (
+            "name there twice",
+            "resp",
+            create(previous_response_id="ID").replace(
+                "}", ', "previous_response_id": null}'
+            ),
+            UNREADABLE,
+        ),
+        ("no JSON", "resp", "previous_response_id=ID", UNREADABLE),
+    ):
+        yield FrameAttack(f"response.create: {what}", kind, frame, result)
+    binary = create(previous_response_id="ID")
+    yield FrameAttack("binary frame", "resp", binary, UNREADABLE, binary=True)
+    for type_ in ("response.steer", "response.processed", "response.interrupt"):
+        name = "previous_response_id" if type_ == "response.steer" else "response_id"
+        result = PREVIOUS if type_ == "response.steer" else NOT_FOUND
+        frame = json.dumps({"type": type_, name: "ID", "input": "x"})
+        yield FrameAttack(f"{type_}: {name}", "resp", frame, result)
+    steer = {"type": "response.steer", "input": reference}
+    yield FrameAttack(
+        "response.steer: item reference", "msg", json.dumps(steer), NOT_FOUND
+    )
+    other = json.dumps({"type": "session.update", "anything": "ID"})
+    yield FrameAttack("frame of another type", "resp", other, UNREADABLE)
+
+
+HTTP = (*in_paths(), *in_bodies(), *hidden(), *closed())
+FRAMES = tuple(in_frames())
