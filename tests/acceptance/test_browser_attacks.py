@@ -14,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from libs.common.browsers import CHECKED
 from libs.common.store.opening import open_store
 from libs.common.store.registry import RegistryRows
 from libs.simulator.server import RunningSimulator, Simulator
@@ -182,6 +183,23 @@ class TestDnsRebinding:
         kind, status, text = await page.run(sent(rebound + path))
         assert (kind, status) == ("basic", 403)
         assert "host_not_allowed" in text
+
+    async def test_no_script_can_claim_that_a_gateway_checked_it(
+        self, open_admin: Scene
+    ) -> None:
+        rebound = f"http://{REBOUND}:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
+        page = await open_admin.browser.page()
+        await page.ignore_policies()  # the router's forbid its pages to fetch
+        await page.visit(f"{rebound}/healthz")
+        claim = {"headers": {CHECKED: "gateway"}}
+        kind, status, text = await page.run(sent(f"{rebound}/admin/state", **claim))
+        assert (kind, status) == ("basic", 403), text
+        assert "host_not_allowed" in text
+        # A program can, and gains nothing that it would not have without.
+        async with httpx.AsyncClient(headers={CHECKED: "gateway"}) as http:
+            url = f"http://127.0.0.1:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
+            answer = await http.get(f"{url}/admin/state", headers={"host": REBOUND})
+            assert answer.status_code == 200
 
     async def test_nor_does_it_get_a_response(self, open_admin: Scene) -> None:
         rebound = f"http://{REBOUND}:{open_admin.port}"
