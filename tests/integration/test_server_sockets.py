@@ -4,8 +4,9 @@ and nothing stays behind."""
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,8 @@ import pytest_asyncio
 
 from tests.support import raw
 from tests.support.raw import WAYS, Caller, Way, calling, get
-from tests.support.stack import Stack
+from tests.support.stack import Stack, gateway_before
+from tests.support.tasks import beside
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.standing"]
@@ -158,31 +160,49 @@ class TestFrames:
         memory = raw.resident_mb(stack.gateway.pid)
         async with socket(stack, buffer=4096) as caller:
             caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
-            sending = asyncio.ensure_future(_flood(caller, frame(PING, b"x" * 125)))
-            await asyncio.wait([sending], timeout=1)
-            assert not sending.done()
-            sending.cancel()
+            async with flood(caller, frame(PING, b"x" * 125)) as sent:
+                await raw.stalled(stack, sent)
             assert raw.resident_mb(stack.gateway.pid) < memory + 25
 
-    async def test_empty_messages_nobody_takes_are_not_heard(
-        self, stack: Stack
-    ) -> None:
+
+async def test_empty_messages_nobody_takes_are_not_heard(
+    valkey_server: str, tmp_path: Path
+) -> None:
+    asked = asyncio.Event()
+
+    async def opens_no_socket(reader: asyncio.StreamReader, _: object) -> None:
+        await raw.request(reader)
+        asked.set()
+        await reader.read(1)
+
+    async with (
+        gateway_before(opens_no_socket, valkey_server, tmp_path, **GATEWAY) as stack,
+        calling(stack.origin) as caller,
+    ):
         memory = raw.resident_mb(stack.gateway.pid)
-        await stack.fault(timeout=True)  # the upgrade takes its time
-        async with calling(stack.origin) as caller:
-            await caller.send(get(b"/v1/responses", *UPGRADE))
-            sending = asyncio.ensure_future(_flood(caller, frame(TEXT)))
-            await asyncio.wait([sending], timeout=1)
-            assert not sending.done()
-            sending.cancel()
-            assert raw.resident_mb(stack.gateway.pid) < memory + 25
+        await caller.send(get(b"/v1/responses", *UPGRADE))
+        async with asyncio.timeout(raw.PATIENCE_S):
+            await asked.wait()
+        async with flood(caller, frame(TEXT)) as sent:
+            await raw.stalled(stack, sent)
+        assert raw.resident_mb(stack.gateway.pid) < memory + 25
 
 
-async def _flood(caller: Caller, data: bytes) -> None:
-    with suppress(ConnectionError):
-        # More than the kernel's buffers between the two may hold.
-        for _ in range(4_000):
+@asynccontextmanager
+async def flood(caller: Caller, data: bytes) -> AsyncIterator[Callable[[], int]]:
+    """Send `data` over and over while the context is open; what is given tells how
+    often it was sent. A flood must not end by itself."""
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while True:
             await caller.send(data * 5_000)
+            sent += 5_000
+
+    async with beside(send()) as sending:
+        yield lambda: sent
+        assert not sending.done()
 
 
 BROKEN = {
