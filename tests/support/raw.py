@@ -175,6 +175,29 @@ async def at_rest(stack: Stack) -> bool:
     return (asked, clients, await stack.in_flight()) == (0, 1, 0)
 
 
+def in_kernel(port: int) -> int:
+    """Bytes that this machine's kernel holds of connections to a port: sent by one
+    side, and not read by the other."""
+    total = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if port in {int(end.rpartition(":")[2], 16) for end in (local, remote)}:
+            total += sum(int(queue, 16) for queue in queues.split(":"))
+    return total
+
+
+async def read_by_gateway(stack: Stack) -> None:
+    """Wait until the gateway has read all that was sent to it."""
+    port = urlsplit(stack.origin).port
+    assert port is not None
+
+    async def read() -> bool:
+        return in_kernel(port) == 0
+
+    await eventually(read)
+    await gauge(stack, "tasks")  # what it read last was looked at, too
+
+
 async def stalled(stack: Stack, sent: Callable[[], int]) -> int:
     """Wait until a sender is not heard any more; what it has sent by then. A turn of
     the gateway's loop reads from every connection that it listens to, so that a count
@@ -197,7 +220,7 @@ async def unharmed(stack: Stack, grown_mb: int = 12) -> AsyncIterator[None]:
     grown."""
     memory = resident_mb(stack.gateway.pid)
     yield
-    await eventually(lambda: at_rest(stack), within_s=8)
+    await eventually(lambda: at_rest(stack))
     assert resident_mb(stack.gateway.pid) < memory + grown_mb
     assert "Traceback" not in stack.gateway.log.read_text()
 
