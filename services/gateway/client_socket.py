@@ -194,6 +194,8 @@ class ClientSocket(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take_frame(self, frame: Frame) -> None:
+        if self._over:
+            return  # it came with the one that ended the socket
         if frame.opcode is Opcode.CLOSE:
             received = self._socket.close_rcvd
             self._end(received.code if received else None)
