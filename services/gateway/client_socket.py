@@ -36,7 +36,9 @@ class ClientSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._socket = ServerProtocol(max_size=largest)
-        self._socket.receive_data(_head(request))
+        head = _head(request)
+        if head.isascii():  # other bytes break the library's own refusal of them
+            self._socket.receive_data(head)
         self._response = self._answer()
         self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their weight
         self._waiting_bytes = 0

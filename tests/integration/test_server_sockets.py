@@ -2,7 +2,6 @@
 and nothing stays behind."""
 
 import asyncio
-import os
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support import raw
+from tests.support.frames import CLOSE, PING, PONG, TEXT, UPGRADE, frame, read_frame
 from tests.support.raw import WAYS, Caller, Way, calling, get
 from tests.support.stack import Stack, gateway_before
 from tests.support.tasks import beside
@@ -22,13 +22,6 @@ pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LARGEST = 200_000
 GATEWAY = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-UPGRADE = (
-    b"connection: Upgrade",
-    b"upgrade: websocket",
-    b"sec-websocket-version: 13",
-    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-)
 CREATE = b'{"type":"response.create","model":"gpt-5.5","input":"hi"}'
 
 
@@ -40,33 +33,10 @@ async def stack(standing: Stack) -> AsyncIterator[Stack]:
             await http.delete(f"{standing.simulator.control_url}/faults")
 
 
-def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True
-) -> bytes:
-    head = bytes([opcode | (0x80 if fin else 0)])
-    mask = os.urandom(4) if masked else b""
-    bit = 0x80 if masked else 0
-    if len(payload) < 126:
-        head += bytes([bit | len(payload)])
-    elif len(payload) < 65_536:
-        head += bytes([bit | 126]) + struct.pack(">H", len(payload))
-    else:
-        head += bytes([bit | 127]) + struct.pack(">Q", len(payload))
-    if masked:
-        stream = mask * (len(payload) // 4 + 1)
-        payload = bytes(a ^ b for a, b in zip(payload, stream, strict=False))
-    return head + mask + payload
-
-
 async def received(caller: Caller) -> tuple[int, bytes]:
     """The next frame from the gateway: opcode and payload."""
     async with asyncio.timeout(raw.PATIENCE_S):
-        first, length = await caller.reader.readexactly(2)
-        if length == 126:
-            (length,) = struct.unpack(">H", await caller.reader.readexactly(2))
-        elif length == 127:
-            (length,) = struct.unpack(">Q", await caller.reader.readexactly(8))
-        return first & 0x0F, await caller.reader.readexactly(length)
+        return await read_frame(caller.reader)
 
 
 async def close_code(caller: Caller) -> int:
@@ -208,6 +178,8 @@ async def flood(caller: Caller, data: bytes) -> AsyncIterator[Callable[[], int]]
 BROKEN = {
     "no key": UPGRADE[:3],
     "an odd key": (*UPGRADE[:3], b"sec-websocket-key: short"),
+    "a subprotocol that is no UTF-8": (*UPGRADE, b"sec-websocket-protocol: \xff"),
+    "a key that is no UTF-8": (*UPGRADE[:3], b"sec-websocket-key: \xff"),
     "an old version": (*UPGRADE[:2], b"sec-websocket-version: 8", UPGRADE[3]),
 }
 
