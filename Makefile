@@ -16,9 +16,10 @@ OPENAI_NODE := openai@7.57.0 ws@8.23.0
 # Tests wait for processes half of the time. A file stays with one worker, as what
 # its tests share does; files start in their order, the longest first.
 TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+FUZZ_SECONDS ?= 600
 LAB ?= ../shared/docker-lab/lab
 
-.PHONY: help setup setup-test setup-codex setup-node run test check format bench chaos lock lab clean
+.PHONY: help setup setup-test setup-codex setup-node run test check format bench fuzz attack audit chaos lock lab clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -84,6 +85,15 @@ format: $(VENV)/.test-stamp ## format the code and fix what ruff can
 bench: $(VENV)/.test-stamp ## measure throughput and overhead
 	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
 	@exec $(BIN)/python -m bench $(ARGS)
+
+fuzz: $(VENV)/.test-stamp ## fuzz what reads bytes of others; FUZZ_SECONDS=600
+	@exec $(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
+
+attack: $(VENV)/.test-stamp ## attack a running stack, print docs/security-tests.md's table
+	@exec $(BIN)/python -m tests.attack $(ARGS)
+
+audit: $(VENV)/.run-stamp ## compare the lock files with an advisory database
+	@VENV=$(VENV) bash deploy/audit.sh
 
 chaos: $(VENV)/.test-stamp ## kill everything under load, compare the books (minutes)
 	@exec $(BIN)/python -m bench.chaos $(ARGS)

@@ -44,7 +44,9 @@ class ClientSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._socket = ServerProtocol(max_size=largest)
-        self._socket.receive_data(_head(request))
+        head = _head(request)
+        if head.isascii():  # other bytes break the library's own refusal of them
+            self._socket.receive_data(head)
         self._response = self._answer()
         self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their weight
         self._waiting_bytes = 0
@@ -222,6 +224,8 @@ class ClientSocket(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take_frame(self, frame: Frame) -> None:
+        if self._over:
+            return  # it came with the one that ended the socket
         if frame.opcode is Opcode.CLOSE:
             received = self._socket.close_rcvd
             self._end(received.code if received else None)

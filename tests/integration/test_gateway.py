@@ -20,6 +20,7 @@ from libs.common.asks import digest
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.stack import Stack, gateway_stack
+from tests.support.tasks import beside
 from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually
 
@@ -407,8 +408,12 @@ class TestStreams:
         self, stack: Stack, http: httpx.AsyncClient
     ) -> None:
         await stack.fault(timeout=True)
-        with pytest.raises(httpx.ReadTimeout):
-            await http.post(f"{stack.url}/responses", json=ASK, timeout=0.5)
+
+        async def asked() -> bool:
+            return bool(stack.journal())
+
+        async with beside(http.post(f"{stack.url}/responses", json=ASK)):
+            await eventually(asked)
 
         async def cancelled() -> list[dict[str, Any]]:
             return await stack.events("request")

@@ -2,31 +2,26 @@
 and nothing stays behind."""
 
 import asyncio
-import os
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
 from tests.support import raw
+from tests.support.frames import CLOSE, PING, PONG, TEXT, UPGRADE, frame, read_frame
 from tests.support.raw import WAYS, Caller, Way, calling, get
-from tests.support.stack import Stack
+from tests.support.stack import Stack, gateway_before
+from tests.support.tasks import beside
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LARGEST = 200_000
 GATEWAY = {"PROXY_MAX_BODY_BYTES": str(LARGEST)}
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-UPGRADE = (
-    b"connection: Upgrade",
-    b"upgrade: websocket",
-    b"sec-websocket-version: 13",
-    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-)
 CREATE = b'{"type":"response.create","model":"gpt-5.5","input":"hi"}'
 
 
@@ -38,33 +33,10 @@ async def stack(standing: Stack) -> AsyncIterator[Stack]:
             await http.delete(f"{standing.simulator.control_url}/faults")
 
 
-def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True
-) -> bytes:
-    head = bytes([opcode | (0x80 if fin else 0)])
-    mask = os.urandom(4) if masked else b""
-    bit = 0x80 if masked else 0
-    if len(payload) < 126:
-        head += bytes([bit | len(payload)])
-    elif len(payload) < 65_536:
-        head += bytes([bit | 126]) + struct.pack(">H", len(payload))
-    else:
-        head += bytes([bit | 127]) + struct.pack(">Q", len(payload))
-    if masked:
-        stream = mask * (len(payload) // 4 + 1)
-        payload = bytes(a ^ b for a, b in zip(payload, stream, strict=False))
-    return head + mask + payload
-
-
 async def received(caller: Caller) -> tuple[int, bytes]:
     """The next frame from the gateway: opcode and payload."""
     async with asyncio.timeout(raw.PATIENCE_S):
-        first, length = await caller.reader.readexactly(2)
-        if length == 126:
-            (length,) = struct.unpack(">H", await caller.reader.readexactly(2))
-        elif length == 127:
-            (length,) = struct.unpack(">Q", await caller.reader.readexactly(8))
-        return first & 0x0F, await caller.reader.readexactly(length)
+        return await read_frame(caller.reader)
 
 
 async def close_code(caller: Caller) -> int:
@@ -158,36 +130,56 @@ class TestFrames:
         memory = raw.resident_mb(stack.gateway.pid)
         async with socket(stack, buffer=4096) as caller:
             caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
-            sending = asyncio.ensure_future(_flood(caller, frame(PING, b"x" * 125)))
-            await asyncio.wait([sending], timeout=1)
-            assert not sending.done()
-            sending.cancel()
+            async with flood(caller, frame(PING, b"x" * 125)) as sent:
+                await raw.stalled(stack, sent)
             assert raw.resident_mb(stack.gateway.pid) < memory + 25
 
-    async def test_empty_messages_nobody_takes_are_not_heard(
-        self, stack: Stack
-    ) -> None:
+
+async def test_empty_messages_nobody_takes_are_not_heard(
+    valkey_server: str, tmp_path: Path
+) -> None:
+    asked = asyncio.Event()
+
+    async def opens_no_socket(reader: asyncio.StreamReader, _: object) -> None:
+        await raw.request(reader)
+        asked.set()
+        await reader.read(1)
+
+    async with (
+        gateway_before(opens_no_socket, valkey_server, tmp_path, **GATEWAY) as stack,
+        calling(stack.origin) as caller,
+    ):
         memory = raw.resident_mb(stack.gateway.pid)
-        await stack.fault(timeout=True)  # the upgrade takes its time
-        async with calling(stack.origin) as caller:
-            await caller.send(get(b"/v1/responses", *UPGRADE))
-            sending = asyncio.ensure_future(_flood(caller, frame(TEXT)))
-            await asyncio.wait([sending], timeout=1)
-            assert not sending.done()
-            sending.cancel()
-            assert raw.resident_mb(stack.gateway.pid) < memory + 25
+        await caller.send(get(b"/v1/responses", *UPGRADE))
+        async with asyncio.timeout(raw.PATIENCE_S):
+            await asked.wait()
+        async with flood(caller, frame(TEXT)) as sent:
+            await raw.stalled(stack, sent)
+        assert raw.resident_mb(stack.gateway.pid) < memory + 25
 
 
-async def _flood(caller: Caller, data: bytes) -> None:
-    with suppress(ConnectionError):
-        # More than the kernel's buffers between the two may hold.
-        for _ in range(4_000):
+@asynccontextmanager
+async def flood(caller: Caller, data: bytes) -> AsyncIterator[Callable[[], int]]:
+    """Send `data` over and over while the context is open; what is given tells how
+    often it was sent. A flood must not end by itself."""
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while True:
             await caller.send(data * 5_000)
+            sent += 5_000
+
+    async with beside(send()) as sending:
+        yield lambda: sent
+        assert not sending.done()
 
 
 BROKEN = {
     "no key": UPGRADE[:3],
     "an odd key": (*UPGRADE[:3], b"sec-websocket-key: short"),
+    "a subprotocol that is no UTF-8": (*UPGRADE, b"sec-websocket-protocol: \xff"),
+    "a key that is no UTF-8": (*UPGRADE[:3], b"sec-websocket-key: \xff"),
     "an old version": (*UPGRADE[:2], b"sec-websocket-version: 8", UPGRADE[3]),
 }
 
@@ -256,4 +248,4 @@ async def test_a_client_that_never_reads_its_close_is_let_go(stack: Stack) -> No
     async with socket(stack, buffer=4096) as caller:
         caller.reader._transport.pause_reading()  # type: ignore[attr-defined]
         await caller.send(frame(PING, b"x" * 125) * 7000 + frame(3))
-        await eventually(lambda: raw.at_rest(stack), within_s=8)
+        await eventually(lambda: raw.at_rest(stack))

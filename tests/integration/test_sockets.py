@@ -438,7 +438,7 @@ class TestEnds:
                 opened.transport.abort()
             else:
                 await opened.close()
-            await eventually(lambda: upgrades_are_over(stack), within_s=1)
+            await eventually(lambda: upgrades_are_over(stack))
         (row,) = await rows(stack, 1)
         assert row["outcome"] == "cancelled"
         assert row["response_id"] == created["response"]["id"]

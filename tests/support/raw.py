@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 Way = Literal["fin", "half", "rst"]
 WAYS: tuple[Way, ...] = ("fin", "half", "rst")
 PATIENCE_S = 10.0
+TURNS = 20  # of the gateway's loop
 
 
 @dataclass(frozen=True)
@@ -144,19 +145,73 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+Look = Callable[[], Awaitable[dict[str, float]]]
+
+
+@asynccontextmanager
+async def looking(stack: Stack) -> AsyncIterator[Look]:
+    """What the gateway says of itself, whenever asked, over one connection."""
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+
+        async def look() -> dict[str, float]:
+            shown = (await http.get(f"{stack.origin}/metrics")).text
+            lines = [line for line in shown.splitlines() if not line.startswith("#")]
+            pairs = [line.rpartition(" ")[::2] for line in lines]
+            return {name.removeprefix("proxy_"): float(value) for name, value in pairs}
+
+        yield look
+
+
 async def gauge(stack: Stack, name: str) -> float:
-    """What the gateway says of itself."""
-    async with httpx.AsyncClient() as http:
-        shown = (await http.get(f"{stack.origin}/metrics")).text
-    (line,) = [x for x in shown.splitlines() if x.startswith(f"proxy_{name} ")]
-    return float(line.split()[1])
+    async with looking(stack) as look:
+        return (await look())[name]
 
 
 async def at_rest(stack: Stack) -> bool:
     """Does nobody but we use the gateway, and nothing hold a lease?"""
-    asked = await gauge(stack, "requests_in_flight")
-    clients = await gauge(stack, "open_connections")
+    async with looking(stack) as look:
+        shown = await look()
+    asked, clients = shown["requests_in_flight"], shown["open_connections"]
     return (asked, clients, await stack.in_flight()) == (0, 1, 0)
+
+
+def in_kernel(port: int) -> int:
+    """Bytes that this machine's kernel holds of connections to a port: sent by one
+    side, and not read by the other."""
+    total = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if port in {int(end.rpartition(":")[2], 16) for end in (local, remote)}:
+            total += sum(int(queue, 16) for queue in queues.split(":"))
+    return total
+
+
+async def read_by_gateway(stack: Stack) -> None:
+    """Wait until the gateway has read all that was sent to it."""
+    port = urlsplit(stack.origin).port
+    assert port is not None
+
+    async def read() -> bool:
+        return in_kernel(port) == 0
+
+    await eventually(read)
+    await gauge(stack, "tasks")  # what it read last was looked at, too
+
+
+async def stalled(stack: Stack, sent: Callable[[], int]) -> int:
+    """Wait until a sender is not heard any more; what it has sent by then. A turn of
+    the gateway's loop reads from every connection that it listens to, so that a count
+    which stays the same over several turns is no matter of time."""
+    async with looking(stack) as look:
+
+        async def stays() -> bool:
+            before = sent()
+            for _ in range(TURNS):
+                await look()
+            return sent() == before
+
+        await eventually(stays, within_s=30)
+    return sent()
 
 
 @asynccontextmanager
@@ -165,7 +220,7 @@ async def unharmed(stack: Stack, grown_mb: int = 12) -> AsyncIterator[None]:
     grown."""
     memory = resident_mb(stack.gateway.pid)
     yield
-    await eventually(lambda: at_rest(stack), within_s=8)
+    await eventually(lambda: at_rest(stack))
     assert resident_mb(stack.gateway.pid) < memory + grown_mb
     assert "Traceback" not in stack.gateway.log.read_text()
 

@@ -8,9 +8,10 @@ T = TypeVar("T")
 
 
 async def eventually(
-    check: Callable[[], Awaitable[T]], within_s: float = 5.0, every_s: float = 0.02
+    check: Callable[[], Awaitable[T]], within_s: float = 20.0, every_s: float = 0.02
 ) -> T:
-    """The first truthy value of `check`; AssertionError when the time is over."""
+    """The first truthy value of `check`; AssertionError when the time is over. The
+    time is for a machine that has other work, too: a failure alone takes it."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     while True:

@@ -1,0 +1,28 @@
+"""`make fuzz`: the targets over and over, with other examples each time, until the
+time is up or one fails."""
+
+import os
+import subprocess
+import sys
+import time
+
+USUAL_S = 600
+ROUND = {"FUZZ_EXAMPLES": "1000"}  # of each target
+OPTIONS = ("-q", "--no-header", "--timeout=3600", "-p", "no:cacheprovider")
+
+
+def main() -> int:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else USUAL_S
+    ends, rounds = time.monotonic() + seconds, 0
+    while time.monotonic() < ends or not rounds:
+        command = [sys.executable, "-m", "pytest", *OPTIONS, "tests/fuzz"]
+        failed = subprocess.run(command, env={**os.environ, **ROUND}, check=False)
+        if failed.returncode:
+            return failed.returncode
+        rounds += 1
+    print(f"{rounds} rounds of {ROUND['FUZZ_EXAMPLES']} examples for each target")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""WebSocket frames byte for byte (RFC 6455), for clients and upstreams that a test
+plays by hand."""
+
+import asyncio
+import os
+import struct
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+UPGRADE = (
+    b"connection: Upgrade",
+    b"upgrade: websocket",
+    b"sec-websocket-version: 13",
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True
+) -> bytes:
+    head = bytes([opcode | (0x80 if fin else 0)])
+    mask = os.urandom(4) if masked else b""
+    bit = 0x80 if masked else 0
+    if len(payload) < 126:
+        head += bytes([bit | len(payload)])
+    elif len(payload) < 65_536:
+        head += bytes([bit | 126]) + struct.pack(">H", len(payload))
+    else:
+        head += bytes([bit | 127]) + struct.pack(">Q", len(payload))
+    return head + mask + (_xor(payload, mask) if masked else payload)
+
+
+def _xor(payload: bytes, mask: bytes) -> bytes:
+    stream = mask * (len(payload) // 4 + 1)
+    return bytes(a ^ b for a, b in zip(payload, stream, strict=False))
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The next frame, of either side: opcode and payload."""
+    first, length = await reader.readexactly(2)
+    masked, length = length & 0x80, length & 0x7F
+    if length == 126:
+        (length,) = struct.unpack(">H", await reader.readexactly(2))
+    elif length == 127:
+        (length,) = struct.unpack(">Q", await reader.readexactly(8))
+    mask = await reader.readexactly(4) if masked else b""
+    payload = await reader.readexactly(length)
+    return first & 0x0F, _xor(payload, mask) if masked else payload
