@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from libs.common.contracts import Verdict
-from libs.common.echoes import NO_KEY
-from services.health.verdict import of_answer, of_error, timed_out
+from libs.common.echoes import NO_KEY, SentKey
+from services.health.verdict import account_of, of_answer, of_error, timed_out
 
 
 def answer(status: int, code: str | None = None, **headers: str) -> httpx.Response:
@@ -104,3 +104,13 @@ def test_what_is_wrong_with_tls_is_said() -> None:
 
 def test_a_slow_answer_is_a_fault() -> None:
     assert timed_out().kind == "fault"
+
+
+def test_an_upstream_that_echoes_the_key_in_a_check() -> None:
+    """Finding 8: neither last_error nor the account learned shows it."""
+    sent = SentKey("sk-proj-0123456789-abcdefgh")
+    headers = {"openai-organization": sent.text}
+    refused = httpx.Response(401, json={"error": {"code": f"bad {sent.text}"}})
+    assert of_answer(refused, sent, 1).cause == "401 bad [upstream key]"
+    assert account_of(httpx.Response(200, headers=headers, json={}), sent) is None
+    assert account_of(httpx.Response(200, headers=headers, json={}), NO_KEY) is not None
