@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from services.gateway.connection import Connection, Times
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged
 from tests.fuzz.transports import FakeTransport, feed
 from tests.support.wire import chunked, cut
@@ -24,7 +25,8 @@ class Site:
     """Answers each request with its number."""
 
     def __init__(self) -> None:
-        self.largest_body = LARGEST
+        self.largest_body = self.small_body = LARGEST
+        self.room = Room(LARGEST)
         self.times = Times()
         self.draining = False
         self.served: list[tuple[Any, ...]] = []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.gateway import client_socket, socket_frames
 from services.gateway.client_socket import ClientSocket
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged, values
 from tests.fuzz.transports import FakeTransport, feed, turn
 from tests.support.wire import cut
@@ -30,7 +31,7 @@ async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
     """The messages that come of those bytes, and what was answered."""
     request = Request("GET", b"/v1/responses", list(HEADERS))
     transport = FakeTransport(asyncio.Protocol())
-    socket = ClientSocket(request, transport, LARGEST)
+    socket = ClientSocket(request, transport, LARGEST, Room(LARGEST))
     socket.take_over(b"")
     await socket.send({"type": "websocket.accept"})
     messages = []

@@ -9,16 +9,9 @@ import pytest_asyncio
 
 from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal
-from tests.integration.test_server_sockets import (
-    CREATE,
-    PING,
-    PONG,
-    TEXT,
-    UPGRADE,
-    frame,
-    received,
-)
+from tests.integration.test_server_sockets import CREATE, received
 from tests.support import raw
+from tests.support.frames import PING, PONG, TEXT, UPGRADE, frame
 from tests.support.raw import Caller, calling, get, post
 from tests.support.stack import Stack, gateway_stack
 from tests.support.waiting import eventually
