@@ -8,51 +8,18 @@ from typing import cast
 import pytest
 
 from libs.common.egress import Egress, Proxy
-from services.gateway.dialing import Connected, Dialer, Factory
+from services.gateway.dialing import Dialer
 from services.gateway.origins import NoFreeConnection, NotSent, Origin, UpstreamError
 from services.gateway.upstream import IDLE_SECONDS, UpstreamClient
 from services.gateway.upstream_answers import Answer, Broken, Slow, TimedOut
 from services.gateway.upstream_wire import NO_PATIENCE, Patience
 from tests.support.clock import clock, settled, timeless
-from tests.support.transports import Wire
+from tests.support.upstreams import Wires
 
 ORIGIN = Origin("https", "api.test", 443)
 OTHER = Origin("https", "other.test", 443)
 HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: api.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-class Wires:
-    """Dials no socket, but wires that a test holds the other end of."""
-
-    def __init__(self, proxy: Proxy | None = None) -> None:
-        self.dialled: list[tuple[Origin, float]] = []
-        self.wires: list[Wire] = []
-        self.error: Exception | None = None
-        self.closes = False
-        self._proxy = proxy
-
-    async def dial(
-        self,
-        origin: Origin,
-        factory: Factory,
-        timeout_s: float,
-        *,
-        tunnel: bool = False,
-    ) -> Connected:
-        self.dialled.append((origin, timeout_s))
-        await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
-        protocol = factory()
-        wire = Wire(protocol)
-        self.wires.append(wire)
-        if self.closes:
-            wire.hangs_up()
-        return wire, protocol
-
-    def forwarder(self, origin: Origin) -> Proxy | None:
-        return self._proxy
 
 
 def made(
