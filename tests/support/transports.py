@@ -83,6 +83,11 @@ class Wire(asyncio.Transport):
     def write_eof(self) -> None:
         self.eof = True
 
+    def set_write_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
