@@ -97,9 +97,8 @@ class World:
         self.chooser = Chooser(
             routing, self.directory, self.fallback, search, self.ledger, 1.0
         )
-        self.gate = Gate(
-            Admission(self.table, required=False), cast(KeyLimits, self.table)
-        )
+        self.admission = Admission(self.table, required=False)
+        self.gate = Gate(self.admission, cast(KeyLimits, self.table))
         self.upstream = UpstreamClient(
             3.0, Patience(20.0, 20.0), cast(Dialer, self.wires)
         )
@@ -139,6 +138,11 @@ class World:
     @property
     def decisions(self) -> list[dict[str, Any]]:
         return self.events(Kind.DECISION)
+
+    async def refreshed(self) -> None:
+        """What a heartbeat reads anew."""
+        await self.admission.refresh()
+        await self.directory.refresh()
 
     def is_at_rest(self) -> None:
         """Nothing is left of what was served: each request has one end."""

@@ -77,6 +77,7 @@ class Talk:
         await self.says({"type": "response.create"} | more)
 
     async def closes(self) -> None:
+        self.peer.hears(self.wire.take())
         self.peer.protocol.send_close(1000)
         self.wire.feed(self.peer.sends())
         await settled()

@@ -87,7 +87,8 @@ class Twin:
             said = self.says.popleft()
             if isinstance(said, Exception):
                 raise said
-            return said
+            event = _event(ask, said.resource_id, said.reason)
+            return msgspec.structs.replace(said, event=event)
         self._answers()
         choice = self.local.acquire(ask, 0)
         return Decision(
