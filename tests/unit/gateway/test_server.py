@@ -2,14 +2,21 @@
 listening socket aside."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 
 import pytest
 
 from services.gateway.connection import Connection, Times
 from services.gateway.requests import Request
-from services.gateway.server import GRACE_S, MOST_REFUSED, Server
+from services.gateway.server import (
+    GRACE_S,
+    LOOK_EVERY,
+    MOST_REFUSED,
+    SWEEP_S,
+    Server,
+)
 from tests.support.clock import clock, settled, timeless
 from tests.support.transports import Wire
 
@@ -203,3 +210,98 @@ async def test_draining_ends_in_time_and_stopping_breaks_the_rest() -> None:
     await settled()
     assert wire.aborted
     assert house.server.open == 0
+
+
+# Listening, with a socket that is none ------------------------------------------
+
+
+class Listening:
+    """As much of a listening socket, and of its server, as is needed; connections
+    wait in its queue."""
+
+    def __init__(self, *waiting: BaseException | None) -> None:
+        self._queue = list(waiting)
+        self.closed = False
+        self.taken: list[Listening] = []
+
+    def accept(self) -> "tuple[Listening, None]":
+        if not self._queue:
+            raise BlockingIOError
+        error = self._queue.pop(0)
+        if error is not None:
+            raise error
+        self.taken.append(Listening())
+        return self.taken[-1], None
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Deadlines:
+    def __init__(self) -> None:
+        self.looks: list[float] = []
+
+    def check(self, now: float) -> None:
+        self.looks.append(now)
+
+
+async def listening(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    sock: Listening,
+    *deadlines: Deadlines,
+) -> list[Wire]:
+    """Let the server listen; returns those that it takes in as it ends."""
+    late: list[Wire] = []
+
+    async def create_server(factory: object, **options: object) -> Listening:
+        assert options["sock"] is sock
+        return sock
+
+    async def connect_accepted(
+        factory: Callable[[], asyncio.Protocol], accepted: Listening
+    ) -> None:
+        assert accepted in sock.taken
+        late.append(Wire(factory()))
+
+    monkeypatch.setattr(clock(), "create_server", create_server)
+    monkeypatch.setattr(clock(), "connect_accepted_socket", connect_accepted)
+    await house.server.listen(cast(socket.socket, sock), *deadlines)
+    return late
+
+
+@timeless
+async def test_deadlines_are_looked_at_while_it_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house, deadlines = House(), Deadlines()
+    await listening(house, monkeypatch, Listening(), deadlines)
+    began = clock().time()
+    slow = await house.client(GET[:5])
+    await asyncio.sleep(SWEEP_S * 3.5)
+    assert [round(look - began, 3) for look in deadlines.looks] == [0.1, 0.2, 0.3]
+    await asyncio.sleep(Times().head_s + SWEEP_S * LOOK_EVERY * 2)
+    assert slow.sent.startswith(b"HTTP/1.1 408 ")
+    await house.server.stop()
+    looked = len(deadlines.looks)
+    await asyncio.sleep(1.0)
+    assert len(deadlines.looks) == looked
+
+
+@timeless
+async def test_who_waits_in_the_queue_at_the_end_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House()
+    sock = Listening(None, ConnectionAbortedError(), None)
+    late = await listening(house, monkeypatch, sock)
+    await house.server.refuse_new()
+    assert (sock.closed, len(late)) == (True, 2)
+    late[0].feed(GET)
+    await settled()
+    assert late[0].sent.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close\r\n" in late[0].sent
+    await house.server.stop()
