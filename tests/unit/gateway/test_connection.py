@@ -824,6 +824,22 @@ async def test_a_body_that_goes_on_has_time_and_one_that_dribbles_has_not() -> N
 
 
 @timeless
+async def test_a_later_body_has_a_time_of_its_own() -> None:
+    connection, wire = connected(Site())
+    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 50000\r\n\r\n" + b"b" * 40_000)
+    connection.check(clock().time())
+    wire.feed(b"b" * 10_000)
+    await settled()
+    assert status_of(wire.take()) == 200
+    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 20000\r\n\r\nb")
+    now = clock().time()
+    connection.check(now + 5.0)
+    connection.check(now + 10.0)
+    await settled()
+    assert wire.sent == b""
+
+
+@timeless
 async def test_a_connection_without_a_request_is_closed_after_a_while() -> None:
     connection, wire = connected(Site())
     wire.feed(GET)

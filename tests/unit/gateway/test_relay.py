@@ -193,6 +193,18 @@ def test_a_stream_is_understood_in_any_pieces(positions: list[int]) -> None:
 
 
 @timeless
+async def test_the_time_of_the_first_token_is_kept() -> None:
+    talk = Talk(EVENTS)
+    await settled()
+    times = []
+    for piece in (CREATED, DELTA, DELTA):
+        talk.answer.feed(piece, last=False)
+        times.append(talk.relay.first_token_at)
+    assert times[0] is None
+    assert times[1] == times[2] is not None
+
+
+@timeless
 async def test_the_books_are_closed_before_the_client_sees_the_end() -> None:
     talk = await relayed([b'{"id":"x"}'], JSON)
     assert len(talk.ends) == 1

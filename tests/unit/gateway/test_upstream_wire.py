@@ -224,6 +224,18 @@ async def test_bytes_that_are_no_answer_break_the_request(
 
 
 @timeless
+async def test_a_large_head_in_two_reads_is_no_endless_one() -> None:
+    line = await Line.in_use()
+    asked = line.ask()
+    half = LARGEST_HEAD // 2 - 100
+    line.wire.feed(b"HTTP/1.1 200 OK\r\nx: " + b"y" * half)
+    line.wire.feed(b"y" * half + b"\r\ntransfer-encoding: chunked\r\n\r\n")
+    line.wire.feed(b"2;x=" + b"y" * (half // 2))
+    line.wire.feed(b"\r\nok\r\n0\r\n\r\n")
+    assert await body_of(await asked) == b"ok"
+
+
+@timeless
 async def test_hints_without_end_break_the_request() -> None:
     line = await Line.in_use()
     asked = line.ask()
