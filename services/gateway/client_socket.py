@@ -70,7 +70,10 @@ class ClientSocket(asyncio.Protocol):
         events = self._socket.events_received()
         if not events or not isinstance(events[0], Handshake):
             return None
-        response = self._socket.accept(events[0])
+        try:
+            response = self._socket.accept(events[0])
+        except UnicodeError:  # the library quotes the bad header in its refusal
+            return None
         return response if response.status_code == 101 else None
 
     @property

@@ -2,7 +2,7 @@
 and each end learns how the other one ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 Message = dict[str, Any]  # as ASGI has them for WebSockets
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Pump = Callable[[], Awaitable["End | None"]]
 
 FAREWELL_S = 5.0  # for a client to read why its socket ends
 NORMAL, GOING_AWAY, TOO_BIG, BROKEN, RESTART = 1000, 1001, 1009, 1011, 1012
@@ -85,8 +86,8 @@ class SocketRelay:
         end = End(GOING_AWAY, outcome="cancelled", by_client=True)  # if cancelled
         try:
             await self._send({"type": "websocket.accept"})
-            self._start(self._upward())
-            self._start(self._downward())
+            self._start(self._upward)
+            self._start(self._downward)
             end = await self._end
         finally:
             self._rearm(None)
@@ -97,7 +98,7 @@ class SocketRelay:
 
     # Frames ------------------------------------------------------------------
 
-    def _start(self, pump: Coroutine[Any, Any, End | None]) -> None:
+    def _start(self, pump: Pump) -> None:
         self._pumps.append(asyncio.create_task(self._until_end(pump)))
 
     async def _follow(self, upstream: ClientConnection) -> None:
@@ -109,15 +110,15 @@ class SocketRelay:
         downward = self._pumps.pop()
         downward.cancel()
         await asyncio.gather(downward, return_exceptions=True)
-        self._start(self._downward())
+        self._start(self._downward)
         try:
             await left.close()
         finally:
             left.transport.abort()
 
-    async def _until_end(self, pump: Coroutine[Any, Any, End | None]) -> None:
+    async def _until_end(self, pump: Pump) -> None:
         try:
-            end = await pump
+            end = await pump()
         except Exception:
             log.exception("socket failed", action="socket_failed")
             end = End(BROKEN, "internal error", problems.internal())

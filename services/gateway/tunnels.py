@@ -8,7 +8,7 @@ from libs.common.egress import Proxy
 from services.gateway.origins import NotSent, Origin
 
 LARGEST_ANSWER = 16_384
-STATUS = re.compile(rb"HTTP/1\.\d ([1-5]\d\d)(?: |\r)")
+STATUS = re.compile(rb"HTTP/1\.\d ([1-5]\d\d)(?: |\r|$)")
 
 
 class Tunnel(asyncio.Protocol):

@@ -1,0 +1,69 @@
+"""An event loop whose clock stands still while anything is ready, and jumps to the
+next timer when nothing is: timeouts are tested to the second, and cost no time."""
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, cast
+
+P = ParamSpec("P")
+TURNS = 12  # of the loop; more than any chain of callbacks under test takes
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """Threads may be waited for only while no timer is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        super().__init__(_Selector(self._jump))
+
+    def time(self) -> float:
+        return self.now
+
+    def _jump(self, seconds: float) -> None:
+        self.now += seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass before the loop's next turn."""
+        self.now += seconds
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, jump: Callable[[float], None]) -> None:
+        super().__init__()
+        self._pass = jump
+
+    def select(
+        self, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
+            self._pass(timeout)
+        return ready
+
+
+def timeless(
+    test: Callable[P, Coroutine[Any, Any, None]],
+) -> Callable[P, None]:
+    """Run an async test on a `JumpingLoop`."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def clock() -> JumpingLoop:
+    """The running loop of a `timeless` test."""
+    return cast(JumpingLoop, asyncio.get_running_loop())
+
+
+async def settled() -> None:
+    """Let everything happen that waits for nothing but its turn."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)

@@ -1,0 +1,171 @@
+"""Redis's routing functions, by their Python twin: for gateways that are tested in
+memory. May be away, or say what a test has it say."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from libs.common.asks import (
+    Ask,
+    Decision,
+    Explanation,
+    Lease,
+    Owner,
+    OwnerGone,
+    Refusal,
+    Release,
+)
+from libs.common.beats import Beat, StreamEnds
+from libs.common.contracts import Alias, Catalogue, Reason, Resource
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.local_routing import LocalRouting
+
+Owners = Mapping[str, Owner | None]
+
+
+def resource(name: str, **over: Any) -> Resource:
+    given: dict[str, Any] = {
+        "id": name,
+        "name": name,
+        "pool_id": "pool",
+        "account_id": f"account-{name}",
+        "weight": 1,
+        "base_url": f"http://{name}.test/v1",
+        "credential": f"env:KEY_{name.upper()}",
+    }
+    return Resource(**(given | over))
+
+
+class Twin:
+    """`says` comes first: decisions to give, errors to raise. `released` are reports,
+    `adopted` what routing was told of owners."""
+
+    def __init__(self, *resources: Resource, aliases: tuple[Alias, ...] = ()) -> None:
+        self.local = LocalRouting(30_000)
+        self.away = False
+        self.says: deque[Decision | Exception] = deque()
+        self.asked: list[Ask] = []
+        self.released: list[Release] = []
+        self.adopted: list[tuple[Owners, Owners]] = []
+        self.abandoned: list[str] = []
+        self.resumed: list[Lease] = []
+        self.named: list[tuple[str, str]] = []
+        self.leases: list[str] = []  # that Redis holds of this gateway
+        self.beats: list[bytes] = []
+        self.ends = StreamEnds()
+        self.born = "born"
+        self.knows_us = True
+        self.publish(*resources, aliases=aliases)
+
+    def publish(self, *resources: Resource, aliases: tuple[Alias, ...] = ()) -> None:
+        version = f"v{len(resources)}" if resources else None
+        self.version = version
+        self.aliases = aliases
+        self.local.publish(resources)
+
+    def _answers(self) -> None:
+        if self.away:
+            raise RedisAway
+        if self.version is None:
+            raise NoCatalogue
+
+    # What gateways ask -------------------------------------------------------
+
+    async def catalogue(self) -> Catalogue:
+        self._answers()
+        return Catalogue(
+            version=self.version or "",
+            resources=tuple(self.local.resources.values()),
+            aliases=self.aliases,
+        )
+
+    async def acquire(self, ask: Ask) -> Decision:
+        self.asked.append(ask)
+        if self.says:
+            said = self.says.popleft()
+            if isinstance(said, Exception):
+                raise said
+            event = _event(ask, said.resource_id, said.reason)
+            return msgspec.structs.replace(said, event=event)
+        self._answers()
+        choice = self.local.acquire(ask, 0)
+        return Decision(
+            choice.resource_id or "",
+            choice.reason,
+            self.version or "",
+            trial=choice.how == "trial",
+            event=_event(ask, choice.resource_id, choice.reason),
+        )
+
+    async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
+        self.asked.append(ask)
+        self._answers()
+        if resource_id not in self.local.resources:
+            raise OwnerGone
+        event = b"" if decided else _event(ask, resource_id, Reason.SOCKET)
+        return Decision(resource_id, Reason.SOCKET, self.version or "", event=event)
+
+    async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
+        self._answers()
+        choice = self.local.choose(ask, 0)
+        return Explanation("ok", choice.resource_id, choice.reason, False, 0, [])
+
+    async def adopt(self, sessions: Owners, ids: Owners) -> int:
+        self._answers()
+        self.adopted.append((sessions, ids))
+        self.local.remember(sessions, ids)
+        return len(sessions) + len(ids)
+
+    def report(self, release: Release, failed: Callable[[], None]) -> None:
+        if self.away:
+            failed()
+            return
+        self.released.append(release)
+        self.local.release(release, 0)
+
+    async def learn_account(self, resource_id: str, account_id: str) -> bool:
+        self._answers()
+        self.named.append((resource_id, account_id))
+        return True
+
+    # Heartbeats --------------------------------------------------------------
+
+    async def heartbeat(self, gateway_id: str, report: bytes) -> Beat:
+        if self.away:
+            raise RedisAway
+        self.beats.append(report)
+        return Beat(self.version, self.knows_us, self.born, self.ends)
+
+    async def held(self, gateway_id: str) -> list[str]:
+        self._answers()
+        return self.leases
+
+    async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
+        self._answers()
+        self.abandoned += request_ids
+        return len(request_ids)
+
+    async def resume(self, gateway_id: str, leases: Iterable[Lease]) -> int:
+        self._answers()
+        given = list(leases)
+        self.resumed += given
+        return len(given)
+
+
+def _event(ask: Ask, resource_id: str | None, reason: str) -> bytes:
+    told = {
+        "request_id": ask.request_id,
+        "attempt": ask.attempt,
+        "resource_id": resource_id,
+        "reason": reason,
+        "cause": ask.cause or None,
+    }
+    return msgspec.json.encode(told)
+
+
+def refusal_with_event(refusal: Refusal) -> Refusal:
+    """As Redis tells of one that it wrote down."""
+    refusal.event = b'{"refused":true}'
+    return refusal

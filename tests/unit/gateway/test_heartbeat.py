@@ -1,0 +1,206 @@
+"""What each beat does: says that the gateway lives, reads what changed, and gives back
+what an emptied Redis lost."""
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from libs.common.asks import Owner
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.proxy_keys import Principal
+from libs.common.redis_client import SharedConnection
+from libs.common.routing import RoutingFunctions
+from services.gateway.heartbeat import (
+    AT_ONCE,
+    EAGER_S,
+    PUBLISH_EVERY,
+    SWEEP_EVERY,
+    Heart,
+)
+from services.gateway.safekeeping import Safekeeper
+from tests.support.clock import clock, settled, timeless
+from tests.support.plane import GATEWAY, SECRET, World, answer
+from tests.support.twin import Twin, resource
+
+
+class Connection:
+    def __init__(self) -> None:
+        self.connections = 1
+        self.taken: list[tuple[Any, ...]] = []
+
+    def call(self, *command: Any) -> "asyncio.Future[Any]":
+        self.taken.append(command)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+class Beating:
+    def __init__(self, root: Path, twin: Twin | None = None) -> None:
+        self.world = World(root, twin or Twin(resource("a"), resource("b")))
+        self.twin = self.world.twin
+        self.redis = Connection()
+        redis = cast(SharedConnection, self.redis)
+        self.keeper = Safekeeper(self.world.journal, redis, "telemetry")
+        self.heart = Heart(
+            GATEWAY,
+            redis,
+            cast(RoutingFunctions, self.twin),
+            self.world.directory,
+            self.keeper,
+            self.world.plane,
+            self.world.admission,
+        )
+
+
+@timeless
+async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    await beating.heart.beat()
+    assert b'"gateway_id":"gw-1"' in beating.twin.beats[0]
+    assert set(beating.world.directory.targets) == {"a", "b"}
+    beating.twin.publish(resource("c"))
+    await beating.heart.beat()
+    assert set(beating.world.directory.targets) == {"c"}
+
+
+@timeless
+async def test_a_beat_reads_the_proxy_keys(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    beating.world.table.put(Principal(id="k"))
+    await beating.heart.beat()
+    headers = [(b"authorization", b"Bearer " + SECRET.encode())]
+    assert beating.world.gate.admit(headers) == Principal(id="k")
+
+
+@timeless
+async def test_without_a_catalogue_a_beat_says_so_but_proxy_keys_are_read(
+    tmp_path: Path,
+) -> None:
+    beating = Beating(tmp_path, Twin())
+    beating.world.table.put(Principal(id="k"))
+    with pytest.raises(NoCatalogue):
+        await beating.heart.beat()
+    assert beating.world.admission.known
+
+
+@timeless
+async def test_without_redis_a_beat_is_missed(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    beating.twin.away = True
+    with pytest.raises(RedisAway):
+        await beating.heart.beat()
+
+
+@timeless
+async def test_an_emptied_redis_is_given_back_leases_and_owners(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    world, twin = beating.world, beating.twin
+    await beating.heart.beat()
+    twin.adopted.clear()
+    client = world.client()
+    await client.asks()
+    owner = Owner("a", "account-a")
+    for number in range(AT_ONCE + 1):
+        world.fallback.remember({}, {f"id-{number}": owner})
+    twin.knows_us = False
+    await beating.heart.beat()
+    (exchange,) = world.plane.active.values()
+    assert [lease.request_id for lease in twin.resumed] == [exchange.record.id]
+    assert sum(len(ids) for _, ids in twin.adopted) == AT_ONCE + 1
+    assert len(twin.adopted) == 2
+    twin.knows_us = True
+    twin.resumed.clear()
+    await beating.heart.beat()
+    assert twin.resumed == []
+    world.upstreams[0].feed(answer())
+    await settled()
+
+
+@timeless
+async def test_what_could_not_be_given_back_is_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating = Beating(tmp_path)
+    twin = beating.twin
+    await beating.heart.beat()
+    twin.adopted.clear()
+    beating.world.fallback.remember({}, {"id": Owner("a", "account-a")})
+    twin.knows_us = False
+
+    async def away(*_: object) -> int:
+        raise RedisAway
+
+    with monkeypatch.context() as lost:
+        lost.setattr(twin, "adopt", away)
+        with pytest.raises(RedisAway):
+            await beating.heart.beat()
+    twin.knows_us = True
+    await beating.heart.beat()
+    assert len(twin.adopted) == 1
+
+
+@timeless
+async def test_after_a_lost_connection_unknown_leases_are_dropped(
+    tmp_path: Path,
+) -> None:
+    beating = Beating(tmp_path)
+    world, twin = beating.world, beating.twin
+    await beating.heart.beat()
+    await world.client().asks()
+    (known,) = world.plane.active
+    twin.leases = [known, "granted to nobody"]
+    await beating.heart.beat()
+    dropped = [list(twin.abandoned)]
+    beating.redis.connections += 1
+    await beating.heart.beat()
+    dropped.append(list(twin.abandoned))
+    assert dropped == [[], ["granted to nobody"]]
+    world.upstreams[0].feed(answer())
+    await settled()
+
+
+@timeless
+async def test_now_and_then_books_are_published_and_leases_looked_at(
+    tmp_path: Path,
+) -> None:
+    beating = Beating(tmp_path)
+    beating.twin.leases = ["granted to nobody"]
+    await beating.heart.beat()  # the first is of a new connection
+    beating.twin.abandoned.clear()
+    for _ in range(SWEEP_EVERY - 1):
+        await beating.heart.beat()
+    assert len(beating.redis.taken) == SWEEP_EVERY // PUBLISH_EVERY
+    assert beating.twin.abandoned == ["granted to nobody"]
+
+
+@timeless
+async def test_a_heart_beats_on_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating = Beating(tmp_path)
+    fails: list[Exception | None] = [
+        RedisAway(), NoCatalogue(), RuntimeError("ours"), None, None,
+    ]  # fmt: skip
+    beats: list[float] = []
+    over = asyncio.Event()
+
+    async def beat() -> None:
+        beats.append(clock().time())
+        error = fails.pop(0)
+        if not fails:
+            over.set()
+        if error is not None:
+            raise error
+        await beating.world.directory.refresh()
+
+    monkeypatch.setattr(beating.heart, "beat", beat)
+    running = asyncio.create_task(beating.heart.run(1.0))
+    await over.wait()
+    running.cancel()
+    waited = [round(b - a, 3) for a, b in itertools.pairwise(beats)]
+    # Until there is a catalogue it looks often.
+    assert waited == [EAGER_S, EAGER_S, EAGER_S, 1.0]
