@@ -2,12 +2,15 @@
 Pure. An answer of another shape tells nothing and passes all the same."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from libs.common.bodies import ODD_JSON
+from libs.common.bodies import ODD_JSON, Shape
 from libs.common.ids import is_minted
+from libs.common.scanning import Scan
+from libs.common.schemas import keep
 
 MOST_LEARNED = 128  # ids of one answer
 
@@ -87,6 +90,44 @@ class _Event(msgspec.Struct):
     message: object = None
 
 
+# The same for answers that are read in steps (libs/common/scanning.py).
+class _LargeItem(Shape):
+    id: str | None = None
+
+
+class _LargeUsage(Shape, _Usage):
+    pass
+
+
+class _LargeError(Shape):
+    code: str | int | None = None
+    message: str | None = None
+
+
+class _LargeAnswer(Shape):
+    id: str | None = None
+    object: str | None = None
+    status: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    conversation: _LargeItem | None = None
+    output: list[_LargeItem | None] | None = None
+    data: list[_LargeItem | None] | None = None
+    usage: _LargeUsage | None = None
+    error: _LargeError | str | None = None
+
+
+class _LargeEvent(Shape):
+    type: str | None = None
+    stream_id: str | None = None
+    response: _LargeAnswer | None = None
+    error: _LargeError | str | None = None
+    code: str | int | None = None
+    message: str | None = None
+
+
+keep(_LargeItem, lambda item: item.id)
+
 _answers = msgspec.json.Decoder(_Answer)
 _odd = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(_Answer)}
@@ -101,6 +142,25 @@ def read_answer(body: bytes) -> Facts:
         return _facts_by_field(body)
     except ODD_JSON:
         return Facts()
+
+
+class LargeAnswer:
+    """A JSON answer, or with `event` an event, that is read in steps."""
+
+    def __init__(self, data: bytes, *, event: bool = False) -> None:
+        self._scan = Scan(data, _LargeEvent if event else _LargeAnswer)
+        self.type: str | None = None  # of an event
+        self.lane: str | None = None
+        self.facts = Facts()
+
+    def steps(self) -> Iterator[None]:
+        yield from self._scan.steps()
+        found = self._scan.parsed
+        if isinstance(found, _LargeEvent):
+            self.type, self.lane = found.type, found.stream_id
+            self.facts = _facts_of(found)
+        elif found is not None:
+            self.facts = _facts(found)
 
 
 def _facts_by_field(body: bytes) -> Facts:
@@ -123,13 +183,17 @@ def read_event(data: bytes) -> tuple[str, Facts]:
         event = _events.decode(data)
     except ODD_JSON:
         return "", Facts()
+    return event.type, _facts_of(event)
+
+
+def _facts_of(event: _Event | _LargeEvent) -> Facts:
     facts = _facts(event.response) if event.response else Facts()
     if facts.error_code is None:
         _take_error(facts, event.error or _Error(event.code, event.message))
-    return event.type, facts
+    return facts
 
 
-def _facts(answer: _Answer) -> Facts:
+def _facts(answer: _Answer | _LargeAnswer) -> Facts:
     facts = Facts(
         _text(answer.id) if _is_response(answer) else None,
         _text(answer.status),
@@ -144,17 +208,17 @@ def _facts(answer: _Answer) -> Facts:
     return facts
 
 
-def _is_response(answer: _Answer) -> bool:
+def _is_response(answer: _Answer | _LargeAnswer) -> bool:
     return isinstance(answer.object, str) and answer.object.startswith("response")
 
 
-def _minted(answer: _Answer) -> tuple[str, ...]:
-    ids = [answer.id]
+def _minted(answer: _Answer | _LargeAnswer) -> tuple[str, ...]:
+    ids: list[Any] = [answer.id]
     if answer.conversation is not None:
         ids.append(answer.conversation.id)
     for items in (answer.output, answer.data):
         if items is not None:
-            ids += [item.id for item in items]
+            ids += [item.id for item in items if item is not None]
     return tuple([id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED])
 
 
@@ -169,7 +233,7 @@ def _take_usage(facts: Facts, usage: _Usage) -> None:
 
 
 def _take_error(facts: Facts, error: Any) -> None:
-    if isinstance(error, _Error):
+    if isinstance(error, _Error | _LargeError):
         facts.error_code = _text(error.code)
         facts.error_message = _text(error.message)
     elif isinstance(error, str):

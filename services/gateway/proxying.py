@@ -256,7 +256,9 @@ class DataPlane:
     ) -> bool:
         exchange.failure = None
         settle = partial(self._settle, exchange)
-        relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
+        relay = exchange.relay = Relay(
+            answer, connection, settle, exchange.capture, self._reader.run
+        )
         if exchange.trial and answer.status < 300:
             # It works: others need not wait until this answer has ended.
             self._ledger.trial_begun_well(exchange)
