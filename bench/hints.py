@@ -8,6 +8,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import zstandard
@@ -106,7 +107,8 @@ def opening(packed: bytes, coding: bytes, *, isolate: bool) -> Iterator[object]:
     for piece in unpacked(packed, coding):
         pieces.append(piece)
         yield None
-    plain = b"".join(pieces)
+    with ThreadPoolExecutor(1) as threads:  # as the gateway does
+        plain = threads.submit(b"".join, pieces).result()
     pieces.clear()
     yield from reading(plain, isolate=isolate)
 
