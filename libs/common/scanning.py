@@ -255,9 +255,10 @@ class Scan:
     def _guessed(self, frame: _Frame, pos: int) -> int:
         """The last comma between elements, by a guess that msgspec finds right: what
         is cut elsewhere is no JSON. Ten times as fast as to look at each bracket."""
-        found, limit = _first.match(self._body, pos), pos + STEP
-        if found is None or limit > len(self._body):
-            return pos  # the container's end is near
+        limit = pos + STEP
+        found = _first.match(self._body, pos, limit)
+        if found is None:
+            return pos
         marks = _ENDS[found[1]] if frame.opening == b"[" else (b",",)
         for mark in marks:
             below = limit

@@ -3,12 +3,15 @@ Pure. An answer of another shape tells nothing and passes all the same."""
 
 import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from libs.common.bodies import ODD_JSON
+from libs.common.bodies import ODD_JSON, Shape
 from libs.common.ids import is_minted
+from libs.common.scanning import Scan
+from libs.common.schemas import keep
 
 MOST_LEARNED = 128  # ids of one answer
 
@@ -113,6 +116,58 @@ class _Event(msgspec.Struct):
     message: object = None
 
 
+# The same for answers that are read in steps (libs/common/scanning.py).
+class _LargeAnnotation(Shape):
+    container_id: str | None = None
+    file_id: str | None = None
+
+
+class _LargePart(Shape):
+    annotations: list[_LargeAnnotation | None] | None = None
+
+
+class _LargeItem(Shape):
+    id: str | None = None
+    container_id: str | None = None
+    content: list[_LargePart | None] | str | None = None
+
+
+class _LargeUsage(Shape, _Usage):
+    pass
+
+
+class _LargeError(Shape):
+    code: str | int | None = None
+    message: str | None = None
+
+
+class _LargeAnswer(Shape):
+    id: str | None = None
+    object: str | None = None
+    status: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    conversation: _LargeItem | None = None
+    output: list[_LargeItem | None] | None = None
+    data: list[_LargeItem | None] | None = None
+    file: _LargeItem | None = None
+    usage: _LargeUsage | None = None
+    error: _LargeError | str | None = None
+
+
+class _LargeEvent(Shape):
+    type: str | None = None
+    stream_id: str | None = None
+    response: _LargeAnswer | None = None
+    error: _LargeError | str | None = None
+    code: str | int | None = None
+    message: str | None = None
+
+
+keep(_LargeItem, lambda item: item.id or item.container_id or item.content)
+keep(_LargePart, lambda part: part.annotations)
+keep(_LargeAnnotation, lambda note: note.container_id or note.file_id)
+
 _answers = msgspec.json.Decoder(_Answer)
 _odd = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(_Answer)}
@@ -161,14 +216,51 @@ def _take_objects(facts: Facts, body: bytes, decoder: Any) -> None:
     except ODD_JSON:
         return
     answer = read.response if isinstance(read, _OutputEvent) else read
+    if answer is not None:
+        _add_objects(facts, answer.output)
+
+
+def _named_in(part: _Part | _LargePart | None) -> Iterator[str | object]:
+    for note in (part and part.annotations) or ():
+        if note is not None:
+            yield from (note.container_id, note.file_id)
+
+
+def _add_objects(
+    facts: Facts, output: Sequence[_Rich | _LargeItem | None] | None
+) -> None:
     found: list[object] = []
-    for item in (answer.output if answer else None) or ():
-        found.append(item.container_id)
-        for part in item.content if isinstance(item.content, list) else ():
-            for note in part.annotations or ():
-                found += (note.container_id, note.file_id)
+    for item in output or ():
+        if item is not None:
+            found.append(item.container_id)
+            parts = item.content if isinstance(item.content, list) else ()
+            for part in parts:
+                found += _named_in(part)
     minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
     facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
+
+
+class LargeAnswer:
+    """A JSON answer, or with `event` an event, that is read in steps."""
+
+    def __init__(self, data: bytes, *, event: bool = False) -> None:
+        self._scan = Scan(data, _LargeEvent if event else _LargeAnswer)
+        self.type: str | None = None  # of an event
+        self.lane: str | None = None
+        self.facts = Facts()
+
+    def steps(self) -> Iterator[None]:
+        yield from self._scan.steps()
+        found = self._scan.parsed
+        if isinstance(found, _LargeEvent):
+            self.type, self.lane = found.type, found.stream_id
+            self.facts = _facts_of(found)
+            answer = found.response
+        else:
+            self.facts = _facts(found) if found is not None else Facts()
+            answer = found
+        if answer is not None:
+            _add_objects(self.facts, answer.output)
 
 
 def _facts_by_field(body: bytes) -> Facts:
@@ -191,16 +283,20 @@ def read_event(data: bytes) -> tuple[str, Facts]:
         event = _events.decode(data)
     except ODD_JSON:
         return "", Facts()
-    facts = Facts()
+    facts = _facts_of(event)
     if event.response:
-        facts = _facts(event.response)
         _take_objects(facts, data, _output_events)
-    if facts.error_code is None:
-        _take_error(facts, event.error or _Error(event.code, event.message))
     return event.type, facts
 
 
-def _facts(answer: _Answer) -> Facts:
+def _facts_of(event: _Event | _LargeEvent) -> Facts:
+    facts = _facts(event.response) if event.response else Facts()
+    if facts.error_code is None:
+        _take_error(facts, event.error or _Error(event.code, event.message))
+    return facts
+
+
+def _facts(answer: _Answer | _LargeAnswer) -> Facts:
     facts = Facts(
         _text(answer.id) if _is_response(answer) else None,
         _text(answer.status),
@@ -215,19 +311,19 @@ def _facts(answer: _Answer) -> Facts:
     return facts
 
 
-def _is_response(answer: _Answer) -> bool:
+def _is_response(answer: _Answer | _LargeAnswer) -> bool:
     return isinstance(answer.object, str) and answer.object.startswith("response")
 
 
-def _minted(answer: _Answer) -> tuple[str, ...]:
-    ids = [answer.id]
+def _minted(answer: _Answer | _LargeAnswer) -> tuple[str, ...]:
+    ids: list[Any] = [answer.id]
     if answer.file is not None:
         ids.append(answer.file.id)
     if answer.conversation is not None:
         ids.append(answer.conversation.id)
     for items in (answer.output, answer.data):
         if items is not None:
-            ids += [item.id for item in items]
+            ids += [item.id for item in items if item is not None]
     return tuple([id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED])
 
 
@@ -242,7 +338,7 @@ def _take_usage(facts: Facts, usage: _Usage) -> None:
 
 
 def _take_error(facts: Facts, error: Any) -> None:
-    if isinstance(error, _Error):
+    if isinstance(error, _Error | _LargeError):
         facts.error_code = _text(error.code)
         facts.error_message = _text(error.message)
     elif isinstance(error, str):

@@ -275,7 +275,12 @@ class DataPlane:
         exchange.failure = None
         settle = partial(self._settle, exchange)
         relay = exchange.relay = Relay(
-            answer, connection, settle, exchange.capture, target.sent
+            answer,
+            connection,
+            settle,
+            exchange.capture,
+            target.sent,
+            self._reader.run,
         )
         if exchange.hints.background and relay.streams:
             # Others may ask for it while this answer goes on.

@@ -99,13 +99,14 @@ class Reader:
     async def _opened(self, body: bytes, coding: bytes | None) -> bytes:
         pieces = unpacked(body, coding)
         found: list[bytes] = []
+        loop = asyncio.get_running_loop()
         if coding == b"zstd" and len(body) > LARGEST_QUICK_PACKED:
-            loop = asyncio.get_running_loop()
             while piece := await loop.run_in_executor(self._threads, next, pieces, b""):
                 found.append(piece)
         else:
             await self.run(_kept(pieces, found))
-        return b"".join(found)
+        # To copy megabytes takes milliseconds; join lets others run meanwhile.
+        return await loop.run_in_executor(self._threads, b"".join, found)
 
     async def run(self, steps: Iterator[Any]) -> None:
         """Take all steps, and let others run in between."""

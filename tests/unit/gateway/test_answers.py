@@ -1,8 +1,16 @@
 """Facts of answers, and nothing of answers of another shape."""
 
+import json
+
 import pytest
 
-from services.gateway.answers import Facts, read_answer, read_beginning, read_event
+from services.gateway.answers import (
+    Facts,
+    LargeAnswer,
+    read_answer,
+    read_beginning,
+    read_event,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,81 @@ def test_an_error_body() -> None:
 def test_errors_of_events(data: bytes) -> None:
     facts = read_event(data)[1]
     assert (facts.error_code, facts.error_message) == ("c", "m")
+
+
+# Large answers --------------------------------------------------------------------
+
+
+def in_steps(data: bytes, *, event: bool = False) -> LargeAnswer:
+    large = LargeAnswer(data, event=event)
+    for _ in large.steps():
+        pass
+    return large
+
+
+USAGE = {
+    "input_tokens": 7,
+    "input_tokens_details": {"cached_tokens": 3},
+    "output_tokens": 5,
+    "output_tokens_details": {"reasoning_tokens": 2},
+    "total_tokens": 12,
+}
+
+
+@pytest.mark.parametrize("size", [10, 20_000, 500_000])
+def test_a_large_answer_tells_what_a_small_one_does(size: int) -> None:
+    answer = {
+        "id": "resp_1", "object": "response", "status": "completed", "model": "m",
+        "conversation": {"id": "conv_1"}, "instructions": "x" * size,
+        "output": [{"id": "ig_1", "result": "QUJD" * size}, {"id": "msg_1"}, {}],
+        "service_tier": "default", "usage": USAGE, "error": None,
+    }  # fmt: skip
+    data = json.dumps(answer).encode()
+    assert in_steps(data).facts == read_answer(data)
+    event = json.dumps({"type": "response.completed", "response": answer}).encode()
+    large = in_steps(event, event=True)
+    assert (large.type, large.facts) == read_event(event)
+    assert large.facts.ids == ("resp_1", "conv_1", "ig_1", "msg_1")
+
+
+@pytest.mark.parametrize("error", ["broken", {"code": "x", "message": "y"}, None])
+def test_a_large_error_tells_what_a_small_one_does(error: object) -> None:
+    fields = {"type": "error", "code": "c", "message": "m", "error": error}
+    event = json.dumps({**fields, "pad": "x" * 100_000}).encode()
+    large = in_steps(event, event=True)
+    assert (large.type, large.facts) == read_event(event)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"output":[' + b"{}," * 100_000, b"\xff"]
+)
+def test_what_is_no_large_answer_tells_nothing(data: bytes) -> None:
+    assert in_steps(data).facts == Facts()
+
+
+def test_millions_of_output_items_are_read_in_short_steps() -> None:
+    data = b'{"id":"resp_1","object":"response","output":[' + b"{}," * 1_000_000
+    large = LargeAnswer(data + b'{"id":"msg_1"}]}')
+    assert sum(1 for _ in large.steps()) > len(data) // 20_000
+    assert large.facts.ids == ("resp_1", "msg_1")
+
+
+def test_a_large_answer_tells_the_objects_that_its_output_names() -> None:
+    """Their tenant must be able to use them, as with a small answer."""
+    note = {"type": "container_file_citation", "container_id": "cntr_2"}
+    part = {"type": "output_text", "annotations": [note | {"file_id": "cfile_3"}]}
+    answer = {
+        "object": "response",
+        "output": [
+            {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"},
+            {"type": "message", "id": "msg_1", "content": [part]},
+            {"type": "message", "id": "msg_2", "content": "x" * 300_000},
+        ],
+        "id": "resp_1",
+    }
+    large = LargeAnswer(json.dumps(answer).encode())
+    for _ in large.steps():
+        pass
+    assert set(large.facts.ids) >= {
+        *("resp_1", "ci_1", "msg_1", "msg_2", "cntr_1", "cntr_2", "cfile_3")
+    }
