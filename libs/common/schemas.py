@@ -244,6 +244,11 @@ _names: dict[type, Callable[[Any], object]] = {
 }
 
 
+def keep(kind: type[Shape], if_: Callable[[Any], object]) -> None:
+    """Have elements of another shape kept, if `if_` says so."""
+    _names[kind] = if_
+
+
 # From types ----------------------------------------------------------------------
 
 Level = Fields | Elements

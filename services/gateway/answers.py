@@ -3,12 +3,15 @@ Pure. An answer of another shape tells nothing and passes all the same."""
 
 import contextlib
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from libs.common.bodies import ODD_JSON
+from libs.common.bodies import ODD_JSON, Shape
 from libs.common.ids import is_minted
+from libs.common.scanning import Scan
+from libs.common.schemas import keep
 
 MOST_LEARNED = 128  # ids of one answer
 
@@ -113,6 +116,62 @@ class _Event(msgspec.Struct):
     message: object = None
 
 
+# The same for answers that are read in steps (libs/common/scanning.py).
+class _LargeItem(Shape):
+    id: str | None = None
+
+
+class _LargeNote(Shape):
+    container_id: str | None = None
+    file_id: str | None = None
+
+
+class _LargePart(Shape):
+    annotations: list[_LargeNote | None] | None = None
+
+
+class _LargeOutput(_LargeItem):
+    container_id: str | None = None
+    content: list[_LargePart | None] | None = None
+
+
+class _LargeUsage(Shape, _Usage):
+    pass
+
+
+class _LargeError(Shape):
+    code: str | int | None = None
+    message: str | None = None
+
+
+class _LargeAnswer(Shape):
+    id: str | None = None
+    object: str | None = None
+    status: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    conversation: _LargeItem | None = None
+    output: list[_LargeOutput | None] | None = None
+    file: _LargeItem | None = None
+    data: list[_LargeItem | None] | None = None
+    usage: _LargeUsage | None = None
+    error: _LargeError | str | None = None
+
+
+class _LargeEvent(Shape):
+    type: str | None = None
+    stream_id: str | None = None
+    response: _LargeAnswer | None = None
+    error: _LargeError | str | None = None
+    code: str | int | None = None
+    message: str | None = None
+
+
+keep(_LargeItem, lambda item: item.id)
+keep(_LargeOutput, lambda item: item.id)
+keep(_LargePart, lambda part: part.annotations)
+keep(_LargeNote, lambda note: note.container_id or note.file_id)
+
 _answers = msgspec.json.Decoder(_Answer)
 _odd = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(_Answer)}
@@ -161,14 +220,43 @@ def _take_objects(facts: Facts, body: bytes, decoder: Any) -> None:
     except ODD_JSON:
         return
     answer = read.response if isinstance(read, _OutputEvent) else read
+    _add_objects(facts, (answer.output if answer else None) or ())
+
+
+def _add_objects(facts: Facts, output: Iterable[_Rich | _LargeOutput | None]) -> None:
     found: list[object] = []
-    for item in (answer.output if answer else None) or ():
+    for item in output:
+        if item is None:
+            continue
         found.append(item.container_id)
         for part in item.content if isinstance(item.content, list) else ():
-            for note in part.annotations or ():
-                found += (note.container_id, note.file_id)
+            for note in (part.annotations if part else None) or ():
+                if note is not None:
+                    found += (note.container_id, note.file_id)
     minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
     facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
+
+
+class LargeAnswer:
+    """A JSON answer, or with `event` an event, that is read in steps."""
+
+    def __init__(self, data: bytes, *, event: bool = False) -> None:
+        self._scan = Scan(data, _LargeEvent if event else _LargeAnswer)
+        self.type: str | None = None  # of an event
+        self.lane: str | None = None
+        self.facts = Facts()
+
+    def steps(self) -> Iterator[None]:
+        yield from self._scan.steps()
+        found = self._scan.parsed
+        if isinstance(found, _LargeEvent):
+            self.type, self.lane = found.type, found.stream_id
+            self.facts = _facts_of(found)
+            found = found.response
+        elif found is not None:
+            self.facts = _facts(found)
+        if found is not None:
+            _add_objects(self.facts, found.output or ())
 
 
 def _facts_by_field(body: bytes) -> Facts:
@@ -191,16 +279,20 @@ def read_event(data: bytes) -> tuple[str, Facts]:
         event = _events.decode(data)
     except ODD_JSON:
         return "", Facts()
+    return event.type, _facts_of(event, data)
+
+
+def _facts_of(event: _Event | _LargeEvent, data: bytes = b"") -> Facts:
     facts = Facts()
     if event.response:
         facts = _facts(event.response)
         _take_objects(facts, data, _output_events)
     if facts.error_code is None:
         _take_error(facts, event.error or _Error(event.code, event.message))
-    return event.type, facts
+    return facts
 
 
-def _facts(answer: _Answer) -> Facts:
+def _facts(answer: _Answer | _LargeAnswer) -> Facts:
     facts = Facts(
         _text(answer.id) if _is_response(answer) else None,
         _text(answer.status),
@@ -215,19 +307,19 @@ def _facts(answer: _Answer) -> Facts:
     return facts
 
 
-def _is_response(answer: _Answer) -> bool:
+def _is_response(answer: _Answer | _LargeAnswer) -> bool:
     return isinstance(answer.object, str) and answer.object.startswith("response")
 
 
-def _minted(answer: _Answer) -> tuple[str, ...]:
-    ids = [answer.id]
+def _minted(answer: _Answer | _LargeAnswer) -> tuple[str, ...]:
+    ids: list[Any] = [answer.id]
     if answer.file is not None:
         ids.append(answer.file.id)
     if answer.conversation is not None:
         ids.append(answer.conversation.id)
     for items in (answer.output, answer.data):
         if items is not None:
-            ids += [item.id for item in items]
+            ids += [item.id for item in items if item is not None]
     return tuple([id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED])
 
 
@@ -242,7 +334,7 @@ def _take_usage(facts: Facts, usage: _Usage) -> None:
 
 
 def _take_error(facts: Facts, error: Any) -> None:
-    if isinstance(error, _Error):
+    if isinstance(error, _Error | _LargeError):
         facts.error_code = _text(error.code)
         facts.error_message = _text(error.message)
     elif isinstance(error, str):

@@ -273,7 +273,9 @@ class DataPlane:
     ) -> bool:
         exchange.failure = None
         settle = partial(self._settle, exchange)
-        relay = exchange.relay = Relay(answer, connection, settle, exchange.capture)
+        relay = exchange.relay = Relay(
+            answer, connection, settle, exchange.capture, self._reader.run
+        )
         if exchange.hints.background and relay.streams:
             # Others may ask for it while this answer goes on.
             relay.on_created = partial(self._learn_early, exchange)

@@ -3,13 +3,15 @@ noted in passing, a death upstream told and never passed over in silence."""
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 
 from libs.common.headers import kinds
-from services.gateway.answers import Facts, read_answer, read_beginning
+from libs.common.hints import LARGEST_QUICK
+from services.gateway.answers import Facts, LargeAnswer, read_answer, read_beginning
 from services.gateway.capture import Capture
 from services.gateway.connection import Connection
 from services.gateway.opening import opener
@@ -36,6 +38,9 @@ _UNBORN: dict[str, Any] = {
     "usage": None,
 }
 LARGEST_BEGINNING = 4096  # bytes of a larger one
+LOOK = 16_384  # bytes of a stream looked at in one step
+QUICK_STEPS = 2  # of a packed piece, that are taken at once
+_DONE = object()
 LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
 
 
@@ -46,6 +51,11 @@ class Torn(Exception):
 
 def _nothing() -> None:
     pass
+
+
+async def at_once(steps: Iterator[None]) -> None:
+    for _ in steps:
+        pass
 
 
 class Relay:
@@ -68,6 +78,9 @@ class Relay:
     _failure: Exception | None = None
     _kept_bytes = 0
     _told: str | None = None  # what is told of that
+    _large: Facts | None = None  # of an answer that was read in steps
+    _behind: list[Callable[[], None]] | None = None  # pieces that wait for one
+    _reading: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -75,13 +88,16 @@ class Relay:
         connection: Connection,
         on_end: Callable[[], None],
         capture: Capture | None = None,
+        run: Callable[[Iterator[None]], Awaitable[None]] = at_once,
     ) -> None:
         """`on_end` is called once all is known of the answer, before the client gets
-        its last piece: what it asks next may build on that."""
+        its last piece: what it asks next may build on that. `run` takes steps, and
+        lets others run in between."""
         self._answer = answer
         self._connection = connection
         self._on_end = on_end
         self._capture = capture
+        self._run = run
         self.status = answer.status
         what = kinds(answer.headers)
         if capture is not None:
@@ -104,31 +120,66 @@ class Relay:
         answer.flow_into(self)
         if not self._over:
             self._done = connection.loop.create_future()
-            await self._done
+            await self._until_done()
         if self._failure is not None:
             raise self._failure
+
+    async def _until_done(self) -> None:
+        try:
+            await cast("asyncio.Future[None]", self._done)
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
 
     # The answer's side -------------------------------------------------------
 
     def feed(self, data: bytes, *, last: bool) -> None:
         """Pass a piece on."""
+        if self._behind is not None:
+            self._behind.append(partial(self.feed, data, last=last))
+            self._answer.pause()
+            return
         try:
-            if data:
-                self._note(data)
-            if last:
-                self._finish(data)
+            steps = self._note(data, last=last) if data or last else None
+            if steps is None:
+                self._pass(data, last=last)
             else:
-                if self.terminal is not None:
-                    # A stream's end is only known by its terminal event.
-                    self._on_end()
-                self._send(data, last=False)
-                if self._connection.paused:
-                    self._answer.pause()
+                self._behind = []
+                later = self._read_on(steps, data, last=last)
+                self._reading = self._connection.loop.create_task(later)
         except Exception as error:  # noqa: BLE001 - it is raised where it belongs
             self._end(error)
 
+    def _pass(self, data: bytes, *, last: bool) -> None:
+        if last:
+            self._finish(data)
+            return
+        if self.terminal is not None:
+            # A stream's end is only known by its terminal event.
+            self._on_end()
+        self._send(data, last=False)
+        if self._connection.paused:
+            self._answer.pause()
+
+    async def _read_on(self, steps: Iterator[None], data: bytes, *, last: bool) -> None:
+        """Of a piece that takes long to read: it is passed on when all is known of it,
+        and so are those behind it."""
+        try:
+            await self._run(steps)
+            self._pass(data, last=last)
+        except Exception as error:  # noqa: BLE001 - it is raised where it belongs
+            self._end(error)
+        behind, self._behind = self._behind or [], None
+        for take in behind:
+            take()
+        if behind and not self._over and not self._connection.paused:
+            self._answer.resume()
+
     def fail(self, error: UpstreamError) -> None:
         """The upstream died."""
+        if self._behind is not None:
+            self._behind.append(partial(self.fail, error))
+            return
         slow = isinstance(error, TimedOut | Slow)
         try:
             self.cut(f"The upstream {'took too long' if slow else 'broke off'}.")
@@ -179,11 +230,7 @@ class Relay:
     def facts(self) -> Facts:
         """What the answer told of itself; complete once it was read."""
         if self._tap is None:
-            facts = Facts()
-            if self._kept:
-                whole = self._kept_bytes <= LARGEST_READ
-                read = read_answer if whole else read_beginning
-                facts = read(b"".join(self._kept))
+            facts = self._large or self._small()
         else:
             facts = self._tap.facts
             facts.response_id = facts.response_id or self._tap.response_id
@@ -192,16 +239,36 @@ class Relay:
             facts.error_code, facts.error_message = "server_error", self._told
         return facts
 
+    def _small(self) -> Facts:
+        if self._kept_bytes > LARGEST_QUICK:  # too large, or cut
+            return read_beginning(b"".join(self._kept[:8])[:LARGEST_BEGINNING])
+        if not self._kept:
+            return Facts()
+        return read_answer(b"".join(self._kept))
+
     def _lacks_end(self) -> bool:
         tap = self._tap
         return tap is not None and tap.speaks_responses and tap.terminal is None
 
-    def _note(self, chunk: bytes) -> None:
-        self.bytes_out += len(chunk)
-        if self._capture is not None:
-            self._capture.keep(chunk)
-        if self._open is not None:
-            chunk = self._open(chunk)
+    def _note(self, chunk: bytes, *, last: bool) -> Iterator[None] | None:
+        """Look at a piece. What is left to look at is given back, in steps."""
+        if chunk:
+            self.bytes_out += len(chunk)
+            if self._capture is not None:
+                self._capture.keep(chunk)
+        if self._open is None and len(chunk) <= LARGEST_QUICK:
+            if chunk:
+                self._look(chunk)
+            if last or (self._tap is not None and self._tap.unread):
+                return self._unread(last=last)
+            return None
+        steps = self._look_on(chunk, last=last)
+        for _ in range(QUICK_STEPS):
+            if next(steps, _DONE) is _DONE:
+                return None
+        return steps
+
+    def _look(self, chunk: bytes) -> None:
         if self._tap is not None:
             self._tap.feed(chunk)
             if self.on_created is not None and self._tap.created:
@@ -211,6 +278,32 @@ class Relay:
                 self.first_token_at = time.perf_counter()
         elif self._json:
             self._keep(chunk)
+
+    def _look_on(self, chunk: bytes, *, last: bool) -> Iterator[None]:
+        pieces = (chunk,) if self._open is None else self._open.pieces(chunk)
+        for piece in pieces:
+            for start in range(0, len(piece), LOOK):
+                self._look(piece[start : start + LOOK])
+                yield
+        yield from self._unread(last=last) or ()
+
+    def _unread(self, *, last: bool) -> Iterator[None] | None:
+        """What takes long to read and has come as a whole."""
+        tap = self._tap
+        if tap is not None:
+            return self._read_event(tap) if tap.unread else None
+        large = last and LARGEST_QUICK < self._kept_bytes <= LARGEST_READ
+        return self._read_answer() if large else None
+
+    def _read_event(self, tap: EventTap) -> Iterator[None]:
+        event, tap.unread = LargeAnswer(tap.unread, event=True), b""
+        yield from event.steps()
+        tap.facts = event.facts
+
+    def _read_answer(self) -> Iterator[None]:
+        answer = LargeAnswer(b"".join(self._kept))
+        yield from answer.steps()
+        self._large = answer.facts
 
     def _keep(self, chunk: bytes) -> None:
         self._kept_bytes += len(chunk)

@@ -47,10 +47,17 @@ def head_of(frame: bytes) -> Head:
     try:
         return _heads.decode(frame)
     except msgspec.ValidationError:
-        odd = _odd_heads.decode(frame)
-        return Head(_text(odd.type), _text(odd.stream_id))
+        return _odd_head(frame)
     except ODD_JSON:
         return Head()
+
+
+def _odd_head(frame: bytes) -> Head:
+    try:
+        odd = _odd_heads.decode(frame)
+    except ODD_JSON:
+        return Head()
+    return Head(_text(odd.type), _text(odd.stream_id))
 
 
 def head_in(parsed: Body | None) -> Head:

@@ -158,7 +158,9 @@ class SocketRelay:
             except ConnectionClosed as closed:
                 return _upstreams_end(closed)
             # First the books: a client that saw its answer may leave at once.
-            self._requests.note(frame)
+            reading = self._requests.note(frame)
+            if reading is not None:
+                await reading
             self._rearm(self._requests.deadline)
             self._sending = True
             await self._send(_sent(frame))

@@ -29,7 +29,7 @@ from libs.common.routing import RoutingFunctions
 from libs.common.verdicts import of_failed_response
 from services.gateway import isolation, problems
 from services.gateway.aliasing import follow, spliced
-from services.gateway.answers import Facts, read_event
+from services.gateway.answers import Facts, LargeAnswer, read_event
 from services.gateway.choosing import Chooser
 from services.gateway.directory import Directory, Target
 from services.gateway.exchange import Exchange
@@ -326,15 +326,27 @@ class SocketRequests:
 
     # The upstream's frames ---------------------------------------------------
 
-    def note(self, frame: Frame) -> None:
-        """Take what an event tells. Never raises: events pass, whatever they say."""
+    def note(self, frame: Frame) -> Awaitable[None] | None:
+        """Take what an event tells. Never raises: events pass, whatever they say. A
+        large one has to be awaited."""
+        event = frame.encode() if isinstance(frame, str) else frame
+        if len(event) > LARGEST_QUICK:
+            return self._note_large(event)
         try:
-            self._note(frame.encode() if isinstance(frame, str) else frame)
+            self._note(event, head_of(event), None)
+        except Exception:
+            log.exception("odd event", action="odd_answer")
+        return None
+
+    async def _note_large(self, event: bytes) -> None:
+        try:
+            large = LargeAnswer(event, event=True)
+            await self._books.reader.run(large.steps())
+            self._note(event, Head(large.type, large.lane), large.facts)
         except Exception:
             log.exception("odd event", action="odd_answer")
 
-    def _note(self, event: bytes) -> None:
-        head = head_of(event)
+    def _note(self, event: bytes, head: Head, facts: Facts | None) -> None:
         turn = self._turn(head.lane)
         if turn is None:
             return
@@ -349,7 +361,7 @@ class SocketRequests:
             spent = (time.perf_counter() - exchange.sent_at) * 1000
             record.upstream_ms = round(spent, 3)
         if head.type in TERMINAL:
-            self._ended(turn, TERMINAL[head.type], event)
+            self._ended(turn, TERMINAL[head.type], event, facts)
         elif head.type == "response.created":
             turn.created = event
         elif record.first_token_ms is None and str(head.type).endswith(".delta"):
@@ -363,15 +375,19 @@ class SocketRequests:
         # Some upstreams may not echo the lane.
         return self.running[0] if self.running and lane is None else None
 
-    def _ended(self, turn: Turn, terminal: str, event: bytes) -> None:
+    def _ended(
+        self, turn: Turn, terminal: str, event: bytes, facts: Facts | None
+    ) -> None:
+        """`facts` are those of a large event."""
         exchange, record = turn.exchange, turn.exchange.record
-        facts = read_event(event)[1]
+        large = facts is not None
+        facts = facts or read_event(event)[1]
         record.status_code = 200
-        if terminal == "error":
+        if terminal == "error" and not large:
             record.status_code, exchange.verdict = of_error(
                 event, facts.error_code, _now
             )
-        elif terminal == "failed":
+        elif terminal in ("failed", "error"):
             exchange.verdict = of_failed_response(facts.error_code)
         else:
             exchange.verdict = Verdict(kind="ok", latency_ms=record.upstream_ms)
@@ -394,7 +410,7 @@ class SocketRequests:
                 turn.exchange.record.outcome = outcome
                 if turn.answered:
                     turn.exchange.record.status_code = 200
-            facts = read_event(turn.created)[1] if turn.created else Facts()
+            facts = _named_by(turn.created)
             self._settle(turn, facts)
         return ended
 
@@ -423,6 +439,12 @@ class SocketRequests:
             books.fallback.remember_success(home, learned, resource.id, account, tenant)
         books.gate.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
+
+
+def _named_by(created: bytes) -> Facts:
+    if not created or len(created) > LARGEST_QUICK:
+        return Facts()
+    return read_event(created)[1]
 
 
 def _decided_alone(ask: Ask, resource_id: str) -> bytes:

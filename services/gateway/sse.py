@@ -1,6 +1,9 @@
 """Server-sent events, sans IO: the bytes of a stream go in, what the ledger
 wants to know comes out. Pure. Reads no event it need not read."""
 
+import re
+
+from libs.common.hints import LARGEST_QUICK
 from services.gateway.answers import Facts, read_event
 
 # Types whose JSON is read: they carry ids or usage (responses-api.md section 7).
@@ -18,6 +21,10 @@ _TELLING_NOTHING = (
     b"event: response.reasoning_text.delta\n",
     b"event: response.custom_tool_call_input.delta\n",
 )
+MOST_LINES = 1_000  # of an event that is read
+LONGEST_TYPE = 128
+# Where there is no `event:` line, the type is the first member of the JSON.
+_first_member = re.compile(rb'\{\s*"type"\s*:\s*"([a-z0-9_.]+)"')
 LARGEST_EVENT = 32_000_000  # beyond that an event passes unread
 
 
@@ -35,6 +42,7 @@ class EventTap:
         self.saw_token = False
         self.mid_event = False  # the last chunk ended inside an event
         self.events = 0
+        self.unread = b""  # JSON of a terminal event whose reading takes steps
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._created: bytes = b""
@@ -90,12 +98,16 @@ class EventTap:
             return
         self.events += 1
         if self.first_event is None:
-            self.first_event, self._created = kind, event
+            self.first_event = kind
+            self._created = event if len(event) <= LARGEST_QUICK else b""
         if not self.saw_token and kind.endswith(b".delta"):
             self.saw_token = True
         elif kind in _TERMINAL:
             self.terminal = _TERMINAL[kind]
-            self.facts = read_event(_data(event))[1]
+            if len(event) <= LARGEST_QUICK:
+                self.facts = read_event(_data(event))[1]
+            else:
+                self.unread = _data(event)
 
     @property
     def speaks_responses(self) -> bool:
@@ -127,9 +139,16 @@ def _kind(event: bytes) -> bytes:
     if start.startswith(b"event:"):
         return start[6 : start.find(b"\n") if b"\n" in start else None].strip()
     data = _data(start)
-    return read_event(data)[0].encode() if data.startswith(b"{") else b""
+    if not data.startswith(b"{"):
+        return b""
+    if len(data) > LARGEST_QUICK:
+        first = _first_member.match(data, 0, LONGEST_TYPE)
+        return first[1] if first is not None else b""
+    return read_event(data)[0].encode()
 
 
 def _data(event: bytes) -> bytes:
+    if event.count(b"\n") > MOST_LINES:
+        return b""
     lines = event.split(b"\n")
     return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))

@@ -3,6 +3,7 @@ others waiting."""
 
 import asyncio
 import gzip
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Upstream:
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
         self.body = b""
+        self.answer = ANSWER
 
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -34,7 +36,7 @@ class Upstream:
         while True:
             _, self.body = await raw.request(reader)
             self.arrived.set()
-            writer.write(ANSWER)
+            writer.write(self.answer)
             await writer.drain()
 
 
@@ -116,3 +118,61 @@ def most_resident_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = [x for x in status.splitlines() if x.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024 / 1e6
+
+
+USAGE = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
+RESPONSE = {
+    "id": "resp_1", "object": "response", "model": "m", "status": "completed",
+    "output": [{"id": "ig_1", "result": "QUJD" * 500_000}], "usage": USAGE,
+}  # fmt: skip
+STREAM = raw.event("response.created", response={"id": "resp_1"}) + raw.event(
+    "response.completed", response=RESPONSE
+)
+
+
+def packed(body: bytes, kind: bytes, coding: bytes = b"gzip") -> bytes:
+    return raw.sized(gzip.compress(body), b"content-encoding: " + coding, kind=kind)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(raw.sized(json.dumps(RESPONSE).encode()), id="JSON"),
+        pytest.param(raw.sized(STREAM, kind=b"text/event-stream"), id="stream"),
+        pytest.param(packed(STREAM, b"text/event-stream"), id="packed stream"),
+        pytest.param(
+            packed(json.dumps(RESPONSE).encode(), b"application/json"), id="packed JSON"
+        ),
+    ],
+)
+async def test_a_large_answer_is_passed_on_and_accounted_for(
+    stack: Stack, upstream: Upstream, answer: bytes
+) -> None:
+    upstream.answer = answer
+    async with calling(stack.origin) as caller:
+        await caller.send(post(b"{}"))
+        reply = await caller.reply()
+    assert answer.endswith(reply.body)
+    assert len(reply.body) > 1_000
+    await eventually(lambda: raw.at_rest(stack))
+    row = (await stack.events("request"))[-1]
+    assert (row["outcome"], row["total_tokens"]) == ("completed", 12)
+
+
+async def test_an_answer_of_millions_of_items_does_not_stall_the_gateway(
+    stack: Stack, upstream: Upstream
+) -> None:
+    items = b'{"id":"resp_1","output":[' + b"{}," * 2_500_000 + b"{}]}"
+    upstream.answer = raw.sized(items)
+    loop = asyncio.get_running_loop()
+    async with calling(stack.origin) as other, calling(stack.origin) as caller:
+        began = asked = loop.time()
+        longest = 0.0
+        reading = asyncio.create_task(caller.reply())
+        await caller.send(post(b"{}"))
+        while not reading.done():
+            await other.send(get(b"/v1/responses/%2e%2e"))
+            assert (await other.reply()).status == 404
+            longest, asked = max(longest, loop.time() - asked), loop.time()
+        assert (await reading).body == items
+    assert longest < 0.4 * (loop.time() - began)

@@ -387,7 +387,7 @@ def test_what_is_given_up_keeps_its_first_hints() -> None:
 
 def test_a_small_body_is_read_at_once_and_a_large_one_in_steps() -> None:
     body = b'{"input":"%b"}'
-    assert quick_hints(PATH, [], body % (b"x" * 60_000)) is not None
+    assert quick_hints(PATH, [], body % (b"x" * 45_000)) is not None
     assert quick_hints(PATH, [], body % (b"x" * 70_000)) is None
     assert quick_hints(PATH, [], b'{"input":[{"id":5}]}') is None
 

@@ -1,8 +1,16 @@
 """Facts of answers, and nothing of answers of another shape."""
 
+import json
+
 import pytest
 
-from services.gateway.answers import Facts, read_answer, read_beginning, read_event
+from services.gateway.answers import (
+    Facts,
+    LargeAnswer,
+    read_answer,
+    read_beginning,
+    read_event,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +63,20 @@ def test_objects_that_code_made_are_minted_too() -> None:
     assert read_event(event)[1].minted == OF_CODE
 
 
+@pytest.mark.parametrize("event", [False, True])
+def test_objects_that_code_made_are_minted_by_large_answers_too(event: bool) -> None:
+    text = b'{"text":"%b"},' % (b"x" * 100_000)
+    body = b'{"id":"resp_1","object":"response",%b}' % RAN_CODE.replace(
+        b'"content":[', b'"content":[' + text
+    )
+    if event:
+        body = b'{"type":"response.completed","response":%b}' % body
+    large = LargeAnswer(body, event=event)
+    for _ in large.steps():
+        pass
+    assert large.facts.ids == OF_CODE
+
+
 def test_what_the_client_said_is_not_minted() -> None:
     """An answer repeats what its request held."""
     facts = read_answer(
@@ -103,3 +125,60 @@ def test_an_error_body() -> None:
 def test_errors_of_events(data: bytes) -> None:
     facts = read_event(data)[1]
     assert (facts.error_code, facts.error_message) == ("c", "m")
+
+
+# Large answers --------------------------------------------------------------------
+
+
+def in_steps(data: bytes, *, event: bool = False) -> LargeAnswer:
+    large = LargeAnswer(data, event=event)
+    for _ in large.steps():
+        pass
+    return large
+
+
+USAGE = {
+    "input_tokens": 7,
+    "input_tokens_details": {"cached_tokens": 3},
+    "output_tokens": 5,
+    "output_tokens_details": {"reasoning_tokens": 2},
+    "total_tokens": 12,
+}
+
+
+@pytest.mark.parametrize("size", [10, 20_000, 500_000])
+def test_a_large_answer_tells_what_a_small_one_does(size: int) -> None:
+    answer = {
+        "id": "resp_1", "object": "response", "status": "completed", "model": "m",
+        "conversation": {"id": "conv_1"}, "instructions": "x" * size,
+        "output": [{"id": "ig_1", "result": "QUJD" * size}, {"id": "msg_1"}, {}],
+        "service_tier": "default", "usage": USAGE, "error": None,
+    }  # fmt: skip
+    data = json.dumps(answer).encode()
+    assert in_steps(data).facts == read_answer(data)
+    event = json.dumps({"type": "response.completed", "response": answer}).encode()
+    large = in_steps(event, event=True)
+    assert (large.type, large.facts) == read_event(event)
+    assert large.facts.ids == ("resp_1", "conv_1", "ig_1", "msg_1")
+
+
+@pytest.mark.parametrize("error", ["broken", {"code": "x", "message": "y"}, None])
+def test_a_large_error_tells_what_a_small_one_does(error: object) -> None:
+    fields = {"type": "error", "code": "c", "message": "m", "error": error}
+    event = json.dumps({**fields, "pad": "x" * 100_000}).encode()
+    large = in_steps(event, event=True)
+    assert (large.type, large.facts) == read_event(event)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"output":[' + b"{}," * 100_000, b"\xff"]
+)
+def test_what_is_no_large_answer_tells_nothing(data: bytes) -> None:
+    assert in_steps(data).facts == Facts()
+
+
+def test_millions_of_output_items_are_read_in_short_steps() -> None:
+    data = b'{"id":"resp_1","object":"response","output":[' + b"{}," * 1_000_000
+    large = LargeAnswer(data + b'{"id":"msg_1"}]}')
+    assert sum(1 for _ in large.steps()) > len(data) // 20_000
+    assert large.facts.ids == ("resp_1", "msg_1")
