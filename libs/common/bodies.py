@@ -77,7 +77,16 @@ class Body(Shape):
     ) = None
 
 
+class Environment(Shape):
+    """Where a shell runs."""
+
+    container_id: str | None = None
+    file_ids: list[str | None] | None = None
+
+
 class WholeItem(Item):
+    container_id: str | None = None  # of a call that ran code
+    environment: Environment | None = None
     type: str | None = None
     role: str | None = None
     arguments: msgspec.Raw = NULL  # of a function call
@@ -87,6 +96,7 @@ class WholeItem(Item):
 
 class WholeTool(Tool):
     input_image_mask: Named | None = None
+    environment: Environment | None = None
 
 
 class Prompt(Shape):

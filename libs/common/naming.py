@@ -9,6 +9,7 @@ from libs.common.bodies import (
     NULL,
     Body,
     Container,
+    Environment,
     Item,
     Message,
     Named,
@@ -86,6 +87,9 @@ class ItemFacts:
             self.references[str(item.id)] = None
         if item.file_id:
             self.named[item.file_id[:LONGEST_ID]] = None
+        # A history tells where its code ran, also when that was not seen here.
+        for id_ in (*_ids(item.container_id), *_ids(item.environment)):
+            self.references[id_] = None
         content, output = item.content, item.output
         if content is not None and type(content) is not str:
             self.named.update(dict.fromkeys(files_of(content)))
@@ -95,9 +99,11 @@ class ItemFacts:
 
 def _carries_itself(item: WholeItem) -> bool:
     """Does the upstream need no look at its store to know this item?"""
-    if _is_there(item.encrypted_content):
-        return True
     kind = item.type
+    if kind == "item_reference":  # whatever else it holds
+        return False
+    if _is_there(item.encrypted_content):
+        return kind is not None
     if kind is None or kind == "message":
         return bool(item.content) and (kind is not None or item.role is not None)
     if kind in _CALLS:
@@ -151,8 +157,8 @@ def _of_tools(tools: Iterable[Tool | None]) -> list[str]:
             named += _ids(tool.vector_store_ids)
         if tool.container is not None:
             named += _ids(tool.container)
-        if isinstance(tool, WholeTool) and tool.input_image_mask is not None:
-            named += _ids(tool.input_image_mask)
+        if isinstance(tool, WholeTool):
+            named += (*_ids(tool.input_image_mask), *_ids(tool.environment))
     return named
 
 
@@ -162,6 +168,8 @@ def _ids(given: object) -> list[str]:
         given = given.file_id
     elif isinstance(given, Container):
         given = given.file_ids
+    elif isinstance(given, Environment):
+        given = [given.container_id, *(given.file_ids or ())]
     if isinstance(given, str):
         return [given[:LONGEST_ID]] if given else []
     if isinstance(given, list):

@@ -228,6 +228,8 @@ def slim(item: Item) -> None:
     # One more than is allowed, so that what is too long stays too long.
     item.id = item.id and item.id[: LONGEST_ID + 1]
     item.file_id = item.file_id and item.file_id[: LONGEST_ID + 1]
+    if isinstance(item, WholeItem):
+        item.container_id = item.container_id and item.container_id[: LONGEST_ID + 1]
 
 
 _names: dict[type, Callable[[Any], object]] = {
@@ -236,7 +238,9 @@ _names: dict[type, Callable[[Any], object]] = {
     Named: lambda named: named.file_id,
     Message: lambda said: type(said.content) is not str and files_of(said.content),
     Tool: lambda tool: tool.vector_store_ids or tool.container,
-    WholeTool: lambda t: t.vector_store_ids or t.container or t.input_image_mask,
+    WholeTool: lambda t: (
+        t.vector_store_ids or t.container or t.input_image_mask or t.environment
+    ),
 }
 
 

@@ -3,7 +3,7 @@ Pure. An answer of another shape tells nothing and passes all the same."""
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -117,19 +117,22 @@ class _Event(msgspec.Struct):
 
 
 # The same for answers that are read in steps (libs/common/scanning.py).
-class _LargeAnnotation(Shape):
+class _LargeItem(Shape):
+    id: str | None = None
+
+
+class _LargeNote(Shape):
     container_id: str | None = None
     file_id: str | None = None
 
 
 class _LargePart(Shape):
-    annotations: list[_LargeAnnotation | None] | None = None
+    annotations: list[_LargeNote | None] | None = None
 
 
-class _LargeItem(Shape):
-    id: str | None = None
+class _LargeOutput(_LargeItem):
     container_id: str | None = None
-    content: list[_LargePart | None] | str | None = None
+    content: list[_LargePart | None] | None = None
 
 
 class _LargeUsage(Shape, _Usage):
@@ -148,9 +151,9 @@ class _LargeAnswer(Shape):
     model: str | None = None
     service_tier: str | None = None
     conversation: _LargeItem | None = None
-    output: list[_LargeItem | None] | None = None
-    data: list[_LargeItem | None] | None = None
+    output: list[_LargeOutput | None] | None = None
     file: _LargeItem | None = None
+    data: list[_LargeItem | None] | None = None
     usage: _LargeUsage | None = None
     error: _LargeError | str | None = None
 
@@ -164,9 +167,10 @@ class _LargeEvent(Shape):
     message: str | None = None
 
 
-keep(_LargeItem, lambda item: item.id or item.container_id or item.content)
+keep(_LargeItem, lambda item: item.id)
+keep(_LargeOutput, lambda item: item.id)
 keep(_LargePart, lambda part: part.annotations)
-keep(_LargeAnnotation, lambda note: note.container_id or note.file_id)
+keep(_LargeNote, lambda note: note.container_id or note.file_id)
 
 _answers = msgspec.json.Decoder(_Answer)
 _odd = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -216,26 +220,19 @@ def _take_objects(facts: Facts, body: bytes, decoder: Any) -> None:
     except ODD_JSON:
         return
     answer = read.response if isinstance(read, _OutputEvent) else read
-    if answer is not None:
-        _add_objects(facts, answer.output)
+    _add_objects(facts, (answer.output if answer else None) or ())
 
 
-def _named_in(part: _Part | _LargePart | None) -> Iterator[str | object]:
-    for note in (part and part.annotations) or ():
-        if note is not None:
-            yield from (note.container_id, note.file_id)
-
-
-def _add_objects(
-    facts: Facts, output: Sequence[_Rich | _LargeItem | None] | None
-) -> None:
+def _add_objects(facts: Facts, output: Iterable[_Rich | _LargeOutput | None]) -> None:
     found: list[object] = []
-    for item in output or ():
-        if item is not None:
-            found.append(item.container_id)
-            parts = item.content if isinstance(item.content, list) else ()
-            for part in parts:
-                found += _named_in(part)
+    for item in output:
+        if item is None:
+            continue
+        found.append(item.container_id)
+        for part in item.content if isinstance(item.content, list) else ():
+            for note in (part.annotations if part else None) or ():
+                if note is not None:
+                    found += (note.container_id, note.file_id)
     minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
     facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
 
@@ -255,12 +252,11 @@ class LargeAnswer:
         if isinstance(found, _LargeEvent):
             self.type, self.lane = found.type, found.stream_id
             self.facts = _facts_of(found)
-            answer = found.response
-        else:
-            self.facts = _facts(found) if found is not None else Facts()
-            answer = found
-        if answer is not None:
-            _add_objects(self.facts, answer.output)
+            found = found.response
+        elif found is not None:
+            self.facts = _facts(found)
+        if found is not None:
+            _add_objects(self.facts, found.output or ())
 
 
 def _facts_by_field(body: bytes) -> Facts:
@@ -283,14 +279,14 @@ def read_event(data: bytes) -> tuple[str, Facts]:
         event = _events.decode(data)
     except ODD_JSON:
         return "", Facts()
-    facts = _facts_of(event)
+    return event.type, _facts_of(event, data)
+
+
+def _facts_of(event: _Event | _LargeEvent, data: bytes = b"") -> Facts:
+    facts = Facts()
     if event.response:
+        facts = _facts(event.response)
         _take_objects(facts, data, _output_events)
-    return event.type, facts
-
-
-def _facts_of(event: _Event | _LargeEvent) -> Facts:
-    facts = _facts(event.response) if event.response else Facts()
     if facts.error_code is None:
         _take_error(facts, event.error or _Error(event.code, event.message))
     return facts

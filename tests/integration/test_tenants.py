@@ -295,7 +295,7 @@ class Attacker(Key):
 
     async def tries(self, attack: Attack, id_: str, gateway: int) -> httpx.Response:
         body = attack.body
-        content = self.filled(body, id_).encode(attack.written) if body else None
+        content = attack.encoded(self.filled(body, id_)) if body else None
         headers = {"content-type": "application/json"} if body else {}
         return await self.call(
             attack.method,

@@ -1,11 +1,14 @@
 """What a proxy key may try with ids of another tenant: every route and frame that
 takes an id. docs/isolation.md shows the table; tests run it."""
 
+import gzip
 import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import zstandard
 
 from services.gateway.isolation import RULES
 
@@ -51,6 +54,13 @@ class Attack:
     reference: bool = False  # an id that clients may invent: unknown ones pass
     # How the body is written, once the ids are in it.
     written: str = "utf-8"
+
+    def encoded(self, body: str) -> bytes:
+        if self.written == "gzip":
+            return gzip.compress(body.encode())
+        if self.written == "zstd":
+            return zstandard.compress(body.encode())
+        return body.encode(self.written)
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,21 @@ def in_bodies() -> Iterator[Attack]:
         {"input": [{"type": "reasoning", "id": "ID", "summary": []}]},
         reference=True,
     )
+    sealed = {"type": "item_reference", "id": "ID", "encrypted_content": "x"}
+    untyped = {"id": "ID", "encrypted_content": "x"}
+    for what, item in (("with", sealed), ("without a type, with", untyped)):
+        # With newer items, so that it is none of those that are looked at anyway.
+        newer = [{"role": "user", "content": "x", "id": f"msg_{n}"} for n in range(9)]
+        yield _create(
+            f"item reference {what} encrypted content",
+            "rs",
+            {"input": [item, *newer]},
+            reference=True,
+        )
+    ran = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "ID"}
+    yield _create(
+        "container of a call in input", "cntr", {"input": [ran]}, reference=True
+    )
     old = [{"type": "item_reference", "id": "ID"}]
     newer = [{"role": "user", "content": "x", "id": f"msg_{n}"} for n in range(40)]
     yield _create(
@@ -168,6 +193,14 @@ def in_bodies() -> Iterator[Attack]:
                 "container": {"type": "auto", "file_ids": ["ID"]},
             },
             "file-",
+        ),
+        (
+            "environment.container_id",
+            {
+                "type": "shell",
+                "environment": {"type": "container_reference", "container_id": "ID"},
+            },
+            "cntr",
         ),
         (
             "input_image_mask.file_id",
@@ -239,6 +272,15 @@ def hidden() -> Iterator[Attack]:
     escaped = plain.replace("previous_response_id", "previous\\u005fresponse_id")
     yield spelled("name spelled with an escape", escaped, PREVIOUS)
     yield spelled("name there twice", twice, UNREADABLE)
+    for coding in ("gzip", "zstd"):
+        headers = {"content-encoding": coding}
+        yield spelled(
+            f"compressed with {coding}",
+            plain,
+            PREVIOUS,
+            headers=headers,
+            written=coding,
+        )
     yield spelled("UTF-16", plain, UNREADABLE, written="utf-16")
     yield spelled("UTF-16 without a mark", plain, UNREADABLE, written="utf-16-le")
     yield spelled(

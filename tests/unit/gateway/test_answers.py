@@ -63,6 +63,20 @@ def test_objects_that_code_made_are_minted_too() -> None:
     assert read_event(event)[1].minted == OF_CODE
 
 
+@pytest.mark.parametrize("event", [False, True])
+def test_objects_that_code_made_are_minted_by_large_answers_too(event: bool) -> None:
+    text = b'{"text":"%b"},' % (b"x" * 100_000)
+    body = b'{"id":"resp_1","object":"response",%b}' % RAN_CODE.replace(
+        b'"content":[', b'"content":[' + text
+    )
+    if event:
+        body = b'{"type":"response.completed","response":%b}' % body
+    large = LargeAnswer(body, event=event)
+    for _ in large.steps():
+        pass
+    assert large.facts.ids == OF_CODE
+
+
 def test_what_the_client_said_is_not_minted() -> None:
     """An answer repeats what its request held."""
     facts = read_answer(
