@@ -187,7 +187,9 @@ def test_why_redis_cannot_be_used(error: Exception, cause: str) -> None:
     assert cause_of(error) == cause
 
 
-@pytest.mark.parametrize("kind", [RedisConnectionError, ResponseError, NoPermissionError])
+@pytest.mark.parametrize(
+    "kind", [RedisConnectionError, ResponseError, NoPermissionError]
+)
 def test_a_cause_is_short_and_one_line(kind: type[Exception]) -> None:
     cause = cause_of(kind("very long " * 100))
     assert len(cause) < 250

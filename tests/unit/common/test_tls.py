@@ -1,6 +1,7 @@
 """TLS towards upstreams, over memory instead of a network. Real handshakes over
 sockets are in tests/integration/dialing and test_egress.py."""
 
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from libs.common.tls import (
     resuming_context,
     tls_cause,
 )
+from tests.support.certificates import make_authority
 
 CA = Path(certifi.where())
 
@@ -40,20 +42,51 @@ def test_a_file_without_certificates_is_refused(
             make(path)  # type: ignore[arg-type]
 
 
-def handshake(context: ResumingContext) -> None:
-    """One that begins: nobody answers."""
-    made = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="h")
-    with pytest.raises(ssl.SSLWantReadError):
-        made.do_handshake()
+class Pair:
+    """Both ends of a connection."""
+
+    def __init__(self, context: ResumingContext, server: ssl.SSLContext) -> None:
+        to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.client = context.wrap_bio(to_client, to_server, server_hostname="h")
+        self.server = server.wrap_bio(to_server, to_client, server_side=True)
+
+    def shake_hands(self) -> bool:
+        """To its end; says whether a session was resumed."""
+        for end in (self.client, self.server) * 3:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+        # TLS 1.3 sends tickets behind the handshake.
+        self.server.write(b"x")
+        assert self.client.read() == b"x"
+        return bool(self.client.session_reused)
 
 
-def test_a_handshake_that_did_not_end_is_not_resumed() -> None:
-    context = resuming_context()
-    handshake(context)
-    handshake(context)
+def test_the_session_of_the_last_connection_is_resumed(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    context, server = resuming_context(authority.file), authority.server("h")
+    resumed = [Pair(context, server).shake_hands() for _ in range(3)]
+    assert resumed == [False, True, True]
     context.forget("h")
     context.forget("never seen")
-    handshake(context)
+    assert not Pair(context, server).shake_hands()
+
+
+def test_a_handshake_that_did_not_end_leaves_the_session_before_it(
+    tmp_path: Path,
+) -> None:
+    authority = make_authority(tmp_path)
+    context, server = resuming_context(authority.file), authority.server("h")
+    Pair(context, server).shake_hands()
+    Pair(context, server)
+    assert Pair(context, server).shake_hands()
+
+
+def test_a_name_that_is_not_the_servers_is_refused(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    context, server = resuming_context(authority.file), authority.server("other")
+    with pytest.raises(ssl.SSLCertVerificationError) as error:
+        Pair(context, server).shake_hands()
+    assert "not valid for 'h'" in (tls_cause(error.value) or "")
 
 
 def failed(kind: type[ssl.SSLError], **told: str | None) -> ssl.SSLError:

@@ -1,18 +1,14 @@
-"""Queries, cursors, pages and migrations, before any database."""
+"""History queries and their cursors, before any database."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
-from libs.common.store.migrate import Migration, known_migrations, pending
-from libs.common.store.pages import page
-from libs.common.store.port import BadQuery, Cursor, HistoryQuery, SchemaTooNew
-from libs.common.store.rows import instant, iso, milliseconds
-from tests.support.telemetry import T0_MS
+from libs.common.store.port import BadQuery, Cursor, HistoryQuery, Table
 
 AT = "2023-11-14T22:13:20.123Z"
-ONE, TWO = Migration(1, "0001_a", ""), Migration(2, "0002_b", "")
 
 
 @pytest.mark.parametrize(
@@ -26,8 +22,13 @@ ONE, TWO = Migration(1, "0001_a", ""), Migration(2, "0002_b", "")
         pytest.param({"cursor": "aGFsbG8"}, "cursor", id="not ours"),
         pytest.param({"cursor": Cursor("infinity", "a").encode()}, "cursor", id="time"),
         pytest.param({"cursor": "é"}, "cursor", id="not ASCII"),
+        pytest.param({"cursor": Cursor(AT, "a\0").encode()}, "cursor", id="NUL in it"),
+        pytest.param(
+            {"cursor": Cursor(AT.replace("Z", "+01:00"), "a").encode()}, "cursor",
+            id="another time zone",
+        ),
     ],
-)
+)  # fmt: skip
 def test_nonsense_is_refused(given: dict[str, Any], told: str) -> None:
     with pytest.raises(BadQuery, match=told):
         HistoryQuery(**{"table": "requests", **given})
@@ -39,34 +40,23 @@ def test_a_cursor_survives_the_journey(id_: str) -> None:
     assert HistoryQuery("requests", cursor=cursor.encode()).after == cursor
 
 
-def test_a_page_says_whether_there_is_more() -> None:
-    query = HistoryQuery("sessions", limit=1)
-    rows = [{"id": "b", "last_seen_at": AT}, {"id": "a", "last_seen_at": AT}]
-    first = page(query, rows)
-    assert first.rows == (rows[0],)
-    assert first.next_cursor == Cursor(AT, "b").encode()
-    assert page(query, rows[:1]).next_cursor is None
-    assert page(query, []).rows == ()
+@drawn(st.text(max_size=60))
+def test_any_text_is_a_cursor_or_is_refused(text: str) -> None:
+    try:
+        cursor = Cursor.decode(text)
+    except BadQuery:
+        return
+    assert Cursor.decode(cursor.encode()) == cursor
 
 
-def test_times_are_exact() -> None:
-    assert iso(instant(T0_MS)) == AT
-    assert milliseconds(instant(T0_MS)) == T0_MS
-    assert milliseconds(datetime.fromisoformat(AT)) == T0_MS
-    assert iso(datetime(2024, 1, 1, tzinfo=UTC)) == "2024-01-01T00:00:00.000Z"
-
-
-def test_migrations_go_forward() -> None:
-    assert pending([ONE, TWO], 0) == [ONE, TWO]
-    assert pending([ONE, TWO], 1) == [TWO]
-    assert pending([ONE, TWO], 2) == []
-
-
-def test_a_newer_schema_is_refused() -> None:
-    with pytest.raises(SchemaTooNew, match="has schema 3, this version knows 2"):
-        pending([ONE, TWO], 3)
-
-
-def test_both_databases_have_the_same_migrations() -> None:
-    names = [[m.name for m in known_migrations(d)] for d in ("postgres", "sqlite")]
-    assert names[0] == names[1]
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("sessions", "last_seen_at"),
+        ("requests", "created_at"),
+        ("decisions", "created_at"),
+    ],
+)
+def test_what_a_table_is_ordered_by(table: Table, column: str) -> None:
+    assert HistoryQuery(table).time_column == column
+    assert HistoryQuery(table).after is None
