@@ -11,7 +11,7 @@ from libs.common.errors import ProxyError
 from services.router.problems import say
 
 
-def client(routes: Mapping[str, object], *middleware: object) -> testing.TestClient:
+def client(routes: Mapping[str, object], *middleware: Any) -> testing.TestClient:
     """A client of an application that has these resources by path."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     for kind in (Exception, ProxyError, falcon.HTTPError):

@@ -111,6 +111,7 @@ async def test_a_redis_that_is_not_there() -> None:
 async def test_the_backlog_and_the_share_of_memory(
     info: bytes, size: int | None, expected: Backlog
 ) -> None:
+    answers = {b"XLEN": 7, b"MEMORY": size, b"INFO": info}
     async with stream(lambda c: answers[c[0]]) as (made, _):
         assert await asyncio.to_thread(made.backlog) == expected
 

@@ -51,9 +51,9 @@ async def test_calls_of_one_turn_are_answered_each_with_its_own_reply() -> None:
     async with shared(echo) as (connection, server):
         assert connection.up
         calls = [connection.call("ECHO", str(n)) for n in range(100)]
-        assert connection.busy
+        busy = [connection.busy]
         assert await asyncio.gather(*calls) == [b"%d" % n for n in range(100)]
-        assert not connection.busy
+        assert [*busy, connection.busy] == [True, False]
     assert (server.connections, connection.connections) == (1, 1)
 
 

@@ -3,6 +3,7 @@ sockets are in tests/integration/dialing and test_egress.py."""
 
 import contextlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import certifi
@@ -20,8 +21,10 @@ CA = Path(certifi.where())
 
 
 @pytest.mark.parametrize("make", [client_context, resuming_context])
-def test_certificates_and_names_are_verified(make: type[ssl.SSLContext]) -> None:
-    context = make(CA)  # type: ignore[arg-type]
+def test_certificates_and_names_are_verified(
+    make: Callable[[Path], ssl.SSLContext],
+) -> None:
+    context = make(CA)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -33,13 +36,13 @@ def test_the_certificates_of_a_file_are_trusted_too() -> None:
 
 @pytest.mark.parametrize("make", [client_context, resuming_context])
 def test_a_file_without_certificates_is_refused(
-    make: type[ssl.SSLContext], tmp_path: Path
+    make: Callable[[Path], ssl.SSLContext], tmp_path: Path
 ) -> None:
     empty = tmp_path / "ca.pem"
     empty.write_text("none")
     for path in (empty, tmp_path / "missing.pem"):
         with pytest.raises(OSError):  # noqa: PT011 - ssl.SSLError is one
-            make(path)  # type: ignore[arg-type]
+            make(path)
 
 
 class Pair:
@@ -119,8 +122,11 @@ VERSION = failed(ssl.SSLError, reason="WRONG_VERSION_NUMBER")
         (VERSION, "wrong version number"),
         (failed(ssl.SSLError, reason=None), "no reason given"),
         (wrapped(EXPIRED, explicit=True), "certificate has expired"),
-        (wrapped(wrapped(VERSION, explicit=True), explicit=False), "wrong version number"),
+        (
+            wrapped(wrapped(VERSION, explicit=True), explicit=False),
+            "wrong version number",
+        ),
     ],
-)  # fmt: skip
+)
 def test_why_tls_failed(error: Exception, cause: str | None) -> None:
     assert tls_cause(error) == cause

@@ -2,6 +2,7 @@
 
 import pytest
 
+from libs.common.contracts import Row
 from libs.common.store.pages import page
 from libs.common.store.port import Cursor, HistoryQuery
 
@@ -20,8 +21,9 @@ def test_a_page_says_whether_there_is_more() -> None:
 
 @pytest.mark.parametrize("count", range(6))
 def test_pages_put_together_are_all_rows(count: int) -> None:
-    rows = [{"id": str(n), "created_at": AT} for n in range(count)]
-    query, seen = HistoryQuery("requests", limit=2), []
+    rows: list[Row] = [{"id": str(n), "created_at": AT} for n in range(count)]
+    query = HistoryQuery("requests", limit=2)
+    seen: list[Row] = []
     while True:
         begins = next(
             (n + 1 for n, row in enumerate(rows) if query.after
