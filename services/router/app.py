@@ -17,6 +17,7 @@ from libs.common import logs
 from libs.common.callers import ClientCaller
 from libs.common.errors import ProxyError, SettingError
 from libs.common.leader import LeaderLease
+from libs.common.lifecycle import end
 from libs.common.orders import Orders
 from libs.common.proxy_keys import KeyTable
 from libs.common.redis_client import connect
@@ -123,8 +124,7 @@ class Router:
     async def stop(self) -> None:
         for loop in self._loops:
             loop.remove_done_callback(_die_with)
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end(self._loops)
         try:
             await self._lease.release()
         except ProxyError:
