@@ -6,6 +6,7 @@ beats running on with a part missing."""
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 import structlog
 
@@ -33,14 +34,13 @@ async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:
             stop.set()
             await asyncio.wait(tasks, timeout=drain_seconds)
         finally:
-            asked.cancel()
-            await end(tasks)
+            await end([asked, *tasks])
     if _broken(tasks) or failed:
         log.error("a background loop ended unexpectedly", action="loop_ended")
         raise SystemExit(1)
 
 
-async def end(tasks: Collection["asyncio.Future[None]"]) -> None:
+async def end(tasks: Collection["asyncio.Future[Any]"]) -> None:
     """Cancel `tasks` and wait until all have ended.
 
     More than once: in Python 3.11 `asyncio.wait_for` swallows a cancellation that
