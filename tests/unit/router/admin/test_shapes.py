@@ -25,7 +25,7 @@ from tests.support.telemetry import request_event
 def test_a_key_may_be_asked_for_without_any_word() -> None:
     empty = MintAsk()
     assert (empty.name, empty.pool_id, empty.pools) == ("", None, ())
-    assert empty.expires_at is empty.requests_per_minute is None
+    assert (empty.expires_at, empty.requests_per_minute) == (None, None)
 
 
 @pytest.mark.parametrize(
