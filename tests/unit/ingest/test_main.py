@@ -88,3 +88,19 @@ async def test_a_database_of_a_newer_version_is_left_alone(
         with pytest.raises(SchemaTooNew):
             await serve(settings(tmp_path, free_port(), server.url))
     assert all(command[0] != b"XREADGROUP" for command in server.commands)
+
+
+def newer(*_: object) -> None:
+    raise SchemaTooNew("The database has schema 99.")
+
+
+def test_a_newer_database_is_one_line_and_an_exit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("logs.configure", "collect_seldom"):  # of the whole process
+        monkeypatch.setattr(f"services.ingest.__main__.{name}", lambda *_: None)
+    monkeypatch.setattr("services.ingest.__main__.serve", newer)
+    with pytest.raises(SystemExit) as exit_:
+        run({})
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "The database has schema 99.\n"
