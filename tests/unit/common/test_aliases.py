@@ -36,6 +36,12 @@ def test_a_request_may_name_a_pool_that_the_provider_is_in(
     assert ways(CATALOGUE)["fast"].passes(pool) is passes
 
 
+def test_a_request_that_names_no_pool_may_go_to_any() -> None:
+    pooled = made_resource("acme", pool_id="cheap", provider_id="acme")
+    catalogue = Catalogue(version="v1", resources=(pooled,), aliases=(ALIAS,))
+    assert ways(catalogue)["fast"].passes(None)
+
+
 def test_an_alias_without_a_resource_is_closed() -> None:
     found = ways(CATALOGUE)
     assert (found["fast"].open, found["gone"].open) == (True, False)

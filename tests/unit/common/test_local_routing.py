@@ -310,6 +310,12 @@ def test_of_what_is_remembered_the_oldest_goes() -> None:
     assert list(local.sessions) == ["a", "c"]
 
 
+def test_an_attempt_that_is_not_the_last_makes_no_home() -> None:
+    local = routing()
+    local.release(made_release("one", session="s", learned=("i",), event=None), NOW)
+    assert (local.sessions, local.ids) == ({}, {})
+
+
 # The end of a request -------------------------------------------------------
 
 

@@ -96,17 +96,15 @@ def test_hints_are_read_as_a_gateway_reads_them() -> None:
     told = world.post(
         json={
             "path": "/v1/responses?x=1",
-            "headers": {"X-Proxy-Pool": "main", "X-Proxy-Session": "s"},
+            "headers": {"X-Proxy-Pool-Id": "main", "X-Proxy-Session-Id": "s"},
             "body": {"previous_response_id": "resp_1"},
         }
     ).json
     assert told["hints"]["bound_ids"] == ["resp_1"]
     ask = asked_of(world)
     assert ask.bound == (digest("resp_1"),)
-    assert (ask.pool_id, ask.session_id) == (
-        told["hints"]["pool_id"], told["hints"]["session_id"]
-    )  # fmt: skip
-    assert ask.session == (digest(ask.session_id) if ask.session_id else "")
+    assert (told["hints"]["pool_id"], told["hints"]["session_id"]) == ("main", "s")
+    assert (ask.pool_id, ask.session_id, ask.session) == ("main", "s", digest("s"))
 
 
 def test_asking_again_says_the_same() -> None:
@@ -170,6 +168,14 @@ def test_an_alias_that_leads_nowhere() -> None:
     world = World(answers=[UnknownPool(())])
     result = world.post(json={"body": {"model": "fast"}})
     assert problem(result) == (404, "model_not_found", "model")
+
+
+def test_an_alias_whose_provider_is_not_in_the_pool() -> None:
+    world = World()
+    headers = {"x-proxy-pool-id": "elsewhere"}
+    result = world.post(json={"body": {"model": "fast"}, "headers": headers})
+    assert problem(result) == (400, "model_not_in_pool", "model")
+    assert world.asked == []
 
 
 # Errors ---------------------------------------------------------------------
