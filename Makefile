@@ -19,7 +19,15 @@ TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
 LAB ?= ../shared/docker-lab/lab
 
-.PHONY: help setup setup-test setup-codex setup-node run test check format bench fuzz attack audit chaos lock lab clean
+# Unit tests are many and short: a worker that is done takes some of the other's.
+UNIT := tests/unit --numprocesses 2 --dist worksteal
+REST := tests/acceptance tests/integration
+# With MEASURE=1 tests leave what they covered in .coverage, also by their processes.
+RUN_TESTS = $(BIN)/python $(if $(MEASURE),-m coverage run) -m pytest
+# Of services and libs, by the whole suite; by unit tests alone: in pyproject.toml.
+WHOLE_FLOOR := 90
+
+.PHONY: help setup setup-test setup-codex setup-node run unit test check lint coverage coverage-rest coverage-all format bench fuzz attack audit chaos lock lab clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,17 +70,37 @@ $(VENV)/.node-stamp: | $(VENV)/bin/python
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
 	@exec $(BIN)/python -P -m libs.cli.launch $(BIN)/responses-proxy up
 
-test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## unit, integration and acceptance tests; ARGS="-k word" for some
+unit: $(VENV)/.test-stamp ## unit tests alone, for the edit loop; ARGS="-k word" for some
+	@exec $(BIN)/python -m pytest $(UNIT) --quiet $(ARGS)
+
+test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## unit, integration and acceptance tests; ARGS="-k word" or SUITE=folder for some
 ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
 else
 	@status=0; \
-	$(BIN)/python -m pytest -m alone || status=$$?; \
-	$(BIN)/python -m pytest -m "not alone" $(TWO_AT_ONCE) || status=$$?; \
+	$(BIN)/python -m pytest -m alone $(SUITE) || status=$$?; \
+	$(RUN_TESTS) -m "not alone" $(TWO_AT_ONCE) $(SUITE) || status=$$?; \
 	exit $$status
 endif
 
-check: $(VENV)/.test-stamp ## format, lint, types, dependency rules
+check: lint coverage ## lint, and the unit tests with their coverage
+
+coverage: $(VENV)/.test-stamp ## unit tests, and that they cover what they should
+	@rm -rf .coverage && mkdir .coverage
+	@$(BIN)/python -m coverage run -m pytest $(UNIT) --quiet
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+coverage-rest: ## after `make coverage`: the other tests, and the coverage of all
+	@$(MAKE) --no-print-directory test MEASURE=1 SUITE="$(or $(SUITE),$(REST))"
+	@$(BIN)/python -m coverage combine --quiet --append
+	@$(BIN)/python -m coverage report --fail-under=$(WHOLE_FLOOR)
+
+coverage-all: ## coverage of the whole suite
+	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory coverage-rest
+
+lint: $(VENV)/.test-stamp ## format, lint, types, dependency rules
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
@@ -111,4 +139,4 @@ lab: ## build the images, run compose with two gateways, ask through them
 	@LAB=$(LAB) bash tests/lab/run.sh
 
 clean: ## remove .venv and caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
+	@rm -rf $(VENV) .pytest_cache .coverage .mypy_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -5,9 +5,12 @@ beats running on with a part missing."""
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 import structlog
+
+CANCEL_AGAIN_S = 0.1
 
 Loop = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -31,13 +34,24 @@ async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:
             stop.set()
             await asyncio.wait(tasks, timeout=drain_seconds)
         finally:
-            asked.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(asked, *tasks, return_exceptions=True)
+            await end([asked, *tasks])
     if _broken(tasks) or failed:
         log.error("a background loop ended unexpectedly", action="loop_ended")
         raise SystemExit(1)
+
+
+async def end(tasks: Collection["asyncio.Future[Any]"]) -> None:
+    """Cancel `tasks` and wait until all have ended.
+
+    More than once: in Python 3.11 `asyncio.wait_for` swallows a cancellation that
+    comes as its work ends, and redis-py sends each command through it.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:

@@ -18,6 +18,7 @@ from libs.common.callers import ClientCaller
 from libs.common.egress import Egress
 from libs.common.errors import ProxyError, SettingError
 from libs.common.leader import LeaderLease
+from libs.common.lifecycle import end
 from libs.common.orders import Orders
 from libs.common.provider_rules import ProviderRules
 from libs.common.proxy_keys import KeyTable
@@ -133,8 +134,7 @@ class Router:
     async def stop(self) -> None:
         for loop in self._loops:
             loop.remove_done_callback(_die_with)
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end(self._loops)
         try:
             await self._lease.release()
         except ProxyError:

@@ -55,5 +55,8 @@ def _time_of(id_: str) -> datetime | None:
         return None
     if parsed.version != TIMED_VERSION:
         return None
-    at = EPOCH + timedelta(milliseconds=parsed.int >> 80)
+    try:
+        at = EPOCH + timedelta(milliseconds=parsed.int >> 80)
+    except OverflowError:  # 48 bits of milliseconds reach beyond the year 9999
+        return None
     return at if EVER + DAY < at < NEVER - DAY else None

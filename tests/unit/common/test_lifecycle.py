@@ -1,10 +1,11 @@
 import asyncio
+import contextlib
 import os
 import signal
 
 import pytest
 
-from libs.common.lifecycle import run_until_signalled, wait_for_stop
+from libs.common.lifecycle import end, run_until_signalled, wait_for_stop
 
 pytestmark = pytest.mark.asyncio
 
@@ -75,3 +76,22 @@ async def test_pausing_ends_with_stop() -> None:
     assert not await wait_for_stop(stop, 0.001)
     stop.set()
     assert await wait_for_stop(stop, 60)
+
+
+async def test_a_loop_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
+    begun = asyncio.Event()
+
+    async def deaf_once() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    tasks = [asyncio.create_task(each()) for each in (deaf_once, deaf_once, broken)]
+    await begun.wait()
+    await asyncio.wait_for(end(tasks), 5)
+    assert [task.cancelled() for task in tasks] == [True, True, False]
+    await end([])

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from libs.common.circuits import NEVER, Pause
 from libs.common.policy import (
+    WINDOW,
     Choice,
     Question,
     Standing,
@@ -151,3 +152,32 @@ def test_why_a_home_is_passed_over(
     home: Standing | None, question: Question, cause: str
 ) -> None:
     assert cause_of_leaving(home, question) == cause
+
+
+def large(free: int, busy: int = 0) -> list[Standing]:
+    """More than are read for a choice."""
+    idle = [at(f"idle-{n:03}") for n in range(free)]
+    return idle + [at(f"busy-{n:03}", in_flight=5) for n in range(busy)]
+
+
+@given(st.integers(WINDOW, 60), st.integers(0, 10**6))
+def test_in_a_large_pool_a_place_among_all_ties_is_drawn(free: int, draw: int) -> None:
+    choice = by_load(large(free, busy=5), ask(draw), "why")
+    assert choice.resource_id == f"idle-{draw % free:03}"
+
+
+@given(st.integers(0, 10**6))
+def test_in_a_large_pool_who_failed_is_not_drawn_again(draw: int) -> None:
+    pool = large(30)
+    first = by_load(pool, ask(draw), "why").resource_id
+    assert first is not None
+    second = by_load(pool, ask(draw, (first,)), "why").resource_id
+    assert second != first
+    # Not all ties were read: one of those that were.
+    assert second in {s.resource_id for s in pool[:WINDOW]}
+
+
+@given(st.integers(1, WINDOW - 1), st.integers(0, 10**6))
+def test_busy_ones_of_a_large_pool_are_not_drawn(free: int, draw: int) -> None:
+    choice = by_load(large(free, busy=30), ask(draw), "why")
+    assert choice.resource_id == f"idle-{draw % free:03}"

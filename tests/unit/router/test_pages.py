@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from services.router.pages import CSP, DASHBOARD, FILES
+from services.router.pages import CSP, DASHBOARD, FILES, Page
+from tests.support.admin import client
 
 TEXTS = {name: (DASHBOARD / name).read_text() for name, _ in FILES.values()}
 
@@ -38,3 +39,15 @@ def test_the_page_has_no_inline_script_or_style() -> None:
 def test_the_scripts_find_their_elements(name: str) -> None:
     wanted = set(re.findall(r"\$\(\"([\w-]+)\"\)", TEXTS[name]))
     assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_is_served_with_what_protects_it(path: str) -> None:
+    name, content_type = FILES[path]
+    result = client({path: Page(name, content_type)}).simulate_get(path)
+    assert result.content == (DASHBOARD / name).read_bytes()
+    assert result.headers["content-type"] == content_type
+    assert result.headers["content-security-policy"] == CSP
+    assert result.headers["x-content-type-options"] == "nosniff"
+    assert result.headers["referrer-policy"] == "no-referrer"
+    assert result.headers["cache-control"] == "no-cache"

@@ -1,15 +1,19 @@
 """The registry on its way from SQL to the catalogue, also when SQL or Redis is away."""
 
+import asyncio
+
 import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from libs.common.contracts import Alias, Resource
 from libs.common.errors import RedisAway, StoreAway
+from libs.common.lifecycle import end
 from libs.common.registry import Provider, Registry
 from libs.common.sealing import Sealer
 from services.router.catalogue import Publisher, build_catalogue
 from services.router.registry import READ_EVERY, Changes, RegistryReader
+from tests.support.waiting import eventually
 from tests.unit.router.test_catalogue import Leadership, Library, resource
 
 pytestmark = pytest.mark.asyncio
@@ -238,3 +242,35 @@ class TestPublisher:
         await publisher.renew()
         assert library.published is None
         assert [r.id for r in publisher.catalogue.resources] == ["openai-1", "acme"]
+
+
+class Odd(Counter):
+    """A Redis that answers, but with an error."""
+
+    async def call(self, command: str, _: str) -> bytes | None:
+        raise ValueError("OOM command not allowed")
+
+
+async def test_a_redis_that_refuses_keeps_nothing_from_being_read() -> None:
+    world = World(provider())
+    changes = Changes(Odd())  # type: ignore[arg-type]
+    reader = RegistryReader(world.rows, changes, OURS, Sealer((NEW,)), {})
+    await reader.look()
+    assert reader.parts is not None
+    before = world.rows.read
+    with capture_logs() as logs:
+        await reader.changed()
+    assert world.rows.read == before + 1
+    assert [log["action"] for log in logs] == ["registry_untold"]
+
+
+async def test_the_loop_looks_again_and_again() -> None:
+    world = World(provider())
+    running = asyncio.create_task(world.reader.run())
+
+    async def read() -> bool:
+        return world.reader.parts is not None
+
+    await eventually(read)
+    await end([running])
+    assert running.cancelled()

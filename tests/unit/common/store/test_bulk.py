@@ -1,0 +1,78 @@
+"""A batch that is all new, as plain rows in the order of the columns."""
+
+from typing import Any
+
+from libs.common.contracts import RequestEvent
+from libs.common.store.bulk import APART, Form, tables
+from libs.common.store.postgres_calls import TYPES
+from libs.common.store.settling import settle
+from tests.support.telemetry import (
+    T0_MS,
+    decision_event,
+    gateway_event,
+    health_event,
+    stored_request,
+    streamed,
+)
+
+FORM = Form(at=lambda ms: f"at {ms}", json=lambda text: f"json {text.decode()}")
+AT = f"at {T0_MS}"
+
+
+def rows(*events: Any) -> dict[str, list[tuple[Any, ...]]]:
+    return {name: list(rows) for name, rows in tables(settle(events, {}), FORM)}
+
+
+def test_nothing_of_nothing() -> None:
+    assert rows() == {}
+
+
+def test_every_event_is_an_event_and_some_are_more() -> None:
+    health = streamed(health_event())
+    found = rows(health, streamed(gateway_event(), "g1"))
+    assert list(found) == ["add_events"]
+    assert found["add_events"][0] == (
+        "health-1", "health", AT, f"json {health.json.decode()}"
+    )  # fmt: skip
+
+
+def test_a_request_has_the_fields_of_its_contract_in_their_order() -> None:
+    event = stored_request("r", model="gpt-5", minted=("resp_1",))
+    (row,) = rows(event)["add_requests"]
+    assert row[:3] == ("r", AT, f"at {T0_MS + 900}")
+    fields = [name for name in RequestEvent.model_fields if name not in APART]
+    assert len(row) == 3 + len(fields) == len(TYPES["add_requests"])
+    assert row[3 + fields.index("model")] == "gpt-5"
+
+
+def test_a_decision_has_its_candidates_as_json() -> None:
+    (row,) = rows(streamed(decision_event(cause="rate_limited"), "d"))["add_decisions"]
+    assert row[:4] == ("d", "req-1", 1, AT)
+    assert str(row[8]).startswith('json [{"resource":"openai-1"')
+    assert row[9:] == (False, "rate_limited")
+    assert len(row) == len(TYPES["add_decisions"])
+
+
+def test_ids_are_minted_by_the_account_that_served() -> None:
+    event = stored_request("r", resource_id="one", account_id="a", minted=("x", "y"))
+    assert rows(event)["add_minted_ids"] == [
+        ("x", AT, "r", "one", "a"),
+        ("y", AT, "r", "one", "a"),
+    ]
+
+
+def test_without_an_account_the_resource_is_one_of_its_own() -> None:
+    event = stored_request("r", resource_id="one", minted=("x",))
+    assert rows(event)["add_minted_ids"] == [("x", AT, "r", "one", "one")]
+
+
+def test_ids_that_nobody_served_are_nobodys() -> None:
+    assert "add_minted_ids" not in rows(stored_request("r", minted=("x",)))
+
+
+def test_of_two_that_tell_an_id_in_one_moment_the_first_counts() -> None:
+    minted = {"resource_id": "one", "minted": ("x", "x")}
+    first, second = stored_request("a", **minted), stored_request("b", **minted)
+    later = stored_request("c", created_at_ms=T0_MS + 1, **minted)
+    found = rows(first, second, later)["add_minted_ids"]
+    assert [(row[0], row[2]) for row in found] == [("x", "a"), ("x", "c")]

@@ -1,0 +1,58 @@
+"""From a credential to its key, and what is said when there is none."""
+
+import pytest
+from cryptography.fernet import Fernet
+from structlog.testing import capture_logs
+
+from libs.common.credentials import SEALED, Credentials
+from libs.common.errors import SettingError
+from libs.common.sealing import Sealer, Unsealable
+from tests.support.catalogues import made_resource
+
+SEALER = Sealer([Fernet.generate_key().decode()])
+SECRET = "sk-secret"
+TOKEN = SEALED + SEALER.seal(SECRET)
+
+
+def credentials(sealer: Sealer = SEALER, **environ: str) -> Credentials:
+    return Credentials(environ, sealer)
+
+
+@pytest.mark.parametrize(
+    ("credential", "key"),
+    [("env:KEY", "sk-one"), ("env:KEYS#2", "sk-two"), (TOKEN, SECRET)],
+)
+def test_a_key_is_in_the_environment_or_sealed(credential: str, key: str) -> None:
+    known = credentials(KEY="sk-one", KEYS="sk-1, sk-two")
+    assert known.resolve(credential) == key
+
+
+def test_what_cannot_be_resolved_says_so_without_the_key() -> None:
+    with pytest.raises(SettingError, match="GONE"):
+        credentials().resolve("env:GONE")
+    with pytest.raises(Unsealable) as error:
+        credentials(Sealer(())).resolve(TOKEN)
+    assert TOKEN not in str(error.value)
+
+
+def test_a_missing_key_is_said_once_for_each_credential() -> None:
+    known = credentials()
+    one, moved = made_resource(credential="env:A"), made_resource(credential="env:B")
+    with capture_logs() as logs:
+        assert [known.key_of(r) for r in (one, one, moved, moved)] == [None] * 4
+    assert [log["action"] for log in logs] == ["credential_missing"] * 2
+    assert {log["resource"] for log in logs} == {"openai-1"}
+
+
+def test_a_key_that_came_and_went_is_said_again() -> None:
+    environ = {"A": "sk-a"}
+    known, resource = Credentials(environ, SEALER), made_resource(credential="env:A")
+    with capture_logs() as logs:
+        assert known.key_of(resource) == "sk-a"
+        for _ in range(2):
+            del environ["A"]
+            assert known.key_of(resource) is None
+            environ["A"] = "sk-a"
+            assert known.key_of(resource) == "sk-a"
+    assert len(logs) == 2
+    assert "sk-a" not in repr(logs)

@@ -1,0 +1,51 @@
+"""Keys that are tried for the admin API."""
+
+import json
+
+import httpx
+import pytest
+
+from libs.common.credentials import Credentials
+from libs.common.provider_rules import ProviderRules
+from libs.common.sealing import Sealer
+from services.health.examining import Examiner
+
+pytestmark = pytest.mark.asyncio
+KEY = "sk-proj-0123456789-abcdefgh"
+ENVIRON = {"PROVIDER_KEY": KEY, "OPENAI_API_KEY": KEY, "PATH": KEY}
+
+
+async def examined(credential: str, base_url: str, status: int = 200) -> str:
+    def echo(request: httpx.Request) -> httpx.Response:
+        shown = request.headers["authorization"]
+        error = {"code": shown, "message": shown}
+        return httpx.Response(status, json={"data": [{"id": shown}], "error": error})
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(echo))
+    credentials = Credentials(ENVIRON, Sealer(()), ProviderRules.read({}))
+    order = {"base_url": base_url, "keys": [["acme", credential]]}
+    return await Examiner(client, credentials, 5).examine(json.dumps(order))
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
+async def test_an_upstream_that_echoes_the_key_in_a_test(status: int) -> None:
+    """Finding 8."""
+    said = await examined("env:PROVIDER_KEY", "https://acme.example/v1", status)
+    assert KEY not in said
+    assert json.loads(said)[0]["verdict"] != "unresolved"
+
+
+@pytest.mark.parametrize(
+    ("credential", "base_url"),
+    [
+        ("env:OPENAI_API_KEY", "https://evil.example/v1"),
+        ("env:PATH", "https://evil.example/v1"),
+        ("env:PROVIDER_KEY", "http://169.254.169.254/v1"),
+    ],
+)
+async def test_an_order_that_breaks_the_rules_sends_nothing(
+    credential: str, base_url: str
+) -> None:
+    """Finding 2: whoever may write into Redis may order tests."""
+    (said,) = json.loads(await examined(credential, base_url))
+    assert (said["verdict"], said["models"]) == ("unresolved", [])

@@ -1,0 +1,232 @@
+"""The loop from stream to SQL over fakes: nothing is acknowledged before it is stored,
+and poison never blocks the rest. With real ends it is in
+tests/integration/test_ingest.py."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from libs.common.contracts import StreamedEvent
+from libs.common.errors import RedisAway, StoreAway
+from libs.common.store.port import DeadLetter, Unstorable
+from libs.common.streams import Entry
+from services.ingest import metrics
+from services.ingest.backoff import Backoff
+from services.ingest.batch import BatchRule
+from services.ingest.consumer import Consumer, Habits
+from tests.support.consuming import running
+from tests.support.telemetry import request_event
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+AT_ONCE = Backoff(base_s=0.001, cap_s=0.001)
+
+
+def entry(number: int, request: str = "") -> Entry:
+    id_ = request or f"r{number}"
+    data = request_event(id_).model_dump_json().encode()
+    fields = {b"kind": b"request", b"id": id_.encode(), b"v": b"1", b"data": data}
+    return Entry(f"{number}-0", fields)
+
+
+POISON = Entry("9-0", {b"kind": b"request", b"id": b"bad", b"v": b"1", b"data": b"{"})
+
+
+class Ends:
+    """The stream and the store, each of which can be away or refuse."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.new = list(entries)
+        self.left: list[Entry] = []  # by a consumer that died
+        self.redis_fails = self.store_fails = 0  # so many calls
+        self.refused: set[str] = set()
+        self.hold: asyncio.Event | None = None  # the store's answer
+        self.stored: list[str] = []
+        self.writes: list[int] = []
+        self.letters: list[DeadLetter] = []
+        self.acknowledged: list[str] = []
+        self.parked: list[Mapping[str, str]] = []
+        self.gone: list[str] = []
+
+    def _redis(self) -> None:
+        if self.redis_fails:
+            self.redis_fails -= 1
+            raise RedisAway("no Redis")
+
+    def _store(self) -> None:
+        if self.store_fails:
+            self.store_fails -= 1
+            raise StoreAway("no SQL")
+
+    async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
+        self._redis()
+        if not self.new:
+            await asyncio.sleep(0.002)
+        found, self.new = self.new[:count], self.new[count:]
+        return found
+
+    async def claim(self, consumer: str, count: int, min_idle_ms: int) -> list[Entry]:
+        assert min_idle_ms == 30_000
+        found, self.left = self.left[:count], self.left[count:]
+        return found
+
+    async def acknowledge(
+        self, ids: Sequence[str], dead: Sequence[Mapping[str, str]] = ()
+    ) -> int:
+        self._redis()
+        self.acknowledged += ids
+        self.parked += dead
+        return len(self.new)
+
+    async def depth(self) -> int:
+        return len(self.new)
+
+    async def leave(self, consumer: str) -> None:
+        self.gone.append(consumer)
+
+    async def write(self, events: Sequence[StreamedEvent]) -> int:
+        self._store()
+        self.writes.append(len(events))
+        if self.hold:
+            await self.hold.wait()
+        if self.refused & {event.id for event in events}:
+            raise Unstorable("it fits nowhere")
+        self.stored += [event.id for event in events]
+        return len(events)
+
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
+        self._store()
+        self.letters += letters
+        return len(letters)
+
+
+def consumer(ends: Ends, size: int = 4) -> Consumer:
+    rule = BatchRule(size=size, max_age_s=0.01)
+    return Consumer(ends, ends, Habits("me", rule, claim_s=30, backoff=AT_ONCE))
+
+
+async def until_acknowledged(ends: Ends, count: int) -> None:
+    async def done() -> bool:
+        return len(ends.acknowledged) >= count
+
+    await eventually(done, every_s=0.002)
+
+
+async def test_events_are_stored_then_acknowledged() -> None:
+    ends = Ends(*(entry(n) for n in range(10)))
+    async with running(consumer(ends)):
+        await until_acknowledged(ends, 10)
+    assert sorted(ends.stored) == sorted(f"r{n}" for n in range(10))
+    assert ends.acknowledged == [f"{n}-0" for n in range(10)]
+    assert ends.gone == ["me"]
+
+
+async def test_what_a_dead_consumer_left_comes_first() -> None:
+    ends = Ends(entry(5))
+    ends.left = [entry(1)]
+    async with running(consumer(ends)):
+        await until_acknowledged(ends, 2)
+    assert ends.stored == ["r1", "r5"]
+
+
+async def test_poison_is_parked_and_acknowledged_with_the_rest() -> None:
+    ends = Ends(entry(1), POISON, entry(2))
+    async with running(consumer(ends)):
+        await until_acknowledged(ends, 3)
+    assert ends.stored == ["r1", "r2"]
+    assert [letter.event_id for letter in ends.letters] == ["bad"]
+    assert [letter["entry_id"] for letter in ends.parked] == ["9-0"]
+    assert "gateway_id" not in ends.parked[0]  # what is None is no field
+
+
+@pytest.mark.parametrize(
+    "bad", [{"r0"}, {"r3"}, {"r1", "r2"}, {"r0", "r1", "r2", "r3"}]
+)
+async def test_what_the_database_refuses_is_found_by_halving(bad: set[str]) -> None:
+    ends = Ends(*(entry(n) for n in range(4)))
+    ends.refused = bad
+    async with running(consumer(ends)):
+        await until_acknowledged(ends, 4)
+    assert set(ends.stored) == {f"r{n}" for n in range(4)} - bad
+    assert {letter.event_id for letter in ends.letters} == bad
+    assert {letter.reason for letter in ends.letters} == {"it fits nowhere"}
+    assert len(ends.stored) == 4 - len(bad)
+
+
+@pytest.mark.parametrize(("redis", "sql"), [(3, 0), (0, 3), (3, 3)])
+async def test_while_an_end_is_away_it_is_tried_again(redis: int, sql: int) -> None:
+    ends = Ends(entry(1), POISON)
+    ends.redis_fails, ends.store_fails = redis, sql
+    made = consumer(ends)
+    async with running(made):
+        await until_acknowledged(ends, 2)
+    assert set(ends.stored) == {"r1"}
+    assert ends.acknowledged == ["1-0", "9-0"]
+    assert made.away == {}
+
+
+async def test_what_is_away_is_named() -> None:
+    ends = Ends(entry(1))
+    ends.store_fails = 10**6
+    made = consumer(ends)
+    async with running(made):
+
+        async def away() -> bool:
+            return "store" in made.away
+
+        await eventually(away)
+        assert made.away == {"store": "no SQL"}
+    # Given up at the stop: it stays pending, for whoever claims it.
+    assert ends.acknowledged == []
+    assert ends.gone == ["me"]
+
+
+async def test_while_a_batch_is_stored_only_the_next_one_is_read() -> None:
+    ends = Ends(*(entry(n) for n in range(40)))
+    ends.hold = asyncio.Event()
+    async with running(consumer(ends, size=1)):
+
+        async def held() -> bool:
+            return bool(ends.writes)
+
+        await eventually(held)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(ends.writes) == 1
+        assert ends.new  # and not all of the rest
+        assert ends.acknowledged == []
+        ends.hold.set()
+        await until_acknowledged(ends, 40)
+
+
+async def test_what_was_read_is_stored_before_the_end() -> None:
+    ends = Ends(*(entry(n) for n in range(3)))
+    stop, made = asyncio.Event(), consumer(ends, size=100)
+    task = asyncio.create_task(made.run(stop))
+
+    async def read() -> bool:
+        return not ends.new
+
+    await eventually(read)
+    stop.set()
+    await asyncio.wait_for(task, 5)
+    assert sorted(ends.acknowledged) == ["0-0", "1-0", "2-0"]
+
+
+async def test_what_is_stored_and_what_is_not_is_counted() -> None:
+    def count() -> dict[str, Any]:
+        return {
+            "events": metrics.EVENTS.labels("request")._value.get(),
+            "dead": metrics.DEAD_LETTERS._value.get(),
+            "failures": metrics.FAILURES.labels("store")._value.get(),
+        }
+
+    before = count()
+    ends = Ends(entry(1), entry(2), POISON)
+    ends.refused, ends.store_fails = {"r2"}, 2
+    async with running(consumer(ends)):
+        await until_acknowledged(ends, 3)
+    gained = {name: value - before[name] for name, value in count().items()}
+    assert gained == {"events": 1, "dead": 2, "failures": 2}

@@ -1,0 +1,106 @@
+"""Ingest put together: what keeps it from starting, and its end. With Redis and
+Postgres it is in tests/integration/test_ingest_process.py."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from libs.common.service_settings import IngestSettings
+from libs.common.store import sqlite
+from libs.common.store.port import SchemaTooNew
+from libs.common.store.sqlite import SqliteStore
+from services.ingest.__main__ import run, serve
+from tests.support.ports import free_port
+from tests.support.resp import Command, scripted
+from tests.support.waiting import eventually
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PROXY_INGEST_BATCH_SIZE", "0"),
+        ("PROXY_SQLITE_URL", "file"),
+        ("PROXY_PRICES_FILE", "/nowhere/prices.toml"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_one_line(
+    variable: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run({variable: value})
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(variable)
+
+
+def redis(command: Command) -> Any:
+    """A Redis with two empty streams."""
+    return {b"XLEN": 0, b"XAUTOCLAIM": [b"0-0", [], []], b"XPENDING": []}.get(
+        command[0]
+    )
+
+
+def settings(tmp_path: Path, port: int, url: str) -> IngestSettings:
+    return IngestSettings.read(
+        {
+            "PROXY_REDIS_URL": url,
+            "PROXY_INGEST_PORT": str(port),
+            "PROXY_SQLITE_URL": f"sqlite:///{tmp_path}/proxy.sqlite3",
+        }
+    )
+
+
+@pytest.mark.asyncio
+async def test_it_migrates_gets_ready_and_ends_at_a_signal(tmp_path: Path) -> None:
+    port = free_port()
+    async with scripted(redis) as server, httpx.AsyncClient() as client:
+        running = asyncio.create_task(serve(settings(tmp_path, port, server.url)))
+
+        async def ready() -> bool:
+            try:
+                answer = await client.get(f"http://127.0.0.1:{port}/readyz")
+            except httpx.ConnectError:
+                return False
+            ends = dict.fromkeys(("redis", "sql", "schema"), "ok")
+            return answer.status_code == 200 and answer.json()["details"] == ends
+
+        await eventually(ready)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 5)
+    read = {c[c.index(b"STREAMS") + 1] for c in server.commands if b"STREAMS" in c}
+    assert read == {b"telemetry:events", b"telemetry:events:payloads"}
+
+
+@pytest.mark.asyncio
+async def test_a_database_of_a_newer_version_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "proxy.sqlite3")
+    await store.migrate()
+    await store.close()
+    monkeypatch.setattr(sqlite, "MIGRATIONS", sqlite.MIGRATIONS[:-1])
+    async with scripted(redis) as server:
+        with pytest.raises(SchemaTooNew):
+            await serve(settings(tmp_path, free_port(), server.url))
+    assert all(command[0] != b"XREADGROUP" for command in server.commands)
+
+
+def newer(*_: object) -> None:
+    raise SchemaTooNew("The database has schema 99.")
+
+
+def test_a_newer_database_is_one_line_and_an_exit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("logs.configure", "collect_seldom"):  # of the whole process
+        monkeypatch.setattr(f"services.ingest.__main__.{name}", lambda *_: None)
+    monkeypatch.setattr("services.ingest.__main__.serve", newer)
+    with pytest.raises(SystemExit) as exit_:
+        run({})
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "The database has schema 99.\n"

@@ -1,0 +1,152 @@
+"""Histories and one request, over a fake database."""
+
+from typing import Any
+
+import pytest
+import zstandard
+from falcon import testing
+
+from libs.common.contracts import Row
+from libs.common.errors import StoreAway
+from libs.common.store.port import BadQuery, HistoryQuery, Page
+from services.router.admin.history import History, OneRequest, asked_limit
+from tests.support.admin import client, problem
+
+ROW: Row = {"id": "r1", "created_at": "2026-01-02T03:04:05.678Z", "decisions": []}
+
+
+def payload(direction: str, body: bytes, **given: Any) -> Row:
+    return {
+        "direction": direction,
+        "content_type": "application/json",
+        "encoding": "zstd",
+        "original_bytes": 14,
+        "truncated": False,
+        "dropped": None,
+        "body": body,
+        **given,
+    }
+
+
+class Store:
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked: list[HistoryQuery] = []
+
+    async def history(self, query: HistoryQuery) -> Page:
+        self.asked.append(query)
+        if self.error:
+            raise self.error
+        return Page((ROW,), "bmV4dA")
+
+    async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
+        return ROW if id == "r1" else None
+
+    async def payloads(self, request: Row) -> list[Row]:
+        assert request == ROW
+        return [
+            payload("request", zstandard.compress('{"input":"é"}'.encode())),
+            payload("response", b"", dropped="too large for one entry"),
+        ]
+
+
+class Api:
+    """The API under test, and what it stands on."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.client = client(
+            {
+                "/admin/requests": History(self.store, "requests"),
+                "/admin/sessions": History(self.store, "sessions"),
+                "/admin/requests/{request_id}": OneRequest(self.store),
+            }
+        )
+
+    def get(self, path: str, **more: Any) -> testing.Result:
+        return self.client.simulate_get(path, **more)
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+def test_history_is_handed_on_as_asked(api: Api) -> None:
+    query = "limit=500&session_id=s%201&resource_id=openai-1&request_id=r1"
+    result = api.get("/admin/requests", query_string=query)
+    assert result.json == {"data": [ROW], "next_cursor": "bmV4dA"}
+    assert api.store.asked == [
+        HistoryQuery("requests", 500, "s 1", "openai-1", "r1", None)
+    ]
+
+
+def test_each_table_has_its_own_path(api: Api) -> None:
+    api.get("/admin/sessions")
+    assert [query.table for query in api.store.asked] == ["sessions"]
+
+
+@pytest.mark.parametrize("query", ["limit=", "session_id=", "cursor="])
+def test_an_empty_filter_is_none(api: Api, query: str) -> None:
+    api.get("/admin/requests", query_string=query)
+    assert api.store.asked == [HistoryQuery("requests")]
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=%D9%A3", "limit"),
+        ("limit=99999999999999999999", "limit"),
+        ("cursor=zzz", "cursor"),
+        ("session_id=a%00b", "session_id"),
+    ],
+)
+def test_nonsense_is_named(api: Api, query: str, param: str) -> None:
+    result = api.get("/admin/requests", query_string=query)
+    assert problem(result) == (400, "invalid_query", param)
+
+
+def test_one_request(api: Api) -> None:
+    answer = api.get("/admin/requests/r1").json
+    bodies = answer.pop("bodies")
+    assert answer == ROW
+    assert bodies["request"]["body"] == '{"input":"é"}'
+    assert bodies["request"]["encoding"] == "utf-8"
+    assert bodies["response"]["body"] is None
+    assert bodies["response"]["dropped"] == "too large for one entry"
+
+
+def test_one_request_without_its_bodies(api: Api) -> None:
+    assert api.get("/admin/requests/r1", query_string="bodies=false").json == ROW
+
+
+def test_bodies_are_wanted_or_not(api: Api) -> None:
+    result = api.get("/admin/requests/r1", query_string="bodies=maybe")
+    assert problem(result) == (400, "invalid_query", "bodies")
+
+
+def test_an_unknown_request(api: Api) -> None:
+    result = api.get("/admin/requests/r2")
+    assert problem(result)[:2] == (404, "request_not_found")
+
+
+def test_a_database_that_is_away(api: Api) -> None:
+    api.store.error = StoreAway()
+    result = api.get("/admin/requests")
+    assert problem(result)[:2] == (503, "database_unreachable")
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"), [(None, 100), ("", 100), ("1", 1), ("500", 500), ("007", 7)]
+)
+def test_a_limit(given: str | None, limit: int) -> None:
+    assert asked_limit(given) == limit
+
+
+def test_a_limit_that_is_none() -> None:
+    with pytest.raises(BadQuery, match="between 1 and 500"):
+        asked_limit("1e2")

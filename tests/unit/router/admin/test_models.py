@@ -1,0 +1,143 @@
+"""`/admin/models` over SQL in a dictionary."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from libs.common.contracts import Row
+from services.router.admin.models import Models, OneModel
+from services.router.admin.registry_shapes import ModelRow
+from tests.support.admin import client, problem
+
+GIVEN = {"alias": "team/fast", "provider_id": "acme", "upstream_id": "gpt-5"}
+
+
+class Rows:
+    def __init__(self) -> None:
+        self.kept: dict[str, Row] = {}
+        self.vanishes = False  # between two statements
+
+    async def provider(self, id_: str) -> Row | None:
+        return {"id": id_} if id_ in ("acme", "other") else None
+
+    async def models(self) -> list[Row]:
+        return list(self.kept.values())
+
+    async def model(self, alias: str) -> Row | None:
+        return self.kept.get(alias)
+
+    async def add_model(self, fields: Mapping[str, Any], at: datetime) -> Row | None:
+        if fields["alias"] in self.kept:
+            return None
+        times = dict.fromkeys(("created_at", "updated_at"), at.isoformat())
+        self.kept[fields["alias"]] = {**fields, **times}
+        return self.kept[fields["alias"]]
+
+    async def change_model(
+        self, alias: str, fields: Mapping[str, Any], at: datetime
+    ) -> Row | None:
+        if alias in self.kept:
+            self.kept[alias] = {**self.kept[alias], **fields}
+        return self.kept.get(alias)
+
+    async def delete_model(self, alias: str) -> bool:
+        return not self.vanishes and self.kept.pop(alias, None) is not None
+
+
+class Api:
+    def __init__(self) -> None:
+        self.rows, self.changes = Rows(), 0
+        routes = {
+            "/admin/models": Models(self.rows, self),
+            "/admin/models/{alias:path}": OneModel(self.rows, self),
+        }
+        self.client = client(routes)
+
+    async def changed(self) -> None:
+        self.changes += 1
+
+    def ask(self, method: str, alias: str = "", /, **body: Any) -> Any:
+        path = f"/admin/models{'/' if alias else ''}{alias}"
+        return self.client.simulate_request(method, path, json=body)
+
+
+@pytest.fixture
+def api() -> Api:
+    made = Api()
+    assert made.ask("POST", **GIVEN).status_code == 201
+    made.changes = 0
+    return made
+
+
+def test_an_alias_is_registered_and_the_gateways_are_told() -> None:
+    api = Api()
+    answer = api.ask("POST", **GIVEN)
+    row = ModelRow(**answer.json)
+    assert (answer.status_code, row.alias, row.enabled) == (201, "team/fast", True)
+    assert api.changes == 1
+
+
+def test_an_alias_may_have_slashes(api: Api) -> None:
+    assert api.ask("GET", "team/fast").json["upstream_id"] == "gpt-5"
+
+
+def test_all_of_them(api: Api) -> None:
+    told = api.ask("GET").json
+    assert [row["alias"] for row in told["data"]] == ["team/fast"]
+    assert told["next_cursor"] is None
+
+
+def test_what_is_named_changes(api: Api) -> None:
+    assert api.ask("PATCH", "team/fast", enabled=False).json["enabled"] is False
+    told = api.ask("PATCH", "team/fast", provider_id="other").json
+    assert (told["provider_id"], told["upstream_id"]) == ("other", "gpt-5")
+    assert (told["enabled"], api.changes) == (False, 2)
+
+
+def test_a_deleted_alias_is_shown_once_more(api: Api) -> None:
+    assert api.ask("DELETE", "team/fast").json["alias"] == "team/fast"
+    assert api.changes == 1
+    assert problem(api.ask("GET", "team/fast"))[:2] == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_an_alias_that_is_not_there(api: Api, method: str) -> None:
+    assert problem(api.ask(method, "nobody"))[:2] == (404, "model_not_found")
+    assert api.changes == 0
+
+
+def test_an_alias_that_somebody_else_deleted_meanwhile(api: Api) -> None:
+    api.rows.vanishes = True
+    assert problem(api.ask("DELETE", "team/fast"))[:2] == (404, "model_not_found")
+    assert api.changes == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (GIVEN, (409, "model_exists", "alias")),
+        (
+            {**GIVEN, "provider_id": "nobody"},
+            (400, "provider_not_found", "provider_id"),
+        ),
+        ({**GIVEN, "alias": "test"}, (400, "invalid_request", "alias")),
+        ({**GIVEN, "alias": "/fast"}, (400, "invalid_request", "alias")),
+        ({**GIVEN, "upstream_id": ""}, (400, "invalid_request", "upstream_id")),
+        ({**GIVEN, "upstream_id": "a\0"}, (400, "invalid_request", "upstream_id")),
+        ({"alias": "a"}, (400, "invalid_request", "provider_id")),
+        ({**GIVEN, "surprise": 1}, (400, "invalid_request", "surprise")),
+    ],
+)  # fmt: skip
+def test_what_is_refused(
+    api: Api, body: dict[str, Any], expected: tuple[int, str, str]
+) -> None:
+    assert problem(api.ask("POST", **body)) == expected
+    assert (len(api.rows.kept), api.changes) == (1, 0)
+
+
+def test_an_alias_is_not_led_to_nobody(api: Api) -> None:
+    result = api.ask("PATCH", "team/fast", provider_id="nobody")
+    assert problem(result) == (400, "provider_not_found", "provider_id")
+    assert api.changes == 0

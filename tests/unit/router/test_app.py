@@ -1,0 +1,121 @@
+"""The router put together: its routes, and what keeps it from starting. With Redis and
+a database it is in tests/integration/test_router.py."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from falcon import testing
+
+from libs.common import logs
+from libs.common.store.sqlite import SqliteStore
+from services.router import app as router_app
+from services.router.admin.shapes import AdminState
+from services.router.app import create_app
+from services.router.openapi import OPERATIONS
+from tests.support.admin import problem
+from tests.support.resp import scripted
+
+VARIABLES = ("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in os.environ:
+        if name.startswith(VARIABLES):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PROXY_SQLITE_URL", f"sqlite:///{tmp_path}/proxy.sqlite3")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    # For the whole process, which is pytest's here.
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PROXY_ROUTER_PORT", "http"),
+        ("PROXY_HOST", "0.0.0.0"),
+        ("PROXY_HEALTH_CHECK_TIMEOUT_SECONDS", "soon"),
+        ("OPENAI_RESOURCE_WEIGHTS", "1,2"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_one_line(
+    variable: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as exit_:
+        create_app()
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("responses-proxy: ")
+    if variable != "PROXY_HOST":
+        assert variable in line
+
+
+@pytest.mark.asyncio
+async def test_without_redis_it_serves_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(lambda _: Exception("LOADING")) as server:
+        monkeypatch.setenv("PROXY_REDIS_URL", server.url)
+        store = SqliteStore(tmp_path / "proxy.sqlite3")
+        await store.migrate()
+        await store.close()
+        async with testing.ASGIConductor(create_app()) as api:
+            assert (await api.simulate_get("/healthz")).status_code == 200
+            ready = await api.simulate_get("/readyz")
+            assert (ready.status_code, ready.json["status"]) == (503, "unavailable")
+            state = AdminState(**(await api.simulate_get("/admin/state")).json)
+            assert [resource.id for resource in state.resources] == ["openai-1"]
+            assert state.admin == "open"
+            assert state.degraded[0].startswith("redis")
+
+
+@pytest.mark.asyncio
+async def test_every_call_that_is_described_has_a_route(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PROXY_ADMIN_TOKEN", "correct-horse")
+    async with scripted(lambda _: Exception("LOADING")) as server:
+        monkeypatch.setenv("PROXY_REDIS_URL", server.url)
+        async with testing.ASGIConductor(create_app()) as api:
+            # The route is looked for before the token is.
+            token = {"authorization": "Bearer correct-horse"}
+            for operation in OPERATIONS:
+                if operation.path.startswith("/v1"):
+                    continue  # of gateways
+                path = operation.path.replace("{", "").replace("}", "")
+                answer = await api.simulate_request("OPTIONS", path, headers=token)
+                allowed = answer.headers.get("allow", "")
+                assert operation.method.upper() in allowed, operation
+            for operation in OPERATIONS:
+                if operation.admin:
+                    path = operation.path.replace("{", "").replace("}", "")
+                    answer = await api.simulate_request(operation.method.upper(), path)
+                    assert problem(answer)[:2] == (401, "invalid_admin_token")
+
+
+@pytest.mark.asyncio
+async def test_a_loop_that_ends_ends_the_process() -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+
+    async def gone() -> None:
+        raise ZeroDivisionError
+
+    try:
+        task = router_app._kept(gone())
+        await asyncio.wait_for(ended.wait(), 5)
+        with pytest.raises(ZeroDivisionError):
+            await task
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
