@@ -64,10 +64,11 @@ class SocketPlane:
     ) -> None:
         """Serve the socket that a request upgrades to; `rest` came after it."""
         client = ClientSocket(request, transport, self._limits.body_bytes)
-        client.take_over(rest)
         unwelcome = self._unwelcome(request)
         if unwelcome is None and not client.valid:
             unwelcome = problems.bad_upgrade()
+        # What follows a bad upgrade need not be frames, and must not cost its answer.
+        client.take_over(b"" if unwelcome is not None else rest)
         if unwelcome is not None:
             headers = [_JSON, *unwelcome.headers]
             client.refuse(unwelcome.status, headers, unwelcome.body())

@@ -183,6 +183,8 @@ Act = Callable[[Upstream, bytes, asyncio.StreamWriter], Awaitable[bool]]
 
 def head(token: bytes, *lines: bytes) -> bytes:
     named = (b"content-type: application/json", b"x-token: " + token, *lines)
+    if token == EVIL:
+        named = (b"x-evil: 1", *named)
     return OK + b"".join(line + b"\r\n" for line in named) + b"\r\n"
 
 

@@ -37,6 +37,7 @@ async def test_no_event_is_anothers_on_sockets(at: Scene) -> None:
     held(await mixups.over_sockets(at, ANSWERS))
 
 
+@pytest.mark.xfail(reason="issue 10, item 6", strict=False)
 async def test_bytes_behind_an_answer_are_nobodys(at: Scene) -> None:
     held(await mixups.behind(at, ANSWERS))
 
