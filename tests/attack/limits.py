@@ -14,7 +14,7 @@ from tests.support.raw import Caller, calling, get, post
 from tests.support.tasks import beside
 
 PATIENCE_S = 60.0
-GROWTH_MB = 120  # of the gateway, through all of this
+GROWTH_MB = 200  # of the gateway, through all of this
 HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: proxy\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 JSON = b'{"model":"gpt-5.5","input":%b}'

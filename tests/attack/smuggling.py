@@ -244,7 +244,8 @@ async def _more(caller: Caller) -> bytes:
 
 
 def _judge(attack: Attack, token: bytes, data: bytes, heard: bytes) -> None:
-    statuses = [line[9:12] for line in heard.split(b"\r\n") if line[:7] == b"HTTP/1."]
+    starts = [line for line in heard.split(b"\r\n") if line[:7] == b"HTTP/1."]
+    statuses = [line[9:12] for line in starts if line[9:12] != b"100"]
     if tokens.foreign(heard, {token}):
         attack.breach(f"foreign answer to {data!r}: {heard[:200]!r}")
     if any(status >= b"500" and status not in (b"501", b"505") for status in statuses):
