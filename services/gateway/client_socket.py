@@ -21,6 +21,7 @@ MOST_WAITING = 1_048_576  # bytes of messages nobody has taken yet
 MESSAGE_WEIGHT = 512  # bytes of memory that an empty one takes
 MOST_UNREAD = 1_048_576  # bytes a client has not read, before it is not heard
 STEP = 16_384  # bytes looked at before it is asked again whether it is enough
+MOST_IN_A_ROW = 64  # messages, before others have their turn
 CLOSE_S = 5.0  # for the client to answer a close
 INVALID = 1007
 NO_ROOM = 1013
@@ -53,6 +54,7 @@ class ClientSocket(asyncio.Protocol):
         self._unread = bytearray()  # off the wire, and not looked at yet
         self._parts = bytearray()  # of a message in fragments
         self._text = False
+        self._in_a_row = 0  # messages given without a wait
         self._taken: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._paused = self._over = False
@@ -95,7 +97,12 @@ class ClientSocket(asyncio.Protocol):
     # ASGI --------------------------------------------------------------------
 
     async def receive(self) -> dict[str, Any]:
+        if self._in_a_row >= MOST_IN_A_ROW:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
+        self._in_a_row += 1
         while not self._messages:
+            self._in_a_row = 0
             self._taken = self._loop.create_future()
             await self._taken
         message, weight = self._messages.popleft()

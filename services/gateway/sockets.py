@@ -72,10 +72,11 @@ class SocketPlane:
         """Serve the socket that a request upgrades to; `rest` came after it."""
         largest = self._limits.body_bytes
         client = ClientSocket(request, transport, largest, self._room)
-        client.take_over(rest)
         unwelcome = self._unwelcome(request)
         if unwelcome is None and not client.valid:
             unwelcome = problems.bad_upgrade()
+        # What follows a bad upgrade need not be frames, and must not cost its answer.
+        client.take_over(b"" if unwelcome is not None else rest)
         if unwelcome is not None:
             _turn_away(client, unwelcome)
             return

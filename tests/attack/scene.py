@@ -23,15 +23,16 @@ from tests.support.waiting import eventually
 
 UPSTREAM_KEYS = [f"sk-attack-{number}" for number in range(8)]
 LARGEST_BODY = 2_000_000
+MOST_CONNECTIONS = 256
 SETTINGS = {
     "PROXY_REQUIRE_KEYS": "true",
     "PROXY_MAX_ATTEMPTS": "3",
     "PROXY_RESOURCE_COOLDOWN_SECONDS": "0.01",
     "PROXY_MAX_BODY_BYTES": str(LARGEST_BODY),
-    "PROXY_MAX_CONNECTIONS": "512",
+    "PROXY_MAX_CONNECTIONS": str(MOST_CONNECTIONS),
     "PROXY_HEAD_TIMEOUT_SECONDS": "2",
     "PROXY_BODY_TIMEOUT_SECONDS": "2",
-    "PROXY_KEEP_ALIVE_SECONDS": "60",
+    "PROXY_KEEP_ALIVE_SECONDS": "2",
     "PROXY_REQUEST_TIMEOUT_SECONDS": "30",
     "OPENAI_API_KEYS": ",".join(UPSTREAM_KEYS),
     "OPENAI_RESOURCE_ACCOUNT_IDS": ",".join(f"acct-{n % 4}" for n in range(8)),

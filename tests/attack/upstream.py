@@ -16,9 +16,8 @@ from tests.attack.tokens import EVIL, TOKEN, answer, events
 from tests.support.frames import CLOSE, TEXT, frame, read_frame
 from tests.support.raw import CHUNKED, SSE, chunk
 
-START = re.compile(
-    rb"(GET|POST|HEAD|DELETE|PUT|PATCH|OPTIONS) (/[!\x22$-~]*) HTTP/1\.1"
-)
+METHODS = rb"GET|POST|HEAD|DELETE|PUT|PATCH|OPTIONS"
+START = re.compile(rb"(" + METHODS + rb") (/[!\x22$-~]*) HTTP/1\.1")
 LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t\x20-\x7e\x80-\xff]*)")
 ONCE = (b"host", b"authorization")
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -184,6 +183,8 @@ Act = Callable[[Upstream, bytes, asyncio.StreamWriter], Awaitable[bool]]
 
 def head(token: bytes, *lines: bytes) -> bytes:
     named = (b"content-type: application/json", b"x-token: " + token, *lines)
+    if token == EVIL:
+        named = (b"x-evil: 1", *named)
     return OK + b"".join(line + b"\r\n" for line in named) + b"\r\n"
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 USUAL_S = 600
-ROUND = {"FUZZ_EXAMPLES": "1000"}  # of each target
+ROUND = {"FUZZ_EXAMPLES": "300"}  # of each target
 OPTIONS = ("-q", "--no-header", "--timeout=3600", "-p", "no:cacheprovider")
 
 

@@ -3,7 +3,7 @@ and nothing stays behind."""
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,16 @@ import pytest
 import pytest_asyncio
 
 from tests.support import raw
-from tests.support.frames import CLOSE, PING, PONG, TEXT, UPGRADE, frame, read_frame
+from tests.support.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    UPGRADE,
+    frame,
+    read_frame,
+    switching,
+)
 from tests.support.raw import WAYS, Caller, Way, calling, get
 from tests.support.stack import Stack, gateway_before
 from tests.support.tasks import beside
@@ -158,6 +167,44 @@ async def test_empty_messages_nobody_takes_are_not_heard(
         assert raw.resident_mb(stack.gateway.pid) < memory + 25
 
 
+async def test_a_flood_of_tiny_messages_lets_others_have_their_turn(
+    valkey_server: str, tmp_path: Path
+) -> None:
+    """They come faster than they are passed on, so that there is always a next one."""
+    taken = 0
+
+    async def takes_all(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        nonlocal taken
+        head, _ = await raw.request(reader)
+        writer.write(switching(head))
+        while data := await reader.read(65_536):
+            taken += len(data) // 6
+
+    async with (
+        gateway_before(takes_all, valkey_server, tmp_path, **GATEWAY) as stack,
+        raw.looking(stack) as look,
+        socket(stack) as caller,
+        flood(caller, frame(TEXT)),
+    ):
+        for _ in range(5):
+            await eventually(_grows(lambda: taken))
+            before = taken
+            await look()
+            # A look takes a few turns of the loop, each of them so many messages.
+            assert taken - before < 20_000
+
+
+def _grows(count: Callable[[], int]) -> Callable[[], Awaitable[bool]]:
+    first = count()
+
+    async def grown() -> bool:
+        return count() > first
+
+    return grown
+
+
 @asynccontextmanager
 async def flood(caller: Caller, data: bytes) -> AsyncIterator[Callable[[], int]]:
     """Send `data` over and over while the context is open; what is given tells how
@@ -196,6 +243,14 @@ class TestUpgrade:
             assert (reply.status, reply.code) == (400, "bad_request")
             assert await caller.closed() == b""
         assert len(stack.journal()) == asked  # no upstream was asked
+
+    async def test_one_that_is_no_get_is_answered_whatever_follows(
+        self, stack: Stack
+    ) -> None:
+        async with calling(stack.origin) as caller:
+            await caller.send(raw.post(CREATE, *UPGRADE))
+            reply = await caller.reply()
+            assert (reply.status, reply.code) == (426, "websocket_unavailable")
 
     async def test_long_headers_do_no_harm(self, stack: Stack) -> None:
         lines = [b"x-long: " + b"x" * 20_000, *[b"x-many: x"] * 100]

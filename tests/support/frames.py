@@ -3,7 +3,10 @@ plays by hand."""
 
 import asyncio
 import os
+import re
 import struct
+
+from websockets.utils import accept_key
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 UPGRADE = (
@@ -32,6 +35,17 @@ def frame(
 def _xor(payload: bytes, mask: bytes) -> bytes:
     stream = mask * (len(payload) // 4 + 1)
     return bytes(a ^ b for a, b in zip(payload, stream, strict=False))
+
+
+def switching(head: bytes, lines: bytes = b"") -> bytes:
+    """The answer to an upgrade, given the request's head."""
+    key = re.search(rb"(?i)\r\nsec-websocket-key: (\S+)", head)
+    assert key is not None
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n"
+        b"upgrade: websocket\r\nsec-websocket-accept: %b\r\n%b\r\n"
+        % (accept_key(key[1].decode()).encode(), lines)
+    )
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
