@@ -10,8 +10,9 @@ NULL = msgspec.Raw(b"null")
 ODD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-class Shape(msgspec.Struct):
-    """Part of a body."""
+class Shape(msgspec.Struct, gc=False):
+    """Part of a body. None refers back to what holds it, so that the collector, whose
+    runs would count as steps, need not know them."""
 
 
 class Metadata(Shape):
