@@ -113,7 +113,7 @@ async def exhaust(scene: Scene, every: int = 1) -> list[Attack]:
     await _crowd(scene, crowd)
     await scene.rests()
     grown = raw.resident_mb(scene.stack.gateway.pid) - before
-    attack.ends[f"MB grown, of {GROWTH_MB} allowed"] = max(0, round(grown))
+    attack.name += f" (memory grew by {grown:.0f} MB, {GROWTH_MB} allowed)"
     if grown > GROWTH_MB:
         attack.breach(f"the gateway grew by {grown:.0f} MB")
     if "Traceback" in scene.stack.gateway.log.read_text():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.gateway.journal import STREAM_KINDS, Journal
@@ -102,7 +102,9 @@ def test_a_whole_journal_is_told_whole(acts: list[tuple[str, int, int]]) -> None
         assert recovered(root) == events
 
 
+@pytest.mark.xfail(reason="issue 10, item 9: records carry no checksum", strict=False)
 @FUZZ
+@example([("check", 0, 0)], [(0, 51, b"\0" * 7)])  # a short CHECK record
 @given(ACTS, HARM)
 def test_a_damaged_journal_ends_no_successor(
     acts: list[tuple[str, int, int]], places: list[tuple[int, int, bytes | None]]

@@ -170,7 +170,7 @@ async def test_a_handshake_that_hangs_ends_in_time(stack: Stack) -> None:
         await leads_to(stack, f"https://{NAME}:{visits.port}/v1")
         began = monotonic()
         await is_unreachable(stack, "the TLS handshake took too long")
-        assert CONNECT_S <= monotonic() - began < CONNECT_S + 5
+        assert CONNECT_S <= monotonic() - began < CONNECT_S + 15
 
 
 async def test_a_proxy_that_refuses_is_named(stack: Stack, proxy: EgressProxy) -> None:

@@ -160,7 +160,7 @@ async def test_a_hanging_upstream_does_not_hold_up_the_others_or_the_end(
             await world.becomes(openai_1="unknown", openai_2="healthy")
             began = monotonic()
             assert await asyncio.to_thread(process.end) == 0
-            assert monotonic() - began < 5
+            assert monotonic() - began < 15  # far less than the upstream takes
 
 
 async def test_an_order_is_carried_out_at_once(valkey: str, tmp_path: Path) -> None:

@@ -192,8 +192,11 @@ async def outcomes(stack: Stack) -> Counter[str]:
 async def test_its_upstream_is_closed_within_100_ms(
     stack: Stack, upstream: Upstream, moment: object, way: Way
 ) -> None:
-    took = []
+    took, asked = [], []
     for number in range(5):
+        began = time.monotonic()
+        await raw.gauge(stack, "tasks")
+        asked.append(time.monotonic() - began)
         name = f"{way} {number}".encode()
         body = (b"silent " if moment is before_the_answer else b"stream ") + name
         async with calling(stack.origin) as caller:
@@ -207,8 +210,9 @@ async def test_its_upstream_is_closed_within_100_ms(
             took.append(await _closed_at(upstream, body) - left)
             upstream.left_at.clear()
             upstream.asked.clear()
-    # The median: the machine has other work, too.
-    assert sorted(took)[2] < 0.1, took
+    # The medians: the machine has other work, too, and then a plain request takes
+    # its time as well.
+    assert sorted(took)[2] < 0.1 + 2 * sorted(asked)[2], (took, asked)
 
 
 async def _asked(upstream: Upstream, body: bytes) -> None:
