@@ -24,10 +24,11 @@ from services.gateway.connection import (
 from services.gateway.framing import WHOLE_WRITE
 from services.gateway.requests import Request
 from tests.support.clock import clock, settled, timeless
+from tests.support.sites import OpenSite
 from tests.support.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
-POST = b"POST /v1/responses HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody"
+POST = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
 LARGEST_BODY = 100_000
 Answering = Callable[[Request, Connection], Awaitable[None]]
 
@@ -41,13 +42,11 @@ async def echo(request: Request, connection: Connection) -> None:
         connection.send_whole(problem.status, list(problem.headers), problem.body())
 
 
-class Site:
+class Site(OpenSite):
     """What a connection belongs to; keeps what it is told."""
 
     def __init__(self, answer: Answering = echo) -> None:
-        self.largest_body = LARGEST_BODY
-        self.times = Times(head_s=5.0, body_s=6.0, keep_alive_s=20.0)
-        self.draining = False
+        super().__init__(LARGEST_BODY, Times(head_s=5.0, body_s=6.0, keep_alive_s=20.0))
         self.full = False
         self.served: list[Request] = []
         self.cancelled = 0
@@ -131,7 +130,7 @@ def seen(request: Request) -> tuple[object, ...]:
 STREAM = (
     GET
     + POST
-    + b"POST /a?b=c HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Type: a/b\r\n"
+    + b"POST /a?b=c HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: a/b\r\n"
     b"Content-Encoding: zstd\r\n\r\n"
     b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nx-trailer: t\r\n\r\n"
     + b"HEAD http://host/z HTTP/1.1\r\nconnection: close\r\n\r\n"
@@ -195,7 +194,7 @@ async def test_a_body_of_many_small_pieces_comes_whole() -> None:
     site = Site()
     connection, wire = connected(site)
     size = 3 * MOST_PIECES
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size)
+    wire.feed(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
     body = bytes(number % 251 for number in range(size))
     wire.feed(*one_by_one(body))
     await settled()
@@ -208,7 +207,9 @@ async def test_a_body_larger_than_a_head_may_be_comes_whole() -> None:
     site = Site()
     _, wire = connected(site)
     body = b"b" * (LARGEST_HEAD + 1000)
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    wire.feed(
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    )
     await settled()
     assert site.served[0].body == body
 
@@ -226,7 +227,7 @@ async def test_an_empty_line_before_a_request_is_passed_over() -> None:
 
 MANY = b"".join(b"x-%d: y\r\n" % number for number in range(MOST_HEADERS + 1))
 LONG = b"x: " + b"y" * LARGEST_HEAD + b"\r\n\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -237,13 +238,13 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"], 400, "bad_request", id="TLS"
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\nno colon\r\n\r\n"], 400, "bad_request", id="header"
+            [b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n"], 400, "bad_request", id="header"
         ),
         pytest.param(
             [b"GET / HTTP/2.0\r\n\r\n"], 505, "bad_request", id="HTTP/2 in text"
         ),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n"],
+            [b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n"],
             400,
             "bad_request",
             id="two lengths",
@@ -255,7 +256,7 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             id="length and chunks",
         ),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n"],
+            [b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n"],
             501,
             "bad_request",
             id="unknown transfer coding",
@@ -270,7 +271,7 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             [CHUNKED + b"zz\r\n"], 400, "bad_request", id="no size of a chunk"
         ),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (LARGEST_BODY + 1)],
+            [b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (LARGEST_BODY + 1)],
             413,
             "body_too_large",
             id="announced too large",
@@ -282,16 +283,16 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             id="chunks too large",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n" + LONG], 431, "headers_too_large", id="one long read"
+            [b"GET / HTTP/1.1\r\nhost: x\r\n" + LONG], 431, "headers_too_large", id="one long read"
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n", LONG[:40_000], LONG[40_000:]],
+            [b"GET / HTTP/1.1\r\nhost: x\r\n", LONG[:40_000], LONG[40_000:]],
             431,
             "headers_too_large",
             id="long in several reads",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n", b"x: " + b"y" * 40_000, b"y" * 40_000],
+            [b"GET / HTTP/1.1\r\nhost: x\r\n", b"x: " + b"y" * 40_000, b"y" * 40_000],
             431,
             "headers_too_large",
             id="a head that never ends",
@@ -303,7 +304,7 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             id="a long target",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n" + MANY + b"\r\n"],
+            [b"GET / HTTP/1.1\r\nhost: x\r\n" + MANY + b"\r\n"],
             431,
             "headers_too_large",
             id="many headers",
@@ -403,7 +404,9 @@ async def test_a_site_that_is_full_says_so() -> None:
 
 # Expect ------------------------------------------------------------------------
 
-EXPECTING = b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\ncontent-length: 1\r\n\r\n"
+EXPECTING = (
+    b"POST / HTTP/1.1\r\nhost: x\r\nExpect: 100-Continue\r\ncontent-length: 1\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -466,7 +469,7 @@ async def test_nobody_is_told_to_go_on_in_the_midst_of_an_answer() -> None:
             True, id="1.0, keep-alive",
         ),
         pytest.param(
-            b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", False,
+            b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", False,
             b"close", False, id="an upgrade that we do not know",
         ),
     ],
@@ -496,7 +499,7 @@ async def test_what_follows_an_unknown_upgrade_is_not_read() -> None:
     site = Site(answer)
     _, wire = connected(site)
     wire.feed(
-        b"GET /a HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+        b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     )
     wire.feed(GET)
@@ -807,7 +810,7 @@ async def test_what_does_not_arrive_in_time_is_refused(
 async def test_a_body_that_goes_on_has_time_and_one_that_dribbles_has_not() -> None:
     connection, wire = connected(Site())
     now = clock().time()
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 50000\r\n\r\n")
+    wire.feed(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n")
     for _ in range(10):
         connection.check(now)
         now += 5.0
@@ -826,12 +829,14 @@ async def test_a_body_that_goes_on_has_time_and_one_that_dribbles_has_not() -> N
 @timeless
 async def test_a_later_body_has_a_time_of_its_own() -> None:
     connection, wire = connected(Site())
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 50000\r\n\r\n" + b"b" * 40_000)
+    wire.feed(
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n" + b"b" * 40_000
+    )
     connection.check(clock().time())
     wire.feed(b"b" * 10_000)
     await settled()
     assert status_of(wire.take()) == 200
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 20000\r\n\r\nb")
+    wire.feed(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\nb")
     now = clock().time()
     connection.check(now + 5.0)
     connection.check(now + 10.0)
@@ -891,9 +896,7 @@ async def test_idle_is_a_connection_with_nothing_under_way(
 
 # Upgrades ----------------------------------------------------------------------
 
-UPGRADE = (
-    b"GET /v1/responses HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\r\n"
-)
+UPGRADE = b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\r\n"
 
 
 @timeless

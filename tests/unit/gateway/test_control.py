@@ -8,6 +8,7 @@ import falcon.testing
 import httpx
 import pytest
 
+from libs.common.browsers import Guard
 from libs.common.proxy_keys import Principal
 from libs.common.redis_client import SharedConnection
 from services.gateway.control import LARGEST_BODY, Readiness, RouterDoor
@@ -48,7 +49,7 @@ async def say_problem(
 def forwarding(router: Router) -> falcon.testing.TestClient:
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     app.add_error_handler(Problem, say_problem)
-    app.add_sink(RouterDoor(router.client).forward, "/")
+    app.add_sink(RouterDoor(router.client, Guard()).forward, "/")
     return falcon.testing.TestClient(app)
 
 
