@@ -308,12 +308,21 @@ async def test_what_cannot_be_read_passes_all_the_same(
     assert talk.relay.facts() == Facts()
 
 
+@pytest.mark.parametrize(
+    ("beginning", "facts"),
+    [
+        pytest.param(ANSWER, Facts("resp_1", minted=("resp_1",)), id="an id first"),
+        pytest.param(b'{"object":"list"', Facts(), id="no id"),
+    ],
+)
 @timeless
-async def test_a_long_answer_passes_unread() -> None:
+async def test_of_a_long_answer_the_beginning_alone_is_read(
+    beginning: bytes, facts: Facts
+) -> None:
     large = b" " * (LARGEST_READ // 2)
-    talk = await relayed([ANSWER, large, large], JSON)
-    assert talk.relay.facts() == Facts()
-    assert talk.relay.bytes_out == len(ANSWER) + 2 * len(large)
+    talk = await relayed([beginning, large, large], JSON)
+    assert talk.relay.facts() == facts
+    assert talk.relay.bytes_out == len(beginning) + 2 * len(large)
 
 
 @timeless

@@ -25,7 +25,10 @@ from tests.support.clock import clock, settled, timeless
 from tests.support.transports import Wire
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
-UPGRADE = b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+UPGRADE = (
+    b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n"
+    b"upgrade: websocket\r\n\r\n"
+)
 
 
 class Plane:
