@@ -24,7 +24,7 @@ from libs.common.sealing import Sealer
 from services.gateway.admission import Admission
 from services.gateway.capture import Budget, Capturer, Inbox
 from services.gateway.choosing import Chooser
-from services.gateway.connection import Connection, Times
+from services.gateway.connection import Connection
 from services.gateway.dialing import Dialer
 from services.gateway.directory import Directory
 from services.gateway.fallback import Fallback
@@ -33,11 +33,14 @@ from services.gateway.journal import Journal
 from services.gateway.outcomes import Ledger
 from services.gateway.owners import OwnerSearch
 from services.gateway.proxying import DataPlane, Limits
+from services.gateway.reading import Reader
 from services.gateway.requests import Request
 from services.gateway.segments import Kind
 from services.gateway.socket_requests import Books
 from services.gateway.upstream import Patience, UpstreamClient
 from tests.support.clock import settled
+from tests.support.rules import RULES
+from tests.support.sites import OpenSite
 from tests.support.transports import Wire
 from tests.support.twin import Twin
 from tests.support.upstreams import Wires
@@ -84,7 +87,7 @@ class World:
         self.owners: dict[str, Any] = {"ids": {}, "session": None}
         routing = cast(RoutingFunctions, twin)
         keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
-        self.directory = Directory(routing, Credentials(keys, Sealer(())))
+        self.directory = Directory(routing, Credentials(keys, Sealer(()), RULES))
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
         self.fallback = Fallback(self.directory)
         capturer = Capturer(capture, Inbox(Budget(1 << 24)), None)
@@ -103,13 +106,15 @@ class World:
             3.0, Patience(20.0, 20.0), cast(Dialer, self.wires)
         )
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
+        reader = Reader()
         self.plane = DataPlane(
             GATEWAY, self.limits, self.gate, self.chooser, self.fallback,
-            self.upstream, self.ledger,
+            self.upstream, self.ledger, reader,
         )  # fmt: skip
         self.books = Books(
             GATEWAY, self.gate, routing, self.ledger, self.fallback,
             self.plane.active, REQUEST_S, self.directory,
+            self.chooser, reader,
         )  # fmt: skip
 
     def _route(self, _: httpx.Request) -> httpx.Response:
@@ -152,23 +157,14 @@ class World:
         assert set(self.fallback.local.in_flight().values()) <= {0}
 
 
-class Client:
+class Client(OpenSite):
     """A client's connection to the plane."""
 
     def __init__(self, plane: DataPlane) -> None:
+        super().__init__(100_000)
         self._plane = plane
-        self.largest_body, self.times, self.draining = 100_000, Times(), False
         self.connection = Connection(self, asyncio.get_running_loop())
         self.wire = Wire(self.connection)
-
-    def admit(self, _: Connection) -> bool:
-        return True
-
-    def left(self, connection: Connection) -> None:
-        pass
-
-    def upgrade(self, *_: object) -> None:
-        raise AssertionError("nobody asked for it")
 
     def serve(
         self, request: Request, connection: Connection
@@ -184,6 +180,7 @@ class Client:
         """Send a request; returns when nothing more happens by itself."""
         lines = [
             line + b" HTTP/1.1",
+            b"host: gateway",
             b"content-length: %d" % len(body),
             *(b"%b: %b" % header for header in headers),
         ]

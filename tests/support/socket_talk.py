@@ -10,6 +10,7 @@ from websockets.frames import Opcode
 from libs.common.headers import Header
 from services.gateway.dialing import Dialer
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from services.gateway.socket_upstream import Opener
 from services.gateway.sockets import SocketPlane
 from tests.support.clock import settled
@@ -24,7 +25,9 @@ class Sockets:
     def __init__(self, world: World) -> None:
         self.world = world
         opener = Opener(cast(Dialer, world.wires), 3.0)
-        self.plane = SocketPlane(world.books, world.limits, world.chooser, opener)
+        self.plane = SocketPlane(
+            world.books, world.limits, world.chooser, opener, Room(1 << 24)
+        )
         self._upstreams: dict[int, Upstream] = {}
 
     def upstream(self, number: int = -1) -> Upstream:

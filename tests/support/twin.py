@@ -104,8 +104,13 @@ class Twin:
         self._answers()
         if resource_id not in self.local.resources:
             raise OwnerGone
+        self.local.check_ids(ask)
         event = b"" if decided else _event(ask, resource_id, Reason.SOCKET)
         return Decision(resource_id, Reason.SOCKET, self.version or "", event=event)
+
+    async def check(self, ask: Ask) -> None:
+        self._answers()
+        self.local.check_ids(ask)
 
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         self._answers()

@@ -19,6 +19,7 @@ from services.gateway.client_socket import (
     ClientSocket,
 )
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from tests.support.clock import settled, timeless
 from tests.support.transports import Wire, cut_at, cut_in_two, cuts
 from tests.support.websocket_peer import Peer
@@ -32,7 +33,9 @@ class Talk:
     def __init__(self, *, rest: bytes = b"") -> None:
         self.peer = Peer()
         self.wire = Wire()
-        self.socket = ClientSocket(self.peer.request(), self.wire, LARGEST)
+        self.socket = ClientSocket(
+            self.peer.request(), self.wire, LARGEST, Room(LARGEST)
+        )
         self.wire.pause_reading()
         self.socket.take_over(rest)
 
@@ -99,7 +102,7 @@ async def test_an_upgrade_is_judged_by_its_own_headers_only(
 ) -> None:
     request = Request("GET", b"/v1/responses", headers)
     wire = Wire()
-    socket = ClientSocket(request, wire, LARGEST)
+    socket = ClientSocket(request, wire, LARGEST, Room(LARGEST))
     assert socket.valid is valid
     await socket.send({"type": "websocket.accept"})
     assert bool(wire.sent) is valid
@@ -116,7 +119,7 @@ async def test_an_upgrade_that_is_no_text_is_invalid_and_raises_nothing(
 ) -> None:
     headers = [*without(name), (name, b"\xff")]
     request = Request("GET", b"/v1/responses", headers)
-    assert not ClientSocket(request, Wire(), LARGEST).valid
+    assert not ClientSocket(request, Wire(), LARGEST, Room(LARGEST)).valid
 
 
 @timeless
@@ -137,7 +140,7 @@ async def test_a_refusal_is_an_ordinary_answer_and_the_end() -> None:
 @timeless
 async def test_a_client_that_left_before_is_not_read() -> None:
     wire = Wire()
-    socket = ClientSocket(Peer().request(), wire, LARGEST)
+    socket = ClientSocket(Peer().request(), wire, LARGEST, Room(LARGEST))
     wire.pause_reading()
     wire.abort()
     socket.take_over(b"")
@@ -198,10 +201,10 @@ def test_messages_are_the_same_in_any_pieces(positions: list[int]) -> None:
 async def test_frames_that_came_with_the_upgrade_are_read() -> None:
     peer = Peer()
     request = peer.request()
-    server = ClientSocket(request, Wire(), LARGEST)
+    server = ClientSocket(request, Wire(), LARGEST, Room(LARGEST))
     await server.send({"type": "websocket.accept"})
     wire = Wire()
-    talk = ClientSocket(request, wire, LARGEST)
+    talk = ClientSocket(request, wire, LARGEST, Room(LARGEST))
     await talk.send({"type": "websocket.accept"})
     peer.hears(wire.take())
     peer.protocol.send_text(b"early")

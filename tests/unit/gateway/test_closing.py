@@ -9,12 +9,13 @@ import pytest
 from libs.common.asks import digest
 from libs.common.headers import Header
 from services.gateway.closing import note_answer
-from services.gateway.connection import Connection, Times
+from services.gateway.connection import Connection
 from services.gateway.exchange import Exchange
 from services.gateway.relay import Relay, Torn
 from services.gateway.requests import Request
 from services.gateway.upstream_answers import Answer, Interrupted
 from tests.support.clock import settled, timeless
+from tests.support.sites import OpenSite
 from tests.support.transports import Wire
 
 JSON: Header = (b"content-type", b"application/json")
@@ -44,21 +45,13 @@ class Source:
     def end_within(self, seconds: float) -> None: ...
 
 
-class Site:
+class Site(OpenSite):
     """One request, whose answer is relayed."""
 
-    largest_body, times, draining = 1000, Times(), False
-
     def __init__(self, answer: Answer) -> None:
+        super().__init__()
         self.relay: Relay | None = None
         self._answer = answer
-
-    def admit(self, _: Connection) -> bool:
-        return True
-
-    def left(self, connection: Connection) -> None: ...
-
-    def upgrade(self, *_: object) -> None: ...
 
     async def _serve(self, connection: Connection) -> None:
         self.relay = Relay(self._answer, connection, lambda: None)
@@ -79,7 +72,7 @@ async def relayed(header: Header, body: bytes, status: int, *, breaks: bool) -> 
     answer = Answer(Source(), status, [header])
     site = Site(answer)
     wire = Wire(Connection(site, asyncio.get_running_loop()))
-    wire.feed(b"GET / HTTP/1.1\r\n\r\n")
+    wire.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     await settled()
     answer.feed(body, last=not breaks)
     if breaks:

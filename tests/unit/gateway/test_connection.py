@@ -24,12 +24,18 @@ from services.gateway.connection import (
 from services.gateway.framing import WHOLE_WRITE
 from services.gateway.requests import Request
 from tests.support.clock import clock, settled, timeless
+from tests.support.sites import OpenSite
 from tests.support.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
-POST = b"POST /v1/responses HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody"
+POST = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
 LARGEST_BODY = 100_000
 Answering = Callable[[Request, Connection], Awaitable[None]]
+
+
+def posting(size: int) -> bytes:
+    """The head of a request with such a body."""
+    return b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
 
 
 async def echo(request: Request, connection: Connection) -> None:
@@ -41,13 +47,11 @@ async def echo(request: Request, connection: Connection) -> None:
         connection.send_whole(problem.status, list(problem.headers), problem.body())
 
 
-class Site:
+class Site(OpenSite):
     """What a connection belongs to; keeps what it is told."""
 
     def __init__(self, answer: Answering = echo) -> None:
-        self.largest_body = LARGEST_BODY
-        self.times = Times(head_s=5.0, body_s=6.0, keep_alive_s=20.0)
-        self.draining = False
+        super().__init__(LARGEST_BODY, Times(head_s=5.0, body_s=6.0, keep_alive_s=20.0))
         self.full = False
         self.served: list[Request] = []
         self.cancelled = 0
@@ -129,12 +133,10 @@ def seen(request: Request) -> tuple[object, ...]:
 # Requests from bytes -----------------------------------------------------------
 
 STREAM = (
-    GET
-    + POST
-    + b"POST /a?b=c HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Type: a/b\r\n"
-    b"Content-Encoding: zstd\r\n\r\n"
+    GET + POST + b"POST /a?b=c HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: chunked\r\n"
+    b"Content-Type: a/b\r\nContent-Encoding: zstd\r\n\r\n"
     b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nx-trailer: t\r\n\r\n"
-    + b"HEAD http://host/z HTTP/1.1\r\nconnection: close\r\n\r\n"
+    + b"HEAD http://host/z HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 )
 
 
@@ -154,14 +156,14 @@ async def test_requests_are_read_as_they_were_sent() -> None:
     assert requests == [
         ("GET", b"/v1/models", b"", [(b"host", b"x")], b"", None, None, True, False,
          None),
-        ("POST", b"/v1/responses", b"", [(b"content-length", b"4")], b"body", None,
-         None, True, False, None),
+        ("POST", b"/v1/responses", b"", [(b"host", b"x"), (b"content-length", b"4")],
+         b"body", None, None, True, False, None),
         ("POST", b"/a", b"?b=c",
-         [(b"transfer-encoding", b"chunked"), (b"content-type", b"a/b"),
-          (b"content-encoding", b"zstd")],
+         [(b"host", b"x"), (b"transfer-encoding", b"chunked"),
+          (b"content-type", b"a/b"), (b"content-encoding", b"zstd")],
          b"abcde", b"a/b", b"zstd", True, False, None),
-        ("HEAD", b"/z", b"", [(b"connection", b"close")], b"", None, None, False,
-         False, None),
+        ("HEAD", b"/z", b"", [(b"host", b"host"), (b"connection", b"close")], b"",
+         None, None, False, False, None),
     ]  # fmt: skip
     assert sent == (
         b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -195,7 +197,7 @@ async def test_a_body_of_many_small_pieces_comes_whole() -> None:
     site = Site()
     connection, wire = connected(site)
     size = 3 * MOST_PIECES
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size)
+    wire.feed(posting(size))
     body = bytes(number % 251 for number in range(size))
     wire.feed(*one_by_one(body))
     await settled()
@@ -208,7 +210,7 @@ async def test_a_body_larger_than_a_head_may_be_comes_whole() -> None:
     site = Site()
     _, wire = connected(site)
     body = b"b" * (LARGEST_HEAD + 1000)
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    wire.feed(posting(len(body)) + body)
     await settled()
     assert site.served[0].body == body
 
@@ -226,7 +228,7 @@ async def test_an_empty_line_before_a_request_is_passed_over() -> None:
 
 MANY = b"".join(b"x-%d: y\r\n" % number for number in range(MOST_HEADERS + 1))
 LONG = b"x: " + b"y" * LARGEST_HEAD + b"\r\n\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             [b"GET / HTTP/2.0\r\n\r\n"], 505, "bad_request", id="HTTP/2 in text"
         ),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n"],
+            [posting(4).replace(b"\r\n\r\n", b"\r\ncontent-length: 5\r\n\r\n")],
             400,
             "bad_request",
             id="two lengths",
@@ -255,7 +257,7 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             id="length and chunks",
         ),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n"],
+            [b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n"],
             501,
             "bad_request",
             id="unknown transfer coding",
@@ -270,7 +272,7 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             [CHUNKED + b"zz\r\n"], 400, "bad_request", id="no size of a chunk"
         ),
         pytest.param(
-            [b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (LARGEST_BODY + 1)],
+            [posting(LARGEST_BODY + 1)],
             413,
             "body_too_large",
             id="announced too large",
@@ -282,28 +284,31 @@ CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
             id="chunks too large",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n" + LONG], 431, "headers_too_large", id="one long read"
+            [b"GET / HTTP/1.1\r\nhost: x\r\n" + LONG],
+            431,
+            "headers_too_large",
+            id="one long read",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n", LONG[:40_000], LONG[40_000:]],
+            [b"GET / HTTP/1.1\r\nhost: x\r\n", LONG[:40_000], LONG[40_000:]],
             431,
             "headers_too_large",
             id="long in several reads",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n", b"x: " + b"y" * 40_000, b"y" * 40_000],
+            [b"GET / HTTP/1.1\r\nhost: x\r\n", b"x: " + b"y" * 40_000, b"y" * 40_000],
             431,
             "headers_too_large",
             id="a head that never ends",
         ),
         pytest.param(
-            [b"GET /" + b"y" * 60_000, b"y" * 60_000 + b" HTTP/1.1\r\n\r\n"],
+            [b"GET /" + b"y" * 60_000, b"y" * 60_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n"],
             431,
             "headers_too_large",
             id="a long target",
         ),
         pytest.param(
-            [b"GET / HTTP/1.1\r\n" + MANY + b"\r\n"],
+            [b"GET / HTTP/1.1\r\nhost: x\r\n" + MANY + b"\r\n"],
             431,
             "headers_too_large",
             id="many headers",
@@ -403,7 +408,9 @@ async def test_a_site_that_is_full_says_so() -> None:
 
 # Expect ------------------------------------------------------------------------
 
-EXPECTING = b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\ncontent-length: 1\r\n\r\n"
+EXPECTING = (
+    b"POST / HTTP/1.1\r\nhost: x\r\nExpect: 100-Continue\r\ncontent-length: 1\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -448,6 +455,8 @@ async def test_nobody_is_told_to_go_on_in_the_midst_of_an_answer() -> None:
 
 # Persistence -------------------------------------------------------------------
 
+TO_H2C = b"\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+
 
 @pytest.mark.parametrize(
     ("request_", "draining", "said", "stays"),
@@ -466,8 +475,8 @@ async def test_nobody_is_told_to_go_on_in_the_midst_of_an_answer() -> None:
             True, id="1.0, keep-alive",
         ),
         pytest.param(
-            b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", False,
-            b"close", False, id="an upgrade that we do not know",
+            GET.replace(b"\r\n\r\n", TO_H2C), False, None, True,
+            id="an upgrade that we do not know",
         ),
     ],
 )  # fmt: skip
@@ -491,19 +500,31 @@ async def test_a_client_is_told_whether_its_connection_stays(
 
 
 @timeless
-async def test_what_follows_an_unknown_upgrade_is_not_read() -> None:
+async def test_what_follows_an_unknown_upgrade_is_the_next_request() -> None:
     answer, go = held()
     site = Site(answer)
     _, wire = connected(site)
-    wire.feed(
-        b"GET /a HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    )
-    wire.feed(GET)
+    wire.feed(POST.replace(b"\r\n\r\n", TO_H2C) + GET)
     go.set()
     await settled()
-    assert [request.path for request in site.served] == [b"/a"]
-    assert status_of(wire.sent) == 200
+    asked = [(request.path, request.body) for request in site.served]
+    assert asked == [(b"/v1/responses", b"body"), (b"/v1/models", b"")]
+    assert b"upgrade" not in dict(site.served[0].headers)
+    assert statuses(wire.sent) == [200, 200]
+
+
+@timeless
+async def test_a_client_that_speaks_http_2_unasked_is_refused() -> None:
+    site = Site()
+    _, wire = connected(site)
+    head = GET.replace(b"\r\n\r\n", TO_H2C)
+    wire.feed(head + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    await settled()
+    wire.feed(GET)
+    await settled()
+    assert [request.path for request in site.served] == [b"/v1/models", b"/"]
+    assert statuses(wire.sent) == [200, 400]
+    assert wire.eof
 
 
 # Answers -----------------------------------------------------------------------
@@ -807,7 +828,7 @@ async def test_what_does_not_arrive_in_time_is_refused(
 async def test_a_body_that_goes_on_has_time_and_one_that_dribbles_has_not() -> None:
     connection, wire = connected(Site())
     now = clock().time()
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 50000\r\n\r\n")
+    wire.feed(posting(50_000))
     for _ in range(10):
         connection.check(now)
         now += 5.0
@@ -826,12 +847,12 @@ async def test_a_body_that_goes_on_has_time_and_one_that_dribbles_has_not() -> N
 @timeless
 async def test_a_later_body_has_a_time_of_its_own() -> None:
     connection, wire = connected(Site())
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 50000\r\n\r\n" + b"b" * 40_000)
+    wire.feed(posting(50_000) + b"b" * 40_000)
     connection.check(clock().time())
     wire.feed(b"b" * 10_000)
     await settled()
     assert status_of(wire.take()) == 200
-    wire.feed(b"POST / HTTP/1.1\r\ncontent-length: 20000\r\n\r\nb")
+    wire.feed(posting(20_000) + b"b")
     now = clock().time()
     connection.check(now + 5.0)
     connection.check(now + 10.0)
@@ -892,7 +913,8 @@ async def test_idle_is_a_connection_with_nothing_under_way(
 # Upgrades ----------------------------------------------------------------------
 
 UPGRADE = (
-    b"GET /v1/responses HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\r\n"
+    b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n"
+    b"upgrade: WebSocket\r\n\r\n"
 )
 
 

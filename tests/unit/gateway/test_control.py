@@ -7,7 +7,9 @@ import falcon.asgi
 import falcon.testing
 import httpx
 import pytest
+from falcon.testing.helpers import DEFAULT_HOST
 
+from libs.common.browsers import Guard
 from libs.common.proxy_keys import Principal
 from libs.common.redis_client import SharedConnection
 from services.gateway.control import LARGEST_BODY, Readiness, RouterDoor
@@ -48,8 +50,17 @@ async def say_problem(
 def forwarding(router: Router) -> falcon.testing.TestClient:
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     app.add_error_handler(Problem, say_problem)
-    app.add_sink(RouterDoor(router.client).forward, "/")
-    return falcon.testing.TestClient(app)
+    guard = Guard(hosts=(DEFAULT_HOST,))
+    app.add_sink(RouterDoor(router.client, guard).forward, "/")
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        # The gateway's server gives a list of pairs, Falcon's client iterators.
+        if "headers" in scope:
+            scope = scope | {"headers": [tuple(pair) for pair in scope["headers"]]}
+        await app(scope, receive, send)
+
+    told = {"content-type": "application/json"}
+    return falcon.testing.TestClient(cast(Any, serve), headers=told)
 
 
 def test_what_is_the_routers_is_forwarded_and_comes_back() -> None:
@@ -61,7 +72,7 @@ def test_what_is_the_routers_is_forwarded_and_comes_back() -> None:
         "/admin/keys",
         query_string="a=b&c",
         body="{}",
-        headers={"authorization": "Bearer admin", "connection": "x", "host": "gateway"},
+        headers={"authorization": "Bearer admin", "connection": "x"},
     )
     (asked,) = router.asked
     assert (asked.method, str(asked.url)) == ("POST", "http://router/admin/keys?a=b&c")
@@ -96,6 +107,24 @@ def test_nothing_else_of_the_routers_can_be_reached(path: str, forwarded: bool) 
     if not forwarded:
         assert result.status_code == 404
         assert result.json["error"]["code"] == "unknown_route"
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        ({"host": "rebound.test"}, 403, "host_not_allowed"),
+        ({"headers": {"origin": "http://evil.test"}}, 403, "origin_not_allowed"),
+        ({"headers": {"content-type": "a/b"}}, 415, "unsupported_media_type"),
+    ],
+    ids=["another host", "another origin", "no JSON"],
+)
+def test_what_pages_of_others_ask_is_not_forwarded(
+    told: dict[str, Any], status: int, code: str
+) -> None:
+    router = Router()
+    result = forwarding(router).simulate_post("/admin/x", **told)
+    assert (result.status_code, result.json["error"]["code"]) == (status, code)
+    assert router.asked == []
 
 
 def test_a_body_that_is_too_large_is_not_forwarded() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.gateway.connection import Connection, Times
+from services.gateway.connection import Connection
 from services.gateway.control_plane import STALL_S, ControlPlane
 from services.gateway.requests import Request
 from tests.support.clock import settled, timeless
+from tests.support.sites import OpenSite
 from tests.support.transports import Wire
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -17,21 +18,14 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 
-class Talk:
+class Talk(OpenSite):
     """A client of an application."""
 
     def __init__(self, app: App) -> None:
-        self.largest_body, self.times, self.draining = 1000, Times(), False
+        super().__init__()
         self.plane = ControlPlane(app)
         self.connection = Connection(self, asyncio.get_running_loop())
         self.wire = Wire(self.connection)
-
-    def admit(self, _: Connection) -> bool:
-        return True
-
-    def left(self, connection: Connection) -> None: ...
-
-    def upgrade(self, *_: object) -> None: ...
 
     def serve(
         self, request: Request, connection: Connection
@@ -62,7 +56,7 @@ def saying(*messages: dict[str, Any]) -> App:
     return app
 
 
-GET = b"GET / HTTP/1.1\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @timeless

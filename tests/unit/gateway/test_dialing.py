@@ -10,9 +10,9 @@ import aiohappyeyeballs
 import pytest
 
 from libs.common.egress import Egress
+from libs.common.resolving import AddressInfo, Resolver
 from services.gateway.dialing import Dialer
 from services.gateway.origins import NoFreeConnection, NotSent, Origin
-from services.gateway.resolving import AddressInfo, Resolver
 from tests.support.clock import clock, timeless
 
 ORIGIN = Origin("https", "api.test", 443)

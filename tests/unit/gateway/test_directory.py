@@ -13,6 +13,7 @@ from libs.common.sealing import Sealer
 from services.gateway.directory import Directory
 from services.gateway.origins import Origin
 from tests.support.clock import timeless
+from tests.support.rules import RULES
 from tests.support.twin import Twin, resource
 
 KEYS = {"KEY_A": "sk-a", "KEY_B": "sk-b"}
@@ -32,7 +33,7 @@ def read(
 ) -> tuple[Directory, Counting]:
     twin = Counting(*resources, aliases=aliases)
     routing = cast(RoutingFunctions, twin)
-    return Directory(routing, Credentials(KEYS, Sealer(()))), twin
+    return Directory(routing, Credentials(KEYS, Sealer(()), RULES)), twin
 
 
 @pytest.mark.parametrize(

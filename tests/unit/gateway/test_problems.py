@@ -13,6 +13,8 @@ from services.gateway.problems import Problem, error_frame, retry_after
 # A value for each parameter that any of them has.
 VALUES: dict[str, Any] = {
     "path": "/x",
+    "status": 502,
+    "coding": "x" * 500,
     "limit": 7,
     "seconds": 1.5,
     "method": "POST",

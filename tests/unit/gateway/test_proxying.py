@@ -161,7 +161,7 @@ async def test_head_has_no_body_and_reaches_the_ledger(
 ) -> None:
     world = World(tmp_path, twin)
     client = world.client()
-    client.wire.feed(b"HEAD /v1/models HTTP/1.1\r\n\r\n")
+    client.wire.feed(b"HEAD /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
     await settled()
     upstream = world.upstreams[0]
     assert b"content-length" not in upstream.sent

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from libs.common.headers import NO_KINDS, Header
 from services.gateway.answers import Facts
 from services.gateway.capture import Budget, Capture
-from services.gateway.connection import Connection, Times
+from services.gateway.connection import Connection
 from services.gateway.origins import UpstreamError
 from services.gateway.relay import LARGEST_READ, Relay, Torn, death_notice
 from services.gateway.requests import Request
 from services.gateway.upstream_answers import Answer, Interrupted, Slow, TimedOut
 from tests.support.clock import settled, timeless
+from tests.support.sites import OpenSite
 from tests.support.transports import Wire, cut_at, cut_in_two, cuts
 
 EVENTS: Header = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -72,33 +73,24 @@ class Source:
         self.said.append("end soon")
 
 
-class Talk:
+class Talk(OpenSite):
     """A client that asked, and an upstream's answer that is relayed to it."""
 
     def __init__(
         self, *headers: Header, status: int = 200, capture: Capture | None = None
     ) -> None:
+        super().__init__()
         self.source = Source()
         self.answer = Answer(self.source, status, list(headers))
         self.ends: list[bytes] = []  # what was sent when all was known
-        self.largest_body, self.times, self.draining = 1000, Times(), False
         self.raised: Exception | None = None
         self.connection = Connection(self, asyncio.get_running_loop())
         self.wire = Wire(self.connection)
         self.relay = Relay(self.answer, self.connection, self._ended, capture)
-        self.wire.feed(b"GET / HTTP/1.1\r\n\r\n")
+        self.wire.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
 
     def _ended(self) -> None:
         self.ends.append(self.wire.sent)
-
-    def admit(self, _: Connection) -> bool:
-        return True
-
-    def left(self, connection: Connection) -> None:
-        pass
-
-    def upgrade(self, *_: object) -> None:
-        raise AssertionError("nobody asked for it")
 
     async def serve(self, request: Request, connection: Connection) -> None:
         try:
@@ -316,12 +308,21 @@ async def test_what_cannot_be_read_passes_all_the_same(
     assert talk.relay.facts() == Facts()
 
 
+@pytest.mark.parametrize(
+    ("beginning", "facts"),
+    [
+        pytest.param(ANSWER, Facts("resp_1", minted=("resp_1",)), id="an id first"),
+        pytest.param(b'{"object":"list"', Facts(), id="no id"),
+    ],
+)
 @timeless
-async def test_a_long_answer_passes_unread() -> None:
+async def test_of_a_long_answer_the_beginning_alone_is_read(
+    beginning: bytes, facts: Facts
+) -> None:
     large = b" " * (LARGEST_READ // 2)
-    talk = await relayed([ANSWER, large, large], JSON)
-    assert talk.relay.facts() == Facts()
-    assert talk.relay.bytes_out == len(ANSWER) + 2 * len(large)
+    talk = await relayed([beginning, large, large], JSON)
+    assert talk.relay.facts() == facts
+    assert talk.relay.bytes_out == len(beginning) + 2 * len(large)
 
 
 @timeless

@@ -8,21 +8,26 @@ from typing import Any, cast
 
 import pytest
 
+from libs.common.browsers import Guard
 from services.gateway.connection import Connection, Times
+from services.gateway.doorkeeper import Doorkeeper
 from services.gateway.requests import Request
+from services.gateway.room import Room
 from services.gateway.server import (
     GRACE_S,
     LOOK_EVERY,
     MOST_REFUSED,
     SWEEP_S,
+    Bounds,
     Server,
 )
 from tests.support.clock import clock, settled, timeless
 from tests.support.transports import Wire
 
-GET = b"GET /v1/models HTTP/1.1\r\n\r\n"
+GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
 UPGRADE = (
-    b"GET /v1/responses HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n"
+    b"upgrade: websocket\r\n\r\n"
 )
 
 
@@ -73,8 +78,8 @@ class House:
             self.plane,
             self.control,
             self.sockets,
-            largest_body=1000,
-            most_connections=most,
+            Doorkeeper(Guard()),
+            bounds=Bounds(most, 1000, Room(1000)),
             times=Times(),
         )
 
@@ -100,7 +105,7 @@ class House:
 async def test_below_v1_is_the_data_planes_and_the_rest_is_not(
     target: bytes, who: bytes
 ) -> None:
-    wire = await House().client(b"GET %b HTTP/1.1\r\n\r\n" % target)
+    wire = await House().client(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target)
     assert wire.sent.endswith(b"\r\n\r\n" + who)
 
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from services.gateway.resolving import AddressInfo, Resolver
+from libs.common.resolving import AddressInfo, Resolver
 from tests.support.clock import settled, timeless
 
 ADDRESS: AddressInfo = (2, 1, 6, "", ("192.0.2.1", 443))

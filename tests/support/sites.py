@@ -1,0 +1,29 @@
+"""What a test's connections belong to."""
+
+import asyncio
+
+from services.gateway.connection import Connection, Times
+from services.gateway.requests import Request
+from services.gateway.room import SMALL, Room
+
+
+class OpenSite:
+    """Takes in whoever comes; a test's own class serves them."""
+
+    def __init__(self, largest_body: int = 1000, times: Times | None = None) -> None:
+        self.largest_body = largest_body
+        self.small_body = min(SMALL, largest_body)
+        self.room = Room(largest_body)
+        self.times = times or Times()
+        self.draining = False
+
+    def admit(self, connection: Connection) -> bool:
+        return True
+
+    def left(self, connection: Connection) -> None:
+        pass
+
+    def upgrade(
+        self, request: Request, transport: asyncio.Transport, rest: bytes
+    ) -> None:
+        raise AssertionError("nobody asked for it")
