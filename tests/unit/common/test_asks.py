@@ -47,7 +47,9 @@ def test_no_model_has_no_digest(model: str | None) -> None:
 
 
 def test_an_owner_is_encoded_as_the_library_reads_it() -> None:
-    assert Owner("openai-1", "org/project").encoded() == "openai-1|org/project"
+    assert Owner("openai-1", "org/project").encoded() == "openai-1|org/project|"
+    owner = Owner("openai-1", "org/project", "team:red")
+    assert owner.encoded() == "openai-1|org/project|team:red"
 
 
 def test_refusals_say_what_is_needed_to_answer_them() -> None:

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from libs.common import asks, keys
-from libs.common.asks import Lease, Owner, model_digest
+from libs.common.asks import Asker, Lease, Owner, model_digest
 from libs.common.contracts import Alias, Catalogue, DecisionEvent, HealthState, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import RoutingFunctions, Terms
@@ -20,6 +20,7 @@ from tests.support.telemetry import gateway_event
 
 pytestmark = pytest.mark.asyncio
 NOW = 1_700_000_000_000
+ASKER = Asker("team:red", True, "nr", ("f1",))
 TERMS = Terms(session_ttl_ms=1, id_ttl_ms=2, cooldown_ms=3, unknown_ttl_ms=4)
 CATALOGUE = Catalogue(
     version="v1",
@@ -71,7 +72,7 @@ class Redis:
 
 async def test_a_decision() -> None:
     event = b'{"reason":"a|b"}'
-    redis = Redis(rpx_acquire_v1=b"one|panic|v1|1|" + event)
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|1|" + event)
     decision = await redis.functions.acquire(made_ask())
     assert (decision.resource_id, decision.reason) == ("one", "panic")
     assert (decision.version, decision.trial) == ("v1", True)
@@ -79,7 +80,7 @@ async def test_a_decision() -> None:
 
 
 async def test_what_acquire_is_asked_with() -> None:
-    redis = Redis(rpx_acquire_v1=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
     ask = made_ask(
         session="s", model="m", bound=("b1", "b2"), account_bound=True,
         tried=("t1",), previous="p", draw=7, pool_id="main",
@@ -88,7 +89,16 @@ async def test_what_acquire_is_asked_with() -> None:
     head = redis.arguments()[11]
     assert redis.arguments() == (
         "gw", "r1", 1, "d-r1", "main", "s", "m", 1, 0, "", 7, head, ask.lease, NOW,
-        "p", 2, "b1", "b2", "t1",
+        "p", 2, "", 0, "", "b1", "b2", "t1",
+    )  # fmt: skip
+
+
+async def test_whose_request_acquire_is_asked_for() -> None:
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    ask = made_ask(bound=("b1",), tried=("t1",), asker=ASKER)
+    await redis.functions.acquire(ask)
+    assert redis.arguments()[15:] == (
+        1, "team:red", 1, "nr", "b1", "f1", "t1",
     )  # fmt: skip
 
 
@@ -97,7 +107,7 @@ async def test_what_acquire_is_asked_with() -> None:
     [({}, 0), ({"resolved": True}, 1), ({"resolved": True, "replayed": True}, "r")],
 )
 async def test_whether_ids_were_looked_for(given: dict[str, Any], flag: Any) -> None:
-    redis = Redis(rpx_acquire_v1=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
     await redis.functions.acquire(made_ask(**given))
     assert redis.arguments()[8] == flag
 
@@ -106,7 +116,7 @@ async def test_whether_ids_were_looked_for(given: dict[str, Any], flag: Any) -> 
 async def test_the_head_of_a_decisions_event_is_what_the_contract_says(
     cause: str,
 ) -> None:
-    redis = Redis(rpx_acquire_v1=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
     await redis.functions.acquire(made_ask(cause=cause, session_id="ü", pool_id="p"))
     head = redis.arguments()[11]
     event = DecisionEvent.model_validate_json(head + b',"reason":"panic"}')
@@ -116,21 +126,21 @@ async def test_the_head_of_a_decisions_event_is_what_the_contract_says(
 
 
 async def test_a_decision_has_a_time_also_by_the_servers_clock() -> None:
-    redis = Redis(rpx_acquire_v1=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
     await RoutingFunctions(redis, "events").acquire(made_ask())
     assert json.loads(redis.arguments()[11] + b"}")["created_at_ms"] > NOW
     assert redis.arguments()[13] == ""
 
 
 async def test_a_refusal_has_the_event_that_was_written() -> None:
-    redis = Redis(rpx_acquire_v1=[b"no_capacity", b"1200", b'{"id":"d"}'])
+    redis = Redis(rpx_acquire_v2=[b"no_capacity", b"1200", b'{"id":"d"}'])
     with pytest.raises(asks.NoCapacity) as refusal:
         await redis.functions.acquire(made_ask())
     assert (refusal.value.retry_after_ms, refusal.value.event) == (1200, b'{"id":"d"}')
 
 
 async def test_a_refusal_without_an_event() -> None:
-    redis = Redis(rpx_acquire_v1=[b"look_up", b"5"])
+    redis = Redis(rpx_acquire_v2=[b"look_up", b"5"])
     with pytest.raises(asks.UnknownIds) as refusal:
         await redis.functions.acquire(made_ask())
     assert refusal.value.event == b""
@@ -140,7 +150,7 @@ async def test_a_refusal_without_an_event() -> None:
 async def test_a_redis_that_cannot_serve(
     error: Exception, kind: type[Exception]
 ) -> None:
-    redis = Redis(rpx_acquire_v1=error, rpx_held_v1=error)
+    redis = Redis(rpx_acquire_v2=error, rpx_held_v1=error)
     with pytest.raises(kind):
         await redis.functions.acquire(made_ask())
     with pytest.raises(kind):
@@ -151,7 +161,7 @@ async def test_a_redis_that_cannot_serve(
 
 
 async def test_a_sockets_request_is_pinned_with_an_event() -> None:
-    redis = Redis(rpx_pin_v1=b"v1")
+    redis = Redis(rpx_pin_v2=b"v1")
     decision = await redis.functions.pin(made_ask(), "one", decided=False)
     assert (decision.resource_id, decision.reason) == ("one", "socket")
     event = DecisionEvent.model_validate_json(decision.event)
@@ -159,15 +169,36 @@ async def test_a_sockets_request_is_pinned_with_an_event() -> None:
 
 
 async def test_a_request_that_was_decided_has_no_second_event() -> None:
-    redis = Redis(rpx_pin_v1=b"v1")
+    redis = Redis(rpx_pin_v2=b"v1")
     decision = await redis.functions.pin(made_ask(previous="p"), "one", decided=True)
     assert decision.event == b""
-    ask = made_ask()
-    assert redis.arguments() == ("gw", "r1", 1, "d-r1", "one", b"", ask.lease, "p")
+    lease = made_ask().lease
+    assert redis.arguments() == (
+        "gw", "r1", 1, "d-r1", "one", b"", lease, "p", 0, "", 0, "",
+    )  # fmt: skip
+
+
+async def test_a_pinned_request_may_name_ids_of_its_tenant_only() -> None:
+    ask = made_ask(bound=("b1",), resolved=True, asker=ASKER)
+    redis = Redis(rpx_pin_v2=[b"foreign_id", b"2"])
+    with pytest.raises(asks.ForeignId) as refusal:
+        await redis.functions.pin(ask, "one", decided=True)
+    assert (refusal.value.which, refusal.value.known) == (2, True)
+    assert redis.arguments()[8:] == (1, "team:red", 1, "nr", "b1", "f1")
+
+
+async def test_a_check_asks_with_what_a_pin_does() -> None:
+    ask = made_ask(bound=("b1",), asker=ASKER)
+    redis = Redis(rpx_check_v1=b"")
+    await redis.functions.check(ask)
+    assert redis.arguments() == (0, "team:red", 1, "nr", "b1", "f1")
+    redis = Redis(rpx_check_v1=[b"look_up", b"5"])
+    with pytest.raises(asks.UnknownIds):
+        await redis.functions.check(ask)
 
 
 async def test_a_resource_that_is_gone_cannot_be_pinned() -> None:
-    redis = Redis(rpx_pin_v1=[b"owner_gone"])
+    redis = Redis(rpx_pin_v2=[b"owner_gone"])
     with pytest.raises(asks.OwnerGone):
         await redis.functions.pin(made_ask(), "one", decided=True)
 
@@ -176,11 +207,11 @@ async def test_an_explanation() -> None:
     candidates = b'[{"resource":"one"}]'
     reply = [b"ok", b"one", b"panic", 1, b"30", candidates]
     redis = Redis(rpx_explain_v1=reply)
-    found = await redis.functions.explain(made_ask(), Owner("one", "acct"))
+    found = await redis.functions.explain(made_ask(), Owner("one", "acct", "key:k"))
     assert (found.status, found.resource_id, found.reason) == ("ok", "one", "panic")
     assert (found.trial, found.wait_ms) == (True, 30)
     assert found.candidates == [{"resource": "one"}]
-    assert redis.arguments()[9] == "one|acct"
+    assert redis.arguments()[9] == "one|acct|key:k"
 
 
 async def test_an_explanation_that_names_no_resource() -> None:
@@ -195,28 +226,29 @@ async def test_an_explanation_that_names_no_resource() -> None:
 
 
 async def test_what_release_is_told_with() -> None:
-    redis = Redis(rpx_release_v1=b"5-0")
+    redis = Redis(rpx_release_v2=b"5-0")
     verdict = Verdict(kind="limited", cause="429", cooldown_ms=9, latency_ms=1.5)
     release = made_release(
-        "one", verdict=verdict, model="gpt-5", session="s", learned=("a", "b")
-    )
+        "one", verdict=verdict, model="gpt-5", session="s", learned=("a", "b"),
+        tenant="team:red",
+    )  # fmt: skip
     assert await redis.functions.release(release) == b"5-0"
     assert redis.arguments() == (
         "gw", "r1", "one", "limited", "429", 9, 1.5, NOW, "s", 1, 2,
-        model_digest("gpt-5"), "gpt-5", b"{}", "a", "b",
+        model_digest("gpt-5"), "gpt-5", b"{}", "team:red", "a", "b",
     )  # fmt: skip
 
 
 async def test_a_release_that_judges_nothing() -> None:
-    redis = Redis(rpx_release_v1=b"")
+    redis = Redis(rpx_release_v2=b"")
     await redis.functions.release(made_release("one", verdict=None, event=None))
     assert redis.arguments() == (
-        "gw", "r1", "one", "", "", 3, "", NOW, "", 1, 2, "", "", b"",
+        "gw", "r1", "one", "", "", 3, "", NOW, "", 1, 2, "", "", b"", "",
     )  # fmt: skip
 
 
 async def test_a_release_is_told_as_it_is_called() -> None:
-    redis, failed = Redis(rpx_release_v1=b""), []
+    redis, failed = Redis(rpx_release_v2=b""), []
     release = made_release("one")
     redis.functions.report(release, lambda: failed.append(release))
     await redis.functions.release(release)
@@ -315,9 +347,9 @@ async def test_leases_that_a_gateway_holds_and_takes_again() -> None:
 
 async def test_owners_that_are_told_to_redis() -> None:
     redis = Redis(rpx_adopt_v1=3)
-    sessions, ids = {"s": Owner("one", "acct")}, {"i": None}
+    sessions, ids = {"s": Owner("one", "acct", "key:k")}, {"i": None}
     assert await redis.functions.adopt(sessions, ids) == 3
-    pairs = "session:s", "one|acct", "bound:i", "-"
+    pairs = "session:s", "one|acct|key:k", "bound:i", "-"
     assert redis.arguments() == (1, 2, 4, NOW, *pairs)
 
 

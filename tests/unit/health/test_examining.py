@@ -10,6 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from libs.common.credentials import Credentials
+from libs.common.provider_rules import ProviderRules
 from libs.common.sealing import Sealer
 from services.health.examining import MOST_MODELS, Examiner
 
@@ -29,7 +30,8 @@ async def examined(
         **more,
     }
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        known = Credentials({"KEY": "sk-env"}, SEALER)
+        environ = {"PROVIDER_KEY": "sk-env"}
+        known = Credentials(environ, SEALER, ProviderRules.read({}))
         answer = await Examiner(client, known, timeout_s).examine(json.dumps(order))
     assert SECRET not in answer
     return list(json.loads(answer))
@@ -47,7 +49,7 @@ async def test_each_key_is_asked_for_its_models() -> None:
         seen[request.headers["authorization"]] = str(request.url)
         return httpx.Response(200, json={"data": [{"id": "gpt-5"}]})
 
-    found = await examined(handler, SEALED, "env:KEY")
+    found = await examined(handler, SEALED, "env:PROVIDER_KEY")
     assert seen == dict.fromkeys(
         (f"Bearer {SECRET}", "Bearer sk-env"), "http://upstream/v1/models"
     )
@@ -127,7 +129,7 @@ async def test_an_upstream_that_does_not_answer() -> None:
     assert (told["verdict"], told["detail"]) == ("fault", "check timed out")
 
 
-@pytest.mark.parametrize("credential", ["env:GONE", "sealed:rubbish"])
+@pytest.mark.parametrize("credential", ["env:PROVIDER_GONE", "sealed:rubbish"])
 async def test_a_key_that_cannot_be_had_here(credential: str) -> None:
     good, bad = await examined(models("gpt-5"), SEALED, credential)
     assert good["ok"]

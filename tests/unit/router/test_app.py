@@ -11,14 +11,19 @@ import pytest
 from falcon import testing
 
 from libs.common import logs
+from libs.common.browsers import CHECKED
+from libs.common.service_settings import RouterSettings
 from libs.common.store.sqlite import SqliteStore
 from services.router import app as router_app
 from services.router.admin.shapes import AdminState
+from services.router.admin.tokens import FixedToken, KeptToken
 from services.router.app import create_app
 from services.router.openapi import OPERATIONS
 from tests.support.admin import problem
 from tests.support.resp import scripted
 
+# The test client does not let the application read `Host` itself.
+BY_GATEWAY = {CHECKED: "1"}
 VARIABLES = ("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL")
 
 
@@ -39,7 +44,10 @@ def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     ("variable", "value"),
     [
         ("PROXY_ROUTER_PORT", "http"),
-        ("PROXY_HOST", "0.0.0.0"),
+        ("PROXY_HOST", "http://0.0.0.0"),
+        ("PROXY_ADMIN_TOKEN", "short"),
+        ("PROXY_CREDENTIAL_VARIABLES", "OPENAI_*"),
+        ("https_proxy", "ftp://proxy.example"),
         ("PROXY_HEALTH_CHECK_TIMEOUT_SECONDS", "soon"),
         ("OPENAI_RESOURCE_WEIGHTS", "1,2"),
     ],
@@ -56,8 +64,27 @@ def test_a_setting_that_makes_no_sense_is_one_line(
     assert exit_.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("responses-proxy: ")
-    if variable != "PROXY_HOST":
-        assert variable in line
+    assert variable in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({}, KeptToken),
+        ({"PROXY_ADMIN_TOKEN": ""}, KeptToken),
+        ({"PROXY_ALLOW_OPEN_ADMIN": "true"}, type(None)),
+        ({"PROXY_ADMIN_TOKEN": "correct-horse"}, FixedToken),
+        (
+            {"PROXY_ADMIN_TOKEN": "correct-horse", "PROXY_ALLOW_OPEN_ADMIN": "true"},
+            FixedToken,
+        ),
+    ],
+)
+def test_admin_is_open_only_when_that_is_asked_for(
+    settings: dict[str, str], kind: type, tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "proxy.sqlite3")
+    assert type(router_app._token(RouterSettings.read(settings), store)) is kind
 
 
 @pytest.mark.asyncio
@@ -69,7 +96,8 @@ async def test_without_redis_it_serves_what_it_knows(
         store = SqliteStore(tmp_path / "proxy.sqlite3")
         await store.migrate()
         await store.close()
-        async with testing.ASGIConductor(create_app()) as api:
+        monkeypatch.setenv("PROXY_ALLOW_OPEN_ADMIN", "true")
+        async with testing.ASGIConductor(create_app(), BY_GATEWAY) as api:
             assert (await api.simulate_get("/healthz")).status_code == 200
             ready = await api.simulate_get("/readyz")
             assert (ready.status_code, ready.json["status"]) == (503, "unavailable")
@@ -86,7 +114,7 @@ async def test_every_call_that_is_described_has_a_route(
     monkeypatch.setenv("PROXY_ADMIN_TOKEN", "correct-horse")
     async with scripted(lambda _: Exception("LOADING")) as server:
         monkeypatch.setenv("PROXY_REDIS_URL", server.url)
-        async with testing.ASGIConductor(create_app()) as api:
+        async with testing.ASGIConductor(create_app(), BY_GATEWAY) as api:
             # The route is looked for before the token is.
             token = {"authorization": "Bearer correct-horse"}
             for operation in OPERATIONS:

@@ -15,8 +15,12 @@ from services.router import owners
 from services.router.owners import BODY_BYTES_MAX, IDS_MAX, Owners
 from tests.support.admin import client, problem
 
-OWNER = Owner("openai-1", "org/project")
-SHOWN = {"resource_id": "openai-1", "account_id": "org/project"}
+OWNER = Owner("openai-1", "org/project", "team:red")
+SHOWN = {
+    "resource_id": "openai-1",
+    "account_id": "org/project",
+    "tenant": "team:red",
+}
 
 
 class Store:
@@ -33,9 +37,9 @@ class Store:
             raise self.error
         return {id_: OWNER for id_ in ids if id_ == "resp_1"}
 
-    async def session_owner(self, session_id: str) -> Owner | None:
-        self.asked.append(session_id)
-        return OWNER if session_id == "s" else None
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
+        self.asked.append((session_id, tenant))
+        return OWNER if (session_id, tenant) == ("s", "team:red") else None
 
 
 def post(store: Store, body: Any) -> Any:
@@ -48,8 +52,10 @@ def post(store: Store, body: Any) -> Any:
     [
         ({"ids": ["resp_1", "resp_2"]}, {"resp_1": SHOWN}, None,
          [("resp_1", "resp_2")]),
-        ({"session_id": "s"}, {}, SHOWN, ["s"]),
-        ({"ids": ["resp_2"], "session_id": "t"}, {}, None, [("resp_2",), "t"]),
+        ({"session_id": "s", "tenant": "team:red"}, {}, SHOWN, [("s", "team:red")]),
+        ({"session_id": "s", "tenant": "team:blue"}, {}, None, [("s", "team:blue")]),
+        ({"session_id": "s"}, {}, None, [("s", "")]),
+        ({"ids": ["resp_2"], "session_id": "t"}, {}, None, [("resp_2",), ("t", "")]),
         ({"ids": [], "session_id": None}, {}, None, []),
         ({}, {}, None, []),
         ({"ids": [], "of_a_newer_gateway": 1}, {}, None, []),
@@ -65,7 +71,7 @@ def test_only_what_is_asked_for_is_looked_up(
 
 def test_the_largest_question_there_is() -> None:
     body = {"ids": ["\U0001f99c" * ID_CHARS_MAX] * IDS_MAX}
-    body["session_id"] = body["ids"][0]  # type: ignore[assignment]
+    body["session_id"] = body["tenant"] = body["ids"][0]  # type: ignore[assignment]
     assert post(Store(), body).status_code == 200
 
 
@@ -78,6 +84,7 @@ def test_the_largest_question_there_is() -> None:
         ({"ids": ["x" * (ID_CHARS_MAX + 1)]}, "ids.0"),
         ({"ids": [1]}, "ids.0"),
         ({"session_id": "x" * (ID_CHARS_MAX + 1)}, "session_id"),
+        ({"tenant": "x" * (ID_CHARS_MAX + 1)}, "tenant"),
         (b" " * (BODY_BYTES_MAX + 1), None),
     ],
 )

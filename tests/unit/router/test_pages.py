@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from libs.common.browsers import CHECKED, Guard
+from services.router.admin.access import Browsers
 from services.router.pages import CSP, DASHBOARD, FILES, Page
 from tests.support.admin import client
 
@@ -44,7 +46,8 @@ def test_the_scripts_find_their_elements(name: str) -> None:
 @pytest.mark.parametrize("path", FILES)
 def test_a_file_is_served_with_what_protects_it(path: str) -> None:
     name, content_type = FILES[path]
-    result = client({path: Page(name, content_type)}).simulate_get(path)
+    router = client({path: Page(name, content_type)}, Browsers(Guard()))
+    result = router.simulate_get(path, headers={CHECKED: "1"})
     assert result.content == (DASHBOARD / name).read_bytes()
     assert result.headers["content-type"] == content_type
     assert result.headers["content-security-policy"] == CSP

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from libs.common.contracts import RequestEvent
 from libs.common.store.bulk import APART, Form, tables
 from libs.common.store.postgres_calls import TYPES
@@ -56,14 +58,30 @@ def test_a_decision_has_its_candidates_as_json() -> None:
 def test_ids_are_minted_by_the_account_that_served() -> None:
     event = stored_request("r", resource_id="one", account_id="a", minted=("x", "y"))
     assert rows(event)["add_minted_ids"] == [
-        ("x", AT, "r", "one", "a"),
-        ("y", AT, "r", "one", "a"),
+        ("x", AT, "r", "one", "a", "", False),
+        ("y", AT, "r", "one", "a", "", False),
     ]
 
 
 def test_without_an_account_the_resource_is_one_of_its_own() -> None:
     event = stored_request("r", resource_id="one", minted=("x",))
-    assert rows(event)["add_minted_ids"] == [("x", AT, "r", "one", "one")]
+    assert rows(event)["add_minted_ids"] == [("x", AT, "r", "one", "one", "", False)]
+
+
+@pytest.mark.parametrize(
+    ("given", "whose"),
+    [
+        ({"proxy_key_id": "k"}, ("key:k", False)),
+        ({"proxy_key_id": "k", "team_id": "red"}, ("team:red", False)),
+        ({"method": "GET"}, ("", True)),  # a list, of ids that were there before
+    ],
+)
+def test_minted_ids_have_a_tenant(
+    given: dict[str, str], whose: tuple[Any, ...]
+) -> None:
+    event = stored_request("r", resource_id="one", minted=("x",), **given)
+    (row,) = rows(event)["add_minted_ids"]
+    assert row[5:] == whose
 
 
 def test_ids_that_nobody_served_are_nobodys() -> None:

@@ -44,6 +44,7 @@ BATCH = [
     streamed(decision_event()),
     streamed(gateway_event("gw")),
 ]  # fmt: skip
+SERVED = {"resource_id": "one", "account_id": "acct"}
 REPLAYED = psycopg.errors.UniqueViolation("duplicate key")
 
 
@@ -192,17 +193,21 @@ async def test_partitions_are_made_a_week_ahead(world: World) -> None:
     assert days == {"first": date(2026, 1, 1), "last": date(2026, 1, 9)}
 
 
-async def test_each_old_partition_goes_by_itself_then_the_strays(world: World) -> None:
-    strays = iter([5000, 12, 0])
+async def test_each_old_partition_goes_by_itself_then_the_rest(
+    world: World,
+) -> None:
+    strays, sessions = iter([5000, 12, 0]), iter([7, 0])
     world.answer(
         old_partitions=[{"name": "a"}, {"name": "b"}],
         drop_partition=[{"dropped": 1}],
         delete_strays=lambda _: [{"deleted": next(strays)}],
+        drop_sessions=lambda _: [{"deleted": next(sessions)}],
     )
     assert await world.store.drop_before(date(2026, 1, 2)) == 2
     assert world.ran.count("drop_partition") == 2
     assert world.ran.count("delete_strays") == 3
-    assert world.ran.count("commit") == 6
+    assert world.ran.count("drop_sessions") == 2
+    assert world.ran.count("commit") == 8
 
 
 # Writing --------------------------------------------------------------------
@@ -294,21 +299,52 @@ async def test_owners_are_looked_for_in_ever_more_days(world: World) -> None:
     def owners(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         looked.append(sorted(values["ids"]))
         found = {1: "a", 2: "b"}.get(len(looked))
-        row = {"id": found, "resource_id": "one", "account_id": "acct"}
+        row = {"id": found, **SERVED, "tenant": "key:k", "repeated": False}
         return [row] if found else []
 
     world.answer(owners=owners)
     found = await world.store.owners(["a", "b"])
-    assert found == dict.fromkeys("ab", Owner("one", "acct"))
+    assert found == dict.fromkeys("ab", Owner("one", "acct", "key:k"))
     assert looked == [["a", "b"], ["b"]]  # nothing is left for the third
+    assert "tenants" not in world.ran
+
+
+async def test_ids_that_were_repeated_are_of_who_told_them_first(world: World) -> None:
+    """The newest row says which resource has the id, and the oldest whose it is. One
+    from before there were tenants has to be asked its request."""
+    newest = [
+        {"id": "a", **SERVED, "tenant": "key:k", "repeated": True},
+        {"id": "b", **SERVED, "tenant": None, "repeated": None},
+        {"id": "c", **SERVED, "tenant": None, "repeated": None},
+    ]
+    made = {"request_id": "r", "created_at": instant(T0_MS)}
+    world.answer(
+        owners=newest,
+        tenants=[
+            {"id": "a", "tenant": "key:first", **made},
+            {"id": "b", "tenant": None, **made},
+            {"id": "c", "tenant": None, **made, "request_id": "gone"},
+        ],
+        tenant_of_request=lambda values: (
+            [{"tenant": "team:red"}] if values["request_id"] == "r" else []
+        ),
+    )
+    assert await world.store.owners(["a", "b", "c"]) == {
+        "a": Owner("one", "acct", "key:first"),
+        "b": Owner("one", "acct", "team:red"),
+        "c": Owner("one", "acct", ""),
+    }
 
 
 async def test_a_sessions_owner(world: World) -> None:
     assert await world.store.session_owner("s") is None
-    row = {"resource_id": "one", "account_id": "acct"}
     seen = {"last_seen_at": datetime(2026, 1, 2, tzinfo=UTC)}
-    world.answer(session_seen=[seen], session_owner=[row])
+    world.answer(session_seen=[seen], session_owner=[SERVED])
     assert await world.store.session_owner("s") == Owner("one", "acct")
+    assert world.connection.values["session_owner"]["tenant"] == ""
+    owner = await world.store.session_owner("s", "key:k")
+    assert owner == Owner("one", "acct", "key:k")
+    assert world.connection.values["session_owner"]["tenant"] == "key:k"
     world.answer(session_seen=[seen])
     assert await world.store.session_owner("s") is None
 

@@ -66,7 +66,7 @@ async def test_without_requests_the_ledger_is_not_asked() -> None:
 
 async def test_rows_that_are_new_are_copied() -> None:
     connection = FakeConnection()
-    row = ("x", instant(T0_MS), "r", "one", "a")
+    row = ("x", instant(T0_MS), "r", "one", "a", "team:red", False)
     await copy_rows(connection.typed, "add_minted_ids", [row])
     copied = connection.copied["add_minted_ids"]
     assert (copied.rows, copied.types) == ([row], TYPES["add_minted_ids"])

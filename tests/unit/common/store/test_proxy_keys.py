@@ -29,6 +29,7 @@ KEY = NewKey(
     requests_per_minute=60,
     tokens_per_minute=None,
     created_at=AT,
+    team_id="red",
 )
 
 
@@ -52,6 +53,7 @@ async def test_a_key_is_kept_and_its_hash_not_shown(rows: ProxyKeyRows) -> None:
         "id": "key_1",
         "name": "nightly",
         "prefix": "rpx_abcdef",
+        "team_id": "red",
         "pool_id": "cheap",
         "pools": ["cheap", "fast"],
         "expires_at": iso(EXPIRES),
@@ -69,8 +71,9 @@ async def test_a_key_is_kept_and_its_hash_not_shown(rows: ProxyKeyRows) -> None:
 async def test_what_gateways_need_to_know(rows: ProxyKeyRows) -> None:
     await rows.add(KEY)
     principal = Principal(
-        "key_1", "cheap", ("cheap", "fast"), milliseconds(EXPIRES), 60, None
-    )
+        "key_1", "cheap", ("cheap", "fast"), milliseconds(EXPIRES), 60, None,
+        team_id="red",
+    )  # fmt: skip
     assert await rows.records() == {"hash-1": principal}
     assert await rows.record("key_1") == ("hash-1", principal)
     assert await rows.record("key_2") is None
@@ -78,9 +81,10 @@ async def test_what_gateways_need_to_know(rows: ProxyKeyRows) -> None:
 
 @pytest.mark.asyncio
 async def test_a_key_without_limits(rows: ProxyKeyRows) -> None:
-    await rows.add(replace(KEY, pool_id=None, pools=(), expires_at=None))
+    await rows.add(replace(KEY, pool_id=None, pools=(), expires_at=None, team_id=None))
     found = (await rows.records())["hash-1"]
     assert (found.pool_id, found.pools, found.expires_at_ms) == (None, (), None)
+    assert (found.team_id, found.tenant) == (None, "key:key_1")
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ from falcon import testing
 from falcon.asgi import Request, Response
 
 from services.router.admin.access import AdminToken
+from services.router.admin.tokens import FixedToken
 from tests.support.admin import client, problem
 
 TOKEN = "correct-horse"
@@ -18,7 +19,7 @@ class Anything:
 
 def api(token: str | None) -> testing.TestClient:
     routes = dict.fromkeys(("/admin/requests", "/readyz", "/internal/x"), Anything())
-    return client(routes, AdminToken(token))
+    return client(routes, AdminToken(FixedToken(token) if token else None))
 
 
 @pytest.mark.parametrize(
@@ -51,11 +52,8 @@ def test_the_token_opens(scheme: str) -> None:
     assert result.json == {"seen": True}
 
 
-@pytest.mark.parametrize("token", [None, ""])
-def test_without_a_token_the_api_is_open(token: str | None) -> None:
-    assert api(token).simulate_get("/admin/requests").status_code == 200
-    assert not AdminToken(token).required
-    assert AdminToken(TOKEN).required
+def test_without_a_token_the_api_is_open() -> None:
+    assert api(None).simulate_get("/admin/requests").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/internal/x"])

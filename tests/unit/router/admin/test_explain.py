@@ -17,6 +17,7 @@ from libs.common.asks import (
     UnknownPool,
     digest,
     model_digest,
+    session_digest,
 )
 from libs.common.contracts import Alias, Catalogue
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
@@ -41,6 +42,7 @@ CATALOGUE = Catalogue(
     ),
 )
 OWNER = Owner("openai-1", "acct")
+TENANTS = Owner("acme", "acct", "key:k")
 
 
 @dataclass
@@ -50,7 +52,7 @@ class World:
     answers: list[Any] = field(default_factory=lambda: [FOUND])
     catalogue: Catalogue = CATALOGUE
     known: dict[str, Owner] = field(default_factory=dict)
-    session: Owner | None = None
+    sessions: dict[tuple[str, str], Owner] = field(default_factory=dict)
     sql: Exception | None = None
     asked: list[tuple[Ask, Owner | None]] = field(default_factory=list)
 
@@ -67,8 +69,8 @@ class World:
             raise self.sql
         return {id_: self.known[id_] for id_ in ids if id_ in self.known}
 
-    async def session_owner(self, session_id: str) -> Owner | None:
-        return self.session
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
+        return self.sessions.get((session_id, tenant))
 
     def post(self, **more: Any) -> Any:
         return client({"/explain": Explain(self, self, self)}).simulate_post(
@@ -133,16 +135,25 @@ def test_ids_that_redis_does_not_know_are_looked_up(
     assert [ask.resolved for ask, _ in world.asked] == [False, True]
 
 
-def test_encrypted_content_is_looked_up_by_its_session() -> None:
-    world = World(answers=[UnknownIds(0), FOUND], session=OWNER)
+@pytest.mark.parametrize(
+    ("tenant", "found"), [("", OWNER), ("key:k", TENANTS), ("key:other", None)]
+)
+def test_encrypted_content_is_looked_up_by_its_session(
+    tenant: str, found: Owner | None
+) -> None:
+    sessions = {("s", ""): OWNER, ("s", "key:k"): TENANTS}
+    world = World(answers=[UnknownIds(0), FOUND], sessions=sessions)
     body = {
         "input": [{"type": "reasoning", "encrypted_content": "gAAA"}],
         "prompt_cache_key": "s",
     }
-    world.post(json={"body": body, "headers": {"session_id": "s"}})
+    headers = {"session_id": "s"}
+    told = world.post(json={"body": body, "headers": headers, "tenant": tenant})
+    assert told.json["looked_up_in_sql"] is True
     ask, owner = world.asked[-1]
     assert ask.account_bound
-    assert owner == OWNER
+    assert ask.session == session_digest("s", tenant)
+    assert owner == found
 
 
 # Model aliases --------------------------------------------------------------

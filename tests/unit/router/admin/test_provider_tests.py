@@ -53,8 +53,8 @@ def test_a_disabled_provider_can_be_tested(api: Api) -> None:
 
 def test_fields_that_are_sent_are_tested_and_not_what_is_stored(api: Api) -> None:
     api.ask("POST", **GIVEN)
-    api.ask("POST", "/test", id="acme", credential_ref="env:OTHER")
-    assert wanted(api)["keys"] == [["acme", "env:OTHER"]]
+    api.ask("POST", "/test", id="acme", credential_ref="env:PROVIDER_OTHER")
+    assert wanted(api)["keys"] == [["acme", "env:PROVIDER_OTHER"]]
 
 
 @pytest.mark.parametrize(
