@@ -52,7 +52,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._headers: list[Header] = []
         self._pieces: list[bytes] = []
-        self._coding: bytes | None = None  # of the transfer
         self._head_bytes = 0
         self._resting = self._whole = False
         self._bodiless = False
@@ -81,7 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._parser is None:
             # One for all answers of a connection: making one looks up each callback.
             self._parser = httptools.HttpResponseParser(self)
-        self._headers, self._coding = [], None
+        self._headers = []
         self._bodiless = bodiless
         self._deadline, self._patience = deadline, patience
         self._heard_at = self.loop.time()
@@ -192,8 +191,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _overran(self, data: bytes) -> bool:
         """Do line breaks follow the answer? The parser passes over them without a
         word, as it does in front of a status line."""
-        pieces = self._pieces
-        if self._coding is not None or not pieces:  # it ends with an empty line
+        pieces, answer = self._pieces, self._answer
+        if not pieces or (answer and _chunked(answer)):  # it ends with an empty line
             return not _ENDED.endswith(data[-4:]) or data.endswith(b"\n" + _ENDED)
         length = len(pieces[-1])
         # What comes in front of a body is the head's end, or in an earlier read. (Not
@@ -216,10 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._spoiled = True  # a first byte behind the answer
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"transfer-encoding":
-            self._coding = value
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -228,8 +224,6 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._spoiled:
             return
-        if self._coding is not None and self._coding.lower() != b"chunked":
-            raise httptools.HttpParserError("a transfer coding we did not ask for")
         head, self._head = self._head, None
         assert head is not None
         self._answer = answer = Answer(self, status, self._headers)
@@ -293,6 +287,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._pieces, self._whole = [], False
         self._deadline = math.inf
         return answer
+
+
+def _chunked(answer: Answer) -> bool:
+    for name, _ in answer.headers:  # noqa: SIM110 - any() costs thrice as much
+        if name == b"transfer-encoding":
+            return True
+    return False
 
 
 def _unframed(answer: Answer) -> bool:
