@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -102,7 +101,6 @@ def test_a_whole_journal_is_told_whole(acts: list[tuple[str, int, int]]) -> None
         assert recovered(root) == events
 
 
-@pytest.mark.xfail(reason="issue 10, item 9: records carry no checksum", strict=False)
 @FUZZ
 @example([("check", 0, 0)], [(0, 51, b"\0" * 7)])  # a short CHECK record
 @given(ACTS, HARM)
@@ -116,7 +114,6 @@ def test_a_damaged_journal_ends_no_successor(
         assert not (root / "dead").exists()
 
 
-@pytest.mark.xfail(reason="issue 10, item 9: records carry no checksum", strict=False)
 @FUZZ
 @given(ACTS, HARM)
 def test_of_a_damaged_journal_nothing_false_is_told(

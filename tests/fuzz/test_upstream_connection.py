@@ -4,7 +4,6 @@ it, once, and the next request gets nothing of it."""
 import asyncio
 from collections.abc import Iterable
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -137,7 +136,6 @@ WHOLE = st.sampled_from(
 )
 
 
-@pytest.mark.xfail(reason="issue 10, item 6", strict=False)
 @FUZZ
 @example(HELLO, b"H", [])
 @given(WHOLE, st.one_of(st.binary(min_size=1, max_size=40), answers()), CUTS)

@@ -37,7 +37,6 @@ async def test_no_event_is_anothers_on_sockets(at: Scene) -> None:
     held(await mixups.over_sockets(at, ANSWERS))
 
 
-@pytest.mark.xfail(reason="issue 10, item 6", strict=False)
 async def test_bytes_behind_an_answer_are_nobodys(at: Scene) -> None:
     held(await mixups.behind(at, ANSWERS))
 
@@ -46,7 +45,6 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys(at: Scene) -> None:
     held(await mixups.unasked(at, 5))
 
 
-@pytest.mark.xfail(reason="issue 10, item 6: '#' in targets", strict=False)
 async def test_no_request_is_smuggled(at: Scene) -> None:
     held(await smuggling.smuggle(at, every=11))
 
