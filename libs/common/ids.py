@@ -1,6 +1,7 @@
 """Ids that upstreams mint. Pure."""
 
 import re
+from urllib.parse import unquote_to_bytes
 
 # Ids that upstreams mint (responses-api.md section 6), and clients send back.
 MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
@@ -21,6 +22,8 @@ def ids_in_path(path: bytes) -> list[str]:
     """`/responses/resp_1/input_items` names resp_1."""
     if path.find(b"/", 1) < 0:
         return []
+    if b"%" in path:
+        path = unquote_to_bytes(path)  # as the upstream reads it
     segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
     return [s for s in segments if is_minted(s) and s not in _PATH_WORDS]
 

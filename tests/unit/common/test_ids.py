@@ -24,3 +24,8 @@ def test_ids_of_upstreams_are_told_by_their_form(value: object, minted: bool) ->
 
 def test_words_of_paths_are_no_ids() -> None:
     assert ids_in_path(b"/vector_stores/vs_1/file_batches") == ["vs_1"]
+
+
+def test_escapes_in_a_path_hide_no_id() -> None:
+    """The upstream decodes them, so another tenant's id must be seen behind them."""
+    assert ids_in_path(b"/responses/res%70_B/cancel") == ["resp_B"]
