@@ -13,7 +13,14 @@ import msgspec
 from libs.common.bodies import ODD_JSON, Body, Metadata, Named, WholeBody
 from libs.common.headers import Header
 from libs.common.ids import LONGEST_ID, ids_in_path
-from libs.common.naming import MOST_CHECKED, ItemFacts, all_objects, objects
+from libs.common.naming import (
+    MOST_CHECKED,
+    ItemFacts,
+    all_objects,
+    are_plain,
+    may_name_objects,
+    objects,
+)
 from libs.common.scanning import Scan
 
 LARGEST_QUICK = 49_152  # bytes that are read by one call; the worst take some 3 ms
@@ -140,7 +147,7 @@ def _is_multipart(headers: Iterable[Header]) -> bool:
 
 def _facts(parsed: Body) -> ItemFacts:
     facts = _NO_FACTS
-    if isinstance(parsed.input, list):
+    if isinstance(parsed.input, list) and not are_plain(parsed.input):
         facts = ItemFacts()
         facts.take(parsed.input)
     if isinstance(parsed, WholeBody) and isinstance(parsed.items, list):
@@ -160,31 +167,36 @@ def _hints(
     told = {name: value for name, value in headers if name in _INTERESTING}
     metadata = parsed.metadata or _NO_METADATA
     client = parsed.client_metadata or _NO_METADATA
-    previous = _text(parsed.previous_response_id)
-    first = _first_ids(previous, path, parsed.conversation)
+    previous = parsed.previous_response_id and _text(parsed.previous_response_id)
+    first: Sequence[str] = ()
+    if previous or parsed.conversation or path.find(b"/", 1) > 0:
+        first = _first_ids(previous, path, parsed.conversation)
+    bound: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
-    if isinstance(parsed, WholeBody):
-        named = _once((*first, *all_objects(parsed), *facts.named))
-        references = _once((*facts.ids, *facts.references))
-        if facts.overflow or len(named) + len(references) > MOST_CHECKED:
-            problem = problem or TOO_MANY_IDS
+    # Most requests name nothing.
+    if first or facts is not _NO_FACTS or may_name_objects(parsed):
+        bound = (*first, *facts.ids, *objects(parsed, facts.files))
+        if isinstance(parsed, WholeBody):
+            named = _once((*first, *all_objects(parsed), *facts.named))
+            references = _once((*facts.ids, *facts.references))
+            if facts.overflow or len(named) + len(references) > MOST_CHECKED:
+                problem = problem or TOO_MANY_IDS
+    # In the order of the fields: names would double what this costs.
     return Hints(
-        model=_text(parsed.model),
-        stream=parsed.stream is True,
-        session_id=_first(told, _SESSION_HEADERS)
-        or _text(metadata.session_id)
-        or _text(client.session_id)
-        or _text(parsed.prompt_cache_key),
-        session_name=_first(told, _NAME_HEADERS) or _text(metadata.session_name),
-        pool_id=_first(told, _POOL_HEADERS) or _text(metadata.pool_id),
-        previous_response_id=previous,
-        bound_ids=(*first, *facts.ids, *objects(parsed, facts.files)),
-        account_bound=facts.encrypted,
-        background=parsed.background is True,
-        named=named,
-        references=references,
-        problem=problem,
+        _text(parsed.model),
+        parsed.stream is True,
+        (_first(told, _SESSION_HEADERS) if told else None)
+        or _text(metadata.session_id or client.session_id or parsed.prompt_cache_key),
+        (_first(told, _NAME_HEADERS) if told else None) or _text(metadata.session_name),
+        (_first(told, _POOL_HEADERS) if told else None) or _text(metadata.pool_id),
+        previous or None,
+        bound,
+        facts.encrypted,
+        parsed.background is True,
+        named,
+        references,
+        problem,
     )
 
 
@@ -213,8 +225,6 @@ def _text(value: object) -> str | None:
 
 
 def _first(named: dict[bytes, bytes], wanted: Sequence[bytes]) -> str | None:
-    if not named:
-        return None
     for name in wanted:
         value = named.get(name)
         if value:

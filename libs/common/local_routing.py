@@ -301,9 +301,9 @@ class LocalRouting:
         """An id stays with the tenant that minted it: a later answer may repeat ids
         that its client chose."""
         before = kept.get(name)
-        if before is not None and owner is not None and before.tenant != owner.tenant:
-            owner = before
-        if name in kept:
+        if before is not None:
+            if owner is not None and before.tenant != owner.tenant:
+                owner = before
             kept.move_to_end(name)
         kept[name] = owner
         if len(kept) > self._most_owners:

@@ -76,7 +76,7 @@ class ItemFacts:
             self.files += [id_ for id_ in files_of(content) if is_minted(id_)]
         if item.encrypted_content is not NULL and not self.encrypted:
             self.encrypted = _is_there(item.encrypted_content)
-        if isinstance(item, WholeItem):
+        if isinstance(item, WholeItem) and (minted or not _is_plain(item)):
             self._isolate(item, minted)
 
     def _isolate(self, item: WholeItem, minted: bool) -> None:
@@ -95,6 +95,31 @@ class ItemFacts:
             self.named.update(dict.fromkeys(files_of(content)))
         if output is not None and type(output) is not str:
             self.named.update(dict.fromkeys(files_of(output)))
+
+
+def are_plain(items: Sequence[Any]) -> bool:
+    """Are all of them messages in plain text, which name nothing and hide nothing?"""
+    for item in items:
+        if not isinstance(item, Item):
+            continue
+        if item.id is not None or item.encrypted_content is not NULL:
+            return False
+        if isinstance(item, WholeItem):
+            if not _is_plain(item):
+                return False
+        elif type(item.content) is not str:
+            return False
+    return len(items) <= MOST_LOOKED
+
+
+def _is_plain(item: WholeItem) -> bool:
+    return (
+        type(item.content) is str
+        and item.output is None
+        and item.file_id is None
+        and item.container_id is None
+        and item.environment is None
+    )
 
 
 def _carries_itself(item: WholeItem) -> bool:
@@ -125,6 +150,20 @@ def files_of(parts: Parts) -> list[str]:
             if part.file is not None:
                 named += _ids(part.file)
     return named
+
+
+def may_name_objects(parsed: Body) -> bool:
+    """Are there fields at the top that `objects` or `all_objects` read?"""
+    if (
+        parsed.tools is not None
+        or parsed.file_id
+        or parsed.file_ids is not None
+        or parsed.input_file_id
+    ):
+        return True
+    if not isinstance(parsed, WholeBody):
+        return False
+    return parsed.messages is not None or _has_rare_fields(parsed)
 
 
 def objects(parsed: Body, files: Sequence[str]) -> list[str]:
@@ -186,14 +225,23 @@ def all_objects(parsed: WholeBody) -> list[str]:
         named += _of_tools(parsed.tools)
     if parsed.messages is not None:
         _take_files_of_messages(parsed.messages, named)
-    others = (
-        *(parsed.prompt, parsed.files, parsed.images, parsed.mask),
-        *(parsed.input_image_mask, parsed.input_reference, parsed.training_file),
-        *(parsed.validation_file, parsed.tool_resources),
-    )
-    if any(others):
+    if _has_rare_fields(parsed):
         named += _of_rare_fields(parsed)
     return named
+
+
+def _has_rare_fields(parsed: WholeBody) -> bool:
+    return bool(
+        parsed.prompt
+        or parsed.files
+        or parsed.images
+        or parsed.mask
+        or parsed.input_image_mask
+        or parsed.input_reference
+        or parsed.training_file
+        or parsed.validation_file
+        or parsed.tool_resources
+    )
 
 
 def _of_rare_fields(parsed: WholeBody) -> list[str]:

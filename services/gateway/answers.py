@@ -180,8 +180,6 @@ _events = msgspec.json.Decoder(_Event)
 
 _outputs = msgspec.json.Decoder(_Output)
 _output_events = msgspec.json.Decoder(_OutputEvent)
-# Without these words there are no ids of objects within an output item.
-_OBJECT_WORDS = (b"container", b"file_path")
 # A JSON answer that is too large to be read begins with its id.
 _BEGINNING = re.compile(
     rb'\s*\{\s*(?:"object"\s*:\s*"[a-z._]{1,64}"\s*,\s*)?"id"\s*:\s*"([A-Za-z0-9_-]{1,512})"'
@@ -196,7 +194,8 @@ def read_answer(body: bytes) -> Facts:
         return _facts_by_field(body)
     except ODD_JSON:
         return Facts()
-    _take_objects(facts, body, _outputs)
+    if b"container" in body or b"file_path" in body:
+        _take_objects(facts, body, _outputs)
     return facts
 
 
@@ -212,9 +211,8 @@ def read_beginning(body: bytes) -> Facts:
 
 def _take_objects(facts: Facts, body: bytes, decoder: Any) -> None:
     """Containers that output items name, and files made there: not at the top of
-    the answer, and rare."""
-    if not any(word in body for word in _OBJECT_WORDS):
-        return
+    the answer, and rare. Without the words `container` and `file_path` there are
+    none."""
     try:
         read = decoder.decode(body)
     except ODD_JSON:
@@ -286,7 +284,8 @@ def _facts_of(event: _Event | _LargeEvent, data: bytes = b"") -> Facts:
     facts = Facts()
     if event.response:
         facts = _facts(event.response)
-        _take_objects(facts, data, _output_events)
+        if b"container" in data or b"file_path" in data:
+            _take_objects(facts, data, _output_events)
     if facts.error_code is None:
         _take_error(facts, event.error or _Error(event.code, event.message))
     return facts

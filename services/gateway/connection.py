@@ -38,7 +38,6 @@ _WATCHED = frozenset(
         b"upgrade",
     }
 )
-_RARE = frozenset({b"expect", b"origin", b"upgrade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,18 @@ class Connection(asyncio.Protocol):
     request, its head, its body, or its end after a refusal.
     """
 
+    # More attributes than an instance dict shares between instances (30): slots keep
+    # each access one load.
+    __slots__ = (
+        "_asked", "_began", "_body_bytes", "_body_looked", "_body_read",
+        "_chunked", "_coding", "_content_type", "_deaf", "_drained", "_empty",
+        "_ended", "_expects", "_has_body", "_head_bytes", "_headers", "_held",
+        "_host", "_in_head", "_incoming", "_leaving", "_origin", "_parser",
+        "_pieces", "_problem", "_queued", "_repeats", "_request", "_site",
+        "_target", "_transport", "_upgrade", "_valid_host", "gone", "loop",
+        "on_drain", "paused", "since", "task"
+    )  # fmt: skip
+
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
         self._site = site
         self.loop = loop
@@ -106,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._content_type: bytes | None = None
         self._coding: bytes | None = None
         self._origin: bytes | None = None
-        self._in_head = self._expects = self._has_body = False
+        self._in_head = self._expects = self._has_body = self._repeats = False
         self._upgrade: bytes | None = None  # the protocols it asks for
         self._host: bytes | None = None
         self._valid_host: bytes | None = None  # the last that was found valid
@@ -150,23 +161,27 @@ class Connection(asyncio.Protocol):
         if len(data) > LARGEST_HEAD:
             self._read_much(data)
             return
-        self._parse(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse(self._upgraded(data[upgrade.args[0] :]))
+        except httptools.HttpParserError:
+            self._refuse(problems.bad_request())
         if self._in_head:
             self._head_went_on(len(data))
         elif self._incoming is not None:
             self._body_went_on(len(data))
 
     def _parse(self, data: bytes) -> None:
-        """llhttp stops behind a head that asks for another protocol, whatever body it
-        announces. One that is served as an ordinary request is parsed again without
-        its Upgrade header, by a parser that goes on."""
-        while True:
+        """Go on after the parser stopped. llhttp stops behind a head that asks for
+        another protocol, whatever body it announces. One that is served as an ordinary
+        request is parsed again without its Upgrade header, by a parser that goes on."""
+        while data:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._upgraded(data[upgrade.args[0] :])
-                if data:
-                    continue
+                continue
             except httptools.HttpParserError:
                 self._refuse(problems.bad_request())
             return
@@ -246,7 +261,7 @@ class Connection(asyncio.Protocol):
         self._body_looked = -BODY_STEP  # its time begins with the first look
         self._problem = None
         self._content_type = self._coding = self._origin = None
-        self._expects = self._has_body = False
+        self._expects = self._has_body = self._repeats = False
         self._upgrade = self._host = None
         self._in_head = True
         self.since = self.loop.time()
@@ -262,33 +277,35 @@ class Connection(asyncio.Protocol):
 
     def _watch(self, name: bytes, value: bytes) -> None:
         if name == b"host":
-            self._watch_host(value)
+            if self._host is None and value == self._valid_host:
+                self._host = value
+            else:
+                self._watch_host(value)
         elif name == b"content-type":
+            self._repeats = self._repeats or self._content_type is not None
             self._content_type = self._content_type or value
-        elif name == b"content-encoding":
-            self._coding = self._coding or value
-        elif name in _RARE:
-            self._watch_rare(name, value)
+        elif name == b"content-length":
+            self._has_body = value != b"0"
+            if value.isdigit() and int(value) > self._site.largest_body:
+                self._problem = problems.body_too_large(self._site.largest_body)
         else:
-            self._watch_framing(name, value)
+            self._watch_rare(name, value)
 
     def _watch_rare(self, name: bytes, value: bytes) -> None:
-        if name == b"origin":
+        if name == b"content-encoding":
+            self._repeats = self._repeats or self._coding is not None
+            self._coding = self._coding or value
+        elif name == b"transfer-encoding":
+            self._has_body = True
+            if value.lower() != b"chunked" or self._parser.get_http_version() == "1.0":
+                self._problem = problems.unknown_framing()
+        elif name == b"origin":
             self._origin = value
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
         else:
             earlier = b"" if self._upgrade is None else self._upgrade + b", "
             self._upgrade = earlier + value.lower()
-
-    def _watch_framing(self, name: bytes, value: bytes) -> None:
-        self._has_body = value != b"0"
-        if name == b"content-length":
-            limit = self._site.largest_body
-            if value.isdigit() and int(value) > limit:
-                self._problem = problems.body_too_large(limit)
-        elif value.lower() != b"chunked" or self._parser.get_http_version() == "1.0":
-            self._problem = problems.unknown_framing()
 
     def _watch_host(self, value: bytes) -> None:
         if self._host is not None:
@@ -302,17 +319,18 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if len(self._headers) > MOST_HEADERS:
-            self._problem = problems.too_many_headers(MOST_HEADERS)
-        elif self._head_bytes >= 0 and self._head_is_large():
-            self._problem = problems.head_too_large(LARGEST_HEAD)
+        if self._head_bytes >= 0 or len(self._headers) > MOST_HEADERS:
+            self._check_size()
         target = self._target
         if not target.startswith(b"/"):
             target = self._origin_form(target)
         request = Request(self._parser.get_method().decode(), target, self._headers)
         request.content_type, request.coding = self._content_type, self._coding
-        request.origin = self._origin
-        self._check_version(request)
+        request.origin, request.repeats = self._origin, self._repeats
+        if self._parser.get_http_version() != "1.1":
+            self._check_version(request)
+        elif self._host is None:
+            self._problem = problems.bad_host()
         if self._upgrade is not None and self._is_parsed_again(request):
             return
         self._incoming = request
@@ -322,14 +340,16 @@ class Connection(asyncio.Protocol):
         elif self._expects and self._request is None and not request.http_1_0:
             self._write(framing.CONTINUE)
 
+    def _check_size(self) -> None:
+        if len(self._headers) > MOST_HEADERS:
+            self._problem = problems.too_many_headers(MOST_HEADERS)
+        elif self._head_is_large():
+            self._problem = problems.head_too_large(LARGEST_HEAD)
+
     def _check_version(self, request: Request) -> None:
-        version = self._parser.get_http_version()
-        if version != "1.1":
-            request.http_1_0 = True
-            if version != "1.0":
-                self._problem = problems.unknown_version()
-        elif self._host is None:
-            self._problem = problems.bad_host()
+        request.http_1_0 = True
+        if self._parser.get_http_version() != "1.0":
+            self._problem = problems.unknown_version()
 
     def _origin_form(self, target: bytes) -> bytes:
         """A target that is a whole URL says the host (RFC 9112 section 3.2.2)."""

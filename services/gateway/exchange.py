@@ -92,8 +92,6 @@ class Exchange:
     def take(self, hints: Hints, tenant: str = "") -> None:
         """Note what the request says of itself, and for whom."""
         self.hints = hints
-        if tenant:
-            self.asker = Asker(tenant)
         if hints.session_id:
             self.session = session_digest(hints.session_id, tenant)
         if hints.bound_ids:
@@ -144,27 +142,27 @@ class Exchange:
     def ask(self, attempt: int, draw: int) -> Ask:
         """What routing is asked for the next attempt."""
         record, hints = self.record, self.hints
-        ask = Ask(
-            request_id=record.id,
-            decision_id=str(uuid_utils.uuid7()),
-            attempt=attempt,
-            gateway_id=record.gateway_id,
-            pool_id=hints.pool_id,
-            session_id=hints.session_id,
-            session=self.session,
-            model=model_digest(hints.model),
-            bound=self.bound,
-            account_bound=hints.account_bound and not self.replayed,
-            tried=self.tried,
-            previous=record.resource_id or "",
-            lease=(attempt == 1 and self.head) or lease_head(record),
-            draw=draw,
-            replayed=self.replayed,
-            asker=self.asker,
+        # In the order of the fields: names would double what this costs.
+        return Ask(
+            record.id,
+            str(uuid_utils.uuid7()),
+            attempt,
+            record.gateway_id,
+            hints.pool_id,
+            hints.session_id,
+            self.session,
+            model_digest(hints.model),
+            self.bound,
+            hints.account_bound and not self.replayed,
+            self.tried,
+            record.resource_id or "",
+            (attempt == 1 and self.head) or lease_head(record),
+            draw,
+            False,  # SQL was not asked
+            self.replayed,
+            self.cause,
+            self.asker,
         )
-        if self.cause:  # an argument more would cost first attempts something
-            return msgspec.structs.replace(ask, cause=self.cause)
-        return ask
 
     def goes_to(self, decision: Decision, account_id: str, attempt: int) -> None:
         """Note where the current attempt goes."""

@@ -11,22 +11,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from libs.common.asks import NAMED, REFERENCE, Asker, digest
 from libs.common.bodies import ODD_JSON
-from libs.common.headers import Header
 from libs.common.hints import LARGEST_QUICK, MULTIPART, TOO_MANY_IDS, Hints
-from libs.common.ids import is_minted
 from libs.common.naming import MOST_CHECKED
 from services.gateway.multipart import fault_of
 from services.gateway.problems import Problem
 from services.gateway.requests import Request
-
-# What this gateway can open to learn the ids that an answer mints.
-OPENED_CODINGS = (b"gzip", b"deflate", b"zstd", b"identity")
 
 # Method, path below /v1, and what else is special. {id} names an object: it must be
 # the tenant's. {child} names a part of that object: it must not be another tenant's.
@@ -176,17 +170,40 @@ def route_of(method: str, path: bytes) -> Route:
     raise endpoint_not_isolated(method, path)
 
 
+def plain_asker(
+    tenant: str, hints: Hints, request: Request, path: bytes
+) -> Asker | None:
+    """Who asks, of the usual request where nothing else has to be looked at: JSON that
+    names no id, to an endpoint that takes it. None: `route_of`, `check_body` and
+    `asker_of` decide. Makes no objects, and calls little."""
+    if hints.problem is not None or hints.named or hints.references:
+        return None
+    route = _PLAIN.get((request.method, path))
+    body = request.body
+    if (
+        route is None
+        or route.rule.no_files
+        or request.repeats
+        or hints.bound_ids
+        or request.coding is not None
+        or len(body) > LARGEST_QUICK
+        or body.count(_PREVIOUS) > 1
+        or body.count(_CONVERSATION) > 1
+    ):
+        return None
+    return shared_asker(tenant, True)
+
+
 def check_body(route: Route, hints: Hints, request: Request, plain: bytes) -> None:
     """May this body be trusted to name no other ids than those that were read?
     `plain`: the body, opened. Raises a `Problem`."""
-    headers = request.headers
-    kinds = [name for name, _ in headers if name in _KINDS]
-    if len(kinds) != len(set(kinds)):
+    if request.repeats:
         raise bad_body("has two Content-Type or Content-Encoding headers; send one")
     if hints.problem == MULTIPART:
         _check_form(route, request, plain)
         return
-    _check_json(hints)
+    if hints.problem is not None:
+        _check_json(hints)
     if request.body and not plain:
         raise unreadable()
     if route.rule.no_files and (b"file_id" in plain or b"\\u" in plain):
@@ -247,13 +264,13 @@ def _check_json(hints: Hints) -> None:
 
 # Parsers differ in which of two equal names counts. These are seldom there twice by
 # chance: in strings their quotes are escaped.
-_ONCE = (b'"previous_response_id"', b'"conversation"')
+_PREVIOUS, _CONVERSATION = b'"previous_response_id"', b'"conversation"'
 
 
 def _check_names(plain: bytes) -> None:
     if len(plain) > LARGEST_QUICK:
         return  # `Reader` has looked at it in steps
-    if not any(plain.count(name) > 1 for name in _ONCE):
+    if plain.count(_PREVIOUS) < 2 and plain.count(_CONVERSATION) < 2:
         return
     try:
         json.loads(plain, object_pairs_hook=_without_repeats)
@@ -268,19 +285,16 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-_KINDS = (b"content-type", b"content-encoding")
-
-
 def asker_of(
-    tenant: str, hints: Hints, route: Route | None, path: bytes, *, strict: bool
+    tenant: str, hints: Hints, route: Route | None, *, strict: bool
 ) -> tuple[Asker, tuple[str, ...]]:
     """Who asks, with the ids that have to be checked: those that `hints` binds the
-    request by, then further ones. Without a route (nothing is strict) the path's ids
-    are found by their form."""
+    request by, then further ones."""
     named: Iterable[str] = hints.named
+    object_id = None if route is None else route.object_id
+    if not (named or hints.references or hints.bound_ids or object_id):
+        return shared_asker(tenant, strict), ()
     if route is None:
-        if b"%" in path:
-            named = (*named, *_ids_in(path))
         return asker_for(tenant, hints, named, strict=strict)
     child = route.child_id
     if route.object_id:
@@ -302,7 +316,7 @@ def asker_for(
     wanted = dict.fromkeys(named)
     bound = hints.bound_ids
     if not bound and not wanted and not hints.references and not references:
-        return _plain_asker(tenant, strict), ()
+        return shared_asker(tenant, strict), ()
     seen = set(bound)
     listed = dict.fromkeys((*wanted, *references, *hints.references))
     further = [id_ for id_ in listed if id_ not in seen][:MOST_CHECKED]
@@ -312,34 +326,9 @@ def asker_for(
 
 
 @lru_cache(maxsize=1024)
-def _plain_asker(tenant: str, strict: bool) -> Asker:
+def shared_asker(tenant: str, strict: bool) -> Asker:
+    """That of requests without ids."""
     return Asker(tenant, strict)
-
-
-def _ids_in(path: bytes) -> list[str]:
-    """Spelled with escapes, too."""
-    segments = unquote_to_bytes(path).decode("latin-1").split("/")
-    return [segment for segment in segments if is_minted(segment)]
-
-
-def with_open_codings(headers: list[Header]) -> list[Header]:
-    """The request's headers, asking for no coding that we cannot open: what an answer
-    mints must be learned, or its own tenant could not name it."""
-    if not any(name == b"accept-encoding" for name, _ in headers):
-        return headers
-    return [
-        (name, _opened_codings(value) if name == b"accept-encoding" else value)
-        for name, value in headers
-    ]
-
-
-def _opened_codings(value: bytes) -> bytes:
-    kept = [
-        coding
-        for coding in (part.strip() for part in value.split(b","))
-        if coding.partition(b";")[0].strip().lower() in OPENED_CODINGS
-    ]
-    return b", ".join(kept) or b"identity"
 
 
 # Refusals --------------------------------------------------------------------

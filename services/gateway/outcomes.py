@@ -219,14 +219,15 @@ def _release(
     """A session is bound by a completed request only."""
     record = attempt.record
     completed = event is not None and record.outcome == Outcome.COMPLETED
+    # In the order of the fields: names would double what this costs.
     return Release(
-        request_id=record.id,
-        gateway_id=record.gateway_id,
-        resource_id=record.resource_id or "",
-        verdict=verdict,
-        session=attempt.session if completed else "",
-        learned=learned,
-        model=record.model if attempt.way is None else attempt.way.upstream_id,
-        event=event,
-        tenant=attempt.asker.tenant,
+        record.id,
+        record.gateway_id,
+        record.resource_id or "",
+        verdict,
+        attempt.session if completed else "",
+        learned,
+        record.model if attempt.way is None else attempt.way.upstream_id,
+        event,
+        attempt.asker.tenant,
     )

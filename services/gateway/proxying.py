@@ -155,7 +155,8 @@ class DataPlane:
         """Take the request into the ledger's books."""
         request = exchange.request
         hints = read.hints if isinstance(read, Read) else read
-        exchange.take(hints, "" if principal is None else principal.tenant)
+        tenant = "" if principal is None else principal.tenant
+        exchange.take(hints, tenant)
         kinds = request.content_type, request.coding
         exchange.capture = self._ledger.capturer.begin(exchange.body, kinds)
         exchange.deadline = self._loop.time() + self._limits.request_s
@@ -171,22 +172,24 @@ class DataPlane:
                 splice(exchange, way, read.plain, read.scan)
             else:
                 splice(exchange, way, exchange.body)
-        if principal is not None or self._gate.has_keys:
+        if tenant or self._gate.has_keys:
             plain = read.plain if isinstance(read, Read) else request.body
-            self._isolate(exchange, plain)
+            self._isolate(exchange, tenant, plain)
         exchange.head = self._ledger.accepted(exchange.record)
 
-    def _isolate(self, exchange: Exchange, plain: bytes) -> None:
+    def _isolate(self, exchange: Exchange, tenant: str, plain: bytes) -> None:
         """Note which ids the request must be allowed to name. Raises a `Problem`."""
-        request, route, strict = exchange.request, None, self._gate.strict
+        request, hints, route = exchange.request, exchange.hints, None
+        strict = self._gate.strict
         if strict:
+            usual = isolation.plain_asker(tenant, hints, request, exchange.path)
+            if usual is not None:
+                exchange.asker = usual
+                return
             route = isolation.route_of(request.method, exchange.path)
-            isolation.check_body(route, exchange.hints, request, plain)
-        asker, ids = isolation.asker_of(
-            exchange.asker.tenant, exchange.hints, route, exchange.path, strict=strict
-        )
+            isolation.check_body(route, hints, request, plain)
+        asker, ids = isolation.asker_of(tenant, hints, route, strict=strict)
         exchange.names(route, asker, ids)
-        exchange.headers = isolation.with_open_codings(exchange.headers)
 
     # Deadlines ---------------------------------------------------------------
 

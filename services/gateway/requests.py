@@ -10,11 +10,12 @@ class Request:
     """`target` is the request line's, in origin form; `query` is what follows its path,
     with the question mark. Header names are lower-cased, their values are bytes.
     `problem` is what the connection found wrong with it: the answer to give. `cors`
-    are header lines that every answer to it gets."""
+    are header lines that every answer to it gets. `repeats`: there are two
+    Content-Type or Content-Encoding headers, of which parsers may take either."""
 
     __slots__ = ("body", "coding", "content_type", "cors", "headers", "held",
                  "http_1_0", "keep_alive", "method", "origin", "path", "problem",
-                 "query")  # fmt: skip
+                 "query", "repeats")  # fmt: skip
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
         self.method = method
@@ -26,6 +27,7 @@ class Request:
         self.coding: bytes | None = None  # the content's, if it has one
         self.origin: bytes | None = None  # of the page that sent it; programs have none
         self.cors = b""
+        self.repeats = False
         self.keep_alive = True
         self.http_1_0 = False
         self.held = 0  # bytes of the room for large bodies

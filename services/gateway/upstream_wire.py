@@ -143,8 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()  # bytes nobody asked for: it cannot be trusted
             return
         self._heard_at = self.loop.time()
-        if self._head is not None:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)  # until a piece of a body comes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -152,16 +151,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._deliver()
             self._fail("it sent bytes that are no HTTP")
             return
-        self._read(data)
-
-    def _read(self, data: bytes) -> None:
-        """The parser took one read."""
         if self._whole and data[-1] in b"\r\n":
             self._spoiled = self._spoiled or self._overran(data)
         if self._pieces or self._whole:
             self._deliver()
-        elif self._answer is not None:
-            self._head_bytes += len(data)
         if self._spoiled:
             self.abort()  # bytes nobody asked for: it cannot be trusted
         elif self._head_bytes > LARGEST_HEAD:
