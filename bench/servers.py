@@ -139,7 +139,8 @@ async def gateway(
             "PROXY_HOST": "127.0.0.1",
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
-            "OPENAI_API_KEYS": "sk-bench-1,sk-bench-2,sk-bench-3,sk-bench-4",
+            # As long as real ones: answers are searched for them.
+            "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
             # Else learned from the headers of an upstream that has accounts.
             "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
             "PROXY_REQUIRE_KEYS": "true",
