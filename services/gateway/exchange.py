@@ -25,7 +25,7 @@ from libs.common.hints import Hints
 from libs.common.proxy_keys import Principal
 from services.gateway.admission import pool_for
 from services.gateway.capture import Capture
-from services.gateway.isolation import Route, not_found
+from services.gateway.isolation import Route, not_found, shared_asker
 from services.gateway.outcomes import NEUTRAL, Record, lease_head, lease_record
 from services.gateway.problems import Problem
 from services.gateway.relay import Relay
@@ -92,6 +92,8 @@ class Exchange:
     def take(self, hints: Hints, tenant: str = "") -> None:
         """Note what the request says of itself, and for whom."""
         self.hints = hints
+        if tenant:
+            self.asker = shared_asker(tenant, False)
         if hints.session_id:
             self.session = session_digest(hints.session_id, tenant)
         if hints.bound_ids:
