@@ -240,7 +240,7 @@ class DataPlane:
                 target = await self._acquire(exchange, attempt)
             except Problem as problem:
                 gone = problem.ledger_code == "affinity_owner_unavailable"
-                if attempt == 1 or gone:
+                if attempt == 1 or gone or _waiting_helps(exchange, problem):
                     raise
                 break
             counted = record.gateway_id, record.id, target.resource.id
@@ -520,6 +520,15 @@ class DataPlane:
         if exchange.principal is not None:
             self._gate.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)
+
+
+def _waiting_helps(exchange: Exchange, problem: Problem) -> bool:
+    """Was the last failure a refused key, while another key of the account is only
+    rate limited? Clients take a 401 for theirs and give up; this one they can wait
+    out."""
+    failure = exchange.failure
+    refused = failure is not None and failure.status in (401, 403)
+    return refused and problem.status == 429
 
 
 async def _whole(answer: Answer) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -38,8 +39,12 @@ async def test_a_successor_tells_what_died_with_gateway_and_redis(
     async with gateway_stack(valkey, tmp_path) as heir:
         heir.began_ms = 0
 
+        async def closed_books() -> list[dict[str, Any]]:
+            return [e for e in await heir.events("gateway") if e["state"] == "closed"]
+
         async def told() -> bool:
-            return len(await heir.events("request")) == 2
+            ends = await heir.events("request")
+            return len(ends) == 2 and bool(await closed_books())
 
         await eventually(told)
         events = {e["id"]: e for e in await heir.events("request")}
@@ -47,7 +52,7 @@ async def test_a_successor_tells_what_died_with_gateway_and_redis(
         ((_, interrupted),) = events.items()
         assert interrupted["outcome"] == "interrupted"
         assert interrupted["error_code"] == "gateway_lost"
-        (closed,) = [e for e in await heir.events("gateway") if e["state"] == "closed"]
+        (closed,) = await closed_books()
         assert (closed["accepted"], closed["ended"]) == (2, 2)
 
 

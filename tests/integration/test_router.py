@@ -104,7 +104,8 @@ async def router(
     database = f"sqlite:///{folder}/proxy.sqlite3"
     process = Process(
         granian("services.router.app:create_app", port),
-        environ(valkey, port, database, **more),
+        # A checkout that was run has a token in its own data directory.
+        environ(valkey, port, database, **{"PROXY_DATA_DIR": str(folder), **more}),
         folder / "router.log",
     )
     redis = connect(valkey)

@@ -458,6 +458,22 @@ async def test_without_more_capacity_the_last_failure_is_passed_on(
 
 
 @timeless
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_key_is_not_passed_on_while_its_sibling_is_rate_limited(
+    tmp_path: Path, twin: Twin, status: int
+) -> None:
+    """The client did not choose the key, and can wait for the other one."""
+    world = World(tmp_path, twin)
+    client, upstream = await asked(world)
+    twin.says.append(OwnerLimited(1500))
+    upstream.feed(error(status, "invalid_api_key"))
+    row = await one_row(world)
+    assert (client.status, client.code) == (429, "rate_limit_exceeded")
+    assert client.head[b"retry-after"] == b"2"
+    assert row["outcome"] == "failed"
+
+
+@timeless
 async def test_an_owner_that_goes_between_attempts_is_told(
     tmp_path: Path, twin: Twin
 ) -> None:
