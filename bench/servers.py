@@ -161,16 +161,20 @@ async def gateway(
         ) as process:
             await _ready(process, port)
             ours = _before(upstream, "gateway", port, process, store, redis)
-            tidying = asyncio.create_task(_tidying(ours))
-            yield ours
-            tidying.cancel()
-            await asyncio.wait([tidying])
+            stopped = asyncio.Event()
+            tidying = asyncio.create_task(_tidying(ours, stopped))
+            try:
+                yield ours
+            finally:
+                stopped.set()
+                await tidying
         await redis.aclose()
 
 
-async def _tidying(server: Server) -> None:
-    """What ingest does after each batch: gateways then let go of what is stored."""
-    while True:
+async def _tidying(server: Server, stopped: asyncio.Event) -> None:
+    """Trim as ingest does after each batch, so that gateways drop what is stored.
+    Ends by the event: redis-py can swallow a cancellation."""
+    while not stopped.is_set():
         await asyncio.sleep(0.2)
         await server.tidy()
 
