@@ -68,7 +68,7 @@ $(VENV)/.node-stamp: | $(VENV)/bin/python
 
 # Through launch: it ends with make, even if make is killed outright.
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
-	@exec $(BIN)/python -P -m libs.cli.launch $(BIN)/responses-proxy up
+	@exec $(BIN)/python -P -m libs.cli.process.launch $(BIN)/responses-proxy up
 
 unit: $(VENV)/.test-stamp ## unit tests alone, for the edit loop; ARGS="-k word" for some
 	@exec $(BIN)/python -m pytest $(UNIT) --quiet $(ARGS)

@@ -14,9 +14,10 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from bench import hotspots, idle, measure, routing, table, telemetry, wire, workers
-from bench.load import LoadError
-from bench.servers import (
+from bench import hotspots, idle, routing, workers
+from bench.parts import measure, table, telemetry, wire
+from bench.parts.load import LoadError
+from bench.parts.servers import (
     LOAD_CORE,
     SERVER_CORE,
     NotStarted,
@@ -25,7 +26,7 @@ from bench.servers import (
     gateway,
     proxied_by_nginx,
 )
-from libs.common import logs
+from libs.common.runtime import logs
 
 LONGEST_S = 420  # a run that takes longer hangs
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from libs.common import logs
+from libs.common.runtime import logs
 from tests.support.havoc import Outcome, Scale, scene, wreak
 
 LONGEST_S = 900  # a run that takes longer hangs

@@ -13,8 +13,8 @@ from functools import partial
 
 import zstandard
 
-from libs.common.hints import LARGEST_QUICK, Reading, quick_hints
-from services.gateway.incoming import unpacked
+from libs.common.bodies.hints import LARGEST_QUICK, Reading, quick_hints
+from services.gateway.proxy.paths import unpacked
 
 PATH = b"/responses"
 KB, MIB = 1_000, 1 << 20

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
-from bench import load, measure
-from bench.cpu import family
-from bench.servers import NotStarted, Server, direct, gateway
+from bench.parts import load, measure
+from bench.parts.cpu import family
+from bench.parts.servers import NotStarted, Server, direct, gateway
 
 TOP = 25
 SECONDS = 8
@@ -83,7 +83,7 @@ async def _traced(folder: Path) -> str:
     what = LOADS["JSON, 32 connections"]
     async with (
         direct(folder) as upstream,
-        gateway(folder, upstream, "bench.profiled") as ours,
+        gateway(folder, upstream, "bench.parts.profiled") as ours,
     ):
         await measure.sample(ours, what)
     written = StringIO()

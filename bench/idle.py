@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from bench import wire
-from bench.servers import Server
+from bench.parts import wire
+from bench.parts.servers import Server
 
 COUNTS = (1000, 5000)
 AT_ONCE = 100  # connections opened together

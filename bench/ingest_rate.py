@@ -21,11 +21,11 @@ from pathlib import Path
 
 import psycopg
 
-from bench import bare, cpu
-from bench.events import STREAM, fill
-from libs.common.redis_client import connect
-from libs.common.store.opening import open_store
-from libs.common.streams import TelemetryStream
+from bench.parts import cpu, raw_copy
+from bench.parts.events import STREAM, fill
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.store.factory import open_store
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from services.ingest.memory import collect_seldom
@@ -129,8 +129,8 @@ def _resident_mb() -> int:
 def _bare(source: str, target: str) -> float:
     if source.startswith("sqlite"):
         paths = [Path(url.removeprefix("sqlite:///")) for url in (source, target)]
-        return bare.insert(*paths)
-    return bare.copy(source, target)
+        return raw_copy.insert(*paths)
+    return raw_copy.copy(source, target)
 
 
 def compare(count: int) -> str:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import uvloop
 
-from bench import measure
-from bench.servers import LOAD_CORE, Server, direct, gateway
-from libs.common import logs
+from bench.parts import measure
+from bench.parts.servers import LOAD_CORE, Server, direct, gateway
+from libs.common.runtime import logs
 
 STARTS = 6
 ROUNDS = 3

@@ -16,12 +16,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.servers import LIBRARY, SERVER_CORE, STREAM, valkey
-from libs.common.asks import Ask, Release, digest, model_digest
-from libs.common.contracts import Catalogue, Verdict
-from libs.common.redis_client import SharedConnection, connect
-from libs.common.resources import resources_from_environment
-from libs.common.routing import RoutingFunctions
+from bench.parts.servers import LIBRARY, SERVER_CORE, STREAM, valkey
+from libs.common.contracts.events import Catalogue, Verdict
+from libs.common.redis.shared_connection import SharedConnection, connect
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.types import Ask, Release, digest, model_digest
+from libs.common.settings.resources import resources_from_environment
 
 SIZES = (4, 20, 200)
 CALLS = 200  # of each kind in a round

@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import measure
-from bench.cpu import family
-from bench.load import Load
-from bench.servers import Server, direct, gateway
+from bench.parts import measure
+from bench.parts.cpu import family
+from bench.parts.load import Load
+from bench.parts.servers import Server, direct, gateway
 
 GROUPS = Path("/sys/fs/cgroup/cpu")
 PERIOD_US = 20_000

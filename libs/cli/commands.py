@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Mapping
 
-from libs.common.settings import CommonSettings
+from libs.common.settings.base import CommonSettings
 
 SERVICES = ("ingest", "router", "health", "gateway")
 
@@ -39,7 +39,7 @@ def simulator_command(
 
 def _granian(name: str, host: str, port: int) -> list[str]:
     return [
-        *(*PYTHON, "libs.cli.serve", f"services.{name}.app:create_app"),
+        *(*PYTHON, "libs.cli.process.serve", f"services.{name}.app:create_app"),
         *("--interface", "asgi", "--factory"),
         *("--host", host, "--port", str(port), "--loop", "uvloop"),
         # Below warning, Granian logs every chunk sent after a disconnect.

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from libs.cli.checks import check_ports, check_settings
 from libs.cli.commands import PYTHON, service_command, simulator_command
+from libs.cli.operations.settings_check import check_ports, check_settings
 from libs.cli.plan import SIMULATED_KEYS
 from libs.cli.up import raise_descriptor_limit
 from libs.cli.up import up as start_everything
 from libs.common.errors import SettingError
-from libs.common.service_settings import GatewaySettings
+from libs.common.settings.services import GatewaySettings
 
 UNUSABLE = 2  # exit code: the configuration cannot work; starting again is no use
 
@@ -38,7 +38,7 @@ def gateway() -> None:
     if GatewaySettings.read(os.environ).in_process_worker:
         check_settings(os.environ)
         check_ports(os.environ, "gateway", "ingest")
-        _exec([*PYTHON, "libs.cli.together"])
+        _exec([*PYTHON, "libs.cli.gateway_with_ingest"])
     _become("gateway")
 
 
@@ -75,7 +75,7 @@ def simulate(
 @app.command()
 def migrate() -> None:
     """Bring the database's schema up to date; ingest also does so at its start."""
-    _exec([*PYTHON, "libs.cli.migrate"])
+    _exec([*PYTHON, "libs.cli.operations.migrate"])
 
 
 @app.command(
@@ -84,14 +84,14 @@ def migrate() -> None:
 )
 def admin_token(context: typer.Context) -> None:
     """Show the link that logs in to the dashboard, or replace its token."""
-    _exec([*PYTHON, "libs.cli.admin_token", *context.args])
+    _exec([*PYTHON, "libs.cli.operations.admin_token", *context.args])
 
 
 @app.command()
 def doctor() -> None:
     """Check the configuration and every connection; say what is wrong and the fix."""
     # A process of its own: its libraries would slow down every other command.
-    _exec([*PYTHON, "libs.cli.doctor"])
+    _exec([*PYTHON, "libs.cli.operations.doctor"])
 
 
 @app.command(
@@ -100,7 +100,7 @@ def doctor() -> None:
 )
 def dead_letters(context: typer.Context) -> None:
     """List, show and send again what could not be stored."""
-    _exec([*PYTHON, "libs.cli.dead_letters", *context.args])
+    _exec([*PYTHON, "libs.cli.operations.dead_letters", *context.args])
 
 
 def _become(service: str) -> None:

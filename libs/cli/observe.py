@@ -14,9 +14,9 @@ from redis.exceptions import (
 )
 
 from libs.cli.plan import RedisSeen, Seen
-from libs.common import keys
 from libs.common.errors import SettingError
-from libs.common.redis_opening import blocking_client, cause_of
+from libs.common.redis import keys
+from libs.common.redis.factory import blocking_client, cause_of
 
 TIMEOUT_SECONDS = 0.5
 SCANNED_KEYS = 1_000

@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from libs.cli.commands import SERVICES, service_command, simulator_command
-from libs.common import resources
 from libs.common.admin_token import FILE
 from libs.common.errors import SettingError
-from libs.common.service_settings import GatewaySettings, UpSettings
-from libs.common.settings import CommonSettings, DatabaseSettings
+from libs.common.settings import resources
+from libs.common.settings.base import CommonSettings, DatabaseSettings
+from libs.common.settings.services import GatewaySettings, UpSettings
 
 LONGEST_SOCKET = 103  # bytes of its path, on macOS; Linux takes four more
 

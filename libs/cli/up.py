@@ -10,15 +10,20 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from libs.cli import descriptors
-from libs.cli.checks import PORTS, address, check_ports, check_settings
 from libs.cli.commands import PYTHON
 from libs.cli.observe import observe
+from libs.cli.operations.settings_check import (
+    PORTS,
+    address,
+    check_ports,
+    check_settings,
+)
 from libs.cli.plan import Plan, decide
-from libs.cli.supervision import render
+from libs.cli.process import descriptors
+from libs.cli.process.supervisor_config import render
 from libs.common.admin_token import FILE, ensure_file
 from libs.common.errors import SettingError
-from libs.common.settings import CommonSettings
+from libs.common.settings.base import CommonSettings
 
 WANTED_DESCRIPTORS = 262_144
 
@@ -52,7 +57,7 @@ def up(environ: Mapping[str, str]) -> None:
     _write(plan, settings, data_dir, started_at)
     os.dup2(sys.stdout.fileno(), descriptors.OUTPUT, inheritable=True)
     raise_descriptor_limit()
-    command = [*PYTHON, "libs.cli.supervisord", str(data_dir / "run")]
+    command = [*PYTHON, "libs.cli.process.supervisord", str(data_dir / "run")]
     os.execve(command[0], command, merged)  # noqa: S606 - it shall be PID 1's program
 
 

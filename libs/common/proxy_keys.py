@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from libs.common import keys
-from libs.common.callers import Caller, Clock, servers_clock
-from libs.common.contracts import tenant_of
+from libs.common.contracts.events import tenant_of
+from libs.common.redis import keys
+from libs.common.redis.client import Caller, Clock, servers_clock
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ import zlib
 import msgspec
 import zstandard
 
-from libs.simulator import problems
+from libs.simulator.api import errors
 from libs.simulator.settings import MAX_BODY_BYTES
 from libs.simulator.wire import Json
 
@@ -18,9 +18,9 @@ def decoded(raw: bytes, encoding: str) -> bytes:
     try:
         plain = _decoded(raw, encoding.strip().lower())
     except (zlib.error, zstandard.ZstdError) as error:
-        raise problems.bad_json() from error
+        raise errors.bad_json() from error
     if len(plain) > MAX_BODY_BYTES:
-        raise problems.too_large()
+        raise errors.too_large()
     return plain
 
 
@@ -41,7 +41,7 @@ def parsed(plain: bytes) -> Json:
     try:
         value = msgspec.json.decode(plain)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise problems.bad_json() from error
+        raise errors.bad_json() from error
     if not isinstance(value, dict):
-        raise problems.bad_json()
+        raise errors.bad_json()
     return value

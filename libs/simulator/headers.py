@@ -3,8 +3,8 @@
 import time
 from collections import Counter
 
-from libs.simulator.accounts import Account
-from libs.simulator.ids import random_hex
+from libs.simulator.state.accounts import Account
+from libs.simulator.state.ids import random_hex
 
 _REQUESTS_PER_MINUTE = 10_000
 _TOKENS_PER_MINUTE = 2_000_000

@@ -5,21 +5,21 @@ from types import TracebackType
 
 from aiohttp import web
 
-from libs.simulator import extras, problems
-from libs.simulator.accounts import Accounts
-from libs.simulator.control import Control
-from libs.simulator.conversations import Conversations
-from libs.simulator.faults import Faults
-from libs.simulator.gate import Call, Gate, Handler
-from libs.simulator.holding import Holding
-from libs.simulator.jobs import Jobs
-from libs.simulator.journal import Journal
-from libs.simulator.objects import object_routes
-from libs.simulator.responses import Responses
+from libs.simulator.api import errors, extras
+from libs.simulator.api.control import Control
+from libs.simulator.api.conversations import Conversations
+from libs.simulator.api.objects import object_routes
+from libs.simulator.api.responses import Responses
+from libs.simulator.api.turns import Turns
+from libs.simulator.api.websocket import Sockets
+from libs.simulator.exchange import Call, Gate, Handler
+from libs.simulator.faults.faults import Faults
+from libs.simulator.faults.holding import Holding
 from libs.simulator.settings import MAX_BODY_BYTES, Settings
-from libs.simulator.state import State
-from libs.simulator.turns import Turns
-from libs.simulator.websocket import Sockets
+from libs.simulator.state.accounts import Accounts
+from libs.simulator.state.jobs import Jobs
+from libs.simulator.state.journal import Journal
+from libs.simulator.state.state import State
 from libs.simulator.wire import Answer
 
 # aiohttp waits this long twice, for handlers that end and for those it cancels.
@@ -139,7 +139,7 @@ async def _healthz(_: web.Request) -> web.Response:
 
 
 async def _no_route(call: Call) -> Answer:
-    raise problems.unknown_route(call.method, call.target)
+    raise errors.unknown_route(call.method, call.target)
 
 
 class RunningSimulator:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import uvloop
 
-from libs.cli.lifeline import die_with_parent
-from libs.common import logs
-from libs.common.egress import Egress
+from libs.cli.process.lifeline import die_with_parent
 from libs.common.errors import SettingError
-from libs.common.service_settings import GatewaySettings
-from services.gateway import workers
+from libs.common.runtime import logs
+from libs.common.settings.http_proxies import Egress
+from libs.common.settings.services import GatewaySettings
 from services.gateway.app import Gateway
+from services.gateway.server import workers
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:

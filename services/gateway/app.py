@@ -15,44 +15,44 @@ import httpx
 import structlog
 from falcon.asgi import Request, Response
 
-from libs.common.browsers import CHECKED
-from libs.common.credentials import Credentials
-from libs.common.egress import Egress
+from libs.common.browser_guard import CHECKED
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.provider_rules import ProviderRules
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.rules import ProviderRules
+from libs.common.providers.sealing import Sealer
 from libs.common.proxy_keys import KeyLimits, KeyTable
-from libs.common.redis_client import SharedConnection, connect
-from libs.common.routing import RoutingFunctions, Terms
-from libs.common.sealing import Sealer
-from libs.common.service_settings import GatewaySettings
-from libs.common.tls import resuming_context
+from libs.common.redis.shared_connection import SharedConnection, connect
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.runtime.tls import resuming_context
+from libs.common.settings.http_proxies import Egress
+from libs.common.settings.services import GatewaySettings
 from services.gateway import metrics
-from services.gateway.admission import Admission
-from services.gateway.capture_worker import make_capturer
-from services.gateway.choosing import Chooser
-from services.gateway.connection import Times
-from services.gateway.control import Readiness, RouterDoor
-from services.gateway.control_plane import ControlPlane
-from services.gateway.dialing import Dialer
-from services.gateway.directory import Directory
-from services.gateway.doorkeeper import Doorkeeper
-from services.gateway.fallback import Fallback
-from services.gateway.gate import Gate
+from services.gateway.admin.asgi import ControlPlane
+from services.gateway.admin.forwarding import Readiness, RouterDoor
+from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.browser_guard import Doorkeeper
+from services.gateway.auth.limits import Gate
+from services.gateway.capture.worker import make_capturer
+from services.gateway.errors import Problem
 from services.gateway.heartbeat import Heart
-from services.gateway.journal import Journal
-from services.gateway.outcomes import Ledger
-from services.gateway.owners import OwnerSearch
-from services.gateway.predecessors import Successor
-from services.gateway.problems import Problem
-from services.gateway.proxying import DataPlane, Limits
-from services.gateway.reading import Reader
-from services.gateway.room import Room
-from services.gateway.safekeeping import Safekeeper
-from services.gateway.server import Bounds, Server
-from services.gateway.socket_requests import Books
-from services.gateway.socket_upstream import Opener
-from services.gateway.sockets import SocketPlane
-from services.gateway.upstream import Patience, UpstreamClient
+from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.journal import Journal
+from services.gateway.ledger.journal.recovery import Successor
+from services.gateway.ledger.record import Ledger
+from services.gateway.proxy.body_reader import Reader
+from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.offline import Fallback
+from services.gateway.routing.owner_lookup import OwnerSearch
+from services.gateway.routing.selector import Chooser
+from services.gateway.server.body_memory import Room
+from services.gateway.server.connection import Times
+from services.gateway.server.server import Bounds, Server
+from services.gateway.upstream.client import Patience, UpstreamClient
+from services.gateway.upstream.connector import Dialer
+from services.gateway.websocket.handler import SocketPlane
+from services.gateway.websocket.turns import Books
+from services.gateway.websocket.upstream import Opener
 
 log = structlog.get_logger()
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import structlog
 
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.redis_client import SharedConnection
-from libs.common.routing import RoutingFunctions
-from services.gateway.admission import Admission
-from services.gateway.directory import Directory
-from services.gateway.exchange import Exchange
-from services.gateway.fallback import Fallback
-from services.gateway.proxying import DataPlane
-from services.gateway.safekeeping import Safekeeper
+from libs.common.redis.shared_connection import SharedConnection
+from libs.common.routing.functions import RoutingFunctions
+from services.gateway.auth.authenticator import Admission
+from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.proxy.context import Exchange
+from services.gateway.proxy.handler import DataPlane
+from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.offline import Fallback
 
 log = structlog.get_logger()
 

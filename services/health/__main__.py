@@ -10,24 +10,24 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from libs.common import logs
-from libs.common.callers import ClientCaller
-from libs.common.credentials import Credentials
-from libs.common.egress import Egress
 from libs.common.errors import RedisAway, SettingError
-from libs.common.leader import LeaderLease
-from libs.common.lifecycle import run_until_signalled
-from libs.common.orders import Orders
-from libs.common.probes import Readiness, serve_probes
-from libs.common.provider_rules import ProviderRules
-from libs.common.redis_client import connect
-from libs.common.resolving import CheckedResolver
-from libs.common.routing import RoutingFunctions, Terms
-from libs.common.sealing import Sealer
-from libs.common.service_settings import HealthSettings
-from libs.common.tls import client_context
-from services.health.examining import Examiner
-from services.health.on_demand import OnDemand
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.resolver import CheckedResolver
+from libs.common.providers.rules import ProviderRules
+from libs.common.providers.sealing import Sealer
+from libs.common.redis.check_queue import Orders
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.leader import LeaderLease
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.runtime import logs
+from libs.common.runtime.lifecycle import run_until_signalled
+from libs.common.runtime.probes import Readiness, serve_probes
+from libs.common.runtime.tls import client_context
+from libs.common.settings.http_proxies import Egress
+from libs.common.settings.services import HealthSettings
+from services.health.check_queue import OnDemand
+from services.health.key_test import Examiner
 from services.health.prober import Prober, Question, Schedule
 from services.health.upstreams import EgressTransport
 

@@ -12,11 +12,11 @@ import httpx
 import structlog
 from prometheus_client import Counter, Histogram
 
-from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
-from libs.common.credentials import Credentials
-from libs.common.echoes import SentKey
+from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.lifecycle import wait_for_stop
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.key_echoes import SentKey
+from libs.common.runtime.lifecycle import wait_for_stop
 from services.health.verdict import account_of, of_answer, of_error, timed_out
 
 log = structlog.get_logger()

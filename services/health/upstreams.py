@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import httpcore
 import httpx
 
-from libs.common.destinations import Forbidden
-from libs.common.egress import DEFAULT_PORTS, Egress, Proxy
-from libs.common.resolving import CheckedResolver
+from libs.common.providers.destinations import Forbidden
+from libs.common.providers.resolver import CheckedResolver
+from libs.common.settings.http_proxies import DEFAULT_PORTS, Egress, Proxy
 
 
 class Barred(httpx.ConnectError):

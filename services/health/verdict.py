@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import httpx
 import msgspec
 
-from libs.common.accounts import account_named
-from libs.common.contracts import Verdict
-from libs.common.echoes import SentKey
+from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import judge
 from libs.common.headers import Header
-from libs.common.tls import tls_cause
-from libs.common.verdicts import judge
+from libs.common.providers.key_echoes import SentKey
+from libs.common.routing.accounts import account_named
+from libs.common.runtime.tls import tls_cause
 from services.health.upstreams import Barred
 
 

@@ -8,23 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from libs.common import keys, logs
 from libs.common.errors import SettingError, StoreAway
-from libs.common.lifecycle import run_until_signalled
-from libs.common.payload_batches import unpacked
-from libs.common.probes import Readiness, serve_probes
-from libs.common.redis_client import connect
-from libs.common.service_settings import IngestSettings
-from libs.common.store.opening import open_store
-from libs.common.store.port import Price, SchemaTooNew
-from libs.common.streams import TelemetryStream
+from libs.common.redis import keys
+from libs.common.redis.capture_batches import unpacked
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.runtime import logs
+from libs.common.runtime.lifecycle import run_until_signalled
+from libs.common.runtime.probes import Readiness, serve_probes
+from libs.common.settings.services import IngestSettings
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Price, SchemaTooNew
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from services.ingest.memory import collect_seldom
 from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payload
 from services.ingest.prices import read_prices
 from services.ingest.readiness import readiness
-from services.ingest.upkeep import Rhythm, Upkeep
+from services.ingest.schema_maintenance import Rhythm, Upkeep
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:

@@ -15,11 +15,11 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from libs.common.contracts import StreamedEvent
+from libs.common.contracts.events import StreamedEvent
 from libs.common.errors import RedisAway, StoreAway
-from libs.common.lifecycle import wait_for_stop
-from libs.common.store.port import DeadLetter, Unstorable
-from libs.common.streams import Entry
+from libs.common.redis.telemetry_stream import Entry
+from libs.common.runtime.lifecycle import wait_for_stop
+from libs.common.store.interface import DeadLetter, Unstorable
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule

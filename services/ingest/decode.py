@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     EVENT_VERSION,
     EVENTS,
     Event,
@@ -20,8 +20,8 @@ from libs.common.contracts import (
     RequestEvent,
     StreamedEvent,
 )
-from libs.common.dead_letters import content_id
-from libs.common.store.port import ID_CHARS_MAX, DeadLetter
+from libs.common.store.dead_letters import content_id
+from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
 
 Fields = Mapping[bytes, bytes]
 

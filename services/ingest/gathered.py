@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from libs.common.contracts import StreamedEvent
-from libs.common.store.port import DeadLetter
-from libs.common.streams import Entry
+from libs.common.contracts.events import StreamedEvent
+from libs.common.redis.telemetry_stream import Entry
+from libs.common.store.interface import DeadLetter
 from services.ingest.batch import Size
 
 Fields = Mapping[bytes, bytes]

@@ -6,7 +6,7 @@ from typing import Protocol
 import zstandard
 from pydantic import ValidationError
 
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     EVENT_VERSION,
     PACKED,
     PLAIN,
@@ -14,8 +14,8 @@ from libs.common.contracts import (
     StreamedEvent,
     StreamedPayload,
 )
-from libs.common.payload_batches import BATCH_KIND
-from libs.common.store.port import ID_CHARS_MAX, DeadLetter
+from libs.common.redis.capture_batches import BATCH_KIND
+from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
 from services.ingest.decode import END_OF_TIME_MS, LARGEST, Fields, dead_letter
 
 # An entry holds the bodies of many requests: a batch of few is one of megabytes.

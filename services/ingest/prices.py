@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.errors import SettingError
-from libs.common.store.port import Price
+from libs.common.store.interface import Price
 
 VARIABLE = "PROXY_PRICES_FILE"
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from libs.common.errors import RedisAway, StoreAway
-from libs.common.probes import Readiness
+from libs.common.runtime.probes import Readiness
 
 PATIENCE_S = 2.0
 

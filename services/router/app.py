@@ -13,30 +13,30 @@ from typing import Any
 import falcon.asgi
 import structlog
 
-from libs.common import logs
-from libs.common.callers import ClientCaller
-from libs.common.egress import Egress
 from libs.common.errors import ProxyError, SettingError
-from libs.common.leader import LeaderLease
-from libs.common.lifecycle import end
-from libs.common.orders import Orders
-from libs.common.provider_rules import ProviderRules
+from libs.common.providers.rules import ProviderRules
+from libs.common.providers.sealing import Sealer
 from libs.common.proxy_keys import KeyTable
-from libs.common.redis_client import connect
-from libs.common.resources import resources_from_environment
-from libs.common.routing import RoutingFunctions, Terms
-from libs.common.sealing import Sealer
-from libs.common.service_settings import HealthSettings, RouterSettings
+from libs.common.redis.check_queue import Orders
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.leader import LeaderLease
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.runtime import logs
+from libs.common.runtime.lifecycle import end
+from libs.common.settings.http_proxies import Egress
+from libs.common.settings.resources import resources_from_environment
+from libs.common.settings.services import HealthSettings, RouterSettings
 from libs.common.store.admin_token import AdminTokenRow
-from libs.common.store.opening import open_store
-from libs.common.store.port import Store
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Store
+from libs.common.store.providers import RegistryRows
 from libs.common.store.proxy_keys import ProxyKeyRows
-from libs.common.store.registry import RegistryRows
-from libs.common.streams import TelemetryStream
 from services.router.admin.access import AdminToken, Browsers
-from services.router.admin.checks import Examiner, HealthCheck
 from services.router.admin.destinations import DestinationCheck
 from services.router.admin.explain import Explain
+from services.router.admin.health_checks import Examiner, HealthCheck
 from services.router.admin.history import History, OneRequest
 from services.router.admin.keys import OneProxyKey, ProxyKeys
 from services.router.admin.ledger import Auditor, LedgerView
@@ -46,15 +46,15 @@ from services.router.admin.providers import OneProvider, Providers, Surroundings
 from services.router.admin.state import Events, Overview, State
 from services.router.admin.tokens import FixedToken, KeptToken
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
+from services.router.dashboard_files import CSP, FILES, Page
+from services.router.errors import say
 from services.router.key_table import KeyPublisher
 from services.router.openapi import Docs, OpenApi
 from services.router.owners import Owners
-from services.router.pages import CSP, FILES, Page
 from services.router.probes import Probes
-from services.router.problems import say
 from services.router.reaper import Reaper
 from services.router.registry import Changes, RegistryReader
-from services.router.stopping import stopping_at_signal
+from services.router.shutdown import stopping_at_signal
 
 log = structlog.get_logger()
 

@@ -11,10 +11,10 @@ import structlog
 import uuid_utils
 from prometheus_client import Counter
 
-from libs.common.accounts import with_accounts
-from libs.common.contracts import Alias, Catalogue, Resource
+from libs.common.contracts.events import Alias, Catalogue, Resource
 from libs.common.errors import NoCatalogue, ProxyError
-from libs.common.registry import published_part
+from libs.common.providers.registry import published_part
+from libs.common.routing.accounts import with_accounts
 from services.router.registry import Parts
 
 log = structlog.get_logger()

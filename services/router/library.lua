@@ -4,10 +4,10 @@
 -- and the ranking that derives from them. One call, one atomic step over all
 -- gateways. Loading replaces the whole library under running gateways, so a
 -- changed signature becomes _v2 and the old one stays for a release.
--- libs/common/policy.py and circuits.py are the same rules in Python: the
+-- libs/common/routing/policy.py and circuits.py are the same rules in Python: the
 -- reference this is tested against (tests/integration/test_policy_agrees.py).
 --
--- Keys (names in libs/common/keys.py; all share the hash tag {rpx}):
+-- Keys (names in libs/common/redis/keys.py; all share the hash tag {rpx}):
 --   catalogue, catalogue:version   the catalogue's JSON and its content hash
 --   born             string ms of the first catalogue since Redis was empty
 --   accounts         hash  resource -> account that the upstream's headers named
@@ -538,7 +538,7 @@ end
 -- May the asker name its ids? Returns nil, or why not ('foreign_id': it is another
 -- tenant's; 'unknown_id': nobody minted it here) and which one, counted from 0; then
 -- whether there are ids whose owner has to be looked for in SQL first.
--- libs/common/policy.py has the same rule (foreign_id).
+-- libs/common/routing/policy.py has the same rule (foreign_id).
 local function foreign_id(ask)
   local isolated, unsought = ask.kinds ~= '', false
   for i = 1, ask.count do

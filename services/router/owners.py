@@ -10,11 +10,11 @@ import msgspec
 from falcon.asgi import Request, Response
 from pydantic import Field, ValidationError
 
-from libs.common.asks import Owner
-from libs.common.contracts import Published
+from libs.common.contracts.events import Published
 from libs.common.errors import StoreAway
-from libs.common.store.port import ID_CHARS_MAX
-from services.router.problems import Problem
+from libs.common.routing.types import Owner
+from libs.common.store.interface import ID_CHARS_MAX
+from services.router.errors import Problem
 
 IDS_MAX = 640  # more than a gateway asks for at once
 # In JSON a character takes up to twelve bytes (a pair of \uXXXX).

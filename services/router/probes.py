@@ -8,9 +8,9 @@ import prometheus_client
 from falcon.asgi import Request, Response
 from prometheus_client import Gauge
 
-from libs.common.contracts import HealthState, ResourceState
+from libs.common.contracts.events import HealthState, ResourceState
 from libs.common.errors import ProxyError
-from libs.common.probes import Readiness, readiness_body
+from libs.common.runtime.probes import Readiness, readiness_body
 from services.router.admin.shapes import AdminState
 
 PATIENCE_S = 2.0

@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol
 import structlog
 from prometheus_client import Counter
 
-from libs.common import keys
-from libs.common.callers import Caller
-from libs.common.contracts import Alias, Resource
+from libs.common.contracts.events import Alias, Resource
 from libs.common.errors import ProxyError, RedisAway
-from libs.common.registry import Registry, joined
-from libs.common.sealing import Sealer, Unsealable
+from libs.common.providers.registry import Registry, joined
+from libs.common.providers.sealing import Sealer, Unsealable
+from libs.common.redis import keys
+from libs.common.redis.client import Caller
 
 log = structlog.get_logger()
 

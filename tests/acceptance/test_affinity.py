@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, BadRequestError
 
-from libs.common.redis_client import connect
+from libs.common.redis.shared_connection import connect
 from libs.simulator.server import Simulator
 from tests.support.fleet import Fleet, Plan, running_fleet
 from tests.support.waiting import eventually

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from libs.common.browsers import CHECKED
-from libs.common.store.opening import open_store
-from libs.common.store.registry import RegistryRows
+from libs.common.browser_guard import CHECKED
+from libs.common.store.factory import open_store
+from libs.common.store.providers import RegistryRows
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.attacker import Site, attacking
 from tests.support.chromium import Browser, Page, chromium

@@ -15,10 +15,10 @@ import zstandard
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect as connect_socket
 
-from libs.common import keys
-from libs.common.payload_batches import unpacked
-from libs.common.redis_client import connect
-from libs.simulator.faults import parse_script
+from libs.common.redis import keys
+from libs.common.redis.capture_batches import unpacked
+from libs.common.redis.shared_connection import connect
+from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.fleet import Fleet, Member, Plan, running_fleet
 from tests.support.sql import fetch

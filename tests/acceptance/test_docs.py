@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from libs.common import resources
-from libs.common.service_settings import SERVICES, UpSettings
-from libs.common.settings import Settings
+from libs.common.settings import resources
+from libs.common.settings.base import Settings
+from libs.common.settings.services import SERVICES, UpSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()

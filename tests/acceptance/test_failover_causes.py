@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from libs.simulator.faults import parse_script
+from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.sql import fetch
 from tests.support.up import Up, environment, running

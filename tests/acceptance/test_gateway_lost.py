@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.simulator.faults import parse_script
+from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.fleet import Fleet, Member, Plan, running_fleet
 from tests.support.waiting import eventually

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis as blocking
 
-from libs.common import keys
+from libs.common.redis import keys
 from tests.support.processes import ROOT
 from tests.support.up import COMMAND, Up, environment, running
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from libs.common import logs
+from libs.common.runtime import logs
 from tests.attack.scene import Attack
 from tests.attack.table import attacked, table
 

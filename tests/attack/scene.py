@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal, new_secret, secret_hash
-from libs.common.redis_client import connect
-from libs.common.routing import RoutingFunctions
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions
 from tests.attack.upstream import Upstream
 from tests.support import raw
 from tests.support.raw import Caller, calling

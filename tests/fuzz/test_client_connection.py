@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.connection import Connection, Times
-from services.gateway.requests import Request
-from services.gateway.room import Room
+from services.gateway.server.body_memory import Room
+from services.gateway.server.connection import Connection, Times
+from services.gateway.server.request import Request
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged
 from tests.fuzz.transports import FakeTransport, feed
 from tests.support.wire import chunked, cut

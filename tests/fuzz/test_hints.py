@@ -6,7 +6,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.hints import Hints, read_hints
+from libs.common.bodies.hints import Hints, read_hints
 from tests.fuzz.bounds import DAMAGE, FUZZ, damaged, values
 
 KEYS = st.sampled_from(

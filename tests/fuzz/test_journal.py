@@ -11,8 +11,8 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.gateway.journal import STREAM_KINDS, Journal
-from services.gateway.predecessors import Successor
+from services.gateway.ledger.journal.journal import STREAM_KINDS, Journal
+from services.gateway.ledger.journal.recovery import Successor
 from tests.fuzz.bounds import FUZZ
 
 SEGMENT = 4_096

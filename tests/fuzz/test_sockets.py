@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.gateway import client_socket, socket_frames
-from services.gateway.client_socket import ClientSocket
-from services.gateway.requests import Request
-from services.gateway.room import Room
+from services.gateway.server.body_memory import Room
+from services.gateway.server.request import Request
+from services.gateway.websocket import client
+from services.gateway.websocket import frames as socket_frames
+from services.gateway.websocket.client import ClientSocket
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged, values
 from tests.fuzz.transports import FakeTransport, feed, turn
 from tests.support.wire import cut
@@ -51,7 +52,7 @@ async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
     assert kinds.count("websocket.disconnect") == 1
     assert kinds[-1] == "websocket.disconnect"
     held = len(socket._unread) + len(socket._parts)
-    assert held <= LARGEST + client_socket.STEP + max(map(len, pieces), default=0)
+    assert held <= LARGEST + client.STEP + max(map(len, pieces), default=0)
     _, _, written = bytes(transport.written).partition(b"\r\n\r\n")  # a date is in it
     if kinds and messages[-1]["code"] in FAULTS:
         # Of two faults in one read the library tells of its own first.

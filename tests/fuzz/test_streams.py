@@ -6,12 +6,12 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts import EVENTS, RequestEvent
-from libs.common.dead_letters import content_id
-from libs.common.store.port import DeadLetter
-from services.gateway import answers, sse
-from services.gateway.answers import MOST_LEARNED, Facts
-from services.gateway.sse import EventTap
+from libs.common.contracts.events import EVENTS, RequestEvent
+from libs.common.store.dead_letters import content_id
+from libs.common.store.interface import DeadLetter
+from services.gateway.content import response_facts, sse
+from services.gateway.content.response_facts import MOST_LEARNED, Facts
+from services.gateway.content.sse import EventTap
 from services.ingest import decode as decoding
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged, values
 from tests.support.wire import cut
@@ -92,8 +92,8 @@ def sane(facts: Facts) -> None:
 @given(st.one_of(JSON, st.binary(max_size=60)), DAMAGE)
 def test_facts_of_any_answer(sent: bytes, damage: list[tuple[int, int, bytes]]) -> None:
     data = damaged(sent, damage)
-    sane(answers.read_answer(data))
-    kind, facts = answers.read_event(data)
+    sane(response_facts.read_answer(data))
+    kind, facts = response_facts.read_event(data)
     assert isinstance(kind, str)
     sane(facts)
 
@@ -104,8 +104,8 @@ def test_facts_of_deep_answers() -> None:
         b'{"output":' * 100_000,
         b'{"error":{"code":' * 50_000,
     ):
-        assert answers.read_answer(deep) == Facts()
-        assert answers.read_event(deep)[1] == Facts()
+        assert response_facts.read_answer(deep) == Facts()
+        assert response_facts.read_event(deep)[1] == Facts()
 
 
 # Ingest -----------------------------------------------------------------------

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.gateway.origins import UpstreamError
-from services.gateway.pooling import Pool
-from services.gateway.upstream_answers import Answer
-from services.gateway.upstream_wire import NO_PATIENCE, UpstreamConnection
+from services.gateway.upstream.connection import NO_PATIENCE, UpstreamConnection
+from services.gateway.upstream.errors import UpstreamError
+from services.gateway.upstream.pool import Pool
+from services.gateway.upstream.response import Answer
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged
 from tests.fuzz.transports import FakeTransport, feed, turn
 from tests.support.wire import chunked, cut

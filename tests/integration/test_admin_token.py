@@ -17,8 +17,8 @@ import pytest
 from libs.cli.commands import service_command
 from libs.common.admin_token import ensure_file, token_hash
 from libs.common.store.admin_token import AdminTokenRow
-from libs.common.store.opening import open_store
-from libs.common.store.port import Store
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Store
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process, bare_environment, wait_for
 from tests.support.sql import fetch, setting

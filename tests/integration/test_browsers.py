@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from libs.common.store.opening import open_store
+from libs.common.store.factory import open_store
 from libs.simulator.server import Simulator
 from tests.support.fleet import Fleet, Plan, running_fleet
 from tests.support.raw import Reply, calling

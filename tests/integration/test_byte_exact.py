@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.headers import Header
-from services.gateway.headers import readable
+from services.gateway.content.headers import readable
 from tests.support.exact import KEY, Exchange, Rig, gateway_rig
 from tests.support.wire import Message, Reply, chunked, cut
 

@@ -13,19 +13,19 @@ import pytest
 import redis as blocking
 from redis.asyncio import Redis
 
-from libs.common import keys
-from libs.common.contracts import Row
+from libs.common.contracts.events import Row
 from libs.common.headers import NO_KINDS, kinds
-from libs.common.payload_batches import unpacked
-from libs.common.redis_client import connect
-from libs.common.service_settings import GatewaySettings
-from libs.common.store.port import Store
-from libs.common.streams import TelemetryStream
-from services.gateway import capture as capturing_of
-from services.gateway import capture_worker
-from services.gateway.capture import Capturer
-from services.gateway.capture_worker import FULL_THERE, make_capturer
-from services.router.admin.bodies import shown
+from libs.common.redis import keys
+from libs.common.redis.capture_batches import unpacked
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.settings.services import GatewaySettings
+from libs.common.store.interface import Store
+from services.gateway.capture import recorder as capturing_of
+from services.gateway.capture import worker
+from services.gateway.capture.recorder import Capturer
+from services.gateway.capture.worker import FULL_THERE, make_capturer
+from services.router.admin.captured_bodies import shown
 from tests.support.ports import free_port
 from tests.support.processes import Process, ingesting
 from tests.support.sql import fetch, setting
@@ -131,7 +131,7 @@ async def test_nothing_unredacted_reaches_redis(valkey: str, redis: Redis) -> No
 async def test_bodies_of_a_gateway_that_lost_redis_arrive_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_worker, "PAUSE_S", 0.05)
+    monkeypatch.setattr(worker, "PAUSE_S", 0.05)
     port = free_port()
     async with capturing(f"redis://127.0.0.1:{port}/0") as capturer:
         for n in range(3):
@@ -157,7 +157,7 @@ async def test_bodies_of_a_gateway_that_lost_redis_arrive_later(
 async def test_a_backlog_of_bodies_stops_at_its_bound_and_metadata_goes_on(
     valkey: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_worker, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(worker, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(capturing_of, "BATCH", 16)
     bound = 200_000
     stream = TelemetryStream(redis, STREAM, GROUP)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from libs.common.contracts import Outcome
-from libs.common.dead_letters import content_id, entry_of
-from libs.common.store.opening import open_store
-from libs.common.store.port import DeadLetter, Store
+from libs.common.contracts.events import Outcome
+from libs.common.store.dead_letters import content_id, entry_of
+from libs.common.store.factory import open_store
+from libs.common.store.interface import DeadLetter, Store
 from services.ingest.decode import dead_letter
 from tests.support.processes import BIN, Process, ingesting
 from tests.support.sql import fetch, setting
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.asyncio
 
 STREAM = "telemetry:events"
 ENTRY = f"{T0_MS}-0"
-COMMAND = [sys.executable, "-P", "-m", "libs.cli.dead_letters"]
+COMMAND = [sys.executable, "-P", "-m", "libs.cli.operations.dead_letters"]
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.contracts import Outcome
-from libs.common.store.opening import open_store
-from libs.common.store.port import Price, Store
+from libs.common.contracts.events import Outcome
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Price, Store
 from tests.support.sql import fetch
 from tests.support.stores import database
 from tests.support.telemetry import (

@@ -15,9 +15,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts import Catalogue, ResourceState
-from libs.common.resources import resources_from_environment
-from libs.simulator.faults import parse_script
+from libs.common.contracts.events import Catalogue, ResourceState
+from libs.common.settings.resources import resources_from_environment
+from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.ports import free_port
 from tests.support.simulated import events_in

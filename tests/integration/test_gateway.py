@@ -15,8 +15,8 @@ import pytest_asyncio
 import zstandard
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
-from libs.common import keys
-from libs.common.asks import digest
+from libs.common.redis import keys
+from libs.common.routing.types import digest
 from tests.support.ports import free_port
 from tests.support.processes import Process
 from tests.support.stack import Stack, gateway_stack

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.common.callers import ClientCaller
-from libs.common.contracts import ResourceState
-from libs.common.orders import Orders
-from libs.common.redis_client import connect
-from libs.common.resources import resources_from_environment
-from libs.common.routing import RoutingFunctions
+from libs.common.contracts.events import ResourceState
+from libs.common.redis.check_queue import Orders
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.settings.resources import resources_from_environment
 from libs.simulator.server import RunningSimulator, Simulator
 from services.router.catalogue import LIBRARY, build_catalogue
 from tests.support.certificates import Authority, make_authority

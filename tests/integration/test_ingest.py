@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from libs.common import keys
-from libs.common.asks import Owner
-from libs.common.contracts import StreamedEvent
+from libs.common.contracts.events import StreamedEvent
 from libs.common.errors import RedisAway, StoreAway
-from libs.common.redis_client import connect
-from libs.common.store.opening import open_store
-from libs.common.store.port import DeadLetter, Store, Unstorable
-from libs.common.streams import TelemetryStream
+from libs.common.redis import keys
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.routing.types import Owner
+from libs.common.store.factory import open_store
+from libs.common.store.interface import DeadLetter, Store, Unstorable
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits

@@ -9,11 +9,11 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.store import postgres
-from libs.common.store.opening import open_store
-from libs.common.store.postgres import PostgresStore
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.store.factory import open_store
+from libs.common.store.postgres import store as postgres
+from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.sqlite import SqliteStore
-from libs.common.streams import TelemetryStream
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits

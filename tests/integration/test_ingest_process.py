@@ -9,9 +9,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from libs.common.redis_client import connect
-from libs.common.store.opening import open_store
-from libs.common.streams import TelemetryStream
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.store.factory import open_store
 from tests.support.ports import free_port
 from tests.support.postgres import running_postgres
 from tests.support.processes import Process, running, wait_for

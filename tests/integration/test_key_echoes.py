@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from libs.common import keys
+from libs.common.redis import keys
 from tests.support.raw import CHUNKED, SSE, chunk, event, request
 from tests.support.redis_dump import dump
 from tests.support.stack import STREAM, Stack, gateway_before, gateway_stack

@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal, secret_hash
-from libs.common.redis_client import connect as connect_redis
-from libs.common.routing import RoutingFunctions
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect as connect_redis
+from libs.common.routing.functions import RoutingFunctions
 from libs.simulator.server import Simulator
 from tests.support.fleet import Fleet, Plan, running_fleet
 from tests.support.redis_dump import dump

@@ -1,10 +1,10 @@
 import pytest
 from redis.asyncio import Redis
 
-from libs.common import keys
 from libs.common.errors import RedisAway
-from libs.common.leader import LeaderLease
-from libs.common.redis_client import connect
+from libs.common.redis import keys
+from libs.common.redis.leader import LeaderLease
+from libs.common.redis.shared_connection import connect
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 

@@ -14,12 +14,12 @@ import pytest
 import pytest_asyncio
 from falcon import testing
 
-from libs.common.asks import Owner
 from libs.common.errors import ProxyError, StoreAway
-from libs.common.store.opening import open_store
+from libs.common.routing.types import Owner
+from libs.common.store.factory import open_store
 from services.router import owners
+from services.router.errors import say
 from services.router.owners import BODY_BYTES_MAX, IDS_MAX, Owners
-from services.router.problems import say
 from tests.support.ports import free_port
 from tests.support.processes import Process, granian, running
 from tests.support.stack import gateway_stack

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from libs.cli import doctor
-from libs.common.contracts import BodyNote, PayloadEvent, StreamedPayload
+from libs.cli.operations import doctor
+from libs.common.contracts.events import BodyNote, PayloadEvent, StreamedPayload
 from libs.common.errors import StoreAway
+from libs.common.store.factory import open_store
+from libs.common.store.interface import HistoryQuery, Store
 from libs.common.store.migrate import known_migrations
-from libs.common.store.opening import open_store
-from libs.common.store.port import HistoryQuery, Store
 from libs.common.store.rows import instant
 from libs.simulator.server import Simulator
 from tests.support.certificates import make_authority

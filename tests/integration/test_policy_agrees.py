@@ -23,8 +23,14 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from libs.common import keys
-from libs.common.asks import (
+from libs.common.contracts.events import Catalogue, Resource, Verdict
+from libs.common.redis import keys
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.circuit_breaker import NEVER
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.routing.local_state import LocalRouting
+from libs.common.routing.types import (
     Ask,
     Asker,
     Decision,
@@ -38,12 +44,6 @@ from libs.common.asks import (
     digest,
     model_digest,
 )
-from libs.common.callers import ClientCaller
-from libs.common.circuits import NEVER
-from libs.common.contracts import Catalogue, Resource, Verdict
-from libs.common.local_routing import LocalRouting
-from libs.common.redis_client import connect
-from libs.common.routing import RoutingFunctions, Terms
 
 LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"

@@ -15,8 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis as PlainRedis
 
-from libs.common import keys
-from libs.common.callers import Caller, ClientCaller
 from libs.common.proxy_keys import (
     KeyLimits,
     KeyTable,
@@ -25,9 +23,11 @@ from libs.common.proxy_keys import (
     new_secret,
     secret_hash,
 )
-from libs.common.redis_client import Refused, SharedConnection, connect
-from libs.common.routing import RoutingFunctions
-from libs.common.store.port import Cursor, Store
+from libs.common.redis import keys
+from libs.common.redis.client import Caller, ClientCaller
+from libs.common.redis.shared_connection import Refused, SharedConnection, connect
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.store.interface import Cursor, Store
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows
 from tests.support.telemetry import T0_MS, stored_request
 from tests.support.valkey import empty

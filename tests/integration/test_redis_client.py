@@ -11,9 +11,9 @@ import pytest_asyncio
 from redis.exceptions import ReadOnlyError
 
 from libs.common.errors import RedisAway
-from libs.common.payload_batches import Payload
-from libs.common.payload_stream import PayloadStream
-from libs.common.redis_client import Refused, SharedConnection, connect
+from libs.common.redis.capture_batches import Payload
+from libs.common.redis.capture_stream import PayloadStream
+from libs.common.redis.shared_connection import Refused, SharedConnection, connect
 from tests.support.ports import free_port
 from tests.support.valkey import running_valkey
 from tests.support.waiting import eventually

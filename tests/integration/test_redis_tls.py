@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from libs.cli import doctor
 from libs.cli.commands import service_command
-from libs.common.redis_client import SharedConnection, connect
-from libs.common.redis_opening import blocking_client
+from libs.cli.operations import doctor
+from libs.common.redis.factory import blocking_client
+from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.simulator.server import Simulator
 from tests.support.certificates import Authority, make_authority
 from tests.support.fleet import PORTS, Plan, running_fleet

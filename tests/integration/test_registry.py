@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
-from libs.common.redis_client import connect as connect_redis
+from libs.common.redis.shared_connection import connect as connect_redis
 from libs.simulator.server import RunningSimulator, Simulator
 from services.router.admin import registry_shapes as shapes
 from tests.support.fleet import Fleet, Plan, running_fleet

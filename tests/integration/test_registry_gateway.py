@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 from cryptography.fernet import Fernet
 
-from libs.common.contracts import Alias, Catalogue, Resource
-from libs.common.resources import resources_from_environment
-from libs.common.sealing import Sealer
+from libs.common.contracts.events import Alias, Catalogue, Resource
+from libs.common.providers.sealing import Sealer
+from libs.common.settings.resources import resources_from_environment
 from tests.support.stack import Stack, gateway_stack
 from tests.support.valkey import empty, running_valkey
 from tests.support.waiting import eventually

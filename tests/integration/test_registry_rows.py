@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts import Alias
-from libs.common.registry import provider_of
-from libs.common.store.opening import open_store
-from libs.common.store.port import Store
-from libs.common.store.registry import RegistryRows
+from libs.common.contracts.events import Alias
+from libs.common.providers.registry import provider_of
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Store
+from libs.common.store.providers import RegistryRows
 
 pytestmark = pytest.mark.asyncio
 BORN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

@@ -14,13 +14,13 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.asks import Ask, digest
-from libs.common.callers import ClientCaller
-from libs.common.contracts import Catalogue, Verdict
+from libs.common.contracts.events import Catalogue, Verdict
 from libs.common.errors import NoCatalogue
-from libs.common.redis_client import connect
-from libs.common.routing import RoutingFunctions
-from libs.common.store.opening import open_store
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.types import Ask, digest
+from libs.common.store.factory import open_store
 from services.router.admin import shapes
 from tests.support.ports import free_port
 from tests.support.processes import Process, granian, running

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common import keys
-from libs.common.asks import (
+from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
+from libs.common.errors import NoCatalogue
+from libs.common.redis import keys
+from libs.common.redis.shared_connection import SharedConnection, connect
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.routing.types import (
     Ask,
     Decision,
     NoCapacity,
@@ -23,10 +27,6 @@ from libs.common.asks import (
     UnknownPool,
     digest,
 )
-from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
-from libs.common.errors import NoCatalogue
-from libs.common.redis_client import SharedConnection, connect
-from libs.common.routing import RoutingFunctions, Terms
 
 LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"

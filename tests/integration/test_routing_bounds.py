@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common import keys
-from libs.common.asks import Ask, Owner, Release, digest
-from libs.common.callers import ClientCaller
-from libs.common.contracts import Catalogue, Resource, Verdict
-from libs.common.redis_client import connect
-from libs.common.routing import RoutingFunctions, Terms
+from libs.common.contracts.events import Catalogue, Resource, Verdict
+from libs.common.redis import keys
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.routing.types import Ask, Owner, Release, digest
 
 SOURCE = Path("services/router/library.lua").read_text()
 MOST = 2_000

@@ -10,13 +10,13 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.contracts import Catalogue, GatewayEvent
+from libs.common.contracts.events import Catalogue, GatewayEvent
 from libs.common.errors import NoCatalogue
-from libs.common.redis_client import SharedConnection, connect
-from libs.common.routing import RoutingFunctions
-from libs.common.streams import Entry, TelemetryStream
-from services.gateway.journal import Journal
-from services.gateway.safekeeping import Safekeeper
+from libs.common.redis.shared_connection import SharedConnection, connect
+from libs.common.redis.telemetry_stream import Entry, TelemetryStream
+from libs.common.routing.functions import RoutingFunctions
+from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.journal import Journal
 from tests.support.stack import LIBRARY, STREAM
 from tests.support.valkey import empty
 from tests.support.waiting import eventually

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal
+from libs.common.redis.client import ClientCaller
 from tests.integration.test_server_sockets import CREATE, received
 from tests.support import raw
 from tests.support.frames import PING, PONG, TEXT, UPGRADE, frame

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libs.common import keys
+from libs.common.redis import keys
 from tests.support.raw import calling, get, post
 from tests.support.stack import Stack, gateway_stack
 from tests.support.waiting import eventually

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from libs.cli.commands import service_command
-from libs.common.contracts import Catalogue
+from libs.common.contracts.events import Catalogue
 from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.stack import KEYS, Stack, gateway_stack

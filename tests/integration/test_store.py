@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.asks import Owner
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     BodyNote,
     Outcome,
     PayloadEvent,
@@ -18,16 +17,18 @@ from libs.common.contracts import (
     StreamedPayload,
 )
 from libs.common.errors import StoreAway
-from libs.common.store import postgres, sqlite
-from libs.common.store.migrate import known_migrations
-from libs.common.store.opening import open_store
-from libs.common.store.port import (
+from libs.common.routing.types import Owner
+from libs.common.store import sqlite
+from libs.common.store.factory import open_store
+from libs.common.store.interface import (
     DeadLetter,
     HistoryQuery,
     SchemaTooNew,
     Store,
     Unstorable,
 )
+from libs.common.store.migrate import known_migrations
+from libs.common.store.postgres import store as postgres
 from libs.common.store.rows import milliseconds
 from tests.support.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.stores import database

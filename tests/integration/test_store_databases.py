@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from libs.common.asks import Owner
 from libs.common.errors import StoreAway
-from libs.common.store.opening import open_store
-from libs.common.store.spans import ALL
-from libs.common.store.statements import Statements
+from libs.common.routing.types import Owner
+from libs.common.store.factory import open_store
+from libs.common.store.postgres.day_ranges import ALL
+from libs.common.store.sql import Statements
 from tests.support.ports import free_port
 from tests.support.sql import execute, fetch, table_rows
 from tests.support.telemetry import (

@@ -14,13 +14,14 @@ import pytest
 import pytest_asyncio
 from psycopg.rows import dict_row
 
-from libs.common.asks import Owner
 from libs.common.errors import StoreAway
-from libs.common.store import postgres, postgres_calls
-from libs.common.store.opening import open_store
-from libs.common.store.port import HistoryQuery, Store
-from libs.common.store.spans import NEVER
-from libs.common.store.statements import Statements
+from libs.common.routing.types import Owner
+from libs.common.store.factory import open_store
+from libs.common.store.interface import HistoryQuery, Store
+from libs.common.store.postgres import calls
+from libs.common.store.postgres import store as postgres
+from libs.common.store.postgres.day_ranges import NEVER
+from libs.common.store.sql import Statements
 from tests.support.sql import fetch
 from tests.support.telemetry import stored_request
 
@@ -165,7 +166,7 @@ async def measured(
         watch = Watch()
         watch.count_ms = counted(year)
         with monkeypatch.context() as patch:
-            for module in (postgres, postgres_calls):
+            for module in (postgres, calls):
                 patch.setattr(module, "execute", watch.execute)
             answer = await ask(store)
         best = min(best, watch, key=lambda w: w.cost)

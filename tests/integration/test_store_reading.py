@@ -13,12 +13,12 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts import StreamedEvent
-from libs.common.store.opening import open_store
-from libs.common.store.port import Cursor, HistoryQuery, Store, Table
-from libs.common.store.spans import ALL, EVER, NEVER
+from libs.common.contracts.events import StreamedEvent
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Cursor, HistoryQuery, Store, Table
+from libs.common.store.postgres.day_ranges import ALL, EVER, NEVER
+from libs.common.store.sql import Statements
 from libs.common.store.sqlite import history_statement
-from libs.common.store.statements import Statements
 from tests.support.sql import execute, is_postgres
 from tests.support.stores import database
 from tests.support.telemetry import T0_MS, decision_event, stored_request, streamed

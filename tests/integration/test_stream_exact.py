@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openai import APIConnectionError, AsyncOpenAI
 
 from libs.common.headers import find
-from services.gateway.opening import LARGEST_OPENED
+from services.gateway.content.coding import LARGEST_OPENED
 from tests.support.exact import Exchange, Rig, gateway_rig
 from tests.support.simulated import create
 from tests.support.wire import Reply, chunked, cut

@@ -3,9 +3,9 @@
 import pytest
 from redis.asyncio import Redis
 
-from libs.common import keys
 from libs.common.errors import RedisAway
-from libs.common.streams import Entry, TelemetryStream
+from libs.common.redis import keys
+from libs.common.redis.telemetry_stream import Entry, TelemetryStream
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,10 +12,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
-from libs.common.asks import Owner, digest
-from libs.common.callers import ClientCaller
-from libs.common.redis_client import connect as connect_redis
-from libs.common.routing import RoutingFunctions
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect as connect_redis
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.types import Owner, digest
 from libs.simulator.server import Simulator
 from tests.support.attacks import FRAMES, HTTP, Attack, FrameAttack, new_id
 from tests.support.fleet import Fleet, Plan, running_fleet

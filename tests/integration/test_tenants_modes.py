@@ -11,11 +11,11 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from libs.common.asks import Owner, digest
-from libs.common.callers import ClientCaller
 from libs.common.proxy_keys import KeyTable, Principal, secret_hash
-from libs.common.redis_client import connect as connect_redis
-from libs.common.routing import RoutingFunctions
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect as connect_redis
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.types import Owner, digest
 from tests.support.attacks import new_id
 from tests.support.stack import LIBRARY, STREAM, Stack, gateway_stack
 from tests.support.valkey import running_valkey

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from libs.common.streams import TelemetryStream
+from libs.common.redis.telemetry_stream import TelemetryStream
 from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.sql import fetch

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from services.gateway.upstream import (
+from services.gateway.upstream.client import (
     Answer,
     Broken,
     Interrupted,
@@ -19,8 +19,8 @@ from services.gateway.upstream import (
     TimedOut,
     UpstreamClient,
 )
-from services.gateway.upstream_answers import HIGH_WATER
-from services.gateway.upstream_wire import NO_PATIENCE
+from services.gateway.upstream.connection import NO_PATIENCE
+from services.gateway.upstream.response import HIGH_WATER
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 

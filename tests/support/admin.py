@@ -8,7 +8,7 @@ import falcon.asgi
 from falcon import testing
 
 from libs.common.errors import ProxyError
-from services.router.problems import say
+from services.router.errors import say
 
 
 def client(routes: Mapping[str, object], *middleware: Any) -> testing.TestClient:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from libs.common.asks import Ask, Release
-from libs.common.contracts import Verdict
+from libs.common.contracts.events import Verdict
+from libs.common.routing.types import Ask, Release
 
 
 def made_ask(request_id: str = "r1", **given: Any) -> Ask:

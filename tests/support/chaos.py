@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
 
-from libs.simulator.faults import parse_script
+from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator
 from tests.support.waiting import eventually
 

@@ -6,10 +6,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from libs.common.destinations import Destinations
-from libs.common.resolving import AddressInfo, Resolver
-from services.gateway.dialing import Dialer
-from services.gateway.origins import NotSent, Origin
+from libs.common.providers.destinations import Destinations
+from libs.common.providers.resolver import AddressInfo, Resolver
+from services.gateway.upstream.connector import Dialer
+from services.gateway.upstream.errors import NotSent, Origin
 from tests.support.sockets import Visits
 from tests.support.waiting import eventually
 

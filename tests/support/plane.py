@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import httpx
 
-from libs.common.credentials import Credentials
 from libs.common.headers import Header
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.sealing import Sealer
 from libs.common.proxy_keys import (
     KeyLimits,
     Principal,
@@ -19,25 +20,24 @@ from libs.common.proxy_keys import (
     new_secret,
     secret_hash,
 )
-from libs.common.routing import RoutingFunctions
-from libs.common.sealing import Sealer
-from services.gateway.admission import Admission
-from services.gateway.capture import Budget, Capturer, Inbox
-from services.gateway.choosing import Chooser
-from services.gateway.connection import Connection
-from services.gateway.dialing import Dialer
-from services.gateway.directory import Directory
-from services.gateway.fallback import Fallback
-from services.gateway.gate import Gate
-from services.gateway.journal import Journal
-from services.gateway.outcomes import Ledger
-from services.gateway.owners import OwnerSearch
-from services.gateway.proxying import DataPlane, Limits
-from services.gateway.reading import Reader
-from services.gateway.requests import Request
-from services.gateway.segments import Kind
-from services.gateway.socket_requests import Books
-from services.gateway.upstream import Patience, UpstreamClient
+from libs.common.routing.functions import RoutingFunctions
+from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.limits import Gate
+from services.gateway.capture.recorder import Budget, Capturer, Inbox
+from services.gateway.ledger.journal.journal import Journal
+from services.gateway.ledger.journal.segments import Kind
+from services.gateway.ledger.record import Ledger
+from services.gateway.proxy.body_reader import Reader
+from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.offline import Fallback
+from services.gateway.routing.owner_lookup import OwnerSearch
+from services.gateway.routing.selector import Chooser
+from services.gateway.server.connection import Connection
+from services.gateway.server.request import Request
+from services.gateway.upstream.client import Patience, UpstreamClient
+from services.gateway.upstream.connector import Dialer
+from services.gateway.websocket.turns import Books
 from tests.support.clock import settled
 from tests.support.rules import RULES
 from tests.support.sites import OpenSite

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from services.gateway.connection import Connection, Times
-from services.gateway.requests import Request
-from services.gateway.room import SMALL, Room
+from services.gateway.server.body_memory import SMALL, Room
+from services.gateway.server.connection import Connection, Times
+from services.gateway.server.request import Request
 
 
 class OpenSite:

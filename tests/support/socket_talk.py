@@ -8,11 +8,11 @@ from typing import Any, cast
 from websockets.frames import Opcode
 
 from libs.common.headers import Header
-from services.gateway.dialing import Dialer
-from services.gateway.requests import Request
-from services.gateway.room import Room
-from services.gateway.socket_upstream import Opener
-from services.gateway.sockets import SocketPlane
+from services.gateway.server.body_memory import Room
+from services.gateway.server.request import Request
+from services.gateway.upstream.connector import Dialer
+from services.gateway.websocket.handler import SocketPlane
+from services.gateway.websocket.upstream import Opener
 from tests.support.clock import settled
 from tests.support.plane import World
 from tests.support.transports import Wire

@@ -14,11 +14,11 @@ import httpx
 from redis.asyncio import Redis
 
 from libs.cli.commands import service_command
-from libs.common.callers import ClientCaller
-from libs.common.contracts import Catalogue, Resource
-from libs.common.redis_client import connect
-from libs.common.resources import resources_from_environment
-from libs.common.routing import RoutingFunctions
+from libs.common.contracts.events import Catalogue, Resource
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.settings.resources import resources_from_environment
 from libs.simulator.server import RunningSimulator, Simulator
 from tests.support.ports import free_port
 from tests.support.processes import Process, running

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from libs.common.store.postgres_calls import Connection
-from libs.common.store.statements import HERE
+from libs.common.store.postgres.calls import Connection
+from libs.common.store.sql import HERE
 
 NAMES = {
     file.read_text(): file.stem

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from libs.common.store.opening import open_store
-from libs.common.store.port import Store
+from libs.common.store.factory import open_store
+from libs.common.store.interface import Store
 from tests.support.postgres import fresh_database
 
 

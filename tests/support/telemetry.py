@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     Candidate,
     DecisionEvent,
     Event,

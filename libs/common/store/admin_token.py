@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from libs.common.contracts import Row
+from libs.common.contracts.events import Row
 from libs.common.store.rows import iso
 
 # Runs one named statement in a transaction of its own (`Store.fetch`).

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from libs.common.contracts import DecisionEvent, RequestEvent, StreamedEvent
+from libs.common.contracts.events import DecisionEvent, RequestEvent, StreamedEvent
+from libs.common.store.dedupe import Settled
 from libs.common.store.rows import candidates_json
-from libs.common.store.settling import Settled
 
 Plain = tuple[Any, ...]
 

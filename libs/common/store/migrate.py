@@ -4,8 +4,8 @@ applies them in one transaction, under a lock."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from libs.common.store.port import SchemaTooNew
-from libs.common.store.statements import HERE
+from libs.common.store.interface import SchemaTooNew
+from libs.common.store.sql import HERE
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from libs.common.contracts import RequestEvent, Row
+from libs.common.contracts.events import RequestEvent, Row
 from libs.common.proxy_keys import Principal
-from libs.common.store.port import Cursor, Page
+from libs.common.store.interface import Cursor, Page
 from libs.common.store.rows import instant, iso, milliseconds, storable
 
 # Runs one named statement in a transaction of its own (`Store.fetch`).

@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     Candidate,
     DecisionEvent,
     RequestEvent,
     Row,
     StreamedEvent,
 )
-from libs.common.store.port import DeadLetter
-from libs.common.store.settling import GatewayGain, SessionGain
+from libs.common.store.dedupe import GatewayGain, SessionGain
+from libs.common.store.interface import DeadLetter
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CANDIDATES = TypeAdapter(tuple[Candidate, ...])

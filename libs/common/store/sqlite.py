@@ -17,21 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from libs.common.asks import Owner
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     EVENTS,
     DecisionEvent,
     Row,
     StreamedEvent,
     StreamedPayload,
 )
-from libs.common.dead_letters import tells_interrupted
 from libs.common.errors import StoreAway
+from libs.common.routing.types import Owner
 from libs.common.store.bulk import Form, tables
-from libs.common.store.migrate import known_migrations, pending
-from libs.common.store.pages import page
-from libs.common.store.payloads import payload_rows
-from libs.common.store.port import (
+from libs.common.store.dead_letters import tells_interrupted
+from libs.common.store.dedupe import Key, Settled, Stored, request_keys, settle
+from libs.common.store.interface import (
     Book,
     Counts,
     DeadLetter,
@@ -40,6 +38,9 @@ from libs.common.store.port import (
     Price,
     Unstorable,
 )
+from libs.common.store.migrate import known_migrations, pending
+from libs.common.store.pagination import page
+from libs.common.store.payload_rows import payload_rows
 from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     dead_letter_row,
@@ -54,8 +55,7 @@ from libs.common.store.rows import (
     session_row,
     storable,
 )
-from libs.common.store.settling import Key, Settled, Stored, request_keys, settle
-from libs.common.store.statements import Statements
+from libs.common.store.sql import Statements
 
 SQL = Statements("sqlite")
 MIGRATIONS = known_migrations("sqlite")

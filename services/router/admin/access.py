@@ -4,8 +4,8 @@ from typing import Protocol
 
 from falcon.asgi import Request, Response
 
-from libs.common.browsers import CHECKED, Guard, sender
-from services.router.problems import Problem
+from libs.common.browser_guard import CHECKED, Guard, sender
+from services.router.errors import Problem
 
 # For balancers and Prometheus, by whatever name. They show no secret.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from libs.common.beats import Reported
-from libs.common.store.port import Book
+from libs.common.routing.beats import Reported
+from libs.common.store.interface import Book
 
 SILENT_MS = 5_000
 CLOSED_FOR_MS = 10_000  # then whoever closed the books has reported what it holds

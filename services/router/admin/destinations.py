@@ -5,12 +5,12 @@ import asyncio
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from libs.common.destinations import Forbidden
-from libs.common.egress import Egress
-from libs.common.provider_rules import ProviderRules
-from libs.common.references import origin
-from libs.common.resolving import CheckedResolver, Resolver
-from services.router.problems import Problem
+from libs.common.providers.destinations import Forbidden
+from libs.common.providers.references import origin
+from libs.common.providers.resolver import CheckedResolver, Resolver
+from libs.common.providers.rules import ProviderRules
+from libs.common.settings.http_proxies import Egress
+from services.router.errors import Problem
 
 # A name that is not found here may be found where the gateways are.
 LOOKUP_S = 2.0

@@ -9,8 +9,10 @@ import msgspec
 from falcon.asgi import Request, Response
 from pydantic import ValidationError
 
-from libs.common.aliases import Way, session_within, ways
-from libs.common.asks import (
+from libs.common.bodies.hints import Hints, read_hints
+from libs.common.contracts.events import Candidate, Catalogue
+from libs.common.routing.aliases import Way, session_within, ways
+from libs.common.routing.types import (
     Ask,
     Explanation,
     NoResources,
@@ -21,10 +23,8 @@ from libs.common.asks import (
     model_digest,
     session_digest,
 )
-from libs.common.contracts import Candidate, Catalogue
-from libs.common.hints import Hints, read_hints
 from services.router.admin.shapes import ExplainAsk, Explained, ExplainedHints
-from services.router.problems import Problem
+from services.router.errors import Problem
 
 LARGEST_BODY = 1_048_576  # what the gateway forwards under /admin
 

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from falcon.asgi import Request, Response
 
-from libs.common.contracts import Row
-from libs.common.store.port import LIMIT_MAX, BadQuery, HistoryQuery, Page, Table
-from services.router.admin.bodies import shown
-from services.router.problems import Problem
+from libs.common.contracts.events import Row
+from libs.common.store.interface import LIMIT_MAX, BadQuery, HistoryQuery, Page, Table
+from services.router.admin.captured_bodies import shown
+from services.router.errors import Problem
 
 
 class Rows(Protocol):

@@ -9,13 +9,13 @@ import uuid_utils
 from falcon.asgi import Request, Response
 from pydantic import BaseModel, ValidationError
 
-from libs.common.contracts import Row
+from libs.common.contracts.events import Row
 from libs.common.proxy_keys import PREFIX_CHARS, new_secret, secret_hash
-from libs.common.store.port import Cursor, Page
+from libs.common.store.interface import Cursor, Page
 from libs.common.store.proxy_keys import NewKey
 from services.router.admin.history import asked_limit
 from services.router.admin.shapes import KeyChange, MintAsk
-from services.router.problems import Problem
+from services.router.errors import Problem
 
 LARGEST_BODY = 65_536
 

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 from falcon.asgi import Request, Response
 
-from libs.common.contracts import Row
-from services.router.admin.asked import asked
+from libs.common.contracts.events import Row
 from services.router.admin.providers import Told
 from services.router.admin.registry_shapes import ModelAsk, ModelChange
-from services.router.problems import Problem
+from services.router.admin.request_body import asked
+from services.router.errors import Problem
 
 WHAT = "model"
 

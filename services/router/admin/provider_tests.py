@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from falcon.asgi import Request, Response
 
-from libs.common.registry import Provider, provider_of, resources_of
-from services.router.admin.asked import asked, bad
+from libs.common.providers.registry import Provider, provider_of, resources_of
 from services.router.admin.models import Rows as ModelRows
 from services.router.admin.models import known_model
 from services.router.admin.providers import (
@@ -20,6 +19,7 @@ from services.router.admin.providers import (
     sealed,
 )
 from services.router.admin.registry_shapes import ModelTestAsk, ProviderTestAsk
+from services.router.admin.request_body import asked, bad
 
 
 class Asks(Protocol):

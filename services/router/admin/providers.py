@@ -9,23 +9,23 @@ from typing import Any, Protocol
 from falcon.asgi import Request, Response
 from pydantic import SecretStr
 
-from libs.common.contracts import Resource, Row
-from libs.common.registry import (
+from libs.common.contracts.events import Resource, Row
+from libs.common.providers.registry import (
     Provider,
     joined,
     provider_of,
     registry_of,
     resources_of,
 )
-from libs.common.sealing import Sealer
-from services.router.admin.asked import asked, bad
+from libs.common.providers.sealing import Sealer
 from services.router.admin.destinations import DestinationCheck
 from services.router.admin.registry_shapes import (
     ProviderAsk,
     ProviderChange,
     keys_of,
 )
-from services.router.problems import Problem
+from services.router.admin.request_body import asked, bad
+from services.router.errors import Problem
 
 WHAT = "provider"
 _HIDDEN = frozenset({"api_key_sealed"})

@@ -4,12 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from libs.common.contracts import Frozen
+from libs.common.contracts.events import Frozen
 from libs.common.errors import SettingError
-from libs.common.references import may_hold_keys
-from libs.common.resources import HIGHEST_WEIGHT, LOWEST_WEIGHT, NAME, checked_key
-from libs.common.service_settings import checked_url
-from libs.common.settings import SettingErrorCarrier
+from libs.common.providers.references import may_hold_keys
+from libs.common.settings.base import SettingErrorCarrier
+from libs.common.settings.resources import (
+    HIGHEST_WEIGHT,
+    LOWEST_WEIGHT,
+    NAME,
+    checked_key,
+)
+from libs.common.settings.services import checked_url
 
 MOST_KEYS = 100
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, create_model
 
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     Candidate,
     DecisionEvent,
     Frozen,

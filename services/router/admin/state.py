@@ -9,7 +9,7 @@ from typing import Protocol
 
 from falcon.asgi import Request, Response, SSEvent
 
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     Catalogue,
     HealthState,
     Resource,
@@ -17,11 +17,11 @@ from libs.common.contracts import (
     Row,
 )
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.lifecycle import wait_for_stop
-from libs.common.store.port import HistoryQuery, Page
+from libs.common.runtime.lifecycle import wait_for_stop
+from libs.common.store.interface import HistoryQuery, Page
 from services.router.admin.ledger import PATIENCE_S, Auditor, summed
 from services.router.admin.shapes import AdminState
-from services.router.problems import Problem
+from services.router.errors import Problem
 
 RECENT = 50
 EVERY_S = 1.0

@@ -11,7 +11,7 @@ import structlog
 
 from libs.common.admin_token import login_link, new_token, read_file, token_hash
 from libs.common.errors import ProxyError
-from services.router.problems import Problem
+from services.router.errors import Problem
 
 log = structlog.get_logger()
 

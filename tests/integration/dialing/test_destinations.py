@@ -2,11 +2,11 @@
 
 import pytest
 
-from libs.common.destinations import Destinations
-from libs.common.egress import Egress
-from libs.common.resolving import AddressInfo, Resolver
-from services.gateway.dialing import Dialer
-from services.gateway.origins import Origin
+from libs.common.providers.destinations import Destinations
+from libs.common.providers.resolver import AddressInfo, Resolver
+from libs.common.settings.http_proxies import Egress
+from services.gateway.upstream.connector import Dialer
+from services.gateway.upstream.errors import Origin
 from tests.support.dials import (
     ALLOWED,
     FORBIDDEN,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.resolving import AddressInfo, Resolver
-from libs.common.tls import resuming_context
-from services.gateway.dialing import Dialer
-from services.gateway.origins import NoFreeConnection, Origin
+from libs.common.providers.resolver import AddressInfo, Resolver
+from libs.common.runtime.tls import resuming_context
+from services.gateway.upstream.connector import Dialer
+from services.gateway.upstream.errors import NoFreeConnection, Origin
 from tests.support.certificates import Authority, make_authority
 from tests.support.dials import NAME, Talk, at, here, refusal, says_hello
 from tests.support.ports import free_port

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.egress import Egress
-from libs.common.tls import resuming_context
-from services.gateway.dialing import Dialer
-from services.gateway.origins import Origin
-from services.gateway.tunnels import forwarded_head
+from libs.common.runtime.tls import resuming_context
+from libs.common.settings.http_proxies import Egress
+from services.gateway.upstream.connector import Dialer
+from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.tunnel import forwarded_head
 from tests.support.certificates import Authority, make_authority
 from tests.support.dials import NAME, Talk, at, refusal, says_hello
 from tests.support.egress import EgressProxy, running_proxy

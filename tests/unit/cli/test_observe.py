@@ -8,8 +8,8 @@ import redis
 
 from libs.cli.observe import check_port, see_redis, valkey_binary
 from libs.cli.plan import RedisSeen
-from libs.common import keys
 from libs.common.errors import SettingError
+from libs.common.redis import keys
 from tests.support.ports import free_port
 
 

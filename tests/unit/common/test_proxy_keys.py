@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from libs.common import keys
 from libs.common.proxy_keys import (
     MARK,
     PREFIX_CHARS,
@@ -21,6 +20,7 @@ from libs.common.proxy_keys import (
     new_secret,
     secret_hash,
 )
+from libs.common.redis import keys
 
 KEY = Principal("key_1", pools=("a", "b"), requests_per_minute=60)
 RECORD = b'{"id":"key_1","pools":["a","b"],"requests_per_minute":60}'

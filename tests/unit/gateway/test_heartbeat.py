@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.asks import Owner
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.proxy_keys import Principal
-from libs.common.redis_client import SharedConnection
-from libs.common.routing import RoutingFunctions
+from libs.common.redis.shared_connection import SharedConnection
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.types import Owner
 from services.gateway.heartbeat import (
     AT_ONCE,
     EAGER_S,
@@ -20,7 +20,7 @@ from services.gateway.heartbeat import (
     SWEEP_EVERY,
     Heart,
 )
-from services.gateway.safekeeping import Safekeeper
+from services.gateway.ledger.journal.delivery import Safekeeper
 from tests.support.clock import clock, settled, timeless
 from tests.support.plane import GATEWAY, SECRET, World, answer
 from tests.support.twin import Twin, resource

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.journal import Journal
-from services.gateway.predecessors import Estate, Successor, read_estate
-from services.gateway.segments import HEAD, MAGIC_UNCHECKED, RECORD
+from services.gateway.ledger.journal.journal import Journal
+from services.gateway.ledger.journal.recovery import Estate, Successor, read_estate
+from services.gateway.ledger.journal.segments import HEAD, MAGIC_UNCHECKED, RECORD
 
 pytestmark = pytest.mark.asyncio
 SMALL = 4096

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.echoes import SentKey
-from services.gateway.capture import Budget, Capture
-from services.gateway.connection import Connection
-from services.gateway.relay import Relay
-from services.gateway.upstream import Answer
+from libs.common.providers.key_echoes import SentKey
+from services.gateway.capture.recorder import Budget, Capture
+from services.gateway.proxy.relay import Relay
+from services.gateway.server.connection import Connection
+from services.gateway.upstream.client import Answer
 
 pytestmark = pytest.mark.asyncio
 KEY = "sk-sk-proj-0123456789abcdef"

@@ -5,10 +5,10 @@ import json
 import httpx
 import pytest
 
-from libs.common.credentials import Credentials
-from libs.common.provider_rules import ProviderRules
-from libs.common.sealing import Sealer
-from services.health.examining import Examiner
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.rules import ProviderRules
+from libs.common.providers.sealing import Sealer
+from services.health.key_test import Examiner
 
 pytestmark = pytest.mark.asyncio
 KEY = "sk-proj-0123456789-abcdefgh"

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.common.service_settings import HealthSettings
+from libs.common.settings.services import HealthSettings
 from services.health.__main__ import Health, main
 from tests.support.ports import free_port
 from tests.support.resp import Command, scripted

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from libs.common.contracts import Catalogue, HealthState, Resource, Verdict
-from libs.common.credentials import Credentials
+from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.provider_rules import ProviderRules
-from libs.common.sealing import Sealer
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.rules import ProviderRules
+from libs.common.providers.sealing import Sealer
 from services.health.prober import Check, Prober, Question, Schedule
 from tests.support.waiting import eventually
 

@@ -7,10 +7,10 @@ import re
 import httpx
 import pytest
 
-from libs.common.destinations import Destinations
-from libs.common.egress import Egress
-from libs.common.resolving import AddressInfo, CheckedResolver, Resolver
-from libs.common.tls import client_context
+from libs.common.providers.destinations import Destinations
+from libs.common.providers.resolver import AddressInfo, CheckedResolver, Resolver
+from libs.common.runtime.tls import client_context
+from libs.common.settings.http_proxies import Egress
 from services.health.upstreams import Barred, EgressTransport
 from services.health.verdict import of_error
 from tests.support.dials import ALLOWED, FORBIDDEN, REBOUND, Rebinding

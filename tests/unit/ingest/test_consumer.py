@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts import StreamedEvent
+from libs.common.contracts.events import StreamedEvent
 from libs.common.errors import RedisAway, StoreAway
-from libs.common.store.port import DeadLetter, Unstorable
-from libs.common.streams import Entry
+from libs.common.redis.telemetry_stream import Entry
+from libs.common.store.interface import DeadLetter, Unstorable
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts import DecisionEvent, RequestEvent, StreamedEvent
-from libs.common.store.port import ID_CHARS_MAX, DeadLetter
+from libs.common.contracts.events import DecisionEvent, RequestEvent, StreamedEvent
+from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
 from services.ingest.decode import (
     INDEXED_CHARS,
     KEPT_DATA_CHARS,

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from libs.common.payload_batches import Payload, packed, unpacked
-from libs.common.store.port import DeadLetter
-from libs.common.streams import Entry
+from libs.common.redis.capture_batches import Payload, packed, unpacked
+from libs.common.redis.telemetry_stream import Entry
+from libs.common.store.interface import DeadLetter
 from services.ingest.batch import Size
 from services.ingest.decode import decode
 from services.ingest.gathered import Batch, Fields, itself

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.common.service_settings import IngestSettings
+from libs.common.settings.services import IngestSettings
 from libs.common.store import sqlite
-from libs.common.store.port import SchemaTooNew
+from libs.common.store.interface import SchemaTooNew
 from libs.common.store.sqlite import SqliteStore
 from services.ingest.__main__ import run, serve
 from tests.support.ports import free_port

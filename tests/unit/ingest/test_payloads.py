@@ -8,8 +8,8 @@ import zstandard
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from libs.common.contracts import StreamedPayload
-from libs.common.store.port import ID_CHARS_MAX, DeadLetter
+from libs.common.contracts.events import StreamedPayload
+from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
 from services.ingest import payloads
 from services.ingest.payloads import LARGEST_DATA, PayloadSink, decode_payload
 from tests.support.telemetry import T0_MS, health_event, streamed

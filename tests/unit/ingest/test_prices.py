@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from libs.common.errors import SettingError
-from libs.common.store.port import Price
+from libs.common.store.interface import Price
 from services.ingest.prices import read_prices
 
 LINE = """

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from falcon import testing
 
-from libs.common import logs
-from libs.common.browsers import CHECKED
-from libs.common.service_settings import RouterSettings
+from libs.common.browser_guard import CHECKED
+from libs.common.runtime import logs
+from libs.common.settings.services import RouterSettings
 from libs.common.store.sqlite import SqliteStore
 from services.router import app as router_app
 from services.router.admin.shapes import AdminState

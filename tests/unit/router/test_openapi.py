@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts import DecisionEvent, RequestEvent
+from libs.common.contracts.events import DecisionEvent, RequestEvent
 from services.router.openapi import OPERATIONS, document, kind_of, page
 
 SCHEMAS = document()["components"]["schemas"]

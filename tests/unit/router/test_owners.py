@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from libs.common.asks import Owner
 from libs.common.errors import StoreAway
-from libs.common.store.port import ID_CHARS_MAX
+from libs.common.routing.types import Owner
+from libs.common.store.interface import ID_CHARS_MAX
 from services.router import owners
 from services.router.owners import BODY_BYTES_MAX, IDS_MAX, Owners
 from tests.support.admin import client, problem

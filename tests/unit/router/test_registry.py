@@ -6,11 +6,11 @@ import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
-from libs.common.contracts import Alias, Resource
+from libs.common.contracts.events import Alias, Resource
 from libs.common.errors import RedisAway, StoreAway
-from libs.common.lifecycle import end
-from libs.common.registry import Provider, Registry
-from libs.common.sealing import Sealer
+from libs.common.providers.registry import Provider, Registry
+from libs.common.providers.sealing import Sealer
+from libs.common.runtime.lifecycle import end
 from services.router.catalogue import Publisher, build_catalogue
 from services.router.registry import READ_EVERY, Changes, RegistryReader
 from tests.support.waiting import eventually

@@ -10,7 +10,7 @@ from libs.common.admin_token import ensure_file, replace_file, token_hash
 from libs.common.errors import StoreAway
 from services.router.admin import tokens
 from services.router.admin.tokens import FixedToken, KeptToken
-from services.router.problems import Problem
+from services.router.errors import Problem
 
 ORIGIN = "http://127.0.0.1:8000"
 
@@ -47,7 +47,7 @@ def links(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    from libs.common import logs  # noqa: PLC0415 - configured for this file alone
+    from libs.common.runtime import logs  # noqa: PLC0415 - configured for this file alone
 
     logs.configure("router", "info")
 

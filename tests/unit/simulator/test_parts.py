@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import zstandard
 
-from libs.simulator.accounts import Account, Accounts
+from libs.simulator.api.errors import ApiError, by_status
+from libs.simulator.api.pages import page
+from libs.simulator.api.schema_values import arguments, example
 from libs.simulator.bodies import decoded, parsed
 from libs.simulator.headers import RateWindow, answer_headers
-from libs.simulator.journal import Entry, Journal
-from libs.simulator.pages import page
-from libs.simulator.problems import ApiError, by_status
-from libs.simulator.schemas import arguments, example
 from libs.simulator.settings import parse_keys
-from libs.simulator.shelf import Shelf
+from libs.simulator.state.accounts import Account, Accounts
+from libs.simulator.state.journal import Entry, Journal
+from libs.simulator.state.shelf import Shelf
 
 KEYS = {"sk-a1": "acct-a", "sk-a2": "acct-a", "sk-b1": "acct-b"}
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts import RequestEvent
+from libs.common.contracts.events import RequestEvent
 from libs.common.store.bulk import APART, Form, tables
-from libs.common.store.postgres_calls import TYPES
-from libs.common.store.settling import settle
+from libs.common.store.dedupe import settle
+from libs.common.store.postgres.calls import TYPES
 from tests.support.telemetry import (
     T0_MS,
     decision_event,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from libs.common.store.interface import SchemaTooNew
 from libs.common.store.migrate import Migration, known_migrations, pending
-from libs.common.store.port import SchemaTooNew
 
 ONE, TWO = Migration(1, "0001_a", ""), Migration(2, "0002_b", "")
 

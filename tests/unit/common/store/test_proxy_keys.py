@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from libs.common.proxy_keys import Principal
-from libs.common.store.port import Cursor
+from libs.common.store.interface import Cursor
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows, uses
 from libs.common.store.rows import instant, iso, milliseconds
 from libs.common.store.sqlite import SqliteStore

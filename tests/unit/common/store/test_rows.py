@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts import DecisionEvent, RequestEvent
-from libs.common.store.port import DeadLetter
+from libs.common.contracts.events import DecisionEvent, RequestEvent
+from libs.common.store.dedupe import GatewayGain, SessionGain
+from libs.common.store.interface import DeadLetter
 from libs.common.store.rows import (
     dead_letter_row,
     decision_row,
@@ -23,7 +24,6 @@ from libs.common.store.rows import (
     session_row,
     storable,
 )
-from libs.common.store.settling import GatewayGain, SessionGain
 from tests.support.telemetry import (
     T0_MS,
     decision_event,

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common.asks import Owner
-from libs.common.contracts import (
+from libs.common.contracts.events import (
     BodyNote,
     Outcome,
     PayloadEvent,
@@ -21,9 +20,9 @@ from libs.common.contracts import (
     StreamedPayload,
 )
 from libs.common.errors import StoreAway
+from libs.common.routing.types import Owner
 from libs.common.store import sqlite
-from libs.common.store.migrate import known_migrations
-from libs.common.store.port import (
+from libs.common.store.interface import (
     Cursor,
     DeadLetter,
     HistoryQuery,
@@ -32,6 +31,7 @@ from libs.common.store.port import (
     Table,
     Unstorable,
 )
+from libs.common.store.migrate import known_migrations
 from libs.common.store.rows import instant
 from libs.common.store.sqlite import SqliteStore, history_statement
 from tests.support.telemetry import (

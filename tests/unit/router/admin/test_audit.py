@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.beats import Reported
-from libs.common.store.port import Book
+from libs.common.routing.beats import Reported
+from libs.common.store.interface import Book
 from services.router.admin.audit import (
     CLOSED_FOR_MS,
     MISSING_MS,

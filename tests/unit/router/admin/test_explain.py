@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from libs.common.aliases import session_within
-from libs.common.asks import (
+from libs.common.contracts.events import Alias, Catalogue
+from libs.common.errors import NoCatalogue, RedisAway, StoreAway
+from libs.common.routing.aliases import session_within
+from libs.common.routing.types import (
     Ask,
     Explanation,
     NoResources,
@@ -19,8 +21,6 @@ from libs.common.asks import (
     model_digest,
     session_digest,
 )
-from libs.common.contracts import Alias, Catalogue
-from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from services.router.admin.explain import LARGEST_BODY, Explain
 from tests.support.admin import client, problem
 from tests.support.catalogues import made_resource

@@ -6,9 +6,9 @@ import pytest
 import zstandard
 from falcon import testing
 
-from libs.common.contracts import Row
+from libs.common.contracts.events import Row
 from libs.common.errors import StoreAway
-from libs.common.store.port import BadQuery, HistoryQuery, Page
+from libs.common.store.interface import BadQuery, HistoryQuery, Page
 from services.router.admin.history import History, OneRequest, asked_limit
 from tests.support.admin import client, problem
 

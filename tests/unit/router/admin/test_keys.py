@@ -9,13 +9,13 @@ import falcon.asgi
 import pytest
 from falcon import testing
 
-from libs.common.contracts import Row
+from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError, StoreAway
-from libs.common.store.port import Cursor, Page
+from libs.common.store.interface import Cursor, Page
 from libs.common.store.proxy_keys import NewKey
 from services.router.admin.keys import LARGEST_BODY, OneProxyKey, ProxyKeys
 from services.router.admin.shapes import MintedKey, ProxyKeyRow
-from services.router.problems import say
+from services.router.errors import say
 
 CURSOR = Cursor("2026-01-02T03:04:05.678Z", "key_1").encode()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from libs.common.beats import Reported
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.store.port import Book
+from libs.common.routing.beats import Reported
+from libs.common.store.interface import Book
 from services.router.admin.ledger import Auditor, LedgerView, Reading, summed
 from tests.support.admin import client
 from tests.support.telemetry import T0_MS, gateway_event

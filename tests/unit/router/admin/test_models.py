@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts import Row
+from libs.common.contracts.events import Row
 from services.router.admin.models import Models, OneModel
 from services.router.admin.registry_shapes import ModelRow
 from tests.support.admin import client, problem

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.sealing import Sealer
+from libs.common.providers.sealing import Sealer
 from tests.unit.router.admin.test_providers import GIVEN, SEALER, SECRET, Api, code
 
 MODELS = "/admin/models/test"

@@ -11,16 +11,16 @@ import pytest
 from cryptography.fernet import Fernet
 from falcon import testing
 
-from libs.common.contracts import Row
-from libs.common.egress import Egress
+from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError
-from libs.common.provider_rules import ProviderRules
-from libs.common.resolving import AddressInfo, Resolver
-from libs.common.sealing import Sealer
+from libs.common.providers.resolver import AddressInfo, Resolver
+from libs.common.providers.rules import ProviderRules
+from libs.common.providers.sealing import Sealer
+from libs.common.settings.http_proxies import Egress
 from services.router.admin.destinations import DestinationCheck
 from services.router.admin.provider_tests import ModelTest, ProviderTest
 from services.router.admin.providers import OneProvider, Providers, Surroundings
-from services.router.problems import Problem, say
+from services.router.errors import Problem, say
 from tests.unit.router.test_catalogue import resource
 
 SEALER = Sealer([Fernet.generate_key().decode()])

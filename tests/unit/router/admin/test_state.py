@@ -10,14 +10,20 @@ import pytest
 from falcon.asgi import Request, Response
 from falcon.testing import ASGIRequestEventEmitter, create_scope
 
-from libs.common.beats import Reported
-from libs.common.contracts import Candidate, Catalogue, HealthState, ResourceState, Row
+from libs.common.contracts.events import (
+    Candidate,
+    Catalogue,
+    HealthState,
+    ResourceState,
+    Row,
+)
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.store.port import Book, HistoryQuery, Page
+from libs.common.routing.beats import Reported
+from libs.common.store.interface import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
 from services.router.admin.state import MOST_WATCHING, Events, Overview
 from services.router.catalogue import build_catalogue
-from services.router.problems import Problem
+from services.router.errors import Problem
 from tests.support.telemetry import T0_MS, gateway_event
 from tests.unit.router.test_catalogue import resource
 

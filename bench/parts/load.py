@@ -1,0 +1,184 @@
+"""The load: keep-alive connections that ask, read the whole answer and ask
+again. Parses no more than framing needs; an answer that is not 200 ends the run."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from bench.parts import wire
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_clock = time.perf_counter
+
+
+class LoadError(Exception):
+    """The server under test answered something else than it should."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the connections saw, in seconds, in the order of completion."""
+
+    whole: list[float] = field(default_factory=list)  # until an answer's last byte
+    first: list[float] = field(default_factory=list)  # until its first body byte
+    error: str | None = None
+
+
+class _Asker(asyncio.Protocol):
+    """One connection. `stop` lets the answer under way be the last."""
+
+    def __init__(self, request: bytes, tally: Tally) -> None:
+        self._request = request
+        self._tally = tally
+        self._transport: asyncio.Transport | None = None
+        self._asked_at = 0.0
+        self._stopped = False
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self._tally.error = self._tally.error or "a connection was closed"
+            self.over.set_result(None)
+
+    def ask(self) -> None:
+        assert self._transport is not None
+        self._begin()
+        self._asked_at = _clock()
+        self._transport.write(self._request)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _begin(self) -> None:
+        """Forget the last answer."""
+        raise NotImplementedError
+
+    def _done(self) -> None:
+        self._tally.whole.append(_clock() - self._asked_at)
+        if self._stopped:
+            self._end()
+        else:
+            self.ask()
+
+    def _fail(self, data: bytes) -> None:
+        self._tally.error = repr(data[:300])
+        self._end()
+
+    def _end(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+        if self._transport is not None:
+            self._transport.close()
+
+
+class JsonAsker(_Asker):
+    """Answers with a length."""
+
+    def _begin(self) -> None:
+        self._left = -1
+        self._held = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._left < 0:
+            data = self._held + data
+            end = data.find(wire.HEAD_END)
+            if end < 0:
+                self._held = data
+                return
+            length = _LENGTH.search(data, 0, end)
+            if length is None or not data.startswith(b"HTTP/1.1 200"):
+                self._fail(data)
+                return
+            self._left = end + 4 + int(length[1])
+        self._left -= len(data)
+        if self._left == 0:
+            self._done()
+
+
+class StreamAsker(_Asker):
+    """Chunked answers; notes their first body byte."""
+
+    def _begin(self) -> None:
+        self._tail = b""
+        self._started = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._started:
+            data = self._tail + data
+            end = data.find(wire.HEAD_END)
+            if end < 0 or len(data) == end + 4:
+                self._tail = data
+                return
+            if not data.startswith(b"HTTP/1.1 200"):
+                self._fail(data)
+                return
+            self._started = True
+            self._tally.first.append(_clock() - self._asked_at)
+        if len(data) < 5:
+            data = self._tail + data
+        self._tail = data[-5:]
+        if self._tail == wire.STREAM_END:
+            self._done()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to ask, by how many connections, for how long. `stagger_s` spreads
+    the first requests over that time."""
+
+    connections: int
+    seconds: float
+    warm_s: float = 0.3
+    streamed: bool = False
+    paced: bool = False
+    stagger_s: float = 0.0
+
+
+async def run(load: Load, port: int, between: Callable[[], None]) -> Tally:
+    """Put a load on a port. `between` is called twice: when the measured part
+    begins, and when it ends; only that part is in the tally."""
+    tally = Tally()
+    askers = [await _connect(load, port, tally, i) for i in range(load.connections)]
+    try:
+        loop = asyncio.get_running_loop()
+        for position, asker in enumerate(askers):
+            loop.call_later(load.stagger_s * position / len(askers), asker.ask)
+        await asyncio.sleep(load.warm_s + load.stagger_s)
+        tally.whole.clear()
+        tally.first.clear()
+        between()
+        await asyncio.sleep(load.seconds)
+        between()
+        measured = Tally(list(tally.whole), list(tally.first))
+    finally:
+        await _stop(askers)
+    if tally.error:
+        raise LoadError(f"port {port}: {tally.error}")
+    return measured
+
+
+async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
+    request = wire.request(
+        f"127.0.0.1:{port}",
+        f"bench-{number}",
+        streamed=load.streamed,
+        pace="slow" if load.paced else "none",
+    )
+    kind = StreamAsker if load.streamed else JsonAsker
+    loop = asyncio.get_running_loop()
+    _, asker = await loop.create_connection(
+        lambda: kind(request, tally), "127.0.0.1", port
+    )
+    return asker
+
+
+async def _stop(askers: Sequence[_Asker]) -> None:
+    for asker in askers:
+        asker.stop()
+    await asyncio.wait([asker.over for asker in askers], timeout=5)

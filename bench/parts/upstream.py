@@ -1,0 +1,104 @@
+"""A canned upstream, far cheaper than what is measured before it: no routing,
+no parsing beyond the framing. `python -m bench.parts.upstream PORT`."""
+
+import asyncio
+import re
+import sys
+from typing import cast
+
+import uvloop
+
+from bench.parts import wire
+
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+
+
+def _json_answer() -> bytes:
+    body = wire.answer_body()
+    head = (
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+        "x-request-id: req_bench\r\nopenai-version: 2020-10-01\r\n"
+        f"openai-processing-ms: 5\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+JSON = _json_answer()
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"x-request-id: req_bench\r\nopenai-version: 2020-10-01\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+CHUNKS = [b"%x\r\n%b\r\n" % (len(event), event) for event in wire.stream_events()]
+FIRST = STREAM_HEAD + CHUNKS[0]
+LAST = CHUNKS[-1] + wire.STREAM_END
+
+
+class Canned(asyncio.Protocol):
+    """Answers each request of a connection, one after the other."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._held = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            data = self._held + data
+        if not _complete(data):
+            self._held = data
+            return
+        self._held = b""
+        assert self._transport is not None
+        if wire.STREAMED not in data:
+            self._transport.write(JSON)
+            return
+        self._transport.write(FIRST)
+        if wire.HELD in data:
+            return
+        if wire.PACED in data:
+            self._loop.call_later(wire.GAP_S, self._pace, 1, self._loop.time())
+        else:
+            self._loop.call_soon(self._hurry, 1)
+
+    def _hurry(self, number: int) -> None:
+        """One event in each turn of the loop, so each is a write of its own."""
+        if self._write(number):
+            self._loop.call_soon(self._hurry, number + 1)
+
+    def _pace(self, number: int, began: float) -> None:
+        if self._write(number):
+            due = began + (number + 1) * wire.GAP_S
+            self._loop.call_at(due, self._pace, number + 1, began)
+
+    def _write(self, number: int) -> bool:
+        """Write an event; is there another?"""
+        if self._transport is None:
+            return False
+        last = number == wire.EVENTS - 1
+        self._transport.write(LAST if last else CHUNKS[number])
+        return not last
+
+
+def _complete(data: bytes) -> bool:
+    end = data.find(wire.HEAD_END)
+    if end < 0:
+        return False
+    length = _LENGTH.search(data, 0, end)
+    return len(data) >= end + 4 + (int(length[1]) if length else 0)
+
+
+async def serve(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Canned, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

@@ -1,0 +1,220 @@
+"""`responses-proxy dead-letters`: what could not be stored, and why; after a fix it
+is sent again.
+
+A letter is deleted only once its event is in its table. Whatever dies in between,
+the letter is still there and the command may be run again: an event that is sent
+twice is stored once, and one that is refused again is the same letter."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from libs.common.contracts.events import Row
+from libs.common.errors import ProxyError, SettingError
+from libs.common.redis.shared_connection import connect
+from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.settings.base import CommonSettings, DatabaseSettings
+from libs.common.store.dead_letters import entry_of
+from libs.common.store.factory import SQLITE, open_store
+from libs.common.store.interface import Store
+
+FAILED, UNUSABLE = 1, 2  # exit codes
+REASON_CHARS = 70  # in a list
+LOOK_EVERY_S = 0.2
+TOGETHER = 200  # letters sent before it is waited for them
+
+CANNOT = "not possible: the row does not hold the whole entry"
+REFUSED = "sent, and refused again"
+LATE = "sent, and not stored yet: refused again, or ingest is behind or down"
+
+app = typer.Typer(
+    name="responses-proxy dead-letters",
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command("list")
+def list_letters(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most.")] = 50,
+) -> None:
+    """The newest dead letters, one a line."""
+    _do(lambda store: _list(store, limit))
+
+
+@app.command()
+def show(letter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """One dead letter, with all that is known of it."""
+    _do(lambda store: _show(store, letter_id))
+
+
+@app.command()
+def replay(
+    letter_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of them, oldest first.")
+    ] = False,
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait for ingest.")
+    ] = 10.0,
+) -> None:
+    """Send one dead letter again, or all, and delete what was stored then."""
+    if everything == (letter_id is not None):
+        raise typer.BadParameter("name one ID, or --all")
+    _do(lambda store: _replay(store, letter_id, wait_s))
+
+
+def _do(work: Callable[[Store], Awaitable[bool]]) -> None:
+    """Exit with 0 when `work` could do all it was asked for."""
+    try:
+        done = asyncio.run(_with_store(_database(), work))
+    except SettingError as error:
+        _fail(error, UNUSABLE)
+    except ProxyError as error:
+        _fail(error, FAILED)
+    if not done:
+        raise typer.Exit(FAILED)
+
+
+def _database() -> str:
+    """Where the letters are. A file that is not there is not made by looking."""
+    url = DatabaseSettings.read(os.environ).url
+    path = Path(url.removeprefix(SQLITE))
+    if url.startswith(SQLITE) and not path.exists():
+        raise SettingError("PROXY_SQLITE_URL", f"no {path} is there", "Start ingest")
+    return url
+
+
+def _fail(error: ProxyError, code: int) -> None:
+    print(f"responses-proxy: {error}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+async def _with_store(url: str, work: Callable[[Store], Awaitable[bool]]) -> bool:
+    store = open_store(url)
+    try:
+        return await work(store)
+    finally:
+        await store.close()
+
+
+async def _list(store: Store, limit: int) -> bool:
+    rows = await store.dead_letters(limit)
+    for row in rows:
+        columns = (row["id"], row["created_at"], row["kind"], row["event_id"])
+        named = "  ".join(_plain(column or "-") for column in columns)
+        print(f"{named}  {_plain(row['reason'])[:REASON_CHARS]}")
+    total = (await store.counts()).dead_letters
+    print(f"{len(rows)} of {total} dead letters" if total else "no dead letters")
+    return True
+
+
+async def _show(store: Store, letter_id: str) -> bool:
+    letter = await store.dead_letter(letter_id)
+    if letter is None:
+        return _unknown(letter_id)
+    for name in ("id", "created_at", "kind", "event_id", "entry_id", "reason"):
+        print(f"{name:<10}  {_plain(letter[name] or '-')}")
+    whole = entry_of(letter) is not None
+    print(f"{'replay':<10}  {'possible' if whole else CANNOT}")
+    print(_plain(_indented(letter["data"])))
+    return True
+
+
+async def _replay(store: Store, letter_id: str | None, wait_s: float) -> bool:
+    if letter_id is None:
+        ids: Sequence[str] = await store.dead_letter_ids()
+    elif await store.dead_letter(letter_id) is None:
+        return _unknown(letter_id)
+    else:
+        ids = (letter_id,)
+    settings = CommonSettings.read(os.environ)
+    redis = connect(settings.redis_url)
+    async with aclosing(redis):
+        stream = TelemetryStream(
+            redis, settings.telemetry_stream, settings.telemetry_group
+        )
+        again = Replay(store, stream, wait_s)
+        for start in range(0, len(ids), TOGETHER):
+            await again.send(ids[start : start + TOGETHER])
+    print(f"{again.stored} of {len(ids)} stored")
+    return again.stored == len(ids)
+
+
+class Replay:
+    """Sends letters again and deletes those whose events were stored."""
+
+    def __init__(self, store: Store, stream: TelemetryStream, wait_s: float) -> None:
+        self._store = store
+        self._stream = stream
+        self._wait_s = wait_s
+        self.stored = 0
+
+    async def send(self, ids: Sequence[str]) -> None:
+        sent: list[Row] = []
+        for id_ in ids:
+            letter = await self._store.dead_letter(id_)
+            if letter is None or await self._settled(letter):
+                continue  # stored since: a replay that died before it could say so
+            entry = entry_of(letter)
+            if entry is None:
+                print(f"{id_}  {CANNOT}")
+                continue
+            await self._stream.append_fields(entry)
+            sent.append(letter)
+        for letter, why in await self._left(sent):
+            print(f"{letter['id']}  {why}")
+
+    async def _settled(self, letter: Row) -> bool:
+        stored = await self._store.forget_dead_letter(letter)
+        self.stored += stored
+        return stored
+
+    async def _left(self, waiting: list[Row]) -> list[tuple[Row, str]]:
+        """What was not stored in time, and why not."""
+        clock = asyncio.get_running_loop().time
+        ends = clock() + self._wait_s
+        while True:
+            # In this order: what left the stream was stored, or refused, before.
+            empty = await self._stream.depth() == 0
+            waiting = [each for each in waiting if not await self._settled(each)]
+            if not waiting:
+                return []
+            if empty:
+                return [(each, REFUSED) for each in waiting]
+            if clock() >= ends:
+                return [(each, LATE) for each in waiting]
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _unknown(letter_id: str) -> bool:
+    print(f"responses-proxy: no dead letter {_plain(letter_id)}", file=sys.stderr)
+    return False
+
+
+def _indented(data: str) -> str:
+    try:
+        return json.dumps(json.loads(data), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return data
+
+
+def _plain(text: Any) -> str:
+    """Without what a terminal would obey: anybody may have written it."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+        for c in str(text)
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,103 @@
+"""The configuration that supervisord runs a plan from. (pure)"""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from libs.cli.commands import PYTHON
+from libs.cli.plan import Plan, Program
+from libs.cli.process import descriptors
+
+# Groups start in this order and stop in the reverse: the gateway's last events
+# reach Redis, and ingest stores what it can, before Redis goes.
+GROUPS = ("base", "services", "front")
+
+LAUNCH = (*PYTHON, "libs.cli.process.launch")
+WATCH = (*LAUNCH, "--keep-output", *PYTHON, "libs.cli.readiness_listener")
+
+
+def render(plan: Plan, data_dir: Path) -> str:
+    """The whole file."""
+    logs, run = data_dir / "logs", data_dir / "run"
+    sections = [
+        _section(
+            "supervisord",
+            {
+                "nodaemon": "true",
+                "silent": "true",  # its own log goes to the file only
+                "logfile": logs / "supervisord.log",
+                "logfile_maxbytes": "10MB",
+                "logfile_backups": "3",
+                "pidfile": run / "supervisord.pid",
+                "childlogdir": logs,
+                "identifier": "responses-proxy",
+                "minfds": descriptors.FIRST_KEPT,
+                "minprocs": 16,
+            },
+        ),
+        _section(
+            "eventlistener:watch",
+            {
+                "command": shlex.join((*WATCH, str(run))),
+                "events": "PROCESS_STATE_FATAL",
+                "priority": 1,  # started first, stopped last
+                "stopwaitsecs": 1,
+                "killasgroup": "true",
+                "stdout_logfile": "NONE",  # that is the event protocol
+                **_log("stderr", logs / "watch.log"),
+            },
+        ),
+    ]
+    for position, group in enumerate(GROUPS, start=1):
+        programs = [p for p in plan.programs if p.group == group]
+        if programs:
+            sections += _group(group, programs, priority=position * 10, logs=logs)
+    return "\n".join(sections)
+
+
+def _group(
+    name: str, programs: Iterable[Program], *, priority: int, logs: Path
+) -> list[str]:
+    named = list(programs)
+    members = ",".join(program.name for program in named)
+    return [
+        _section(f"group:{name}", {"programs": members, "priority": priority}),
+        *(_program(program, logs) for program in named),
+    ]
+
+
+def _program(program: Program, logs: Path) -> str:
+    environment = ",".join(f'{k}="{v}"' for k, v in program.environment.items())
+    return _section(
+        f"program:{program.name}",
+        {
+            "command": shlex.join((*LAUNCH, *program.command)),
+            "environment": environment,
+            "autorestart": "true",
+            # A Granian whose application cannot be imported gives up after some
+            # seconds; five such starts in a row are FATAL.
+            "startsecs": 3,
+            "startretries": 4,
+            "stopwaitsecs": program.stop_seconds,
+            # SIGTERM goes to the main process, which stops its workers in
+            # order; what is left at the deadline is killed with its group.
+            "stopasgroup": "false",
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            **_log("stdout", logs / f"{program.name}.log"),
+        },
+    )
+
+
+def _log(stream: str, path: Path) -> dict[str, object]:
+    return {
+        f"{stream}_logfile": path,
+        f"{stream}_logfile_maxbytes": "10MB",
+        f"{stream}_logfile_backups": 3,
+    }
+
+
+def _section(name: str, values: Mapping[str, object]) -> str:
+    # A per cent sign would begin a substitution.
+    lines = [f"{key}={str(value).replace('%', '%%')}" for key, value in values.items()]
+    return "\n".join([f"[{name}]", *lines, ""])

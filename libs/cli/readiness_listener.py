@@ -1,0 +1,179 @@
+"""Watches the services as an event listener of supervisord:
+`python -m libs.cli.readiness_listener RUN_DIR`. Reports once that all services are
+ready. Stops everything when a service cannot start, or when the gateway does not
+become ready."""
+
+import http.client
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from libs.cli.process import descriptors
+from libs.common.admin_token import login_link, read_file
+
+GATEWAY_DEADLINE_SECONDS = 30.0
+OTHERS_DEADLINE_SECONDS = 10.0  # the gateway works without them
+POLL_SECONDS = 0.05
+LAST_LINES = 15
+OK = 200
+REQUEST = (
+    "-H 'content-type: application/json' "
+    """-d '{"model":"gpt-5.5","input":"Say hello"}'"""
+)
+
+
+@dataclass(frozen=True)
+class Briefing:
+    """What `up` left for us; see `libs.cli.up.Briefing`."""
+
+    started_at: float
+    choices: list[list[str]]
+    addresses: dict[str, str]
+    logs: str
+    token_dir: str | None = None
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Briefing":
+        return cls(**json.loads((run_dir / "briefing.json").read_text()))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why everything has to end, and whose logs tell more."""
+
+    text: str
+    services: tuple[str, ...]
+
+
+def main() -> None:
+    run_dir = Path(sys.argv[1])
+    briefing = Briefing.read(run_dir)
+    with os.fdopen(descriptors.OUTPUT, "w", closefd=False) as output:
+        problem = _until_ready(briefing)
+        if problem is None:
+            print(announcement(briefing), file=output, flush=True)
+            problem = _until_fatal()
+        print(obituary(briefing, problem), file=output, flush=True)
+    (run_dir / "failed").touch()
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _until_ready(briefing: Briefing) -> Problem | None:
+    """Wait for the services, the gateway above all; None once they are ready."""
+    _tell("READY")
+    while True:
+        if _event_within(POLL_SECONDS):
+            return _fatal()
+        waiting = {
+            name: state
+            for name, url in briefing.addresses.items()
+            if (state := readiness(url)) is not None
+        }
+        waited = time.time() - briefing.started_at
+        if not waiting or (
+            "gateway" not in waiting and waited > OTHERS_DEADLINE_SECONDS
+        ):
+            return None
+        if waited > GATEWAY_DEADLINE_SECONDS:
+            states = "; ".join(f"{name}: {state}" for name, state in waiting.items())
+            return Problem(f"not ready after {waited:.0f} s: {states}", tuple(waiting))
+
+
+def _until_fatal() -> Problem:
+    _event_within(None)
+    return _fatal()
+
+
+def _fatal() -> Problem:
+    """Read the event that waits: a program entered FATAL, the only kind asked for."""
+    header = _pairs(sys.stdin.readline())
+    body = _pairs(sys.stdin.read(int(header.get("len", "0"))))
+    name = body.get("processname", "a service")
+    return Problem(f"{name} could not be started", (name,))
+
+
+def _pairs(line: str) -> dict[str, str]:
+    return dict(part.split(":", 1) for part in line.split() if ":" in part)
+
+
+def _event_within(seconds: float | None) -> bool:
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
+
+
+def _tell(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+def readiness(url: str) -> str | None:
+    """None when the service at `url` is ready, else why it is not."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=1.0
+    )
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        text = answer.read(2_000).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        return f"nothing answers at {url} ({error})"
+    finally:
+        connection.close()
+    return None if answer.status == OK else f"{answer.status} {text}"
+
+
+def announcement(briefing: Briefing) -> str:
+    gateway = briefing.addresses["gateway"]
+    late = [
+        f"  warning    {name} is not ready: {state}"
+        for name, url in briefing.addresses.items()
+        if (state := readiness(url)) is not None
+    ]
+    seconds = time.time() - briefing.started_at
+    return "\n".join(
+        [
+            f"responses-proxy is ready ({seconds:.1f} s)",
+            *late,
+            *(f"  {what:<10} {which}" for what, which in briefing.choices),
+            *(f"  {name:<10} {url}" for name, url in briefing.addresses.items()),
+            f"  dashboard  {_dashboard(briefing)}",
+            f"  logs       {briefing.logs}",
+            "Try it:",
+            f"  curl {gateway}/v1/responses {REQUEST}",
+        ]
+    )
+
+
+def _dashboard(briefing: Briefing) -> str:
+    """The link that logs in, where the token is ours to keep."""
+    gateway = briefing.addresses["gateway"]
+    token = briefing.token_dir and read_file(Path(briefing.token_dir))
+    return login_link(gateway, token) if token else f"{gateway}/"
+
+
+def obituary(briefing: Briefing, problem: Problem) -> str:
+    lines = [f"responses-proxy: {problem.text}"]
+    for service in problem.services:
+        path = Path(briefing.logs) / f"{service}.log"
+        lines.append(f"The end of {path}:")
+        lines += [f"  | {line}" for line in last_lines(path)]
+    return "\n".join([*lines, "responses-proxy: stopping everything"])
+
+
+def last_lines(path: Path) -> list[str]:
+    try:
+        with path.open(errors="replace") as lines:
+            return [line.rstrip() for line in deque(lines, LAST_LINES)]
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is read from and changed in request bodies."""

@@ -1,0 +1,270 @@
+"""The upstream ids that a body names. Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from libs.common.bodies.minted_ids import LONGEST_ID, is_minted
+from libs.common.bodies.shapes import (
+    NULL,
+    Body,
+    Container,
+    Environment,
+    Item,
+    Message,
+    Named,
+    Part,
+    Parts,
+    Prompt,
+    Tool,
+    WholeBody,
+    WholeItem,
+    WholeTool,
+)
+
+MOST_ITEMS = 8  # so many of the newest item ids are looked up
+MOST_OBJECTS = 4  # and of the files, vector stores and containers
+MOST_CHECKED = 512  # ids of one request that isolation looks up
+MOST_LOOKED = 4_096  # items that are looked at, the newest ones
+_EMPTY_VALUES = (b"null", b'""')
+# Items whose content is their arguments, or their input.
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+
+
+class ItemFacts:
+    """What items of an input name, the newest first. The lists are bounded."""
+
+    __slots__ = ("encrypted", "files", "ids", "looked", "named", "overflow",
+                 "references")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []  # of the newest minted items
+        self.files: list[str] = []  # minted
+        self.encrypted = False
+        # For isolation: all files, and items without their content.
+        self.named: dict[str, None] = {}
+        self.references: dict[str, None] = {}
+        self.looked = 0
+        self.overflow = False  # there were more than is looked at
+
+    def take(self, items: Sequence[Any]) -> None:
+        """Look at items, the newest last, that are older than those before."""
+        if self.looked + len(items) > MOST_LOOKED:
+            items = items[len(items) + self.looked - MOST_LOOKED :]
+            self.overflow = True
+        self.looked += len(items)
+        for item in reversed(items):
+            if isinstance(item, Item):
+                self._take(item)
+
+    def joined(self, items: "ItemFacts") -> "ItemFacts":
+        """These, with what isolation needs of the conversations API's items, too."""
+        facts = ItemFacts()
+        facts.ids, facts.files, facts.encrypted = self.ids, self.files, self.encrypted
+        facts.named = self.named | items.named
+        facts.references = self.references | items.references
+        facts.overflow = self.overflow or items.overflow
+        return facts
+
+    def _take(self, item: Item) -> None:
+        id_, content = item.id, item.content
+        minted = id_ is not None and is_minted(id_)
+        if minted and len(self.ids) < MOST_ITEMS:
+            self.ids.append(str(id_))
+        if type(content) is list and len(self.files) < MOST_OBJECTS:
+            self.files += [id_ for id_ in files_of(content) if is_minted(id_)]
+        if item.encrypted_content is not NULL and not self.encrypted:
+            self.encrypted = _is_there(item.encrypted_content)
+        if isinstance(item, WholeItem) and (minted or not _is_plain(item)):
+            self._isolate(item, minted)
+
+    def _isolate(self, item: WholeItem, minted: bool) -> None:
+        if len(self.named) + len(self.references) > MOST_CHECKED:
+            self.overflow = True
+            return
+        if minted and not _carries_itself(item):
+            self.references[str(item.id)] = None
+        if item.file_id:
+            self.named[item.file_id[:LONGEST_ID]] = None
+        # A history tells where its code ran, also when that was not seen here.
+        for id_ in (*_ids(item.container_id), *_ids(item.environment)):
+            self.references[id_] = None
+        content, output = item.content, item.output
+        if content is not None and type(content) is not str:
+            self.named.update(dict.fromkeys(files_of(content)))
+        if output is not None and type(output) is not str:
+            self.named.update(dict.fromkeys(files_of(output)))
+
+
+def are_plain(items: Sequence[Any]) -> bool:
+    """Are all of them messages in plain text, which name nothing and hide nothing?"""
+    for item in items:
+        if not isinstance(item, Item):
+            continue
+        if item.id is not None or item.encrypted_content is not NULL:
+            return False
+        if isinstance(item, WholeItem):
+            if not _is_plain(item):
+                return False
+        elif type(item.content) is not str:
+            return False
+    return len(items) <= MOST_LOOKED
+
+
+def _is_plain(item: WholeItem) -> bool:
+    return (
+        type(item.content) is str
+        and item.output is None
+        and item.file_id is None
+        and item.container_id is None
+        and item.environment is None
+    )
+
+
+def _carries_itself(item: WholeItem) -> bool:
+    """Does the upstream need no look at its store to know this item?"""
+    kind = item.type
+    if kind == "item_reference":  # whatever else it holds
+        return False
+    if _is_there(item.encrypted_content):
+        return kind is not None
+    if kind is None or kind == "message":
+        return bool(item.content) and (kind is not None or item.role is not None)
+    if kind in _CALLS:
+        return _is_there(item.arguments) or _is_there(item.input)
+    return kind.endswith("_output") and item.output is not None
+
+
+def _is_there(value: msgspec.Raw) -> bool:
+    return value is not NULL and bytes(value) not in _EMPTY_VALUES
+
+
+def files_of(parts: Parts) -> list[str]:
+    """Files that a content or an output names."""
+    named: list[str] = []
+    for part in parts if isinstance(parts, list) else (parts,):
+        if isinstance(part, Part):
+            if part.file_id:
+                named.append(part.file_id[:LONGEST_ID])
+            if part.file is not None:
+                named += _ids(part.file)
+    return named
+
+
+def may_name_objects(parsed: Body) -> bool:
+    """Are there fields at the top that `objects` or `all_objects` read?"""
+    if (
+        parsed.tools is not None
+        or parsed.file_id
+        or parsed.file_ids is not None
+        or parsed.input_file_id
+    ):
+        return True
+    if not isinstance(parsed, WholeBody):
+        return False
+    return parsed.messages is not None or _has_rare_fields(parsed)
+
+
+def objects(parsed: Body, files: Sequence[str]) -> list[str]:
+    """Files, vector stores and containers: each belongs to one account."""
+    if not files and _names_no_object(parsed):
+        return []
+    named = [*files, *_own_objects(parsed), *_of_tools(parsed.tools or ())]
+    return [id_ for id_ in named if is_minted(id_)][:MOST_OBJECTS]
+
+
+def _names_no_object(parsed: Body) -> bool:
+    ids = parsed.file_id or parsed.input_file_id or parsed.file_ids
+    return ids is None and parsed.tools is None
+
+
+def _own_objects(parsed: Body) -> list[str]:
+    return [
+        *_ids(parsed.file_id),
+        *_ids(parsed.input_file_id),
+        *_ids(parsed.file_ids),
+    ]
+
+
+def _of_tools(tools: Iterable[Tool | None]) -> list[str]:
+    named: list[str] = []
+    for tool in tools:
+        if tool is None:
+            continue
+        if tool.vector_store_ids is not None:
+            named += _ids(tool.vector_store_ids)
+        if tool.container is not None:
+            named += _ids(tool.container)
+        if isinstance(tool, WholeTool):
+            named += (*_ids(tool.input_image_mask), *_ids(tool.environment))
+    return named
+
+
+def _ids(given: object) -> list[str]:
+    """Ids that a value names: it is one, or names some in the usual way."""
+    if isinstance(given, Named):
+        given = given.file_id
+    elif isinstance(given, Container):
+        given = given.file_ids
+    elif isinstance(given, Environment):
+        given = [given.container_id, *(given.file_ids or ())]
+    if isinstance(given, str):
+        return [given[:LONGEST_ID]] if given else []
+    if isinstance(given, list):
+        return [id_ for one in given for id_ in _ids(one)]
+    return []
+
+
+def all_objects(parsed: WholeBody) -> list[str]:
+    """Files, vector stores, containers and the like, but for those of items."""
+    named: list[str] = []
+    if not _names_no_object(parsed):
+        named += _own_objects(parsed)
+    if parsed.tools is not None:
+        named += _of_tools(parsed.tools)
+    if parsed.messages is not None:
+        _take_files_of_messages(parsed.messages, named)
+    if _has_rare_fields(parsed):
+        named += _of_rare_fields(parsed)
+    return named
+
+
+def _has_rare_fields(parsed: WholeBody) -> bool:
+    return bool(
+        parsed.prompt
+        or parsed.files
+        or parsed.images
+        or parsed.mask
+        or parsed.input_image_mask
+        or parsed.input_reference
+        or parsed.training_file
+        or parsed.validation_file
+        or parsed.tool_resources
+    )
+
+
+def _of_rare_fields(parsed: WholeBody) -> list[str]:
+    named = [*_ids(parsed.training_file), *_ids(parsed.validation_file)]
+    files: list[object] = [*(parsed.files or ()), *(parsed.images or ())]
+    files += (parsed.mask, parsed.input_image_mask, parsed.input_reference)
+    if isinstance(parsed.prompt, Prompt):
+        variables = parsed.prompt.variables or ()
+        files += variables.values() if isinstance(variables, dict) else variables
+    for file in files:
+        if isinstance(file, Named):  # text is no id here
+            named += _ids(file)
+    resources = parsed.tool_resources
+    if resources is not None:
+        named += _ids(resources.code_interpreter)
+        if resources.file_search is not None:
+            named += _ids(resources.file_search.vector_store_ids)
+    return named
+
+
+def _take_files_of_messages(
+    messages: Iterable[Message | None], named: list[str]
+) -> None:
+    for message in messages:
+        if message is not None and type(message.content) is not str:
+            named += files_of(message.content)

@@ -1,0 +1,1 @@
+"""Registered providers, their credentials and where these may be sent."""

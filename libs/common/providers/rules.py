@@ -1,0 +1,61 @@
+"""What holds for registered providers, from the settings of the whole stack: the same
+in each process that stores, resolves or dials what they name."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from libs.common.providers.destinations import Destinations, Endpoint
+from libs.common.providers.references import References, origin, parse_globs, plain
+from libs.common.redis import url
+from libs.common.settings.base import CommonSettings, DatabaseSettings
+from libs.common.settings.services import HttpUrl, ProviderSettings
+
+POSTGRES_PORT = 5432
+
+
+class _StackSettings(CommonSettings, ProviderSettings):
+    """Where the parts of this stack are."""
+
+    router_url: HttpUrl | None = Field(None, alias="PROXY_ROUTER_URL")
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRules:
+    """Where providers may be, and which keys may go there."""
+
+    references: References
+    destinations: Destinations
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Raises `SettingError`."""
+        settings = _StackSettings.read(environ)
+        upstream = settings.upstream_base_url
+        listening = (
+            *(settings.port, settings.router_port),
+            *(settings.health_port, settings.ingest_port),
+        )
+        return cls(
+            References(upstream, parse_globs(settings.credential_variables)),
+            Destinations(
+                upstream,
+                settings.provider_private_addresses,
+                frozenset(listening),
+                frozenset(_ours(settings, environ)),
+            ),
+        )
+
+
+def _ours(settings: _StackSettings, environ: Mapping[str, str]) -> Iterator[Endpoint]:
+    yield from url.addresses(settings.redis_url)
+    if settings.router_url is not None:
+        _, host, port = origin(urlsplit(settings.router_url))
+        yield host, port
+    database = urlsplit(DatabaseSettings.read(environ).url)
+    if database.scheme != "sqlite":
+        for host in (database.hostname or "").split(","):  # libpq takes several
+            yield plain(host), database.port or POSTGRES_PORT

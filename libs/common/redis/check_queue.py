@@ -1,0 +1,62 @@
+"""Orders from the router to the health service, by way of Redis: only the
+latter talks to upstreams."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from libs.common.errors import RedisAway
+from libs.common.redis import keys
+
+WAIT_S = 1.0  # less than a client's answer timeout
+KEPT_S = 60  # orders and answers nobody fetched
+
+
+class Orders:
+    """One end each: `place` and `fetch`, `take` and `answer`. All raise
+    `RedisAway`. An order is an id, and what else is wanted after a space."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+
+    async def place(self, order: str) -> None:
+        with _translated():
+            await self._redis.lpush(keys.check_orders(), order)
+            await self._redis.expire(keys.check_orders(), KEPT_S)
+
+    async def fetch(self, order: str) -> bytes | None:
+        """The answer, waited for a moment."""
+        with _translated():
+            found = await self._redis.blpop(_answer_key(order), WAIT_S)
+        return found[1] if found else None
+
+    async def withdraw(self, order: str) -> bool:
+        """Take back an order; False when somebody has taken it already."""
+        with _translated():
+            return bool(await self._redis.lrem(keys.check_orders(), 0, order))
+
+    async def take(self) -> str | None:
+        """The oldest order, waited for a moment."""
+        with _translated():
+            found = await self._redis.brpop(keys.check_orders(), WAIT_S)
+        return found[1].decode() if found else None
+
+    async def answer(self, order: str, answer: str) -> None:
+        with _translated():
+            await self._redis.lpush(_answer_key(order), answer)
+            await self._redis.expire(_answer_key(order), KEPT_S)
+
+
+def _answer_key(order: str) -> str:
+    return keys.check_answer(order.partition(" ")[0])
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise RedisAway("Redis does not answer.") from error

@@ -1,0 +1,145 @@
+"""The telemetry stream: one consumer group between gateways and SQL.
+
+What is stored is deleted, so the stream's length is what is still to be stored.
+Survives a Redis that came back empty: the group is made again, from the start.
+Every method raises `RedisAway`."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from libs.common.contracts.events import EVENT_VERSION, Kind
+from libs.common.errors import RedisAway
+from libs.common.redis import keys
+from libs.common.redis.factory import cause_of
+
+# The dead-letter stream is for looking at; the table holds all of them.
+DEAD_LETTERS_KEPT = 10_000
+# Redis's words for "this group is not there (any more)".
+GROUP_LOST = ("NOGROUP", "UNBLOCKED")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry as Redis has it. Its id begins with the Unix ms of its append."""
+
+    id: str
+    fields: Mapping[bytes, bytes]
+
+
+class TelemetryStream:
+    def __init__(self, redis: Redis, stream: str, group: str) -> None:
+        self._redis = redis
+        self._stream = stream
+        self._group = group
+
+    async def append(self, kind: Kind, id_: str, data: str | bytes) -> None:
+        """Add an event in the form that `contracts.StreamedEvent` describes."""
+        await self.append_fields(
+            {"kind": kind, "id": id_, "v": EVENT_VERSION, "data": data}
+        )
+
+    async def append_fields(self, fields: Mapping[Any, Any]) -> None:
+        """Add an entry as it is."""
+        async with _translated():
+            await self._redis.xadd(self._stream, dict(fields))
+
+    async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
+        """New entries for `consumer`, waiting up to `block_ms` for the first."""
+        async with _translated():
+            try:
+                reply: Any = await self._redis.xreadgroup(
+                    self._group, consumer, {self._stream: ">"}, count, max(1, block_ms)
+                )
+            except ResponseError as error:
+                await self._make_group(error)
+                return []
+        return [entry for _, entries in reply or [] for entry in _entries(entries)]
+
+    async def claim(self, consumer: str, count: int, min_idle_ms: int) -> list[Entry]:
+        """Take over entries that somebody read and left for `min_idle_ms`."""
+        cursor: Any = "0-0"
+        async with _translated():
+            while True:
+                try:
+                    cursor, entries, *_ = await self._redis.xautoclaim(
+                        self._stream, self._group, consumer, min_idle_ms, cursor, count
+                    )
+                except ResponseError as error:
+                    await self._make_group(error)
+                    return []
+                # One call looks at a bounded number of entries only.
+                if entries or cursor in (b"0-0", "0-0"):
+                    return _entries(entries)
+
+    async def acknowledge(
+        self, ids: Sequence[str], dead: Sequence[Mapping[str, str]] = ()
+    ) -> int:
+        """Delete what is stored, park what is `dead`, all at once; returns what
+        is left to be stored. Safe to repeat, but for a second dead letter."""
+        async with _translated(), self._redis.pipeline(transaction=True) as pipe:
+            for letter in dead:
+                fields: dict[Any, Any] = dict(letter)
+                pipe.xadd(
+                    keys.dead_letters(self._stream),
+                    fields,
+                    maxlen=DEAD_LETTERS_KEPT,
+                    approximate=True,
+                )
+            if ids:
+                pipe.xack(self._stream, self._group, *ids)
+                pipe.xdel(self._stream, *ids)
+            pipe.xlen(self._stream)
+            return int((await pipe.execute())[-1])
+
+    async def depth(self) -> int:
+        """Entries that are not stored yet."""
+        async with _translated():
+            return int(await self._redis.xlen(self._stream))
+
+    async def leave(self, consumer: str) -> None:
+        """Forget `consumer`, unless entries are pending in its name: with it
+        they would be lost to the group."""
+        async with _translated():
+            try:
+                pending = await self._redis.xpending_range(
+                    self._stream, self._group, "-", "+", 1, consumer
+                )
+                if not pending:
+                    await self._redis.xgroup_delconsumer(
+                        self._stream, self._group, consumer
+                    )
+            except ResponseError as error:
+                _require_group_lost(error)
+
+    async def _make_group(self, error: ResponseError) -> None:
+        """After `error` said that the group is missing; anything else is raised."""
+        _require_group_lost(error)
+        try:
+            await self._redis.xgroup_create(
+                self._stream, self._group, id="0", mkstream=True
+            )
+        except ResponseError as race:
+            if not str(race).startswith("BUSYGROUP"):
+                raise
+
+
+def _require_group_lost(error: ResponseError) -> None:
+    if not str(error).startswith(GROUP_LOST):
+        raise error
+
+
+def _entries(reply: Sequence[Any]) -> list[Entry]:
+    return [Entry(id_.decode(), fields) for id_, fields in reply if fields]
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error

@@ -1,0 +1,1 @@
+"""The routing functions and what decides without them."""

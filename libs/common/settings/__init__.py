@@ -1,0 +1,1 @@
+"""Settings of all services, read from the environment."""

@@ -1,0 +1,33 @@
+"""Captured bodies as rows, one for each direction. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from libs.common.contracts.events import Row, StreamedPayload
+from libs.common.store.rows import instant
+
+COLUMNS = (
+    *("request_id", "direction", "created_at", "content_type", "encoding"),
+    *("original_bytes", "truncated", "dropped", "body"),
+)
+
+
+def payload_rows(payloads: Iterable[StreamedPayload]) -> Iterator[Row]:
+    """A body that was dropped has a row too: it says why."""
+    for payload in payloads:
+        event = payload.event
+        for direction in ("request", "response"):
+            note = getattr(event, direction)
+            if note is not None:
+                yield {
+                    "request_id": event.request_id,
+                    "direction": direction,
+                    "created_at": instant(event.created_at_ms),
+                    **vars(note),
+                    "body": payload.bodies.get(direction, b""),
+                }
+
+
+def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """For unnest: a list for each column."""
+    return {name: [row[name] for row in rows] for name in COLUMNS}

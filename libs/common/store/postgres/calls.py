@@ -1,0 +1,165 @@
+"""Postgres: one named statement a call, in the transaction its caller has begun."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from libs.common.contracts.events import Row, StreamedEvent
+from libs.common.store.bulk import Form, Plain
+from libs.common.store.dedupe import Key, Stored, request_keys
+from libs.common.store.interface import HistoryQuery
+from libs.common.store.postgres.day_ranges import (
+    Span,
+    newest_first,
+    of_request,
+    of_session,
+)
+from libs.common.store.rows import instant, iso, milliseconds
+from libs.common.store.sql import Statements
+
+SQL = Statements("postgres")
+# A new partition needs the default one to itself, one that goes the whole table;
+# who waits for that behind a long dump keeps everybody waiting, so it gives up at
+# once and tries again later. (DETACH CONCURRENTLY needs no such lock, but there
+# must be no default partition.)
+TABLE_LOCK_MS = 200
+
+# JSON for COPY in binary form goes as it is: a version byte, then the text.
+JSONB = "bytea"
+FORM = Form(at=instant, json=b"\x01".__add__)
+# The types of the columns of each `add_*.sql`, in its order.
+TYPES: Mapping[str, Sequence[str]] = {
+    "add_events": ("text", "text", "timestamptz", JSONB),
+    "add_requests": (
+        "text", "timestamptz", "timestamptz", *("text",) * 12, "int4",
+        *("text",) * 3, "int4", *("float8",) * 4, *("int8",) * 5, "text",
+        "int8", "int8", *("text",) * 4,
+    ),
+    "add_decisions": (
+        "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool", "text",
+    ),
+    "add_minted_ids": ("text", "timestamptz", *("text",) * 4, "bool"),
+}  # fmt: skip
+
+Connection = AsyncConnection[DictRow]
+
+
+async def execute(
+    connection: Connection, name: str, values: Mapping[str, Any] | None = None
+) -> psycopg.AsyncCursor[DictRow]:
+    """Every statement but COPY goes through here; its name is its file's."""
+    return await connection.execute(SQL[name], values)
+
+
+async def take_tables(connection: Connection) -> None:
+    """One process changes partitions at a time, and between two batches: its turn
+    is waited for, tables then are not."""
+    await execute(connection, "lock_migrations")
+    await execute(connection, "lock_writers")
+    await execute(connection, "limit_locks", {"lock_ms": f"{TABLE_LOCK_MS}"})
+
+
+async def applied_version(connection: Connection) -> int:
+    """The newest migration's."""
+    return int((await fetch_rows(connection, "schema_version"))[0]["version"])
+
+
+async def known_requests(
+    connection: Connection, events: Sequence[StreamedEvent]
+) -> dict[Key, Stored]:
+    """What the ledger says already of the requests in these events."""
+    keys = request_keys(events)
+    if not keys:
+        return {}
+    values = {
+        "ids": [id_ for id_, _ in keys],
+        "oldest": instant(min(ms for _, ms in keys)),
+        "newest": instant(max(ms for _, ms in keys)),
+    }
+    cursor = await execute(connection, "known_requests", values)
+    return {
+        (row["id"], milliseconds(row["created_at"])): Stored(
+            row["session_id"], row["outcome"], row["total_tokens"] or 0
+        )
+        for row in await cursor.fetchall()
+    }
+
+
+async def copy_rows(connection: Connection, name: str, rows: Iterable[Plain]) -> None:
+    """Rows that are all new, which is the cheapest way in."""
+    async with connection.cursor().copy(SQL[name]) as copy:
+        copy.set_types(TYPES[name])
+        for row in rows:
+            await copy.write_row(row)
+
+
+async def put(connection: Connection, name: str, rows: Iterable[Row]) -> int:
+    """A whole batch in one statement, as JSON, which costs a third of what arrays
+    for unnest cost here; how many rows changed."""
+    listed = list(rows)
+    if not listed:
+        return 0
+    values = {"rows": json.dumps(listed, default=iso)}
+    return (await execute(connection, name, values)).rowcount
+
+
+async def fetch_rows(
+    connection: Connection, name: str, values: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """Rows as they are shown: times in ISO 8601."""
+    cursor = await execute(connection, name, values)
+    return [_shown(row) for row in await cursor.fetchall()]
+
+
+async def search(
+    connection: Connection,
+    name: str,
+    values: Mapping[str, Any],
+    spans: Sequence[Span],
+    enough: int = 1,
+) -> list[Row]:
+    """The rows of the first span that has `enough`, or of the last one."""
+    rows: list[Row] = []
+    for span in spans:
+        rows = await fetch_rows(connection, name, {**values, **span._asdict()})
+        if len(rows) >= enough:
+            break
+    return rows
+
+
+async def tenants(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Whose each of these ids is, which are known, by its oldest row."""
+    if not ids:
+        return {}
+    found: dict[str, str] = {}
+    for row in await fetch_rows(connection, "tenants", {"ids": ids}):
+        tenant = row["tenant"]
+        if tenant is None:
+            told = await fetch_rows(connection, "tenant_of_request", row)
+            tenant = told[0]["tenant"] if told else ""
+        found[row["id"]] = tenant
+    return found
+
+
+async def likely_spans(connection: Connection, query: HistoryQuery) -> Sequence[Span]:
+    """Where to look, in this order, for what a page of history asks for."""
+    now = datetime.now(UTC)
+    if query.request_id is not None:
+        return of_request(query.request_id)
+    if query.session_id is not None:
+        values = {"session_id": query.session_id}
+        seen = await (await execute(connection, "session_seen", values)).fetchone()
+        return of_session(seen["first_seen_at"] if seen else None, now)
+    if query.after is None:
+        return newest_first(now)
+    at = datetime.fromisoformat(query.after.at)
+    return newest_first(at, until=at)
+
+
+def _shown(row: Row) -> Row:
+    return {k: iso(v) if isinstance(v, datetime) else v for k, v in row.items()}

@@ -1,0 +1,364 @@
+"""The store on Postgres, also behind pgbouncer in transaction mode: no session
+state, no prepared statements, every transaction brings its own limits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+from msgspec.structs import replace
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from libs.common.contracts.events import (
+    DecisionEvent,
+    Row,
+    StreamedEvent,
+    StreamedPayload,
+)
+from libs.common.errors import StoreAway
+from libs.common.routing.types import Owner
+from libs.common.store.bulk import tables
+from libs.common.store.dead_letters import tells_interrupted
+from libs.common.store.dedupe import settle
+from libs.common.store.interface import (
+    Book,
+    Counts,
+    DeadLetter,
+    HistoryQuery,
+    Page,
+    Price,
+    Unstorable,
+)
+from libs.common.store.migrate import known_migrations, pending
+from libs.common.store.pagination import page
+from libs.common.store.payload_rows import as_columns, payload_rows
+from libs.common.store.postgres.calls import (
+    FORM,
+    Connection,
+    applied_version,
+    copy_rows,
+    execute,
+    fetch_rows,
+    known_requests,
+    likely_spans,
+    put,
+    search,
+    take_tables,
+    tenants,
+)
+from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
+from libs.common.store.postgres.errors import telling
+from libs.common.store.proxy_keys import uses
+from libs.common.store.rows import (
+    dead_letter_row,
+    decision_row,
+    event_row,
+    gateway_row,
+    minted_rows,
+    request_row,
+    session_row,
+    storable,
+)
+
+MIGRATIONS = known_migrations("postgres")
+
+CONNECT_S = 5
+WAIT_S = 3  # for a connection; one under way goes on and serves the next call
+STATEMENT_S = 15
+MIGRATION_S = 900
+STRAYS = 5_000  # rows of no partition deleted at once
+DAYS_BEHIND, DAYS_AHEAD = 1, 7
+MAX_CONNECTIONS = 4
+REFUSED = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # a value too long for its index
+    OverflowError,  # an integer beyond 64 bits
+    UnicodeEncodeError,  # a lone surrogate
+)
+
+
+class PostgresStore:
+    def __init__(self, url: str) -> None:
+        self._trouble = ""  # why it could not be connected to, the last time
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=telling(self._note),
+            kwargs={
+                "row_factory": dict_row,
+                "prepare_threshold": None,
+                "connect_timeout": CONNECT_S,
+                "application_name": "responses-proxy",
+            },
+            # None is kept for its own sake: a database that sleeps may sleep.
+            min_size=0,
+            max_size=MAX_CONNECTIONS,
+            timeout=WAIT_S,
+            # Give up soon: the caller backs off, and its next call tries afresh.
+            reconnect_timeout=WAIT_S,
+            # A restarted server's dead connections are noticed before use.
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def migrate(self) -> int:
+        async with self._transaction(limit_s=MIGRATION_S) as connection:
+            await execute(connection, "lock_migrations")
+            await execute(connection, "create_migrations")
+            for migration in pending(MIGRATIONS, await applied_version(connection)):
+                await connection.execute(migration.script)
+                values = {"version": migration.version, "name": migration.name}
+                await execute(connection, "record_migration", values)
+            return await applied_version(connection)
+
+    async def schema_version(self) -> int:
+        async with self._transaction() as connection:
+            try:
+                return await applied_version(connection)
+            except psycopg.errors.UndefinedTable:
+                return 0
+
+    async def make_partitions(self, today: date) -> int:
+        days = {
+            "first": today - timedelta(days=DAYS_BEHIND),
+            "last": today + timedelta(days=DAYS_AHEAD),
+        }
+        async with self._transaction() as connection:
+            await take_tables(connection)
+            rows = await fetch_rows(connection, "make_partitions", days)
+            return int(rows[0]["partitions"])
+
+    async def drop_before(self, day: date) -> int:
+        async with self._transaction() as connection:
+            old = await fetch_rows(connection, "old_partitions", {"day": day})
+        dropped = 0
+        for row in old:
+            async with self._transaction() as connection:
+                await take_tables(connection)
+                done = await fetch_rows(connection, "drop_partition", row)
+                dropped += done[0]["dropped"]
+        await self._delete("delete_strays", day)
+        # Clients name sessions: a new one for each request would stay for ever.
+        await self._delete("drop_sessions", day)
+        return dropped
+
+    async def _delete(self, query: str, day: date) -> None:
+        """In parts: other writers have their turn in between."""
+        deleted, values = 1, {"day": day, "most": STRAYS}
+        while deleted:
+            async with self._transaction() as connection:
+                rows = await fetch_rows(connection, query, values)
+                deleted = rows[0]["deleted"]
+
+    async def write(self, events: Sequence[StreamedEvent]) -> int:
+        """First as if nothing of it were stored, which is nearly always so. If a
+        primary key says otherwise all of it is undone, and merged."""
+        try:
+            return await self._copy(events)
+        except Unstorable as error:
+            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+                raise
+        return await self._merge(events)
+
+    async def _copy(self, events: Sequence[StreamedEvent]) -> int:
+        settled = settle(events, {})
+        async with self._transaction() as connection:
+            await execute(connection, "lock_writers")
+            for name, rows in tables(settled, FORM):
+                await copy_rows(connection, name, rows)
+            await put(connection, "put_sessions", map(session_row, settled.sessions))
+            await put(connection, "put_gateways", map(gateway_row, settled.gateways))
+            await put(connection, "touch_proxy_keys", uses(settled.requests))
+            if settled.fresh:
+                await execute(connection, "add_total", {"fresh": settled.fresh})
+            return len(settled.events)
+
+    async def _merge(self, events: Sequence[StreamedEvent]) -> int:
+        async with self._transaction() as connection:
+            await execute(connection, "lock_writers")
+            settled = settle(events, await known_requests(connection, events))
+            decisions = [
+                decision_row(e.id, e.event)
+                for e in settled.events
+                if isinstance(e.event, DecisionEvent)
+            ]
+            changed = await put(
+                connection, "put_events", map(event_row, settled.events)
+            )
+            await put(connection, "put_decisions", decisions)
+            await put(connection, "put_requests", map(request_row, settled.requests))
+            await put(connection, "put_minted_ids", minted_rows(settled.requests))
+            await put(connection, "put_sessions", map(session_row, settled.sessions))
+            await put(connection, "put_gateways", map(gateway_row, settled.gateways))
+            await put(connection, "touch_proxy_keys", uses(settled.requests))
+            if settled.fresh:
+                await execute(connection, "add_total", {"fresh": settled.fresh})
+            return changed
+
+    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+        values = as_columns(list(payload_rows(payloads)))
+        async with self._transaction() as connection:
+            await execute(connection, "lock_partitions")
+            return (await execute(connection, "put_payloads", values)).rowcount
+
+    async def payloads(self, request: Row) -> list[Row]:
+        values = {"id": request["id"], "created_at": request["created_at"]}
+        async with self._transaction() as connection:
+            return await fetch_rows(connection, "payloads_of_request", values)
+
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
+        async with self._transaction() as connection:
+            rows = map(dead_letter_row, {le.id: le for le in letters}.values())
+            return await put(connection, "put_dead_letters", rows)
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        async with self._transaction() as connection:
+            await execute(connection, "clear_prices")
+            await put(connection, "put_prices", map(asdict, prices))
+
+    async def dead_letters(self, limit: int) -> list[Row]:
+        async with self._transaction() as connection:
+            return await fetch_rows(connection, "dead_letters", {"rows": limit})
+
+    async def dead_letter_ids(self) -> list[str]:
+        async with self._transaction() as connection:
+            rows = await fetch_rows(connection, "dead_letter_ids")
+        return [row["id"] for row in rows]
+
+    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if not storable(id):
+            return None
+        async with self._transaction() as connection:
+            rows = await fetch_rows(connection, "dead_letter", {"id": id})
+        return rows[0] if rows else None
+
+    async def forget_dead_letter(self, letter: Row) -> bool:
+        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        async with self._transaction() as connection:
+            done = await execute(connection, "forget_dead_letter", values)
+        return done.rowcount > 0
+
+    async def history(self, query: HistoryQuery) -> Page:
+        cursor = query.after
+        values = {
+            "session_id": query.session_id,
+            "resource_id": query.resource_id,
+            "request_id": query.request_id,
+            "before_at": cursor.at if cursor else "infinity",
+            "before_id": cursor.id if cursor else "",
+            "rows": query.limit + 1,
+        }
+        enough = 1 if query.request_id else query.limit + 1
+        name = f"history_{query.table}"
+        async with self._transaction() as connection:
+            spans = await likely_spans(connection, query)
+            rows = await search(connection, name, values, spans, enough)
+            return page(query, rows)
+
+    async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
+        if "\0" in id:
+            return None
+        async with self._transaction() as connection:
+            values = {"id": id}
+            rows = await search(connection, "request", values, of_request(id))
+            if not rows:
+                return None
+            row = rows[0]
+            life = of_life(row["created_at"], row["completed_at"])
+            decisions = await search(connection, "decisions_of_request", values, life)
+            return {**row, "decisions": decisions}
+
+    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
+        found: dict[str, Owner] = {}
+        unsure: list[str] = []  # whose: the newest row may only repeat them
+        async with self._transaction() as connection:
+            for span in newest_first(datetime.now(UTC)):
+                left = [id_ for id_ in set(ids) - found.keys() if storable(id_)]
+                if not left:
+                    break
+                values = {"ids": left, **span._asdict()}
+                for row in await fetch_rows(connection, "owners", values):
+                    found[row["id"]] = Owner(
+                        row["resource_id"], row["account_id"], row["tenant"]
+                    )
+                    if row["repeated"] is not False:
+                        unsure.append(row["id"])
+            for id_, tenant in (await tenants(connection, unsure)).items():
+                found[id_] = replace(found[id_], tenant=tenant)
+        return found
+
+    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
+        if not storable(session_id):
+            return None
+        values = {"session_id": session_id, "tenant": tenant}
+        async with self._transaction() as connection:
+            cursor = await execute(connection, "session_seen", values)
+            seen = await cursor.fetchone()
+            if seen is None:
+                return None
+            spans = newest_first(seen["last_seen_at"], until=seen["last_seen_at"])
+            rows = await search(connection, "session_owner", values, spans)
+        return Owner(**rows[0], tenant=tenant) if rows else None
+
+    async def counts(self) -> Counts:
+        async with self._transaction() as connection:
+            return Counts(**(await fetch_rows(connection, "counts"))[0])
+
+    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
+        async with self._transaction() as connection:
+            rows = await fetch_rows(connection, "gateways", {"ids": list(ids)})
+        return tuple(Book(**row) for row in rows)
+
+    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+        async with self._transaction() as connection:
+            return await fetch_rows(connection, name, values)
+
+    async def ping(self) -> None:
+        async with self._transaction() as connection:
+            await execute(connection, "ping")
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def _transaction(
+        self, limit_s: int | None = None
+    ) -> AsyncIterator[Connection]:
+        """A bounded transaction: by the server, and here in case the server no
+        longer answers."""
+        limit_s = limit_s or STATEMENT_S
+        limits = {
+            "statement_ms": f"{limit_s * 1000}",
+            "lock_ms": f"{limit_s * 1000}",
+            "idle_ms": f"{limit_s * 1000}",
+        }
+        with _translated(lambda: self._trouble):
+            async with asyncio.timeout(limit_s + 2 * CONNECT_S):
+                await self._pool.open(wait=False)
+                async with (
+                    self._pool.connection() as connection,
+                    connection.transaction(),
+                ):
+                    await execute(connection, "limits", limits)
+                    yield connection
+
+    def _note(self, trouble: str) -> None:
+        self._trouble = trouble
+
+
+@contextmanager
+def _translated(trouble: Callable[[], str]) -> Iterator[None]:
+    """Refused data is the data's fault; anything else may pass: a full disk, a
+    failover to a read-only server, a schema not migrated yet."""
+    try:
+        yield
+    except REFUSED as error:
+        raise Unstorable(f"Postgres refused the data: {error}") from error
+    except PoolTimeout as error:
+        raise StoreAway(f"Postgres cannot be used: {trouble() or error}") from error
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        raise StoreAway(f"Postgres cannot be used: {error}") from error

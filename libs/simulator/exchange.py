@@ -1,0 +1,218 @@
+"""One HTTP request's life: journal, account, fault, answer, delivery."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from libs.simulator import bodies
+from libs.simulator.api import errors
+from libs.simulator.api.errors import ApiError
+from libs.simulator.faults.delivery import Exchange, scripted_body
+from libs.simulator.faults.faults import NO_FAULT, Fault, Faults
+from libs.simulator.faults.holding import Holding
+from libs.simulator.headers import RateWindow, answer_headers
+from libs.simulator.state.accounts import Account, Accounts, bearer
+from libs.simulator.state.journal import Entry, Journal, Pairs
+from libs.simulator.wire import Answer, Json, Plain, Stream, encode
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a handler is given."""
+
+    account: Account
+    method: str
+    target: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Json
+    raw: bytes
+    fault: Fault = NO_FAULT
+
+    def number(self, name: str, default: int) -> int:
+        value = self.query.get(name, "")
+        return int(value) if value.isdecimal() else default
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gate:
+    """Stands before every route of the service."""
+
+    def __init__(
+        self, accounts: Accounts, faults: Faults, journal: Journal, holding: Holding
+    ) -> None:
+        self.accounts = accounts
+        self.faults = faults
+        self.journal = journal
+        self.holding = holding
+        self._window = RateWindow()
+
+    def guard(self, handler: Handler, *, holds: bool = False) -> WebHandler:
+        """The handler as aiohttp wants it. `holds`: it waits while held."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            started = time.monotonic()
+            try:
+                raw = await request.read()
+            except web.HTTPRequestEntityTooLarge:
+                problem = refusal(errors.too_large())
+                headers = self.headers(self._known(request), started)
+                return web.Response(
+                    status=problem.status,
+                    body=problem.body,
+                    headers=headers,
+                    content_type="application/json",
+                )
+            entry = opened_entry(request, raw)
+            with Recorded(self.journal, entry):
+                return await self._serve(request, entry, raw, _Way(handler, holds))
+
+        return guarded
+
+    def headers(self, account: Account | None, started: float) -> dict[str, str]:
+        used = self._window.count(account, time.time()) if account else 0
+        return answer_headers(account, used, started, named=self.accounts.named)
+
+    def _known(self, request: web.Request) -> Account | None:
+        try:
+            return self.accounts.admit(request.headers)
+        except ApiError:
+            return None
+
+    async def _serve(
+        self, request: web.Request, entry: Entry, raw: bytes, way: "_Way"
+    ) -> web.StreamResponse:
+        started = time.monotonic()
+        account, fault = None, NO_FAULT
+        answer: Answer | None = None
+        try:
+            account = self.accounts.admit(request.headers)
+            entry.account = account.name
+            body = _body(request, raw)
+            entry.asked(body)
+            fault = self.faults.take(entry.key, entry.path, entry.model, "http")
+            answer = _scripted_answer(fault, entry, account)
+            if answer is None and not _breaks(fault):
+                call = Call(
+                    account,
+                    request.method,
+                    request.path,
+                    request.match_info,
+                    request.query,
+                    request.headers,
+                    body,
+                    raw,
+                    fault,
+                )
+                answer = await way.handler(call)
+        except ApiError as problem:
+            answer = refusal(problem)
+        headers = self.headers(account, started)
+        exchange = Exchange(request, entry, fault, headers)
+        broken = await exchange.broken()
+        if broken or answer is None:
+            return broken or web.Response()
+        return await self._deliver(exchange, answer, holds=way.holds)
+
+    async def _deliver(
+        self, exchange: Exchange, answer: Answer, *, holds: bool
+    ) -> web.StreamResponse:
+        try:
+            if holds and (isinstance(answer, Stream) or answer.status == 200):
+                await self.holding.pass_by(exchange.entry.key)
+            return await exchange.send(answer)
+        finally:
+            answer.release()
+            if isinstance(answer, Stream):
+                await answer.frames.aclose()
+
+
+@dataclass(frozen=True)
+class _Way:
+    handler: Handler
+    holds: bool
+
+
+class Recorded:
+    """Closes a journal entry, noting whether the client went away first."""
+
+    def __init__(self, journal: Journal, entry: Entry) -> None:
+        self._journal = journal
+        self._entry = entry
+        journal.open(entry)
+
+    def __enter__(self) -> Entry:
+        return self._entry
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # aiohttp cancels a handler, or fails its next write, when the client left.
+        if kind and issubclass(kind, asyncio.CancelledError | ConnectionError):
+            self._entry.client_left()
+        self._journal.close(self._entry)
+
+
+def opened_entry(request: web.Request, raw: bytes) -> Entry:
+    return Entry(
+        key=bearer(request.headers),
+        method=request.method,
+        target=request.raw_path,
+        headers=raw_headers(request),
+        body=raw,
+    )
+
+
+def raw_headers(request: web.BaseRequest) -> Pairs:
+    """The headers as sent: order, case and repetition kept."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in request.raw_headers
+    ]
+
+
+def scripted(fault: Fault, entry: Entry, account: Account) -> ApiError | None:
+    """The refusal a fault asks for."""
+    if fault.revoked:
+        return errors.wrong_key(entry.key)
+    status = fault.status
+    if status is None and fault.error_event and not entry.stream:
+        status = 500
+    if status is None:
+        return None
+    return errors.by_status(
+        status,
+        fault.code,
+        fault.message,
+        model=entry.model or "",
+        account=account.name,
+    )
+
+
+def _scripted_answer(fault: Fault, entry: Entry, account: Account) -> Plain | None:
+    problem = scripted(fault, entry, account)
+    if problem is None:
+        return None
+    body, content_type = scripted_body(fault, problem.envelope())
+    return Plain(body, problem.status, content_type)
+
+
+def _breaks(fault: Fault) -> bool:
+    return fault.reset or fault.garbage or bool(fault.timeout)
+
+
+def refusal(problem: ApiError) -> Plain:
+    return Plain(encode(problem.envelope()), problem.status)
+
+
+def _body(request: web.Request, raw: bytes) -> Json:
+    if request.content_type.startswith("multipart/"):
+        return {}
+    return bodies.parsed(
+        bodies.decoded(raw, request.headers.get("content-encoding", ""))
+    )

@@ -1,0 +1,1 @@
+"""Scripted faults and how they reach the wire."""

@@ -1,0 +1,1 @@
+"""Admin API and probes on the gateway's address."""

@@ -1,0 +1,100 @@
+"""What is not the data plane's, served by Falcon: the messages of ASGI over a
+client's connection."""
+
+import asyncio
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import structlog
+
+from libs.common.headers import Header
+from services.gateway import errors
+from services.gateway.server.connection import Connection
+from services.gateway.server.request import Request
+
+log = structlog.get_logger()
+
+STALL_S = 60.0  # for a client to read what it was sent
+
+
+class ControlPlane:
+    """Serves requests with an ASGI application."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def serve(self, request: Request, connection: Connection) -> None:
+        talk = _Talk(request, connection)
+        try:
+            await self._app(_scope(request), talk.receive, talk.send)
+        except asyncio.CancelledError:
+            if not connection.gone:
+                raise
+        except Exception:
+            log.exception("request failed", action="request_failed")
+            if not connection.began:
+                talk.refuse(errors.internal())
+        finally:
+            connection.over()
+
+
+class _Talk:
+    """`receive` and `send` of one request."""
+
+    def __init__(self, request: Request, connection: Connection) -> None:
+        self._request = request
+        self._connection = connection
+        self._read = False
+        self._status = 500
+        self._headers: list[Header] = []
+        self._head: bytes | None = None
+
+    async def receive(self) -> dict[str, Any]:
+        if self._read:
+            # A client that leaves ends the task; nobody else wakes it.
+            await asyncio.get_running_loop().create_future()
+        self._read = True
+        return {"type": "http.request", "body": self._request.body, "more_body": False}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._headers = [(bytes(n), bytes(v)) for n, v in message["headers"]]
+            return
+        if message["type"] != "http.response.body":
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._head is None and not more:
+            self._connection.send_whole(self._status, self._headers, body)
+            return
+        if self._head is None:
+            self._head = self._connection.begin(self._status, self._headers, b"")
+        head, self._head = self._head, b""
+        self._connection.send(head, body, last=not more)
+        try:
+            async with asyncio.timeout(STALL_S):
+                await self._connection.drained()
+        except TimeoutError:
+            self._connection.abort()
+
+    def refuse(self, problem: errors.Problem) -> None:
+        headers = [(b"content-type", b"application/json"), *problem.headers]
+        self._connection.send_whole(problem.status, headers, problem.body())
+
+
+def _scope(request: Request) -> dict[str, Any]:
+    path = unquote_to_bytes(request.path).decode("utf-8", "replace")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": request.path,
+        "query_string": request.query[1:],
+        "root_path": "",
+        "headers": request.headers,
+        "client": None,
+        "server": None,
+    }

@@ -1,0 +1,1 @@
+"""Who may send a request: proxy keys, their limits, tenants and browsers."""

@@ -1,0 +1,1 @@
+"""Captured request and response bodies."""

@@ -1,0 +1,203 @@
+"""The thread between captured bodies and Redis: batches, packs, sends, and keeps
+bodies out of a Redis that has no room for them. The ledger comes first."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter
+
+from libs.common.bodies.redaction import Redactor
+from libs.common.errors import RedisAway
+from libs.common.redis.capture_batches import Payload
+from libs.common.redis.capture_stream import Backlog, PayloadStream, Refused
+from libs.common.settings.services import GatewaySettings
+from services.gateway.capture.packing import Packer, RawPayload, without_bodies
+from services.gateway.capture.recorder import (
+    DROPPED,
+    FULL_HERE,
+    Budget,
+    Capture,
+    Capturer,
+    Inbox,
+)
+
+log = structlog.get_logger()
+
+SENT = Counter("proxy_captured_total", "Captured requests handed to ingest.")
+
+LOOK_EVERY_S = 2.0  # at the backlog in Redis
+NICE = 10
+PAUSE_S = 0.5  # before Redis is tried again
+# The ledger needs room in Redis too: with less than this left bodies stay out.
+MEMORY_SHARE = 0.8
+MOST_ENTRIES = 200_000  # in Redis, markers included
+
+FULL_THERE = "the backlog in Redis was full"
+UNMEASURED = "the backlog in Redis could not be measured"
+
+
+class Stream(Protocol):
+    """Where they go; blocks."""
+
+    def append(self, payloads: Sequence[Payload]) -> int: ...
+
+    def backlog(self) -> Backlog: ...
+
+    def close(self) -> None: ...
+
+
+class Worker:
+    """The thread between the queue and Redis."""
+
+    def __init__(
+        self, inbox: Inbox, packer: Packer, stream: Stream, backlog_bytes: int
+    ) -> None:
+        self._inbox = inbox
+        self._packer = packer
+        self._stream = stream
+        self._backlog_bytes = backlog_bytes
+        # A daemon: a process that ends does not wait for Redis.
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._late = threading.Event()  # the time to finish is over
+        self._looked_at = float("-inf")
+        self._sent_bytes = 0  # since then
+        self._closed_for: str | None = None  # why bodies stay out of Redis now
+        self._mute = False  # so do markers
+        self._away = False
+        self._refused = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self, within_s: float) -> None:
+        self._inbox.close()
+        if not self._thread.is_alive():
+            return
+        self._thread.join(within_s)
+        self._late.set()
+        self._thread.join(PAUSE_S)
+        if self._thread.is_alive():  # Redis hangs
+            _say_lost(self._inbox.waiting)
+
+    def _run(self) -> None:
+        if sys.platform == "linux":
+            # Requests first: on a full machine the event loop gets the core.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        more = True
+        while more:
+            batch, more = self._inbox.take()
+            if batch:
+                self._serve(batch)
+        self._stream.close()
+
+    def _serve(self, batch: list[Capture]) -> None:
+        try:
+            if self._late.is_set():
+                _say_lost(len(batch))
+                return
+            self._deliver([self._packed(capture.raw()) for capture in batch])
+        except Exception:
+            # A body that nobody thought of must not end the capture of all.
+            log.exception("capture failed", action="capture_failed")
+            DROPPED.labels("failed").inc(len(batch))
+        finally:
+            self._inbox.budget.free(sum(capture.held for capture in batch))
+
+    def _packed(self, raw: RawPayload) -> Payload:
+        payload = self._packer.pack(raw)
+        if FULL_HERE in (raw.request.dropped, raw.response and raw.response.dropped):
+            DROPPED.labels("queue").inc()
+        return payload
+
+    def _deliver(self, payloads: list[Payload]) -> None:
+        while not self._late.is_set():
+            try:
+                refused = self._stream.append(self._admitted(payloads))
+            except RedisAway as error:
+                self._lost(error)
+                self._late.wait(PAUSE_S)
+                continue
+            except Refused as error:
+                self._complain(str(error))
+                refused = len(payloads)
+            self._delivered(len(payloads), refused)
+            return
+        _say_lost(len(payloads))
+
+    def _delivered(self, payloads: int, refused: int) -> None:
+        self._away = False
+        if refused:
+            DROPPED.labels("refused").inc(refused)
+            self._complain(f"{refused} of {payloads} requests")
+            return
+        self._refused = False
+        if self._closed_for is None:
+            SENT.inc(payloads)
+        else:
+            DROPPED.labels("backlog").inc(payloads)
+
+    def _admitted(self, payloads: list[Payload]) -> list[Payload]:
+        """All, without their bodies while there is no room in Redis, and
+        none at all while there is none for markers either."""
+        now = time.monotonic()
+        # In a burst the bound is not to be overrun between two looks.
+        rash = self._sent_bytes > self._backlog_bytes // 8
+        if rash or now - self._looked_at >= LOOK_EVERY_S:
+            self._look()
+            self._looked_at, self._sent_bytes = now, 0
+        if self._closed_for is None:
+            self._sent_bytes += sum(payload.size for payload in payloads)
+            return payloads
+        if self._mute:
+            return []
+        return [without_bodies(payload, self._closed_for) for payload in payloads]
+
+    def _look(self) -> None:
+        try:
+            backlog = self._stream.backlog()
+        except Refused as error:
+            self._close_for(UNMEASURED, str(error))
+            return
+        self._mute = backlog.entries > MOST_ENTRIES
+        full = backlog.bytes > self._backlog_bytes or backlog.memory > MEMORY_SHARE
+        full = full or self._mute
+        self._close_for(FULL_THERE if full else None, str(backlog))
+
+    def _close_for(self, why: str | None, seen: str) -> None:
+        if why != self._closed_for:
+            log.warning("bodies", action="capture_room", closed_for=why, seen=seen)
+        self._closed_for = why
+
+    def _lost(self, error: RedisAway) -> None:
+        if not self._away:
+            log.warning("bodies wait", action="capture_waits", error=str(error))
+        self._away = True
+
+    def _complain(self, cause: str) -> None:
+        if not self._refused:
+            log.warning("bodies refused", action="capture_refused", cause=cause)
+        self._refused = True
+
+
+def _say_lost(requests: int) -> None:
+    if requests:
+        DROPPED.labels("stopped").inc(requests)
+        log.error("captured bodies lost", action="capture_lost", requests=requests)
+
+
+def make_worker(settings: GatewaySettings, inbox: Inbox) -> Worker:
+    packer = Packer(settings.max_capture_bytes, Redactor(settings.redacted_paths))
+    stream = PayloadStream(settings.redis_url, settings.telemetry_stream)
+    return Worker(inbox, packer, stream, settings.capture_backlog_bytes)
+
+
+def make_capturer(settings: GatewaySettings) -> Capturer:
+    """What a gateway holds. Begins to work with `start`."""
+    inbox = Inbox(Budget(settings.capture_queue_bytes))
+    limit = settings.max_capture_bytes
+    return Capturer(limit, inbox, make_worker(settings, inbox) if limit else None)

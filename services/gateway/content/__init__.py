@@ -1,0 +1,1 @@
+"""What is read from headers and bodies of answers."""

@@ -1,0 +1,154 @@
+"""Server-sent events, sans IO: the bytes of a stream go in, what the ledger
+wants to know comes out. Pure. Reads no event it need not read."""
+
+import re
+
+from libs.common.bodies.hints import LARGEST_QUICK
+from services.gateway.content.response_facts import Facts, read_event
+
+# Types whose JSON is read: they carry ids or usage (responses-api.md section 7).
+_TERMINAL = {
+    b"response.completed": "completed",
+    b"response.failed": "failed",
+    b"response.incomplete": "incomplete",
+    b"error": "error",
+}
+# Most of a stream, once its first token was seen.
+_TELLING_NOTHING = (
+    b"event: response.output_text.delta\n",
+    b"event: response.function_call_arguments.delta\n",
+    b"event: response.reasoning_summary_text.delta\n",
+    b"event: response.reasoning_text.delta\n",
+    b"event: response.custom_tool_call_input.delta\n",
+)
+MOST_LINES = 1_000  # of an event that is read
+LONGEST_TYPE = 128
+# Where there is no `event:` line, the type is the first member of the JSON.
+_first_member = re.compile(rb'\{\s*"type"\s*:\s*"([a-z0-9_.]+)"')
+LARGEST_EVENT = 32_000_000  # beyond that an event passes unread
+
+
+class EventTap:
+    """Feed it chunks as they pass.
+
+    `terminal` is None until an event ended the response; then completed,
+    failed, incomplete or error. `facts` are those of that event.
+    """
+
+    def __init__(self) -> None:
+        self.terminal: str | None = None
+        self.facts = Facts()
+        self.first_event: bytes | None = None  # type of the first event
+        self.saw_token = False
+        self.mid_event = False  # the last chunk ended inside an event
+        self.events = 0
+        self.unread = b""  # JSON of a terminal event whose reading takes steps
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._created: bytes = b""
+        self._cr = False  # the last chunk ended in a CR that is held back
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the stream."""
+        if (
+            self.saw_token
+            and not self._held
+            and chunk.startswith(_TELLING_NOTHING)
+            and chunk.find(b"\n\n") == len(chunk) - 2  # one whole event
+        ):
+            self.events += 1
+            return
+        if self._cr or b"\r" in chunk:
+            chunk = self._without_cr(chunk)
+        if self._held:
+            self._held.append(chunk)
+            if b"\n\n" not in chunk and not chunk.startswith(b"\n"):
+                self._hold_on(chunk)
+                return
+            chunk = b"".join(self._held)
+            self._held.clear()
+            self._held_bytes = 0
+        events = chunk.split(b"\n\n")
+        rest = events.pop()
+        for event in events:
+            self._read(event)
+        self.mid_event = bool(rest)
+        if rest:
+            self._held.append(rest)
+            self._held_bytes = len(rest)
+
+    def _without_cr(self, chunk: bytes) -> bytes:
+        """CRLF as LF, also when it was cut in two."""
+        if self._cr:
+            chunk = b"\r" + chunk
+        self._cr = chunk.endswith(b"\r")
+        if self._cr:
+            chunk = chunk[:-1]
+        return chunk.replace(b"\r\n", b"\n")
+
+    def _hold_on(self, chunk: bytes) -> None:
+        self._held_bytes += len(chunk)
+        if self._held_bytes > LARGEST_EVENT:
+            self._held = [b":"]  # a comment, so that its end is skipped
+            self._held_bytes = 1
+
+    def _read(self, event: bytes) -> None:
+        kind = _kind(event)
+        if not kind:
+            return
+        self.events += 1
+        if self.first_event is None:
+            self.first_event = kind
+            self._created = event if len(event) <= LARGEST_QUICK else b""
+        if not self.saw_token and kind.endswith(b".delta"):
+            self.saw_token = True
+        elif kind in _TERMINAL:
+            self.terminal = _TERMINAL[kind]
+            if len(event) <= LARGEST_QUICK:
+                self.facts = read_event(_data(event))[1]
+            else:
+                self.unread = _data(event)
+
+    @property
+    def speaks_responses(self) -> bool:
+        """Is this a stream of the Responses API, which must end in a terminal
+        event?"""
+        return self.first_event is not None and self.first_event.startswith(
+            b"response."
+        )
+
+    @property
+    def created(self) -> bytes:
+        """The JSON of the first event, which names the response."""
+        return _data(self._created)
+
+    @property
+    def response_id(self) -> str | None:
+        """The id, as soon as the stream gave one."""
+        return read_event(self.created)[1].response_id
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers, as the stream's first event names it."""
+        return read_event(self.created)[1].model
+
+
+def _kind(event: bytes) -> bytes:
+    """The event's type: from its `event:` line, else from the JSON."""
+    start = event.lstrip(b"\n")
+    if start.startswith(b"event:"):
+        return start[6 : start.find(b"\n") if b"\n" in start else None].strip()
+    data = _data(start)
+    if not data.startswith(b"{"):
+        return b""
+    if len(data) > LARGEST_QUICK:
+        first = _first_member.match(data, 0, LONGEST_TYPE)
+        return first[1] if first is not None else b""
+    return read_event(data)[0].encode()
+
+
+def _data(event: bytes) -> bytes:
+    if event.count(b"\n") > MOST_LINES:
+        return b""
+    lines = event.split(b"\n")
+    return b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))

@@ -1,0 +1,1 @@
+"""The journal: records in memory-mapped files until SQL has them."""

@@ -1,0 +1,1 @@
+"""One proxied HTTP request, from admission to settlement."""

@@ -1,0 +1,129 @@
+"""Routing while Redis is away: the last catalogue, this gateway's own load, what
+it remembers of sessions and ids, and what it saw of keys since. Visibly degraded,
+never refusing what can be served."""
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from libs.common.contracts.events import Verdict
+from libs.common.routing.functions import Owners
+from libs.common.routing.local_state import LocalRouting
+from libs.common.routing.policy import Choice, Standing
+from libs.common.routing.types import Ask, Decision, Owner, Release
+from services.gateway.routing.catalogue import Directory
+
+
+class Fallback:
+    """Chooses among the directory's targets by what this process knows."""
+
+    def __init__(self, directory: Directory, cooldown_ms: int = 30_000) -> None:
+        self._directory = directory
+        self._version: str | None = None
+        self.local = LocalRouting(cooldown_ms)
+
+    def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
+        """Count a request of this gateway, whoever routed it."""
+        held = self.local.leases.get(resource_id)
+        if held is None:
+            held = self.local.leases[resource_id] = set()
+        held.add((gateway_id, request_id))
+
+    def ended(self, gateway_id: str, request_id: str, resource_id: str) -> None:
+        self.local.leases[resource_id].discard((gateway_id, request_id))
+
+    def remember(self, sessions: Owners, ids: Owners) -> None:
+        """Keep who owns sessions and ids, for the time Redis is away or empty."""
+        self.local.remember(sessions, ids)
+
+    def remember_success(
+        self,
+        session: str,
+        learned: tuple[str, ...],
+        resource_id: str,
+        account_id: str,
+        tenant: str = "",
+    ) -> None:
+        """The same of an answer: it is newer than what was known."""
+        owner = Owner(resource_id, account_id, tenant)
+        if session:
+            self.local.keep(self.local.sessions, session, owner)
+        for digest in learned:
+            self.local.keep(self.local.ids, digest, owner)
+
+    def remembered(self, at_once: int) -> Iterator[tuple[Owners, Owners]]:
+        """All of it, sessions and ids, so many at a time. For the time of one
+        iteration nothing is lost if the memory changes meanwhile."""
+        sessions, ids = list(self.local.sessions.items()), list(self.local.ids.items())
+        for start in range(0, max(len(sessions), len(ids)), at_once):
+            part = slice(start, start + at_once)
+            yield _known(sessions[part]), _known(ids[part])
+
+    def choose(self, ask: Ask) -> tuple[Decision, bytes]:
+        """A decision, and its event's JSON. Raises a `Refusal`."""
+        if self._version != self._directory.version:
+            self._version = self._directory.version
+            targets = self._directory.targets.values()
+            self.local.publish(target.resource for target in targets)
+        now = int(time.time() * 1000)
+        standings = self.local.standings()
+        choice = self.local.acquire(ask, now)
+        # It counts from `began` on: nobody may come to call `ended` before that.
+        self.ended(ask.gateway_id, ask.request_id, choice.resource_id or "")
+        decision = Decision(
+            resource_id=choice.resource_id or "",
+            reason=choice.reason,
+            version=self._version or "",
+            degraded=True,
+            trial=choice.how == "trial",
+        )
+        return decision, _event(ask, choice, standings, now)
+
+    def judged(self, release: Release) -> None:
+        """Note what an attempt that was decided here says of its resource. No check
+        tells us when a refused key works again, so it only rests for a while."""
+        verdict = release.verdict
+        if verdict and verdict.kind in ("refused", "exhausted"):
+            rests = Verdict(kind="limited", cause=verdict.cause)
+            release = msgspec.structs.replace(release, verdict=rests, model=None)
+        self.local.release(release, time.time() * 1000)
+
+    def redis_is_back(self) -> None:
+        """What we saw of keys meanwhile is old by the next time."""
+        self.local.forget_health()
+
+
+def _known(owners: list[tuple[str, Owner | None]]) -> Owners:
+    return {name: owner for name, owner in owners if owner is not None}
+
+
+def _event(ask: Ask, choice: Choice, standings: list[Standing], now: int) -> bytes:
+    return msgspec.json.encode(
+        {
+            "request_id": ask.request_id,
+            "attempt": ask.attempt,
+            "created_at_ms": now,
+            "session_id": ask.session_id,
+            "pool_id": ask.pool_id,
+            "resource_id": choice.resource_id,
+            "reason": choice.reason,
+            "candidates": [_candidate(s, ask) for s in standings],
+            "degraded": True,
+            "cause": ask.cause or choice.cause,
+        }
+    )
+
+
+def _candidate(standing: Standing, ask: Ask) -> dict[str, object]:
+    refused = "already tried" if standing.resource_id in ask.tried else None
+    if standing.ready_ms:
+        refused = f"cooling down until {standing.ready_ms:.0f}"
+    return {
+        "resource": standing.resource_id,
+        "score": None if standing.ready_ms else standing.rank,
+        "in_flight": standing.in_flight,
+        "weight": standing.weight,
+        "health": "unknown",  # to this gateway
+        "refused": refused,
+    }

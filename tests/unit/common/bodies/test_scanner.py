@@ -1,0 +1,405 @@
+"""Hints read in steps: the same as those of a plain JSON parser, whatever the body
+and wherever it is cut, and no step is long."""
+
+import json
+import random
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from libs.common.bodies import scanner
+from libs.common.bodies.hints import Hints, Reading, quick_hints, read_hints
+from libs.common.bodies.minted_ids import is_minted
+
+PATH = b"/responses"
+
+
+def in_steps(body: bytes, isolate: bool = False) -> Hints:
+    reading = Reading(PATH, [], body, isolate)
+    for _ in reading.steps():
+        pass
+    return reading.hints
+
+
+@pytest.fixture(params=[8, 9, 13, 64, 16_384])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bodies are cut into slices of this size."""
+    use_step(monkeypatch, request.param)
+    return int(request.param)
+
+
+def use_step(patch: pytest.MonkeyPatch, size: int) -> None:
+    patch.setattr(scanner, "STEP", size)
+    patch.setattr(scanner, "SMALLEST", max(1, size // 4))
+    patch.setattr(scanner, "SPARE_WORK", 1 << 30)
+
+
+# The reference: json.loads, and the rules of isolation in plain words ------------
+
+
+def reference(body: bytes, isolate: bool) -> dict[str, Any]:
+    try:
+        text = body.decode("utf-8", "replace")
+        fields = json.loads(text, parse_constant=lambda _: 1 / 0)
+    except (ValueError, ZeroDivisionError):
+        fields = None
+    unreadable = not isinstance(fields, dict)
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        unreadable = True
+    if not isinstance(fields, dict):
+        fields = {}
+    found: dict[str, Any] = {
+        "model": text_of(fields.get("model")),
+        "stream": fields.get("stream") is True,
+        "background": fields.get("background") is True,
+        "previous_response_id": text_of(fields.get("previous_response_id")),
+        "session_id": session_of(fields),
+    }
+    ids, encrypted = newest_of(items_of(fields, "input"))
+    found["account_bound"] = encrypted
+    found["bound_ids"] = (*first_of(fields), *ids, *objects_of(fields))
+    if isolate:
+        found["named"] = named_of(fields)
+        found["references"] = set(ids) | references_of(fields)
+        found["problem"] = "unreadable" if unreadable else None
+    return found
+
+
+def text_of(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:512].encode("utf-8", "replace").decode()
+
+
+def first_of(fields: dict[str, Any]) -> list[str]:
+    conversation = fields.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    first = text_of(fields.get("previous_response_id")), text_of(conversation)
+    return [id_ for id_ in first if id_]
+
+
+def objects_of(fields: dict[str, Any]) -> list[str]:
+    """The first four that are minted: of items, newest first, then others."""
+    of_items: list[Any] = []
+    for item in reversed(items_of(fields, "input")):
+        content = item.get("content")
+        if len(of_items) < 4 and isinstance(content, list):
+            of_items += [id_ for id_ in files_of(content) if is_minted(id_)]
+    others = [fields.get("file_id"), *listed(fields.get("file_ids"))]
+    for tool in items_of(fields, "tools"):
+        others += listed(tool.get("vector_store_ids"))
+        container: Any = tool.get("container")
+        inner = isinstance(container, dict)
+        others += listed(container.get("file_ids")) if inner else [container]
+    return [id_ for id_ in (*of_items, *others) if is_minted(id_)][:4]
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def session_of(fields: dict[str, Any]) -> str | None:
+    for name in ("metadata", "client_metadata"):
+        inner = fields.get(name)
+        if isinstance(inner, dict) and text_of(inner.get("session_id")):
+            return text_of(inner["session_id"])
+    return text_of(fields.get("prompt_cache_key"))
+
+
+def items_of(fields: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    given = fields.get(name)
+    return [i for i in given if isinstance(i, dict)] if isinstance(given, list) else []
+
+
+def newest_of(items: list[dict[str, Any]]) -> tuple[list[str], bool]:
+    ids = [item["id"] for item in reversed(items) if is_minted(item.get("id"))]
+    return ids[:8], any(
+        item.get("encrypted_content") not in (None, "") for item in items
+    )
+
+
+def references_of(fields: dict[str, Any]) -> set[str]:
+    items = items_of(fields, "input") + items_of(fields, "items")
+    return {i["id"] for i in items if is_minted(i.get("id")) and not carries(i)}
+
+
+def carries(item: dict[str, Any]) -> bool:
+    kind = item.get("type") if isinstance(item.get("type"), str) else None
+    if item.get("encrypted_content") not in (None, ""):
+        return True
+    content = item.get("content")
+    if kind is None or kind == "message":
+        has = isinstance(content, str | list | dict) and content not in ("", [])
+        return has and (kind is not None or isinstance(item.get("role"), str))
+    if kind in ("function_call", "custom_tool_call"):
+        return any(item.get(name) not in (None, "") for name in ("arguments", "input"))
+    output = item.get("output")
+    return kind.endswith("_output") and isinstance(output, str | list | dict)
+
+
+def named_of(fields: dict[str, Any]) -> set[str]:
+    found: list[Any] = [*first_of(fields), fields.get("file_id")]
+    found += listed(fields.get("file_ids"))
+    for item in items_of(fields, "input") + items_of(fields, "items"):
+        found.append(item.get("file_id"))
+        found += files_of(item.get("content")) + files_of(item.get("output"))
+    for tool in items_of(fields, "tools"):
+        found += listed(tool.get("vector_store_ids"))
+        container: Any = tool.get("container")
+        inner = isinstance(container, dict)
+        found += listed(container.get("file_ids")) if inner else [container]
+    return {text_of(id_) or "" for id_ in found if isinstance(id_, str) and id_}
+
+
+def files_of(parts: Any) -> list[Any]:
+    """Part by part."""
+    found: list[Any] = []
+    for part in [parts] if isinstance(parts, dict) else listed(parts):
+        if isinstance(part, dict):
+            inner = part.get("file")
+            found.append(part.get("file_id"))
+            found.append(inner.get("file_id") if isinstance(inner, dict) else None)
+    return found
+
+
+def compared(hints: Hints, isolate: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "model": hints.model,
+        "stream": hints.stream,
+        "background": hints.background,
+        "previous_response_id": hints.previous_response_id,
+        "session_id": hints.session_id,
+        "account_bound": hints.account_bound,
+        "bound_ids": hints.bound_ids,
+    }
+    if isolate:
+        found["named"] = set(hints.named)
+        found["references"] = set(hints.references)
+        found["problem"] = hints.problem
+    return found
+
+
+# Bodies ---------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["id", "type", "role", "content", "output", "arguments", "input", "items", "model",
+     "stream", "background", "file_id", "file_ids", "file", "tools", "metadata",
+     "session_id", "client_metadata", "prompt_cache_key", "previous_response_id",
+     "conversation", "container", "vector_store_ids", "encrypted_content", "x", ""]
+)  # fmt: skip
+TEXTS = st.one_of(
+    st.sampled_from(
+        ["rs_1", "msg_2", "fc_3", "file-4", "vs_5", "cntr_6", "message", "reasoning",
+         "function_call", "function_call_output", "item_reference", "user", "",
+         '"input":[{"id":"rs_9"}]', "},{", "],", '\\"', "\\", "\ud83d", "é\U0001f600"]
+    ),
+    st.text(max_size=6),
+    st.text(alphabet='\\"{}[],:u \n', max_size=12),
+)  # fmt: skip
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS
+)
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object, whose names may come twice."""
+
+
+VALUES: Any = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5),
+        st.lists(st.tuples(NAMES, inner), max_size=5).map(Pairs),
+    ),
+    max_leaves=25,
+)
+ITEM = st.lists(st.tuples(NAMES, VALUES), max_size=6).map(Pairs)
+MEMBERS = st.one_of(
+    st.tuples(NAMES, VALUES),
+    st.tuples(st.sampled_from(["input", "items", "tools"]), st.lists(ITEM, max_size=5)),
+    st.tuples(st.sampled_from(["metadata", "conversation"]), ITEM),
+)
+BODIES = st.lists(MEMBERS, max_size=6).map(Pairs)
+
+
+class Writer:
+    """Writes JSON with spaces and escapes here and there."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)  # noqa: S311
+        self._dense = self._chance.random() < 0.5
+        self._ascii = self._chance.random() < 0.5
+
+    def write(self, value: Any) -> str:
+        if isinstance(value, Pairs):
+            members = [
+                f"{self._text(n)}{self._gap()}:{self.write(v)}" for n, v in value
+            ]
+            return (
+                self._gap() + "{" + ",".join(members) + self._gap() + "}" + self._gap()
+            )
+        if isinstance(value, list):
+            elements = [self.write(one) for one in value]
+            return self._gap() + "[" + ",".join(elements) + self._gap() + "]"
+        if isinstance(value, str):
+            return self._gap() + self._text(value) + self._gap()
+        return self._gap() + json.dumps(value) + self._gap()
+
+    def _gap(self) -> str:
+        if self._dense:
+            return ""
+        return self._chance.choice(["", "", " ", "\n\t", "\r\n  "])
+
+    def _text(self, text: str) -> str:
+        if self._chance.random() < 0.2:
+            units = text.encode("utf-16-be", "surrogatepass").hex()
+            quads = [units[i : i + 4] for i in range(0, len(units), 4)]
+            return '"' + "".join(f"\\u{quad}" for quad in quads) + '"'
+        surrogates = any("\ud800" <= c <= "\udfff" for c in text)
+        return json.dumps(text, ensure_ascii=self._ascii or surrogates)
+
+
+DOCUMENTS = st.builds(
+    lambda body, seed: Writer(seed).write(body).encode(), BODIES, st.integers(0, 2**32)
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(body=DOCUMENTS, isolate=st.booleans(), size=st.sampled_from([8, 11, 33, 16384]))
+def test_steps_agree_with_a_json_parser(body: bytes, isolate: bool, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        use_step(patch, size)
+        found = compared(in_steps(body, isolate), isolate)
+    assert found == reference(body, isolate)
+
+
+@settings(max_examples=400, deadline=None)
+@given(body=DOCUMENTS, isolate=st.booleans())
+def test_the_quick_path_agrees_with_the_steps(body: bytes, isolate: bool) -> None:
+    quick = quick_hints(PATH, [], body, isolate)
+    if quick is not None:
+        assert quick == in_steps(body, isolate)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    body=DOCUMENTS,
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), max_size=3),
+    size=st.sampled_from([8, 16384]),
+)
+@example(body=b"{}", cuts=[(0.0, b""), (0.0, b"")], size=8)
+def test_damaged_bodies_are_judged_as_a_json_parser_does(
+    body: bytes, cuts: list[tuple[float, bytes]], size: int
+) -> None:
+    for where, put in cuts:
+        place = int(where * len(body))
+        body = body[:place] + put + body[place + 1 :]
+    with pytest.MonkeyPatch.context() as patch:
+        use_step(patch, size)
+        found = in_steps(body, isolate=True)
+    assert found.problem == reference(body, isolate=True)["problem"]
+    read = read_hints(PATH, [], body, isolate=True)
+    assert read.problem == (found.problem if body else None)  # nothing names nothing
+
+
+# Bounds -----------------------------------------------------------------------------
+
+SIZE = 3_000_000
+
+
+def of_size(unit: bytes, before: bytes = b'{"input":[', after: bytes = b"]}") -> bytes:
+    count = (SIZE - len(before) - len(after)) // len(unit)
+    return before + (unit * count).rstrip(b",") + after
+
+
+HOSTILE = {
+    "items": of_size(b"{},"),
+    "lists": of_size(b"[],"),
+    "numbers": of_size(b"1,"),
+    "parts": of_size(b"{},", b'{"input":[{"content":[', b"]}]}"),
+    "files": of_size(b'{"file_id":"file-1"},', b'{"input":[{"content":[', b"]}]}"),
+    "odd items": of_size(b'{"id":5},'),
+    "bad UTF-8": of_size(b'{"id":"\xff"},'),
+    "half emojis": of_size(rb'{"a":"\ud800"},'),
+    "escapes": of_size(rb"\u0041", b'{"input":"', b'"}'),
+    "backslashes": of_size(rb"\\", b'{"input":"', b'"}'),
+    "one text": of_size(b"x", b'{"input":"', b'"}'),
+    "one number": of_size(b"1", b'{"input":', b"}"),
+    "spaces": of_size(b" ", b'{"input":', b"1}"),
+    "deep": of_size(b"[", b'{"input":', b""),
+    "deep lists": of_size(b"[" * 60 + b"]" * 60 + b","),
+    "members": of_size(b'"a":1,', b"{", b"}"),
+    "models": of_size(b'"model":"m",', b"{", b"}"),
+    "metadata": of_size(b'"k":"v",', b'{"metadata":{', b"}}"),
+    "tools": of_size(b'{"container":"cntr_1"},', b'{"tools":[', b"]}"),
+    "file ids": of_size(b'"file-1",', b'{"file_ids":[', b"]}"),
+    "one name": of_size(b"k", b'{"', b'":1}'),
+    "large items": of_size(b'{"content":[{"text":"' + b"x" * 20_000 + b'"}]},'),
+}
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_step_is_long_and_no_body_takes_much_memory(
+    body: bytes, isolate: bool
+) -> None:
+    reading = Reading(PATH, [], body, isolate)
+    longest, began = 0.0, time.thread_time()
+    for _ in reading.steps():
+        ended = time.thread_time()
+        longest, began = max(longest, ended - began), ended
+    assert reading.hints is not None
+    longest = max(longest, time.thread_time() - began)
+    # The bound is 5 ms on an idle machine (docs/benchmarks.md); processor time counts
+    # more under load, and one call for the whole body would take hundreds.
+    assert longest < 0.025
+    tracemalloc.start()
+    try:
+        for _ in Reading(PATH, [], body, isolate).steps():
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body)  # and the body itself
+
+
+def test_the_newest_items_of_millions_are_found() -> None:
+    items = b"{}," * 1_000_000 + b'{"id":"msg_1"},{"id":"rs_2","encrypted_content":"x"}'
+    body = b'{"input":[' + items + b'],"model":"m"}'
+    found = in_steps(body)
+    assert (found.bound_ids, found.model) == (("rs_2", "msg_1"), "m")
+    assert found.account_bound
+    assert in_steps(body, isolate=True).problem == "too_many_ids"
+
+
+def test_what_is_given_up_keeps_its_first_hints() -> None:
+    deep = b"[" * 5_000 + b"]" * 5_000
+    body = b'{"model":"m","input":[{"id":"rs_1"}],"x":' + deep + b"}"
+    found = in_steps(body)
+    assert (found.model, found.bound_ids) == ("m", ("rs_1",))
+    assert in_steps(body, isolate=True).problem == "unreadable"
+
+
+def test_a_small_body_is_read_at_once_and_a_large_one_in_steps() -> None:
+    body = b'{"input":"%b"}'
+    assert quick_hints(PATH, [], body % (b"x" * 45_000)) is not None
+    assert quick_hints(PATH, [], body % (b"x" * 70_000)) is None
+    assert quick_hints(PATH, [], b'{"input":[{"id":5}]}') is None
+
+
+def test_long_texts_give_the_same_hints_as_short_ones() -> None:
+    pad = "x" * 100_000
+    body = {"model": "é" * 100_000, "conversation": "conv_" + pad, "x": pad,
+            "input": [{"id": "rs_" + pad}, {"id": "msg_1", "content": pad,
+                                            "type": "message"}]}  # fmt: skip
+    found = in_steps(json.dumps(body).encode(), isolate=True)
+    assert found.model == "é" * 512
+    assert found.named == (("conv_" + pad)[:512],)
+    assert found.references == ("msg_1",)

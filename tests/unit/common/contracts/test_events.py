@@ -1,0 +1,91 @@
+"""What crosses process borders: who reads what a newer or older version wrote."""
+
+import pytest
+from pydantic import ValidationError
+
+from libs.common.contracts.events import (
+    EVENTS,
+    Catalogue,
+    DecisionEvent,
+    GatewayEvent,
+    Resource,
+    StreamedEvent,
+    StreamedPayload,
+)
+from tests.support.catalogues import made_resource
+from tests.support.telemetry import (
+    decision_event,
+    gateway_event,
+    health_event,
+    registry_event,
+    request_event,
+    streamed,
+)
+
+MADE = {
+    "decision": decision_event(),
+    "request": request_event(minted=("resp_1",)),
+    "health": health_event(),
+    "registry": registry_event(),
+    "gateway": gateway_event(),
+}
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_an_event_survives_the_journey(kind: str) -> None:
+    event = MADE[kind]
+    assert EVENTS[kind].model_validate_json(event.model_dump_json()) == event
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_field_that_nobody_knows_makes_poison_of_an_event(kind: str) -> None:
+    unknown = MADE[kind].model_dump() | {"surprise": 1}
+    with pytest.raises(ValidationError, match="surprise"):
+        EVENTS[kind].model_validate(unknown)
+
+
+def test_what_a_newer_router_publishes_is_read_by_an_older_gateway() -> None:
+    resource = made_resource().model_dump() | {"surprise": 1}
+    catalogue = {"version": "v", "resources": [resource], "surprise": 1}
+    assert Catalogue.model_validate(catalogue).resources == (made_resource(),)
+
+
+def test_a_catalogue_of_before_aliases_is_read() -> None:
+    assert Catalogue.model_validate({"version": "v", "resources": []}).aliases == ()
+
+
+def test_pools_are_each_told_once() -> None:
+    resources = [made_resource(str(n), pool_id=p) for n, p in enumerate("bab")]
+    resources.append(made_resource("none", pool_id=None))
+    assert Catalogue(version="v", resources=tuple(resources)).pools == ("a", "b")
+
+
+@pytest.mark.parametrize("weight", [0, -1])
+def test_a_weight_is_above_zero(weight: float) -> None:
+    with pytest.raises(ValidationError):
+        Resource.model_validate(made_resource().model_dump() | {"weight": weight})
+
+
+def test_events_cannot_be_changed() -> None:
+    event = decision_event()
+    with pytest.raises(ValidationError, match="frozen"):
+        event.attempt = 2  # type: ignore[misc]
+
+
+def test_a_streamed_event_is_stored_as_it_came() -> None:
+    event = gateway_event()
+    data = event.model_dump_json(indent=1).encode()
+    came = StreamedEvent("1-0", "g", "gateway", event, data)
+    assert came.json == data
+    assert GatewayEvent.model_validate_json(streamed(event).json) == event
+    assert came == StreamedEvent("1-0", "g", "gateway", event)  # the same event
+
+
+def test_a_payload_has_its_bodies_beside_it() -> None:
+    assert StreamedPayload.__dataclass_fields__["bodies"].default_factory is dict
+    assert "payload" not in EVENTS
+
+
+def test_a_decision_of_before_causes_is_read() -> None:
+    old = decision_event().model_dump(exclude={"cause"})
+    assert DecisionEvent.model_validate(old).cause is None

@@ -1,0 +1,46 @@
+"""The lease, as asked for. What the scripts do in a real Redis is tested in
+tests/integration/test_leader.py."""
+
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from libs.common.errors import RedisAway
+from libs.common.redis import keys
+from libs.common.redis.leader import HOLD, RELEASE, LeaderLease
+
+pytestmark = pytest.mark.asyncio
+
+
+class Redis:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def eval(self, *call: Any) -> Any:
+        self.calls.append(call)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(("answer", "leads"), [(1, True), (0, False)])
+async def test_holding_says_whether_we_lead(answer: int, leads: bool) -> None:
+    redis = Redis(answer)
+    assert await LeaderLease(redis, "router", "me", 4000).hold() is leads
+    assert redis.calls == [(HOLD, 1, keys.leader("router"), "me", 4000)]
+
+
+async def test_a_lease_is_given_back_by_its_holder() -> None:
+    redis = Redis(1)
+    await LeaderLease(redis, "health", "me", 4000).release()
+    assert redis.calls == [(RELEASE, 1, keys.leader("health"), "me")]
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError("gone"), OSError("gone")])
+async def test_a_redis_that_is_away(error: Exception) -> None:
+    lease = LeaderLease(Redis(error), "router", "me", 4000)
+    for call in (lease.hold, lease.release):
+        with pytest.raises(RedisAway, match="gone"):
+            await call()

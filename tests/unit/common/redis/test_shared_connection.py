@@ -1,0 +1,185 @@
+"""The shared connection against a scripted server. With a real Redis, and one that is
+killed, stopped or fails over, it is in tests/integration/test_redis_client.py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from libs.common.errors import RedisAway
+from libs.common.redis import shared_connection
+from libs.common.redis.shared_connection import Refused, SharedConnection, connect
+from tests.support.resp import HANG_UP, SILENCE, Command, Raw, Scripted, scripted
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+READONLY = Exception("READONLY You can't write against a read only replica.")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_connection, "RECONNECT_PAUSE_S", 0.01)
+
+
+@asynccontextmanager
+async def shared(
+    answer: Callable[[Command], Any],
+) -> AsyncIterator[tuple[SharedConnection, Scripted]]:
+    async with scripted(answer) as server:
+        made = SharedConnection(connect(server.url))
+        await made.open()
+        try:
+            yield made, server
+        finally:
+            await made.close()
+
+
+def echo(command: Command) -> Any:
+    return command[1]
+
+
+async def until_up(connection: SharedConnection) -> None:
+    async def up() -> bool:
+        return connection.up
+
+    await eventually(up)
+
+
+async def test_calls_of_one_turn_are_answered_each_with_its_own_reply() -> None:
+    async with shared(echo) as (connection, server):
+        assert connection.up
+        calls = [connection.call("ECHO", str(n)) for n in range(100)]
+        busy = [connection.busy]
+        assert await asyncio.gather(*calls) == [b"%d" % n for n in range(100)]
+        assert [*busy, connection.busy] == [True, False]
+    assert (server.connections, connection.connections) == (1, 1)
+
+
+async def test_an_error_reply_fails_its_own_call_only() -> None:
+    answers = {b"a": b"a", b"b": Exception("ERR no"), b"c": b"c"}
+    async with shared(lambda c: answers[c[1]]) as (connection, _):
+        one, wrong, other = (connection.call("ECHO", n) for n in "abc")
+        assert (await one, await other) == (b"a", b"c")
+        with pytest.raises(Refused, match="no"):
+            await wrong
+
+
+@pytest.mark.parametrize("odd", [object(), None, "\ud83d"])
+async def test_what_cannot_be_sent_is_refused_before_it_is_counted(odd: Any) -> None:
+    async with shared(echo) as (connection, server):
+        wrong, right = connection.call("ECHO", odd), connection.call("ECHO", "a")
+        failed: list[None] = []
+        connection.tell(lambda: failed.append(None), "ECHO", odd)
+        with pytest.raises(Refused, match="cannot be sent"):
+            await wrong
+        assert (await right, failed) == (b"a", [None])
+    assert len(server.commands) == 1
+
+
+async def test_a_call_that_nobody_waits_for_keeps_the_order() -> None:
+    async with shared(echo) as (connection, _):
+        connection.call("ECHO", "a").cancel()
+        failed: list[None] = []
+        connection.tell(lambda: failed.append(None), "ECHO", "b")
+        assert await connection.call("ECHO", "c") == b"c"
+        assert failed == []
+
+
+async def test_who_told_something_hears_of_a_refusal() -> None:
+    failed: list[str] = []
+
+    def raises() -> None:
+        failed.append("first")
+        raise ValueError("kept from the others")
+
+    answers = {b"a": Exception("ERR full"), b"b": b"b"}
+    async with shared(lambda c: answers[c[1]]) as (connection, _):
+        connection.tell(raises, "ECHO", "a")
+        assert await connection.call("ECHO", "b") == b"b"
+    assert failed == ["first"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(HANG_UP, id="hangs up"),
+        pytest.param(Raw(b"HTTP/1.1 400 Bad Request\r\n"), id="is no Redis"),
+        pytest.param(Raw(b"$1\r\na\r\n" * 3), id="answers more than was asked"),
+    ],
+)
+async def test_who_waits_is_told_when_the_connection_is_lost(reply: Any) -> None:
+    replies = [reply, b"back"]
+    async with shared(lambda _: replies.pop(0)) as (connection, server):
+        failed: list[None] = []
+        call = connection.call("GET", "a")
+        if reply is HANG_UP:
+            connection.tell(lambda: failed.append(None), "GET", "b")
+            with pytest.raises(RedisAway):
+                await call
+            assert failed == [None]
+        else:
+            await asyncio.wait([call])
+
+        async def again() -> bool:
+            return connection.connections == 2
+
+        await eventually(again)
+        assert await connection.call("GET", "c") == b"back"
+    assert server.connections == 2
+
+
+async def test_a_primary_that_was_demoted_is_left() -> None:
+    replies = [READONLY, b"x"]
+    async with shared(lambda _: replies.pop(0) if replies else b"new") as (
+        connection,
+        _,
+    ):
+        refused, waiting = connection.call("SET", "a", 1), connection.call("GET", "a")
+        with pytest.raises(Refused, match="READONLY"):
+            await refused
+        with pytest.raises(RedisAway, match="replica"):
+            await waiting
+        await until_up(connection)
+        assert connection.connections == 2
+
+
+async def test_a_redis_that_does_not_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_connection, "ANSWER_TIMEOUT_S", 0.05)
+    replies = [SILENCE]
+    async with shared(lambda _: replies.pop(0) if replies else b"back") as (
+        connection,
+        _,
+    ):
+        with pytest.raises(RedisAway, match="does not answer"):
+            await asyncio.wait_for(connection.call("GET", "a"), 5)
+        await until_up(connection)
+        assert await connection.call("GET", "a") == b"back"
+
+
+async def test_while_redis_is_away_every_call_fails_at_once() -> None:
+    async with scripted(echo) as server:
+        url = server.url
+    connection = SharedConnection(connect(url))
+    await connection.open()
+    assert not connection.up
+    assert not connection.busy
+    with pytest.raises(RedisAway, match="not connected"):
+        await connection.call("GET", "a")
+    failed: list[None] = []
+    connection.tell(lambda: failed.append(None), "GET", "a")
+    assert failed == [None]
+    await connection.close()
+
+
+async def test_closing_fails_what_waits() -> None:
+    async with scripted(lambda _: SILENCE) as server:
+        connection = SharedConnection(connect(server.url))
+        await connection.open()
+        call = connection.call("GET", "a")
+        await connection.close()
+        with pytest.raises(RedisAway, match="closed"):
+            await call

@@ -1,0 +1,411 @@
+"""The calls of the routing functions: their arguments, and what their replies become.
+What the functions do is tested in tests/integration/test_routing.py."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from libs.common.contracts.events import (
+    Alias,
+    Catalogue,
+    DecisionEvent,
+    HealthState,
+    Verdict,
+)
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.redis import keys
+from libs.common.routing import types
+from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.routing.types import Asker, Lease, Owner, model_digest
+from tests.support.asks import made_ask, made_release
+from tests.support.catalogues import made_resource
+from tests.support.telemetry import gateway_event
+
+pytestmark = pytest.mark.asyncio
+NOW = 1_700_000_000_000
+ASKER = Asker("team:red", True, "nr", ("f1",))
+TERMS = Terms(session_ttl_ms=1, id_ttl_ms=2, cooldown_ms=3, unknown_ttl_ms=4)
+CATALOGUE = Catalogue(
+    version="v1",
+    resources=(made_resource("one"), made_resource("two")),
+    aliases=(Alias(alias="fast", provider_id="p", upstream_id="m"),),
+)
+MISSING = ResponseError("ERR Function not found")
+FULL = ResponseError("OOM command not allowed")
+
+
+class Redis:
+    """Answers commands by their name, functions by theirs."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.commands: list[tuple[Any, ...]] = []
+        self.told: list[tuple[Any, ...]] = []
+
+    def call(self, *command: Any) -> "asyncio.Future[Any]":
+        self.commands.append(command)
+        future = asyncio.get_running_loop().create_future()
+        name = command[1] if command[0] == "FCALL" else command[0]
+        answer = self.answers[name]
+        if isinstance(answer, dict) and command[0] == "GET":
+            answer = answer.get(command[1])
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+        return future
+
+    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+        self.told.append(command)
+        failed()
+
+    @property
+    def functions(self) -> RoutingFunctions:
+        return RoutingFunctions(self, "events", TERMS, "source", lambda: NOW)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Of the last function, without its name and keys."""
+        name, number, *rest = self.commands[-1][1:]
+        assert (number, rest[:2]) == (2, [keys.catalogue_version(), "events"]), name
+        return tuple(rest[2:])
+
+
+# Acquire --------------------------------------------------------------------
+
+
+async def test_a_decision() -> None:
+    event = b'{"reason":"a|b"}'
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|1|" + event)
+    decision = await redis.functions.acquire(made_ask())
+    assert (decision.resource_id, decision.reason) == ("one", "panic")
+    assert (decision.version, decision.trial) == ("v1", True)
+    assert (decision.event, decision.degraded) == (event, False)
+
+
+async def test_what_acquire_is_asked_with() -> None:
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    ask = made_ask(
+        session="s", model="m", bound=("b1", "b2"), account_bound=True,
+        tried=("t1",), previous="p", draw=7, pool_id="main",
+    )  # fmt: skip
+    await redis.functions.acquire(ask)
+    head = redis.arguments()[11]
+    assert redis.arguments() == (
+        "gw", "r1", 1, "d-r1", "main", "s", "m", 1, 0, "", 7, head, ask.lease, NOW,
+        "p", 2, "", 0, "", "b1", "b2", "t1",
+    )  # fmt: skip
+
+
+async def test_whose_request_acquire_is_asked_for() -> None:
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    ask = made_ask(bound=("b1",), tried=("t1",), asker=ASKER)
+    await redis.functions.acquire(ask)
+    assert redis.arguments()[15:] == (
+        1, "team:red", 1, "nr", "b1", "f1", "t1",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [({}, 0), ({"resolved": True}, 1), ({"resolved": True, "replayed": True}, "r")],
+)
+async def test_whether_ids_were_looked_for(given: dict[str, Any], flag: Any) -> None:
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    await redis.functions.acquire(made_ask(**given))
+    assert redis.arguments()[8] == flag
+
+
+@pytest.mark.parametrize("cause", ["", "rate_limited"])
+async def test_the_head_of_a_decisions_event_is_what_the_contract_says(
+    cause: str,
+) -> None:
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    await redis.functions.acquire(made_ask(cause=cause, session_id="ü", pool_id="p"))
+    head = redis.arguments()[11]
+    event = DecisionEvent.model_validate_json(head + b',"reason":"panic"}')
+    assert (event.request_id, event.attempt) == ("r1", 1)
+    assert (event.session_id, event.pool_id) == ("ü", "p")
+    assert (event.created_at_ms, event.cause) == (NOW, cause or None)
+
+
+async def test_a_decision_has_a_time_also_by_the_servers_clock() -> None:
+    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    await RoutingFunctions(redis, "events").acquire(made_ask())
+    assert json.loads(redis.arguments()[11] + b"}")["created_at_ms"] > NOW
+    assert redis.arguments()[13] == ""
+
+
+async def test_a_refusal_has_the_event_that_was_written() -> None:
+    redis = Redis(rpx_acquire_v2=[b"no_capacity", b"1200", b'{"id":"d"}'])
+    with pytest.raises(types.NoCapacity) as refusal:
+        await redis.functions.acquire(made_ask())
+    assert (refusal.value.retry_after_ms, refusal.value.event) == (1200, b'{"id":"d"}')
+
+
+async def test_a_refusal_without_an_event() -> None:
+    redis = Redis(rpx_acquire_v2=[b"look_up", b"5"])
+    with pytest.raises(types.UnknownIds) as refusal:
+        await redis.functions.acquire(made_ask())
+    assert refusal.value.event == b""
+
+
+@pytest.mark.parametrize(("error", "kind"), [(MISSING, NoCatalogue), (FULL, RedisAway)])
+async def test_a_redis_that_cannot_serve(
+    error: Exception, kind: type[Exception]
+) -> None:
+    redis = Redis(rpx_acquire_v2=error, rpx_held_v1=error)
+    with pytest.raises(kind):
+        await redis.functions.acquire(made_ask())
+    with pytest.raises(kind):
+        await redis.functions.held("gw")
+
+
+# Pin and explain ------------------------------------------------------------
+
+
+async def test_a_sockets_request_is_pinned_with_an_event() -> None:
+    redis = Redis(rpx_pin_v2=b"v1")
+    decision = await redis.functions.pin(made_ask(), "one", decided=False)
+    assert (decision.resource_id, decision.reason) == ("one", "socket")
+    event = DecisionEvent.model_validate_json(decision.event)
+    assert (event.resource_id, event.reason) == ("one", "socket")
+
+
+async def test_a_request_that_was_decided_has_no_second_event() -> None:
+    redis = Redis(rpx_pin_v2=b"v1")
+    decision = await redis.functions.pin(made_ask(previous="p"), "one", decided=True)
+    assert decision.event == b""
+    lease = made_ask().lease
+    assert redis.arguments() == (
+        "gw", "r1", 1, "d-r1", "one", b"", lease, "p", 0, "", 0, "",
+    )  # fmt: skip
+
+
+async def test_a_pinned_request_may_name_ids_of_its_tenant_only() -> None:
+    ask = made_ask(bound=("b1",), resolved=True, asker=ASKER)
+    redis = Redis(rpx_pin_v2=[b"foreign_id", b"2"])
+    with pytest.raises(types.ForeignId) as refusal:
+        await redis.functions.pin(ask, "one", decided=True)
+    assert (refusal.value.which, refusal.value.known) == (2, True)
+    assert redis.arguments()[8:] == (1, "team:red", 1, "nr", "b1", "f1")
+
+
+async def test_a_check_asks_with_what_a_pin_does() -> None:
+    ask = made_ask(bound=("b1",), asker=ASKER)
+    redis = Redis(rpx_check_v1=b"")
+    await redis.functions.check(ask)
+    assert redis.arguments() == (0, "team:red", 1, "nr", "b1", "f1")
+    redis = Redis(rpx_check_v1=[b"look_up", b"5"])
+    with pytest.raises(types.UnknownIds):
+        await redis.functions.check(ask)
+
+
+async def test_a_resource_that_is_gone_cannot_be_pinned() -> None:
+    redis = Redis(rpx_pin_v2=[b"owner_gone"])
+    with pytest.raises(types.OwnerGone):
+        await redis.functions.pin(made_ask(), "one", decided=True)
+
+
+async def test_an_explanation() -> None:
+    candidates = b'[{"resource":"one"}]'
+    reply = [b"ok", b"one", b"panic", 1, b"30", candidates]
+    redis = Redis(rpx_explain_v1=reply)
+    found = await redis.functions.explain(made_ask(), Owner("one", "acct", "key:k"))
+    assert (found.status, found.resource_id, found.reason) == ("ok", "one", "panic")
+    assert (found.trial, found.wait_ms) == (True, 30)
+    assert found.candidates == [{"resource": "one"}]
+    assert redis.arguments()[9] == "one|acct|key:k"
+
+
+async def test_an_explanation_that_names_no_resource() -> None:
+    redis = Redis(rpx_explain_v1=[b"owner_gone", b"", b"", 0, b"0", b"[]"])
+    assert (await redis.functions.explain(made_ask(), None)).resource_id is None
+    redis = Redis(rpx_explain_v1=[b"unknown_pool", b"a"])
+    with pytest.raises(types.UnknownPool):
+        await redis.functions.explain(made_ask(), None)
+
+
+# Release --------------------------------------------------------------------
+
+
+async def test_what_release_is_told_with() -> None:
+    redis = Redis(rpx_release_v2=b"5-0")
+    verdict = Verdict(kind="limited", cause="429", cooldown_ms=9, latency_ms=1.5)
+    release = made_release(
+        "one", verdict=verdict, model="gpt-5", session="s", learned=("a", "b"),
+        tenant="team:red",
+    )  # fmt: skip
+    assert await redis.functions.release(release) == b"5-0"
+    assert redis.arguments() == (
+        "gw", "r1", "one", "limited", "429", 9, 1.5, NOW, "s", 1, 2,
+        model_digest("gpt-5"), "gpt-5", b"{}", "team:red", "a", "b",
+    )  # fmt: skip
+
+
+async def test_a_release_that_judges_nothing() -> None:
+    redis = Redis(rpx_release_v2=b"")
+    await redis.functions.release(made_release("one", verdict=None, event=None))
+    assert redis.arguments() == (
+        "gw", "r1", "one", "", "", 3, "", NOW, "", 1, 2, "", "", b"", "",
+    )  # fmt: skip
+
+
+async def test_a_release_is_told_as_it_is_called() -> None:
+    redis, failed = Redis(rpx_release_v2=b""), []
+    release = made_release("one")
+    redis.functions.report(release, lambda: failed.append(release))
+    await redis.functions.release(release)
+    assert redis.told == redis.commands
+    assert failed == [release]
+
+
+# Library and catalogue ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listed", "loads"),
+    [
+        ([[b"library_code", b"source"]], False),
+        ([[b"library_code", b"older"]], True),
+        ([], True),
+    ],
+)
+async def test_the_library_is_loaded_unless_it_is_there(
+    listed: Any, loads: bool
+) -> None:
+    redis = Redis(FUNCTION=listed)
+    await redis.functions.load_library()
+    loaded = [c for c in redis.commands if c[1] == "LOAD"]
+    assert loaded == ([("FUNCTION", "LOAD", "REPLACE", "source")] if loads else [])
+
+
+async def test_only_the_router_holds_the_library() -> None:
+    with pytest.raises(AssertionError, match="router"):
+        await RoutingFunctions(Redis(), "events").load_library()
+
+
+@pytest.mark.parametrize(("reply", "news"), [(1, True), (0, False)])
+async def test_publishing_writes_an_event(reply: int, news: bool) -> None:
+    redis = Redis(rpx_publish_v1=reply)
+    assert await redis.functions.publish(CATALOGUE, "e1") is news
+    version, document, id_, event = redis.arguments()
+    assert (version, id_) == ("v1", "e1")
+    assert Catalogue.model_validate_json(document) == CATALOGUE
+    told = json.loads(event)
+    assert (told["resources"], told["aliases"]) == (["one", "two"], ["fast"])
+
+
+@pytest.mark.parametrize("document", [None, b"{}", b"rubbish"])
+async def test_a_catalogue_that_is_none_of_ours(document: bytes | None) -> None:
+    with pytest.raises(NoCatalogue):
+        await Redis(GET={keys.catalogue(): document}).functions.catalogue()
+
+
+async def test_the_catalogue_and_its_version() -> None:
+    document = CATALOGUE.model_dump_json().encode()
+    redis = Redis(GET={keys.catalogue(): document, keys.catalogue_version(): b"v1"})
+    assert await redis.functions.catalogue() == CATALOGUE
+    assert await redis.functions.catalogue_version() == "v1"
+    assert await Redis(GET={}).functions.catalogue_version() is None
+
+
+# Gateways -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [b"", b"4-1"])
+async def test_a_heartbeat_is_told_how_the_stream_stands(first: bytes) -> None:
+    redis = Redis(rpx_heartbeat_v2=[b"v1", 1, b"123", first, b"9-0", 17])
+    beat = await redis.functions.heartbeat("gw", b"{}")
+    assert (beat.version, beat.known, beat.born) == ("v1", True, "123")
+    assert beat.ends.first_id == ((4, 1) if first else None)
+    assert (beat.ends.last_id, beat.ends.added) == ((9, 0), 17)
+    assert redis.arguments() == ("gw", NOW, b"{}")
+
+
+async def test_a_heartbeat_into_an_emptied_redis() -> None:
+    redis = Redis(rpx_heartbeat_v2=[b"", 0, b"", b"", b"0-0", 0])
+    beat = await redis.functions.heartbeat("gw")
+    assert (beat.version, beat.known) == (None, False)
+
+
+async def test_reports_have_their_age_by_the_servers_clock() -> None:
+    books = gateway_event("gw").model_dump_json().encode()
+    redis = Redis(
+        TIME=[b"10", b"500000"],
+        HGETALL={b"gw": b"10000|" + books, b"odd": b"of another version"},
+    )
+    (report,) = (await redis.functions.reports()).items()
+    assert (report[0], report[1].age_ms) == ("gw", 500)
+
+
+async def test_leases_that_a_gateway_holds_and_takes_again() -> None:
+    redis = Redis(rpx_held_v1=[b"a", b"b"], rpx_resume_v1=2, rpx_abandon_v1=1)
+    assert await redis.functions.held("gw") == ["a", "b"]
+    leases = [Lease("a", "one", b"{}"), Lease("b", "two", b"{}")]
+    assert await redis.functions.resume("gw", leases) == 2
+    assert redis.arguments() == ("gw", "a", "one", b"{}", "b", "two", b"{}")
+    assert await redis.functions.abandon("gw", ["a"]) == 1
+    assert redis.arguments() == ("gw", "a")
+
+
+async def test_owners_that_are_told_to_redis() -> None:
+    redis = Redis(rpx_adopt_v1=3)
+    sessions, ids = {"s": Owner("one", "acct", "key:k")}, {"i": None}
+    assert await redis.functions.adopt(sessions, ids) == 3
+    pairs = "session:s", "one|acct|key:k", "bound:i", "-"
+    assert redis.arguments() == (1, 2, 4, NOW, *pairs)
+
+
+async def test_accounts_that_are_learned() -> None:
+    redis = Redis(rpx_account_v1=1, HGETALL=[b"one", b"org/p"])
+    assert await redis.functions.learn_account("one", "org/p") is True
+    assert await redis.functions.learned_accounts() == {"one": "org/p"}
+
+
+@pytest.mark.parametrize("strays", [False, True])
+async def test_reaping(strays: bool) -> None:
+    redis = Redis(rpx_reap_v1=4)
+    assert await redis.functions.reap(5000, strays=strays) == 4
+    assert redis.arguments() == (5000, NOW, int(strays))
+
+
+# Health and figures ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [([b"ok", b"degraded"], HealthState.DEGRADED), ([], HealthState.UNKNOWN)],
+)
+async def test_a_checks_verdict(reply: list[bytes], state: HealthState) -> None:
+    redis = Redis(rpx_verdict_v1=reply)
+    verdict = Verdict(kind="fault", cause="500", latency_ms=1.23456)
+    assert await redis.functions.verdict("one", verdict) is state
+    assert redis.arguments() == ("one", "fault", "500", 3, 1.235, NOW)
+    await redis.functions.verdict("one", Verdict(kind="ok", cooldown_ms=0))
+    assert redis.arguments() == ("one", "ok", "", 0, "", NOW)
+
+
+async def test_states_come_in_the_catalogues_order() -> None:
+    live = b'[{"id":"two","in_flight":2},{"id":"one","in_flight":1},{"id":"gone"}]'
+    document = CATALOGUE.model_dump_json().encode()
+    redis = Redis(GET={keys.catalogue(): document}, rpx_states_v1=[b"ok", live])
+    states = await redis.functions.states()
+    assert [(state.id, state.in_flight) for state in states] == [("one", 1), ("two", 2)]
+    assert await redis.functions.in_flight() == 3
+
+
+async def test_no_states_without_a_catalogue() -> None:
+    document = CATALOGUE.model_dump_json().encode()
+    redis = Redis(GET={keys.catalogue(): document}, rpx_states_v1=[b"no_catalogue"])
+    with pytest.raises(NoCatalogue):
+        await redis.functions.states()
+
+
+async def test_sessions_are_counted_from_now_on() -> None:
+    redis = Redis(ZCOUNT=5)
+    assert await redis.functions.affinity_count() == 5
+    assert redis.commands[0][1] == keys.sessions()

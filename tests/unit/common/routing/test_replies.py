@@ -1,0 +1,149 @@
+"""What the routing functions answer, and what that means."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from libs.common.contracts.events import HealthState
+from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.routing import types
+from libs.common.routing.beats import Reported
+from libs.common.routing.replies import (
+    entry_id_of,
+    holds_library,
+    pairs_of,
+    refusal_of,
+    report_of,
+    state_of,
+    unusable,
+)
+from tests.support.catalogues import made_resource
+from tests.support.telemetry import gateway_event
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("ERR Function not found", NoCatalogue),
+        ("OOM command not allowed", RedisAway),
+        ("LOADING Redis is loading the dataset", RedisAway),
+        ("READONLY You can't write against a read only replica.", RedisAway),
+    ],
+)
+def test_an_error_reply_is_a_missing_library_or_a_redis_that_does_not_serve(
+    text: str, kind: type[Exception]
+) -> None:
+    assert type(unusable(ResponseError(text))) is kind
+
+
+@pytest.mark.parametrize("found", [{b"a": b"1", b"b": b"2"}, [b"a", b"1", b"b", b"2"]])
+def test_a_hash_by_either_client(found: Any) -> None:
+    assert pairs_of(found) == {"a": b"1", "b": b"2"}
+
+
+@pytest.mark.parametrize("empty", [{}, []])
+def test_an_empty_hash_by_either_client(empty: Any) -> None:
+    assert pairs_of(empty) == {}
+
+
+def test_ids_of_entries_sort_as_numbers() -> None:
+    assert entry_id_of(b"1700000000000-12") == (1_700_000_000_000, 12)
+    assert entry_id_of(b"9-10") > entry_id_of(b"9-9")
+
+
+def test_a_report_has_its_age() -> None:
+    event = gateway_event()
+    value = b"1000|" + event.model_dump_json().encode()
+    assert report_of(value, 1500) == Reported(1000, 500, event)
+
+
+@pytest.mark.parametrize("value", [b"", b"1000", b"1000|{}", b"x|{", b"|"])
+def test_a_report_of_another_version_is_none(value: bytes) -> None:
+    assert report_of(value, 1500) is None
+
+
+def test_a_report_with_an_odd_time_is_none() -> None:
+    value = b"soon|" + gateway_event().model_dump_json().encode()
+    assert report_of(value, 1500) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "told"),
+    [
+        ([b"unknown_pool", b"b", b"a"], types.UnknownPool, {"pools": ("a", "b")}),
+        ([b"look_up", b"1200"], types.UnknownIds, {"age_ms": 1200}),
+        ([b"owner_limited", b"30"], types.OwnerLimited, {"retry_after_ms": 30}),
+        ([b"no_capacity", b"40"], types.NoCapacity, {"retry_after_ms": 40}),
+        ([b"no_resources"], types.NoResources, {}),
+        ([b"owner_gone"], types.OwnerGone, {}),
+        ([b"no_catalogue"], NoCatalogue, {}),
+        ([b"of a later version"], NoCatalogue, {}),
+    ],
+)
+def test_a_refusal(
+    reply: list[bytes], kind: type[Exception], told: dict[str, Any]
+) -> None:
+    refusal = refusal_of(reply)
+    assert type(refusal) is kind
+    assert {name: getattr(refusal, name) for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("listed", "holds"),
+    [
+        ([], False),
+        (None, False),
+        ([[b"library_name", b"rpx", b"library_code", b"new"]], True),
+        ([[b"library_name", b"rpx", b"library_code", b"old"]], False),
+        ([[b"library_name", b"rpx"]], False),
+    ],
+)
+def test_whether_the_library_is_the_one_we_have(listed: Any, holds: bool) -> None:
+    assert holds_library(listed, "new") is holds
+
+
+SOON = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+SOON_MS = SOON.timestamp() * 1000
+SHOWN = SOON.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+PAUSED = [{"model": "gpt-5", "until_ms": SOON_MS}]
+
+
+@pytest.mark.parametrize(
+    ("live", "health", "cooldown"),
+    [
+        pytest.param({}, HealthState.UNKNOWN, None, id="nothing known"),
+        pytest.param({"state": "healthy"}, HealthState.HEALTHY, None, id="healthy"),
+        pytest.param(
+            {"state": "degraded", "until": str(SOON_MS)}, HealthState.DEGRADED, SHOWN,
+            id="cooling down",
+        ),
+        pytest.param(
+            {"state": "degraded", "until": "1"}, HealthState.DEGRADED, None,
+            id="half open",
+        ),
+        pytest.param(
+            {"state": "healthy", "paused": PAUSED}, HealthState.DEGRADED, SHOWN,
+            id="one model cools down",
+        ),
+        pytest.param(
+            {"state": "unhealthy", "paused": PAUSED}, HealthState.UNHEALTHY, None,
+            id="the key is refused, whatever its models do",
+        ),
+    ],
+)  # fmt: skip
+def test_the_state_of_a_resource(
+    live: dict[str, Any], health: HealthState, cooldown: str | None
+) -> None:
+    state = state_of(made_resource(), live)
+    assert (state.health, state.cooldown_until) == (health, cooldown)
+    assert state.paused_models == (("gpt-5",) if live.get("paused") else ())
+
+
+def test_the_figures_of_a_resource() -> None:
+    live = {"in_flight": 2, "requests": "7", "errors": "1", "latency_ms": "12.5"}
+    state = state_of(made_resource(), live)
+    assert (state.in_flight, state.requests, state.errors) == (2, 7, 1)
+    assert state.last_latency_ms == 12.5
+    assert state_of(made_resource(), {}).last_latency_ms is None

@@ -1,0 +1,46 @@
+"""Why Postgres cannot be used, in one line without a secret. A real server that
+refuses is in tests/integration/test_store_databases.py."""
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from libs.common.store.postgres.errors import cause_of, telling
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (psycopg.OperationalError("server\n  is starting up"), "server is starting up"),
+        (psycopg.OperationalError(""), "OperationalError"),
+        (psycopg.ProgrammingError('missing "=" after "hush"'), "ProgrammingError"),
+        (ValueError("hush"), "ValueError"),
+        (psycopg.OperationalError("x" * 1000), "x" * 400),
+    ],
+)
+def test_a_cause(error: Exception, cause: str) -> None:
+    assert cause_of(error) == cause
+
+
+@pytest.mark.asyncio
+async def test_a_connection_tells_why_it_could_not_be_made() -> None:
+    told: list[str] = []
+    with pytest.raises(psycopg.Error):
+        await telling(told.append).connect("host=/nowhere dbname=d")
+    assert len(told) == 1
+    assert "/nowhere" in told[0]
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_was_made_clears_what_was_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = object()
+
+    async def connect(*_: object, **__: object) -> object:
+        return made
+
+    monkeypatch.setattr(AsyncConnection, "connect", connect)
+    told: list[str] = []
+    assert await telling(told.append).connect("dbname=d") is made
+    assert told == [""]

@@ -1,0 +1,124 @@
+"""What a batch changes, as a table of cases."""
+
+import pytest
+
+from libs.common.contracts.events import Outcome, StreamedEvent
+from libs.common.store.dedupe import (
+    GatewayGain,
+    Key,
+    SessionGain,
+    Stored,
+    request_keys,
+    settle,
+)
+from tests.support.telemetry import (
+    T0_MS,
+    decision_event,
+    gateway_event,
+    health_event,
+    stored_request,
+    streamed,
+)
+
+REAL = stored_request("r", outcome=Outcome.COMPLETED)
+LOST = stored_request("r", outcome=Outcome.INTERRUPTED)
+STORED_REAL = {("r", T0_MS): Stored(None, "failed", 0)}
+STORED_LOST = {("r", T0_MS): Stored(None, "interrupted", 0)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "stored", "expected", "fresh"),
+    [
+        pytest.param([], {}, [], 0, id="nothing"),
+        pytest.param([REAL], {}, [REAL], 1, id="new"),
+        pytest.param([LOST], {}, [LOST], 1, id="new and interrupted"),
+        pytest.param([REAL, REAL], {}, [REAL], 1, id="sent twice"),
+        pytest.param([LOST, REAL], {}, [REAL], 1, id="the real one later"),
+        pytest.param([REAL, LOST], {}, [REAL], 1, id="the real one first"),
+        pytest.param([REAL], STORED_REAL, [], 0, id="stored before"),
+        pytest.param([LOST], STORED_LOST, [], 0, id="interrupted before"),
+        pytest.param([LOST], STORED_REAL, [], 0, id="interrupted never replaces"),
+        pytest.param([REAL], STORED_LOST, [REAL], 0, id="the real one replaces"),
+        pytest.param([LOST, REAL], STORED_LOST, [REAL], 0, id="replay, then real"),
+    ],
+)
+def test_a_request_is_settled_once(
+    batch: list[StreamedEvent],
+    stored: dict[Key, Stored],
+    expected: list[StreamedEvent],
+    fresh: int,
+) -> None:
+    settled = settle(batch, stored)
+    assert list(settled.requests) == [e.event for e in expected]
+    assert list(settled.events) == expected
+    assert settled.fresh == fresh
+
+
+def test_other_events_pass_once() -> None:
+    decision, health = streamed(decision_event()), streamed(health_event())
+    settled = settle([decision, health, decision], {})
+    assert settled.events == (decision, health)
+    assert settled.requests == ()
+    assert settled.sessions == ()
+
+
+def test_kinds_do_not_share_ids() -> None:
+    decision = streamed(decision_event(), "r")
+    assert settle([REAL, decision], {}).events == (REAL, decision)
+
+
+def test_a_session_counts_what_is_new() -> None:
+    batch = [
+        stored_request("b", session_id="s", created_at_ms=20, total_tokens=5,
+                       resource_id="two"),
+        stored_request("a", session_id="s", created_at_ms=10, total_tokens=7,
+                       resource_id="one", session_name="first"),
+        stored_request("c", session_id="s", created_at_ms=30),
+        stored_request("d"),
+    ]  # fmt: skip
+    assert settle(batch, {}).sessions == (
+        SessionGain("s", 3, 12, 10, 30, "first", "two"),
+    )
+
+
+def test_a_replaced_row_gives_back_what_it_had_added() -> None:
+    real = stored_request("r", session_id="s", total_tokens=50)
+    stored = {("r", T0_MS): Stored("s", "interrupted", 8)}
+    (gain,) = settle([real], stored).sessions
+    assert (gain.requests, gain.total_tokens) == (0, 42)
+
+
+def test_a_replaced_row_may_have_been_of_another_session() -> None:
+    real = stored_request("r", session_id="new", total_tokens=50)
+    stored = {("r", T0_MS): Stored("old", "interrupted", 8)}
+    gains = {
+        g.id: (g.requests, g.total_tokens) for g in settle([real], stored).sessions
+    }
+    assert gains == {"old": (-1, -8), "new": (1, 50)}
+
+
+def test_keys_are_those_of_requests() -> None:
+    assert request_keys([REAL, streamed(decision_event())]) == {("r", T0_MS)}
+
+
+def test_a_gateway_gains_what_is_new_and_keeps_its_newest_report() -> None:
+    batch = [
+        stored_request("a", gateway_id="gw"),
+        streamed(gateway_event("gw", created_at_ms=20, accepted=9, held=1), "2"),
+        streamed(gateway_event("gw", created_at_ms=10, accepted=8, held=5), "1"),
+        stored_request("b", gateway_id="gw"),
+        LOST,
+    ]
+    stored = {("b", T0_MS): Stored(None, "interrupted", 0)}
+    assert set(settle(batch, stored).gateways) == {
+        GatewayGain("gw", 1, T0_MS - 60_000, 20, 9, 2, 1),
+        GatewayGain("", 1),
+    }
+
+
+def test_a_closed_gateway_stays_closed() -> None:
+    closed = streamed(gateway_event(created_at_ms=1, state="closed"), "1")
+    running = streamed(gateway_event(created_at_ms=2), "2")
+    for batch in ([closed, running], [running, closed]):
+        (gain,) = settle(batch, {}).gateways
+        assert (gain.state, gain.seen_ms) == ("closed", 2)

@@ -1,0 +1,46 @@
+"""Captured bodies as rows."""
+
+from libs.common.contracts.events import BodyNote, PayloadEvent, StreamedPayload
+from libs.common.store.payload_rows import COLUMNS, as_columns, payload_rows
+from libs.common.store.rows import instant
+from tests.support.telemetry import T0_MS
+
+REQUEST = BodyNote(content_type="application/json", original_bytes=9, truncated=True)
+DROPPED = BodyNote(original_bytes=5, dropped="too large")
+
+
+def payload(**notes: BodyNote) -> StreamedPayload:
+    event = PayloadEvent(request_id="r1", created_at_ms=T0_MS, **notes)
+    bodies = {"request": b"packed"}
+    return StreamedPayload("5-0", "r1", "payload", event, bodies=bodies)
+
+
+def test_each_direction_is_a_row_and_a_dropped_body_says_why() -> None:
+    request, response = payload_rows([payload(request=REQUEST, response=DROPPED)])
+    assert request == {
+        "request_id": "r1",
+        "direction": "request",
+        "created_at": instant(T0_MS),
+        "content_type": "application/json",
+        "encoding": "zstd",
+        "original_bytes": 9,
+        "truncated": True,
+        "dropped": None,
+        "body": b"packed",
+    }
+    assert (response["direction"], response["dropped"]) == ("response", "too large")
+    assert response["body"] == b""
+
+
+def test_a_direction_that_was_not_captured_has_no_row() -> None:
+    (row,) = payload_rows([payload(response=DROPPED)])
+    assert row["direction"] == "response"
+    assert list(payload_rows([payload()])) == []
+
+
+def test_the_columns_for_one_statement() -> None:
+    rows = list(payload_rows([payload(request=REQUEST), payload(request=DROPPED)]))
+    columns = as_columns(rows)
+    assert tuple(columns) == COLUMNS == tuple(rows[0])
+    assert columns["dropped"] == [None, "too large"]
+    assert as_columns([]) == {name: [] for name in COLUMNS}

@@ -1,0 +1,311 @@
+"""Who gets in by which header, from a table that changes, is away or is empty."""
+
+import asyncio
+
+import pytest
+
+from libs.common.errors import RedisAway
+from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
+from libs.common.redis.shared_connection import Refused
+from services.gateway.auth import authenticator
+from services.gateway.auth.authenticator import Admission, over_limit, pool_for
+from services.gateway.errors import Problem
+
+NOW_S = 1_760_000_000.0
+SECRET = new_secret()
+ANOTHER = new_secret()
+PRINCIPAL = Principal(id="key_1")
+
+
+class Table:
+    """The table in Redis, and how often it was asked for."""
+
+    def __init__(self, **principals: Principal) -> None:
+        self.current: str | None = "1"
+        self.principals = {
+            secret_hash(secret.encode()): principal
+            for secret, principal in principals.items()
+        }
+        self.error: Exception | None = None
+        self.looks = self.reads = 0
+        self.asked = asyncio.Event()
+
+    async def version(self) -> str | None:
+        self.looks += 1
+        self.asked.set()
+        await asyncio.sleep(0)
+        if self.error:
+            raise self.error
+        return self.current
+
+    async def read(self) -> dict[str, Principal]:
+        self.reads += 1
+        return dict(self.principals)
+
+    def put(self, secret: str, principal: Principal) -> None:
+        self.principals[secret_hash(secret.encode())] = principal
+        self.current = str(int(self.current or 0) + 1)
+
+
+def headers(secret: str, scheme: str = "Bearer") -> list[tuple[bytes, bytes]]:
+    return [(b"accept", b"*/*"), (b"authorization", f"{scheme} {secret}".encode())]
+
+
+async def admitting(
+    principal: Principal = PRINCIPAL, *, required: bool = True
+) -> tuple[Admission, Table]:
+    table = Table(**{SECRET: principal})
+    made = Admission(table, required=required)
+    await made.refresh()
+    return made, table
+
+
+async def refused(
+    made: Admission, given: list[tuple[bytes, bytes]], now_s: float = NOW_S
+) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await made.enter(given, now_s)
+    return caught.value
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
+@pytest.mark.parametrize("required", [True, False])
+async def test_a_key_names_its_principal(scheme: str, required: bool) -> None:
+    made, _ = await admitting(required=required)
+    for _ in range(2):  # found, then remembered
+        assert await made.enter(headers(SECRET, scheme), NOW_S) == PRINCIPAL
+
+
+FOREIGN = [
+    pytest.param([], id="none"),
+    pytest.param([(b"authorization", b"Bearer sk-123")], id="another key"),
+    pytest.param([(b"authorization", b"Bearer")], id="no token"),
+    pytest.param(headers(SECRET, "Basic"), id="another scheme"),
+    pytest.param([(b"authorization", SECRET.encode())], id="bare"),
+    pytest.param([(b"x-api-key", SECRET.encode())], id="another header"),
+    pytest.param([(b"authorization", b"\xff\xfe")], id="not ASCII"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("given", FOREIGN)
+async def test_without_a_key_of_ours_one_is_anybody(
+    given: list[tuple[bytes, bytes]],
+) -> None:
+    made, table = await admitting(required=False)
+    assert await made.enter(given, NOW_S) is None
+    assert table.looks == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("given", FOREIGN)
+async def test_where_keys_are_required_others_are_refused(
+    given: list[tuple[bytes, bytes]],
+) -> None:
+    made, table = await admitting(required=True)
+    problem = await refused(made, given)
+    assert (problem.status, problem.code) == (401, "invalid_proxy_key")
+    assert "Authorization: Bearer rpx_" in problem.message
+    assert (b"www-authenticate", b"Bearer") in problem.headers
+    assert table.looks == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize(
+    ("principal", "secret", "says"),
+    [
+        pytest.param(PRINCIPAL, ANOTHER, "not known", id="unknown"),
+        pytest.param(PRINCIPAL, "rpx_", "not known", id="nothing behind the mark"),
+        pytest.param(PRINCIPAL, SECRET + "x", "not known", id="one byte more"),
+        pytest.param(
+            Principal(id="k", enabled=False), SECRET, "disabled", id="disabled"
+        ),
+        pytest.param(
+            Principal(id="k", expires_at_ms=int(NOW_S * 1000)),
+            SECRET,
+            "expired",
+            id="expired",
+        ),
+    ],
+)
+async def test_a_key_of_ours_that_does_not_work_is_never_taken_for_anybody(
+    required: bool, principal: Principal, secret: str, says: str
+) -> None:
+    made, _ = await admitting(principal, required=required)
+    problem = await refused(made, headers(secret))
+    assert (problem.status, problem.code) == (401, "invalid_proxy_key")
+    assert says in problem.message
+    assert secret.removeprefix("rpx_") not in problem.message or secret == "rpx_"
+
+
+@pytest.mark.asyncio
+async def test_a_key_expires_while_it_is_remembered() -> None:
+    made, _ = await admitting(Principal(id="k", expires_at_ms=int(NOW_S * 1000)))
+    assert await made.enter(headers(SECRET), NOW_S - 1) is not None
+    assert "expired" in (await refused(made, headers(SECRET))).message
+
+
+@pytest.mark.asyncio
+async def test_no_hash_is_computed_for_a_header_seen_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, _ = await admitting()
+    made.admit(headers(SECRET), NOW_S)
+    monkeypatch.setattr(authenticator, "secret_hash", None)
+    assert made.admit(headers(SECRET), NOW_S) == PRINCIPAL
+
+
+@pytest.mark.asyncio
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authenticator, "MOST_REMEMBERED", 3)
+    made, _ = await admitting()
+    for spaces in range(300):
+        given = headers(" " * spaces + SECRET)
+        assert made.admit(given, NOW_S) == PRINCIPAL
+        assert len(made._remembered) <= 3
+    assert all(len(header) <= 256 for header in made._remembered)
+
+
+@pytest.mark.asyncio
+async def test_a_key_minted_after_the_last_beat_works_at_once() -> None:
+    made, table = await admitting()
+    table.put(ANOTHER, Principal(id="key_2"))
+    assert await made.enter(headers(ANOTHER), NOW_S) == Principal(id="key_2")
+
+
+@pytest.mark.asyncio
+async def test_a_revoked_key_ends_with_the_next_beat() -> None:
+    made, table = await admitting(required=False)
+    await made.enter(headers(SECRET), NOW_S)
+    table.principals.clear()
+    table.current = "2"
+    await made.refresh()
+    assert "revoked" in (await refused(made, headers(SECRET))).message
+
+
+@pytest.mark.asyncio
+async def test_many_unknown_keys_cost_redis_one_question() -> None:
+    made, table = await admitting()
+    before = table.looks
+    tries = [refused(made, headers(new_secret())) for _ in range(500)]
+    await asyncio.gather(*tries)
+    assert table.looks - before <= 2
+    assert table.reads == 1  # at the start
+    assert made._remembered == {}
+
+
+@pytest.mark.asyncio
+async def test_a_question_under_way_is_too_old_for_a_key_that_comes_now() -> None:
+    made, table = await admitting()
+    table.asked.clear()
+    early = asyncio.create_task(refused(made, headers(new_secret())))
+    await table.asked.wait()
+    # Asked, not answered yet: this key is minted meanwhile.
+    late = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
+    await asyncio.sleep(0)
+    await early
+    table.put(ANOTHER, Principal(id="key_2"))
+    assert await late == Principal(id="key_2")
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_leaves_takes_nobodys_answer_with_it() -> None:
+    made, table = await admitting()
+    table.put(ANOTHER, Principal(id="key_2"))
+    first = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
+    second = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == Principal(id="key_2")
+
+
+@pytest.mark.asyncio
+async def test_an_unchanged_table_is_not_read_again() -> None:
+    made, table = await admitting()
+    for _ in range(5):
+        await made.refresh()
+    assert table.reads == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("error", [RedisAway(), Refused("LOADING")])
+async def test_the_last_table_stays_in_force_while_redis_is_away(
+    error: Exception,
+) -> None:
+    made, table = await admitting()
+    table.error = error
+    with pytest.raises(RedisAway):
+        await made.refresh()
+    assert await made.enter(headers(SECRET), NOW_S) == PRINCIPAL
+    assert (await refused(made, headers(ANOTHER))).status == 401
+
+
+@pytest.mark.asyncio
+async def test_an_emptied_redis_changes_nothing() -> None:
+    made, table = await admitting()
+    table.current = None
+    table.principals.clear()
+    await made.refresh()
+    assert await made.enter(headers(SECRET), NOW_S) == PRINCIPAL
+
+
+@pytest.mark.asyncio
+async def test_before_there_is_a_table_a_key_may_well_be_right() -> None:
+    table = Table()
+    table.current = None
+    made = Admission(table, required=False)
+    assert not made.known
+    assert made.ready  # for those without a key
+    assert not Admission(table, required=True).ready
+    problem = await refused(made, headers(SECRET))
+    assert (problem.status, problem.code) == (503, "not_ready")
+    assert dict(problem.headers)[b"retry-after"] == b"1"
+    assert await made.enter([], NOW_S) is None
+
+
+@pytest.mark.asyncio
+async def test_limits_are_known_of() -> None:
+    made, table = await admitting()
+    assert not made.limits
+    table.put(ANOTHER, Principal(id="k", tokens_per_minute=5))
+    await made.refresh()
+    assert made.limits
+
+
+@pytest.mark.parametrize(
+    ("principal", "asked", "pool"),
+    [
+        pytest.param(Principal(id="k"), None, None, id="any: none named"),
+        pytest.param(Principal(id="k"), "a", "a", id="any: as named"),
+        pytest.param(Principal(id="k", pool_id="p"), "a", "p", id="pinned: named"),
+        pytest.param(Principal(id="k", pool_id="p"), None, "p", id="pinned"),
+        pytest.param(
+            Principal(id="k", pool_id="p", pools=("a",)), "a", "p", id="pin wins"
+        ),
+        pytest.param(Principal(id="k", pools=("a",)), None, "a", id="one: none named"),
+        pytest.param(
+            Principal(id="k", pools=("b", "a")), None, "b", id="several: the first"
+        ),
+        pytest.param(Principal(id="k", pools=("b", "a")), "a", "a", id="one of them"),
+    ],
+)
+def test_pools(principal: Principal, asked: str | None, pool: str | None) -> None:
+    assert pool_for(principal, asked) == pool
+
+
+def test_another_pool_is_refused_and_the_allowed_ones_named() -> None:
+    with pytest.raises(Problem) as caught:
+        pool_for(Principal(id="k", pools=("b", "a")), "c")
+    problem = caught.value
+    assert (problem.status, problem.code) == (403, "pool_not_allowed")
+    assert (problem.param, "Its pools: b, a." in problem.message) == ("pool_id", True)
+
+
+def test_over_the_limit() -> None:
+    principal = Principal(id="k", requests_per_minute=7)
+    problem = over_limit(principal, Reached("requests", 1500))
+    assert (problem.status, problem.code) == (429, "rate_limit_exceeded")
+    assert "7 requests per minute" in problem.message
+    assert problem.headers == ((b"retry-after", b"2"),)

@@ -1,0 +1,190 @@
+"""Which endpoints keys may use, which ids are checked, and the table in the docs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.bodies.hints import Hints, read_hints
+from services.gateway.auth.isolation import (
+    LISTS,
+    RULES,
+    asker_of,
+    check_body,
+    not_found,
+    route_of,
+)
+from services.gateway.content.multipart import fault_of
+from services.gateway.errors import Problem
+from services.gateway.server.request import Request
+from tests.support.attacks import FRAMES, HTTP
+
+
+def test_the_table_in_the_docs_is_what_is_tried() -> None:
+    """Each route is tried with a foreign id at two gateways and with one that does not
+    exist; each frame with both, first and later on its socket."""
+    lines = [f"| {attack.what} | 3 | {attack.result} |" for attack in HTTP]
+    for frame in FRAMES:
+        tries = 1 if frame.kind == "msg" else 4
+        lines.append(f"| socket, {frame.what} | {tries} | {frame.result} |")
+    assert "\n".join(lines) in Path("docs/isolation.md").read_text(), "\n".join(lines)
+
+
+def test_every_route_with_an_id_is_tried() -> None:
+    tried = {(attack.method, attack.what.split(" /v1")[1]) for attack in HTTP}
+    wanted = {(r.method, r.template) for r in RULES if "{id}" in r.template}
+    assert wanted <= tried
+
+
+def test_a_route_gives_the_ids_of_its_path() -> None:
+    route = route_of("GET", b"/conversations/conv_1/items/msg_1")
+    assert (route.object_id, route.child_id) == ("conv_1", "msg_1")
+    assert route_of("GET", b"/models/ft:gpt%3A1").object_id is None
+    assert route_of("HEAD", b"/responses/resp_1").object_id == "resp_1"
+
+
+def test_words_of_routes_are_no_ids() -> None:
+    path = b"/vector_stores/vs_1/file_batches"
+    hints = read_hints(path, [], b'{"file_ids":["file-1"]}', isolate=True)
+    _, ids = asker_of("key:a", hints, route_of("POST", path), strict=True)
+    assert sorted(ids) == ["file-1", "vs_1"]
+
+
+@pytest.mark.parametrize("path", sorted(LISTS))
+def test_lists_say_why_they_are_refused(path: bytes) -> None:
+    with pytest.raises(Problem, match="PROXY_FOREIGN_IDS=allow") as refused:
+        route_of("GET", path)
+    assert refused.value.code == "list_not_isolated"
+
+
+def test_an_id_that_hides_behind_an_escape_is_found_where_nothing_is_strict() -> None:
+    hints = read_hints(b"/responses/%72esp_1", [], b"", isolate=True)
+    asker, ids = asker_of("", hints, None, strict=False)
+    assert ids == ("resp_1",)
+    assert asker.kinds == "n"
+
+
+def test_children_and_items_may_be_unknown() -> None:
+    path = b"/conversations/conv_1/items/msg_1"
+    hints = read_hints(path, [], b"", isolate=True)
+    asker, ids = asker_of("key:a", hints, route_of("GET", path), strict=True)
+    assert dict(zip(ids, asker.kinds, strict=True)) == {"conv_1": "n", "msg_1": "r"}
+
+
+def test_requests_without_ids_share_one_asker() -> None:
+    made = [
+        asker_of("key:a", Hints(), route_of("POST", b"/responses"), strict=True)[0]
+        for _ in range(2)
+    ]
+    assert made[0] is made[1]
+
+
+def refusal(path: str, body: bytes, *headers: tuple[bytes, bytes]) -> str | None:
+    request = Request("POST", b"/v1" + path.encode(), list(headers))
+    request.body = body
+    request.repeats = [name for name, _ in headers].count(b"content-type") > 1
+    hints = read_hints(path.encode(), headers, body, isolate=True)
+    try:
+        check_body(route_of("POST", path.encode()), hints, request, body)
+    except Problem as problem:
+        return problem.message
+    return None
+
+
+JSON = (b"content-type", b"application/json")
+FORM = (b"content-type", b"multipart/form-data; boundary=b")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "refused"),
+    [
+        ("/responses", b"{}", [JSON], None),
+        ("/responses", b"", [], None),
+        ("/responses", b"{}", [JSON, FORM], "two Content-Type"),
+        ("/responses", b"[]", [JSON], "one JSON object"),
+        ("/responses", b"--b\r\n\r\n--b--", [FORM], "is a form; send JSON"),
+        ("/files", b"{}", [JSON], None),
+        ("/files", b"--b--", [FORM, (b"content-encoding", b"gzip")], "send it plain"),
+        ("/images/edits", b'{"image":"x"}', [JSON], None),
+        ("/images/edits", b'{"a":[{"file_id":"f"}]}', [JSON], "names a file"),
+        ("/images/edits", b'{"a":"\\u0066ile_id"}', [JSON], "names a file"),
+    ],
+)
+def test_bodies_that_could_hide_ids_are_refused(
+    path: str, body: bytes, headers: Any, refused: str | None
+) -> None:
+    said = refusal(path, body, *headers)
+    assert (said is None) if refused is None else (refused in (said or ""))
+
+
+def test_the_largest_number_of_ids_is_told() -> None:
+    items = ",".join(f'{{"type":"item_reference","id":"msg_{n}"}}' for n in range(600))
+    said = refusal("/responses", b'{"input":[%b]}' % items.encode(), JSON)
+    assert said is not None
+    assert "more than 512 ids" in said
+
+
+def part(name: str, more: str = "", content: str = "x") -> bytes:
+    head = f'Content-Disposition: form-data; name="{name}"{more}'
+    return f"--b\r\n{head}\r\n\r\n{content}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (part("file", '; filename="a.txt"\r\nContent-Type: text/plain') + b"--b--", 0),
+        (part("purpose") + part("file", '; filename="file_id"') + b"--b--\r\n", 0),
+        (part("file", content='name="file_id" in a text') + b"--b--", 0),
+        (part("file_id") + b"--b--", 1),
+        (part("FILE_ID") + b"--b--", 1),
+        (part("file_ids[]") + b"--b--", 1),
+        (part("file", '; name="file_id"') + b"--b--", 1),
+        (part("file", '; filename="a\\"; name="file_id"') + b"--b--", 1),
+        (part("file") + part("file_id").replace(b"\r\n", b"\n") + b"--b--", 1),
+        (b"--b\r\nX: y\r\n\r\nz\r\n--b--", 1),
+        (part("file").replace(b"; name", b";\r\n name") + b"--b--", 1),
+        (
+            (
+                b'--b\r\nContent-Disposition: form-data; name="a"\r\n'
+                b'content-disposition: form-data; name="file_id"\r\n\r\nx\r\n--b--'
+            ),
+            1,
+        ),
+        (part("a") * 65 + b"--b--", 1),
+        (part("file", "; filename*=utf-8''a") + b"--b--", 1),
+    ],
+)
+def test_a_form_that_names_a_file_by_its_id_is_refused(body: bytes, fault: int) -> None:
+    assert (fault_of([FORM], body) is not None) == bool(fault)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"multipart/form-data",
+        b"multipart/form-data; boundary=b; boundary=c",
+        b"multipart/mixed; boundary=b",
+        b'multipart/form-data; boundary="b"; boundary*=c',
+    ],
+)
+def test_a_form_needs_one_plain_boundary(kind: bytes) -> None:
+    assert fault_of([(b"content-type", kind)], b"--b--") is not None
+
+
+@pytest.mark.parametrize(
+    ("id_", "status", "said"),
+    [
+        ("resp_1", 404, "Response with id 'resp_1' not found."),
+        ("conv_1", 404, "Conversation with id 'conv_1' not found."),
+        ("file-1", 404, "No such File object: file-1"),
+        ("vs_1", 404, "Vector store with id 'vs_1' not found."),
+        ("cntr_1", 404, "Container with id 'cntr_1' not found."),
+        ("rs_1", 404, "Item with id 'rs_1' not found. Items are not"),
+    ],
+)
+def test_unknown_ids_are_told_as_the_upstream_does(
+    id_: str, status: int, said: str
+) -> None:
+    problem = not_found(id_, Hints(), None)
+    assert (problem.status, problem.code) == (status, None)
+    assert problem.message.startswith(said)

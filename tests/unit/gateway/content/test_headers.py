@@ -1,0 +1,106 @@
+"""What travels up, and what down."""
+
+import pytest
+
+from services.gateway.content.headers import (
+    downstream,
+    end_to_end,
+    readable,
+    request_head,
+    upgrade_head,
+)
+from services.gateway.server.framing import relayed_head
+
+UP = [
+    (b"host", b"proxy:8000"),
+    (b"authorization", b"Bearer rpx_secret"),
+    (b"cookie", b"a=b"),
+    (b"connection", b"close, x-hop"),
+    (b"x-hop", b"1"),
+    (b"x-proxy-session-id", b"s"),
+    (b"openai-organization", b"org"),
+    (b"content-length", b"9"),
+    (b"transfer-encoding", b"chunked"),
+    (b"x-codex-window-id", b"w"),
+    (b"openai-beta", b"b"),
+    (b"x-dup", b"1"),
+    (b"x-dup", b"2"),
+]
+
+
+def test_the_clients_credentials_stay_here_and_the_key_goes() -> None:
+    head = request_head("POST", b"/v1/responses?a=1", b"up", b"Bearer sk", UP, 3)
+    assert head == (
+        b"POST /v1/responses?a=1 HTTP/1.1\r\nhost: up\r\nx-codex-window-id: w\r\n"
+        b"openai-beta: b\r\nx-dup: 1\r\nx-dup: 2\r\nauthorization: Bearer sk\r\n"
+        b"content-length: 3\r\n\r\n"
+    )
+
+
+def test_no_length_without_a_body() -> None:
+    assert b"content-length" not in request_head("GET", b"/", b"h", b"B k", [], None)
+
+
+def test_downstream_hides_the_account_and_keeps_duplicates() -> None:
+    answer = [
+        (b"content-type", b"application/json"),
+        (b"set-cookie", b"__cf_bm=1"),
+        (b"openai-organization", b"acct"),
+        (b"openai-project", b"proj"),
+        (b"transfer-encoding", b"chunked"),
+        (b"link", b"a"),
+        (b"link", b"b"),
+        (b"x-request-id", b"req_1"),
+        (b"x-proxy-reason", b"forged"),
+        (b"x-proxy-other", b"forged"),
+    ]
+    assert downstream(answer, [(b"x-proxy-reason", b"panic")]) == [
+        (b"content-type", b"application/json"),
+        (b"link", b"a"),
+        (b"link", b"b"),
+        (b"x-request-id", b"req_1"),
+        (b"x-proxy-reason", b"panic"),
+    ]
+
+
+def test_what_connection_headers_name_stays_on_the_connection() -> None:
+    headers = [
+        (b"connection", b"keep-alive"),
+        (b"x-hop", b"1"),
+        (b"connection", b"X-Hop, Content-Length"),
+        (b"content-length", b"3"),
+        (b"x-end", b"2"),
+    ]
+    assert end_to_end(headers) == [(b"content-length", b"3"), (b"x-end", b"2")]
+    for head in (
+        request_head("GET", b"/", b"h", b"B k", headers, None),
+        relayed_head(200, headers, b"", b""),
+    ):
+        assert b"x-end: 2" in head
+        assert b"x-hop" not in head
+    assert relayed_head(200, headers, b"", b"").count(b"content-length: 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sent"),
+    [
+        (b"gzip, deflate", b"gzip, deflate"),
+        (b"gzip;q=1.0,\tidentity; q=0.5, *;q=0", b"gzip;q=1.0,\tidentity; q=0.5"),
+        (b"GZIP, x-gzip ,zstd", b"GZIP, x-gzip ,zstd"),
+        (b"br, gzip, deflate", b"gzip, deflate"),
+        (b"gzip, deflate, br, zstd", b"gzip, deflate, zstd"),
+        (b"br", b"identity"),
+        (b"*", b"identity"),
+        (b"", b""),
+        (b"gzip" + b", br" * 100, b"gzip"),
+    ],
+)
+def test_answers_are_asked_for_in_codings_that_can_be_opened(
+    accepted: bytes, sent: bytes
+) -> None:
+    """Finding 8: in any other coding an error may show the key to the client alone."""
+    assert readable(accepted) == sent
+    headers = [(b"accept-encoding", accepted)]
+    head = request_head("GET", b"/", b"h", b"B k", headers, None)
+    assert b"\r\naccept-encoding: " + sent + b"\r\n" in head
+    assert upgrade_head(headers, b"B k")[0] == (b"accept-encoding", sent)

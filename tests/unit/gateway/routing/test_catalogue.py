@@ -1,0 +1,108 @@
+"""The gateway's copy of the catalogue."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from libs.common.contracts.events import Alias, Catalogue
+from libs.common.errors import RedisAway
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.sealing import Sealer
+from libs.common.routing.functions import RoutingFunctions
+from services.gateway.routing.catalogue import Directory
+from services.gateway.upstream.errors import Origin
+from tests.support.clock import timeless
+from tests.support.rules import RULES
+from tests.support.twin import Twin, resource
+
+KEYS = {"KEY_A": "sk-a", "KEY_B": "sk-b"}
+
+
+class Counting(Twin):
+    reads = 0
+
+    async def catalogue(self) -> Catalogue:
+        self.reads += 1
+        await asyncio.sleep(0)
+        return await super().catalogue()
+
+
+def read(
+    *resources: Any, aliases: tuple[Alias, ...] = ()
+) -> tuple[Directory, Counting]:
+    twin = Counting(*resources, aliases=aliases)
+    routing = cast(RoutingFunctions, twin)
+    return Directory(routing, Credentials(KEYS, Sealer(()), RULES)), twin
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "host", "path"),
+    [
+        ("https://api.test/v1", Origin("https", "api.test", 443), b"api.test", b"/v1"),
+        ("http://api.test", Origin("http", "api.test", 80), b"api.test", b""),
+        (
+            "https://api.test:8443/a/b/", Origin("https", "api.test", 8443),
+            b"api.test:8443", b"/a/b",
+        ),
+        ("http://[fd00::1]:81/v1", Origin("http", "fd00::1", 81), b"[fd00::1]:81",
+         b"/v1"),
+    ],
+)  # fmt: skip
+@timeless
+async def test_a_resource_is_ready_to_be_sent_to(
+    url: str, origin: Origin, host: bytes, path: bytes
+) -> None:
+    directory, _ = read(resource("a", base_url=url))
+    await directory.refresh()
+    target = directory.targets["a"]
+    assert (target.origin, target.host, target.path) == (origin, host, path)
+    assert target.authorization == b"Bearer sk-a"
+
+
+@timeless
+async def test_a_decision_of_a_new_catalogue_reads_it_once() -> None:
+    directory, twin = read(resource("a"), resource("b"))
+    known = [directory.known]
+    found = await asyncio.gather(*(directory.find("a", "v2") for _ in range(3)))
+    known.append(directory.known)
+    assert known == [False, True]
+    assert len({id(target) for target in found}) == 1
+    assert twin.reads == 1
+    assert await directory.find("gone", "v2") is None
+    assert twin.reads == 1
+    await directory.refresh()
+    assert twin.reads == 2
+
+
+@timeless
+async def test_the_last_copy_stays_while_redis_is_away() -> None:
+    directory, twin = read(resource("a"))
+    await directory.refresh()
+    twin.away = True
+    with pytest.raises(RedisAway):
+        await directory.find("a", "v9")
+    assert set(directory.targets) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("names", "closed"),
+    [(("a", "b"), ()), (("a", "nowhere"), ("nowhere",)), (("nowhere",), ())],
+    ids=["all here", "one is not", "none is here"],
+)
+@timeless
+async def test_resources_without_a_key_here_are_passed_over_unless_all_are(
+    names: tuple[str, ...], closed: tuple[str, ...]
+) -> None:
+    directory, _ = read(*map(resource, names))
+    await directory.refresh()
+    assert directory.closed == closed
+
+
+@timeless
+async def test_aliases_are_read_with_it() -> None:
+    alias = Alias(alias="fast", provider_id="p", upstream_id="m")
+    directory, _ = read(resource("a", provider_id="p"), aliases=(alias,))
+    await directory.refresh()
+    assert directory.ways["fast"].upstream_id == "m"
+    assert directory.ways["fast"].open

@@ -1,0 +1,317 @@
+"""Requests of sockets: each is a row, with a lease and a decision of its own, whatever
+runs beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.contracts.events import Alias
+from libs.common.headers import Header
+from libs.common.proxy_keys import Principal
+from libs.common.routing.types import digest
+from tests.support.clock import clock, settled, timeless
+from tests.support.plane import SECRET, World
+from tests.support.socket_talk import Sockets, Talk
+from tests.support.twin import Twin, resource
+
+KEY: Header = (b"authorization", b"Bearer " + SECRET.encode())
+ALIAS = Alias(alias="fast", provider_id="local", upstream_id="m-8b")
+OTHER = Alias(alias="slow", provider_id="other", upstream_id="m-70b")
+
+
+def event(kind: str, lane: str | None = None, **response: Any) -> dict[str, Any]:
+    told = {"type": kind, "response": {"id": "resp_1", "object": "response"} | response}
+    return told if lane is None else told | {"stream_id": lane}
+
+
+def done(lane: str | None = None, **response: Any) -> dict[str, Any]:
+    return event("response.completed", lane, **response)
+
+
+async def joined(
+    root: Path, *headers: Header, twin: Twin | None = None, capture: int = 0
+) -> tuple[World, Sockets, Talk]:
+    world = World(root, twin or Twin(resource("a")), capture=capture)
+    sockets = Sockets(world)
+    return world, sockets, await sockets.opened(*headers)
+
+
+async def over(world: World, talk: Talk) -> list[dict[str, Any]]:
+    await talk.closes()
+    await talk.ended()
+    world.is_at_rest()
+    return world.requests
+
+
+@timeless
+async def test_a_request_is_a_row_with_what_its_answer_told(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path, capture=10_000)
+    await talk.says({"type": "session.update"})
+    await talk.creates(model="m", metadata={"session_id": "s"})
+    upstream = sockets.upstream()
+    upstream.says(event("response.created"))
+    upstream.says({"type": "response.output_text.delta"})
+    upstream.says({"type": "response.output_text.delta"})
+    upstream.says(
+        done(usage={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3})
+    )
+    upstream.says({"type": "after the end"})
+    await settled()
+    assert len(talk.hears()) == 5
+    (row,) = await over(world, talk)
+    assert (row["outcome"], row["status_code"], row["transport"]) == (
+        "completed",
+        200,
+        "ws",
+    )
+    assert (row["response_id"], row["total_tokens"], row["session_id"]) == (
+        "resp_1",
+        3,
+        "s",
+    )
+    assert (row["method"], row["model"], row["attempts"]) == ("WS", "m", 1)
+    assert row["first_token_ms"] >= 0
+    assert row["response_bytes"] > 0
+    (release,) = world.twin.released
+    assert release.learned == (digest("resp_1"),)
+    assert release.verdict is not None
+    assert release.verdict.kind == "ok"
+    assert [decision["reason"] for decision in world.decisions] == [
+        "weighted_least_connections"
+    ]
+
+
+@timeless
+async def test_later_requests_go_where_the_socket_goes(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    for _ in range(3):
+        await talk.creates(model="m")
+        sockets.upstream().says(done())
+        await settled()
+    rows = await over(world, talk)
+    assert len({row["id"] for row in rows}) == 3
+    assert [d["reason"] for d in world.decisions[1:]] == ["socket", "socket"]
+    assert {d["request_id"] for d in world.decisions} == {row["id"] for row in rows}
+    assert {row["resource_id"] for row in rows} == {"a"}
+
+
+@timeless
+async def test_while_redis_is_away_requests_go_on_and_are_in_the_books(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    sockets.upstream().says(done())
+    await settled()
+    world.twin.away = True
+    await talk.creates(model="m")
+    sockets.upstream().says(done())
+    await settled()
+    rows = await over(world, talk)
+    assert [row["outcome"] for row in rows] == ["completed", "completed"]
+    later = world.decisions[-1]
+    assert (later["reason"], later["degraded"]) == ("socket", True)
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome", "status", "verdict"),
+    [
+        pytest.param(event("response.incomplete"), "completed", 200, "ok",
+                     id="incomplete"),
+        pytest.param(
+            event("response.failed", error={"code": "server_error"}), "failed", 200,
+            "fault", id="failed",
+        ),
+        pytest.param(
+            {"type": "error", "status": 429, "error": {"code": "rate_limit_exceeded"}},
+            "failed", 429, "limited", id="429",
+        ),
+        pytest.param(
+            {"type": "error", "error": {"code": "invalid"}}, "failed", 200, "neutral",
+            id="error",
+        ),
+    ],
+)  # fmt: skip
+@timeless
+async def test_an_end_is_an_outcome(
+    tmp_path: Path, end: dict[str, Any], outcome: str, status: int, verdict: str
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    sockets.upstream().says(end)
+    await settled()
+    (row,) = await over(world, talk)
+    assert (row["outcome"], row["status_code"]) == (outcome, status)
+    (release,) = world.twin.released
+    assert release.verdict is not None
+    assert release.verdict.kind == verdict
+
+
+@timeless
+async def test_events_belong_to_the_request_of_their_lane(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    for lane in ("one", "two"):
+        await talk.creates(model=lane, stream_id=lane)
+    upstream = sockets.upstream()
+    upstream.says(done("two", id="resp_2"))
+    upstream.says(done("three", id="resp_3"))
+    await settled()
+    assert [row["model"] for row in world.requests] == ["two"]
+    upstream.says(done(None, id="resp_4"))  # some do not echo the lane
+    await settled()
+    rows = await over(world, talk)
+    told = [(row["model"], row["response_id"]) for row in rows]
+    assert told == [("two", "resp_2"), ("one", "resp_4")]
+
+
+@timeless
+async def test_within_a_lane_requests_are_answered_in_order(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    for model in ("first", "second"):
+        await talk.creates(model=model)
+    for number in range(2):
+        sockets.upstream().says(done(id=f"resp_{number}"))
+    await settled()
+    rows = await over(world, talk)
+    told = [(row["model"], row["response_id"]) for row in rows]
+    assert told == [("first", "resp_0"), ("second", "resp_1")]
+
+
+@timeless
+async def test_odd_events_pass(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    upstream = sockets.upstream()
+    odd = ['{"type": 7}', "[]", '{"type":"error","x":' + "[" * 3000 + "]" * 3000 + "}"]
+    for frame in odd:
+        upstream.protocol.send_text(frame.encode())
+    upstream.hears()
+    await settled()
+    frames = talk.peer.hears(talk.wire.take())
+    assert [bytes(frame.data).decode() for frame in frames] == odd
+    await talk.closes()
+    await talk.ended()
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_client_that_leaves_after_the_first_event_was_answered(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    sockets.upstream().says(event("response.created"))
+    await settled()
+    (row,) = await over(world, talk)
+    assert (row["outcome"], row["status_code"]) == ("cancelled", 200)
+    assert row["response_id"] == "resp_1"
+
+
+@timeless
+async def test_a_socket_is_its_keys_and_tokens_are_counted(tmp_path: Path) -> None:
+    world = World(tmp_path, Twin(resource("a")))
+    world.table.put(Principal(id="k", pool_id="pool", tokens_per_minute=9))
+    sockets = Sockets(world)
+    talk = await sockets.asks(KEY)
+    while not world.upstreams:
+        clock().advance(0.1)
+        await settled()
+    sockets.upstream().accepts()
+    await settled()
+    talk.hears()
+    await talk.creates(model="m")
+    sockets.upstream().says(
+        done(usage={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3})
+    )
+    await settled()
+    (row,) = await over(world, talk)
+    assert (row["proxy_key_id"], row["pool_id"]) == ("k", "pool")
+    assert world.table.spent == [("k", 3)]
+
+
+@timeless
+async def test_a_key_that_was_revoked_ends_the_next_request_alone(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, Twin(resource("a")))
+    world.table.put(Principal(id="k"))
+    sockets = Sockets(world)
+    talk = await sockets.asks(KEY)
+    while not world.upstreams:
+        clock().advance(0.1)
+        await settled()
+    sockets.upstream().accepts()
+    await settled()
+    talk.hears()
+    world.table.put(Principal(id="k", enabled=False))
+    await world.refreshed()
+    await talk.creates(model="m")
+    (told,) = talk.hears()
+    assert (told["status"], told["error"]["code"]) == (401, "invalid_proxy_key")
+    (row,) = await over(world, talk)
+    assert (row["outcome"], row["error_code"]) == ("failed", "invalid_proxy_key")
+
+
+# Model aliases -----------------------------------------------------------------
+
+
+def providers() -> Twin:
+    return Twin(
+        resource("a", provider_id="local"),
+        resource("b", provider_id="other"),
+        aliases=(ALIAS, OTHER),
+    )
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@timeless
+async def test_an_alias_is_replaced_in_its_frame(tmp_path: Path, binary: bool) -> None:
+    twin = Twin(resource("a", provider_id="local"), aliases=(ALIAS,))
+    world, sockets, talk = await joined(tmp_path, twin=twin)
+    frame = json.dumps({"type": "response.create", "model": "fast", "x": 1})
+    await talk.says(frame.encode() if binary else frame)
+    (got,) = sockets.upstream().hears()
+    sent = json.loads(got) if binary else got
+    assert sent == {"type": "response.create", "model": "m-8b", "x": 1}
+    sockets.upstream().says(done())
+    await settled()
+    (row,) = await over(world, talk)
+    assert (row["model"], row["upstream_model"]) == ("fast", "m-8b")
+
+
+@timeless
+async def test_a_first_alias_takes_the_socket_where_it_leads(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=providers())
+    name = world.wires.dialled[0][0].host
+    model, home = ("slow", "b") if name == "a.test" else ("fast", "a")
+    await talk.creates(model=model)
+    sockets.upstream(1).accepts()
+    await settled()
+    assert sockets.upstream(0).close_code == 1000
+    await settled()
+    assert sockets.upstream(1).hears()[0]["type"] == "response.create"
+    sockets.upstream(1).says(done())
+    await settled()
+    assert talk.hears() == [done()]
+    (row,) = await over(world, talk)
+    assert (row["resource_id"], row["outcome"]) == (home, "completed")
+
+
+@timeless
+async def test_a_later_alias_that_leads_elsewhere_needs_another_socket(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=providers())
+    name = world.wires.dialled[0][0].host
+    here, there = ("fast", "slow") if name == "a.test" else ("slow", "fast")
+    await talk.creates(model=here)
+    sockets.upstream().says(done())
+    await settled()
+    talk.hears()
+    await talk.creates(model=there)
+    (told,) = talk.hears()
+    assert (told["status"], told["error"]["code"]) == (400, "model_not_here")
+    rows = await over(world, talk)
+    assert [row["outcome"] for row in rows] == ["completed", "failed"]

@@ -1,0 +1,137 @@
+import asyncio
+from collections.abc import Sequence
+from datetime import date
+
+import pytest
+
+from libs.common.errors import StoreAway
+from libs.common.store.interface import Price, SchemaTooNew
+from services.ingest.backoff import Backoff
+from services.ingest.schema_maintenance import FORGET_TRIES, Rhythm, Upkeep
+from tests.support.waiting import eventually
+
+TODAY = date(2026, 1, 2)
+
+
+class FakeSchema:
+    """A database that is away for its first `failures` calls."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.calls: list[object] = []
+
+    async def migrate(self) -> int:
+        self._answer("migrate")
+        return 1
+
+    async def make_partitions(self, today: date) -> int:
+        self._answer(today)
+        return 4
+
+    async def drop_before(self, day: date) -> int:
+        self._answer(("drop", day))
+        return 1
+
+    async def put_prices(self, prices: Sequence[Price]) -> None:
+        self._answer(tuple(prices))
+
+    def _answer(self, call: object) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreAway
+        self.calls.append(call)
+
+
+def upkeep(schema: FakeSchema, keep_days: int | None = None) -> Upkeep:
+    rhythm = Rhythm(keep_days, every_s=0.001, backoff=Backoff(0.001, 0.001))
+    return Upkeep(schema, lambda: TODAY, rhythm)
+
+
+@pytest.mark.asyncio
+async def test_migrates_once_and_partitions_again_and_again() -> None:
+    schema, stop = FakeSchema(failures=3), asyncio.Event()
+    running = asyncio.create_task(upkeep(schema).run(stop))
+
+    async def partitioned_twice() -> bool:
+        return len(schema.calls) >= 3
+
+    await eventually(partitioned_twice)
+    stop.set()
+    await running
+    assert schema.calls[:3] == ["migrate", TODAY, TODAY]
+
+
+@pytest.mark.asyncio
+async def test_forgets_what_is_older_than_is_kept() -> None:
+    schema, stop = FakeSchema(), asyncio.Event()
+    running = asyncio.create_task(upkeep(schema, keep_days=30).run(stop))
+
+    async def forgot() -> bool:
+        return len(schema.calls) >= 3
+
+    await eventually(forgot)
+    stop.set()
+    await running
+    assert schema.calls[2] == ("drop", date(2025, 12, 3))
+
+
+@pytest.mark.asyncio
+async def test_a_day_that_cannot_go_keeps_nobody_from_making_others() -> None:
+    class Read(FakeSchema):
+        tries = 0
+
+        async def drop_before(self, day: date) -> int:
+            self.tries += 1
+            raise StoreAway("canceling statement due to lock timeout")
+
+    schema, stop = Read(), asyncio.Event()
+    running = asyncio.create_task(upkeep(schema, keep_days=30).run(stop))
+
+    async def partitioned_twice() -> bool:
+        return schema.calls.count(TODAY) >= 2
+
+    await eventually(partitioned_twice)
+    stop.set()
+    await running
+    assert schema.tries >= FORGET_TRIES
+
+
+@pytest.mark.asyncio
+async def test_other_loops_begin_when_the_schema_is_there() -> None:
+    kept, stop, began = upkeep(FakeSchema()), asyncio.Event(), asyncio.Event()
+
+    async def loop(stop: asyncio.Event) -> None:
+        assert kept.prepared.is_set()
+        began.set()
+        await stop.wait()
+
+    waiting = asyncio.ensure_future(kept.then(loop)(stop))
+    keeping = asyncio.create_task(kept.run(stop))
+    await asyncio.wait_for(began.wait(), 5)
+    stop.set()
+    await asyncio.gather(waiting, keeping)
+
+
+@pytest.mark.asyncio
+async def test_stops_while_the_database_is_away() -> None:
+    kept, stop = upkeep(FakeSchema(failures=10**9)), asyncio.Event()
+
+    async def loop(_: asyncio.Event) -> None:
+        raise AssertionError("must not begin")
+
+    both = asyncio.gather(kept.then(loop)(stop), kept.run(stop))
+    stop.set()
+    await asyncio.wait_for(both, 5)
+    assert not kept.prepared.is_set()
+
+
+@pytest.mark.asyncio
+async def test_a_newer_schema_ends_it() -> None:
+    class Newer(FakeSchema):
+        async def migrate(self) -> int:
+            raise SchemaTooNew
+
+    kept = upkeep(Newer())
+    await kept.run(asyncio.Event())
+    assert isinstance(kept.refusal, SchemaTooNew)
+    assert not kept.prepared.is_set()

@@ -1,0 +1,72 @@
+"""Orders to the health service, and `POST /admin/health/check`."""
+
+from typing import Any
+
+import pytest
+
+from services.router.admin import health_checks
+from services.router.admin.health_checks import Examiner, HealthCheck
+from tests.support.admin import client, problem
+
+
+class Orders:
+    """A health service that answers, is slow, or is not there."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes | None] = [b'[{"resource_id": "openai-1"}]']
+        self.untaken = True
+        self.placed: list[str] = []
+        self.withdrawn = 0
+
+    async def place(self, order: str) -> None:
+        self.placed.append(order)
+
+    async def fetch(self, order: str) -> bytes | None:
+        assert order == self.placed[-1]
+        return self.answers.pop(0) if self.answers else None
+
+    async def withdraw(self, order: str) -> bool:
+        assert order == self.placed[-1]
+        self.withdrawn += 1
+        return self.untaken
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> Orders:
+    monkeypatch.setattr(health_checks, "UNTAKEN_S", 0.01)
+    return Orders()
+
+
+def check(orders: Orders) -> Any:
+    api = client({"/check": HealthCheck(Examiner(orders, 0.05))})
+    return api.simulate_post("/check")
+
+
+def test_a_check_gives_the_findings(orders: Orders) -> None:
+    assert check(orders).json == {"data": [{"resource_id": "openai-1"}]}
+    assert orders.withdrawn == 0
+
+
+def test_an_answer_is_asked_for_again(orders: Orders) -> None:
+    orders.answers = [None, None, b"[]"]
+    assert check(orders).json == {"data": []}
+
+
+@pytest.mark.parametrize(("untaken", "tries"), [(True, 1), (False, 2)])
+def test_an_order_that_was_taken_is_waited_for(
+    orders: Orders, untaken: bool, tries: int
+) -> None:
+    orders.answers, orders.untaken = [], untaken
+    assert problem(check(orders))[:2] == (503, "health_unreachable")
+    assert orders.withdrawn == tries
+
+
+@pytest.mark.asyncio
+async def test_every_order_has_an_id_and_what_is_wanted(orders: Orders) -> None:
+    orders.answers = [b"1", b"2"]
+    examiner = Examiner(orders, 0.05)
+    assert [await examiner.examine(), await examiner.examine('{"keys":[]}')] == [1, 2]
+    whole, wanted = orders.placed
+    assert " " not in whole
+    id_, _, asked = wanted.partition(" ")
+    assert (asked, id_ != whole) == ('{"keys":[]}', True)

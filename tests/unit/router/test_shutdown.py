@@ -1,0 +1,25 @@
+"""Streams learn that the worker shall stop before Granian waits for them."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from services.router.shutdown import stopping_at_signal
+
+
+@pytest.mark.asyncio
+async def test_sigterm_is_told_and_handed_on_as_sigint() -> None:
+    handed_on = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, handed_on.set)
+    try:
+        stopping = stopping_at_signal()
+        assert not stopping.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(handed_on.wait(), 5)
+        assert stopping.is_set()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
