@@ -142,7 +142,17 @@ def resident_mb(pid: int) -> float:
 
 
 def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """Open descriptors of a process, those of its journal's segments aside: mmap keeps
+    one for each, and how many there are depends on how much was written."""
+    links = [_link(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum("/journal/" not in link for link in links)
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:  # it was closed meanwhile
+        return ""
 
 
 Look = Callable[[], Awaitable[dict[str, float]]]
