@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from libs.common.runtime import logs
-from tests.support.havoc import Outcome, Scale, scene, wreak
+from tests.support.processes.havoc import Outcome, Scale, scene, wreak
 
 LONGEST_S = 900  # a run that takes longer hangs
 

@@ -29,9 +29,9 @@ from libs.common.store.factory import open_store
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
 from services.ingest.memory import collect_seldom
-from tests.support.postgres import running_postgres
-from tests.support.valkey import running_valkey
-from tests.support.waiting import eventually
+from tests.support.databases.postgres import running_postgres
+from tests.support.databases.valkey import running_valkey
+from tests.support.processes.waiting import eventually
 
 SERVER_CORE, LOAD_CORE = cpu.cores()
 ROUNDS = 3

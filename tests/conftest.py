@@ -2,9 +2,9 @@
 
 # In order of import: pytest wants to see a plugin before others import it.
 pytest_plugins = [
-    "tests.support.valkey",
-    "tests.support.postgres",
-    "tests.support.certificates",
-    "tests.support.stores",
-    "tests.support.chromium",
+    "tests.support.databases.valkey",
+    "tests.support.databases.postgres",
+    "tests.support.databases.certificates",
+    "tests.support.databases.stores",
+    "tests.support.clients.chromium",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from libs.common.redis.shared_connection import connect
-from tests.support.telemetry import decision_event, request_event, streamed
+from tests.support.values.telemetry import decision_event, request_event, streamed
 
 STREAM = "telemetry:events"
 CHUNK = 1000

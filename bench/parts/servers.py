@@ -22,8 +22,8 @@ from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment
-from tests.support.ports import free_port
-from tests.support.processes import ROOT, Process
+from tests.support.processes.ports import free_port
+from tests.support.processes.processes import ROOT, Process
 
 STREAM = "telemetry:events"
 LIBRARY_FILE = Path("services/router/library.lua")  # below a checkout

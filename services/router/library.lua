@@ -5,7 +5,7 @@
 -- gateways. Loading replaces the whole library under running gateways, so a
 -- changed signature becomes _v2 and the old one stays for a release.
 -- libs/common/routing/policy.py and circuits.py are the same rules in Python: the
--- reference this is tested against (tests/integration/test_policy_agrees.py).
+-- reference this is tested against (tests/integration/routing/test_policy_agrees.py).
 --
 -- Keys (names in libs/common/redis/keys.py; all share the hash tag {rpx}):
 --   catalogue, catalogue:version   the catalogue's JSON and its content hash

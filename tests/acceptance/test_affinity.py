@@ -16,8 +16,8 @@ from openai import AsyncOpenAI, BadRequestError
 
 from libs.common.redis.shared_connection import connect
 from libs.simulator.server import Simulator
-from tests.support.fleet import Fleet, Plan, running_fleet
-from tests.support.waiting import eventually
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

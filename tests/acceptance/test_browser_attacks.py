@@ -18,10 +18,10 @@ from libs.common.browser_guard import CHECKED
 from libs.common.store.factory import open_store
 from libs.common.store.providers import RegistryRows
 from libs.simulator.server import RunningSimulator, Simulator
-from tests.support.attacker import Site, attacking
-from tests.support.chromium import Browser, Page, chromium
-from tests.support.up import Up, environment, running
-from tests.support.waiting import eventually
+from tests.support.clients.attacker import Site, attacking
+from tests.support.clients.chromium import Browser, Page, chromium
+from tests.support.processes.up import Up, environment, running
+from tests.support.processes.waiting import eventually
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -20,9 +20,9 @@ from libs.common.redis.capture_batches import unpacked
 from libs.common.redis.shared_connection import connect
 from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
-from tests.support.fleet import Fleet, Member, Plan, running_fleet
-from tests.support.sql import fetch
-from tests.support.waiting import eventually
+from tests.support.databases.sql import fetch
+from tests.support.processes.fleet import Fleet, Member, Plan, running_fleet
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

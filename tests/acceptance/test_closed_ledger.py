@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.havoc import Scale, scene, wreak
+from tests.support.processes.havoc import Scale, scene, wreak
 
 SMALL = Scale(
     answers=500,

@@ -13,12 +13,12 @@ import pytest
 import pytest_asyncio
 
 from libs.simulator.server import RunningSimulator, Simulator
-from tests.support.codex import Codex
-from tests.support.fleet import Fleet, Plan, running_fleet
-from tests.support.simulated import events_in
-from tests.support.sql import fetch
-from tests.support.up import Up, environment, running, until
-from tests.support.waiting import eventually
+from tests.support.clients.codex import Codex
+from tests.support.databases.sql import fetch
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.up import Up, environment, running, until
+from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulated import events_in
 
 TWO_EACH = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ONE_EACH = {"sk-a1": "a", "sk-b1": "b"}

@@ -9,10 +9,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from libs.simulator.server import Simulator
-from tests.support.codex import Codex
-from tests.support.fleet import Fleet, Plan, running_fleet
-from tests.support.sql import fetch
-from tests.support.waiting import eventually
+from tests.support.clients.codex import Codex
+from tests.support.databases.sql import fetch
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.waiting import eventually
 
 OURS = {"sk-a1": "a"}
 THEIRS = {"sk-registered": "b"}

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 
 from libs.simulator.server import Simulator
-from tests.support.codex import Codex, Turn
-from tests.support.fleet import Fleet, Plan, running_fleet
-from tests.support.sql import fetch
-from tests.support.waiting import eventually
+from tests.support.clients.codex import Codex, Turn
+from tests.support.databases.sql import fetch
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 KEYS = {"sk-a1": "a", "sk-b1": "b"}

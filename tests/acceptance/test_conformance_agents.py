@@ -19,10 +19,10 @@ from agents import (
 )
 from openai import AsyncOpenAI, BadRequestError
 
-from tests.support.conformance import MODEL, outcomes, refuse_once, timed
-from tests.support.stack import Stack
+from tests.support.clients.conformance import MODEL, outcomes, refuse_once, timed
+from tests.support.processes.stack import Stack
 
-pytest_plugins = ["tests.support.standing"]
+pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 

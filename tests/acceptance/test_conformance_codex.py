@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.codex import Codex
-from tests.support.conformance import outcomes, refuse_once
-from tests.support.stack import Stack
-from tests.support.waiting import eventually
+from tests.support.clients.codex import Codex
+from tests.support.clients.conformance import outcomes, refuse_once
+from tests.support.processes.stack import Stack
+from tests.support.processes.waiting import eventually
 
-pytest_plugins = ["tests.support.standing"]
+pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.conformance import outcomes, refuse_once
-from tests.support.processes import ROOT
-from tests.support.stack import Stack
+from tests.support.clients.conformance import outcomes, refuse_once
+from tests.support.processes.processes import ROOT
+from tests.support.processes.stack import Stack
 
-pytest_plugins = ["tests.support.standing"]
+pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCRIPT = ROOT / "tests/acceptance/node/client.mjs"
 MODULES = ROOT / ".venv/node"

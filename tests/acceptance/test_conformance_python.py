@@ -10,7 +10,7 @@ from openai import AsyncOpenAI, BadRequestError
 from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from tests.support.conformance import (
+from tests.support.clients.conformance import (
     MODEL,
     REASONING,
     TOOL,
@@ -19,9 +19,9 @@ from tests.support.conformance import (
     refuse_once,
     timed,
 )
-from tests.support.stack import Stack
+from tests.support.processes.stack import Stack
 
-pytest_plugins = ["tests.support.standing"]
+pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 

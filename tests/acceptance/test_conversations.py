@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 
 from libs.simulator.server import RunningSimulator, serve
 from libs.simulator.settings import Settings
-from tests.support.chaos import Chaos
-from tests.support.fleet import Fleet, Plan, running_fleet
-from tests.support.sql import fetch
-from tests.support.talk import MODELS, Ears, Gateways, Kind, Talk, client, talks
-from tests.support.waiting import eventually
+from tests.support.clients.talk import MODELS, Ears, Gateways, Kind, Talk, client, talks
+from tests.support.databases.sql import fetch
+from tests.support.processes.chaos import Chaos
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator
-from tests.support.fleet import Fleet, Member, Plan, running_fleet
-from tests.support.waiting import eventually
+from tests.support.processes.fleet import Fleet, Member, Plan, running_fleet
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from libs.simulator.server import RunningSimulator, Simulator
-from tests.support.sql import fetch
-from tests.support.up import Up, environment, running
-from tests.support.waiting import eventually
+from tests.support.databases.sql import fetch
+from tests.support.processes.up import Up, environment, running
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

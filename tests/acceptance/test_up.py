@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.ports import free_port
-from tests.support.processes import ROOT
-from tests.support.up import (
+from tests.support.processes.ports import free_port
+from tests.support.processes.processes import ROOT
+from tests.support.processes.up import (
     COMMAND,
     SERVICES,
     STOP_SECONDS,

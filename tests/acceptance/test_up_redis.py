@@ -14,8 +14,8 @@ import pytest
 import redis as blocking
 
 from libs.common.redis import keys
-from tests.support.processes import ROOT
-from tests.support.up import COMMAND, Up, environment, running
+from tests.support.processes.processes import ROOT
+from tests.support.processes.up import COMMAND, Up, environment, running
 
 NOBODY = 65_534
 PING = (

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from tests.attack.scene import LARGEST_BODY, MOST_CONNECTIONS, Attack, Scene
-from tests.support import raw
-from tests.support.frames import CLOSE, PING, TEXT, UPGRADE, frame, read_frame
-from tests.support.raw import Caller, calling, get, post
-from tests.support.tasks import beside
+from tests.support.clients import raw
+from tests.support.clients.frames import CLOSE, PING, TEXT, UPGRADE, frame, read_frame
+from tests.support.clients.raw import Caller, calling, get, post
+from tests.support.processes.tasks import beside
 
 PATIENCE_S = 60.0
 GROWTH_MB = 200  # of the gateway, through all of this

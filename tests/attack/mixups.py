@@ -9,11 +9,11 @@ from contextlib import suppress
 from tests.attack import tokens
 from tests.attack.scene import Attack, Scene, is_ours
 from tests.attack.upstream import ACTS
-from tests.support import raw
-from tests.support.frames import CLOSE, TEXT, UPGRADE, frame, read_frame
-from tests.support.raw import WAYS, Caller, calling, get, post
-from tests.support.waiting import eventually
-from tests.support.wire import cut
+from tests.support.clients import raw
+from tests.support.clients.frames import CLOSE, TEXT, UPGRADE, frame, read_frame
+from tests.support.clients.raw import WAYS, Caller, calling, get, post
+from tests.support.clients.wire import cut
+from tests.support.processes.waiting import eventually
 
 PATIENCE_S = 60.0
 LEAVES = 0.06  # chance that a client leaves before an answer is whole

@@ -8,7 +8,7 @@ from itertools import product
 
 from tests.attack import tokens
 from tests.attack.scene import Attack, Scene
-from tests.support.raw import Caller, calling, post
+from tests.support.clients.raw import Caller, calling, post
 
 PATIENCE_S = 60.0  # the gateway closes what says no more, much sooner
 AT_ONCE = 48

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from tests.attack import tokens
 from tests.attack.scene import Attack, Scene
-from tests.support.frames import UPGRADE
-from tests.support.raw import Caller, calling, get, post
+from tests.support.clients.frames import UPGRADE
+from tests.support.clients.raw import Caller, calling, get, post
 
 PATIENCE_S = 10.0
 STATUS = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*")

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.attack import limits, mixups, smuggling, splitting
 from tests.attack.scene import Attack, Scene, scene
-from tests.support.valkey import running_valkey
+from tests.support.databases.valkey import running_valkey
 
 HEAD = ("| attack | tries | result |", "|---|---|---|")
 Runs = Iterator[Coroutine[Any, Any, list[Attack]]]

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import count
 
-from tests.support.raw import event
+from tests.support.clients.raw import event
 
 TOKEN = re.compile(rb"tok-[0-9a-z]{8}")
 EVIL = b"tok-evil0000"  # of what nobody asked for

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from websockets.utils import accept_key
 
 from tests.attack.tokens import EVIL, TOKEN, answer, events
-from tests.support.frames import CLOSE, TEXT, frame, read_frame
-from tests.support.raw import CHUNKED, SSE, chunk
+from tests.support.clients.frames import CLOSE, TEXT, frame, read_frame
+from tests.support.clients.raw import CHUNKED, SSE, chunk
 
 METHODS = rb"GET|POST|HEAD|DELETE|PUT|PATCH|OPTIONS"
 START = re.compile(rb"(" + METHODS + rb") (/[!\x22$-~]*) HTTP/1\.1")

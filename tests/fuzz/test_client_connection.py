@@ -14,7 +14,7 @@ from services.gateway.server.connection import Connection, Times
 from services.gateway.server.request import Request
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged
 from tests.fuzz.transports import FakeTransport, feed
-from tests.support.wire import chunked, cut
+from tests.support.clients.wire import chunked, cut
 
 LARGEST = 2_000
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -15,7 +15,7 @@ from services.gateway.websocket import frames as socket_frames
 from services.gateway.websocket.client import ClientSocket
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged, values
 from tests.fuzz.transports import FakeTransport, feed, turn
-from tests.support.wire import cut
+from tests.support.clients.wire import cut
 
 LARGEST = 300
 FAULTS = (1002, 1007, 1009)

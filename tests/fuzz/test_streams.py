@@ -14,7 +14,7 @@ from services.gateway.content.response_facts import MOST_LEARNED, Facts
 from services.gateway.content.sse import EventTap
 from services.ingest import decode as decoding
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged, values
-from tests.support.wire import cut
+from tests.support.clients.wire import cut
 
 KEYS = st.sampled_from(
     ["type", "response", "id", "object", "status", "model", "service_tier", "output",

@@ -13,7 +13,7 @@ from services.gateway.upstream.pool import Pool
 from services.gateway.upstream.response import Answer
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged
 from tests.fuzz.transports import FakeTransport, feed, turn
-from tests.support.wire import chunked, cut
+from tests.support.clients.wire import chunked, cut
 
 Told = tuple[object, ...]
 NEXT = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext"

@@ -10,7 +10,7 @@ from libs.cli.observe import check_port, see_redis, valkey_binary
 from libs.cli.plan import RedisSeen
 from libs.common.errors import SettingError
 from libs.common.redis import keys
-from tests.support.ports import free_port
+from tests.support.processes.ports import free_port
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from libs.cli.readiness_listener import (
     readiness,
 )
 from libs.common.admin_token import ensure_file
-from tests.support.ports import free_port
+from tests.support.processes.ports import free_port
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

@@ -1,5 +1,5 @@
-"""Secrets of proxy keys, their table in Redis, and their limits, as asked for. What
-the library does with them is tested in tests/integration/test_proxy_keys.py."""
+"""Secrets of proxy keys, their table in Redis, and their limits, as asked for.
+tests/integration/security/test_proxy_keys.py tests what the library does with them."""
 
 import hashlib
 from typing import Any

@@ -21,9 +21,9 @@ from services.gateway.heartbeat import (
     Heart,
 )
 from services.gateway.ledger.journal.delivery import Safekeeper
-from tests.support.clock import clock, settled, timeless
-from tests.support.plane import GATEWAY, SECRET, World, answer
-from tests.support.twin import Twin, resource
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.plane import GATEWAY, SECRET, World, answer
+from tests.support.memory.twin import Twin, resource
 
 
 class Connection:

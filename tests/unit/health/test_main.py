@@ -1,5 +1,5 @@
 """The health service put together. With Redis and upstreams it is in
-tests/integration/test_health.py."""
+tests/integration/health/test_health.py."""
 
 import asyncio
 import os
@@ -11,9 +11,9 @@ import pytest
 
 from libs.common.settings.services import HealthSettings
 from services.health.__main__ import Health, main
-from tests.support.ports import free_port
-from tests.support.resp import Command, scripted
-from tests.support.waiting import eventually
+from tests.support.databases.resp import Command, scripted
+from tests.support.processes.ports import free_port
+from tests.support.processes.waiting import eventually
 
 
 @pytest.mark.parametrize(

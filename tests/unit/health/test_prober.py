@@ -12,7 +12,7 @@ from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
 from services.health.prober import Check, Prober, Question, Schedule
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 RULES = ProviderRules.read({"PROXY_UPSTREAM_BASE_URL": "http://upstream/v1"})

@@ -13,9 +13,9 @@ from libs.common.runtime.tls import client_context
 from libs.common.settings.http_proxies import Egress
 from services.health.upstreams import Barred, EgressTransport
 from services.health.verdict import of_error
-from tests.support.dials import ALLOWED, FORBIDDEN, REBOUND, Rebinding
-from tests.support.egress import running_proxy
-from tests.support.sockets import relay_to, visited
+from tests.support.clients.dials import ALLOWED, FORBIDDEN, REBOUND, Rebinding
+from tests.support.clients.sockets import relay_to, visited
+from tests.support.upstreams.egress import running_proxy
 
 pytestmark = pytest.mark.asyncio
 REFUSAL = b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n"

@@ -1,6 +1,6 @@
 """The loop from stream to SQL over fakes: nothing is acknowledged before it is stored,
 and poison never blocks the rest. With real ends it is in
-tests/integration/test_ingest.py."""
+tests/integration/ingest/test_ingest.py."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
-from tests.support.consuming import running
-from tests.support.telemetry import request_event
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
+from tests.support.values.consuming import running
+from tests.support.values.telemetry import request_event
 
 pytestmark = pytest.mark.asyncio
 AT_ONCE = Backoff(base_s=0.001, cap_s=0.001)

@@ -15,7 +15,7 @@ from services.ingest.decode import (
     dead_letter,
     decode,
 )
-from tests.support.telemetry import (
+from tests.support.values.telemetry import (
     decision_event,
     gateway_event,
     health_event,

@@ -9,7 +9,7 @@ from services.ingest.batch import Size
 from services.ingest.decode import decode
 from services.ingest.gathered import Batch, Fields, itself
 from services.ingest.payloads import decode_payload
-from tests.support.telemetry import as_redis_gives, request_event
+from tests.support.values.telemetry import as_redis_gives, request_event
 
 
 def entry(id_: str, request: str = "r") -> Entry:

@@ -1,5 +1,5 @@
 """Ingest put together: what keeps it from starting, and its end. With Redis and
-Postgres it is in tests/integration/test_ingest_process.py."""
+Postgres it is in tests/integration/ingest/test_ingest_process.py."""
 
 import asyncio
 import os
@@ -15,9 +15,9 @@ from libs.common.store import sqlite
 from libs.common.store.interface import SchemaTooNew
 from libs.common.store.sqlite import SqliteStore
 from services.ingest.__main__ import run, serve
-from tests.support.ports import free_port
-from tests.support.resp import Command, scripted
-from tests.support.waiting import eventually
+from tests.support.databases.resp import Command, scripted
+from tests.support.processes.ports import free_port
+from tests.support.processes.waiting import eventually
 
 
 @pytest.mark.parametrize(

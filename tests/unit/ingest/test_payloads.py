@@ -12,7 +12,7 @@ from libs.common.contracts.events import StreamedPayload
 from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
 from services.ingest import payloads
 from services.ingest.payloads import LARGEST_DATA, PayloadSink, decode_payload
-from tests.support.telemetry import T0_MS, health_event, streamed
+from tests.support.values.telemetry import T0_MS, health_event, streamed
 
 BODY = b"packed \xff"
 

@@ -8,7 +8,7 @@ from libs.common.errors import StoreAway
 from libs.common.store.interface import Price, SchemaTooNew
 from services.ingest.backoff import Backoff
 from services.ingest.schema_maintenance import FORGET_TRIES, Rhythm, Upkeep
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
 
 TODAY = date(2026, 1, 2)
 

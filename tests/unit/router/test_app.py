@@ -1,5 +1,5 @@
 """The router put together: its routes, and what keeps it from starting. With Redis and
-a database it is in tests/integration/test_router.py."""
+a database it is in tests/integration/router/test_router.py."""
 
 import asyncio
 import os
@@ -19,8 +19,8 @@ from services.router.admin.shapes import AdminState
 from services.router.admin.tokens import FixedToken, KeptToken
 from services.router.app import create_app
 from services.router.openapi import OPERATIONS
-from tests.support.admin import problem
-from tests.support.resp import scripted
+from tests.support.databases.resp import scripted
+from tests.support.values.admin import problem
 
 # The test client does not let the application read `Host` itself.
 BY_GATEWAY = {CHECKED: "1"}

@@ -7,7 +7,7 @@ import pytest
 from libs.common.contracts.events import Catalogue, Resource
 from libs.common.errors import NoCatalogue, RedisAway
 from services.router.catalogue import Publisher, build_catalogue
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
 
 
 def resource(number: int = 1, weight: float = 1) -> Resource:

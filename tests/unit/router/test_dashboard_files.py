@@ -7,7 +7,7 @@ import pytest
 from libs.common.browser_guard import CHECKED, Guard
 from services.router.admin.access import Browsers
 from services.router.dashboard_files import CSP, DASHBOARD, FILES, Page
-from tests.support.admin import client
+from tests.support.values.admin import client
 
 TEXTS = {name: (DASHBOARD / name).read_text() for name, _ in FILES.values()}
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.interface import BadQuery
 from services.router.errors import Problem, of, say
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 
 class Raises:

@@ -10,7 +10,7 @@ from libs.common.errors import RedisAway, StoreAway
 from libs.common.proxy_keys import Principal
 from services.router import key_table
 from services.router.key_table import COMPARE_EVERY, Contended, KeyPublisher
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

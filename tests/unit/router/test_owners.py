@@ -1,5 +1,5 @@
 """`POST /internal/owners` over a fake database. With a slow one, and through gateways,
-it is in tests/integration/test_owners.py."""
+it is in tests/integration/proxy/test_owners.py."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from libs.common.routing.types import Owner
 from libs.common.store.interface import ID_CHARS_MAX
 from services.router import owners
 from services.router.owners import BODY_BYTES_MAX, IDS_MAX, Owners
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 OWNER = Owner("openai-1", "org/project", "team:red")
 SHOWN = {

@@ -12,7 +12,7 @@ from libs.common.errors import StoreAway
 from services.router import probes
 from services.router.admin.shapes import AdminState, Ledger
 from services.router.probes import Probes
-from tests.support.admin import client
+from tests.support.values.admin import client
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(
     ("accepted", "stored", "pending", "in_flight", "dead_lettered", "balanced")

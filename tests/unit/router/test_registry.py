@@ -13,7 +13,7 @@ from libs.common.providers.sealing import Sealer
 from libs.common.runtime.lifecycle import end
 from services.router.catalogue import Publisher, build_catalogue
 from services.router.registry import READ_EVERY, Changes, RegistryReader
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
 from tests.unit.router.test_catalogue import Leadership, Library, resource
 
 pytestmark = pytest.mark.asyncio

@@ -12,8 +12,8 @@ from libs.common.contracts.events import (
     StreamedEvent,
     StreamedPayload,
 )
-from tests.support.catalogues import made_resource
-from tests.support.telemetry import (
+from tests.support.values.catalogues import made_resource
+from tests.support.values.telemetry import (
     decision_event,
     gateway_event,
     health_event,

@@ -9,7 +9,7 @@ from libs.common.providers.credentials import SEALED, Credentials
 from libs.common.providers.destinations import Forbidden
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer, Unsealable
-from tests.support.catalogues import made_resource
+from tests.support.values.catalogues import made_resource
 
 SEALER = Sealer([Fernet.generate_key().decode()])
 SECRET = "sk-secret"

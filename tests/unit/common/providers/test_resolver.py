@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from libs.common.providers.resolver import AddressInfo, Resolver
-from tests.support.clock import settled, timeless
+from tests.support.memory.clock import settled, timeless
 
 ADDRESS: AddressInfo = (2, 1, 6, "", ("192.0.2.1", 443))
 

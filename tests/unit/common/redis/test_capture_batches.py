@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from libs.common.contracts.events import PayloadEvent
 from libs.common.redis import capture_batches
 from libs.common.redis.capture_batches import Note, Payload, batches, packed, unpacked
-from tests.support.telemetry import as_redis_gives
+from tests.support.values.telemetry import as_redis_gives
 
 SIZES = st.lists(st.integers(0, 300), max_size=40)
 

@@ -1,5 +1,5 @@
 """Captured bodies on their way into Redis, which is scripted; a real one is in
-tests/integration/test_captured_bodies.py and test_redis_client.py."""
+tests/integration/ledger/test_captured_bodies.py and test_redis_client.py."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ import pytest
 from libs.common.errors import RedisAway
 from libs.common.redis.capture_batches import BATCH_BYTES, Payload
 from libs.common.redis.capture_stream import Backlog, PayloadStream, Refused
-from tests.support.resp import HANG_UP, Command, Raw, Scripted, scripted
+from tests.support.databases.resp import HANG_UP, Command, Raw, Scripted, scripted
 
 pytestmark = pytest.mark.asyncio
 SMALL = Payload("r1", 1, request_body=b"x")

@@ -1,5 +1,5 @@
 """Orders through Redis, which is scripted; both ends meet through a real one in
-tests/integration/test_health.py."""
+tests/integration/health/test_health.py."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from libs.common.errors import RedisAway
 from libs.common.redis import keys
 from libs.common.redis.check_queue import KEPT_S, Orders
 from libs.common.redis.shared_connection import connect
-from tests.support.resp import HANG_UP, Command, scripted
+from tests.support.databases.resp import HANG_UP, Command, scripted
 
 pytestmark = pytest.mark.asyncio
 LIST = keys.check_orders().encode()

@@ -1,5 +1,5 @@
 """Clients by URL, and why one cannot be used. Sentinels that name another primary, and
-TLS, are in tests/integration/test_redis_failover.py and test_redis_tls.py."""
+TLS, are in tests/integration/redis/test_redis_failover.py and test_redis_tls.py."""
 
 import asyncio
 import ssl
@@ -26,7 +26,7 @@ from libs.common.redis.factory import (
     replaced,
     replaced_blocking,
 )
-from tests.support.resp import Command, scripted
+from tests.support.databases.resp import Command, scripted
 
 SENTINELS = "redis+sentinel://app:pass@a:26379,b/mymaster/3?sentinel_password=guard"
 

@@ -1,5 +1,5 @@
 """The lease, as asked for. What the scripts do in a real Redis is tested in
-tests/integration/test_leader.py."""
+tests/integration/router/test_leader.py."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 """The shared connection against a scripted server. With a real Redis, and one that is
-killed, stopped or fails over, it is in tests/integration/test_redis_client.py."""
+killed, stopped or fails over, it is in tests/integration/redis/test_redis_client.py."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +11,15 @@ import pytest
 from libs.common.errors import RedisAway
 from libs.common.redis import shared_connection
 from libs.common.redis.shared_connection import Refused, SharedConnection, connect
-from tests.support.resp import HANG_UP, SILENCE, Command, Raw, Scripted, scripted
-from tests.support.waiting import eventually
+from tests.support.databases.resp import (
+    HANG_UP,
+    SILENCE,
+    Command,
+    Raw,
+    Scripted,
+    scripted,
+)
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 READONLY = Exception("READONLY You can't write against a read only replica.")

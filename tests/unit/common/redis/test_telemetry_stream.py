@@ -1,5 +1,5 @@
 """The telemetry stream, with a scripted Redis. With a real one it is in
-tests/integration/test_streams.py and test_ingest.py."""
+tests/integration/ledger/test_streams.py and test_ingest.py."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from libs.common.errors import RedisAway
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import Entry, TelemetryStream
-from tests.support.resp import HANG_UP, Command, scripted
+from tests.support.databases.resp import HANG_UP, Command, scripted
 
 pytestmark = pytest.mark.asyncio
 FIELDS = [b"kind", b"request", b"data", b"{}"]

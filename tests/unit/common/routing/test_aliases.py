@@ -5,7 +5,7 @@ import pytest
 from libs.common.contracts.events import Alias, Catalogue
 from libs.common.routing.aliases import in_pool, provider_pool, session_within, ways
 from libs.common.routing.types import session_digest
-from tests.support.catalogues import made_resource
+from tests.support.values.catalogues import made_resource
 
 ALIAS = Alias(alias="fast", provider_id="acme", upstream_id="gpt-5")
 CATALOGUE = Catalogue(

@@ -1,5 +1,5 @@
 """The calls of the routing functions: their arguments, and what their replies become.
-What the functions do is tested in tests/integration/test_routing.py."""
+What the functions do is tested in tests/integration/routing/test_routing.py."""
 
 import asyncio
 import json
@@ -21,9 +21,9 @@ from libs.common.redis import keys
 from libs.common.routing import types
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Asker, Lease, Owner, model_digest
-from tests.support.asks import made_ask, made_release
-from tests.support.catalogues import made_resource
-from tests.support.telemetry import gateway_event
+from tests.support.values.asks import made_ask, made_release
+from tests.support.values.catalogues import made_resource
+from tests.support.values.telemetry import gateway_event
 
 pytestmark = pytest.mark.asyncio
 NOW = 1_700_000_000_000

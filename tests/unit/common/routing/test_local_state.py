@@ -1,5 +1,5 @@
-"""The routing state in memory: what a gateway routes by while Redis is away. The test
-in tests/integration/test_policy_agrees.py compares it with the function library."""
+"""The routing state in memory: what a gateway routes by while Redis is away.
+tests/integration/routing/test_policy_agrees.py compares it with the function library."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ from libs.common.routing.types import (
     UnknownPool,
     model_digest,
 )
-from tests.support.asks import made_ask, made_release
-from tests.support.catalogues import made_resource
+from tests.support.values.asks import made_ask, made_release
+from tests.support.values.catalogues import made_resource
 
 NOW = 1_000_000.0
 COOLDOWN = 30_000

@@ -19,8 +19,8 @@ from libs.common.routing.replies import (
     state_of,
     unusable,
 )
-from tests.support.catalogues import made_resource
-from tests.support.telemetry import gateway_event
+from tests.support.values.catalogues import made_resource
+from tests.support.values.telemetry import gateway_event
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from libs.common.runtime.tls import (
     resuming_context,
     tls_cause,
 )
-from tests.support.certificates import make_authority
+from tests.support.databases.certificates import make_authority
 
 CA = Path(certifi.where())
 

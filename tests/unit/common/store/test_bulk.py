@@ -8,7 +8,7 @@ from libs.common.contracts.events import RequestEvent
 from libs.common.store.bulk import APART, Form, tables
 from libs.common.store.dedupe import settle
 from libs.common.store.postgres.calls import TYPES
-from tests.support.telemetry import (
+from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
     gateway_event,

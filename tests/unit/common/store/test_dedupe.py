@@ -11,7 +11,7 @@ from libs.common.store.dedupe import (
     request_keys,
     settle,
 )
-from tests.support.telemetry import (
+from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
     gateway_event,

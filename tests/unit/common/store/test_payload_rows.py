@@ -3,7 +3,7 @@
 from libs.common.contracts.events import BodyNote, PayloadEvent, StreamedPayload
 from libs.common.store.payload_rows import COLUMNS, as_columns, payload_rows
 from libs.common.store.rows import instant
-from tests.support.telemetry import T0_MS
+from tests.support.values.telemetry import T0_MS
 
 REQUEST = BodyNote(content_type="application/json", original_bytes=9, truncated=True)
 DROPPED = BodyNote(original_bytes=5, dropped="too large")

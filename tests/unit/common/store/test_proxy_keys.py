@@ -1,5 +1,5 @@
 """Proxy keys in SQL, here in a file. The same on Postgres is in
-tests/integration/test_proxy_keys.py."""
+tests/integration/security/test_proxy_keys.py."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +14,7 @@ from libs.common.store.interface import Cursor
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows, uses
 from libs.common.store.rows import instant, iso, milliseconds
 from libs.common.store.sqlite import SqliteStore
-from tests.support.telemetry import T0_MS, request_event, stored_request
+from tests.support.values.telemetry import T0_MS, request_event, stored_request
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 EXPIRES = AT + timedelta(days=30)

@@ -24,7 +24,7 @@ from libs.common.store.rows import (
     session_row,
     storable,
 )
-from tests.support.telemetry import (
+from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
     health_event,

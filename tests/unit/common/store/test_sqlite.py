@@ -1,5 +1,5 @@
 """The store on SQLite. What both databases promise is tested on both in
-tests/integration/test_store.py; here is what needs no server."""
+tests/integration/store/test_store.py; here is what needs no server."""
 
 import asyncio
 import sqlite3
@@ -34,7 +34,7 @@ from libs.common.store.interface import (
 from libs.common.store.migrate import known_migrations
 from libs.common.store.rows import instant
 from libs.common.store.sqlite import SqliteStore, history_statement
-from tests.support.telemetry import (
+from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
     gateway_event,

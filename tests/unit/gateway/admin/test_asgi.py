@@ -9,9 +9,9 @@ import pytest
 from services.gateway.admin.asgi import STALL_S, ControlPlane
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
-from tests.support.clock import settled, timeless
-from tests.support.sites import OpenSite
-from tests.support.transports import Wire
+from tests.support.memory.clock import settled, timeless
+from tests.support.memory.sites import OpenSite
+from tests.support.memory.transports import Wire
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

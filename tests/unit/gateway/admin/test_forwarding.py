@@ -15,9 +15,9 @@ from libs.common.redis.shared_connection import SharedConnection
 from services.gateway.admin.forwarding import LARGEST_BODY, Readiness, RouterDoor
 from services.gateway.errors import Problem
 from services.gateway.ledger.journal.delivery import Safekeeper
-from tests.support.clock import timeless
-from tests.support.plane import World
-from tests.support.twin import Twin, resource
+from tests.support.memory.clock import timeless
+from tests.support.memory.plane import World
+from tests.support.memory.twin import Twin, resource
 
 
 class Router:

@@ -17,7 +17,7 @@ from services.gateway.auth.isolation import (
 from services.gateway.content.multipart import fault_of
 from services.gateway.errors import Problem
 from services.gateway.server.request import Request
-from tests.support.attacks import FRAMES, HTTP
+from tests.support.clients.attacks import FRAMES, HTTP
 
 
 def test_the_table_in_the_docs_is_what_is_tried() -> None:

@@ -18,7 +18,7 @@ from libs.common.redis.shared_connection import Refused
 from services.gateway.auth.authenticator import Admission
 from services.gateway.auth.limits import Gate
 from services.gateway.errors import Problem
-from tests.support.clock import settled, timeless
+from tests.support.memory.clock import settled, timeless
 
 SECRET = new_secret()
 LIMITED = Principal(id="k", requests_per_minute=2)

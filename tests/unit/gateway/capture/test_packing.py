@@ -24,7 +24,7 @@ from services.gateway.capture.packing import (
     opened,
     without_bodies,
 )
-from tests.support.telemetry import as_redis_gives
+from tests.support.values.telemetry import as_redis_gives
 
 BODY = json.dumps({"input": "SECRET " * 50, "b": 1}).encode()
 LIMIT = 10_000

@@ -24,7 +24,7 @@ from services.gateway.capture.recorder import (
     Inbox,
 )
 from services.gateway.capture.worker import FULL_THERE, UNMEASURED, Worker
-from tests.support.waiting import eventually
+from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.content.coding import LARGEST_OPENED, opener
-from tests.support.transports import cut_at, one_by_one
+from tests.support.memory.transports import cut_at, one_by_one
 
 PLAIN = b'{"id": "resp_1", "usage": {"total_tokens": 7}}' * 20
 PACKED = {

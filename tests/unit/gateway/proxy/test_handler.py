@@ -23,10 +23,10 @@ from libs.common.routing.types import (
 from services.gateway.proxy.handler import CLIENT_GRACE_S, FAILURE_S, Limits
 from services.gateway.proxy.handler import with_whole_retry_after as whole
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
-from tests.support.clock import clock, settled, timeless
-from tests.support.plane import REQUEST_S, SECRET, Client, World, answer, error
-from tests.support.transports import Wire
-from tests.support.twin import Twin, refusal_with_event, resource
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.plane import REQUEST_S, SECRET, Client, World, answer, error
+from tests.support.memory.transports import Wire
+from tests.support.memory.twin import Twin, refusal_with_event, resource
 
 KEY: Header = (b"authorization", b"Bearer " + SECRET.encode())
 CREATED = (

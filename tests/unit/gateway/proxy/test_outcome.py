@@ -14,9 +14,9 @@ from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.response import Answer, Interrupted
-from tests.support.clock import settled, timeless
-from tests.support.sites import OpenSite
-from tests.support.transports import Wire
+from tests.support.memory.clock import settled, timeless
+from tests.support.memory.sites import OpenSite
+from tests.support.memory.transports import Wire
 
 JSON: Header = (b"content-type", b"application/json")
 SSE: Header = (b"content-type", b"text/event-stream")

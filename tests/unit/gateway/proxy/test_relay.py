@@ -20,9 +20,9 @@ from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.errors import UpstreamError
 from services.gateway.upstream.response import Answer, Interrupted, Slow, TimedOut
-from tests.support.clock import settled, timeless
-from tests.support.sites import OpenSite
-from tests.support.transports import Wire, cut_at, cut_in_two, cuts
+from tests.support.memory.clock import settled, timeless
+from tests.support.memory.sites import OpenSite
+from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts
 
 EVENTS: Header = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON: Header = (b"content-type", b"application/json")

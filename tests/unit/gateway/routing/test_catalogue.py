@@ -12,9 +12,9 @@ from libs.common.providers.sealing import Sealer
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.routing.catalogue import Directory
 from services.gateway.upstream.errors import Origin
-from tests.support.clock import timeless
-from tests.support.rules import RULES
-from tests.support.twin import Twin, resource
+from tests.support.memory.clock import timeless
+from tests.support.memory.twin import Twin, resource
+from tests.support.values.rules import RULES
 
 KEYS = {"KEY_A": "sk-a", "KEY_B": "sk-b"}
 

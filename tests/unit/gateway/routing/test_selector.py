@@ -21,9 +21,9 @@ from libs.common.routing.types import (
 )
 from services.gateway.errors import Problem
 from services.gateway.routing.selector import problem_of
-from tests.support.clock import clock, timeless
-from tests.support.plane import World
-from tests.support.twin import Twin, refusal_with_event, resource
+from tests.support.memory.clock import clock, timeless
+from tests.support.memory.plane import World
+from tests.support.memory.twin import Twin, refusal_with_event, resource
 
 IN_B = Owner("b", "account-b")
 TOLD = {"resource_id": "b", "account_id": "account-b"}

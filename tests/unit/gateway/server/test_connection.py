@@ -23,9 +23,9 @@ from services.gateway.server.connection import (
 )
 from services.gateway.server.framing import WHOLE_WRITE
 from services.gateway.server.request import Request
-from tests.support.clock import clock, settled, timeless
-from tests.support.sites import OpenSite
-from tests.support.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.sites import OpenSite
+from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"

@@ -21,8 +21,8 @@ from services.gateway.server.server import (
     Bounds,
     Server,
 )
-from tests.support.clock import clock, settled, timeless
-from tests.support.transports import Wire
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.transports import Wire
 
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
 UPGRADE = (

@@ -18,8 +18,8 @@ from services.gateway.upstream.errors import (
     UpstreamError,
 )
 from services.gateway.upstream.response import Answer, Broken, Slow, TimedOut
-from tests.support.clock import clock, settled, timeless
-from tests.support.upstreams import Wires
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.upstreams import Wires
 
 ORIGIN = Origin("https", "api.test", 443)
 OTHER = Origin("https", "other.test", 443)

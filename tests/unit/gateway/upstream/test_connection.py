@@ -25,8 +25,8 @@ from services.gateway.upstream.response import (
     Slow,
     TimedOut,
 )
-from tests.support.clock import clock, settled, timeless
-from tests.support.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

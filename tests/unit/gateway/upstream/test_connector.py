@@ -13,7 +13,7 @@ from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.settings.http_proxies import Egress
 from services.gateway.upstream.connector import Dialer
 from services.gateway.upstream.errors import NoFreeConnection, NotSent, Origin
-from tests.support.clock import clock, timeless
+from tests.support.memory.clock import clock, timeless
 
 ORIGIN = Origin("https", "api.test", 443)
 FOUND: list[AddressInfo] = [(2, 1, 6, "", ("192.0.2.1", 443))]

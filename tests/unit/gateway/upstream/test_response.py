@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.gateway.upstream.errors import UpstreamError
 from services.gateway.upstream.response import HIGH_WATER, Answer, Interrupted, NoKey
-from tests.support.clock import settled, timeless
+from tests.support.memory.clock import settled, timeless
 
 
 class Source:

@@ -10,8 +10,8 @@ from services.gateway.upstream.tunnel import (
     connect_head,
     forwarded_head,
 )
-from tests.support.clock import timeless
-from tests.support.transports import Wire, cut_in_two
+from tests.support.memory.clock import timeless
+from tests.support.memory.transports import Wire, cut_in_two
 
 WHO = b"proxy-authorization: Basic dXM6aHVzaA==\r\n"
 

@@ -20,9 +20,9 @@ from services.gateway.websocket.client import (
     STEP,
     ClientSocket,
 )
-from tests.support.clock import settled, timeless
-from tests.support.transports import Wire, cut_at, cut_in_two, cuts
-from tests.support.websocket_peer import Peer
+from tests.support.clients.websocket_peer import Peer
+from tests.support.memory.clock import settled, timeless
+from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts
 
 LARGEST = 100_000
 

@@ -16,10 +16,10 @@ from libs.common.routing.types import (
     session_digest,
 )
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
-from tests.support.clock import settled, timeless
-from tests.support.plane import World
-from tests.support.socket_talk import Sockets, Talk
-from tests.support.twin import Twin, resource
+from tests.support.memory.clock import settled, timeless
+from tests.support.memory.plane import World
+from tests.support.memory.socket_talk import Sockets, Talk
+from tests.support.memory.twin import Twin, resource
 
 DONE = {
     "type": "response.completed",

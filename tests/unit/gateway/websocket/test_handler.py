@@ -11,11 +11,11 @@ from libs.common.proxy_keys import Principal
 from libs.common.routing.types import NoCapacity
 from services.gateway.server.request import Request
 from services.gateway.websocket.handler import client_may_upgrade
-from tests.support.clock import clock, settled, timeless
-from tests.support.plane import SECRET, World
-from tests.support.socket_talk import Sockets
-from tests.support.twin import Twin, resource
-from tests.support.websocket_peer import Peer
+from tests.support.clients.websocket_peer import Peer
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.plane import SECRET, World
+from tests.support.memory.socket_talk import Sockets
+from tests.support.memory.twin import Twin, resource
 
 KEY: Header = (b"authorization", b"Bearer " + SECRET.encode())
 DONE = {

@@ -13,10 +13,10 @@ from websockets.frames import Close
 from libs.common.proxy_keys import Principal, Reached
 from libs.common.routing.types import OwnerGone
 from services.gateway.websocket.relay import RETIRED, SocketRelay
-from tests.support.clock import clock, settled, timeless
-from tests.support.plane import REQUEST_S, World
-from tests.support.socket_talk import Sockets, Talk
-from tests.support.twin import Twin, resource
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.plane import REQUEST_S, World
+from tests.support.memory.socket_talk import Sockets, Talk
+from tests.support.memory.twin import Twin, resource
 
 DONE = {
     "type": "response.completed",

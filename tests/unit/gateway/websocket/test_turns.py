@@ -11,10 +11,10 @@ from libs.common.contracts.events import Alias
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import digest
-from tests.support.clock import clock, settled, timeless
-from tests.support.plane import SECRET, World
-from tests.support.socket_talk import Sockets, Talk
-from tests.support.twin import Twin, resource
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.plane import SECRET, World
+from tests.support.memory.socket_talk import Sockets, Talk
+from tests.support.memory.twin import Twin, resource
 
 KEY: Header = (b"authorization", b"Bearer " + SECRET.encode())
 ALIAS = Alias(alias="fast", provider_id="local", upstream_id="m-8b")

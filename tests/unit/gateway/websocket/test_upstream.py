@@ -12,10 +12,10 @@ from services.gateway.upstream.connector import Dialer
 from services.gateway.upstream.errors import NotSent, Origin, UpstreamError
 from services.gateway.upstream.response import Broken, NoKey, Slow
 from services.gateway.websocket.upstream import OPEN_S, Opened, Opener, Refused
-from tests.support.clock import clock, settled, timeless
-from tests.support.twin import resource
-from tests.support.upstreams import Wires
-from tests.support.websocket_peer import Upstream
+from tests.support.clients.websocket_peer import Upstream
+from tests.support.memory.clock import clock, settled, timeless
+from tests.support.memory.twin import resource
+from tests.support.memory.upstreams import Wires
 
 TARGET = Target(
     resource("a"), Origin("https", "a.test", 443), b"a.test", b"/v1", b"Bearer sk-a"

@@ -6,7 +6,7 @@ from falcon.asgi import Request, Response
 
 from services.router.admin.access import AdminToken
 from services.router.admin.tokens import FixedToken
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 TOKEN = "correct-horse"
 PATHS = ["/admin", "/admin/requests", "/admin/nothing-here"]

@@ -16,7 +16,7 @@ from services.router.admin.audit import (
     doubled,
     judge,
 )
-from tests.support.telemetry import gateway_event
+from tests.support.values.telemetry import gateway_event
 
 NOW_MS = 1_700_000_000_000
 SEEN_AT = "2023-11-14T22:13:20.000Z"  # the same moment

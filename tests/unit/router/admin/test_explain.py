@@ -1,5 +1,5 @@
 """`POST /admin/route/explain` over fakes: what the routing functions are asked, and
-what is told. With real ones it is in tests/integration/test_router.py."""
+what is told. With real ones it is in tests/integration/router/test_router.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ from libs.common.routing.types import (
     session_digest,
 )
 from services.router.admin.explain import LARGEST_BODY, Explain
-from tests.support.admin import client, problem
-from tests.support.catalogues import made_resource
+from tests.support.values.admin import client, problem
+from tests.support.values.catalogues import made_resource
 
 FOUND = Explanation(
     status="ok",

@@ -6,7 +6,7 @@ import pytest
 
 from services.router.admin import health_checks
 from services.router.admin.health_checks import Examiner, HealthCheck
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 
 class Orders:

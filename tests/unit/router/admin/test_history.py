@@ -10,7 +10,7 @@ from libs.common.contracts.events import Row
 from libs.common.errors import StoreAway
 from libs.common.store.interface import BadQuery, HistoryQuery, Page
 from services.router.admin.history import History, OneRequest, asked_limit
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 ROW: Row = {"id": "r1", "created_at": "2026-01-02T03:04:05.678Z", "decisions": []}
 

@@ -11,8 +11,8 @@ from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.beats import Reported
 from libs.common.store.interface import Book
 from services.router.admin.ledger import Auditor, LedgerView, Reading, summed
-from tests.support.admin import client
-from tests.support.telemetry import T0_MS, gateway_event
+from tests.support.values.admin import client
+from tests.support.values.telemetry import T0_MS, gateway_event
 
 BOOK = Book("gw-1", None, None, 0, 0, 0, "running", 100, 1)
 

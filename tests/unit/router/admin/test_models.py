@@ -9,7 +9,7 @@ import pytest
 from libs.common.contracts.events import Row
 from services.router.admin.models import Models, OneModel
 from services.router.admin.registry_shapes import ModelRow
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 GIVEN = {"alias": "team/fast", "provider_id": "acme", "upstream_id": "gpt-5"}
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from libs.common.contracts.events import Frozen
 from services.router.admin.request_body import LARGEST_BODY, asked
-from tests.support.admin import client, problem
+from tests.support.values.admin import client, problem
 
 
 def _no_test(value: str) -> str:

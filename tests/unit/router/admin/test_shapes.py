@@ -19,7 +19,7 @@ from services.router.admin.shapes import (
     RequestWithDecisions,
     WholeLedger,
 )
-from tests.support.telemetry import request_event
+from tests.support.values.telemetry import request_event
 
 
 def test_a_key_may_be_asked_for_without_any_word() -> None:

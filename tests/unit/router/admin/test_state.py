@@ -24,7 +24,7 @@ from services.router.admin.ledger import Auditor
 from services.router.admin.state import MOST_WATCHING, Events, Overview
 from services.router.catalogue import build_catalogue
 from services.router.errors import Problem
-from tests.support.telemetry import T0_MS, gateway_event
+from tests.support.values.telemetry import T0_MS, gateway_event
 from tests.unit.router.test_catalogue import resource
 
 pytestmark = pytest.mark.asyncio

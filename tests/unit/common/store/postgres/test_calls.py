@@ -21,8 +21,8 @@ from libs.common.store.postgres.calls import (
 )
 from libs.common.store.postgres.day_ranges import DAY, EVER, Span
 from libs.common.store.rows import instant
-from tests.support.statements import FakeConnection
-from tests.support.telemetry import T0_MS, health_event, stored_request, streamed
+from tests.support.databases.statements import FakeConnection
+from tests.support.values.telemetry import T0_MS, health_event, stored_request, streamed
 
 pytestmark = pytest.mark.asyncio
 AT = "2023-11-14T22:13:20.123Z"

@@ -1,5 +1,5 @@
 """Why Postgres cannot be used, in one line without a secret. A real server that
-refuses is in tests/integration/test_store_databases.py."""
+refuses is in tests/integration/store/test_store_databases.py."""
 
 import psycopg
 import pytest

@@ -26,8 +26,8 @@ from libs.common.store.migrate import known_migrations
 from libs.common.store.postgres import store as postgres
 from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.rows import instant
-from tests.support.statements import FakeConnection
-from tests.support.telemetry import (
+from tests.support.databases.statements import FakeConnection
+from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
     gateway_event,

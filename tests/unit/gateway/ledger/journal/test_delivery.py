@@ -14,7 +14,7 @@ from libs.common.routing.beats import Beat, EntryId, StreamEnds
 from services.gateway.ledger.journal.delivery import BATCH, DOUBTED_S, Safekeeper
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
-from tests.support.clock import clock, settled, timeless
+from tests.support.memory.clock import clock, settled, timeless
 
 STREAM = "telemetry"
 NOW_MS = 1_700_000_000_000

@@ -1,0 +1,178 @@
+"""Bodies that take long to read, and much memory: whoever sends one does not keep the
+others waiting."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import zstandard
+
+from tests.support.clients import raw
+from tests.support.clients.raw import calling, get, post
+from tests.support.processes.stack import Stack, gateway_before
+from tests.support.processes.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ANSWER = raw.sized(b'{"id":"resp_1","object":"response","status":"completed"}')
+ITEMS = b'{"model":"m","input":[' + b"{}," * 5_000_000 + b'{"id":"rs_1"}]}'
+MIB_32 = b'{"model":"m","input":[' + b"{}," * (32 * 2**20 // 3) + b"{}]}"
+
+
+class Upstream:
+    """Notes the bodies that arrive, and answers them all alike."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self.body = b""
+        self.answer = ANSWER
+
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            _, self.body = await raw.request(reader)
+            self.arrived.set()
+            writer.write(self.answer)
+            await writer.drain()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def upstream() -> Upstream:
+    return Upstream()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack(
+    upstream: Upstream, valkey_server: str, tmp_path: Path
+) -> AsyncIterator[Stack]:
+    async with gateway_before(upstream.serve, valkey_server, tmp_path) as stack:
+        yield stack
+
+
+async def held_up(stack: Stack, upstream: Upstream, request: bytes) -> float:
+    """How much of the time until this request goes upstream another client waits for
+    one answer."""
+    loop = asyncio.get_running_loop()
+    async with calling(stack.origin) as other, calling(stack.origin) as sender:
+        began = asked = loop.time()
+        longest = 0.0
+        sending = asyncio.create_task(sender.send(request))
+        while not upstream.arrived.is_set():
+            await other.send(get(b"/v1/responses/%2e%2e"))  # refused at once
+            assert (await other.reply()).status == 404
+            longest, asked = max(longest, loop.time() - asked), loop.time()
+        took = loop.time() - began
+        await sending
+        assert (await sender.reply()).status == 200
+    return longest / took
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        pytest.param(gzip.compress(ITEMS), b"gzip", id="15 KiB of gzip"),
+        pytest.param(zstandard.compress(ITEMS), b"zstd", id="zstd"),
+        pytest.param(ITEMS, b"identity", id="plain"),
+    ],
+)
+async def test_a_request_of_15_kib_does_not_stall_the_gateway(
+    stack: Stack, upstream: Upstream, body: bytes, coding: bytes
+) -> None:
+    request = post(body, b"content-encoding: " + coding)
+    assert await held_up(stack, upstream, request) < 0.4
+    assert upstream.body == body
+    await eventually(lambda: raw.at_rest(stack))
+    (row,) = [r for r in await stack.events("request") if r["outcome"] == "completed"]
+    assert row["model"] == "m"
+
+
+async def test_32_mib_of_items_take_no_900_mib(
+    stack: Stack, upstream: Upstream
+) -> None:
+    before = raw.resident_mb(stack.gateway.pid)
+    async with calling(stack.origin) as caller:
+        await caller.send(post(MIB_32))
+        assert (await caller.reply()).status == 200
+    grown = most_resident_mb(stack.gateway.pid) - before
+    assert grown < 3 * len(MIB_32) / 1e6
+    assert len(upstream.body) == len(MIB_32)
+
+
+async def test_a_client_that_leaves_ends_the_reading_of_its_body(
+    stack: Stack, upstream: Upstream
+) -> None:
+    async with calling(stack.origin) as other, calling(stack.origin) as sender:
+        await sender.send(post(gzip.compress(ITEMS), b"content-encoding: gzip"))
+        await other.send(get(b"/v1/responses/%2e%2e"))
+        assert (await other.reply()).status == 404
+        sender.leave()
+    await eventually(lambda: raw.at_rest(stack))
+    assert not upstream.arrived.is_set()
+
+
+def most_resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [x for x in status.splitlines() if x.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+USAGE = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
+RESPONSE = {
+    "id": "resp_1", "object": "response", "model": "m", "status": "completed",
+    "output": [{"id": "ig_1", "result": "QUJD" * 500_000}], "usage": USAGE,
+}  # fmt: skip
+STREAM = raw.event("response.created", response={"id": "resp_1"}) + raw.event(
+    "response.completed", response=RESPONSE
+)
+
+
+def packed(body: bytes, kind: bytes, coding: bytes = b"gzip") -> bytes:
+    return raw.sized(gzip.compress(body), b"content-encoding: " + coding, kind=kind)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(raw.sized(json.dumps(RESPONSE).encode()), id="JSON"),
+        pytest.param(raw.sized(STREAM, kind=b"text/event-stream"), id="stream"),
+        pytest.param(packed(STREAM, b"text/event-stream"), id="packed stream"),
+        pytest.param(
+            packed(json.dumps(RESPONSE).encode(), b"application/json"), id="packed JSON"
+        ),
+    ],
+)
+async def test_a_large_answer_is_passed_on_and_accounted_for(
+    stack: Stack, upstream: Upstream, answer: bytes
+) -> None:
+    upstream.answer = answer
+    async with calling(stack.origin) as caller:
+        await caller.send(post(b"{}"))
+        reply = await caller.reply()
+    assert answer.endswith(reply.body)
+    assert len(reply.body) > 1_000
+    await eventually(lambda: raw.at_rest(stack))
+    row = (await stack.events("request"))[-1]
+    assert (row["outcome"], row["total_tokens"]) == ("completed", 12)
+
+
+async def test_an_answer_of_millions_of_items_does_not_stall_the_gateway(
+    stack: Stack, upstream: Upstream
+) -> None:
+    items = b'{"id":"resp_1","output":[' + b"{}," * 2_500_000 + b"{}]}"
+    upstream.answer = raw.sized(items)
+    loop = asyncio.get_running_loop()
+    async with calling(stack.origin) as other, calling(stack.origin) as caller:
+        began = asked = loop.time()
+        longest = 0.0
+        reading = asyncio.create_task(caller.reply())
+        await caller.send(post(b"{}"))
+        while not reading.done():
+            await other.send(get(b"/v1/responses/%2e%2e"))
+            assert (await other.reply()).status == 404
+            longest, asked = max(longest, loop.time() - asked), loop.time()
+        assert (await reading).body == items
+    assert longest < 0.4 * (loop.time() - began)

@@ -1,0 +1,149 @@
+"""A gateway of two workers: both serve, one that dies is replaced, and they all end
+together."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.redis import keys
+from tests.support.clients.raw import calling, get, post
+from tests.support.processes.stack import Stack, gateway_stack
+from tests.support.processes.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+STREAM = b'{"model":"gpt-5.5","input":"hi","stream":true}'
+ASK = b'{"model":"gpt-5.5","input":"hi"}'
+SILENCE_MS = 1000
+
+
+@asynccontextmanager
+async def two_workers(valkey: str, folder: Path) -> AsyncIterator[Stack]:
+    async with gateway_stack(valkey, folder, PROXY_GATEWAY_WORKERS="2") as stack:
+        await eventually(lambda: _both_ready(stack), within_s=15)
+        yield stack
+
+
+async def _both_ready(stack: Stack) -> bool:
+    """Does every new connection find a worker with a catalogue, whichever it is?"""
+    async with AsyncExitStack() as open_:
+        for _ in range(8):
+            caller = await open_.enter_async_context(calling(stack.origin))
+            await caller.send(get(b"/readyz"))
+            if (await caller.reply()).status != 200:
+                return False
+    return len(workers_of(stack.gateway.pid)) == 2 and await _serving(stack) == 2
+
+
+async def _serving(stack: Stack) -> int:
+    return int(await stack.redis.zcard(keys.gateways()))
+
+
+def workers_of(pid: int) -> list[int]:
+    """Children that serve: those that are still being started do not."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def worker_of(gateway_id: str) -> int:
+    return int(gateway_id.split("-")[-2])
+
+
+async def streaming(stack: Stack, open_: AsyncExitStack, count: int) -> None:
+    """So many streams that go on, each on a connection of its own."""
+    await stack.fault(times=count, stall_after=1)
+    for _ in range(count):
+        caller = await open_.enter_async_context(calling(stack.origin))
+        await caller.send(post(STREAM))
+        await caller.head()
+
+
+async def leases_by_worker(stack: Stack) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    async for key in stack.redis.scan_iter("*leases:*"):
+        fields: list[Any] = await stack.redis.hkeys(key)
+        for field in fields:
+            pid = worker_of(field.decode().split("/")[0])
+            counts[pid] = counts.get(pid, 0) + 1
+    return counts
+
+
+async def gone(pids: list[int]) -> bool:
+    return not any(exists(pid) for pid in pids)
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_one_that_dies_is_replaced_and_its_leases_end(
+    valkey: str, tmp_path: Path
+) -> None:
+    async with two_workers(valkey, tmp_path) as stack, AsyncExitStack() as open_:
+        workers = workers_of(stack.gateway.pid)
+        await streaming(stack, open_, 40)
+        held = await leases_by_worker(stack)
+        assert set(held) == set(workers)  # both serve
+        assert sum(held.values()) == 40
+
+        died, stays = workers
+        os.kill(died, signal.SIGKILL)
+        await eventually(lambda: _replaced(stack, died, stays), within_s=15)
+        await eventually(lambda: _reaped(stack, died))
+        assert (await leases_by_worker(stack))[stays] == held[stays]
+        rows = await stack.events("request")
+        assert [row["outcome"] for row in rows] == ["interrupted"] * held[died]
+        for _ in range(8):
+            async with calling(stack.origin) as caller:
+                await caller.send(post(ASK))
+                assert (await caller.reply()).status == 200
+        await open_.aclose()
+        await eventually(lambda: _idle(stack))
+
+
+async def _idle(stack: Stack) -> bool:
+    return await stack.in_flight() == 0
+
+
+async def _replaced(stack: Stack, died: int, stays: int) -> bool:
+    now = workers_of(stack.gateway.pid)
+    return len(now) == 2 and died not in now and stays in now
+
+
+async def _reaped(stack: Stack, died: int) -> bool:
+    await stack.routing.reap(SILENCE_MS)
+    return died not in await leases_by_worker(stack)
+
+
+async def test_sigterm_ends_them_all_after_what_is_under_way(
+    valkey: str, tmp_path: Path
+) -> None:
+    async with two_workers(valkey, tmp_path) as stack, AsyncExitStack() as open_:
+        workers = workers_of(stack.gateway.pid)
+        await stack.fault(times=None, event_gap_ms=50)
+        callers = []
+        for _ in range(20):
+            caller = await open_.enter_async_context(calling(stack.origin))
+            await caller.send(post(STREAM))
+            await caller.head()
+            callers.append(caller)
+        ending = asyncio.create_task(asyncio.to_thread(stack.gateway.end))
+        for text in await asyncio.gather(*(caller.closed() for caller in callers)):
+            assert b"event: response.completed" in text
+        assert await ending == 0
+        assert await gone(workers)
+        assert await stack.in_flight() == 0
+
+
+async def test_workers_whose_parent_was_killed_end_too(
+    valkey: str, tmp_path: Path
+) -> None:
+    async with two_workers(valkey, tmp_path) as stack:
+        workers = workers_of(stack.gateway.pid)
+        os.kill(stack.gateway.pid, signal.SIGKILL)
+        await eventually(lambda: gone(workers), within_s=10)

@@ -1,0 +1,1 @@
+"""Clients of every kind, real ones and bare sockets."""

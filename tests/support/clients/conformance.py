@@ -1,0 +1,59 @@
+"""What tests of clients ask for, and how their requests ended."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.processes.stack import Stack
+from tests.support.processes.waiting import eventually
+
+MODEL = "gpt-5.5"
+REASONING: Any = ["reasoning.encrypted_content"]
+TOOL: Any = {
+    "type": "function",
+    "name": "exec_command",
+    "parameters": {
+        "type": "object",
+        "properties": {"cmd": {"type": "string"}},
+        "required": ["cmd"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+def output_of(call_id: str) -> Any:
+    """What a tool gave, as the next request's input."""
+    return [{"type": "function_call_output", "call_id": call_id, "output": "hi"}]
+
+
+async def refuse_once(stack: Stack) -> None:
+    """One request is refused with 429 at all its attempts."""
+    await stack.fault(times=3, status=429, headers={"retry-after": "1"})
+
+
+@dataclass
+class Clock:
+    seconds: float = 0.0
+
+
+@contextmanager
+def timed() -> Iterator[Clock]:
+    clock, began = Clock(), time.monotonic()
+    yield clock
+    clock.seconds = time.monotonic() - began
+
+
+async def outcomes(stack: Stack, count: int) -> list[str]:
+    """How the ledger's requests ended, which are so many."""
+
+    async def ended() -> list[dict[str, Any]]:
+        events = await stack.events("request")
+        return events if len(events) >= count else []
+
+    events = await eventually(ended, within_s=10)
+    assert len(events) == count
+    assert await stack.in_flight() == 0
+    return [event["outcome"] for event in events]

@@ -1,0 +1,268 @@
+"""Clients on bare sockets, and upstreams that a test scripts byte by byte."""
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.support.processes.stack import Stack
+from tests.support.processes.waiting import eventually
+
+Way = Literal["fin", "half", "rst"]
+WAYS: tuple[Way, ...] = ("fin", "half", "rst")
+PATIENCE_S = 10.0
+TURNS = 20  # of the gateway's loop
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, taken apart. `body` has its chunks put together."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """Of an answer in OpenAI's envelope, whose members are all there."""
+        error = json.loads(self.body)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["message"]
+        return str(error["code"])
+
+
+class Caller:
+    """A client's connection."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def reply(self) -> Reply:
+        """The next answer, whole."""
+        async with asyncio.timeout(PATIENCE_S):
+            status, headers = await self.head()
+            if status < 200 or status in (204, 304):
+                return Reply(status, headers, b"")
+            if headers.get("transfer-encoding") == "chunked":
+                return Reply(status, headers, await self._chunks())
+            length = int(headers.get("content-length", "-1"))
+            if length < 0:
+                return Reply(status, headers, await self.reader.read())
+            return Reply(status, headers, await self.reader.readexactly(length))
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")[:-2]
+        named = [line.partition(": ")[::2] for line in lines]
+        return int(first.split(" ")[1]), {n.lower(): value for n, value in named}
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += await self.reader.readexactly(size)
+            await self.reader.readexactly(2)
+        await self.reader.readexactly(2)
+        return body
+
+    async def closed(self) -> bytes:
+        """What comes until the other side closes or resets."""
+        rest = b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE_S):
+                while data := await self.reader.read(65_536):
+                    rest += data
+        return rest
+
+    def leave(self, way: Way = "fin") -> None:
+        if way == "half":
+            self.writer.write_eof()
+            return
+        if way == "rst":
+            sock = self.writer.get_extra_info("socket")
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+        self.writer.transport.abort()
+
+
+@asynccontextmanager
+async def calling(origin: str, buffer: int | None = None) -> AsyncIterator[Caller]:
+    """A connection. `buffer`: bytes that its kernel takes before it is read."""
+    address = urlsplit(origin)
+    sock = socket.socket()
+    sock.setblocking(False)
+    if buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_connect(sock, (address.hostname, address.port))
+    except OSError:
+        sock.close()
+        raise
+    limit = 65_536 if buffer is None else buffer
+    caller = Caller(*await asyncio.open_connection(sock=sock, limit=limit))
+    try:
+        yield caller
+    finally:
+        caller.writer.transport.abort()
+
+
+def post(body: bytes, *lines: bytes, path: bytes = b"/v1/responses") -> bytes:
+    """A request's bytes."""
+    head = [b"POST %b HTTP/1.1" % path, b"host: proxy", *lines]
+    head.append(b"content-length: %d" % len(body))
+    return b"\r\n".join([*head, b"", body])
+
+
+def get(path: bytes, *lines: bytes) -> bytes:
+    head = [b"GET %b HTTP/1.1" % path, b"host: proxy", *lines]
+    return b"\r\n".join([*head, b"", b""])
+
+
+def resident_mb(pid: int) -> float:
+    """Memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def descriptors(pid: int) -> int:
+    """Open descriptors of a process, those of its journal's segments aside: mmap keeps
+    one for each, and how many there are depends on how much was written."""
+    links = [_link(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum("/journal/" not in link for link in links)
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:  # it was closed meanwhile
+        return ""
+
+
+Look = Callable[[], Awaitable[dict[str, float]]]
+
+
+@asynccontextmanager
+async def looking(stack: Stack) -> AsyncIterator[Look]:
+    """What the gateway says of itself, whenever asked, over one connection."""
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
+
+        async def look() -> dict[str, float]:
+            shown = (await http.get(f"{stack.origin}/metrics")).text
+            lines = [line for line in shown.splitlines() if not line.startswith("#")]
+            pairs = [line.rpartition(" ")[::2] for line in lines]
+            return {name.removeprefix("proxy_"): float(value) for name, value in pairs}
+
+        yield look
+
+
+async def gauge(stack: Stack, name: str) -> float:
+    async with looking(stack) as look:
+        return (await look())[name]
+
+
+async def at_rest(stack: Stack) -> bool:
+    """Does nobody but we use the gateway, and nothing hold a lease?"""
+    async with looking(stack) as look:
+        shown = await look()
+    asked, clients = shown["requests_in_flight"], shown["open_connections"]
+    return (asked, clients, await stack.in_flight()) == (0, 1, 0)
+
+
+def in_kernel(port: int) -> int:
+    """Bytes that this machine's kernel holds of connections to a port: sent by one
+    side, and not read by the other."""
+    total = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if port in {int(end.rpartition(":")[2], 16) for end in (local, remote)}:
+            total += sum(int(queue, 16) for queue in queues.split(":"))
+    return total
+
+
+async def read_by_gateway(stack: Stack) -> None:
+    """Wait until the gateway has read all that was sent to it."""
+    port = urlsplit(stack.origin).port
+    assert port is not None
+
+    async def read() -> bool:
+        return in_kernel(port) == 0
+
+    await eventually(read)
+    await gauge(stack, "tasks")  # what it read last was looked at, too
+
+
+async def stalled(stack: Stack, sent: Callable[[], int]) -> int:
+    """Wait until a sender is not heard any more; what it has sent by then. A turn of
+    the gateway's loop reads from every connection that it listens to, so that a count
+    which stays the same over several turns is no matter of time."""
+    async with looking(stack) as look:
+
+        async def stays() -> bool:
+            before = sent()
+            for _ in range(TURNS):
+                await look()
+            return sent() == before
+
+        await eventually(stays, within_s=30)
+    return sent()
+
+
+@asynccontextmanager
+async def unharmed(stack: Stack, grown_mb: int = 12) -> AsyncIterator[None]:
+    """Whatever is done to the gateway meanwhile: in the end it is at rest, and has not
+    grown."""
+    memory = resident_mb(stack.gateway.pid)
+    yield
+    await eventually(lambda: at_rest(stack))
+    assert resident_mb(stack.gateway.pid) < memory + grown_mb
+    assert "Traceback" not in stack.gateway.log.read_text()
+
+
+# Upstreams --------------------------------------------------------------------
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    data = json.dumps({"type": kind, **fields})
+    return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def sized(body: bytes, *lines: bytes, kind: bytes = b"application/json") -> bytes:
+    """An answer with a length."""
+    head = [b"HTTP/1.1 200 OK", b"content-type: " + kind, *lines]
+    head.append(b"content-length: %d" % len(body))
+    return b"\r\n".join([*head, b"", body])
+
+
+SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """The next request's head and body, as the gateway sends them."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n"):
+        if line.startswith(b"content-length: "):
+            length = int(line.removeprefix(b"content-length: "))
+    return head, await reader.readexactly(length)

@@ -1,0 +1,1 @@
+"""Real Redis and SQL servers, and looking into them."""

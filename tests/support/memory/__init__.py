@@ -1,0 +1,1 @@
+"""A gateway in memory: its parts without sockets."""

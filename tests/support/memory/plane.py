@@ -1,0 +1,226 @@
+"""A gateway's data plane in memory: bytes of clients and upstreams go in and out, the
+books are read from its journal. Real parts, but for Redis (its Python twin), the
+router (a function) and sockets (wires)."""
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+
+from libs.common.headers import Header
+from libs.common.providers.credentials import Credentials
+from libs.common.providers.sealing import Sealer
+from libs.common.proxy_keys import (
+    KeyLimits,
+    Principal,
+    Reached,
+    new_secret,
+    secret_hash,
+)
+from libs.common.routing.functions import RoutingFunctions
+from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.limits import Gate
+from services.gateway.capture.recorder import Budget, Capturer, Inbox
+from services.gateway.ledger.journal.journal import Journal
+from services.gateway.ledger.journal.segments import Kind
+from services.gateway.ledger.record import Ledger
+from services.gateway.proxy.body_reader import Reader
+from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.offline import Fallback
+from services.gateway.routing.owner_lookup import OwnerSearch
+from services.gateway.routing.selector import Chooser
+from services.gateway.server.connection import Connection
+from services.gateway.server.request import Request
+from services.gateway.upstream.client import Patience, UpstreamClient
+from services.gateway.upstream.connector import Dialer
+from services.gateway.websocket.turns import Books
+from tests.support.memory.clock import settled
+from tests.support.memory.sites import OpenSite
+from tests.support.memory.transports import Wire
+from tests.support.memory.twin import Twin
+from tests.support.memory.upstreams import Wires
+from tests.support.values.rules import RULES
+
+GATEWAY = "gw-1"
+SECRET = new_secret()  # of a proxy key
+REQUEST_S = 60.0
+JSON: Header = (b"content-type", b"application/json")
+
+
+class Table:
+    """Proxy keys; `Limits` of them as well."""
+
+    def __init__(self) -> None:
+        self.principals: dict[str, Principal] = {}
+        self.reached: Reached | None = None
+        self.spent: list[tuple[str, int]] = []
+
+    def put(self, principal: Principal) -> None:
+        self.principals = {secret_hash(SECRET.encode()): principal}
+
+    async def version(self) -> str | None:
+        return repr(self.principals)
+
+    async def read(self) -> dict[str, Principal]:
+        return self.principals
+
+    async def count(self, principal: Principal) -> Reached | None:
+        return self.reached
+
+    async def spend(self, key_id: str, tokens: int) -> None:
+        self.spent.append((key_id, tokens))
+
+
+class World:
+    """One gateway, its upstreams and its router."""
+
+    def __init__(
+        self, root: Path, twin: Twin, *, limits: Limits | None = None, capture: int = 0
+    ) -> None:
+        self.twin = twin
+        self.wires = Wires()
+        self.table = Table()
+        self.owners: dict[str, Any] = {"ids": {}, "session": None}
+        routing = cast(RoutingFunctions, twin)
+        keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
+        self.directory = Directory(routing, Credentials(keys, Sealer(()), RULES))
+        self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
+        self.fallback = Fallback(self.directory)
+        capturer = Capturer(capture, Inbox(Budget(1 << 24)), None)
+        self.ledger = Ledger(routing, self.journal, self.fallback.judged, capturer)
+        local = self.fallback.local
+        router = httpx.AsyncClient(
+            transport=httpx.MockTransport(self._route), base_url="http://router"
+        )
+        search = OwnerSearch(local.sessions, local.ids, router)
+        self.chooser = Chooser(
+            routing, self.directory, self.fallback, search, self.ledger, 1.0
+        )
+        self.admission = Admission(self.table, required=False)
+        self.gate = Gate(self.admission, cast(KeyLimits, self.table))
+        self.upstream = UpstreamClient(
+            3.0, Patience(20.0, 20.0), cast(Dialer, self.wires)
+        )
+        self.limits = limits or Limits(100_000, 3, REQUEST_S)
+        reader = Reader()
+        self.plane = DataPlane(
+            GATEWAY, self.limits, self.gate, self.chooser, self.fallback,
+            self.upstream, self.ledger, reader,
+        )  # fmt: skip
+        self.books = Books(
+            GATEWAY, self.gate, routing, self.ledger, self.fallback,
+            self.plane.active, REQUEST_S, self.directory,
+            self.chooser, reader,
+        )  # fmt: skip
+
+    def _route(self, _: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=self.owners)
+
+    @property
+    def upstreams(self) -> list[Wire]:
+        """In the order in which they were dialled."""
+        return self.wires.wires
+
+    def client(self) -> "Client":
+        return Client(self.plane)
+
+    def events(self, kind: Kind) -> list[dict[str, Any]]:
+        """Of the journal."""
+        return [
+            json.loads(record.data)
+            for record in self.journal.read(0, self.journal.written)
+            if record.kind is kind
+        ]
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        return self.events(Kind.REQUEST)
+
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        return self.events(Kind.DECISION)
+
+    async def refreshed(self) -> None:
+        """What a heartbeat reads anew."""
+        await self.admission.refresh()
+        await self.directory.refresh()
+
+    def is_at_rest(self) -> None:
+        """Nothing is left of what was served: each request has one end."""
+        assert self.plane.active == {}
+        counters = self.journal.counters
+        assert counters.accepted == counters.ended == len(self.requests)
+        assert set(self.fallback.local.in_flight().values()) <= {0}
+
+
+class Client(OpenSite):
+    """A client's connection to the plane."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        super().__init__(100_000)
+        self._plane = plane
+        self.connection = Connection(self, asyncio.get_running_loop())
+        self.wire = Wire(self.connection)
+
+    def serve(
+        self, request: Request, connection: Connection
+    ) -> Coroutine[Any, Any, None]:
+        return self._plane.serve(request, connection)
+
+    async def asks(
+        self,
+        body: bytes = b'{"model":"m"}',
+        *headers: Header,
+        line: bytes = b"POST /v1/responses",
+    ) -> None:
+        """Send a request; returns when nothing more happens by itself."""
+        lines = [
+            line + b" HTTP/1.1",
+            b"host: gateway",
+            b"content-length: %d" % len(body),
+            *(b"%b: %b" % header for header in headers),
+        ]
+        self.wire.feed(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        await settled()
+
+    @property
+    def status(self) -> int:
+        return int(self.wire.sent.split(b" ", 2)[1])
+
+    @property
+    def head(self) -> dict[bytes, bytes]:
+        head, _, _ = self.wire.sent.partition(b"\r\n\r\n")
+        pairs = (line.partition(b": ") for line in head.split(b"\r\n")[1:])
+        return {name: value for name, _, value in pairs}
+
+    @property
+    def body(self) -> bytes:
+        return self.wire.sent.partition(b"\r\n\r\n")[2]
+
+    @property
+    def code(self) -> str | None:
+        error = json.loads(self.body)["error"]
+        return None if error["code"] is None else str(error["code"])
+
+
+def answer(
+    body: bytes = b'{"id":"resp_1","object":"response","model":"m-1"}',
+    *headers: Header,
+    status: int = 200,
+) -> bytes:
+    """An upstream's whole answer."""
+    lines = [
+        b"HTTP/1.1 %d X" % status,
+        b"content-length: %d" % len(body),
+        *(b"%b: %b" % header for header in (JSON, *headers)),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def error(status: int, code: str | None = None, *headers: Header) -> bytes:
+    told = {"error": {"code": code, "message": f"it is {code}", "param": None}}
+    return answer(json.dumps(told).encode(), *headers, status=status)

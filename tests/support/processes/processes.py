@@ -1,0 +1,111 @@
+"""Our own processes, started and ended by tests, with a bound on each wait."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.support.processes.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+BIN = Path(sys.executable).parent
+
+
+class Process:
+    """A child and its log."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as sink:
+            self._child = subprocess.Popen(
+                command,
+                env={**bare_environment(), **env},
+                cwd=ROOT,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,  # so that the whole group can be ended
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def end(self, number: int = signal.SIGTERM, within_s: float = 15) -> int:
+        """Signal, wait, return the exit code; what does not end is killed."""
+        if self.alive:
+            self._child.send_signal(number)
+        try:
+            return self._child.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"did not end within {within_s} s") from None
+
+    def kill(self) -> None:
+        """`kill -9` of the process and everything it started."""
+        os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait(10)
+
+
+def bare_environment() -> dict[str, str]:
+    """The environment without what would configure us. The admin API is open, but where
+    a test wants a token."""
+    ours = (
+        *("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL"),
+        "SSL_CERT_FILE",  # the tests' own
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return {**kept, "PROXY_ALLOW_OPEN_ADMIN": "true"}
+
+
+def granian(app: str, port: int, *options: str) -> list[str]:
+    """The command that serves one of our ASGI applications."""
+    return [
+        str(BIN / "granian"), "--interface", "asgi", "--factory", app,
+        "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop",
+        "--log-level", "warning", "--backpressure", "4096",
+        "--workers-kill-timeout", "10", *options,
+    ]  # fmt: skip
+
+
+@contextmanager
+def ingesting(folder: Path, environ: Mapping[str, str]) -> Iterator[Process]:
+    """An ingest that is ready."""
+    port = free_port()
+    own = {**environ, "PROXY_INGEST_PORT": str(port)}
+    command = [sys.executable, "-m", "services.ingest"]
+    process = Process(command, own, folder / "ingest.log")
+    with running(process, f"http://127.0.0.1:{port}/readyz") as started:
+        yield started
+
+
+@contextmanager
+def running(process: Process, url: str) -> Iterator[Process]:
+    """The process once `url` answers 200; ended with the context."""
+    try:
+        wait_for(process, url)
+        yield process
+    finally:
+        if process.alive:
+            process.end()
+
+
+def wait_for(process: Process, url: str, within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline and process.alive:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.03)
+    raise AssertionError(f"{url} is not ready:\n{process.log.read_text()[-3000:]}")

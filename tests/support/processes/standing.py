@@ -1,0 +1,31 @@
+"""Fixtures: one gateway before the simulated upstream for a whole module; each test
+begins on an emptied Redis. A test module that wants them names this one in
+`pytest_plugins`, its loop is the module's, and what it wants of the gateway are its
+`GATEWAY` settings."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.databases.valkey import empty
+from tests.support.processes.stack import Stack, gateway_stack
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(
+    request: pytest.FixtureRequest,
+    valkey_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Stack]:
+    empty(valkey_server)
+    folder = tmp_path_factory.mktemp("gateway")
+    settings: dict[str, str] = getattr(request.module, "GATEWAY", {})
+    async with gateway_stack(valkey_server, folder, **settings) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack(standing: Stack, valkey: str) -> Stack:
+    await standing.reset()
+    return standing

@@ -1,0 +1,126 @@
+"""The whole product as a user starts it: `responses-proxy up`, on free ports,
+with everything it started in view."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes.ports import free_port
+from tests.support.processes.processes import ROOT, bare_environment
+
+COMMAND = [sys.executable, "-c", "from libs.cli.main import run; run()"]
+READY_SECONDS = 20.0  # it takes 2 to 4; CI machines are slow
+STOP_SECONDS = 15.0
+SERVICES = ("PROXY_PORT", "PROXY_ROUTER_PORT", "PROXY_HEALTH_PORT", "PROXY_INGEST_PORT")
+
+
+class Up:
+    """A running `up`, its output and everything it started."""
+
+    def __init__(self, environ: Mapping[str, str], output: Path) -> None:
+        self.environ = environ
+        self._output = output
+        with output.open("wb") as sink:
+            self.process = subprocess.Popen(
+                [*COMMAND, "up"], env=environ, stdout=sink, stderr=sink, cwd=ROOT
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def data_dir(self) -> str:
+        return self.environ["PROXY_DATA_DIR"]
+
+    def wait_until_ready(self) -> None:
+        until(lambda: "Try it" in self.output, READY_SECONDS, self.output_or_logs)
+
+    def output_or_logs(self) -> str:
+        logs = Path(self.data_dir, "logs").glob("*.log")
+        return self.output + "".join(f"\n{p}\n{p.read_text()[-1500:]}" for p in logs)
+
+    @property
+    def url(self) -> str:
+        """The gateway's address, with /v1."""
+        return f"http://127.0.0.1:{self.environ['PROXY_PORT']}/v1"
+
+    @property
+    def admin(self) -> str:
+        """The admin API's address, through the gateway."""
+        return f"http://127.0.0.1:{self.environ['PROXY_PORT']}/admin"
+
+    @property
+    def database(self) -> str:
+        """The URL of the database in use."""
+        sqlite = f"sqlite:///{self.data_dir}/proxy.sqlite3"
+        return self.environ.get("PROXY_DATABASE_URL", sqlite)
+
+    def children(self) -> list[int]:
+        return descendants(self.process.pid)
+
+
+def until(
+    condition: Callable[[], object], seconds: float, explain: Callable[[], str]
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid`, from /proc."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (parent := parent_of(int(entry.name))):
+            parents.setdefault(parent, []).append(int(entry.name))
+    found, pending = [], [pid]
+    while pending:
+        children = parents.get(pending.pop(), [])
+        found += children
+        pending += children
+    return found
+
+
+def parent_of(pid: int) -> int | None:
+    """None for a process that is gone, or dead and not yet reaped."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, parent = stat.rpartition(") ")[2].split()[:2]
+    return None if state == "Z" else int(parent)
+
+
+def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
+    """Free ports, a fresh data directory, and nothing else of ours."""
+    ports = {variable: str(free_port()) for variable in SERVICES}
+    own = ports | {"PROXY_DATA_DIR": str(tmp_path / "data")} | settings
+    return bare_environment() | own
+
+
+@contextmanager
+def running(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Up]:
+    up = Up(environ, tmp_path / "output")
+    try:
+        yield up
+    finally:
+        left = up.children()
+        if up.process.poll() is None:
+            up.process.kill()
+            up.process.wait(5)
+        for pid in left:
+            with_pid_gone(pid)
+
+
+def with_pid_gone(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

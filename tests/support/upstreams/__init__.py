@@ -1,0 +1,1 @@
+"""The simulated upstream and a proxy on the way to it."""

@@ -1,0 +1,1 @@
+"""Values that a test need not care about."""
