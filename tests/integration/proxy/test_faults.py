@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GATEWAY = {"PROXY_REQUEST_TIMEOUT_SECONDS": "2"}
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "faults.md"
 MODEL = "gpt-5.5"
 FIRST, SECOND = list(KEYS)[:2]
 # The first is always chosen before the next one.

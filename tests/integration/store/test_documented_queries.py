@@ -23,7 +23,7 @@ from tests.support.values.telemetry import (
 
 pytestmark = pytest.mark.asyncio
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DAY = "2026-11-24"
 AT_MS = 1_795_521_600_000  # that day's noon
 REQUEST = "019f2a30-0000-7000-8000-000000000001"

@@ -1,5 +1,6 @@
 """The routing state in memory: what a gateway routes by while Redis is away.
-tests/integration/routing/test_policy_agrees.py compares it with the function library."""
+The function library is compared with it in
+tests/integration/routing/test_policy_agrees.py."""
 
 from typing import Any
 
