@@ -146,6 +146,7 @@ async def test_a_thousand_that_leave_at_random_moments_leave_nothing(
     stack: Stack,
 ) -> None:
     pid = stack.gateway.pid
+    await stack.drop_events()
     await leave_often(stack, 200)  # pools and caches fill
     held = await eventually(lambda: holds(stack), within_s=30)
     memory = raw.resident_mb(pid)
