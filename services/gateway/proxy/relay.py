@@ -1,11 +1,12 @@
-"""One answer on its way to the client: chunks out as they come, their facts
-noted in passing, a death upstream told and never passed over in silence."""
+"""Relays one answer to its client: pieces as they come, facts noted in passing. An
+upstream that breaks off is reported to the client, never passed over in silence."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -25,8 +26,8 @@ from services.gateway.content.sse import EventTap
 from services.gateway.server.connection import Connection
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
 
-# A response that ended before the upstream told of it; every field that SDKs
-# require (responses-api.md section 6).
+# A response that ended before the upstream named it, with every field that SDKs
+# require (docs/upstream-api.md).
 _UNBORN: dict[str, Any] = {
     "id": "resp_unknown",
     "object": "response",
@@ -56,35 +57,38 @@ class Torn(Exception):
     so that the client does not take the part for the whole."""
 
 
-def _nothing() -> None:
-    pass
-
-
 async def at_once(steps: Iterator[None]) -> None:
     for _ in steps:
         pass
 
 
 class Relay:
-    """Relays one answer, pushed along by its upstream's connection: a piece costs
-    no turn of the event loop.
+    """Relays one answer. The upstream's connection pushes the pieces, so that a piece
+    costs no turn of the event loop.
+
+    `run` returns when all is known of the answer. Its last bytes wait for `finish`,
+    which the caller calls after the settlement: what the client asks next may build on
+    the answer. A stream may go on behind its terminal event: `rest` awaits that.
 
     Also after `run` raised: `status`, `bytes_out`, `terminal`, `facts`, and
     `first_token_at` (perf_counter seconds).
     """
 
-    # Of most answers these stay as they are: set on the class, they cost nothing.
+    # Most answers never set these. As class attributes they cost nothing.
     bytes_out = 0
     first_token_at: float | None = None
     # Called with the event that names the response, as soon as it passed.
     on_created: Callable[[bytes], None] | None = None
     torn = False  # the upstream ended before its answer did
     _head = b""  # until it is sent
-    _done: asyncio.Future[None] | None = None
-    _over = False
+    _wake: asyncio.Future[None] | None = None
+    over = False  # nothing more will come
+    _known = False  # all is known of the answer
+    _tail: bytes | None = None  # waits for `finish`
+    _tail_ends = False  # it is the answer's end
     _failure: Exception | None = None
     _kept_bytes = 0
-    _told: str | None = None  # what is told of that
+    _told: str | None = None  # what the client or the ledger is told about that
     _held = b""  # the end of a piece that may be the beginning of the upstream's key
     _large: Facts | None = None  # of an answer that was read in steps
     _behind: list[Callable[[], None]] | None = None  # pieces that wait for one
@@ -94,18 +98,14 @@ class Relay:
         self,
         answer: Answer,
         connection: Connection,
-        on_end: Callable[[], None],
         capture: Capture | None = None,
         sent: SentKey = NO_KEY,
         run: Callable[[Iterator[None]], Awaitable[None]] = at_once,
     ) -> None:
-        """`on_end` is called once all is known of the answer, before the client gets
-        its last piece: what it asks next may build on that. `sent` is the key that
-        the upstream got, and must not show. `run` takes steps, and lets others run
-        in between."""
+        """`sent` is the key that the upstream got: the client must not see it. `run`
+        takes steps, and lets others run in between."""
         self._answer = answer
         self._connection = connection
-        self._on_end = on_end
         self._capture = capture
         self._run = run
         self.status = answer.status
@@ -126,8 +126,8 @@ class Relay:
         return self._tap is None and self._open is None and not self.bytes_out
 
     async def run(self, ours: bytes) -> None:
-        """Send it all, `ours` among its header lines. Raises `Torn` when the upstream
-        died and the client cannot be told in the stream."""
+        """Send all but the last bytes, with the header lines `ours`. Raises `Torn` when
+        the upstream broke off and the client cannot be told in the stream."""
         answer, connection = self._answer, self._connection
         self._head = head = connection.begin(answer.status, answer.headers, ours)
         if self._sent.streamed and self._sent.streamed in head:
@@ -136,18 +136,46 @@ class Relay:
             self._send(b"", last=False)  # the head does not wait for an event
         connection.on_drain = answer.resume
         answer.flow_into(self)
-        if not self._over:
-            self._done = connection.loop.create_future()
-            await self._until_done()
+        if not self._known:
+            self._wake = connection.loop.create_future()
+            try:
+                await self._wake
+            finally:
+                if self._reading is not None and not self._known:
+                    self._reading.cancel()
         if self._failure is not None:
             raise self._failure
 
-    async def _until_done(self) -> None:
-        try:
-            await cast("asyncio.Future[None]", self._done)
-        finally:
-            if self._reading is not None:
-                self._reading.cancel()
+    @property
+    def goes_on(self) -> bool:
+        """May more follow what ends the response?"""
+        return self._known and not self.over
+
+    def finish(self) -> None:
+        """Send the bytes that waited for the settlement."""
+        tail, self._tail = self._tail, None
+        if tail is not None:
+            self._send(tail, last=self._tail_ends)
+
+    async def rest(self) -> None:
+        """Relay what follows the terminal event of a stream. Raises `Torn`."""
+        if not self.over:
+            self._wake = self._connection.loop.create_future()
+            try:
+                await self._wake
+            finally:
+                if self._reading is not None:
+                    self._reading.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Let go of the upstream. After the terminal event its connection may still
+        become reusable."""
+        if self.terminal is None:
+            self._answer.close()
+        else:
+            self._answer.finish_alone()
 
     # The answer's side -------------------------------------------------------
 
@@ -176,24 +204,24 @@ class Relay:
             self._end(error)
 
     def _take_whole(self, data: bytes) -> None:
-        """A plain answer in one piece, as most that are no streams: the same as the
-        steps of others, with fewer calls."""
+        """A plain answer in one piece, as most that are no streams: like the steps of
+        others, with fewer calls."""
         self.bytes_out = self._kept_bytes = len(data)
         if self._capture is not None:
             self._capture.keep(data)
         if self._json and data:
             self._kept.append(data)
-        self._on_end()
-        self._send(data, last=True)
-        self._end()
+        self._conclude(data)
 
     def _pass(self, data: bytes, *, last: bool) -> None:
         if last:
-            self._finish(data)
+            self._end_with(data)
             return
-        if self.terminal is not None:
-            # A stream's end is only known by its terminal event.
-            self._on_end()
+        if not self._known and self.terminal is not None:
+            # Only its terminal event tells how a stream ends.
+            self._tail, self._known = data, True
+            self._stir()
+            return
         self._send(data, last=False)
         if self._connection.paused:
             self._answer.pause()
@@ -209,11 +237,11 @@ class Relay:
         behind, self._behind = self._behind or [], None
         for take in behind:
             take()
-        if behind and not self._over and not self._connection.paused:
+        if behind and not self.over and not self._connection.paused:
             self._answer.resume()
 
     def fail(self, error: UpstreamError) -> None:
-        """The upstream died."""
+        """The upstream broke off."""
         if self._behind is not None:
             self._behind.append(partial(self.fail, error))
             return
@@ -222,6 +250,11 @@ class Relay:
             self.cut(f"The upstream {'took too long' if slow else 'broke off'}.")
         except Exception as failure:  # noqa: BLE001 - it is raised where it belongs
             self._end(failure)
+
+    def interrupt(self, cause: str) -> None:
+        """End the answer where it is: the gateway stops."""
+        with suppress(Torn):
+            self.cut(cause)
 
     def cut(self, cause: str) -> None:
         """End the answer where it is, and tell the client. Raises `Torn` when it
@@ -233,9 +266,7 @@ class Relay:
         data = b""
         if self._lacks_end() or not self.bytes_out:
             data = self._failed_event(cause)
-        self._on_end()
-        self._send(data, last=True)
-        self._end()
+        self._conclude(data)
 
     def _masked(self, data: bytes, *, last: bool) -> bytes:
         """A piece without the key. What may be the beginning of one waits for the
@@ -248,7 +279,7 @@ class Relay:
             data, self._held = data[:-begun], data[-begun:]
         return data
 
-    def _finish(self, data: bytes) -> None:
+    def _end_with(self, data: bytes) -> None:
         if self._lacks_end() and not self._blind():
             cause = "The upstream's stream ended early."
             if not self._can_tell():
@@ -256,19 +287,32 @@ class Relay:
                 self._send(data, last=False)
                 raise Torn(cause)
             data += self._failed_event(cause)
-        self._on_end()
-        self._send(data, last=True)
+        self._conclude(data)
+
+    def _conclude(self, data: bytes) -> None:
+        """The answer ends with `data`."""
+        if self._known:
+            self._send(data, last=True)
+        else:
+            self._tail, self._tail_ends = data, True
         self._end()
 
     def _send(self, data: bytes, *, last: bool) -> None:
+        if self._tail is not None:  # it waits for the settlement
+            self._tail += data
+            self._tail_ends = last
+            return
         head, self._head = self._head, b""
         self._connection.send(head, data, last=last)
 
     def _end(self, failure: Exception | None = None) -> None:
-        self._over, self._failure = True, failure
-        self._on_end = _nothing  # it knows the exchange, and that knows us: no circles
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
+        self._known = self.over = True
+        self._failure = failure
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     @property
     def terminal(self) -> str | None:

@@ -11,20 +11,19 @@ from libs.common.bodies.hints import read_hints
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.accounts import account_named, unnamed
 from services.gateway import errors, metrics
 from services.gateway.content.headers import downstream
 from services.gateway.errors import Problem
-from services.gateway.proxy.context import Exchange
+from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.handler import Limits, with_whole_retry_after
-from services.gateway.routing.selector import Chooser
+from services.gateway.proxy.lifecycle import Failure, Lifecycle
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
 from services.gateway.websocket.connect import Upgrades
 from services.gateway.websocket.relay import FAREWELL_S, RETIRED, SocketRelay
-from services.gateway.websocket.turns import PATH, Books, SocketRequests
-from services.gateway.websocket.upstream import Opened, Opener, Refused
+from services.gateway.websocket.turns import PATH, SocketTurns, TurnContext
+from services.gateway.websocket.upstream import Opened, Opener
 
 log = structlog.get_logger()
 
@@ -36,17 +35,18 @@ class SocketPlane:
 
     def __init__(
         self,
-        books: Books,
+        context: TurnContext,
         limits: Limits,
-        chooser: Chooser,
+        attempts: Attempts,
         opener: Opener,
         room: Room,
     ) -> None:
-        self._gate = books.gate
-        self._books = books
+        self._gate = context.gate
+        self._context = context
+        self._in_flight = context.in_flight
         self._limits = limits
         self._room = room
-        self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
+        self._upgrades = Upgrades(attempts, context.routing, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 
@@ -86,37 +86,44 @@ class SocketPlane:
             _turn_away(client, problem)
             return
         try:
-            await self._open(self._upgrade(request, principal), principal, client)
+            await self._open(self._upgrade(request), principal, client)
         except Exception:
             log.exception("socket failed", action="socket_failed")
             transport.abort()
 
     async def _open(
-        self, upgrade: Exchange, principal: Principal | None, client: ClientSocket
+        self, upgrade: Lifecycle, principal: Principal | None, client: ClientSocket
     ) -> None:
         opened = None
         opening = asyncio.ensure_future(self._upgrades.open(upgrade))
         client.closed.add_done_callback(lambda _: opening.cancel())
         try:
-            upgrade.comes_from(principal)
+            upgrade.admit(PATH, read_hints(PATH, upgrade.headers, b""), principal)
             opened = await opening
+            if opened is None and upgrade.failure is not None:
+                self._pass_on(upgrade, upgrade.failure, client)
         except asyncio.CancelledError:
             if not client.closed.done():
                 raise
         except Problem as problem:
             self._refuse(upgrade, problem, client)
-        except Refused as refused:
-            self._pass_on(upgrade, refused, client)
         except Exception:
             log.exception("upgrade failed", action="upgrade_failed")
             self._refuse(upgrade, errors.internal(), client)
         finally:
             opening.cancel()
-            self._books.active.pop(upgrade.record.id, None)
-            if opened is None:
-                self._settle(upgrade)
+            self._opened(upgrade, opened)
         if opened is not None:
             await self._relay(upgrade, opened, client)
+
+    def _opened(self, upgrade: Lifecycle, opened: Opened | None) -> None:
+        """An upgrade that opens no socket is a request that failed."""
+        if opened is not None:
+            self._in_flight.active.pop(upgrade.record.id, None)
+            return
+        if upgrade.record.status_code is None:
+            upgrade.cancelled()
+        self._in_flight.settle(upgrade, None)
 
     def _unwelcome(self, request: Request) -> Problem | None:
         if not client_may_upgrade(request):
@@ -125,48 +132,34 @@ class SocketPlane:
             return request.problem
         return errors.socket_restarts() if self._draining else None
 
-    def _upgrade(self, request: Request, principal: Principal | None) -> Exchange:
-        exchange = Exchange(request, self._books.gateway_id, "WS")
-        hints = read_hints(PATH, exchange.headers, b"")
-        exchange.take(hints, "" if principal is None else principal.tenant)
-        exchange.record.transport = "ws"
-        self._books.active[exchange.record.id] = exchange
-        return exchange
+    def _upgrade(self, request: Request) -> Lifecycle:
+        upgrade = self._in_flight.arrived_on_socket(request)
+        self._in_flight.active[upgrade.record.id] = upgrade
+        return upgrade
 
     # Refusals ----------------------------------------------------------------
 
     def _refuse(
-        self, upgrade: Exchange, problem: Problem, client: ClientSocket
+        self, upgrade: Lifecycle, problem: Problem, client: ClientSocket
     ) -> None:
-        record = upgrade.record
-        record.status_code = problem.status
-        record.error_code = problem.ledger_code
-        record.error_message = problem.message
+        upgrade.answers(problem)
         headers = [_JSON, *problem.headers, *upgrade.ours()]
         client.refuse(problem.status, headers, problem.body())
 
     def _pass_on(
-        self, upgrade: Exchange, refused: Refused, client: ClientSocket
+        self, upgrade: Lifecycle, refused: Failure, client: ClientSocket
     ) -> None:
-        upgrade.record.status_code = refused.status
         headers = downstream(refused.headers, upgrade.ours())
         if refused.status == 429:
             headers = with_whole_retry_after(headers, self._limits.pause_ms)
         client.refuse(refused.status, headers, refused.body)
 
-    def _settle(self, upgrade: Exchange) -> None:
-        """An upgrade that came to nothing is a request that failed."""
-        record = upgrade.record
-        record.latency_ms = upgrade.ms()
-        record.outcome = "failed" if record.status_code else "cancelled"
-        self._books.ledger.request_ended(upgrade, ())
-
     # Sockets -----------------------------------------------------------------
 
     async def _relay(
-        self, upgrade: Exchange, opened: Opened, client: ClientSocket
+        self, upgrade: Lifecycle, opened: Opened, client: ClientSocket
     ) -> None:
-        requests = SocketRequests(self._books, upgrade, opened, self._upgrades.move)
+        requests = SocketTurns(self._context, upgrade, opened, self._upgrades.move)
         relay = SocketRelay(
             client.receive, client.send, requests, self._limits.body_bytes
         )
@@ -180,18 +173,14 @@ class SocketPlane:
             self._relays.pop(relay, None)
             await requests.connection.close()
 
-    async def _lay_down(self, upgrade: Exchange, opened: Opened) -> None:
-        """A lease is a request under way: an open socket alone holds none."""
-        books, record, resource = self._books, upgrade.record, opened.target.resource
+    async def _lay_down(self, upgrade: Lifecycle, opened: Opened) -> None:
+        """Release the upgrade's lease: an open socket without a turn holds none."""
         if upgrade.trial:
-            books.ledger.trial_begun_well(upgrade)
-        if unnamed(resource):
-            account = account_named(opened.headers)
-            sent = opened.target.sent
-            if account is not None and not sent.shown_in(account):
-                books.ledger.account_named(resource.id, account)
+            self._in_flight.works_again(upgrade)
+        self._in_flight.learn_account(opened.target, opened.headers)
+        record = upgrade.record
         with suppress(RedisAway, NoCatalogue):
-            await books.routing.abandon(record.gateway_id, [record.id])
+            await self._context.routing.abandon(record.gateway_id, [record.id])
 
 
 def _turn_away(client: ClientSocket, problem: Problem) -> None:

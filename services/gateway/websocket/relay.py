@@ -17,7 +17,7 @@ from services.gateway import errors
 from services.gateway.errors import Problem, error_frame
 from services.gateway.ledger.record import NEUTRAL
 from services.gateway.websocket.frames import Frame
-from services.gateway.websocket.turns import NotAdmitted, SocketRequests
+from services.gateway.websocket.turns import NotAdmitted, SocketTurns
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class SocketRelay:
         self,
         receive: Receive,
         send: Send,
-        requests: SocketRequests,
+        requests: SocketTurns,
         largest: int,
     ) -> None:
         """`largest`: bytes of a client's frame."""

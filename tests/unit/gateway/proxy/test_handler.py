@@ -79,7 +79,7 @@ async def test_a_request_goes_up_with_the_resources_key_and_nothing_of_the_clien
         (b"x-mine", b"\xff"),
         line=b"POST /v1/responses?x=y",
     )
-    (exchange,) = world.plane.active.values()
+    (exchange,) = world.in_flight.active.values()
     name = (exchange.record.resource_id or "").encode()
     assert upstream.sent == (
         b"POST /v1/responses?x=y HTTP/1.1\r\nhost: %b.test\r\nx-mine: \xff\r\n"

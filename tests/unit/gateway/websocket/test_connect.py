@@ -106,7 +106,7 @@ async def test_when_nobody_can_be_reached_the_client_is_told(
     kinds = [r.verdict.kind for r in world.twin.released if r.verdict]
     assert kinds == [verdict] * 3
     assert world.requests[0]["attempts"] == 3
-    world.plane.active.clear()
+    world.in_flight.active.clear()
 
 
 @timeless

@@ -144,7 +144,7 @@ async def test_without_capacity_there_is_no_socket(tmp_path: Path) -> None:
     talk = await Sockets(world).asks()
     assert talk.refusal == (503, "no_capacity")
     assert world.requests[0]["error_code"] == "no_capacity"
-    assert world.plane.active == {}
+    assert world.in_flight.active == {}
 
 
 @timeless
@@ -166,7 +166,7 @@ async def test_a_client_that_leaves_before_its_socket_is_open(tmp_path: Path) ->
     assert talk.task.done()
     (row,) = world.requests
     assert row["outcome"] == "cancelled"
-    assert world.plane.active == {}
+    assert world.in_flight.active == {}
 
 
 @timeless
@@ -176,7 +176,7 @@ async def test_a_task_that_others_cancel_is_cancelled(tmp_path: Path) -> None:
     talk.task.cancel()
     await settled()
     assert talk.task.cancelled()
-    assert world.plane.active == {}
+    assert world.in_flight.active == {}
 
 
 @timeless
