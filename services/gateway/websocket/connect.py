@@ -1,4 +1,4 @@
-"""A socket's way to an upstream: one resource after the other, until one opens."""
+"""Opens an upstream's socket for a client's: tries resources until one accepts."""
 
 import random
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from services.gateway.routing.selector import Chooser, problem_of
 from services.gateway.upstream.client import NoKey, UpstreamError
 from services.gateway.upstream.errors import NoFreeConnection
 from services.gateway.websocket.turns import PATH, Books
-from services.gateway.websocket.upstream import Opened, Opener, Refused
+from services.gateway.websocket.upstream import Opened, Opener, UpgradeRefused
 
-_HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
+_AFFINITY = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
 
 
-class Upgrades:
-    """Opens upstream sockets."""
+class SocketConnector:
+    """Chooses resources and opens sockets to them."""
 
     def __init__(
         self, books: Books, attempts: int, chooser: Chooser, opener: Opener
@@ -37,9 +37,9 @@ class Upgrades:
         self._draw: Callable[[int], int] = random.getrandbits
 
     async def open(self, upgrade: Exchange) -> Opened:
-        """Open the upstream's socket, where it can be had. Raises `Refused` with
-        what the last upstream said, or a `Problem`."""
-        refused: Refused | None = None
+        """Open a socket at the first resource that accepts the upgrade. Raises
+        `UpgradeRefused` with the last upstream's answer, or a `Problem`."""
+        refused: UpgradeRefused | None = None
         first = upgrade.record.attempts + 1
         for attempt in range(first, first + self._attempts):
             try:
@@ -50,14 +50,14 @@ class Upgrades:
                 break
             try:
                 return await self._dial(upgrade, target)
-            except Refused as refusal:
-                refused = refusal
-                self._note_refusal(upgrade, refusal)
-                if not retried(refusal.status):
+            except UpgradeRefused as error:
+                refused = error
+                self._record_refusal(upgrade, error)
+                if not retried(error.status):
                     break
             except UpstreamError as error:
                 refused = None
-                self._note_error(upgrade, error)
+                self._record_error(upgrade, error)
         if refused is not None:
             raise refused
         record = upgrade.record
@@ -66,48 +66,54 @@ class Upgrades:
         )
 
     async def move(self, first: Exchange, target: Target) -> Opened | None:
-        """A socket is opened by its headers; its first request may name ids or a
-        session that live elsewhere. The socket to use instead, if there is one:
-        nothing was sent on the other yet. Raises a `Problem` when its model's alias
-        leads elsewhere, and no socket opens there."""
+        """Open another socket if the first request belongs to another resource, and
+        return it.
+
+        The socket to `target` was opened before the first request told its model
+        alias, ids and session. Nothing was sent on it yet. Raises a `Problem` if the
+        alias leads to another provider and no socket can be opened there.
+        """
         way = first.way
         if way is not None and way.provider_id != target.resource.provider_id:
-            return await self._open_there(first)
-        if not await self._lives_elsewhere(first, target):
+            return await self._open_by_alias(first)
+        if not await self._belongs_elsewhere(first, target):
             return None
         first.cause = Cause.LIVES_ELSEWHERE
         try:
-            home = await self._acquire(first, first.record.attempts + 1)
+            owner = await self._acquire(first, first.record.attempts + 1)
         except Problem:
-            return None  # the upstream will say it in its own words
-        if first.reason not in _HOMES or home.resource.id == target.resource.id:
+            return None  # the present upstream will reject the request
+        if first.reason not in _AFFINITY or owner.resource.id == target.resource.id:
             return None
         try:
-            return await self._dial(first, home)
-        except Refused as refusal:
-            self._note_refusal(first, refusal)
+            return await self._dial(first, owner)
+        except UpgradeRefused as error:
+            self._record_refusal(first, error)
         except UpstreamError as error:
-            self._note_error(first, error)
+            self._record_error(first, error)
         return None
 
-    async def _open_there(self, first: Exchange) -> Opened:
+    async def _open_by_alias(self, first: Exchange) -> Opened:
         try:
             return await self.open(first)
-        except Refused as refused:
-            cause = f"the upstream refuses sockets with {refused.status}"
+        except UpgradeRefused as refused:
+            cause = f"the upstream refused the WebSocket with status {refused.status}"
             raise errors.upstream_unreachable(first.record.attempts, cause) from None
 
-    async def _lives_elsewhere(self, first: Exchange, target: Target) -> bool:
+    async def _belongs_elsewhere(self, first: Exchange, target: Target) -> bool:
+        """Whether ids or session of the request belong to another resource, or may,
+        because only SQL can tell."""
         if not first.bound and not first.session:
             return False
         ask = first.ask(first.record.attempts + 1, self._draw(31))
         try:
-            told = await self._books.routing.explain(ask, None)
+            explained = await self._books.routing.explain(ask, None)
         except UnknownIds:
-            return True  # SQL may know
+            return True
         except (Refusal, RedisAway, NoCatalogue):
             return False
-        return told.reason in _HOMES and told.resource_id != target.resource.id
+        by_affinity = explained.reason in _AFFINITY
+        return by_affinity and explained.resource_id != target.resource.id
 
     async def _acquire(self, upgrade: Exchange, attempt: int) -> Target:
         ask = upgrade.ask(attempt, self._draw(31))
@@ -132,21 +138,21 @@ class Upgrades:
             books.fallback.ended(*counted)
         return Opened(connection, target)
 
-    def _note_refusal(self, upgrade: Exchange, refusal: Refused) -> None:
-        record, facts = upgrade.record, read_answer(refusal.plain)
+    def _record_refusal(self, upgrade: Exchange, error: UpgradeRefused) -> None:
+        record, facts = upgrade.record, read_answer(error.plain)
         record.error_code = facts.error_code
         record.error_message = facts.error_message
-        verdict = judge(refusal.status, refusal.headers, facts.error_code, _now)
-        self._failed(upgrade, verdict, cause_of(refusal.status, verdict))
+        verdict = judge(error.status, error.headers, facts.error_code, _now)
+        self._end_attempt(upgrade, verdict, cause_of(error.status, verdict))
 
-    def _note_error(self, upgrade: Exchange, error: UpstreamError) -> None:
+    def _record_error(self, upgrade: Exchange, error: UpstreamError) -> None:
         upgrade.record.error_message = cause = str(error)
-        # What is missing here is this gateway's trouble, not the resource's.
+        # These two are shortages of this gateway, not failures of the resource.
         ours = isinstance(error, NoKey | NoFreeConnection)
         verdict = NEUTRAL if ours else Verdict(kind="fault", cause=cause)
-        self._failed(upgrade, verdict, error.cause)
+        self._end_attempt(upgrade, verdict, error.cause)
 
-    def _failed(self, upgrade: Exchange, verdict: Verdict, cause: str) -> None:
+    def _end_attempt(self, upgrade: Exchange, verdict: Verdict, cause: str) -> None:
         self._books.ledger.attempt_failed(upgrade, verdict)
         upgrade.judged, upgrade.cause = True, cause
         upgrade.tried = (*upgrade.tried, upgrade.record.resource_id or "")

@@ -1,5 +1,5 @@
-"""`WS /v1/responses`: one upstream socket for one client socket. The client's is
-opened when the upstream's is; an upstream that refuses is passed on."""
+"""Serves `WS /v1/responses`. A client's socket is accepted once an upstream's is
+open; otherwise the client gets the upstream's refusal."""
 
 import asyncio
 from contextlib import suppress
@@ -21,10 +21,10 @@ from services.gateway.routing.selector import Chooser
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
-from services.gateway.websocket.connect import Upgrades
-from services.gateway.websocket.relay import FAREWELL_S, RETIRED, SocketRelay
+from services.gateway.websocket.connect import SocketConnector
+from services.gateway.websocket.relay import FAREWELL_S, RESTARTING, SocketRelay
 from services.gateway.websocket.turns import PATH, Books, SocketRequests
-from services.gateway.websocket.upstream import Opened, Opener, Refused
+from services.gateway.websocket.upstream import Opened, Opener, UpgradeRefused
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ _JSON: Header = (b"content-type", b"application/json")
 
 
 class SocketPlane:
-    """Serves upgrades."""
+    """Serves upgrade requests and keeps track of the sockets."""
 
     def __init__(
         self,
@@ -46,19 +46,19 @@ class SocketPlane:
         self._books = books
         self._limits = limits
         self._room = room
-        self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
+        self._connector = SocketConnector(books, limits.attempts, chooser, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 
     async def drain(self, within_s: float) -> None:
-        """End all sockets, between two requests where that is soon: the server
-        would cut them. Takes up to FAREWELL_S longer than `within_s`."""
+        """Close every socket once its requests have ended; after `within_s` interrupt
+        the rest, which takes up to FAREWELL_S more."""
         self._draining = True
         for relay in list(self._relays):
-            relay.retire()
+            relay.drain()
         await self._until_closed(within_s)
         for relay in list(self._relays):
-            relay.finish(RETIRED)
+            relay.finish(RESTARTING)
         await self._until_closed(FAREWELL_S)
 
     async def _until_closed(self, within_s: float) -> None:
@@ -69,33 +69,31 @@ class SocketPlane:
     async def serve(
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
-        """Serve the socket that a request upgrades to; `rest` came after it."""
-        largest = self._limits.body_bytes
-        client = ClientSocket(request, transport, largest, self._room)
-        unwelcome = self._unwelcome(request)
-        if unwelcome is None and not client.valid:
-            unwelcome = errors.bad_upgrade()
-        # What follows a bad upgrade need not be frames, and must not cost its answer.
-        client.take_over(b"" if unwelcome is not None else rest)
-        if unwelcome is not None:
-            _turn_away(client, unwelcome)
+        """Serve an upgrade request and its socket. `rest` came after the request."""
+        max_message_bytes = self._limits.body_bytes
+        client = ClientSocket(request, transport, max_message_bytes, self._room)
+        problem = self._problem_of(request, client)
+        # Data after a rejected upgrade may not be frames and is ignored.
+        client.take_over(b"" if problem is not None else rest)
+        if problem is not None:
+            _reject(client, problem)
             return
         try:
             principal = await self._gate.enter(request.headers)
-        except Problem as problem:
-            _turn_away(client, problem)
+        except Problem as refused:
+            _reject(client, refused)
             return
         try:
             await self._open(self._upgrade(request, principal), principal, client)
         except Exception:
-            log.exception("socket failed", action="socket_failed")
+            log.exception("WebSocket handler failed", action="socket_failed")
             transport.abort()
 
     async def _open(
         self, upgrade: Exchange, principal: Principal | None, client: ClientSocket
     ) -> None:
         opened = None
-        opening = asyncio.ensure_future(self._upgrades.open(upgrade))
+        opening = asyncio.ensure_future(self._connector.open(upgrade))
         client.closed.add_done_callback(lambda _: opening.cancel())
         try:
             upgrade.comes_from(principal)
@@ -105,10 +103,12 @@ class SocketPlane:
                 raise
         except Problem as problem:
             self._refuse(upgrade, problem, client)
-        except Refused as refused:
-            self._pass_on(upgrade, refused, client)
+        except UpgradeRefused as refused:
+            self._forward_refusal(upgrade, refused, client)
         except Exception:
-            log.exception("upgrade failed", action="upgrade_failed")
+            log.exception(
+                "opening an upstream's WebSocket failed", action="upgrade_failed"
+            )
             self._refuse(upgrade, errors.internal(), client)
         finally:
             opening.cancel()
@@ -118,12 +118,15 @@ class SocketPlane:
         if opened is not None:
             await self._relay(upgrade, opened, client)
 
-    def _unwelcome(self, request: Request) -> Problem | None:
+    def _problem_of(self, request: Request, client: ClientSocket) -> Problem | None:
+        """Why the request cannot be served, whatever its key."""
         if not client_may_upgrade(request):
             return errors.websocket_unavailable()
-        if request.problem is not None:  # a page of others
+        if request.problem is not None:  # an origin that is not allowed
             return request.problem
-        return errors.socket_restarts() if self._draining else None
+        if self._draining:
+            return errors.socket_restarts()
+        return None if client.valid else errors.bad_upgrade()
 
     def _upgrade(self, request: Request, principal: Principal | None) -> Exchange:
         exchange = Exchange(request, self._books.gateway_id, "WS")
@@ -145,8 +148,8 @@ class SocketPlane:
         headers = [_JSON, *problem.headers, *upgrade.ours()]
         client.refuse(problem.status, headers, problem.body())
 
-    def _pass_on(
-        self, upgrade: Exchange, refused: Refused, client: ClientSocket
+    def _forward_refusal(
+        self, upgrade: Exchange, refused: UpgradeRefused, client: ClientSocket
     ) -> None:
         upgrade.record.status_code = refused.status
         headers = downstream(refused.headers, upgrade.ours())
@@ -155,7 +158,7 @@ class SocketPlane:
         client.refuse(refused.status, headers, refused.body)
 
     def _settle(self, upgrade: Exchange) -> None:
-        """An upgrade that came to nothing is a request that failed."""
+        """Settle an upgrade for which no socket was opened, as a failed request."""
         record = upgrade.record
         record.latency_ms = upgrade.ms()
         record.outcome = "failed" if record.status_code else "cancelled"
@@ -166,22 +169,20 @@ class SocketPlane:
     async def _relay(
         self, upgrade: Exchange, opened: Opened, client: ClientSocket
     ) -> None:
-        requests = SocketRequests(self._books, upgrade, opened, self._upgrades.move)
-        relay = SocketRelay(
-            client.receive, client.send, requests, self._limits.body_bytes
-        )
+        requests = SocketRequests(self._books, upgrade, opened, self._connector.move)
+        relay = SocketRelay(client, requests, self._limits.body_bytes)
         self._relays[relay] = asyncio.current_task()
         if self._draining:
-            relay.retire()
+            relay.drain()
         try:
-            await self._lay_down(upgrade, opened)
+            await self._release(upgrade, opened)
             await relay.run()
         finally:
             self._relays.pop(relay, None)
             await requests.connection.close()
 
-    async def _lay_down(self, upgrade: Exchange, opened: Opened) -> None:
-        """A lease is a request under way: an open socket alone holds none."""
+    async def _release(self, upgrade: Exchange, opened: Opened) -> None:
+        """Release the upgrade's lease: only running requests hold one."""
         books, record, resource = self._books, upgrade.record, opened.target.resource
         if upgrade.trial:
             books.ledger.trial_begun_well(upgrade)
@@ -194,8 +195,8 @@ class SocketPlane:
             await books.routing.abandon(record.gateway_id, [record.id])
 
 
-def _turn_away(client: ClientSocket, problem: Problem) -> None:
-    """Before it is in any book."""
+def _reject(client: ClientSocket, problem: Problem) -> None:
+    """Refuse a request that the ledger does not record."""
     metrics.count_refused(problem.ledger_code)
     client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 

@@ -43,8 +43,8 @@ from services.gateway.routing.offline import Fallback
 from services.gateway.routing.selector import Chooser
 from services.gateway.websocket.frames import (
     TERMINAL,
-    Frame,
     Head,
+    Message,
     head_in,
     head_of,
     of_error,
@@ -81,7 +81,7 @@ class Turn:
     exchange: Exchange
     lane: str | None
     deadline: float  # of the event loop's clock
-    frame: Frame  # as it goes upstream
+    frame: Message  # as it goes upstream
     created: bytes = b""  # the event that names the response
     answered: bool = False
 
@@ -141,7 +141,7 @@ class SocketRequests:
 
     # A client's frames -------------------------------------------------------
 
-    async def begin(self, frame: Frame) -> Turn | None:
+    async def begin(self, frame: Message) -> Turn | None:
         """Account for a frame that asks for a response. Raises `OwnerGone` when
         the socket's resource is gone, `NotAdmitted` when only this frame is over."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
@@ -334,7 +334,7 @@ class SocketRequests:
 
     # The upstream's frames ---------------------------------------------------
 
-    def note(self, frame: Frame) -> Awaitable[None] | None:
+    def note(self, frame: Message) -> Awaitable[None] | None:
         """Take what an event tells. Never raises: events pass, whatever they say. A
         large one has to be awaited."""
         event = frame.encode() if isinstance(frame, str) else frame

@@ -289,7 +289,7 @@ async def test_an_alias_whose_provider_refuses_sockets_is_told(tmp_path: Path) -
     await settled()
     (told,) = talk.hears()
     assert told["error"]["code"] == "upstream_unreachable"
-    assert "refuses sockets with 404" in told["error"]["message"]
+    assert "refused the WebSocket with status 404" in told["error"]["message"]
     await talk.closes()
     await talk.ended()
     world.is_at_rest()

@@ -111,7 +111,7 @@ async def test_an_event_that_is_too_large_is_not_the_upstreams_fault(
     upstream.wire.feed(b"\x81\x7f" + (1 << 40).to_bytes(8, "big"))
     await talk.ended()
     (told,) = talk.hears()
-    assert "more than this gateway takes" in told["error"]["message"]
+    assert "more than this gateway accepts" in told["error"]["message"]
     assert talk.close_code == 1009
     assert world.twin.released[-1].verdict is not None
     assert world.twin.released[-1].verdict.kind == "neutral"
