@@ -84,10 +84,7 @@ class ClientSocket(asyncio.Protocol):
         events = self._protocol.events_received()
         if not events or not isinstance(events[0], Handshake):
             return None
-        try:
-            response = self._protocol.accept(events[0])
-        except UnicodeError:  # the library quotes the invalid header in its refusal
-            return None
+        response = self._protocol.accept(events[0])
         return response if response.status_code == 101 else None
 
     @property

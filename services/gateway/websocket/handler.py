@@ -170,7 +170,7 @@ class SocketPlane:
         self, upgrade: Exchange, opened: Opened, client: ClientSocket
     ) -> None:
         requests = SocketRequests(self._books, upgrade, opened, self._connector.move)
-        relay = SocketRelay(client, requests, self._limits.body_bytes)
+        relay = SocketRelay(client, requests)
         self._relays[relay] = asyncio.current_task()
         if self._draining:
             relay.drain()

@@ -52,15 +52,11 @@ RESTARTING = End(
 class SocketRelay:
     """Relays until either side closes or `finish` is called."""
 
-    def __init__(
-        self, client: ClientSocket, requests: SocketRequests, max_message_bytes: int
-    ) -> None:
-        """The limit applies to the client's messages."""
+    def __init__(self, client: ClientSocket, requests: SocketRequests) -> None:
         self._client = client
         self._upstream = requests.connection
         self._pumps: list[asyncio.Task[None]] = []
         self._requests = requests
-        self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
         self._end: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -112,9 +108,6 @@ class SocketRelay:
             message = await self._client.receive()
             if isinstance(message, Closed):
                 return End(CloseCode.NORMAL_CLOSURE, outcome="cancelled")
-            if len(message) > self._max_message_bytes:
-                reason = f"over {self._max_message_bytes} bytes"
-                return End(CloseCode.MESSAGE_TOO_BIG, reason)
             try:
                 turn = await self._requests.begin(message)
             except OwnerGone:
