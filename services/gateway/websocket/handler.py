@@ -175,14 +175,15 @@ class SocketPlane:
         if self._draining:
             relay.drain()
         try:
-            await self._release(upgrade, opened)
+            await self._conclude_upgrade(upgrade, opened)
             await relay.run()
         finally:
             self._relays.pop(relay, None)
             await requests.connection.close()
 
-    async def _release(self, upgrade: Exchange, opened: Opened) -> None:
-        """Release the upgrade's lease: only running requests hold one."""
+    async def _conclude_upgrade(self, upgrade: Exchange, opened: Opened) -> None:
+        """Report what the accepted upgrade showed of the resource, and release its
+        lease: only running requests hold one."""
         books, record, resource = self._books, upgrade.record, opened.target.resource
         if upgrade.trial:
             books.ledger.trial_begun_well(upgrade)
