@@ -13,12 +13,12 @@ from services.gateway.proxy.lifecycle import Failure, Lifecycle, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.upstream.client import UpstreamError
 from services.gateway.websocket.turns import PATH
-from services.gateway.websocket.upstream import Opened, Opener, Refused
+from services.gateway.websocket.upstream import Opened, Opener, UpgradeRefused
 
-_HOMES = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
+_AFFINITY = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
 
 
-class Upgrades:
+class SocketConnector:
     """Opens upstream sockets for clients."""
 
     def __init__(
@@ -52,15 +52,15 @@ class Upgrades:
         the turn's model alias leads elsewhere, and no socket opens there."""
         way = life.way
         if way is not None and way.provider_id != target.resource.provider_id:
-            return await self._open_there(life)
-        if not await self._lives_elsewhere(life, target):
+            return await self._open_by_alias(life)
+        if not await self._belongs_elsewhere(life, target):
             return None
         life.elsewhere(Cause.LIVES_ELSEWHERE)
         opened: Opened | None = None
 
         async def attempt(life: Lifecycle, home: Target) -> Next:
             nonlocal opened
-            if life.reason not in _HOMES or home.resource.id == target.resource.id:
+            if life.reason not in _AFFINITY or home.resource.id == target.resource.id:
                 return Next.DONE
             step, opened = await self._dial(life, home)
             return step
@@ -69,15 +69,15 @@ class Upgrades:
         await self._attempts.run(life, attempt, most=1)
         return opened
 
-    async def _open_there(self, life: Lifecycle) -> Opened:
+    async def _open_by_alias(self, life: Lifecycle) -> Opened:
         opened = await self.open(life)
         if opened is None:
             status = 0 if life.failure is None else life.failure.status
-            cause = f"the upstream refuses sockets with {status}"
+            cause = f"the upstream refused the WebSocket with status {status}"
             raise errors.upstream_unreachable(life.record.attempts, cause)
         return opened
 
-    async def _lives_elsewhere(self, life: Lifecycle, target: Target) -> bool:
+    async def _belongs_elsewhere(self, life: Lifecycle, target: Target) -> bool:
         if not life.bound and not life.session:
             return False
         ask = self._attempts.ask(life)
@@ -87,7 +87,7 @@ class Upgrades:
             return True  # SQL may know
         except (Refusal, RedisAway, NoCatalogue):
             return False
-        return told.reason in _HOMES and told.resource_id != target.resource.id
+        return told.reason in _AFFINITY and told.resource_id != target.resource.id
 
     async def _dial(
         self, life: Lifecycle, target: Target
@@ -95,7 +95,7 @@ class Upgrades:
         path = PATH + life.request.query
         try:
             connection = await self._opener.open(target, path, life.headers)
-        except Refused as refused:
+        except UpgradeRefused as refused:
             failure = Failure(refused.status, refused.headers, refused.body)
             facts = read_answer(refused.plain)
             return life.rejected(failure, facts, _now), None

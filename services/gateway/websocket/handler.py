@@ -1,5 +1,5 @@
-"""`WS /v1/responses`: one upstream socket for one client socket. The client's is
-opened when the upstream's is; an upstream that refuses is passed on."""
+"""Serves `WS /v1/responses`. A client's socket is accepted once an upstream's is
+open; otherwise the client gets the upstream's refusal."""
 
 import asyncio
 from contextlib import suppress
@@ -20,8 +20,8 @@ from services.gateway.proxy.lifecycle import Failure, Lifecycle
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
-from services.gateway.websocket.connect import Upgrades
-from services.gateway.websocket.relay import FAREWELL_S, RETIRED, SocketRelay
+from services.gateway.websocket.connect import SocketConnector
+from services.gateway.websocket.relay import FAREWELL_S, RESTARTING, SocketRelay
 from services.gateway.websocket.turns import PATH, SocketTurns, TurnContext
 from services.gateway.websocket.upstream import Opened, Opener
 
@@ -31,7 +31,7 @@ _JSON: Header = (b"content-type", b"application/json")
 
 
 class SocketPlane:
-    """Serves upgrades."""
+    """Serves upgrade requests and keeps track of the sockets."""
 
     def __init__(
         self,
@@ -46,19 +46,19 @@ class SocketPlane:
         self._in_flight = context.in_flight
         self._limits = limits
         self._room = room
-        self._upgrades = Upgrades(attempts, context.routing, opener)
+        self._connector = SocketConnector(attempts, context.routing, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 
     async def drain(self, within_s: float) -> None:
-        """End all sockets, between two requests where that is soon: the server
-        would cut them. Takes up to FAREWELL_S longer than `within_s`."""
+        """Close every socket once its requests have ended; after `within_s` interrupt
+        the rest, which takes up to FAREWELL_S more."""
         self._draining = True
         for relay in list(self._relays):
-            relay.retire()
+            relay.drain()
         await self._until_closed(within_s)
         for relay in list(self._relays):
-            relay.finish(RETIRED)
+            relay.finish(RESTARTING)
         await self._until_closed(FAREWELL_S)
 
     async def _until_closed(self, within_s: float) -> None:
@@ -69,46 +69,46 @@ class SocketPlane:
     async def serve(
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
-        """Serve the socket that a request upgrades to; `rest` came after it."""
-        largest = self._limits.body_bytes
-        client = ClientSocket(request, transport, largest, self._room)
-        unwelcome = self._unwelcome(request)
-        if unwelcome is None and not client.valid:
-            unwelcome = errors.bad_upgrade()
-        # What follows a bad upgrade need not be frames, and must not cost its answer.
-        client.take_over(b"" if unwelcome is not None else rest)
-        if unwelcome is not None:
-            _turn_away(client, unwelcome)
+        """Serve an upgrade request and its socket. `rest` came after the request."""
+        max_message_bytes = self._limits.body_bytes
+        client = ClientSocket(request, transport, max_message_bytes, self._room)
+        problem = self._problem_of(request, client)
+        # Data after a rejected upgrade may not be frames and is ignored.
+        client.take_over(b"" if problem is not None else rest)
+        if problem is not None:
+            _reject(client, problem)
             return
         try:
             principal = await self._gate.enter(request.headers)
-        except Problem as problem:
-            _turn_away(client, problem)
+        except Problem as refused:
+            _reject(client, refused)
             return
         try:
             await self._open(self._upgrade(request), principal, client)
         except Exception:
-            log.exception("socket failed", action="socket_failed")
+            log.exception("WebSocket handler failed", action="socket_failed")
             transport.abort()
 
     async def _open(
         self, upgrade: Lifecycle, principal: Principal | None, client: ClientSocket
     ) -> None:
         opened = None
-        opening = asyncio.ensure_future(self._upgrades.open(upgrade))
+        opening = asyncio.ensure_future(self._connector.open(upgrade))
         client.closed.add_done_callback(lambda _: opening.cancel())
         try:
             upgrade.admit(PATH, read_hints(PATH, upgrade.headers, b""), principal)
             opened = await opening
             if opened is None and upgrade.failure is not None:
-                self._pass_on(upgrade, upgrade.failure, client)
+                self._forward_refusal(upgrade, upgrade.failure, client)
         except asyncio.CancelledError:
             if not client.closed.done():
                 raise
         except Problem as problem:
             self._refuse(upgrade, problem, client)
         except Exception:
-            log.exception("upgrade failed", action="upgrade_failed")
+            log.exception(
+                "opening an upstream's WebSocket failed", action="upgrade_failed"
+            )
             self._refuse(upgrade, errors.internal(), client)
         finally:
             opening.cancel()
@@ -116,26 +116,29 @@ class SocketPlane:
         if opened is not None:
             await self._relay(upgrade, opened, client)
 
+    def _problem_of(self, request: Request, client: ClientSocket) -> Problem | None:
+        """Why the request cannot be served, whatever its key."""
+        if not client_may_upgrade(request):
+            return errors.websocket_unavailable()
+        if request.problem is not None:  # an origin that is not allowed
+            return request.problem
+        if self._draining:
+            return errors.socket_restarts()
+        return None if client.valid else errors.bad_upgrade()
+
+    def _upgrade(self, request: Request) -> Lifecycle:
+        upgrade = self._in_flight.arrived_on_socket(request)
+        self._in_flight.active[upgrade.record.id] = upgrade
+        return upgrade
+
     def _opened(self, upgrade: Lifecycle, opened: Opened | None) -> None:
-        """An upgrade that opens no socket is a request that failed."""
+        """An upgrade that opened no socket is a request that failed."""
         if opened is not None:
             self._in_flight.active.pop(upgrade.record.id, None)
             return
         if upgrade.record.status_code is None:
             upgrade.cancelled()
         self._in_flight.settle(upgrade, None)
-
-    def _unwelcome(self, request: Request) -> Problem | None:
-        if not client_may_upgrade(request):
-            return errors.websocket_unavailable()
-        if request.problem is not None:  # a page of others
-            return request.problem
-        return errors.socket_restarts() if self._draining else None
-
-    def _upgrade(self, request: Request) -> Lifecycle:
-        upgrade = self._in_flight.arrived_on_socket(request)
-        self._in_flight.active[upgrade.record.id] = upgrade
-        return upgrade
 
     # Refusals ----------------------------------------------------------------
 
@@ -146,7 +149,7 @@ class SocketPlane:
         headers = [_JSON, *problem.headers, *upgrade.ours()]
         client.refuse(problem.status, headers, problem.body())
 
-    def _pass_on(
+    def _forward_refusal(
         self, upgrade: Lifecycle, refused: Failure, client: ClientSocket
     ) -> None:
         headers = downstream(refused.headers, upgrade.ours())
@@ -159,22 +162,21 @@ class SocketPlane:
     async def _relay(
         self, upgrade: Lifecycle, opened: Opened, client: ClientSocket
     ) -> None:
-        requests = SocketTurns(self._context, upgrade, opened, self._upgrades.move)
-        relay = SocketRelay(
-            client.receive, client.send, requests, self._limits.body_bytes
-        )
+        turns = SocketTurns(self._context, upgrade, opened, self._connector.move)
+        relay = SocketRelay(client, turns)
         self._relays[relay] = asyncio.current_task()
         if self._draining:
-            relay.retire()
+            relay.drain()
         try:
-            await self._lay_down(upgrade, opened)
+            await self._conclude_upgrade(upgrade, opened)
             await relay.run()
         finally:
             self._relays.pop(relay, None)
-            await requests.connection.close()
+            await turns.connection.close()
 
-    async def _lay_down(self, upgrade: Lifecycle, opened: Opened) -> None:
-        """Release the upgrade's lease: an open socket without a turn holds none."""
+    async def _conclude_upgrade(self, upgrade: Lifecycle, opened: Opened) -> None:
+        """Report what the accepted upgrade showed of the resource, and release its
+        lease: only running turns hold one."""
         if upgrade.trial:
             self._in_flight.works_again(upgrade)
         self._in_flight.learn_account(opened.target, opened.headers)
@@ -183,8 +185,8 @@ class SocketPlane:
             await self._context.routing.abandon(record.gateway_id, [record.id])
 
 
-def _turn_away(client: ClientSocket, problem: Problem) -> None:
-    """Before it is in any book."""
+def _reject(client: ClientSocket, problem: Problem) -> None:
+    """Refuse a request that the ledger does not record."""
     metrics.count_refused(problem.ledger_code)
     client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 

@@ -43,8 +43,8 @@ from services.gateway.routing.model_alias import with_alias_model
 from services.gateway.routing.selector import Chooser
 from services.gateway.websocket.frames import (
     TERMINAL,
-    Frame,
     Head,
+    Message,
     head_in,
     head_of,
     of_error,
@@ -77,7 +77,7 @@ class Turn:
     life: Lifecycle
     lane: str | None
     deadline: float  # of the event loop's clock
-    frame: Frame  # as it goes upstream
+    frame: Message  # as it goes upstream
     capture: Capture | None
     created: bytes = b""  # the event that names the response
     answered: bool = False
@@ -139,7 +139,7 @@ class SocketTurns:
 
     # A client's frames -------------------------------------------------------
 
-    async def begin(self, frame: Frame) -> Turn | None:
+    async def begin(self, frame: Message) -> Turn | None:
         """Start the turn of a frame that asks for a response; None for another frame.
         Raises `OwnerGone` when the socket's resource is gone, `NotAdmitted` when only
         this frame is refused."""
@@ -310,7 +310,7 @@ class SocketTurns:
 
     # The upstream's frames ---------------------------------------------------
 
-    def note(self, frame: Frame) -> Awaitable[None] | None:
+    def note(self, frame: Message) -> Awaitable[None] | None:
         """Note what an event says. Never raises: events pass, whatever they say. A
         large one has to be awaited."""
         event = frame.encode() if isinstance(frame, str) else frame
