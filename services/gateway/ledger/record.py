@@ -89,6 +89,5 @@ def lease_record(record: Record) -> bytes:
     return _encode(record)
 
 
-def request_event(record: Record) -> bytes:
-    """The JSON of the request event."""
-    return _encode(record)
+# The JSON of the request event.
+request_event = _encode

@@ -11,7 +11,7 @@ from libs.common.routing.types import Ask, ForeignId, OwnerGone, Refusal
 from services.gateway.errors import Problem
 from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.in_flight import InFlight
-from services.gateway.proxy.lifecycle import Lifecycle, Next, Phase
+from services.gateway.proxy.lifecycle import ACQUIRE, ADMITTED, Lifecycle, Next
 from services.gateway.proxy.paths import Unopened
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import Chooser, problem_of
@@ -73,11 +73,11 @@ class Attempts:
                 step = await attempt(life, target)
             finally:
                 offline.ended(record.gateway_id, record.id, resource.id)
-            if life.phase is Phase.ADMITTED:
+            if life.phase is ADMITTED:
                 self._in_flight.attempt_failed(life)
             if step is Next.REWRITE and await self._rewritten_here(life):
-                step = Next.ACQUIRE
-            if step is not Next.ACQUIRE:
+                step = ACQUIRE
+            if step is not ACQUIRE:
                 return step
             number += 1
         return Next.ANSWER

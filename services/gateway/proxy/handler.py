@@ -11,9 +11,11 @@ import msgspec
 import structlog
 
 from libs.common.bodies.hints import Hints, quick_hints
+from libs.common.bodies.scanner import Scan
 from libs.common.contracts.verdicts import judge
 from libs.common.headers import Header, find
 from libs.common.proxy_keys import Principal
+from libs.common.routing.accounts import unnamed
 from libs.common.routing.types import Owner, digest
 from services.gateway import errors, metrics
 from services.gateway.auth import isolation
@@ -25,9 +27,16 @@ from services.gateway.content.key_masking import without_key
 from services.gateway.content.response_facts import read_answer, read_event
 from services.gateway.errors import Problem
 from services.gateway.proxy.attempts import Attempts
-from services.gateway.proxy.body_reader import Read, Reader
+from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.in_flight import InFlight
-from services.gateway.proxy.lifecycle import Failure, Lifecycle, Next
+from services.gateway.proxy.lifecycle import (
+    ARRIVED,
+    DONE,
+    READ,
+    Failure,
+    Lifecycle,
+    Next,
+)
 from services.gateway.proxy.paths import upstream_path
 from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.routing.catalogue import Target
@@ -128,41 +137,37 @@ class HttpExchange:
         self.deadline = plane.now() + plane.limits.request_s
         self.life = plane.in_flight.arrived(request)
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: C901 - all ends of a request in one place
         """Serve the request. The client gets the end of its answer after the
         settlement: its next request may build on it."""
-        plane = self._plane
+        plane, life, connection = self._plane, self.life, self._connection
         try:
             plane.under_way.add(self)
             try:
-                await self._serve()
+                if not self._admits_at_once():
+                    await self._admits()
+                if await plane.attempts.run(life, self._attempt) is not DONE:
+                    self._answer_error()
             except BaseException as error:
                 if not self._takes(error):
                     raise
             finally:
                 self._note_answer()
-                plane.in_flight.settle(self.life, self._capture)
-            relay = self._finish()
+                plane.in_flight.settle(life, self._capture)
+            relay = self._relay
             if relay is not None:
-                await relay.rest()
+                if relay.finish() and not connection.gone:
+                    await relay.rest()
+            elif self._answer is not None:
+                connection.send_whole(*self._answer)
         except (Torn, asyncio.CancelledError) as error:
             if not self._is_expected(error):
                 raise
         finally:
             plane.under_way.discard(self)
-            if self._relay is not None:
+            if self._relay is not None and not self._relay.over:
                 self._relay.close()
-            self._connection.over()
-
-    def _finish(self) -> Relay | None:
-        """Send what waited for the settlement. Returns a relay that goes on."""
-        relay = self._relay
-        if relay is None:
-            if self._answer is not None:
-                self._connection.send_whole(*self._answer)
-            return None
-        relay.finish()
-        return relay if relay.goes_on and not self._connection.gone else None
+            connection.over()
 
     def _takes(self, error: BaseException) -> bool:
         """Turn an error into an answer, if it can be one. False when it has to be
@@ -187,41 +192,55 @@ class HttpExchange:
             return True
         return self._connection.gone or self._interrupted or self._stalled
 
-    async def _serve(self) -> None:
+    # Admission ---------------------------------------------------------------
+
+    def _admits_at_once(self) -> bool:
+        """Admit the request, if nothing has to be awaited for that, as of most.
+        Raises a `Problem`."""
         plane, life = self._plane, self.life
+        request = life.request
         try:
             principal = plane.gate.admit(life.headers)
         except UnknownKey:
-            principal = await plane.gate.enter(life.headers)
+            return False
+        if request.method in _REFUSED_METHODS:
+            raise errors.method_not_allowed(request.method)
+        path = upstream_path(request.path)
+        if request.coding is not None or (principal is not None and principal.limited):
+            return False
+        isolated = principal is not None or plane.gate.has_keys
+        hints = quick_hints(path, life.headers, life.body, isolated)
+        if hints is None:
+            return False
+        self._admit(path, principal, hints, life.body, None)
+        return True
+
+    async def _admits(self) -> None:
+        """The same, with all that may have to be awaited."""
+        plane, life = self._plane, self.life
         request = life.request
+        principal = await plane.gate.enter(life.headers)
         if request.method in _REFUSED_METHODS:
             raise errors.method_not_allowed(request.method)
         path = upstream_path(request.path)
         isolated = principal is not None or plane.gate.has_keys
-        read: Hints | Read | None = None
-        if request.coding is None:
-            read = quick_hints(path, life.headers, life.body, isolated)
-        if read is None:
-            read = await plane.reader.read(
-                path, life.headers, life.body, request.coding, isolate=isolated
-            )
-        self._admit(path, principal, read)
-        if principal is not None and principal.limited:
-            await plane.gate.count(principal)
-        if await plane.attempts.run(life, self._attempt) is not Next.DONE:
-            if life.problem is not None:
-                raise life.problem
-            self._pass_on(life.passes_on())
-
-    # Admission ---------------------------------------------------------------
+        read = await plane.reader.read(
+            path, life.headers, life.body, request.coding, isolate=isolated
+        )
+        self._admit(path, principal, read.hints, read.plain, read.scan)
+        await plane.gate.count(principal)
 
     def _admit(
-        self, path: bytes, principal: Principal | None, read: Hints | Read
+        self,
+        path: bytes,
+        principal: Principal | None,
+        hints: Hints,
+        plain: bytes,
+        scan: Scan | None,
     ) -> None:
         """Take the request into the ledger. Raises a `Problem`."""
         plane, life = self._plane, self.life
         request, in_flight = life.request, plane.in_flight
-        hints = read.hints if isinstance(read, Read) else read
         capturer = in_flight.ledger.capturer
         self._capture = capturer.begin(
             life.body, (request.content_type, request.coding)
@@ -230,13 +249,10 @@ class HttpExchange:
         way = ways.get(hints.model or "") if ways else None
         life.admit(path, hints, principal, way)
         if way is not None:
-            plain, scan = life.body, None
-            if isinstance(read, Read):
-                plain, scan = read.plain, read.scan
             opened = plain is not life.body
             life.rewrite(with_alias_model(plain, way, scan), plain=opened)
         if principal is not None or plane.gate.has_keys:
-            self._isolate(read.plain if isinstance(read, Read) else request.body)
+            self._isolate(plain)
         in_flight.admitted(life)
 
     def _isolate(self, plain: bytes) -> None:
@@ -290,19 +306,25 @@ class HttpExchange:
                 life.heard(time.perf_counter())
         except UpstreamError as error:
             return life.failed(error, plane.limits.request_s)
-        plane.in_flight.learn_account(target, answer.headers)
-        if life.answered(answer.status) is Next.READ:
+        if unnamed(target.resource):
+            plane.in_flight.learn_account(target, answer.headers)
+        if life.answered(answer.status) is READ:
             return await self._read_failure(answer, target)
+        relay = self._begin_relay(answer, target)
+        await relay.run(life.our_lines())
+        return DONE
+
+    def _begin_relay(self, answer: Answer, target: Target) -> Relay:
+        plane, life = self._plane, self.life
         relay = self._relay = Relay(
             answer, self._connection, self._capture, target.sent, plane.reader.run
         )
         if life.hints.background and relay.streams:
             # Others may ask for it while this answer goes on.
             relay.on_created = self._learn_early
-        if life.trial and answer.status < 300:
+        if life.decision.trial and answer.status < 300:
             plane.in_flight.works_again(life)
-        await relay.run(life.our_lines())
-        return Next.DONE
+        return relay
 
     def _learn_early(self, created: bytes) -> None:
         record, in_flight = self.life.record, self._plane.in_flight
@@ -325,8 +347,13 @@ class HttpExchange:
 
     # The end -----------------------------------------------------------------
 
-    def _pass_on(self, failure: Failure) -> None:
-        """No resource could serve: the client gets the last error as it was."""
+    def _answer_error(self) -> None:
+        """No resource could serve: the client gets the last error as it was, or one of
+        the gateway. Raises that `Problem`."""
+        problem = self.life.problem
+        if problem is not None:
+            raise problem
+        failure = self.life.passes_on()
         headers = downstream(failure.headers, self.life.ours())
         if failure.status == 429:
             headers = with_whole_retry_after(headers, self._plane.limits.pause_ms)
@@ -336,7 +363,7 @@ class HttpExchange:
 
     def _answer_problem(self, problem: Problem) -> None:
         life = self.life
-        if not life.admitted:
+        if life.phase is ARRIVED:
             metrics.count_refused(problem.ledger_code)
         body = problem.body()
         life.answers(problem, len(body))

@@ -6,13 +6,13 @@ import uuid_utils
 
 from libs.common.contracts.events import Verdict
 from libs.common.headers import Header
-from libs.common.routing.accounts import account_named, unnamed
+from libs.common.routing.accounts import account_named
 from services.gateway import metrics
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Capture
 from services.gateway.ledger.ledger import Ledger
 from services.gateway.ledger.record import Record
-from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.lifecycle import ARRIVED, SETTLED, Lifecycle
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.offline import Fallback
 from services.gateway.server.request import Request
@@ -59,18 +59,17 @@ class InFlight:
         """Report the verdict of an attempt; its request goes on."""
         verdict = life.verdict
         metrics.attempts[verdict.kind] += 1
-        self.ledger.report(life.released(verdict), alone=life.alone)
+        self.ledger.report(life.released(verdict), alone=life.decision.degraded)
         life.reported()
 
     def works_again(self, life: Lifecycle) -> None:
         """The first attempt after a cooldown was answered: other requests need not
         wait until this one has ended."""
-        self.ledger.report(life.released(_OK), alone=life.alone)
+        self.ledger.report(life.released(_OK), alone=life.decision.degraded)
 
     def learn_account(self, target: Target, headers: list[Header]) -> None:
-        """An answer may name the account of a key whose account is not known."""
-        if not unnamed(target.resource):
-            return
+        """An answer may name the account of its key. For resources whose account is
+        not known."""
         account = account_named(headers)
         if account is not None and not target.sent.shown_in(account):
             self.ledger.account_named(target.resource.id, account)
@@ -78,7 +77,7 @@ class InFlight:
     def settle(self, life: Lifecycle, capture: Capture | None) -> None:
         """Release the lease and write the request event, exactly once. A request that
         was not admitted has neither."""
-        if not life.admitted or life.settled:
+        if life.phase is ARRIVED or life.phase is SETTLED:
             return
         record = life.record
         release = life.ended(time.perf_counter(), int(time.time() * 1000))
@@ -99,6 +98,6 @@ class InFlight:
             metrics.overhead.observe(record.overhead_ms / 1000)
         if life.principal is not None:
             self._gate.spend(life.principal, record.total_tokens)
-        self.ledger.ended(release, alone=life.alone)
+        self.ledger.ended(release, alone=life.decision.degraded)
         if capture is not None:
             self.ledger.capture(record, capture)

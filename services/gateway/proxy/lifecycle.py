@@ -51,6 +51,7 @@ from services.gateway.server.request import Request
 from services.gateway.upstream.errors import UpstreamError
 
 _NO_HINTS = Hints()
+_UNDECIDED = Decision("", "", "")
 _COMPLETED = Outcome.COMPLETED.value
 _OWNER_GONE = "affinity_owner_unavailable"
 
@@ -66,6 +67,10 @@ class Phase(IntEnum):
     SETTLED = 5  # the lease is released, the request event is written
 
 
+# A name of the module is found sooner than one of an enum.
+ARRIVED, ADMITTED, ACQUIRED, SENT, RELAYED, SETTLED = Phase
+
+
 class Next(IntEnum):
     """What the caller of a `Lifecycle` does next."""
 
@@ -75,6 +80,9 @@ class Next(IntEnum):
     ANSWER = 3  # answer with `problem`, or else with `failure`
     REWRITE = 4  # rewrite the request for another account, or else answer
     DONE = 5  # nothing
+
+
+ACQUIRE, RELAY, READ, ANSWER, REWRITE, DONE = Next
 
 
 @dataclass(slots=True)
@@ -94,7 +102,7 @@ class Lifecycle:
     Times are seconds of `time.perf_counter`, deadlines seconds of the event loop."""
 
     # Most requests never set these. As class attributes they cost nothing.
-    phase = Phase.ARRIVED
+    phase: Phase = ARRIVED
     head = b""  # the JSON of its lease at admission
     path = b""  # below /v1
     hints = _NO_HINTS
@@ -105,13 +113,13 @@ class Lifecycle:
     route: Route | None = None  # with strict isolation
     principal: Principal | None = None  # None: a request without a proxy key
     way: Way | None = None  # the target of its model alias
-    decision: Decision | None = None  # of the current attempt
+    decision = _UNDECIDED  # of the current attempt
     tried: tuple[str, ...] = ()  # resources that failed
     cause = ""  # why the previous attempt failed, as a `Cause`
     judged = False  # the current attempt's verdict was sent
     replayed = False  # rewritten for another account
     verdict = NEUTRAL  # of the current attempt
-    sent_at: float | None = None
+    sent_at = 0.0
     failure: Failure | None = None
     problem: Problem | None = None
 
@@ -154,7 +162,7 @@ class Lifecycle:
         record.session_name = hints.session_name
         record.pool_id = hints.pool_id
         record.previous_response_id = hints.previous_response_id
-        self.phase = Phase.ADMITTED
+        self.phase = ADMITTED
         if way is not None:
             self.follow(way, hints.pool_id)
         elif principal is not None:
@@ -221,7 +229,7 @@ class Lifecycle:
             self.session,
             model_digest(hints.model),
             self.bound,
-            self.account_bound,
+            hints.account_bound and not self.replayed,
             self.tried,
             record.resource_id or "",
             (attempt == 1 and self.head) or lease_head(record),
@@ -236,7 +244,7 @@ class Lifecycle:
         """The request holds a lease."""
         self.decision, self.problem = decision, None
         self.judged, self.verdict = False, NEUTRAL
-        self.phase = Phase.ACQUIRED
+        self.phase = ACQUIRED
         record = self.record
         record.attempts = attempt
         record.resource_id = decision.resource_id
@@ -255,7 +263,7 @@ class Lifecycle:
         )
         if first or better or problem.ledger_code == _OWNER_GONE:
             self.problem = problem
-        return Next.ANSWER
+        return ANSWER
 
     def foreign(self, refused: ForeignId) -> Problem:
         """The answer to a request that names an id of another tenant."""
@@ -265,21 +273,21 @@ class Lifecycle:
 
     def sent(self, now: float) -> None:
         """The request goes upstream now."""
-        self.phase, self.sent_at = Phase.SENT, now
-        if self.record.overhead_ms is None:
-            self.record.overhead_ms = self.ms(now)
+        self.phase, self.sent_at = SENT, now
+        record = self.record
+        if record.overhead_ms is None:
+            record.overhead_ms = int((now - self.began) * 1e6) / 1000
 
     def heard(self, now: float) -> None:
         """The upstream answered, or failed to."""
-        spent = (now - (self.sent_at or now)) * 1000
-        self.record.upstream_ms = int(spent * 1000) / 1000
+        self.record.upstream_ms = int((now - self.sent_at) * 1e6) / 1000
 
     def answered(self, status: int) -> Next:
         """The head of an answer has arrived."""
         if status < 400 or self.request.method == "HEAD":
             self.failure = None
-            return Next.RELAY
-        return Next.READ
+            return RELAY
+        return READ
 
     def failed(self, error: UpstreamError, limit_s: float = 0.0) -> Next:
         """The attempt got no answer. `limit_s`: how long a request may take."""
@@ -287,12 +295,12 @@ class Lifecycle:
         if error.ends_request:
             self.another(Verdict(kind="fault", cause="timeout"), error.cause)
             self.problem = upstream_timeout(limit_s)
-            return Next.ANSWER
+            return ANSWER
         if self.failure is None:
             self.record.error_message = cause
         verdict = NEUTRAL if error.is_ours else Verdict(kind="fault", cause=cause)
         self.another(verdict, error.cause)
-        return Next.ACQUIRE
+        return ACQUIRE
 
     def unopened(self, error: UpstreamError) -> Next:
         """The attempt got no socket. What an earlier upstream said counts no more."""
@@ -307,11 +315,11 @@ class Lifecycle:
         self.record.error_code = facts.error_code
         self.record.error_message = facts.error_message
         if retried(failure.status):
-            step = Next.ACQUIRE
+            step = ACQUIRE
         elif failure.status == 400 and self.unreadable:
-            step = Next.REWRITE
+            step = REWRITE
         else:
-            return Next.ANSWER
+            return ANSWER
         verdict = judge(failure.status, failure.headers, facts.error_code, now)
         self.another(verdict, cause_of(failure.status, verdict))
         return step
@@ -319,7 +327,7 @@ class Lifecycle:
     def another(self, verdict: Verdict, cause: str) -> None:
         """The attempt failed, with this verdict on its resource."""
         self.verdict, self.cause = verdict, cause
-        self.phase = Phase.ADMITTED
+        self.phase = ADMITTED
         self.tried = (*self.tried, self.record.resource_id or "")
 
     def reported(self) -> None:
@@ -360,7 +368,7 @@ class Lifecycle:
         else:
             record.outcome = outcome_of(record.outcome, answer)
             self.verdict = verdict_of(record, answer)
-        self.phase = Phase.RELAYED
+        self.phase = RELAYED
 
     def received(self, size: int, token_at: float | None) -> None:
         """An event of a turn passed. `token_at`: when, if it carries output."""
@@ -383,7 +391,7 @@ class Lifecycle:
         record.take(facts)
         record.minted = facts.ids
         self.verdict = verdict
-        self.phase = Phase.RELAYED
+        self.phase = RELAYED
 
     def answers(self, problem: Problem, size: int | None = None) -> None:
         """The client gets an error of the gateway, over HTTP with `size` bytes."""
@@ -423,12 +431,12 @@ class Lifecycle:
         """Close the record: the release of the lease, with the request event. `now_ms`
         is Unix time."""
         record = self.record
-        record.latency_ms = self.ms(now)
+        record.latency_ms = int((now - self.began) * 1e6) / 1000
         record.completed_at_ms = now_ms
         outcome = record.outcome
         if outcome is None:
             outcome = record.outcome = "failed"
-        self.phase = Phase.SETTLED
+        self.phase = SETTLED
         # Positional: keywords double the cost.
         return Release(
             record.id,
@@ -460,15 +468,6 @@ class Lifecycle:
     # What others read --------------------------------------------------------
 
     @property
-    def admitted(self) -> bool:
-        """Is it in the ledger?"""
-        return self.phase is not Phase.ARRIVED
-
-    @property
-    def settled(self) -> bool:
-        return self.phase is Phase.SETTLED
-
-    @property
     def account_bound(self) -> bool:
         """Can only one account read the request, until it is rewritten?"""
         return self.hints.account_bound and not self.replayed
@@ -480,32 +479,22 @@ class Lifecycle:
         return rejected and self.account_bound
 
     @property
-    def alone(self) -> bool:
-        """Was the current attempt decided without Redis?"""
-        return self.decision is not None and self.decision.degraded
-
-    @property
-    def trial(self) -> bool:
-        """Is the current attempt the first one after a cooldown?"""
-        return self.decision is not None and self.decision.trial
-
-    @property
     def reason(self) -> str:
         """Why the current attempt goes where it goes."""
         if self.problem is not None and self.problem.ledger_code == _OWNER_GONE:
             return _OWNER_GONE
-        return "" if self.decision is None else self.decision.reason
+        return self.decision.reason
 
     def lease(self) -> Lease | None:
         """The lease that this request should hold now."""
         resource_id = self.record.resource_id
-        if resource_id is None or self.settled:
+        if resource_id is None or self.phase is SETTLED:
             return None
         return Lease(self.record.id, resource_id, lease_record(self.record))
 
     def ms(self, until: float) -> float:
-        """Milliseconds from the arrival."""
-        return int((until - self.began) * 1e6) / 1000  # round() takes thrice as long
+        """Milliseconds from the arrival. round() would take thrice as long."""
+        return int((until - self.began) * 1e6) / 1000
 
     def ours(self) -> list[Header]:
         """The gateway's own headers of the answer."""
@@ -527,5 +516,5 @@ class Lifecycle:
             f"x-proxy-request-id: {record.id}\r\n"
             f"x-proxy-attempts: {record.attempts}\r\n"
             f"x-proxy-resource-id: {record.resource_id}\r\n"
-            f"x-proxy-reason: {self.reason}\r\n"
+            f"x-proxy-reason: {self.decision.reason}\r\n"
         ).encode()

@@ -146,16 +146,14 @@ class Relay:
         if self._failure is not None:
             raise self._failure
 
-    @property
-    def goes_on(self) -> bool:
-        """May more follow what ends the response?"""
-        return self._known and not self.over
-
-    def finish(self) -> None:
-        """Send the bytes that waited for the settlement."""
-        tail, self._tail = self._tail, None
+    def finish(self) -> bool:
+        """Send the bytes that waited for the settlement. Returns whether more may
+        follow: then await `rest`."""
+        tail = self._tail
         if tail is not None:
+            self._tail = None
             self._send(tail, last=self._tail_ends)
+        return self._known and not self.over
 
     async def rest(self) -> None:
         """Relay what follows the terminal event of a stream. Raises `Torn`."""
@@ -211,7 +209,10 @@ class Relay:
             self._capture.keep(data)
         if self._json and data:
             self._kept.append(data)
-        self._conclude(data)
+        self._tail, self._tail_ends = data, True
+        self._known = self.over = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     def _pass(self, data: bytes, *, last: bool) -> None:
         if last:

@@ -11,6 +11,7 @@ from libs.common.bodies.hints import read_hints
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
+from libs.common.routing.accounts import unnamed
 from services.gateway import errors, metrics
 from services.gateway.content.headers import downstream
 from services.gateway.errors import Problem
@@ -177,9 +178,10 @@ class SocketPlane:
     async def _conclude_upgrade(self, upgrade: Lifecycle, opened: Opened) -> None:
         """Report what the accepted upgrade showed of the resource, and release its
         lease: only running turns hold one."""
-        if upgrade.trial:
+        if upgrade.decision.trial:
             self._in_flight.works_again(upgrade)
-        self._in_flight.learn_account(opened.target, opened.headers)
+        if unnamed(opened.target.resource):
+            self._in_flight.learn_account(opened.target, opened.headers)
         record = upgrade.record
         with suppress(RedisAway, NoCatalogue):
             await self._context.routing.abandon(record.gateway_id, [record.id])

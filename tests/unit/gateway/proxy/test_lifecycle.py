@@ -89,8 +89,7 @@ def test_what_a_request_says_is_in_its_record() -> None:
     assert (record.model, record.session_id, record.session_name) == ("m", "s", "name")
     assert (record.pool_id, record.previous_response_id) == ("p", "resp_1")
     assert record.request_bytes == 5
-    assert life.admitted
-    assert not arrived().admitted
+    assert life.phase is Phase.ADMITTED
 
 
 def test_routing_is_asked_by_digests() -> None:
@@ -127,7 +126,7 @@ def test_a_request_for_another_pool_than_the_keys_gets_a_row_and_an_error() -> N
     with pytest.raises(Problem) as refused:
         life.admit(b"/responses", HINTS, Principal(id="k", pools=("q",)))
     assert refused.value.code == "pool_not_allowed"
-    assert life.admitted
+    assert life.phase is Phase.ADMITTED
 
 
 def test_an_alias_changes_pool_model_and_home() -> None:
@@ -371,7 +370,7 @@ def test_a_settlement_releases_the_lease_with_the_event() -> None:
     assert release.learned == (digest("resp_9"), digest("msg_9"))
     event = msgspec.json.decode(release.event or b"")
     assert (event["latency_ms"], event["completed_at_ms"]) == (1000.0, 2000)
-    assert (life.settled, life.lease()) == (True, None)
+    assert (life.phase, life.lease()) == (Phase.SETTLED, None)
 
 
 def test_a_verdict_that_was_reported_is_not_repeated() -> None:
@@ -443,12 +442,12 @@ def test_the_client_is_told_what_was_done() -> None:
         b"x-proxy-request-id",
         b"x-proxy-attempts",
     ]
-    assert (life.trial, life.alone) == (False, False)
+    assert life.reason == ""
     life.acquired(DECISION, "account", 2)
     told = b"".join(b"%b: %b\r\n" % header for header in life.ours())
     assert told == life.our_lines()
     assert b"x-proxy-reason: session_affinity\r\n" in told
-    assert (life.trial, life.alone) == (True, True)
+    assert life.reason == "session_affinity"
 
 
 def test_an_account_that_is_gone_is_the_reason() -> None:
