@@ -33,15 +33,16 @@ from services.gateway.auth.authenticator import Admission
 from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.worker import make_capturer
+from services.gateway.content.body_reader import Reader
 from services.gateway.errors import Problem
 from services.gateway.heartbeat import Heart
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.recovery import Successor
 from services.gateway.ledger.ledger import Ledger
-from services.gateway.proxy.body_reader import Reader
-from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.proxy.handler import DataPlane
 from services.gateway.proxy.in_flight import InFlight
+from services.gateway.proxy.services import Limits
 from services.gateway.routing.catalogue import Directory
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
@@ -52,6 +53,7 @@ from services.gateway.server.server import Bounds, Server
 from services.gateway.upstream.client import Patience, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.handler import SocketPlane
+from services.gateway.websocket.leases import SocketLeases
 from services.gateway.websocket.turns import TurnContext
 from services.gateway.websocket.upstream import Opener
 
@@ -134,7 +136,7 @@ class Gateway:
         )
         context = TurnContext(
             gate,
-            self.routing,
+            SocketLeases(self.routing, chooser, ledger),
             self.in_flight,
             settings.request_timeout_seconds,
             chooser,

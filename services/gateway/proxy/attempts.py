@@ -8,11 +8,12 @@ import uuid_utils
 
 from libs.common.bodies.strip_reasoning import without_reasoning
 from libs.common.routing.types import Ask, ForeignId, OwnerGone, Refusal
+from services.gateway.content.body_reader import Reader
 from services.gateway.errors import Problem
-from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.in_flight import InFlight
-from services.gateway.proxy.lifecycle import ACQUIRE, ADMITTED, Lifecycle, Next
+from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.paths import Unopened
+from services.gateway.proxy.steps import ACQUIRE, ADMITTED, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import Chooser, problem_of
 

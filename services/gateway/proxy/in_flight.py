@@ -7,12 +7,15 @@ import uuid_utils
 from libs.common.contracts.events import Verdict
 from libs.common.headers import Header
 from libs.common.routing.accounts import account_named
+from libs.common.routing.types import Owner, digest
 from services.gateway import metrics
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Capture
+from services.gateway.content.response_facts import read_event
 from services.gateway.ledger.ledger import Ledger
 from services.gateway.ledger.record import Record
-from services.gateway.proxy.lifecycle import ARRIVED, SETTLED, Lifecycle
+from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.steps import ARRIVED, SETTLED
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.offline import Fallback
 from services.gateway.server.request import Request
@@ -73,6 +76,15 @@ class InFlight:
         account = account_named(headers)
         if account is not None and not target.sent.shown_in(account):
             self.ledger.account_named(target.resource.id, account)
+
+    def learn_early(self, life: Lifecycle, created: bytes) -> None:
+        """Others may ask for a background response while its answer goes on. `created`
+        is the event that names it."""
+        record, tenant = life.record, life.asker.tenant
+        learned = tuple([digest(id_) for id_ in read_event(created)[1].ids])
+        resource_id, account_id = record.resource_id or "", record.account_id or ""
+        self.offline.remember_success("", learned, resource_id, account_id, tenant)
+        self.ledger.minted_early(learned, Owner(resource_id, account_id, tenant))
 
     def settle(self, life: Lifecycle, capture: Capture | None) -> None:
         """Release the lease and write the request event, exactly once. A request that

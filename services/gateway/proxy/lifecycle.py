@@ -9,128 +9,71 @@ HTTP (`proxy/handler.py`) and WebSocket (`websocket/turns.py`) share it:
 Each step may go straight to SETTLED."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
-
-import msgspec
 
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Outcome, Verdict
 from libs.common.contracts.verdicts import judge
-from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way, session_within
+from libs.common.routing.aliases import Way
 from libs.common.routing.types import (
-    ANYBODY,
     Ask,
-    Asker,
     Decision,
-    ForeignId,
     Lease,
     Release,
     digest,
     model_digest,
-    session_digest,
 )
-from services.gateway.auth.isolation import Route, not_found, shared_asker
-from services.gateway.auth.pools import pool_for
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem, upstream_timeout, upstream_unreachable
 from services.gateway.ledger.record import (
     NEUTRAL,
-    Record,
     lease_head,
     lease_record,
     request_event,
 )
+from services.gateway.proxy.context import RequestContext
 from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
 from services.gateway.proxy.retry import cause_of, retried
-from services.gateway.routing.model_alias import check_alias
-from services.gateway.server.request import Request
+from services.gateway.proxy.steps import (
+    ACQUIRE,
+    ACQUIRED,
+    ADMITTED,
+    ANSWER,
+    ARRIVED,
+    READ,
+    RELAY,
+    RELAYED,
+    REWRITE,
+    SENT,
+    SETTLED,
+    Failure,
+    Next,
+    Phase,
+)
 from services.gateway.upstream.errors import UpstreamError
 
-_NO_HINTS = Hints()
 _UNDECIDED = Decision("", "", "")
 _COMPLETED = Outcome.COMPLETED.value
 _OWNER_GONE = "affinity_owner_unavailable"
 
 
-class Phase(IntEnum):
-    """How far a request has come."""
-
-    ARRIVED = 0  # not in the ledger: a refusal leaves no row
-    ADMITTED = 1  # in the ledger; holds no lease, or that of a failed attempt
-    ACQUIRED = 2  # holds a lease on a resource
-    SENT = 3  # the upstream has it
-    RELAYED = 4  # the answer is known; its last bytes may wait for the settlement
-    SETTLED = 5  # the lease is released, the request event is written
-
-
-# A name of the module is found sooner than one of an enum.
-ARRIVED, ADMITTED, ACQUIRED, SENT, RELAYED, SETTLED = Phase
-
-
-class Next(IntEnum):
-    """What the caller of a `Lifecycle` does next."""
-
-    ACQUIRE = 0  # try another resource
-    RELAY = 1  # relay the answer
-    READ = 2  # read the error whole, then call `rejected`
-    ANSWER = 3  # answer with `problem`, or else with `failure`
-    REWRITE = 4  # rewrite the request for another account, or else answer
-    DONE = 5  # nothing
-
-
-ACQUIRE, RELAY, READ, ANSWER, REWRITE, DONE = Next
-
-
-@dataclass(slots=True)
-class Failure:
-    """The upstream's last error, whole: the client gets it when no other resource can
-    serve the request."""
-
-    status: int
-    headers: list[Header]
-    body: bytes
-
-
-class Lifecycle:
+class Lifecycle(RequestContext):
     """Decides what happens next; its callers do the IO and report back. Holds no
     socket, clock or client. Other modules read its fields and never write them.
 
-    Times are seconds of `time.perf_counter`, deadlines seconds of the event loop."""
+    Times are seconds of `time.perf_counter`."""
 
     # Most requests never set these. As class attributes they cost nothing.
     phase: Phase = ARRIVED
-    head = b""  # the JSON of its lease at admission
-    path = b""  # below /v1
-    hints = _NO_HINTS
-    session = ""  # digest
-    bound: tuple[str, ...] = ()  # digests of hints.bound_ids
-    ids: tuple[str, ...] = ()  # bound_ids, then those of asker.further
-    asker = ANYBODY
-    route: Route | None = None  # with strict isolation
-    principal: Principal | None = None  # None: a request without a proxy key
-    way: Way | None = None  # the target of its model alias
     decision = _UNDECIDED  # of the current attempt
     tried: tuple[str, ...] = ()  # resources that failed
     cause = ""  # why the previous attempt failed, as a `Cause`
     judged = False  # the current attempt's verdict was sent
-    replayed = False  # rewritten for another account
     verdict = NEUTRAL  # of the current attempt
     sent_at = 0.0
     failure: Failure | None = None
     problem: Problem | None = None
-
-    def __init__(self, request: Request, record: Record, began: float) -> None:
-        self.request = request
-        self.headers = request.headers
-        self.body = request.body
-        self.record = record
-        self.began = began
-
-    # Admission ---------------------------------------------------------------
 
     def admit(
         self,
@@ -139,79 +82,10 @@ class Lifecycle:
         principal: Principal | None,
         way: Way | None = None,
     ) -> None:
-        """Note what the request says, whose it is, and where its model alias leads.
-        Raises a `Problem` when its proxy key does not allow the pool or the model; the
-        request gets a row even then."""
-        self.path, self.hints = path, hints
-        record = self.record
-        tenant = ""
-        if principal is not None:
-            self.principal = principal
-            tenant = principal.tenant
-            record.proxy_key_id = principal.id
-            record.team_id = principal.team_id
-            self.asker = shared_asker(tenant, False)
-        if hints.session_id:
-            self.session = session_digest(hints.session_id, tenant)
-        if hints.bound_ids:
-            self.ids = hints.bound_ids
-            self.bound = tuple([digest(id_) for id_ in hints.bound_ids])
-        record.request_bytes = len(self.body)
-        record.model = hints.model
-        record.session_id = hints.session_id
-        record.session_name = hints.session_name
-        record.pool_id = hints.pool_id
-        record.previous_response_id = hints.previous_response_id
+        """Take the request in. Raises a `Problem` when its proxy key does not allow the
+        pool or the model; the request gets a row even then."""
         self.phase = ADMITTED
-        if way is not None:
-            self.follow(way, hints.pool_id)
-        elif principal is not None:
-            pool = pool_for(principal, hints.pool_id)
-            if pool != hints.pool_id:
-                self.hints = msgspec.structs.replace(hints, pool_id=pool)
-                record.pool_id = pool
-
-    def follow(self, way: Way, asked: str | None) -> None:
-        """Go where a model alias leads. `asked` is the pool that the request names.
-        Raises a `Problem`."""
-        self.way = way
-        self.head = b""  # it named another pool
-        record, hints = self.record, self.hints
-        record.upstream_model = way.upstream_id
-        check_alias(way, self.principal, asked)
-        record.pool_id = way.pool
-        self.session = session_within(hints.session_id, way.pool, self.asker.tenant)
-        # The upstream limits its own model, whatever the alias is called.
-        self.hints = msgspec.structs.replace(
-            hints, pool_id=way.pool, model=way.upstream_id
-        )
-
-    def names(self, route: Route | None, asker: Asker, ids: tuple[str, ...]) -> None:
-        """Note which ids the request must be allowed to name."""
-        self.route, self.asker, self.ids = route, asker, ids
-
-    def begin_turn(self, now: float, now_ms: int) -> None:
-        """An upgrade becomes the first turn of its socket."""
-        self.began = now
-        self.record.created_at_ms = now_ms
-
-    def recorded(self, head: bytes) -> None:
-        """The ledger has it; `head` is the JSON of its lease."""
-        self.head = head
-
-    def rewrite(self, body: bytes, *, plain: bool) -> None:
-        """Send another body. `plain`: it is not compressed any more."""
-        self.body = body
-        if plain:
-            self.headers = [h for h in self.headers if h[0] != b"content-encoding"]
-
-    def unbind(self, body: bytes) -> None:
-        """Send a body that every account can read."""
-        self.rewrite(body, plain=True)
-        self.replayed = True
-        self.bound = self.ids = ()
-        # Whose its ids are was checked before.
-        self.asker = Asker(self.asker.tenant, self.asker.strict)
+        self.take(path, hints, principal, way)
 
     # Attempts ----------------------------------------------------------------
 
@@ -264,12 +138,6 @@ class Lifecycle:
         if first or better or problem.ledger_code == _OWNER_GONE:
             self.problem = problem
         return ANSWER
-
-    def foreign(self, refused: ForeignId) -> Problem:
-        """The answer to a request that names an id of another tenant."""
-        problem = not_found(self.ids[refused.which], self.hints, self.route)
-        problem.ledger_code = "foreign_id" if refused.known else "unknown_id"
-        return problem
 
     def sent(self, now: float) -> None:
         """The request goes upstream now."""
@@ -468,11 +336,6 @@ class Lifecycle:
     # What others read --------------------------------------------------------
 
     @property
-    def account_bound(self) -> bool:
-        """Can only one account read the request, until it is rewritten?"""
-        return self.hints.account_bound and not self.replayed
-
-    @property
     def unreadable(self) -> bool:
         """Did the upstream reject encrypted reasoning that another account wrote?"""
         rejected = self.record.error_code == "invalid_encrypted_content"
@@ -491,30 +354,3 @@ class Lifecycle:
         if resource_id is None or self.phase is SETTLED:
             return None
         return Lease(self.record.id, resource_id, lease_record(self.record))
-
-    def ms(self, until: float) -> float:
-        """Milliseconds from the arrival. round() would take thrice as long."""
-        return int((until - self.began) * 1e6) / 1000
-
-    def ours(self) -> list[Header]:
-        """The gateway's own headers of the answer."""
-        record, reason = self.record, self.reason
-        headers = [
-            (b"x-proxy-request-id", record.id.encode()),
-            (b"x-proxy-attempts", b"%d" % record.attempts),
-        ]
-        if record.resource_id:
-            headers.append((b"x-proxy-resource-id", record.resource_id.encode()))
-        if reason:
-            headers.append((b"x-proxy-reason", reason.encode()))
-        return headers
-
-    def our_lines(self) -> bytes:
-        """The same for a relayed answer, as lines for the wire."""
-        record = self.record
-        return (
-            f"x-proxy-request-id: {record.id}\r\n"
-            f"x-proxy-attempts: {record.attempts}\r\n"
-            f"x-proxy-resource-id: {record.resource_id}\r\n"
-            f"x-proxy-reason: {self.decision.reason}\r\n"
-        ).encode()

@@ -2,54 +2,17 @@
 upstream that breaks off is reported to the client, never passed over in silence."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
-
-import msgspec
 
 from libs.common.bodies.hints import LARGEST_QUICK
-from libs.common.headers import kinds
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.gateway.capture.recorder import Capture
-from services.gateway.content.coding import opener
-from services.gateway.content.key_masking import hide
-from services.gateway.content.response_facts import (
-    Facts,
-    LargeAnswer,
-    read_answer,
-    read_beginning,
-)
-from services.gateway.content.sse import EventTap
+from services.gateway.content.failed_event import failed_event
+from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
-
-# A response that ended before the upstream named it, with every field that SDKs
-# require (docs/upstream-api.md).
-_UNBORN: dict[str, Any] = {
-    "id": "resp_unknown",
-    "object": "response",
-    "status": "in_progress",
-    "error": None,
-    "incomplete_details": None,
-    "instructions": None,
-    "metadata": {},
-    "model": "unknown",
-    "output": [],
-    "parallel_tool_calls": True,
-    "temperature": None,
-    "tool_choice": "auto",
-    "tools": [],
-    "top_p": None,
-    "usage": None,
-}
-LARGEST_BEGINNING = 4096  # bytes of a larger one
-LOOK = 16_384  # bytes of a stream looked at in one step
-QUICK_STEPS = 2  # of a packed piece, that are taken at once
-_DONE = object()
-LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
 
 
 class Torn(Exception):
@@ -62,7 +25,7 @@ async def at_once(steps: Iterator[None]) -> None:
         pass
 
 
-class Relay:
+class Relay(AnswerNotes):
     """Relays one answer. The upstream's connection pushes the pieces, so that a piece
     costs no turn of the event loop.
 
@@ -75,10 +38,6 @@ class Relay:
     """
 
     # Most answers never set these. As class attributes they cost nothing.
-    bytes_out = 0
-    first_token_at: float | None = None
-    # Called with the event that names the response, as soon as it passed.
-    on_created: Callable[[bytes], None] | None = None
     torn = False  # the upstream ended before its answer did
     _head = b""  # until it is sent
     _wake: asyncio.Future[None] | None = None
@@ -87,10 +46,7 @@ class Relay:
     _tail: bytes | None = None  # waits for `finish`
     _tail_ends = False  # it is the answer's end
     _failure: Exception | None = None
-    _kept_bytes = 0
-    _told: str | None = None  # what the client or the ledger is told about that
     _held = b""  # the end of a piece that may be the beginning of the upstream's key
-    _large: Facts | None = None  # of an answer that was read in steps
     _behind: list[Callable[[], None]] | None = None  # pieces that wait for one
     _reading: asyncio.Task[None] | None = None
 
@@ -106,19 +62,9 @@ class Relay:
         takes steps, and lets others run in between."""
         self._answer = answer
         self._connection = connection
-        self._capture = capture
         self._run = run
         self.status = answer.status
-        what = kinds(answer.headers)
-        self._sent = sent
-        if capture is not None:
-            capture.response_kinds, capture.sent = what, sent
-        content_type, coding = what[0] or b"", what[1]
-        self.streams = content_type.startswith(b"text/event-stream")
-        self._tap = EventTap() if self.streams else None
-        self._json = b"json" in content_type
-        self._kept: list[bytes] = []
-        self._open = opener(coding)
+        super().__init__(answer.headers, capture, sent)
 
     @property
     def _comes_whole(self) -> bool:
@@ -315,100 +261,6 @@ class Relay:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    @property
-    def terminal(self) -> str | None:
-        """How a stream said that its response ended, if it did."""
-        return self._tap.terminal if self._tap else None
-
-    def facts(self) -> Facts:
-        """What the answer told of itself; complete once it was read."""
-        if self._tap is None:
-            facts = self._large
-            if facts is None:
-                small = 0 < self._kept_bytes <= LARGEST_QUICK
-                facts = read_answer(b"".join(self._kept)) if small else self._begun()
-        else:
-            facts = self._tap.facts
-            facts.response_id = facts.response_id or self._tap.response_id
-            facts.model = facts.model or self._tap.model
-        if self._told is not None:
-            facts.error_code, facts.error_message = "server_error", self._told
-        hide(facts, self._sent)
-        return facts
-
-    def _begun(self) -> Facts:
-        """Of an answer that was cut, or is too large: its id alone."""
-        if not self._kept:
-            return Facts()
-        return read_beginning(b"".join(self._kept[:8]))
-
-    def _lacks_end(self) -> bool:
-        tap = self._tap
-        return tap is not None and tap.speaks_responses and tap.terminal is None
-
-    def _note(self, chunk: bytes, *, last: bool) -> Iterator[None] | None:
-        """Look at a piece. What is left to look at is given back, in steps."""
-        if chunk:
-            self.bytes_out += len(chunk)
-            if self._capture is not None:
-                self._capture.keep(chunk)
-        if self._open is None and len(chunk) <= LARGEST_QUICK:
-            if chunk:
-                self._look(chunk)
-            tap = self._tap
-            large = last and self._kept_bytes > LARGEST_QUICK
-            return self._unread(last=last) if large or (tap and tap.unread) else None
-        steps = self._look_on(chunk, last=last)
-        for _ in range(QUICK_STEPS):
-            if next(steps, _DONE) is _DONE:
-                return None
-        return steps
-
-    def _look(self, chunk: bytes) -> None:
-        if self._tap is not None:
-            self._tap.feed(chunk)
-            if self.on_created is not None and self._tap.created:
-                self.on_created(self._tap.created)
-                self.on_created = None
-            if self.first_token_at is None and self._tap.saw_token:
-                self.first_token_at = time.perf_counter()
-        elif self._json:
-            self._keep(chunk)
-
-    def _look_on(self, chunk: bytes, *, last: bool) -> Iterator[None]:
-        pieces = (chunk,) if self._open is None else self._open.pieces(chunk)
-        for piece in pieces:
-            for start in range(0, len(piece), LOOK):
-                self._look(piece[start : start + LOOK])
-                yield
-        yield from self._unread(last=last) or ()
-
-    def _unread(self, *, last: bool) -> Iterator[None] | None:
-        """What takes long to read and has come as a whole."""
-        tap = self._tap
-        if tap is not None:
-            return self._read_event(tap) if tap.unread else None
-        large = last and LARGEST_QUICK < self._kept_bytes <= LARGEST_READ
-        return self._read_answer() if large else None
-
-    def _read_event(self, tap: EventTap) -> Iterator[None]:
-        event, tap.unread = LargeAnswer(tap.unread, event=True), b""
-        yield from event.steps()
-        tap.facts = event.facts
-
-    def _read_answer(self) -> Iterator[None]:
-        answer = LargeAnswer(b"".join(self._kept))
-        yield from answer.steps()
-        self._large = answer.facts
-
-    def _keep(self, chunk: bytes) -> None:
-        self._kept_bytes += len(chunk)
-        if self._kept_bytes <= LARGEST_READ:
-            self._kept.append(chunk)
-        else:
-            # A part of it tells its id, and no more.
-            self._kept = [b"".join(self._kept[:8])[:LARGEST_BEGINNING]]
-
     def _blind(self) -> bool:
         """Is what a packed stream says unknown from some point on?"""
         return self._open is not None and self._open.broken
@@ -425,36 +277,9 @@ class Relay:
         or a mere cut leaves some of them waiting."""
         assert self._tap is not None
         self._told, self.torn = message, True
-        events = death_notice(self._tap.created, self._tap.events, message)
+        events = failed_event(self._tap.created, self._tap.events, message)
         if self._tap.mid_event:
             events = b"\n\n" + events
         if self._capture is not None:
             self._capture.keep(events)
         return events
-
-
-def death_notice(created: bytes, sequence: int, message: str) -> bytes:
-    """The frame of a `response.failed` for the response of a `response.created`
-    event's JSON. Without one, that event goes first: clients expect it."""
-    response = _response_of(created)
-    failed = response | {
-        "status": "failed",
-        "error": {"code": "server_error", "message": message},
-        "usage": None,
-    }
-    if created:
-        return _frame("response.failed", sequence, failed)
-    begun = _frame("response.created", sequence, response)
-    return begun + _frame("response.failed", sequence + 1, failed)
-
-
-def _response_of(created: bytes) -> dict[str, Any]:
-    try:
-        return dict(msgspec.json.decode(created)["response"])
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-        return dict(_UNBORN) | {"created_at": int(time.time())}
-
-
-def _frame(kind: str, sequence: int, response: dict[str, Any]) -> bytes:
-    event = {"type": kind, "sequence_number": sequence, "response": response}
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))

@@ -1,31 +1,27 @@
 """Opens upstream sockets: one resource after the other, until one accepts."""
 
-from datetime import UTC, datetime
-
-from libs.common.contracts.events import Cause, Reason
-from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.functions import RoutingFunctions
-from libs.common.routing.types import Refusal, UnknownIds
+from libs.common.contracts.events import Cause
 from services.gateway import errors
 from services.gateway.content.response_facts import read_answer
 from services.gateway.proxy.attempts import Attempts
-from services.gateway.proxy.lifecycle import Failure, Lifecycle, Next
+from services.gateway.proxy.failures import utc_now
+from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.steps import Failure, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.upstream.client import UpstreamError
+from services.gateway.websocket.leases import AFFINITY, SocketLeases
 from services.gateway.websocket.turns import PATH
 from services.gateway.websocket.upstream import Opened, Opener, UpgradeRefused
-
-_AFFINITY = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
 
 
 class SocketConnector:
     """Opens upstream sockets for clients."""
 
     def __init__(
-        self, attempts: Attempts, routing: RoutingFunctions, opener: Opener
+        self, attempts: Attempts, leases: SocketLeases, opener: Opener
     ) -> None:
         self._attempts = attempts
-        self._routing = routing
+        self._leases = leases
         self._opener = opener
 
     async def open(self, life: Lifecycle) -> Opened | None:
@@ -53,14 +49,17 @@ class SocketConnector:
         way = life.way
         if way is not None and way.provider_id != target.resource.provider_id:
             return await self._open_by_alias(life)
-        if not await self._belongs_elsewhere(life, target):
+        if not life.bound and not life.session:
+            return None
+        ask = self._attempts.ask(life)
+        if not await self._leases.belong_elsewhere(ask, target.resource):
             return None
         life.elsewhere(Cause.LIVES_ELSEWHERE)
         opened: Opened | None = None
 
         async def attempt(life: Lifecycle, home: Target) -> Next:
             nonlocal opened
-            if life.reason not in _AFFINITY or home.resource.id == target.resource.id:
+            if life.reason not in AFFINITY or home.resource.id == target.resource.id:
                 return Next.DONE
             step, opened = await self._dial(life, home)
             return step
@@ -77,18 +76,6 @@ class SocketConnector:
             raise errors.upstream_unreachable(life.record.attempts, cause)
         return opened
 
-    async def _belongs_elsewhere(self, life: Lifecycle, target: Target) -> bool:
-        if not life.bound and not life.session:
-            return False
-        ask = self._attempts.ask(life)
-        try:
-            told = await self._routing.explain(ask, None)
-        except UnknownIds:
-            return True  # SQL may know
-        except (Refusal, RedisAway, NoCatalogue):
-            return False
-        return told.reason in _AFFINITY and told.resource_id != target.resource.id
-
     async def _dial(
         self, life: Lifecycle, target: Target
     ) -> tuple[Next, Opened | None]:
@@ -98,11 +85,7 @@ class SocketConnector:
         except UpgradeRefused as refused:
             failure = Failure(refused.status, refused.headers, refused.body)
             facts = read_answer(refused.plain)
-            return life.rejected(failure, facts, _now), None
+            return life.rejected(failure, facts, utc_now), None
         except UpstreamError as error:
             return life.unopened(error), None
         return Next.DONE, Opened(connection, target)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

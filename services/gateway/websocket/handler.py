@@ -2,22 +2,23 @@
 open; otherwise the client gets the upstream's refusal."""
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from libs.common.bodies.hints import read_hints
-from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.accounts import unnamed
 from services.gateway import errors, metrics
 from services.gateway.content.headers import downstream
+from services.gateway.content.own_headers import own_headers
 from services.gateway.errors import Problem
 from services.gateway.proxy.attempts import Attempts
-from services.gateway.proxy.handler import Limits, with_whole_retry_after
-from services.gateway.proxy.lifecycle import Failure, Lifecycle
+from services.gateway.proxy.failures import with_whole_retry_after
+from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.services import Limits
+from services.gateway.proxy.steps import Failure
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
@@ -47,7 +48,7 @@ class SocketPlane:
         self._in_flight = context.in_flight
         self._limits = limits
         self._room = room
-        self._connector = SocketConnector(attempts, context.routing, opener)
+        self._connector = SocketConnector(attempts, context.leases, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 
@@ -147,13 +148,19 @@ class SocketPlane:
         self, upgrade: Lifecycle, problem: Problem, client: ClientSocket
     ) -> None:
         upgrade.answers(problem)
-        headers = [_JSON, *problem.headers, *upgrade.ours()]
+        headers = [
+            _JSON,
+            *problem.headers,
+            *own_headers(upgrade.record, upgrade.reason),
+        ]
         client.refuse(problem.status, headers, problem.body())
 
     def _forward_refusal(
         self, upgrade: Lifecycle, refused: Failure, client: ClientSocket
     ) -> None:
-        headers = downstream(refused.headers, upgrade.ours())
+        headers = downstream(
+            refused.headers, own_headers(upgrade.record, upgrade.reason)
+        )
         if refused.status == 429:
             headers = with_whole_retry_after(headers, self._limits.pause_ms)
         client.refuse(refused.status, headers, refused.body)
@@ -182,9 +189,7 @@ class SocketPlane:
             self._in_flight.works_again(upgrade)
         if unnamed(opened.target.resource):
             self._in_flight.learn_account(opened.target, opened.headers)
-        record = upgrade.record
-        with suppress(RedisAway, NoCatalogue):
-            await self._context.routing.abandon(record.gateway_id, [record.id])
+        await self._context.leases.release_upgrade(upgrade)
 
 
 def _reject(client: ClientSocket, problem: Problem) -> None:

@@ -6,36 +6,29 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
 import structlog
-import uuid_utils
 from websockets.asyncio.client import ClientConnection
 
 from libs.common.bodies.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
-from libs.common.contracts.events import Reason, Verdict
+from libs.common.contracts.events import Verdict
 from libs.common.contracts.verdicts import of_failed_response
-from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import NO_KINDS, Kinds
 from libs.common.providers.key_echoes import SentKey
-from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import (
-    Ask,
     Asker,
-    Decision,
-    ForeignId,
-    UnknownIds,
 )
 from services.gateway import errors
 from services.gateway.auth import isolation
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Capture
+from services.gateway.content.body_reader import Read, Reader
 from services.gateway.content.key_masking import hide
 from services.gateway.content.response_facts import Facts, LargeAnswer, read_event
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL
-from services.gateway.proxy.body_reader import Read, Reader
+from services.gateway.proxy.failures import utc_now
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.routing.catalogue import Target
@@ -49,6 +42,7 @@ from services.gateway.websocket.frames import (
     head_of,
     of_error,
 )
+from services.gateway.websocket.leases import SocketLeases
 from services.gateway.websocket.upstream import Opened
 
 log = structlog.get_logger()
@@ -63,7 +57,7 @@ class TurnContext:
     """What turns need, on all sockets of this gateway."""
 
     gate: Gate
-    routing: RoutingFunctions
+    leases: SocketLeases
     in_flight: InFlight
     request_s: float
     selector: Chooser
@@ -106,6 +100,7 @@ class SocketTurns:
         place for it."""
         self._context = context
         self._in_flight = context.in_flight
+        self._leases = context.leases
         self._request = upgrade.request
         self._tenant = upgrade.asker.tenant
         self._strict = context.gate.strict
@@ -179,7 +174,7 @@ class SocketTurns:
         moved = await self._place(turn, read)
         self._fresh = False
         if moved is None:
-            await self._pin(life)
+            await self._leases.pin(life, self._target.resource)
             return
         self._uncount(life)
         self._opened = moved
@@ -214,7 +209,7 @@ class SocketTurns:
             named = [*hints.named, *isolation.ids_beside(plain)]
             life.names(None, *self._asker(hints, set(named) - self._running_ids()))
             if life.ids:
-                await self._check(life, life.ask(1, "", 0))
+                await self._leases.check(life, life.ask(1, "", 0))
         except Problem as problem:
             raise NotAdmitted(problem, head.lane) from None
 
@@ -267,46 +262,6 @@ class SocketTurns:
         hints = msgspec.structs.replace(hints, pool_id=self._pool_id)
         life.admit(PATH, hints, self._principal)
         return life
-
-    async def _pin(self, life: Lifecycle) -> None:
-        """Take a lease on the socket's resource. Raises `OwnerGone` or a `Problem`."""
-        resource, record = self._target.resource, life.record
-        # The first turn has the decision of the upgrade.
-        decided = record.resource_id == resource.id
-        attempt = record.attempts + (0 if decided else 1)
-        ask = life.ask(attempt, str(uuid_utils.uuid7()), 0)
-        life.unpinned()
-        ledger = self._in_flight.ledger
-        try:
-            found = await self._pinned(ask, life, decided=decided)
-            if not decided:
-                ledger.decided(ask.decision_id, found.event)
-        except ForeignId as refused:
-            raise life.foreign(refused) from None
-        except (RedisAway, NoCatalogue):
-            await self._check(life, ask)
-            found = Decision(resource.id, Reason.SOCKET, "", degraded=True)
-            if not decided:
-                event = _decided_alone(ask, resource.id)
-                ledger.decided_alone(ask.decision_id, event)
-        life.acquired(found, resource.account_id, attempt)
-
-    async def _pinned(self, ask: Ask, life: Lifecycle, *, decided: bool) -> Decision:
-        routing, resource = self._context.routing, self._target.resource
-        try:
-            return await routing.pin(ask, resource.id, decided=decided)
-        except UnknownIds:
-            await self._check(life, ask)
-            ask = msgspec.structs.replace(ask, resolved=True)
-            return await routing.pin(ask, resource.id, decided=decided)
-
-    async def _check(self, life: Lifecycle, ask: Ask) -> None:
-        """May it name its ids? Asks Redis, SQL, or what this gateway knows. Raises a
-        `Problem`."""
-        try:
-            await self._context.selector.check(ask, life.ids)
-        except ForeignId as refused:
-            raise life.foreign(refused) from None
 
     # The upstream's frames ---------------------------------------------------
 
@@ -367,7 +322,7 @@ class SocketTurns:
         life, status = turn.life, 200
         bad = terminal in ("failed", "error")
         if terminal == "error" and not large:
-            status, verdict = of_error(event, facts.error_code, _now)
+            status, verdict = of_error(event, facts.error_code, utc_now)
         elif bad:
             verdict = of_failed_response(facts.error_code)
         else:
@@ -402,24 +357,3 @@ def _named_by(created: bytes) -> Facts:
     if not created or len(created) > LARGEST_QUICK:
         return Facts()
     return read_event(created)[1]
-
-
-def _decided_alone(ask: Ask, resource_id: str) -> bytes:
-    return msgspec.json.encode(
-        {
-            "request_id": ask.request_id,
-            "attempt": ask.attempt,
-            "created_at_ms": int(time.time() * 1000),
-            "session_id": ask.session_id,
-            "pool_id": ask.pool_id,
-            "resource_id": resource_id,
-            "reason": Reason.SOCKET,
-            "candidates": [],
-            "degraded": True,
-            "cause": ask.cause or None,
-        }
-    )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -24,12 +24,13 @@ from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Admission
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Budget, Capturer, Inbox
+from services.gateway.content.body_reader import Reader
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
 from services.gateway.ledger.ledger import Ledger
-from services.gateway.proxy.body_reader import Reader
-from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.proxy.handler import DataPlane
 from services.gateway.proxy.in_flight import InFlight
+from services.gateway.proxy.services import Limits
 from services.gateway.routing.catalogue import Directory
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
@@ -38,6 +39,7 @@ from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Patience, UpstreamClient
 from services.gateway.upstream.connector import Dialer
+from services.gateway.websocket.leases import SocketLeases
 from services.gateway.websocket.turns import TurnContext
 from tests.support.memory.clock import settled
 from tests.support.memory.sites import OpenSite
@@ -113,7 +115,12 @@ class World:
             self.limits, self.gate, self.chooser, self.in_flight, self.upstream, reader
         )
         self.context = TurnContext(
-            self.gate, routing, self.in_flight, REQUEST_S, self.chooser, reader
+            self.gate,
+            SocketLeases(routing, self.chooser, self.ledger),
+            self.in_flight,
+            REQUEST_S,
+            self.chooser,
+            reader,
         )
 
     def _route(self, _: httpx.Request) -> httpx.Response:

@@ -17,7 +17,8 @@ from services.gateway import errors
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import Record
-from services.gateway.proxy.lifecycle import Failure, Lifecycle, Next, Phase
+from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.steps import Failure, Next, Phase
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Broken, NoKey, TimedOut, UpstreamError
 from services.gateway.upstream.errors import NoFreeConnection
@@ -434,20 +435,6 @@ def test_an_upgrade_becomes_the_first_turn() -> None:
     life = admitted()
     life.begin_turn(20.0, 5000)
     assert (life.began, life.record.created_at_ms) == (20.0, 5000)
-
-
-def test_the_client_is_told_what_was_done() -> None:
-    life = admitted()
-    assert [name for name, _ in life.ours()] == [
-        b"x-proxy-request-id",
-        b"x-proxy-attempts",
-    ]
-    assert life.reason == ""
-    life.acquired(DECISION, "account", 2)
-    told = b"".join(b"%b: %b\r\n" % header for header in life.ours())
-    assert told == life.our_lines()
-    assert b"x-proxy-reason: session_affinity\r\n" in told
-    assert life.reason == "session_affinity"
 
 
 def test_an_account_that_is_gone_is_the_reason() -> None:

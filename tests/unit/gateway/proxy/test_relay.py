@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from libs.common.headers import NO_KINDS, Header
 from services.gateway.capture.recorder import Budget, Capture
+from services.gateway.content.failed_event import failed_event
 from services.gateway.content.response_facts import Facts
-from services.gateway.proxy.relay import LARGEST_READ, Relay, Torn, death_notice
+from services.gateway.proxy.answer_notes import LARGEST_READ
+from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.errors import UpstreamError
@@ -517,7 +519,7 @@ async def test_a_cut_keeps_what_the_client_was_told_in_the_capture() -> None:
     b'{"response":1}', b'{"response":null}', b"[]", b"1", b"{}", b'{"response":{}}',
 ]))  # fmt: skip
 def test_whatever_was_created_the_notice_is_well_formed(created: bytes) -> None:
-    notice = death_notice(created, 5, 'it "died"\n')
+    notice = failed_event(created, 5, 'it "died"\n')
     frames = notice.split(b"\n\n")
     assert frames.pop() == b""
     assert len(frames) == (1 if created else 2)
