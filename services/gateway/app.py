@@ -33,14 +33,16 @@ from services.gateway.auth.authenticator import Admission
 from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.worker import make_capturer
+from services.gateway.content.body_reader import Reader
 from services.gateway.errors import Problem
 from services.gateway.heartbeat import Heart
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.recovery import Successor
-from services.gateway.ledger.record import Ledger
-from services.gateway.proxy.body_reader import Reader
-from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.ledger.ledger import Ledger
+from services.gateway.proxy.handler import DataPlane
+from services.gateway.proxy.in_flight import InFlight
+from services.gateway.proxy.services import Limits
 from services.gateway.routing.catalogue import Directory
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
@@ -51,7 +53,8 @@ from services.gateway.server.server import Bounds, Server
 from services.gateway.upstream.client import Patience, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.handler import SocketPlane
-from services.gateway.websocket.turns import Books
+from services.gateway.websocket.leases import SocketLeases
+from services.gateway.websocket.turns import TurnContext
 from services.gateway.websocket.upstream import Opener
 
 log = structlog.get_logger()
@@ -127,34 +130,24 @@ class Gateway:
         admission = Admission(KeyTable(self.redis), required=settings.require_keys)
         gate = Gate(admission, KeyLimits(self.redis), strict=settings.isolates_strictly)
         reader = Reader()
+        self.in_flight = InFlight(self.id, ledger, fallback, gate)
         self.data_plane = DataPlane(
-            self.id,
-            limits,
-            gate,
-            chooser,
-            fallback,
-            self.upstream,
-            ledger,
-            reader,
+            limits, gate, chooser, self.in_flight, self.upstream, reader
         )
-        books = Books(
-            self.id,
+        context = TurnContext(
             gate,
-            self.routing,
-            ledger,
-            fallback,
-            self.data_plane.active,
+            SocketLeases(self.routing, chooser, ledger),
+            self.in_flight,
             settings.request_timeout_seconds,
-            self.directory,
             chooser,
             reader,
         )
         share = settings.body_memory_bytes // settings.gateway_workers
         room = Room(max(share, settings.max_body_bytes))
         self.sockets = SocketPlane(
-            books,
+            context,
             limits,
-            chooser,
+            self.data_plane.attempts,
             Opener(dialer, settings.connect_timeout_seconds),
             room,
         )
@@ -164,7 +157,7 @@ class Gateway:
             self.routing,
             self.directory,
             self.safekeeper,
-            self.data_plane,
+            self.in_flight,
             admission,
         )
         self.readiness = Readiness(
@@ -205,7 +198,7 @@ class Gateway:
                 "Of large request bodies, held.",
                 lambda: self.server.room.held,
             ),
-            ("requests_in_flight", "Of clients.", lambda: len(self.data_plane.active)),
+            ("requests_in_flight", "Of clients.", lambda: len(self.in_flight.active)),
             ("upstream_connections", "To upstreams.", lambda: self.upstream.open),
             ("tasks", "Of the event loop.", lambda: len(asyncio.all_tasks())),
             (
@@ -247,7 +240,7 @@ class Gateway:
         await asyncio.gather(
             self.sockets.drain(self._drain_s / 2), self.server.drain(self._drain_s)
         )
-        if self.data_plane.active:
+        if self.in_flight.active:
             self.data_plane.interrupt()
             await self.server.drain(LAST_WORDS_S)
         await self.server.stop()

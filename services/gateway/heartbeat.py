@@ -11,10 +11,9 @@ from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Admission
 from services.gateway.ledger.journal.delivery import Safekeeper
-from services.gateway.proxy.context import Exchange
-from services.gateway.proxy.handler import DataPlane
+from services.gateway.proxy.in_flight import InFlight
+from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.routing.catalogue import Directory
-from services.gateway.routing.offline import Fallback
 
 log = structlog.get_logger()
 
@@ -38,7 +37,7 @@ class Heart:
         routing: RoutingFunctions,
         directory: Directory,
         safekeeper: Safekeeper,
-        data_plane: DataPlane,
+        in_flight: InFlight,
         admission: Admission,
     ) -> None:
         self._admission = admission
@@ -47,8 +46,8 @@ class Heart:
         self._routing = routing
         self._directory = directory
         self._safekeeper = safekeeper
-        self._active: Mapping[str, Exchange] = data_plane.active
-        self._fallback: Fallback = data_plane.fallback
+        self._active: Mapping[str, Lifecycle] = in_flight.active
+        self._fallback = in_flight.offline
         self._connections = 0
         self._beats = 0
         self._owes = False  # Redis was emptied, and not all is given back yet
@@ -96,8 +95,8 @@ class Heart:
     async def _resume(self, *, emptied: bool) -> None:
         leases = [
             lease
-            for exchange in self._active.values()
-            if (lease := exchange.lease()) is not None
+            for life in self._active.values()
+            if (lease := life.lease()) is not None
         ]
         resumed = 0
         for start in range(0, len(leases), AT_ONCE):

@@ -12,7 +12,7 @@ from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket import client
 from services.gateway.websocket import frames as socket_frames
-from services.gateway.websocket.client import ClientSocket
+from services.gateway.websocket.client import ClientSocket, Closed
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged, values
 from tests.fuzz.transports import FakeTransport, feed, turn
 from tests.support.clients.wire import cut
@@ -34,8 +34,8 @@ async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
     transport = FakeTransport(asyncio.Protocol())
     socket = ClientSocket(request, transport, LARGEST, Room(LARGEST))
     socket.take_over(b"")
-    await socket.send({"type": "websocket.accept"})
-    messages = []
+    socket.accept()
+    messages: list[object] = []
 
     async def take() -> None:
         while True:
@@ -48,14 +48,14 @@ async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
     await turn()
     taking.cancel()
     assert transport.ended != "aborted"
-    kinds = [message["type"] for message in messages]
-    assert kinds.count("websocket.disconnect") == 1
-    assert kinds[-1] == "websocket.disconnect"
-    held = len(socket._unread) + len(socket._parts)
-    assert held <= LARGEST + client.STEP + max(map(len, pieces), default=0)
+    *_, end = messages
+    assert [m for m in messages if isinstance(m, Closed)] == [end]
+    assert isinstance(end, Closed)
+    held = len(socket._unparsed) + len(socket._fragments)
+    assert held <= LARGEST + client.READ_STEP + max(map(len, pieces), default=0)
     _, _, written = bytes(transport.written).partition(b"\r\n\r\n")  # a date is in it
-    if kinds and messages[-1]["code"] in FAULTS:
-        # Of two faults in one read the library tells of its own first.
+    if end.code in FAULTS:
+        # Of two faults in one read the library reports its own first.
         return (messages[:-1],)
     return messages, written
 

@@ -154,23 +154,6 @@ class Admission:
             await self.refresh()
 
 
-def pool_for(principal: Principal, asked: str | None) -> str | None:
-    """The pool of a request that names `asked`. Raises a `Problem`.
-
-    Pinned: that pool, whatever the request says. Limited: one of the key's pools, and
-    the first of them when the request names none, so that clients that know of no
-    pools work as they are."""
-    if principal.pool_id is not None:
-        return principal.pool_id
-    if not principal.pools:
-        return asked
-    if asked is None:
-        return principal.pools[0]
-    if asked not in principal.pools:
-        raise errors.pool_not_allowed(asked, principal.pools)
-    return asked
-
-
 def over_limit(principal: Principal, reached: Reached) -> Problem:
     """The answer when one of a key's limits is reached."""
     limits = {

@@ -1,29 +1,13 @@
-"""What happened to a request, as the ledger will tell it."""
-
-import asyncio
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol
+"""The request event of a request under way, cheap to write. Pure."""
 
 import msgspec
-import structlog
 
-from libs.common.contracts.events import Outcome, Verdict
-from libs.common.routing.aliases import Way
-from libs.common.routing.functions import RoutingFunctions
-from libs.common.routing.types import Asker, Owner, Release
-from services.gateway import metrics
-from services.gateway.capture.recorder import Capture, Capturer
+from libs.common.contracts.events import Verdict
 from services.gateway.content.response_facts import Facts
-from services.gateway.ledger.journal.journal import Journal
-
-log = structlog.get_logger()
 
 
 class Record(msgspec.Struct, omit_defaults=True):
-    """The request event while it comes to be: the fields of
-    `contracts.RequestEvent` (a test compares them), cheap to write."""
+    """The fields of `contracts.RequestEvent`; a test compares them."""
 
     id: str
     created_at_ms: int
@@ -64,9 +48,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     minted: tuple[str, ...] = ()
 
     def take(self, facts: Facts) -> None:
-        """Fill in what the answer told of itself."""
+        """Fill in the facts of the answer."""
         self.response_id = facts.response_id or self.response_id
-        # An alias's is known before.
+        # With a model alias it is known already.
         self.upstream_model = self.upstream_model or facts.model
         self.service_tier = facts.service_tier
         self.error_code = facts.error_code or self.error_code
@@ -86,8 +70,8 @@ NEUTRAL = Verdict(kind="neutral")
 
 
 def lease_head(record: Record) -> bytes:
-    """The record so far as a JSON object without its last brace: all but the attempt
-    and its resource, which the function adds."""
+    """The record so far as a JSON object without its last brace. The attempt and its
+    resource are missing: the routing function adds them."""
     resource_id = record.resource_id
     if resource_id is None:
         return _encode(record)[:-1]
@@ -100,134 +84,10 @@ def lease_head(record: Record) -> bytes:
 
 
 def lease_record(record: Record) -> bytes:
-    """What the reaper tells of a request should its gateway die."""
+    """The whole JSON object that a lease carries: the reaper makes the request event
+    of it when the gateway dies."""
     return _encode(record)
 
 
-class Attempt(Protocol):
-    """A request under way, as far as its attempts are reported."""
-
-    record: Record
-    session: str
-    verdict: Verdict
-    judged: bool
-    alone: bool
-    capture: Capture | None
-    way: Way | None
-    asker: Asker
-
-
-def _nothing() -> None:
-    """A verdict that does not arrive is no loss: others will."""
-
-
-class Ledger:
-    """Writes what begins and ends into the journal, and tells Redis."""
-
-    def __init__(
-        self,
-        routing: RoutingFunctions,
-        journal: Journal,
-        without_redis: Callable[[Release], None],
-        capturer: Capturer,
-    ) -> None:
-        """`without_redis` is told of attempts that were decided without Redis."""
-        self._routing = routing
-        self._journal = journal
-        self._without_redis = without_redis
-        self.capturer = capturer
-        self._named: dict[str, str] = {}
-
-    def accepted(self, record: Record) -> bytes:
-        """A request was taken in: from now on it has an end, whatever happens. Returns
-        its `lease_head`."""
-        head = lease_head(record)
-        self._journal.accepted(record.id, head)
-        return head
-
-    def attempt_failed(self, attempt: Attempt, verdict: Verdict) -> None:
-        """An attempt ended, its request goes on: only the verdict counts."""
-        metrics.attempts[verdict.kind] += 1
-        self._send(_release(attempt, verdict), alone=attempt.alone)
-
-    def trial_begun_well(self, attempt: Attempt) -> None:
-        """A half-open trial was answered: the resource works again."""
-        self._send(_release(attempt, Verdict(kind="ok")), alone=attempt.alone)
-
-    def request_ended(self, attempt: Attempt, learned: tuple[str, ...]) -> None:
-        """A request ended: its lease goes, its event is written. Needs no
-        await, so that nothing can come between."""
-        record = attempt.record
-        verdict = None if attempt.judged else attempt.verdict
-        record.completed_at_ms = int(time.time() * 1000)
-        metrics.requests[record.outcome or Outcome.FAILED.value] += 1
-        if verdict and record.resource_id:
-            metrics.attempts[verdict.kind] += 1
-        if record.overhead_ms is not None:
-            metrics.overhead.observe(record.overhead_ms / 1000)
-        event = _encode(record)
-        position = self._journal.ended(record.id, event)
-        release = _release(attempt, verdict, learned, event=event)
-        self._send(release, alone=attempt.alone, position=position)
-        if attempt.capture is not None:
-            self.capturer.hand_over(record.id, record.created_at_ms, attempt.capture)
-
-    def decided(self, decision_id: str, event: bytes) -> None:
-        """A decision that Redis made and told."""
-        self._journal.decided(decision_id, event)
-
-    def decided_alone(self, decision_id: str, event: bytes) -> None:
-        """A decision that was made without Redis."""
-        self._journal.unsent(self._journal.decided(decision_id, event))
-
-    def account_named(self, resource_id: str, account_id: str) -> None:
-        """An answer told whose key a resource is. Said once; a word that got lost
-        is said again by the next health check."""
-        if self._named.get(resource_id) == account_id:
-            return
-        self._named[resource_id] = account_id
-        told = asyncio.ensure_future(
-            self._routing.learn_account(resource_id, account_id)
-        )
-        told.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def minted_early(self, ids: Sequence[str], owner: Owner) -> None:
-        """An answer named its response and goes on: its ids (digests) can be used
-        from now on. Lost, they are known when it ends."""
-        told = asyncio.ensure_future(self._routing.adopt(ids=dict.fromkeys(ids, owner)))
-        told.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def _send(
-        self, release: Release, *, alone: bool, position: int | None = None
-    ) -> None:
-        """`position`: of the event in the journal, if it has one."""
-        if alone:
-            self._without_redis(release)
-        failed = _nothing if position is None else partial(self._unsent, position)
-        self._routing.report(release, failed)
-
-    def _unsent(self, position: int) -> None:
-        self._journal.unsent(position)
-
-
-def _release(
-    attempt: Attempt,
-    verdict: Verdict | None,
-    learned: tuple[str, ...] = (),
-    event: bytes | None = None,
-) -> Release:
-    """A session is bound by a completed request only."""
-    record = attempt.record
-    completed = event is not None and record.outcome == Outcome.COMPLETED
-    # In the order of the fields: names would double what this costs.
-    return Release(
-        record.id,
-        record.gateway_id,
-        record.resource_id or "",
-        verdict,
-        attempt.session if completed else "",
-        learned,
-        record.model if attempt.way is None else attempt.way.upstream_id,
-        event,
-        attempt.asker.tenant,
-    )
+# The JSON of the request event.
+request_event = _encode

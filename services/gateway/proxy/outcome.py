@@ -1,54 +1,45 @@
-"""The end of a request: what became of it, and what that says of its resource."""
+"""What a relayed answer makes of its request, and says about its resource. Pure."""
+
+from typing import Protocol
 
 from libs.common.contracts.events import Verdict
 from libs.common.contracts.verdicts import of_failed_response
-from libs.common.routing.types import digest
+from services.gateway.content.response_facts import Facts
 from services.gateway.ledger.record import NEUTRAL, Record
-from services.gateway.proxy.context import Exchange
-from services.gateway.proxy.relay import Relay
 
 
-def note_answer(exchange: Exchange, relay: Relay) -> tuple[str, ...]:
-    """Take an answer that was relayed into the record. Returns the digests of the
-    ids it minted: its account, and no other, can be asked for them."""
-    record = exchange.record
-    record.status_code = relay.status
-    record.response_bytes = relay.bytes_out
-    record.transport = "sse" if relay.streams else "http"
-    record.error_code = record.error_message = None
-    if relay.first_token_at is not None:
-        record.first_token_ms = exchange.ms(relay.first_token_at)
-    facts = relay.facts()
-    record.take(facts)
-    if exchange.stalled:
-        # The client's doing: it says nothing of the resource.
-        record.outcome, record.error_code = "failed", "client_stalled"
-    else:
-        record.outcome = _outcome(record, relay)
-        exchange.verdict = _verdict(record, relay)
-    if relay.status >= 400:
-        return ()
-    record.minted = minted = facts.ids
-    return tuple([digest(id_) for id_ in minted])
+class Relayed(Protocol):
+    """An answer that was relayed, as far as it came."""
+
+    status: int
+    bytes_out: int
+    streams: bool
+    torn: bool  # the upstream ended before its answer did
+    first_token_at: float | None
+
+    @property
+    def terminal(self) -> str | None: ...
+
+    def facts(self) -> Facts: ...
 
 
-def _outcome(record: Record, relay: Relay) -> str:
-    """A client that leaves after the terminal event has completed."""
-    if relay.terminal is not None:
-        return "failed" if relay.terminal in ("failed", "error") else "completed"
-    if record.outcome in ("cancelled", "interrupted"):
-        return record.outcome
-    if relay.status >= 400 or relay.torn:
-        return "failed"
-    return "completed"
+def outcome_of(before: str | None, answer: Relayed) -> str:
+    """`before`: `cancelled` or `interrupted` when the client left or the gateway
+    stops. A client that leaves after the terminal event has completed."""
+    terminal = answer.terminal
+    if terminal is not None:
+        return "failed" if terminal in ("failed", "error") else "completed"
+    if before in ("cancelled", "interrupted"):
+        return before
+    return "failed" if answer.status >= 400 or answer.torn else "completed"
 
 
-def _verdict(record: Record, relay: Relay) -> Verdict:
-    """What an answer that was relayed says of its resource, by its end."""
-    if relay.status >= 400 or record.outcome in ("cancelled", "interrupted"):
+def verdict_of(record: Record, answer: Relayed) -> Verdict:
+    """The verdict on the resource."""
+    if answer.status >= 400 or record.outcome in ("cancelled", "interrupted"):
         return NEUTRAL
-    if relay.torn:
+    if answer.torn:
         return Verdict(kind="fault", cause="broke off")
-    if relay.terminal in ("failed", "error"):
+    if answer.terminal in ("failed", "error"):
         return of_failed_response(record.error_code)
     return Verdict(kind="ok", latency_ms=record.upstream_ms)

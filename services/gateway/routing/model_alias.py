@@ -1,32 +1,22 @@
-"""A request that names a model alias: where it may go, and what is sent there."""
+"""Requests that name a model alias: where they may go, and what is sent there. Pure."""
 
 from collections.abc import Sequence
-
-import msgspec
 
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.set_model import with_model
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way, session_within
+from libs.common.routing.aliases import Way
 from services.gateway import errors
-from services.gateway.auth.authenticator import pool_for
-from services.gateway.proxy.context import Exchange
+from services.gateway.auth.pools import pool_for
 
 
-def follow(
-    exchange: Exchange, way: Way, principal: Principal | None, asked: str | None
-) -> None:
-    """Note whose request this is, and that it goes to the alias's provider. `asked` is
-    the pool it names. Raises a `Problem` when it may not go there.
+def check_alias(way: Way, principal: Principal | None, asked: str | None) -> None:
+    """May a request follow the alias to its provider? `asked` is the pool that the
+    request names. Raises a `Problem`.
 
-    A pool narrows what an alias may lead to, and never widens it: the provider has to
-    be in the pool that the request names, and in one of those its key may use."""
-    exchange.way = way
-    exchange.record.upstream_model = way.upstream_id
+    A pool narrows what an alias may lead to, and never widens it: the provider must be
+    in the pool that the request names, and in one of those its key may use."""
     if principal is not None:
-        exchange.principal = principal
-        exchange.record.proxy_key_id = principal.id
-        exchange.record.team_id = principal.team_id
         if asked is not None:
             asked = pool_for(principal, asked)
         allowed = _allowed(principal)
@@ -36,30 +26,13 @@ def follow(
         raise errors.alias_leads_nowhere(way.alias, way.provider_id)
     if not way.passes(asked):
         raise errors.model_not_in_pool(way.alias, way.provider_id, asked or "")
-    hints, record = exchange.hints, exchange.record
-    record.pool_id = way.pool
-    exchange.session = session_within(hints.session_id, way.pool, exchange.asker.tenant)
-    # The upstream limits its model, whatever we call it.
-    exchange.hints = msgspec.structs.replace(
-        hints, pool_id=way.pool, model=way.upstream_id
-    )
 
 
 def _allowed(principal: Principal) -> Sequence[str]:
     return (principal.pool_id,) if principal.pool_id else principal.pools
 
 
-def splice(
-    exchange: Exchange, way: Way, plain: bytes, scan: Scan | None = None
-) -> None:
-    """Have the provider's model asked for. What came compressed leaves as it was
-    opened. Raises a `Problem`."""
-    opened, exchange.body = plain is not exchange.body, spliced(plain, way, scan)
-    if opened:
-        exchange.headers = [h for h in exchange.headers if h[0] != b"content-encoding"]
-
-
-def spliced(plain: bytes, way: Way, scan: Scan | None = None) -> bytes:
+def with_alias_model(plain: bytes, way: Way, scan: Scan | None = None) -> bytes:
     """`plain` with the provider's name of the model. `scan`: that of a body whose
     hints took steps. Raises a `Problem`."""
     body = with_model(plain, way.upstream_id, scan)

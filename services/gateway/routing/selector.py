@@ -23,7 +23,7 @@ from libs.common.routing.types import (
 )
 from services.gateway import errors
 from services.gateway.errors import Problem
-from services.gateway.ledger.record import Ledger
+from services.gateway.ledger.ledger import Ledger
 from services.gateway.routing.catalogue import Directory, Target
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import Found, OwnerSearch

@@ -10,6 +10,8 @@ class UpstreamError(ProxyError):
     """The upstream gave no usable answer."""
 
     cause = Cause.CONNECTION_LOST
+    ends_request = False  # there is no time left for another attempt
+    is_ours = False  # the gateway lacks something: the upstream is not to blame
 
 
 class NotSent(UpstreamError):
@@ -21,8 +23,8 @@ class NotSent(UpstreamError):
 class NoFreeConnection(NotSent):
     """no connection became free"""
 
-    # This gateway has no connection left: the upstream is not to blame.
     cause = Cause.NO_FREE_CONNECTION
+    is_ours = True
 
 
 class Origin(NamedTuple):  # hashed for each request, which a tuple does in C

@@ -15,6 +15,7 @@ class NoKey(UpstreamError):
     """this gateway cannot resolve its key"""
 
     cause = Cause.NO_KEY
+    is_ours = True
 
 
 class Broken(UpstreamError):
@@ -29,6 +30,7 @@ class TimedOut(UpstreamError):
     """The request's time is up."""
 
     cause = Cause.TIMEOUT
+    ends_request = True
 
 
 class Slow(UpstreamError):

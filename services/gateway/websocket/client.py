@@ -1,12 +1,11 @@
-"""A client's WebSocket (RFC 6455), by the sans-IO half of `websockets`. To the
-rest of the gateway it speaks in the messages of ASGI."""
+"""The client side of a WebSocket (RFC 6455), on the sans-IO protocol of the
+`websockets` library."""
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import NamedTuple
 
-from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request as Handshake
 from websockets.http11 import Response
 from websockets.protocol import State
@@ -16,181 +15,167 @@ from libs.common.headers import Header
 from services.gateway.server import framing
 from services.gateway.server.body_memory import SMALL, Room
 from services.gateway.server.request import Request
+from services.gateway.websocket.frames import Message
 
-MOST_WAITING = 1_048_576  # bytes of messages nobody has taken yet
-MESSAGE_WEIGHT = 512  # bytes of memory that an empty one takes
-MOST_UNREAD = 1_048_576  # bytes a client has not read, before it is not heard
-STEP = 16_384  # bytes looked at before it is asked again whether it is enough
-MOST_IN_A_ROW = 64  # messages, before others have their turn
-CLOSE_S = 5.0  # for the client to answer a close
-INVALID = 1007
-NO_ROOM = 1013
+MAX_QUEUED_BYTES = 1_048_576  # of messages that `receive` has not returned yet
+MESSAGE_OVERHEAD = 512  # bytes of memory that an empty message takes
+MAX_UNSENT_BYTES = 1_048_576  # in the write buffer, before reading stops
+READ_STEP = 16_384  # bytes parsed between two checks of these limits
+MAX_BURST = 64  # messages returned in a row, before other tasks run
+CLOSE_TIMEOUT_S = 5.0  # for the client to answer a close frame
 _HANDSHAKE = (b"connection", b"host", b"sec-websocket-", b"upgrade")
 
 
+class Closed(NamedTuple):
+    """The socket ended. `code` is that of the close frame (RFC 6455 section 7.4),
+    1006 without one."""
+
+    code: int
+
+
 class ClientSocket(asyncio.Protocol):
-    """One socket, from its upgrade to its end. `receive` and `send` are ASGI's,
-    for one task each."""
+    """One socket, from its upgrade request to the end of its connection.
+
+    Only one task may call `receive`; several may call `send`.
+
+    The state is CONNECTING until the upgrade is accepted, CLOSING once no more
+    messages are exchanged, whichever side ended the socket, and CLOSED when the
+    connection is gone.
+    """
 
     def __init__(
         self,
         request: Request,
         transport: asyncio.Transport,
-        largest: int,
+        max_message_bytes: int,
         room: Room,
     ) -> None:
-        """`largest`: bytes of a message. Large ones take `room` while they come."""
+        """Incomplete large messages reserve memory in `room`."""
+        self.state = State.CONNECTING
         self._room = room
-        self._held = 0  # bytes of the message under way
+        self._reserved = 0  # bytes in `room`, for the incomplete message
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._socket = ServerProtocol(max_size=largest)
+        self._protocol = ServerProtocol(max_size=max_message_bytes)
         head = _head(request)
-        if head.isascii():  # other bytes break the library's own refusal of them
-            self._socket.receive_data(head)
-        self._response = self._answer()
-        self._messages: deque[tuple[dict[str, Any], int]] = deque()  # and their weight
-        self._waiting_bytes = 0
-        self._unread = bytearray()  # off the wire, and not looked at yet
-        self._parts = bytearray()  # of a message in fragments
-        self._text = False
-        self._in_a_row = 0  # messages given without a wait
-        self._taken: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._paused = self._over = False
+        if head.isascii():  # the library fails on other bytes instead of refusing them
+            self._protocol.receive_data(head)
+        self._response = self._handshake()
+        self._messages: deque[tuple[Message | Closed, int]] = deque()  # with weights
+        self._queued_bytes = 0
+        self._unparsed = bytearray()
+        self._fragments = bytearray()  # of the incomplete message
+        self._text = False  # its type
+        self._burst = 0  # messages returned without waiting
+        self._arrival: asyncio.Future[None] | None = None
+        self._paused = False  # the write buffer is full
+        self._drained: asyncio.Future[None] | None = None  # what `send` waits for
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def take_over(self, rest: bytes) -> None:
-        """The connection is a socket's from now on. `rest` came with the upgrade."""
+        """Receive the connection's data from now on. `rest` came with the upgrade."""
         self._transport.set_protocol(self)
         if not self._transport.is_closing():
             self._transport.resume_reading()
         if rest:
             self.data_received(rest)
 
-    def _answer(self) -> Response | None:
-        events = self._socket.events_received()
+    def _handshake(self) -> Response | None:
+        events = self._protocol.events_received()
         if not events or not isinstance(events[0], Handshake):
             return None
-        try:
-            response = self._socket.accept(events[0])
-        except UnicodeError:  # the library quotes the bad header in its refusal
-            return None
+        response = self._protocol.accept(events[0])
         return response if response.status_code == 101 else None
 
     @property
     def valid(self) -> bool:
-        """Was the upgrade as RFC 6455 has it?"""
+        """Whether the upgrade request conforms to RFC 6455."""
         return self._response is not None
 
+    @property
+    def stalled(self) -> bool:
+        """Whether a `send` waits for the client to read."""
+        return self._drained is not None
+
     def refuse(self, status: int, headers: list[Header], body: bytes) -> None:
-        """Answer the upgrade with something else than a socket."""
+        """Answer the upgrade request with an HTTP response and close."""
         framed = [h for h in headers if h[0] != b"content-length"]
         framed.append((b"content-length", b"%d" % len(body)))
         head = framing.own_head(status, framed, framing.CLOSE)
-        self._over = True
-        self._give_back()
+        self.state = State.CLOSING
+        self._free_room()
         self._transport.write(head + body)
         self._transport.close()
-        self._end_soon()
+        self._abort_later()
 
-    # ASGI --------------------------------------------------------------------
+    # Messages ----------------------------------------------------------------
 
-    async def receive(self) -> dict[str, Any]:
-        if self._in_a_row >= MOST_IN_A_ROW:
-            self._in_a_row = 0
+    def accept(self) -> None:
+        """Answer the upgrade request with 101. Does nothing if it was invalid."""
+        if self._response is not None and self.state is State.CONNECTING:
+            self._protocol.send_response(self._response)
+            self.state = State.OPEN
+            self._flush()
+
+    async def receive(self) -> Message | Closed:
+        """Return the next message; after the last one `Closed`, once."""
+        if self._burst >= MAX_BURST:
+            self._burst = 0
             await asyncio.sleep(0)
-        self._in_a_row += 1
+        self._burst += 1
         while not self._messages:
-            self._in_a_row = 0
-            self._taken = self._loop.create_future()
-            await self._taken
+            self._burst = 0
+            self._arrival = self._loop.create_future()
+            await self._arrival
         message, weight = self._messages.popleft()
-        self._waiting_bytes -= weight
-        self._hear()
+        self._queued_bytes -= weight
+        self._resume()
         return message
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Returns when the client has read enough for more. After its end a socket
-        takes no messages, and says nothing of it."""
-        if not self._over:
-            _SENDS[message["type"]](self, message)
-        while self._paused and not self._over:
+    async def send(self, message: Message) -> None:
+        """Send a message and wait while the write buffer is full. Does nothing
+        unless the socket is open."""
+        if self.state is State.OPEN:
+            if isinstance(message, str):
+                self._protocol.send_text(message.encode())
+            else:
+                self._protocol.send_binary(message)
+            self._flush()
+        while self._paused and self.state is State.OPEN:
             self._drained = self._drained or self._loop.create_future()
             await asyncio.shield(self._drained)
 
-    def _accept(self, _: dict[str, Any]) -> None:
-        if self._response is not None:
-            self._socket.send_response(self._response)
+    def close(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake. Closes the connection if the upgrade was not
+        accepted yet. Does nothing if the socket ended before."""
+        if self.state is State.OPEN:
+            self._protocol.send_close(code, reason[:100])
             self._flush()
-
-    def _send_message(self, message: dict[str, Any]) -> None:
-        text = message.get("text")
-        try:
-            if text is None:
-                self._socket.send_binary(message["bytes"])
-            else:
-                self._socket.send_text(text.encode())
-        except InvalidState:
-            return  # it is closing
-        self._flush()
-
-    def _close(self, message: dict[str, Any]) -> None:
-        if self._socket.state is State.OPEN:
-            reason = message.get("reason") or ""
-            self._socket.send_close(message.get("code", 1000), reason[:100])
-            self._flush()
-        else:
+        elif self.state is State.CONNECTING:
             self._transport.close()
-        self._end_soon()
-
-    def _end_soon(self) -> None:
-        """However a socket ends: its client may not read, nor answer a close."""
-        self._loop.call_later(CLOSE_S, self._transport.abort)
+            self._end(CloseCode.ABNORMAL_CLOSURE)
 
     # asyncio.Protocol --------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= STEP and not self._unread:
-            self._socket.receive_data(data)
-            self._take_events()
+        if len(data) <= READ_STEP and not self._unparsed:
+            self._protocol.receive_data(data)
+            self._process_events()
         else:
-            self._unread += data
-            self._read_on()
-
-    def _weigh(self, size: int) -> None:
-        """Take room for a message under way, if it is large; without it the socket
-        ends."""
-        size = size if size > SMALL else 0
-        if self._room.hold(size - self._held):
-            self._held = size
-            return
-        self._socket.fail(NO_ROOM, "too many large messages at a time; try again later")
-        self._parts.clear()
-        self._end(NO_ROOM)
-
-    def _give_back(self) -> None:
-        self._room.let_go(self._held)
-        self._held = 0
-
-    def _read_on(self) -> None:
-        """Take what was read step by step: one read may bring 40,000 empty frames, and
-        each weighs a hundred times what it is on the wire."""
-        while self._unread and not self._full:
-            step = bytes(self._unread[:STEP])
-            del self._unread[:STEP]
-            self._socket.receive_data(step)
-            self._take_events()
+            self._unparsed += data
+            self._parse()
 
     def eof_received(self) -> bool:
-        self._socket.receive_data(bytes(self._unread))
-        self._unread.clear()
-        self._socket.receive_eof()
-        self._take_events()
+        self._protocol.receive_data(bytes(self._unparsed))
+        self._unparsed.clear()
+        self._protocol.receive_eof()
+        self._process_events()
+        self._end(CloseCode.ABNORMAL_CLOSURE)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(self._socket.close_code if self._socket.close_rcvd else None)
+        self._end(CloseCode.ABNORMAL_CLOSURE)
+        self.state = State.CLOSED
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -199,105 +184,134 @@ class ClientSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._hear()
-        if self._drained is not None:
-            self._drained.set_result(None)
-            self._drained = None
+        self._resume()
+        self._wake_senders()
 
     # Frames ------------------------------------------------------------------
 
-    def _take_events(self) -> None:
-        for event in self._socket.events_received():
+    def _parse(self) -> None:
+        """Parse in steps: one read may hold 40,000 empty frames, each of which takes
+        a hundred times its size on the wire."""
+        while self._unparsed and not self._overloaded:
+            step = bytes(self._unparsed[:READ_STEP])
+            del self._unparsed[:READ_STEP]
+            self._protocol.receive_data(step)
+            self._process_events()
+
+    def _process_events(self) -> None:
+        for event in self._protocol.events_received():
             if isinstance(event, Frame):
-                self._take_frame(event)
-        # In fragments, and of a frame that is not whole yet.
-        size = len(self._parts) + len(self._socket.reader.buffer)
-        if (size > SMALL or self._held) and not self._over:
-            self._weigh(size)
+                self._process_frame(event)
+        # Fragments, and the frame that has not arrived in full.
+        size = len(self._fragments) + len(self._protocol.reader.buffer)
+        if (size > SMALL or self._reserved) and not self._ended:
+            self._reserve(size)
         self._flush()
-        if self._full:
+        if self._overloaded:
             self._transport.pause_reading()
 
-    @property
-    def _full(self) -> bool:
-        """Is there enough for now? Pings are answered, and who does not read the
-        answers could send for ever."""
-        unsent = self._transport.get_write_buffer_size()
-        return self._waiting_bytes > MOST_WAITING or unsent > MOST_UNREAD
-
-    def _hear(self) -> None:
-        """Read on, if the client was too fast before."""
-        if self._waiting_bytes > MOST_WAITING or self._transport.is_closing():
-            return
-        self._read_on()
-        if not self._full:
-            self._transport.resume_reading()
-
-    def _take_frame(self, frame: Frame) -> None:
-        if self._over:
-            return  # it came with the one that ended the socket
-        if frame.opcode is Opcode.CLOSE:
-            received = self._socket.close_rcvd
-            self._end(received.code if received else None)
-            return
+    def _process_frame(self, frame: Frame) -> None:
+        if self._ended:
+            return  # it arrived together with the frame that ended the socket
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return  # pings are answered by the library
+            return  # the library answers control frames; see `_flush` for a close
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
-        self._parts += frame.data
+        self._fragments += frame.data
         if frame.fin:
-            whole, self._parts = bytes(self._parts), bytearray()
-            self._put(whole)
+            data, self._fragments = bytes(self._fragments), bytearray()
+            self._queue(data)
 
-    def _put(self, whole: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         try:
-            content = {"text": whole.decode()} if self._text else {"bytes": whole}
+            message = data.decode() if self._text else data
         except UnicodeDecodeError:
-            self._socket.fail(INVALID, "invalid UTF-8")
-            self._end(INVALID)
+            self._fail(CloseCode.INVALID_DATA, "invalid UTF-8")
             return
-        weight = MESSAGE_WEIGHT + len(whole)
-        self._waiting_bytes += weight
-        self._wake({"type": "websocket.receive", **content}, weight)
+        weight = MESSAGE_OVERHEAD + len(data)
+        self._queued_bytes += weight
+        self._put(message, weight)
 
-    def _end(self, code: int | None) -> None:
-        """It is over, for whoever reads and whoever writes."""
-        if self._over:
+    def _put(self, message: Message | Closed, weight: int) -> None:
+        self._messages.append((message, weight))
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()  # the library's mark for the end of the stream
+        sent = self._protocol.close_sent
+        if sent is not None:  # ours, an echo of the client's, or for an invalid frame
+            self._end(sent.code)
+
+    # Limits ------------------------------------------------------------------
+
+    @property
+    def _overloaded(self) -> bool:
+        """Whether to stop reading. The write buffer counts because a client that
+        does not read the answers to its pings could make it grow forever."""
+        unsent = self._transport.get_write_buffer_size()
+        return self._queued_bytes > MAX_QUEUED_BYTES or unsent > MAX_UNSENT_BYTES
+
+    def _resume(self) -> None:
+        """Read on if `_overloaded` stopped it and no longer holds."""
+        if self._queued_bytes > MAX_QUEUED_BYTES or self._transport.is_closing():
             return
-        self._over = True
-        self._give_back()
-        self._wake({"type": "websocket.disconnect", "code": code or 1006})
-        self._end_soon()
+        self._parse()
+        if not self._overloaded:
+            self._transport.resume_reading()
+
+    def _reserve(self, size: int) -> None:
+        """Reserve memory for the incomplete message if it is large. Fails the socket
+        if there is none."""
+        size = size if size > SMALL else 0
+        if self._room.hold(size - self._reserved):
+            self._reserved = size
+            return
+        reason = "too many large messages at a time; try again later"
+        self._fail(CloseCode.TRY_AGAIN_LATER, reason)
+        self._fragments.clear()
+
+    def _free_room(self) -> None:
+        self._room.let_go(self._reserved)
+        self._reserved = 0
+
+    # Ends --------------------------------------------------------------------
+
+    @property
+    def _ended(self) -> bool:
+        return self.state >= State.CLOSING
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        self._protocol.fail(code, reason)
+        self._end(code)
+
+    def _end(self, code: int) -> None:
+        """Queue `Closed` and release everything. Only the first call counts."""
+        if self._ended:
+            return
+        self.state = State.CLOSING
+        self._free_room()
+        self._put(Closed(code), 0)
+        self._abort_later()
+        self._wake_senders()
+
+    def _wake_senders(self) -> None:
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
 
-    def _wake(self, message: dict[str, Any], size: int = 0) -> None:
-        self._messages.append((message, size))
-        if self._taken is not None and not self._taken.done():
-            self._taken.set_result(None)
-
-    def _flush(self) -> None:
-        for data in self._socket.data_to_send():
-            if data:
-                self._transport.write(data)
-            else:
-                self._transport.close()  # the protocol's end of the stream
-        if self._socket.close_sent and not self._socket.close_rcvd:
-            # Too large a message, or nonsense: the library has failed the socket.
-            self._end(self._socket.close_sent.code)
-
-
-_SENDS = {
-    "websocket.accept": ClientSocket._accept,
-    "websocket.send": ClientSocket._send_message,
-    "websocket.close": ClientSocket._close,
-}
+    def _abort_later(self) -> None:
+        """A client may neither read nor answer a close frame."""
+        self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
 
 def _head(request: Request) -> bytes:
-    """What the library wants to know of the upgrade. Of the rest it would refuse
-    what is longer than it likes."""
+    """The head of the upgrade request, for the library: only headers of the handshake,
+    because it rejects the request if any header exceeds its limits."""
     lines = [b"GET / HTTP/1.1"]
     lines += [b"%b: %b" % h for h in request.headers if h[0].startswith(_HANDSHAKE)]
     return b"\r\n".join([*lines, b"", b""])

@@ -1,4 +1,4 @@
-"""What a socket's frames say, read no further than the ledger needs. Pure."""
+"""Reads the messages of a WebSocket as far as the ledger needs them. Pure."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -11,8 +11,8 @@ from libs.common.contracts.events import Verdict
 from libs.common.contracts.verdicts import judge, of_failed_response
 from libs.common.headers import Header
 
-Frame = str | bytes  # text or binary, as it came
-# Events that end a response, and how.
+Message = str | bytes  # text or binary, as received
+# Types of the events that end a response, and what each means.
 TERMINAL = {
     "response.completed": "completed",
     "response.failed": "failed",
@@ -22,13 +22,14 @@ TERMINAL = {
 
 
 class Head(msgspec.Struct):
-    """What frames are told apart by."""
+    """The fields that identify a message."""
 
     type: str | None = None
     stream_id: str | None = None
 
     @property
     def lane(self) -> str | None:
+        """Requests of one lane are answered in order."""
         return self.stream_id or None
 
 
@@ -42,27 +43,28 @@ _odd_heads = msgspec.json.Decoder(_OddHead)
 _texts = msgspec.json.Decoder(str)
 
 
-def head_of(frame: bytes) -> Head:
-    """Type and lane; of what is no JSON neither."""
+def head_of(message: bytes) -> Head:
+    """Return type and lane of a message; an empty head if it is not JSON."""
     try:
-        return _heads.decode(frame)
+        return _heads.decode(message)
     except msgspec.ValidationError:
-        return _odd_head(frame)
+        return _odd_head(message)
     except ODD_JSON:
         return Head()
 
 
-def _odd_head(frame: bytes) -> Head:
-    """Of a frame whose type or lane is no text, or that is no object."""
+def _odd_head(message: bytes) -> Head:
+    """The head of a message that is not an object, or whose type or lane is not a
+    string."""
     try:
-        odd = _odd_heads.decode(frame)
+        odd = _odd_heads.decode(message)
     except ODD_JSON:
         return Head()
     return Head(_text(odd.type), _text(odd.stream_id))
 
 
 def head_in(parsed: Body | None) -> Head:
-    """The same of a body that was read in steps."""
+    """Return the head of a message that was parsed in steps."""
     return Head(parsed.type, parsed.stream_id) if parsed is not None else Head()
 
 
@@ -76,17 +78,23 @@ def _text(value: msgspec.Raw) -> str | None:
 def of_error(
     event: bytes, code: str | None, now: Callable[[], datetime]
 ) -> tuple[int, Verdict]:
-    """Status and verdict of an `error` frame with that error code."""
-    frame: dict[str, Any] = msgspec.json.decode(event)
-    status = frame.get("status", frame.get("status_code"))
+    """Return status and verdict of an `error` event with that error code.
+
+    Status and headers are where the API puts them: `status` or `status_code`,
+    `headers` or `error.headers`. The status is 200 if the event has none.
+    """
+    fields: dict[str, Any] = msgspec.json.decode(event)
+    status = fields.get("status", fields.get("status_code"))
     if not isinstance(status, int):
         return 200, of_failed_response(code)
-    error = frame.get("error")
-    given = frame.get("headers") or (isinstance(error, dict) and error.get("headers"))
-    return status, judge(status, _headers(given), code, now)
+    error = fields.get("error")
+    headers = fields.get("headers")
+    if not headers and isinstance(error, dict):
+        headers = error.get("headers")
+    return status, judge(status, _headers(headers), code, now)
 
 
-def _headers(given: object) -> list[Header]:
-    if not isinstance(given, dict):
+def _headers(fields: object) -> list[Header]:
+    if not isinstance(fields, dict):
         return []
-    return [(str(n).lower().encode(), str(v).encode()) for n, v in given.items()]
+    return [(str(n).lower().encode(), str(v).encode()) for n, v in fields.items()]

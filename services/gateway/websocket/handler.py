@@ -1,30 +1,31 @@
-"""`WS /v1/responses`: one upstream socket for one client socket. The client's is
-opened when the upstream's is; an upstream that refuses is passed on."""
+"""Serves `WS /v1/responses`. A client's socket is accepted once an upstream's is
+open; otherwise the client gets the upstream's refusal."""
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from libs.common.bodies.hints import read_hints
-from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.accounts import account_named, unnamed
+from libs.common.routing.accounts import unnamed
 from services.gateway import errors, metrics
 from services.gateway.content.headers import downstream
+from services.gateway.content.own_headers import own_headers
 from services.gateway.errors import Problem
-from services.gateway.proxy.context import Exchange
-from services.gateway.proxy.handler import Limits, with_whole_retry_after
-from services.gateway.routing.selector import Chooser
+from services.gateway.proxy.attempts import Attempts
+from services.gateway.proxy.failures import with_whole_retry_after
+from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.services import Limits
+from services.gateway.proxy.steps import Failure
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
-from services.gateway.websocket.connect import Upgrades
-from services.gateway.websocket.relay import FAREWELL_S, RETIRED, SocketRelay
-from services.gateway.websocket.turns import PATH, Books, SocketRequests
-from services.gateway.websocket.upstream import Opened, Opener, Refused
+from services.gateway.websocket.connect import SocketConnector
+from services.gateway.websocket.relay import FAREWELL_S, RESTARTING, SocketRelay
+from services.gateway.websocket.turns import PATH, SocketTurns, TurnContext
+from services.gateway.websocket.upstream import Opened, Opener
 
 log = structlog.get_logger()
 
@@ -32,33 +33,34 @@ _JSON: Header = (b"content-type", b"application/json")
 
 
 class SocketPlane:
-    """Serves upgrades."""
+    """Serves upgrade requests and keeps track of the sockets."""
 
     def __init__(
         self,
-        books: Books,
+        context: TurnContext,
         limits: Limits,
-        chooser: Chooser,
+        attempts: Attempts,
         opener: Opener,
         room: Room,
     ) -> None:
-        self._gate = books.gate
-        self._books = books
+        self._gate = context.gate
+        self._context = context
+        self._in_flight = context.in_flight
         self._limits = limits
         self._room = room
-        self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
+        self._connector = SocketConnector(attempts, context.leases, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 
     async def drain(self, within_s: float) -> None:
-        """End all sockets, between two requests where that is soon: the server
-        would cut them. Takes up to FAREWELL_S longer than `within_s`."""
+        """Close every socket once its requests have ended; after `within_s` interrupt
+        the rest, which takes up to FAREWELL_S more."""
         self._draining = True
         for relay in list(self._relays):
-            relay.retire()
+            relay.drain()
         await self._until_closed(within_s)
         for relay in list(self._relays):
-            relay.finish(RETIRED)
+            relay.finish(RESTARTING)
         await self._until_closed(FAREWELL_S)
 
     async def _until_closed(self, within_s: float) -> None:
@@ -69,133 +71,129 @@ class SocketPlane:
     async def serve(
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
-        """Serve the socket that a request upgrades to; `rest` came after it."""
-        largest = self._limits.body_bytes
-        client = ClientSocket(request, transport, largest, self._room)
-        unwelcome = self._unwelcome(request)
-        if unwelcome is None and not client.valid:
-            unwelcome = errors.bad_upgrade()
-        # What follows a bad upgrade need not be frames, and must not cost its answer.
-        client.take_over(b"" if unwelcome is not None else rest)
-        if unwelcome is not None:
-            _turn_away(client, unwelcome)
+        """Serve an upgrade request and its socket. `rest` came after the request."""
+        max_message_bytes = self._limits.body_bytes
+        client = ClientSocket(request, transport, max_message_bytes, self._room)
+        problem = self._problem_of(request, client)
+        # Data after a rejected upgrade may not be frames and is ignored.
+        client.take_over(b"" if problem is not None else rest)
+        if problem is not None:
+            _reject(client, problem)
             return
         try:
             principal = await self._gate.enter(request.headers)
-        except Problem as problem:
-            _turn_away(client, problem)
+        except Problem as refused:
+            _reject(client, refused)
             return
         try:
-            await self._open(self._upgrade(request, principal), principal, client)
+            await self._open(self._upgrade(request), principal, client)
         except Exception:
-            log.exception("socket failed", action="socket_failed")
+            log.exception("WebSocket handler failed", action="socket_failed")
             transport.abort()
 
     async def _open(
-        self, upgrade: Exchange, principal: Principal | None, client: ClientSocket
+        self, upgrade: Lifecycle, principal: Principal | None, client: ClientSocket
     ) -> None:
         opened = None
-        opening = asyncio.ensure_future(self._upgrades.open(upgrade))
+        opening = asyncio.ensure_future(self._connector.open(upgrade))
         client.closed.add_done_callback(lambda _: opening.cancel())
         try:
-            upgrade.comes_from(principal)
+            upgrade.admit(PATH, read_hints(PATH, upgrade.headers, b""), principal)
             opened = await opening
+            if opened is None and upgrade.failure is not None:
+                self._forward_refusal(upgrade, upgrade.failure, client)
         except asyncio.CancelledError:
             if not client.closed.done():
                 raise
         except Problem as problem:
             self._refuse(upgrade, problem, client)
-        except Refused as refused:
-            self._pass_on(upgrade, refused, client)
         except Exception:
-            log.exception("upgrade failed", action="upgrade_failed")
+            log.exception(
+                "opening an upstream's WebSocket failed", action="upgrade_failed"
+            )
             self._refuse(upgrade, errors.internal(), client)
         finally:
             opening.cancel()
-            self._books.active.pop(upgrade.record.id, None)
-            if opened is None:
-                self._settle(upgrade)
+            self._opened(upgrade, opened)
         if opened is not None:
             await self._relay(upgrade, opened, client)
 
-    def _unwelcome(self, request: Request) -> Problem | None:
+    def _problem_of(self, request: Request, client: ClientSocket) -> Problem | None:
+        """Why the request cannot be served, whatever its key."""
         if not client_may_upgrade(request):
             return errors.websocket_unavailable()
-        if request.problem is not None:  # a page of others
+        if request.problem is not None:  # an origin that is not allowed
             return request.problem
-        return errors.socket_restarts() if self._draining else None
+        if self._draining:
+            return errors.socket_restarts()
+        return None if client.valid else errors.bad_upgrade()
 
-    def _upgrade(self, request: Request, principal: Principal | None) -> Exchange:
-        exchange = Exchange(request, self._books.gateway_id, "WS")
-        hints = read_hints(PATH, exchange.headers, b"")
-        exchange.take(hints, "" if principal is None else principal.tenant)
-        exchange.record.transport = "ws"
-        self._books.active[exchange.record.id] = exchange
-        return exchange
+    def _upgrade(self, request: Request) -> Lifecycle:
+        upgrade = self._in_flight.arrived_on_socket(request)
+        self._in_flight.active[upgrade.record.id] = upgrade
+        return upgrade
+
+    def _opened(self, upgrade: Lifecycle, opened: Opened | None) -> None:
+        """An upgrade that opened no socket is a request that failed."""
+        if opened is not None:
+            self._in_flight.active.pop(upgrade.record.id, None)
+            return
+        if upgrade.record.status_code is None:
+            upgrade.cancelled()
+        self._in_flight.settle(upgrade, None)
 
     # Refusals ----------------------------------------------------------------
 
     def _refuse(
-        self, upgrade: Exchange, problem: Problem, client: ClientSocket
+        self, upgrade: Lifecycle, problem: Problem, client: ClientSocket
     ) -> None:
-        record = upgrade.record
-        record.status_code = problem.status
-        record.error_code = problem.ledger_code
-        record.error_message = problem.message
-        headers = [_JSON, *problem.headers, *upgrade.ours()]
+        upgrade.answers(problem)
+        headers = [
+            _JSON,
+            *problem.headers,
+            *own_headers(upgrade.record, upgrade.reason),
+        ]
         client.refuse(problem.status, headers, problem.body())
 
-    def _pass_on(
-        self, upgrade: Exchange, refused: Refused, client: ClientSocket
+    def _forward_refusal(
+        self, upgrade: Lifecycle, refused: Failure, client: ClientSocket
     ) -> None:
-        upgrade.record.status_code = refused.status
-        headers = downstream(refused.headers, upgrade.ours())
+        headers = downstream(
+            refused.headers, own_headers(upgrade.record, upgrade.reason)
+        )
         if refused.status == 429:
             headers = with_whole_retry_after(headers, self._limits.pause_ms)
         client.refuse(refused.status, headers, refused.body)
 
-    def _settle(self, upgrade: Exchange) -> None:
-        """An upgrade that came to nothing is a request that failed."""
-        record = upgrade.record
-        record.latency_ms = upgrade.ms()
-        record.outcome = "failed" if record.status_code else "cancelled"
-        self._books.ledger.request_ended(upgrade, ())
-
     # Sockets -----------------------------------------------------------------
 
     async def _relay(
-        self, upgrade: Exchange, opened: Opened, client: ClientSocket
+        self, upgrade: Lifecycle, opened: Opened, client: ClientSocket
     ) -> None:
-        requests = SocketRequests(self._books, upgrade, opened, self._upgrades.move)
-        relay = SocketRelay(
-            client.receive, client.send, requests, self._limits.body_bytes
-        )
+        turns = SocketTurns(self._context, upgrade, opened, self._connector.move)
+        relay = SocketRelay(client, turns)
         self._relays[relay] = asyncio.current_task()
         if self._draining:
-            relay.retire()
+            relay.drain()
         try:
-            await self._lay_down(upgrade, opened)
+            await self._conclude_upgrade(upgrade, opened)
             await relay.run()
         finally:
             self._relays.pop(relay, None)
-            await requests.connection.close()
+            await turns.connection.close()
 
-    async def _lay_down(self, upgrade: Exchange, opened: Opened) -> None:
-        """A lease is a request under way: an open socket alone holds none."""
-        books, record, resource = self._books, upgrade.record, opened.target.resource
-        if upgrade.trial:
-            books.ledger.trial_begun_well(upgrade)
-        if unnamed(resource):
-            account = account_named(opened.headers)
-            sent = opened.target.sent
-            if account is not None and not sent.shown_in(account):
-                books.ledger.account_named(resource.id, account)
-        with suppress(RedisAway, NoCatalogue):
-            await books.routing.abandon(record.gateway_id, [record.id])
+    async def _conclude_upgrade(self, upgrade: Lifecycle, opened: Opened) -> None:
+        """Report what the accepted upgrade showed of the resource, and release its
+        lease: only running turns hold one."""
+        if upgrade.decision.trial:
+            self._in_flight.works_again(upgrade)
+        if unnamed(opened.target.resource):
+            self._in_flight.learn_account(opened.target, opened.headers)
+        await self._context.leases.release_upgrade(upgrade)
 
 
-def _turn_away(client: ClientSocket, problem: Problem) -> None:
-    """Before it is in any book."""
+def _reject(client: ClientSocket, problem: Problem) -> None:
+    """Refuse a request that the ledger does not record."""
     metrics.count_refused(problem.ledger_code)
     client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 

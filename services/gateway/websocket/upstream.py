@@ -1,4 +1,4 @@
-"""The upstream's end of a client's socket: how it is opened, or why not."""
+"""Opens WebSockets to upstreams."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,23 +19,22 @@ from services.gateway.upstream.client import Broken, NoKey, Slow
 from services.gateway.upstream.connector import Dialer, Factory
 from services.gateway.upstream.errors import NotSent, UpstreamError
 
-OPEN_S = 10.0  # Codex gives an upgrade 15 s
-# Bytes of one event; images come in one piece.
-LARGEST_FRAME = 67_108_864
-MOST_FRAMES = 4  # read ahead of a slow client
-# Pings keep the path open. That no pong comes says nothing: it waits behind what
-# a slow client has not read yet.
-PING_S = 30.0
-CLOSE_S = 0.5
+OPEN_TIMEOUT_S = 10.0  # below the 15 s after which Codex gives up on an upgrade
+MAX_EVENT_BYTES = 67_108_864  # an image is one event
+MAX_QUEUED_EVENTS = 4  # read ahead of a slow client
+# Pings keep idle connections open. A missing pong is no failure: it queues behind
+# the events that a slow client has not read yet.
+PING_INTERVAL_S = 30.0
+CLOSE_TIMEOUT_S = 0.5  # for the upstream to answer a close frame
 
 
-class Refused(UpstreamError):
-    """The upstream answered the upgrade, with something else than a socket."""
+class UpgradeRefused(UpstreamError):
+    """The upstream answered the upgrade request with a status other than 101."""
 
     def __init__(
         self, status: int, headers: list[Header], body: bytes, plain: bytes
     ) -> None:
-        """`plain` is the body opened."""
+        """`plain` is the body without its content coding."""
         super().__init__(f"{status}")
         self.status = status
         self.headers = headers
@@ -45,20 +44,20 @@ class Refused(UpstreamError):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An upstream's open socket."""
+    """An open socket and where it leads. Its state is `connection.state`."""
 
     connection: ClientConnection
     target: Target
 
     @property
     def headers(self) -> list[Header]:
-        """The upstream's, of its 101."""
+        """Those of the upstream's 101 response."""
         answer = self.connection.response
         return header_list(answer.headers) if answer else []
 
 
 class Opener:
-    """Opens sockets to upstreams."""
+    """Sends upgrade requests."""
 
     def __init__(self, dialer: Dialer, connect_timeout_s: float) -> None:
         self._dialer = dialer
@@ -67,8 +66,8 @@ class Opener:
     async def open(
         self, target: Target, path: bytes, headers: Sequence[Header]
     ) -> ClientConnection:
-        """`path` is what follows the base URL, with its query. Raises `Refused` or
-        another `UpstreamError`."""
+        """Open a socket. `path` follows the base URL and includes the query. Raises
+        `UpgradeRefused` or another `UpstreamError`."""
         if not target.authorization:
             raise NoKey
         secure = target.origin.scheme == "https"
@@ -91,29 +90,29 @@ class Opener:
                 dial,
                 address.decode("latin-1"),
                 additional_headers=[(_text(n), _text(v)) for n, v in head],
-                user_agent_header=None,  # the client's own travels
-                compression=None,  # frames pass as they are
-                open_timeout=OPEN_S,
-                close_timeout=CLOSE_S,
-                ping_interval=PING_S,
+                user_agent_header=None,  # `head` has the client's
+                compression=None,  # the client's side has none
+                open_timeout=OPEN_TIMEOUT_S,
+                close_timeout=CLOSE_TIMEOUT_S,
+                ping_interval=PING_INTERVAL_S,
                 ping_timeout=None,
-                max_size=LARGEST_FRAME,
-                max_queue=MOST_FRAMES,
+                max_size=MAX_EVENT_BYTES,
+                max_queue=MAX_QUEUED_EVENTS,
             )
-        except InvalidStatus as refusal:
-            raise _refused(refusal, target.sent) from None
+        except InvalidStatus as error:
+            raise _refused(error, target.sent) from None
         except InvalidHandshake as error:
             cause = target.sent.hidden(f"the upgrade failed: {error}")
             raise Broken(cause[:200]) from None
-        except TimeoutError as error:  # dialling has one of its own
+        except TimeoutError as error:
             raise Slow(str(error) or "the upgrade was not answered") from error
         except OSError as error:
             raise NotSent(str(error) or "no connection") from error
 
 
 class _Connect(connect):
-    """Dials as all the gateway does, and follows no redirects: the key would go
-    wherever one leads."""
+    """Connects through the gateway's `Dialer`. Follows no redirects, which would
+    send the key to wherever they lead."""
 
     def __init__(
         self,
@@ -134,15 +133,15 @@ class _Connect(connect):
         return exc
 
 
-def _refused(refusal: InvalidStatus, sent: SentKey) -> Refused:
-    answer = refusal.response
+def _refused(error: InvalidStatus, sent: SentKey) -> UpgradeRefused:
+    answer = error.response
     status, body = answer.status_code, answer.body or b""
     shown = without_key(status, header_list(answer.headers), body, sent)
-    return Refused(status, shown.headers, shown.body, shown.plain)
+    return UpgradeRefused(status, shown.headers, shown.body, shown.plain)
 
 
 def header_list(headers: Headers) -> list[Header]:
-    """Headers as the rest of the gateway has them."""
+    """Convert headers of the `websockets` library to the gateway's."""
     return [
         (name.lower().encode("utf-8", "replace"), value.encode("utf-8", "replace"))
         for name, value in headers.raw_items()
@@ -150,5 +149,5 @@ def header_list(headers: Headers) -> list[Header]:
 
 
 def _text(value: bytes) -> str:
-    """As the library wants it: it writes UTF-8."""
+    """Convert for the library, which encodes as UTF-8."""
     return value.decode("utf-8", "replace")

@@ -24,11 +24,13 @@ from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Admission
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Budget, Capturer, Inbox
+from services.gateway.content.body_reader import Reader
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
-from services.gateway.ledger.record import Ledger
-from services.gateway.proxy.body_reader import Reader
-from services.gateway.proxy.handler import DataPlane, Limits
+from services.gateway.ledger.ledger import Ledger
+from services.gateway.proxy.handler import DataPlane
+from services.gateway.proxy.in_flight import InFlight
+from services.gateway.proxy.services import Limits
 from services.gateway.routing.catalogue import Directory
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
@@ -37,7 +39,8 @@ from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Patience, UpstreamClient
 from services.gateway.upstream.connector import Dialer
-from services.gateway.websocket.turns import Books
+from services.gateway.websocket.leases import SocketLeases
+from services.gateway.websocket.turns import TurnContext
 from tests.support.memory.clock import settled
 from tests.support.memory.sites import OpenSite
 from tests.support.memory.transports import Wire
@@ -107,15 +110,18 @@ class World:
         )
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()
+        self.in_flight = InFlight(GATEWAY, self.ledger, self.fallback, self.gate)
         self.plane = DataPlane(
-            GATEWAY, self.limits, self.gate, self.chooser, self.fallback,
-            self.upstream, self.ledger, reader,
-        )  # fmt: skip
-        self.books = Books(
-            GATEWAY, self.gate, routing, self.ledger, self.fallback,
-            self.plane.active, REQUEST_S, self.directory,
-            self.chooser, reader,
-        )  # fmt: skip
+            self.limits, self.gate, self.chooser, self.in_flight, self.upstream, reader
+        )
+        self.context = TurnContext(
+            self.gate,
+            SocketLeases(routing, self.chooser, self.ledger),
+            self.in_flight,
+            REQUEST_S,
+            self.chooser,
+            reader,
+        )
 
     def _route(self, _: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=self.owners)
@@ -151,7 +157,7 @@ class World:
 
     def is_at_rest(self) -> None:
         """Nothing is left of what was served: each request has one end."""
-        assert self.plane.active == {}
+        assert self.in_flight.active == {}
         counters = self.journal.counters
         assert counters.accepted == counters.ended == len(self.requests)
         assert set(self.fallback.local.in_flight().values()) <= {0}

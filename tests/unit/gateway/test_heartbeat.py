@@ -51,7 +51,7 @@ class Beating:
             cast(RoutingFunctions, self.twin),
             self.world.directory,
             self.keeper,
-            self.world.plane,
+            self.world.in_flight,
             self.world.admission,
         )
 
@@ -108,7 +108,7 @@ async def test_an_emptied_redis_is_given_back_leases_and_owners(tmp_path: Path) 
         world.fallback.remember({}, {f"id-{number}": owner})
     twin.knows_us = False
     await beating.heart.beat()
-    (exchange,) = world.plane.active.values()
+    (exchange,) = world.in_flight.active.values()
     assert [lease.request_id for lease in twin.resumed] == [exchange.record.id]
     assert sum(len(ids) for _, ids in twin.adopted) == AT_ONCE + 1
     assert len(twin.adopted) == 2
@@ -151,7 +151,7 @@ async def test_after_a_lost_connection_unknown_leases_are_dropped(
     world, twin = beating.world, beating.twin
     await beating.heart.beat()
     await world.client().asks()
-    (known,) = world.plane.active
+    (known,) = world.in_flight.active
     twin.leases = [known, "granted to nobody"]
     await beating.heart.beat()
     dropped = [list(twin.abandoned)]

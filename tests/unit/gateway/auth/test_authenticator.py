@@ -8,7 +8,8 @@ from libs.common.errors import RedisAway
 from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
 from libs.common.redis.shared_connection import Refused
 from services.gateway.auth import authenticator
-from services.gateway.auth.authenticator import Admission, over_limit, pool_for
+from services.gateway.auth.authenticator import Admission, over_limit
+from services.gateway.auth.pools import pool_for
 from services.gateway.errors import Problem
 
 NOW_S = 1_760_000_000.0

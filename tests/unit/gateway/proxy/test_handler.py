@@ -20,8 +20,10 @@ from libs.common.routing.types import (
     UnknownPool,
     digest,
 )
-from services.gateway.proxy.handler import CLIENT_GRACE_S, FAILURE_S, Limits
-from services.gateway.proxy.handler import with_whole_retry_after as whole
+from services.gateway.proxy.failures import READ_S
+from services.gateway.proxy.failures import with_whole_retry_after as whole
+from services.gateway.proxy.handler import CLIENT_GRACE_S
+from services.gateway.proxy.services import Limits
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import REQUEST_S, SECRET, Client, World, answer, error
@@ -79,7 +81,7 @@ async def test_a_request_goes_up_with_the_resources_key_and_nothing_of_the_clien
         (b"x-mine", b"\xff"),
         line=b"POST /v1/responses?x=y",
     )
-    (exchange,) = world.plane.active.values()
+    (exchange,) = world.in_flight.active.values()
     name = (exchange.record.resource_id or "").encode()
     assert upstream.sent == (
         b"POST /v1/responses?x=y HTTP/1.1\r\nhost: %b.test\r\nx-mine: \xff\r\n"
@@ -302,7 +304,7 @@ async def test_a_refusal_that_never_ends_is_not_waited_for(
     while not client.wire.sent:
         await settled()
         clock().advance(0.5)
-    assert clock().time() - began < FAILURE_S + 2
+    assert clock().time() - began < READ_S + 2
     assert client.code == "upstream_unreachable"
     assert upstream.aborted
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from libs.common.headers import NO_KINDS, Header
 from services.gateway.capture.recorder import Budget, Capture
+from services.gateway.content.failed_event import failed_event
 from services.gateway.content.response_facts import Facts
-from services.gateway.proxy.relay import LARGEST_READ, Relay, Torn, death_notice
+from services.gateway.proxy.answer_notes import LARGEST_READ
+from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.errors import UpstreamError
@@ -86,17 +88,18 @@ class Talk(OpenSite):
         self.raised: Exception | None = None
         self.connection = Connection(self, asyncio.get_running_loop())
         self.wire = Wire(self.connection)
-        self.relay = Relay(self.answer, self.connection, self._ended, capture)
+        self.relay = Relay(self.answer, self.connection, capture)
         self.wire.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-
-    def _ended(self) -> None:
-        self.ends.append(self.wire.sent)
 
     async def serve(self, request: Request, connection: Connection) -> None:
         try:
             await self.relay.run(b"x-proxy-reason: r\r\n")
+            self.ends.append(self.wire.sent)
+            self.relay.finish()
+            await self.relay.rest()
         except Exception as error:  # noqa: BLE001 - a test looks at it
             self.raised = error
+        self.relay.close()
         connection.over()
 
     @property
@@ -197,7 +200,7 @@ async def test_the_time_of_the_first_token_is_kept() -> None:
 
 
 @timeless
-async def test_the_books_are_closed_before_the_client_sees_the_end() -> None:
+async def test_the_settlement_comes_before_the_last_bytes() -> None:
     talk = await relayed([b'{"id":"x"}'], JSON)
     assert len(talk.ends) == 1
     assert talk.wire.sent.startswith(talk.ends[0])
@@ -205,8 +208,24 @@ async def test_the_books_are_closed_before_the_client_sees_the_end() -> None:
     talk = Talk(EVENTS)
     await settled()
     talk.answer.feed(STREAM, last=False)
+    await settled()
     assert talk.ends[0].count(COMPLETED) == 0
     assert talk.body == STREAM
+    talk.answer.feed(b": behind it", last=True)
+    await settled()
+    assert talk.wire.sent.endswith(b"0\r\n\r\n")
+
+
+@timeless
+async def test_what_comes_before_the_settlement_is_sent_with_the_last_bytes() -> None:
+    talk = Talk(EVENTS)
+    await settled()
+    talk.answer.feed(STREAM, last=False)
+    talk.answer.feed(b": more", last=False)
+    talk.answer.feed(b": end", last=True)
+    assert talk.wire.sent.endswith(b"\r\n\r\n")
+    await settled()
+    assert talk.body == STREAM + b": more: end"
 
 
 @timeless
@@ -465,12 +484,13 @@ async def test_a_restart_after_the_terminal_event_adds_nothing() -> None:
 async def test_a_fault_of_ours_in_passing_is_raised_where_the_answer_is_awaited() -> (
     None
 ):
-    talk = Talk(JSON)
+    class Broken(Capture):
+        __slots__ = ()
 
-    def broken() -> None:
-        raise RuntimeError("ours")
+        def keep(self, chunk: bytes) -> None:
+            raise RuntimeError("ours")
 
-    talk.relay = Relay(talk.answer, talk.connection, broken)
+    talk = Talk(JSON, capture=Broken(b"", NO_KINDS, 10, Budget(1000)))
     await settled()
     talk.answer.feed(b"{}", last=True)
     await settled()
@@ -499,7 +519,7 @@ async def test_a_cut_keeps_what_the_client_was_told_in_the_capture() -> None:
     b'{"response":1}', b'{"response":null}', b"[]", b"1", b"{}", b'{"response":{}}',
 ]))  # fmt: skip
 def test_whatever_was_created_the_notice_is_well_formed(created: bytes) -> None:
-    notice = death_notice(created, 5, 'it "died"\n')
+    notice = failed_event(created, 5, 'it "died"\n')
     frames = notice.split(b"\n\n")
     assert frames.pop() == b""
     assert len(frames) == (1 if created else 2)

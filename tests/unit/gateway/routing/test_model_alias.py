@@ -6,24 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.bodies.hints import Hints
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import Way
 from services.gateway.errors import Problem
-from services.gateway.proxy.context import Exchange
-from services.gateway.routing.model_alias import follow, splice, spliced
-from services.gateway.server.request import Request
+from services.gateway.routing.model_alias import check_alias, with_alias_model
 
 WAY = Way("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
-
-
-def exchange(body: bytes = b"{}", **hints: str) -> Exchange:
-    headers = [(b"content-encoding", b"zstd"), (b"x", b"y")]
-    request = Request("POST", b"/v1/responses", headers)
-    request.body = body
-    made = Exchange(request, "gw")
-    made.take(Hints(model="fast", **hints))  # type: ignore[arg-type]
-    return made
 
 
 @pytest.mark.parametrize(
@@ -41,20 +29,7 @@ def exchange(body: bytes = b"{}", **hints: str) -> Exchange:
 def test_an_alias_leads_to_all_of_its_provider(
     principal: Principal | None, asked: str | None
 ) -> None:
-    made = exchange(session_id="s")
-    session = made.session
-    follow(made, WAY, principal, asked)
-    assert (made.hints.pool_id, made.hints.model) == ("@local", "m-8b")
-    assert made.record.upstream_model == "m-8b"
-    assert made.record.model == "fast"
-    assert made.session not in ("", session)  # a home of its own at each provider
-    assert made.record.proxy_key_id == (principal.id if principal else None)
-
-
-def test_without_a_session_there_is_no_home() -> None:
-    made = exchange()
-    follow(made, WAY, None, None)
-    assert made.session == ""
+    check_alias(WAY, principal, asked)
 
 
 @pytest.mark.parametrize(
@@ -82,31 +57,15 @@ def test_without_a_session_there_is_no_home() -> None:
 def test_a_pool_narrows_what_an_alias_may_lead_to(
     way: Way, principal: Principal | None, asked: str | None, status: int, code: str
 ) -> None:
-    made = exchange()
     with pytest.raises(Problem) as refused:
-        follow(made, way, principal, asked)
+        check_alias(way, principal, asked)
     assert (refused.value.status, refused.value.code) == (status, code)
-    assert made.way is way  # the ledger knows what was asked
-
-
-def test_what_came_plain_keeps_its_headers() -> None:
-    made = exchange(b'{"model":"fast"}')
-    splice(made, WAY, made.body)
-    assert made.body == b'{"model":"m-8b"}'
-    assert (b"content-encoding", b"zstd") in made.headers
-
-
-def test_what_came_packed_leaves_as_it_was_opened() -> None:
-    made = exchange(b"packed")
-    splice(made, WAY, b'{"model":"fast"}')
-    assert made.body == b'{"model":"m-8b"}'
-    assert made.headers == [(b"x", b"y")]
 
 
 @pytest.mark.parametrize("body", [b"", b'{"model":"fast"', b"[]"])
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(Problem) as refused:
-        spliced(body, WAY)
+        with_alias_model(body, WAY)
     assert (refused.value.status, refused.value.code) == (400, "invalid_json")
 
 
@@ -115,5 +74,5 @@ def test_nothing_but_the_model_changes(before: str, after: int) -> None:
 
     fields = {"a": before, "model": "fast", "b": after, "c": {"model": "fast"}}
     plain = json.dumps(fields).encode()
-    sent = json.loads(spliced(plain, WAY))
+    sent = json.loads(with_alias_model(plain, WAY))
     assert sent == fields | {"model": "m-8b"}

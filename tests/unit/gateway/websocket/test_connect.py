@@ -1,5 +1,5 @@
-"""A socket's way to an upstream: one resource after the other, and where its first
-request's state lives."""
+"""Opens an upstream's socket: failover of the upgrade, and the move to the resource
+that the first request belongs to."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,10 @@ import pytest
 
 from libs.common.contracts.events import Alias
 from libs.common.errors import RedisAway
+from libs.common.proxy_keys import Principal
 from libs.common.routing.types import (
     Decision,
+    ForeignId,
     NoCapacity,
     Owner,
     digest,
@@ -17,7 +19,7 @@ from libs.common.routing.types import (
 )
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
 from tests.support.memory.clock import settled, timeless
-from tests.support.memory.plane import World
+from tests.support.memory.plane import SECRET, World
 from tests.support.memory.socket_talk import Sockets, Talk
 from tests.support.memory.twin import Twin, resource
 
@@ -57,13 +59,16 @@ async def joined(root: Path) -> tuple[World, Sockets, Talk]:
     ],
 )
 @timeless
-async def test_a_refused_upgrade_goes_elsewhere(
+async def test_a_refused_upgrade_is_retried_at_another_resource(
     tmp_path: Path, status: int, body: bytes, cause: str, verdict: str
 ) -> None:
     world = made(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
-    sockets.upstream(0).refuses(status, body)
+    # A date, as RFC 9110 section 10.2.3 allows.
+    sockets.upstream(0).refuses(
+        status, body, retry_after="Thu, 01 Jan 2026 00:00:00 GMT"
+    )
     await settled()
     sockets.upstream(1).accepts()
     await settled()
@@ -80,7 +85,7 @@ async def test_a_refused_upgrade_goes_elsewhere(
 
 
 @timeless
-async def test_an_ordinary_refusal_is_the_clients(tmp_path: Path) -> None:
+async def test_a_refusal_that_is_not_retried_is_forwarded(tmp_path: Path) -> None:
     world = made(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
@@ -95,7 +100,7 @@ async def test_an_ordinary_refusal_is_the_clients(tmp_path: Path) -> None:
     [(NotSent("no route"), "fault"), (NoFreeConnection(), "neutral")],
 )
 @timeless
-async def test_when_nobody_can_be_reached_the_client_is_told(
+async def test_without_a_reachable_upstream_the_client_gets_502(
     tmp_path: Path, error: Exception, verdict: str
 ) -> None:
     world = made(tmp_path)
@@ -106,11 +111,11 @@ async def test_when_nobody_can_be_reached_the_client_is_told(
     kinds = [r.verdict.kind for r in world.twin.released if r.verdict]
     assert kinds == [verdict] * 3
     assert world.requests[0]["attempts"] == 3
-    world.plane.active.clear()
+    world.in_flight.active.clear()
 
 
 @timeless
-async def test_without_more_capacity_the_last_refusal_is_passed_on(
+async def test_without_more_capacity_the_last_refusal_is_forwarded(
     tmp_path: Path,
 ) -> None:
     world = made(tmp_path)
@@ -123,7 +128,7 @@ async def test_without_more_capacity_the_last_refusal_is_passed_on(
 
 
 @timeless
-async def test_an_upgrade_counts_while_it_is_under_way(tmp_path: Path) -> None:
+async def test_an_upgrade_counts_as_load_while_it_runs(tmp_path: Path) -> None:
     world = made(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
@@ -139,7 +144,7 @@ async def test_an_upgrade_counts_while_it_is_under_way(tmp_path: Path) -> None:
 
 
 def owned(world: World, kind: str) -> dict[str, Any]:
-    """A request whose state is at b."""
+    """Fields of a request that belongs to b, by an id or a session."""
     if kind == "id":
         world.twin.local.remember({}, {digest("resp_1"): IN_B})
         return {"previous_response_id": "resp_1"}
@@ -149,7 +154,7 @@ def owned(world: World, kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["id", "session"])
 @timeless
-async def test_a_first_request_takes_the_socket_to_its_state(
+async def test_a_first_request_moves_to_the_resource_it_belongs_to(
     tmp_path: Path, kind: str
 ) -> None:
     world, sockets, talk = await joined(tmp_path)
@@ -177,7 +182,7 @@ async def test_a_first_request_takes_the_socket_to_its_state(
     world.is_at_rest()
 
 
-async def stays(world: World, sockets: Sockets, talk: Talk) -> None:
+async def check_not_moved(world: World, sockets: Sockets, talk: Talk) -> None:
     assert [frame["type"] for frame in sockets.upstream(0).hears()] == [
         "response.create"
     ]
@@ -191,7 +196,7 @@ async def stays(world: World, sockets: Sockets, talk: Talk) -> None:
 
 @pytest.mark.parametrize("how", ["refuses", "cannot be reached"])
 @timeless
-async def test_where_its_state_cannot_be_had_it_stays(tmp_path: Path, how: str) -> None:
+async def test_a_failed_move_keeps_the_socket(tmp_path: Path, how: str) -> None:
     world, sockets, talk = await joined(tmp_path)
     if how == "cannot be reached":
         world.wires.error = NotSent("no route")
@@ -199,16 +204,16 @@ async def test_where_its_state_cannot_be_had_it_stays(tmp_path: Path, how: str) 
     if how == "refuses":
         sockets.upstream(1).refuses(503)
         await settled()
-    await stays(world, sockets, talk)
+    await check_not_moved(world, sockets, talk)
 
 
 @timeless
-async def test_state_that_is_here_moves_nothing(tmp_path: Path) -> None:
+async def test_a_request_that_belongs_here_does_not_move(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
     world.twin.local.remember({}, {digest("resp_1"): Owner("a", "account-a")})
     await talk.creates(model="m", previous_response_id="resp_1")
     assert len(world.upstreams) == 1
-    await stays(world, sockets, talk)
+    await check_not_moved(world, sockets, talk)
 
 
 @timeless
@@ -226,17 +231,17 @@ async def test_ids_that_only_sql_knows_move_the_socket(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_ids_that_nobody_knows_move_nothing(tmp_path: Path) -> None:
+async def test_unknown_ids_do_not_move_the_socket(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
-    # Else Redis was emptied a moment ago, and others may still tell.
+    # A known absence; without it Redis may have lost the id, and SQL is asked.
     world.twin.local.remember({}, {digest("resp_1"): None})
     await talk.creates(model="m", previous_response_id="resp_1")
-    await stays(world, sockets, talk)
+    await check_not_moved(world, sockets, talk)
 
 
 @pytest.mark.parametrize("error", [NoCapacity(1), RedisAway()])
 @timeless
-async def test_what_cannot_be_explained_moves_nothing(
+async def test_without_an_explanation_the_socket_does_not_move(
     tmp_path: Path, error: Exception
 ) -> None:
     world, sockets, talk = await joined(tmp_path)
@@ -247,20 +252,33 @@ async def test_what_cannot_be_explained_moves_nothing(
 
     world.twin.explain = explain  # type: ignore[assignment, method-assign]
     await talk.creates(model="m", **asked)
-    await stays(world, sockets, talk)
+    await check_not_moved(world, sockets, talk)
 
 
 @timeless
-async def test_a_home_without_capacity_moves_nothing(tmp_path: Path) -> None:
+async def test_an_owner_without_capacity_keeps_the_socket(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
     asked = owned(world, "id")
     world.twin.says.append(NoCapacity(1))
     await talk.creates(model="m", **asked)
-    await stays(world, sockets, talk)
+    await check_not_moved(world, sockets, talk)
 
 
 @timeless
-async def test_a_home_that_went_elsewhere_meanwhile_moves_nothing(
+async def test_an_id_of_another_tenant_keeps_the_socket(tmp_path: Path) -> None:
+    world = made(tmp_path)
+    world.table.put(Principal(id="k"))
+    await world.refreshed()
+    sockets = Sockets(world)
+    talk = await sockets.opened((b"authorization", b"Bearer " + SECRET.encode()))
+    asked = owned(world, "id")
+    world.twin.says.append(ForeignId(0, known=True))
+    await talk.creates(model="m", **asked)
+    await check_not_moved(world, sockets, talk)
+
+
+@timeless
+async def test_a_decision_for_a_third_resource_keeps_the_socket(
     tmp_path: Path,
 ) -> None:
     world, sockets, talk = await joined(tmp_path)
@@ -277,7 +295,9 @@ async def test_a_home_that_went_elsewhere_meanwhile_moves_nothing(
 
 
 @timeless
-async def test_an_alias_whose_provider_refuses_sockets_is_told(tmp_path: Path) -> None:
+async def test_an_alias_whose_provider_refuses_sockets_is_reported(
+    tmp_path: Path,
+) -> None:
     alias = Alias(alias="fast", provider_id="local", upstream_id="m-8b")
     twin = Twin(resource("a"), resource("b", provider_id="local"), aliases=(alias,))
     world = World(tmp_path, twin)
@@ -289,7 +309,7 @@ async def test_an_alias_whose_provider_refuses_sockets_is_told(tmp_path: Path) -
     await settled()
     (told,) = talk.hears()
     assert told["error"]["code"] == "upstream_unreachable"
-    assert "refuses sockets with 404" in told["error"]["message"]
+    assert "refused the WebSocket with status 404" in told["error"]["message"]
     await talk.closes()
     await talk.ended()
     world.is_at_rest()

@@ -1,32 +1,41 @@
-"""What a socket's frames say."""
+"""Reads heads and `error` events of messages."""
 
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
-from services.gateway.websocket.frames import head_of, of_error
+from libs.common.bodies.shapes import Body
+from services.gateway.websocket.frames import Head, head_in, head_of, of_error
 
 
 def now() -> datetime:
     return datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("frame", [b"", b"no JSON", b"[]", b"\xff", b"1", b"[" * 9999])
-def test_what_is_no_event_has_neither_type_nor_lane(frame: bytes) -> None:
-    assert (head_of(frame).type, head_of(frame).lane) == (None, None)
+@pytest.mark.parametrize(
+    "message", [b"", b"no JSON", b"[]", b"\xff", b"1", b"[" * 9999]
+)
+def test_a_message_that_is_no_event_has_an_empty_head(message: bytes) -> None:
+    assert (head_of(message).type, head_of(message).lane) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("lane", "read"), [("a", "a"), ("", None), (None, None), (7, None), ({}, None)]
 )
-def test_a_lane_is_a_name(lane: object, read: str | None) -> None:
-    frame = msgspec.json.encode({"type": "response.created", "stream_id": lane})
-    assert head_of(frame).lane == read
+def test_a_lane_is_a_nonempty_string(lane: object, read: str | None) -> None:
+    event = {"type": "response.created", "stream_id": lane}
+    assert head_of(msgspec.json.encode(event)).lane == read
+
+
+def test_the_head_of_a_parsed_message_is_that_of_its_body() -> None:
+    body = Body(type="response.create", stream_id="a")
+    assert head_in(body) == Head("response.create", "a")
+    assert head_in(None) == Head()
 
 
 @pytest.mark.parametrize(
-    ("frame", "code", "status", "kind", "pause_ms"),
+    ("event", "code", "status", "kind", "cooldown_ms"),
     [
         ({"status": 401}, None, 401, "refused", None),
         ({"status": 400}, "previous_response_not_found", 400, "neutral", None),
@@ -42,12 +51,12 @@ def test_a_lane_is_a_name(lane: object, read: str | None) -> None:
         ({"status": "429", "error": "x", "headers": []}, None, 200, "neutral", None),
     ],
 )  # fmt: skip
-def test_an_error_frame_is_judged_like_an_answer(
-    frame: dict[str, object],
+def test_an_error_event_is_judged_like_an_http_response(
+    event: dict[str, object],
     code: str | None,
     status: int,
     kind: str,
-    pause_ms: int | None,
+    cooldown_ms: int | None,
 ) -> None:
-    said, verdict = of_error(msgspec.json.encode(frame), code, now)
-    assert (said, verdict.kind, verdict.cooldown_ms) == (status, kind, pause_ms)
+    said, verdict = of_error(msgspec.json.encode(event), code, now)
+    assert (said, verdict.kind, verdict.cooldown_ms) == (status, kind, cooldown_ms)

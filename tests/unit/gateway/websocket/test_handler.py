@@ -1,5 +1,4 @@
-"""A socket from a client's upgrade to its end: opened when the upstream's is, refused
-in the upstream's words, drained between two requests."""
+"""Serves upgrade requests: opening, refusals and draining of sockets."""
 
 import asyncio
 from pathlib import Path
@@ -8,9 +7,11 @@ import pytest
 
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.types import NoCapacity
+from libs.common.routing.types import Decision, NoCapacity
+from services.gateway import errors
 from services.gateway.server.request import Request
 from services.gateway.websocket.handler import client_may_upgrade
+from services.gateway.websocket.relay import SocketRelay
 from tests.support.clients.websocket_peer import Peer
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import SECRET, World
@@ -37,12 +38,14 @@ def three(root: Path) -> World:
         ("GET", b"/v1/realtime", False),
     ],
 )
-def test_only_responses_has_sockets(method: str, path: bytes, may: bool) -> None:
+def test_only_get_responses_may_upgrade(method: str, path: bytes, may: bool) -> None:
     assert client_may_upgrade(Request(method, path, [])) is may
 
 
 @timeless
-async def test_a_client_is_accepted_when_its_upstream_is(tmp_path: Path) -> None:
+async def test_a_client_is_accepted_once_the_upstreams_socket_is_open(
+    tmp_path: Path,
+) -> None:
     world = three(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
@@ -53,14 +56,14 @@ async def test_a_client_is_accepted_when_its_upstream_is(tmp_path: Path) -> None
     assert talk.peer.answer is not None
     assert talk.peer.answer.status_code == 101
     record = world.twin.abandoned
-    assert len(record) == 1  # an open socket alone holds no lease
+    assert len(record) == 1  # an open socket holds no lease
     await talk.closes()
     await talk.ended()
     assert world.requests == []
 
 
 @timeless
-async def test_another_path_has_no_socket(tmp_path: Path) -> None:
+async def test_another_path_is_answered_with_426(tmp_path: Path) -> None:
     world = three(tmp_path)
     request = Peer().request()
     request.path = b"/v1/realtime"
@@ -69,7 +72,7 @@ async def test_another_path_has_no_socket(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_what_is_no_upgrade_of_rfc_6455_is_refused(tmp_path: Path) -> None:
+async def test_an_invalid_upgrade_is_answered_with_400(tmp_path: Path) -> None:
     world = three(tmp_path)
     request = Request("GET", b"/v1/responses", [(b"upgrade", b"websocket")])
     talk = await Sockets(world).asks(request=request)
@@ -78,7 +81,18 @@ async def test_what_is_no_upgrade_of_rfc_6455_is_refused(tmp_path: Path) -> None
 
 
 @timeless
-async def test_an_unknown_key_has_no_socket(tmp_path: Path) -> None:
+async def test_a_request_with_a_problem_is_answered_with_it(tmp_path: Path) -> None:
+    world = three(tmp_path)
+    request = Peer().request()
+    request.problem = errors.bad_host()
+    talk = await Sockets(world).asks(request=request)
+    assert talk.refusal == (errors.bad_host().status, "bad_request")
+    assert world.requests == []
+    assert world.upstreams == []
+
+
+@timeless
+async def test_an_unknown_key_is_answered_with_401(tmp_path: Path) -> None:
     world = three(tmp_path)
     talk = await Sockets(world).asks(KEY)
     while not talk.wire.sent:
@@ -90,7 +104,9 @@ async def test_an_unknown_key_has_no_socket(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_a_key_may_not_leave_its_pools(tmp_path: Path) -> None:
+async def test_a_pool_outside_those_of_the_key_is_answered_with_403(
+    tmp_path: Path,
+) -> None:
     world = three(tmp_path)
     world.table.put(Principal(id="k", pools=("other",)))
     talk = await Sockets(world).asks(KEY, (b"x-proxy-pool-id", b"pool"))
@@ -103,7 +119,7 @@ async def test_a_key_may_not_leave_its_pools(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_an_upstreams_refusal_is_passed_on_and_in_the_books(
+async def test_an_upstreams_refusal_is_forwarded_and_recorded(
     tmp_path: Path,
 ) -> None:
     world = three(tmp_path)
@@ -126,7 +142,7 @@ async def test_an_upstreams_refusal_is_passed_on_and_in_the_books(
 
 
 @timeless
-async def test_a_429_that_is_passed_on_says_when_to_come_again(tmp_path: Path) -> None:
+async def test_a_forwarded_429_has_a_retry_after(tmp_path: Path) -> None:
     world = three(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
@@ -138,17 +154,19 @@ async def test_a_429_that_is_passed_on_says_when_to_come_again(tmp_path: Path) -
 
 
 @timeless
-async def test_without_capacity_there_is_no_socket(tmp_path: Path) -> None:
+async def test_without_capacity_an_upgrade_is_answered_with_503(tmp_path: Path) -> None:
     world = three(tmp_path)
     world.twin.says.append(NoCapacity(1500))
     talk = await Sockets(world).asks()
     assert talk.refusal == (503, "no_capacity")
     assert world.requests[0]["error_code"] == "no_capacity"
-    assert world.plane.active == {}
+    assert world.in_flight.active == {}
 
 
 @timeless
-async def test_a_fault_of_ours_is_said_and_in_the_books(tmp_path: Path) -> None:
+async def test_an_internal_error_is_answered_with_500_and_recorded(
+    tmp_path: Path,
+) -> None:
     world = three(tmp_path)
     world.twin.says.append(RuntimeError("ours"))
     talk = await Sockets(world).asks()
@@ -157,7 +175,9 @@ async def test_a_fault_of_ours_is_said_and_in_the_books(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_a_client_that_leaves_before_its_socket_is_open(tmp_path: Path) -> None:
+async def test_a_client_that_disconnects_during_the_upgrade_is_recorded(
+    tmp_path: Path,
+) -> None:
     world = three(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
@@ -166,21 +186,21 @@ async def test_a_client_that_leaves_before_its_socket_is_open(tmp_path: Path) ->
     assert talk.task.done()
     (row,) = world.requests
     assert row["outcome"] == "cancelled"
-    assert world.plane.active == {}
+    assert world.in_flight.active == {}
 
 
 @timeless
-async def test_a_task_that_others_cancel_is_cancelled(tmp_path: Path) -> None:
+async def test_cancellation_of_the_task_is_not_swallowed(tmp_path: Path) -> None:
     world = three(tmp_path)
     talk = await Sockets(world).asks()
     talk.task.cancel()
     await settled()
     assert talk.task.cancelled()
-    assert world.plane.active == {}
+    assert world.in_flight.active == {}
 
 
 @timeless
-async def test_an_open_socket_names_the_account_of_its_key(tmp_path: Path) -> None:
+async def test_an_accepted_upgrade_names_the_account_of_the_key(tmp_path: Path) -> None:
     world = World(tmp_path, Twin(resource("a", account_id="a")))
     talk = await Sockets(world).opened(openai_organization="org-1")
     await settled()
@@ -190,7 +210,53 @@ async def test_an_open_socket_names_the_account_of_its_key(tmp_path: Path) -> No
 
 
 @timeless
-async def test_while_redis_is_away_a_socket_opens_all_the_same(tmp_path: Path) -> None:
+async def test_an_upgrade_without_an_organization_names_no_account(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, Twin(resource("a", account_id="a")))
+    talk = await Sockets(world).opened()
+    await settled()
+    assert world.twin.named == []
+    await talk.closes()
+    await talk.ended()
+
+
+@timeless
+async def test_an_accepted_trial_reports_the_resource_as_working(
+    tmp_path: Path,
+) -> None:
+    world = three(tmp_path)
+    world.twin.says.append(
+        Decision("a", "weighted_least_connections", "v3", trial=True)
+    )
+    talk = await Sockets(world).opened()
+    (release,) = world.twin.released
+    assert release.verdict is not None
+    assert release.verdict.kind == "ok"
+    await talk.closes()
+    await talk.ended()
+
+
+@timeless
+async def test_an_unexpected_failure_aborts_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = three(tmp_path)
+
+    async def failing(_: SocketRelay) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(SocketRelay, "run", failing)
+    sockets = Sockets(world)
+    talk = await sockets.asks()
+    sockets.upstream().accepts()
+    await talk.ended()
+    assert talk.wire.aborted
+    assert sockets.upstream().close_code == 1000
+
+
+@timeless
+async def test_a_socket_opens_without_redis(tmp_path: Path) -> None:
     world = three(tmp_path)
     await world.directory.refresh()
     world.twin.away = True
@@ -205,7 +271,7 @@ async def test_while_redis_is_away_a_socket_opens_all_the_same(tmp_path: Path) -
 
 
 @timeless
-async def test_an_idle_socket_is_closed_at_once_when_we_drain(tmp_path: Path) -> None:
+async def test_draining_closes_an_idle_socket_at_once(tmp_path: Path) -> None:
     world = three(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.opened()
@@ -221,7 +287,9 @@ async def test_an_idle_socket_is_closed_at_once_when_we_drain(tmp_path: Path) ->
 
 
 @timeless
-async def test_a_busy_socket_ends_between_two_requests(tmp_path: Path) -> None:
+async def test_draining_closes_a_busy_socket_between_two_requests(
+    tmp_path: Path,
+) -> None:
     world = three(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.opened()
@@ -238,7 +306,7 @@ async def test_a_busy_socket_ends_between_two_requests(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_a_request_that_takes_too_long_is_interrupted_and_told(
+async def test_draining_interrupts_a_request_that_takes_too_long(
     tmp_path: Path,
 ) -> None:
     world = three(tmp_path)
@@ -255,7 +323,7 @@ async def test_a_request_that_takes_too_long_is_interrupted_and_told(
 
 
 @timeless
-async def test_a_socket_that_opens_while_we_drain_is_closed(tmp_path: Path) -> None:
+async def test_a_socket_that_opens_during_draining_is_closed(tmp_path: Path) -> None:
     world = three(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()

@@ -1,5 +1,5 @@
-"""Two sockets joined: frames pass untouched, and each end learns how the other one
-ended."""
+"""Relays between two sockets: messages, timeouts, and how an end of one side reaches
+the other."""
 
 import asyncio
 import gc
@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from websockets.frames import Close
 
+from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.proxy_keys import Principal, Reached
 from libs.common.routing.types import OwnerGone
-from services.gateway.websocket.relay import RETIRED, SocketRelay
+from services.gateway.websocket.client import CLOSE_TIMEOUT_S
+from services.gateway.websocket.relay import RESTARTING, End, SocketRelay
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import REQUEST_S, World
 from tests.support.memory.socket_talk import Sockets, Talk
@@ -35,7 +37,7 @@ async def joined(root: Path) -> tuple[World, Sockets, Talk]:
 
 
 @timeless
-async def test_frames_pass_untouched_both_ways(tmp_path: Path) -> None:
+async def test_messages_pass_unchanged_both_ways(tmp_path: Path) -> None:
     _, sockets, talk = await joined(tmp_path)
     up: list[Any] = ["not an object", {"type": "odd", "ü": [1]}, b"\x00\xff"]
     await talk.says('"not an object"')
@@ -53,7 +55,9 @@ async def test_frames_pass_untouched_both_ways(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_a_client_that_closes_ends_the_upstreams_socket(tmp_path: Path) -> None:
+async def test_a_close_of_the_client_closes_the_upstreams_socket(
+    tmp_path: Path,
+) -> None:
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
     await talk.closes()
@@ -69,13 +73,13 @@ async def test_a_client_that_closes_ends_the_upstreams_socket(tmp_path: Path) ->
     [(1000, "bye", 1000), (1011, "ours", 1011), (4001, "own", 4001), (None, "", 1000)],
 )
 @timeless
-async def test_an_upstreams_close_is_passed_on(
+async def test_a_close_of_the_upstream_is_forwarded(
     tmp_path: Path, code: int | None, reason: str, passed: int
 ) -> None:
     world, sockets, talk = await joined(tmp_path)
     sockets.upstream().closes(code, reason)
     await settled()
-    sockets.upstream().hears()  # our close, upon which it hangs up
+    sockets.upstream().hears()  # reads the answer and closes the connection
     await settled()
     assert talk.hears() == []
     received = talk.peer.protocol.close_rcvd
@@ -85,7 +89,7 @@ async def test_an_upstreams_close_is_passed_on(
 
 
 @timeless
-async def test_an_upstream_that_breaks_off_fails_what_ran(tmp_path: Path) -> None:
+async def test_a_lost_upstream_fails_every_running_request(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m", stream_id="one")
     await talk.creates(model="m", stream_id="two")
@@ -101,31 +105,97 @@ async def test_an_upstream_that_breaks_off_fails_what_ran(tmp_path: Path) -> Non
 
 
 @timeless
-async def test_an_event_that_is_too_large_is_not_the_upstreams_fault(
+async def test_an_event_that_is_too_large_is_no_fault_of_the_resource(
     tmp_path: Path,
 ) -> None:
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
     upstream = sockets.upstream()
-    # A frame's head alone says how much it will be.
+    # The header of a frame of 1 TiB.
     upstream.wire.feed(b"\x81\x7f" + (1 << 40).to_bytes(8, "big"))
     await talk.ended()
     (told,) = talk.hears()
-    assert "more than this gateway takes" in told["error"]["message"]
+    assert "more than this gateway accepts" in told["error"]["message"]
     assert talk.close_code == 1009
     assert world.twin.released[-1].verdict is not None
     assert world.twin.released[-1].verdict.kind == "neutral"
 
 
 @timeless
-async def test_a_request_without_an_answer_in_time_ends_the_socket(
+async def test_a_message_over_the_limit_closes_the_socket(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.says(b"x" * (world.limits.body_bytes + 1))
+    talk.hears()
+    assert talk.close_code == 1009
+    assert sockets.upstream().close_code == 1000
+    await talk.ended()
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_large_event_is_read_before_it_is_relayed(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    large = DONE | {"x": "y" * LARGEST_QUICK}
+    sockets.upstream().says(large)
+    while not world.requests:
+        await settled()
+    assert talk.hears() == [large]
+    assert world.requests[0]["outcome"] == "completed"
+    await talk.closes()
+    await talk.ended()
+
+
+@timeless
+async def test_a_message_to_a_closing_upstream_is_dropped(tmp_path: Path) -> None:
+    _, sockets, talk = await joined(tmp_path)
+    upstream = sockets.upstream()
+    upstream.protocol.send_close(1000, "bye")
+    # Both in one turn of the loop: the relay reads the message first.
+    talk.peer.protocol.send_text(b"late")
+    talk.wire.feed(talk.peer.sends())
+    upstream.wire.feed(*upstream.protocol.data_to_send())
+    await settled()
+    assert upstream.hears() == []
+    await talk.ended()
+    talk.hears()
+    assert talk.peer.protocol.close_rcvd == Close(1000, "bye")
+
+
+@timeless
+async def test_a_message_to_a_lost_upstream_is_dropped(tmp_path: Path) -> None:
+    _, sockets, talk = await joined(tmp_path)
+    upstream = sockets.upstream()
+    talk.peer.protocol.send_text(b"late")
+    talk.wire.feed(talk.peer.sends())
+    upstream.wire.hangs_up()
+    await talk.ended()
+    assert upstream.hears() == []
+    talk.hears()
+    assert talk.close_code == 1011
+
+
+@timeless
+async def test_only_the_first_end_counts(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    (relay,) = sockets.plane._relays
+    relay.finish(RESTARTING)
+    relay.finish(End(1000))
+    await talk.ended()
+    talk.hears()
+    assert talk.close_code == 1012
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_request_that_times_out_ends_the_socket(
     tmp_path: Path,
 ) -> None:
     world, _, talk = await joined(tmp_path)
     await talk.creates(model="m")
     began = clock().time()
     await talk.ended()
-    # The upstream does not answer our close either.
+    # The upstream does not answer the close frame either.
     assert clock().time() - began == pytest.approx(REQUEST_S, abs=10)
     (told,) = talk.hears()
     assert "no answer in time" in told["error"]["message"]
@@ -136,7 +206,7 @@ async def test_a_request_without_an_answer_in_time_ends_the_socket(
 
 
 @timeless
-async def test_an_answer_in_time_stops_the_clock(tmp_path: Path) -> None:
+async def test_an_answer_stops_the_timer(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
     for _ in range(2):
         await talk.creates(model="m")
@@ -154,7 +224,9 @@ async def test_an_answer_in_time_stops_the_clock(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_a_client_that_does_not_read_is_to_blame_itself(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_read_is_no_fault_of_the_resource(
+    tmp_path: Path,
+) -> None:
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
     protocol = talk.wire.get_protocol()
@@ -164,12 +236,14 @@ async def test_a_client_that_does_not_read_is_to_blame_itself(tmp_path: Path) ->
     await settled()
     await talk.ended()
     assert world.requests[0]["error_code"] == "client_stalled"
+    await asyncio.sleep(CLOSE_TIMEOUT_S)
+    assert talk.wire.aborted
     assert world.twin.released[-1].verdict is not None
     assert world.twin.released[-1].verdict.kind == "neutral"
 
 
 @timeless
-async def test_a_frame_that_its_key_does_not_allow_is_over_alone(
+async def test_a_request_that_is_not_admitted_fails_alone(
     tmp_path: Path,
 ) -> None:
     world, sockets, talk = await joined(tmp_path)
@@ -188,7 +262,7 @@ async def test_a_frame_that_its_key_does_not_allow_is_over_alone(
 
 
 def refusing(world: World) -> Any:
-    """As if the socket's key had a limit that is reached by now."""
+    """Return a `Gate.enter` that finds a key whose limit is reached."""
     world.table.reached = Reached("requests", 1000)
 
     async def enter(_: object) -> Principal:
@@ -198,7 +272,7 @@ def refusing(world: World) -> Any:
 
 
 @timeless
-async def test_a_socket_whose_key_was_removed_is_closed(tmp_path: Path) -> None:
+async def test_a_socket_of_a_removed_key_is_closed(tmp_path: Path) -> None:
     world, _, talk = await joined(tmp_path)
     await talk.creates(model="m")
 
@@ -216,7 +290,7 @@ async def test_a_socket_whose_key_was_removed_is_closed(tmp_path: Path) -> None:
 
 
 @timeless
-async def test_a_fault_of_ours_ends_the_socket_and_is_said(tmp_path: Path) -> None:
+async def test_an_internal_error_ends_the_socket(tmp_path: Path) -> None:
     world, _, talk = await joined(tmp_path)
 
     async def broken(*_: object, **__: object) -> None:
@@ -232,18 +306,20 @@ async def test_a_fault_of_ours_ends_the_socket_and_is_said(tmp_path: Path) -> No
 
 
 @timeless
-async def test_a_cancelled_socket_is_closed_at_both_ends(tmp_path: Path) -> None:
+async def test_a_canceled_relay_closes_both_sockets(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
     talk.task.cancel()
     await talk.ended()
     assert sockets.upstream().close_code == 1000
+    talk.hears()
+    assert talk.close_code == 1001
     assert world.requests[0]["outcome"] == "cancelled"
     world.is_at_rest()
 
 
 @timeless
-async def test_a_relay_that_ends_before_it_begins_leaves_nothing_unawaited(
+async def test_a_relay_that_ends_before_it_starts_leaves_no_coroutine_unawaited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = made(tmp_path)
@@ -252,7 +328,7 @@ async def test_a_relay_that_ends_before_it_begins_leaves_nothing_unawaited(
     started = SocketRelay.run
 
     async def run(relay: SocketRelay) -> None:
-        relay.finish(RETIRED)
+        relay.finish(RESTARTING)
         await started(relay)
 
     monkeypatch.setattr(SocketRelay, "run", run)

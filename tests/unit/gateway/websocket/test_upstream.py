@@ -1,4 +1,4 @@
-"""Opening a socket to an upstream: what it is asked, and what its answer means."""
+"""Opens sockets to upstreams: the upgrade request, and what each answer means."""
 
 import asyncio
 from typing import cast
@@ -11,7 +11,12 @@ from services.gateway.routing.catalogue import Target
 from services.gateway.upstream.connector import Dialer
 from services.gateway.upstream.errors import NotSent, Origin, UpstreamError
 from services.gateway.upstream.response import Broken, NoKey, Slow
-from services.gateway.websocket.upstream import OPEN_S, Opened, Opener, Refused
+from services.gateway.websocket.upstream import (
+    OPEN_TIMEOUT_S,
+    Opened,
+    Opener,
+    UpgradeRefused,
+)
 from tests.support.clients.websocket_peer import Upstream
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.twin import resource
@@ -38,9 +43,7 @@ async def asked(*headers: Header) -> tuple["asyncio.Task[ClientConnection]", Ups
 
 
 @timeless
-async def test_an_upgrade_carries_the_resources_key_and_the_clients_own_headers() -> (
-    None
-):
+async def test_an_upgrade_has_the_resources_key_and_the_clients_headers() -> None:
     task, upstream = await asked(
         (b"authorization", b"Bearer theirs"),
         (b"sec-websocket-protocol", b"openai-insecure-api-key.sk-theirs"),
@@ -55,7 +58,7 @@ async def test_an_upgrade_carries_the_resources_key_and_the_clients_own_headers(
     assert headers["user-agent"] == "codex"
     assert "x-proxy-pool" not in headers
     assert "sec-websocket-protocol" not in headers
-    assert "sec-websocket-extensions" not in headers  # frames pass as they are
+    assert "sec-websocket-extensions" not in headers  # no compression
     upstream.accepts(openai_organization="org-1")
     connection = await task
     opened = Opened(connection, TARGET)
@@ -64,7 +67,7 @@ async def test_an_upgrade_carries_the_resources_key_and_the_clients_own_headers(
 
 
 @timeless
-async def test_frames_pass_both_ways() -> None:
+async def test_messages_pass_both_ways() -> None:
     task, upstream = await asked()
     upstream.accepts()
     connection = await task
@@ -77,19 +80,19 @@ async def test_frames_pass_both_ways() -> None:
 
 @pytest.mark.parametrize("status", [200, 301, 401, 429, 503])
 @timeless
-async def test_another_answer_is_a_refusal_and_no_redirect_is_followed(
+async def test_any_other_status_is_a_refusal_and_redirects_are_not_followed(
     status: int,
 ) -> None:
     task, upstream = await asked()
     upstream.refuses(status, b'{"error":{}}', location="http://evil.test/")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UpgradeRefused) as refused:
         await task
     assert (refused.value.status, refused.value.body) == (status, b'{"error":{}}')
     assert (b"location", b"http://evil.test/") in refused.value.headers
 
 
 @timeless
-async def test_an_upstream_that_speaks_no_websocket_is_broken() -> None:
+async def test_a_101_for_another_protocol_is_broken() -> None:
     task, upstream = await asked()
     upstream.wire.feed(b"HTTP/1.1 101 X\r\nupgrade: other\r\n\r\n")
     with pytest.raises(Broken, match="the upgrade failed"):
@@ -97,7 +100,7 @@ async def test_an_upstream_that_speaks_no_websocket_is_broken() -> None:
 
 
 @timeless
-async def test_an_upstream_that_hangs_up_gives_no_socket() -> None:
+async def test_a_lost_connection_is_an_upstream_error() -> None:
     task, upstream = await asked()
     upstream.wire.hangs_up()
     with pytest.raises(UpstreamError):
@@ -105,12 +108,12 @@ async def test_an_upstream_that_hangs_up_gives_no_socket() -> None:
 
 
 @timeless
-async def test_an_upgrade_that_is_not_answered_is_slow() -> None:
+async def test_an_upgrade_without_an_answer_times_out() -> None:
     began = clock().time()
     task, _ = await asked()
     with pytest.raises(Slow):
         await task
-    assert clock().time() - began == pytest.approx(OPEN_S)
+    assert clock().time() - began == pytest.approx(OPEN_TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ async def test_an_upgrade_that_is_not_answered_is_slow() -> None:
     [(OSError("no route"), NotSent), (NotSent("refused"), NotSent)],
 )
 @timeless
-async def test_who_cannot_be_dialled_was_sent_nothing(
+async def test_a_failed_connection_was_sent_nothing(
     error: Exception, kind: type[Exception]
 ) -> None:
     wires = Wires()
@@ -128,7 +131,7 @@ async def test_who_cannot_be_dialled_was_sent_nothing(
 
 
 @timeless
-async def test_without_a_key_nobody_is_asked() -> None:
+async def test_a_target_without_a_key_is_not_dialed() -> None:
     wires = Wires()
     keyless = Target(TARGET.resource, TARGET.origin, b"a.test", b"/v1", b"")
     with pytest.raises(NoKey):

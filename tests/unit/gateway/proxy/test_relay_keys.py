@@ -62,11 +62,11 @@ async def relayed(key: str, headers: list[Any], *pieces: bytes) -> tuple[bytes, 
     relay = Relay(
         cast(Answer, Upstream(headers, *pieces)),
         cast(Connection, client),
-        lambda: None,
         capture,
         SentKey(key),
     )
     await relay.run(b"\r\n")
+    relay.finish()
     capture.end("r", 1)
     captured = capture.raw().response
     assert captured is not None
@@ -106,9 +106,9 @@ async def test_a_packed_stream_is_never_held_back() -> None:
     relay = Relay(
         cast(Answer, Upstream(headers, piece)),
         cast(Connection, client),
-        lambda: None,
         None,
         SentKey(KEY),
     )
     await relay.run(b"\r\n")
+    relay.finish()
     assert client.got[0].endswith(piece)

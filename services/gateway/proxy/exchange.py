@@ -1,0 +1,332 @@
+"""One HTTP request and its answer: does the IO that its lifecycle asks for."""
+
+import asyncio
+import time
+from functools import partial
+
+import structlog
+
+from libs.common.bodies.hints import Hints, quick_hints
+from libs.common.bodies.scanner import Scan
+from libs.common.headers import Header, find
+from libs.common.proxy_keys import Principal
+from libs.common.routing.accounts import unnamed
+from services.gateway import errors, metrics
+from services.gateway.auth.authenticator import UnknownKey
+from services.gateway.capture.recorder import Capture
+from services.gateway.content.headers import downstream, request_head
+from services.gateway.content.own_headers import own_headers, own_lines
+from services.gateway.errors import Problem
+from services.gateway.proxy.failures import (
+    read_failure,
+    with_whole_retry_after,
+)
+from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.paths import upstream_path
+from services.gateway.proxy.relay import Relay, Torn
+from services.gateway.proxy.services import HttpServices
+from services.gateway.proxy.steps import ARRIVED, DONE, READ, Next
+from services.gateway.routing.catalogue import Target
+from services.gateway.routing.model_alias import with_alias_model
+from services.gateway.server.connection import Connection
+from services.gateway.server.request import Request
+from services.gateway.upstream.client import (
+    Answer,
+    Broken,
+    NoKey,
+    UpstreamError,
+)
+
+log = structlog.get_logger()
+
+# TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
+_REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
+JSON_TYPE: Header = (b"content-type", b"application/json")
+
+
+class HttpExchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_answer", "_capture", "_connection", "_interrupted", "_relay", "_services",
+        "_stalled", "_under_way", "deadline", "life"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        services: HttpServices,
+        under_way: "set[HttpExchange]",
+        request: Request,
+        connection: Connection,
+    ) -> None:
+        """`under_way` holds the exchange while it runs."""
+        self._services = services
+        self._under_way = under_way
+        self._connection = connection
+        self._capture: Capture | None = None
+        self._relay: Relay | None = None
+        # Status, headers and body of an answer that is known as a whole.
+        self._answer: tuple[int, list[Header], bytes] | None = None
+        self._stalled = self._interrupted = False
+        self.deadline = services.now() + services.limits.request_s
+        self.life = services.in_flight.arrived(request)
+
+    async def run(self) -> None:  # noqa: C901 - all ends of a request in one place
+        """Serve the request. The client gets the end of its answer after the
+        settlement: its next request may build on it."""
+        services, life, connection = self._services, self.life, self._connection
+        try:
+            self._under_way.add(self)
+            try:
+                if not self._admits_at_once():
+                    await self._admits()
+                if await services.attempts.run(life, self._attempt) is not DONE:
+                    self._answer_error()
+            except BaseException as error:
+                if not self._takes(error):
+                    raise
+            finally:
+                self._note_answer()
+                services.in_flight.settle(life, self._capture)
+            relay = self._relay
+            if relay is not None:
+                if relay.finish() and not connection.gone:
+                    await relay.rest()
+            elif self._answer is not None:
+                connection.send_whole(*self._answer)
+        except (Torn, asyncio.CancelledError) as error:
+            if not self._is_expected(error):
+                raise
+        finally:
+            self._under_way.discard(self)
+            if self._relay is not None and not self._relay.over:
+                self._relay.close()
+            connection.over()
+
+    def _takes(self, error: BaseException) -> bool:
+        """Turn an error into an answer, if it can be one. False when it has to be
+        raised."""
+        match error:
+            case Problem():
+                self._answer_problem(error)
+            case Torn():
+                log.debug("answer cut", action="answer_cut", cause=str(error))
+            case asyncio.CancelledError():
+                return self._given_up()
+            case Exception():
+                self._answer_failure(error)
+            case _:
+                return False
+        return True
+
+    def _is_expected(self, error: BaseException) -> bool:
+        """Did it end an answer whose request was settled?"""
+        if isinstance(error, Torn):
+            log.debug("answer cut", action="answer_cut", cause=str(error))
+            return True
+        return self._connection.gone or self._interrupted or self._stalled
+
+    # Admission ---------------------------------------------------------------
+
+    def _admits_at_once(self) -> bool:
+        """Admit the request, if nothing has to be awaited for that, as of most.
+        Raises a `Problem`."""
+        services, life = self._services, self.life
+        request = life.request
+        try:
+            principal = services.gate.admit(life.headers)
+        except UnknownKey:
+            return False
+        if request.method in _REFUSED_METHODS:
+            raise errors.method_not_allowed(request.method)
+        path = upstream_path(request.path)
+        if request.coding is not None or (principal is not None and principal.limited):
+            return False
+        isolated = principal is not None or services.gate.has_keys
+        hints = quick_hints(path, life.headers, life.body, isolated)
+        if hints is None:
+            return False
+        self._admit(path, principal, hints, life.body, None)
+        return True
+
+    async def _admits(self) -> None:
+        """The same, with all that may have to be awaited."""
+        services, life = self._services, self.life
+        request = life.request
+        principal = await services.gate.enter(life.headers)
+        if request.method in _REFUSED_METHODS:
+            raise errors.method_not_allowed(request.method)
+        path = upstream_path(request.path)
+        isolated = principal is not None or services.gate.has_keys
+        read = await services.reader.read(
+            path, life.headers, life.body, request.coding, isolate=isolated
+        )
+        self._admit(path, principal, read.hints, read.plain, read.scan)
+        await services.gate.count(principal)
+
+    def _admit(
+        self,
+        path: bytes,
+        principal: Principal | None,
+        hints: Hints,
+        plain: bytes,
+        scan: Scan | None,
+    ) -> None:
+        """Take the request into the ledger. Raises a `Problem`."""
+        services, life = self._services, self.life
+        request, in_flight = life.request, services.in_flight
+        capturer = in_flight.ledger.capturer
+        self._capture = capturer.begin(
+            life.body, (request.content_type, request.coding)
+        )
+        ways = services.selector.ways
+        way = ways.get(hints.model or "") if ways else None
+        life.admit(path, hints, principal, way)
+        if way is not None:
+            opened = plain is not life.body
+            life.rewrite(with_alias_model(plain, way, scan), plain=opened)
+        if principal is not None or services.gate.has_keys:
+            life.isolate(plain, strict=services.gate.strict)
+        in_flight.admitted(life)
+
+    # Attempts ----------------------------------------------------------------
+
+    async def _attempt(self, life: Lifecycle, target: Target) -> Next:
+        """Send the request to a resource and relay its answer."""
+        services = self._services
+        try:
+            if not target.authorization:
+                raise NoKey
+            request, body, headers = life.request, life.body, life.headers
+            announced = body or find(headers, b"content-length") is not None
+            head = request_head(
+                request.method,
+                target.path + life.path + request.query,
+                target.host,
+                target.authorization,
+                headers,
+                len(body) if announced else None,
+            )
+            send, bodiless = services.upstream.send, request.method == "HEAD"
+            life.sent(time.perf_counter())
+            try:
+                answer = await send(
+                    target.origin, head, body, self.deadline, bodiless=bodiless
+                )
+            except Broken as broken:
+                if not broken.reused:
+                    raise
+                # The upstream closed an idle connection just now.
+                answer = await send(
+                    target.origin, head, body, self.deadline, bodiless=bodiless
+                )
+            finally:
+                life.heard(time.perf_counter())
+        except UpstreamError as error:
+            return life.failed(error, services.limits.request_s)
+        if unnamed(target.resource):
+            services.in_flight.learn_account(target, answer.headers)
+        if life.answered(answer.status) is READ:
+            return await read_failure(life, answer, target, services.limits.request_s)
+        relay = self._begin_relay(answer, target)
+        await relay.run(own_lines(life.record, life.decision.reason))
+        return DONE
+
+    def _begin_relay(self, answer: Answer, target: Target) -> Relay:
+        services, life = self._services, self.life
+        relay = self._relay = Relay(
+            answer, self._connection, self._capture, target.sent, services.reader.run
+        )
+        if life.hints.background and relay.streams:
+            # Others may ask for it while this answer goes on.
+            relay.on_created = partial(services.in_flight.learn_early, life)
+        if life.decision.trial and answer.status < 300:
+            services.in_flight.works_again(life)
+        return relay
+
+    # The end -----------------------------------------------------------------
+
+    def _answer_error(self) -> None:
+        """No resource could serve: the client gets the last error as it was, or one of
+        the gateway. Raises that `Problem`."""
+        problem = self.life.problem
+        if problem is not None:
+            raise problem
+        failure = self.life.passes_on()
+        headers = downstream(
+            failure.headers, own_headers(self.life.record, self.life.reason)
+        )
+        if failure.status == 429:
+            headers = with_whole_retry_after(headers, self._services.limits.pause_ms)
+        if self._capture is not None:
+            self._capture.whole(failure.headers, failure.body)
+        self._answer = failure.status, headers, failure.body
+
+    def _answer_problem(self, problem: Problem) -> None:
+        life = self.life
+        if life.phase is ARRIVED:
+            metrics.count_refused(problem.ledger_code)
+        body = problem.body()
+        life.answers(problem, len(body))
+        headers = [JSON_TYPE, *problem.headers, *own_headers(life.record, life.reason)]
+        if self._capture is not None:
+            self._capture.whole(headers, body)
+        self._answer = problem.status, headers, body
+
+    def _answer_failure(self, error: Exception) -> None:
+        """A fault of the gateway."""
+        log.error(
+            "request failed",
+            action="request_failed",
+            request=self.life.record.id,
+            exc_info=error,
+        )
+        if not self._connection.began:
+            self._answer_problem(errors.internal())
+
+    def _note_answer(self) -> None:
+        if self._relay is None:
+            return
+        try:
+            self.life.relayed(self._relay, stalled=self._stalled)
+        except Exception:
+            # Whatever an answer holds, its request is settled.
+            request = self.life.record.id
+            log.exception("answer not understood", action="odd_answer", request=request)
+
+    # Cancellation ------------------------------------------------------------
+
+    def stop(self, *, stalled: bool = False) -> None:
+        """End it. `stalled`: the client did not read its answer in time; else the
+        gateway stops."""
+        task = self._connection.task
+        if task is not None:
+            self._stalled = self._stalled or stalled
+            self._interrupted = self._interrupted or not stalled
+            task.cancel()
+
+    def _given_up(self) -> bool:
+        """Note why the task was canceled. False when neither the client nor the
+        gateway is the reason."""
+        life, connection = self.life, self._connection
+        if connection.gone:
+            life.cancelled()
+        elif self._interrupted:
+            self._say_restart()
+        else:
+            life.cancelled()
+        return connection.gone or self._stalled or self._interrupted
+
+    def _say_restart(self) -> None:
+        problem, status, life = errors.restarts(), None, self.life
+        if self._relay is not None:
+            self._relay.interrupt("This gateway restarts; ask again.")
+        elif not self._connection.began:
+            status = problem.status
+            headers = [
+                JSON_TYPE,
+                *problem.headers,
+                *own_headers(self.life.record, self.life.reason),
+            ]
+            self._answer = status, headers, problem.body()
+        life.interrupted(status, "gateway_restarts")

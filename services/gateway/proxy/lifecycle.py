@@ -1,0 +1,356 @@
+"""One request or socket turn, from admission to settlement, as a state machine. Pure.
+
+HTTP (`proxy/handler.py`) and WebSocket (`websocket/turns.py`) share it:
+
+    ARRIVED -> ADMITTED -> ACQUIRED -> SENT -> RELAYED -> SETTLED
+                  ^                      |
+                  +----- retry ----------+
+
+Each step may go straight to SETTLED."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from libs.common.bodies.hints import Hints
+from libs.common.contracts.events import Outcome, Verdict
+from libs.common.contracts.verdicts import judge
+from libs.common.proxy_keys import Principal
+from libs.common.routing.aliases import Way
+from libs.common.routing.types import (
+    Ask,
+    Decision,
+    Lease,
+    Release,
+    digest,
+    model_digest,
+)
+from services.gateway.content.response_facts import Facts
+from services.gateway.errors import Problem, upstream_timeout, upstream_unreachable
+from services.gateway.ledger.record import (
+    NEUTRAL,
+    lease_head,
+    lease_record,
+    request_event,
+)
+from services.gateway.proxy.context import RequestContext
+from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
+from services.gateway.proxy.retry import cause_of, retried
+from services.gateway.proxy.steps import (
+    ACQUIRE,
+    ACQUIRED,
+    ADMITTED,
+    ANSWER,
+    ARRIVED,
+    READ,
+    RELAY,
+    RELAYED,
+    REWRITE,
+    SENT,
+    SETTLED,
+    Failure,
+    Next,
+    Phase,
+)
+from services.gateway.upstream.errors import UpstreamError
+
+_UNDECIDED = Decision("", "", "")
+_COMPLETED = Outcome.COMPLETED.value
+_OWNER_GONE = "affinity_owner_unavailable"
+
+
+class Lifecycle(RequestContext):
+    """Decides what happens next; its callers do the IO and report back. Holds no
+    socket, clock or client. Other modules read its fields and never write them.
+
+    Times are seconds of `time.perf_counter`."""
+
+    # Most requests never set these. As class attributes they cost nothing.
+    phase: Phase = ARRIVED
+    decision = _UNDECIDED  # of the current attempt
+    tried: tuple[str, ...] = ()  # resources that failed
+    cause = ""  # why the previous attempt failed, as a `Cause`
+    judged = False  # the current attempt's verdict was sent
+    verdict = NEUTRAL  # of the current attempt
+    sent_at = 0.0
+    failure: Failure | None = None
+    problem: Problem | None = None
+
+    def admit(
+        self,
+        path: bytes,
+        hints: Hints,
+        principal: Principal | None,
+        way: Way | None = None,
+    ) -> None:
+        """Take the request in. Raises a `Problem` when its proxy key does not allow the
+        pool or the model; the request gets a row even then."""
+        self.phase = ADMITTED
+        self.take(path, hints, principal, way)
+
+    # Attempts ----------------------------------------------------------------
+
+    def ask(self, attempt: int, decision_id: str, draw: int) -> Ask:
+        """What routing is asked for an attempt; the first one is 1."""
+        record, hints = self.record, self.hints
+        # Positional: keywords double the cost.
+        return Ask(
+            record.id,
+            decision_id,
+            attempt,
+            record.gateway_id,
+            hints.pool_id,
+            hints.session_id,
+            self.session,
+            model_digest(hints.model),
+            self.bound,
+            hints.account_bound and not self.replayed,
+            self.tried,
+            record.resource_id or "",
+            (attempt == 1 and self.head) or lease_head(record),
+            draw,
+            False,  # SQL was not asked
+            self.replayed,
+            self.cause,
+            self.asker,
+        )
+
+    def acquired(self, decision: Decision, account_id: str, attempt: int) -> None:
+        """The request holds a lease."""
+        self.decision, self.problem = decision, None
+        self.judged, self.verdict = False, NEUTRAL
+        self.phase = ACQUIRED
+        record = self.record
+        record.attempts = attempt
+        record.resource_id = decision.resource_id
+        record.account_id = account_id
+
+    def refused(self, problem: Problem, *, first: bool) -> Next:
+        """Routing has no resource for the next attempt. After a failed attempt the
+        client gets the upstream's error, unless the problem tells it more."""
+        failure = self.failure
+        # Clients give up on a 401. While another key of the account is only rate
+        # limited they had better wait.
+        better = (
+            failure is not None
+            and failure.status in (401, 403)
+            and problem.status == 429
+        )
+        if first or better or problem.ledger_code == _OWNER_GONE:
+            self.problem = problem
+        return ANSWER
+
+    def sent(self, now: float) -> None:
+        """The request goes upstream now."""
+        self.phase, self.sent_at = SENT, now
+        record = self.record
+        if record.overhead_ms is None:
+            record.overhead_ms = int((now - self.began) * 1e6) / 1000
+
+    def heard(self, now: float) -> None:
+        """The upstream answered, or failed to."""
+        self.record.upstream_ms = int((now - self.sent_at) * 1e6) / 1000
+
+    def answered(self, status: int) -> Next:
+        """The head of an answer has arrived."""
+        if status < 400 or self.request.method == "HEAD":
+            self.failure = None
+            return RELAY
+        return READ
+
+    def failed(self, error: UpstreamError, limit_s: float = 0.0) -> Next:
+        """The attempt got no answer. `limit_s`: how long a request may take."""
+        cause = str(error)
+        if error.ends_request:
+            self.another(Verdict(kind="fault", cause="timeout"), error.cause)
+            self.problem = upstream_timeout(limit_s)
+            return ANSWER
+        if self.failure is None:
+            self.record.error_message = cause
+        verdict = NEUTRAL if error.is_ours else Verdict(kind="fault", cause=cause)
+        self.another(verdict, error.cause)
+        return ACQUIRE
+
+    def unopened(self, error: UpstreamError) -> Next:
+        """The attempt got no socket. What an earlier upstream said counts no more."""
+        self.failure = None
+        return self.failed(error)
+
+    def rejected(
+        self, failure: Failure, facts: Facts, now: Callable[[], datetime]
+    ) -> Next:
+        """An error was read whole."""
+        self.failure = failure
+        self.record.error_code = facts.error_code
+        self.record.error_message = facts.error_message
+        if retried(failure.status):
+            step = ACQUIRE
+        elif failure.status == 400 and self.unreadable:
+            step = REWRITE
+        else:
+            return ANSWER
+        verdict = judge(failure.status, failure.headers, facts.error_code, now)
+        self.another(verdict, cause_of(failure.status, verdict))
+        return step
+
+    def another(self, verdict: Verdict, cause: str) -> None:
+        """The attempt failed, with this verdict on its resource."""
+        self.verdict, self.cause = verdict, cause
+        self.phase = ADMITTED
+        self.tried = (*self.tried, self.record.resource_id or "")
+
+    def reported(self) -> None:
+        """The current attempt's verdict was sent."""
+        self.judged = True
+
+    def elsewhere(self, cause: str) -> None:
+        """The next decision is made for another reason than a failure."""
+        self.cause = cause
+
+    def readable_again(self) -> None:
+        """The last resource can read the rewritten request: it may be tried again."""
+        self.tried = self.tried[:-1]
+
+    def unpinned(self) -> None:
+        """A turn holds no lease until its socket's resource is pinned."""
+        self.record.resource_id = None
+
+    # The end -----------------------------------------------------------------
+
+    def relayed(self, answer: Relayed, *, stalled: bool = False) -> None:
+        """Take in an answer that was relayed over HTTP, as far as it came. `stalled`:
+        the client did not read it in time."""
+        record = self.record
+        record.status_code = answer.status
+        record.response_bytes = answer.bytes_out
+        record.transport = "sse" if answer.streams else "http"
+        record.error_code = record.error_message = None
+        if answer.first_token_at is not None:
+            record.first_token_ms = self.ms(answer.first_token_at)
+        facts = answer.facts()
+        record.take(facts)
+        if answer.status < 400:
+            record.minted = facts.ids
+        if stalled:
+            # The client's fault: it says nothing about the resource.
+            record.outcome, record.error_code = "failed", "client_stalled"
+        else:
+            record.outcome = outcome_of(record.outcome, answer)
+            self.verdict = verdict_of(record, answer)
+        self.phase = RELAYED
+
+    def received(self, size: int, token_at: float | None) -> None:
+        """An event of a turn passed. `token_at`: when, if it carries output."""
+        record = self.record
+        record.response_bytes += size
+        if token_at is not None and record.first_token_ms is None:
+            record.first_token_ms = self.ms(token_at)
+
+    def concluded(
+        self,
+        outcome: str,
+        facts: Facts,
+        verdict: Verdict = NEUTRAL,
+        status: int | None = None,
+    ) -> None:
+        """Take in how a turn of a socket ended."""
+        record = self.record
+        record.outcome = outcome
+        record.status_code = record.status_code if status is None else status
+        record.take(facts)
+        record.minted = facts.ids
+        self.verdict = verdict
+        self.phase = RELAYED
+
+    def answers(self, problem: Problem, size: int | None = None) -> None:
+        """The client gets an error of the gateway, over HTTP with `size` bytes."""
+        self.problem = problem
+        record = self.record
+        if size is not None:
+            record.response_bytes = size
+        record.outcome = "failed"
+        record.status_code = problem.status
+        record.error_code = problem.ledger_code
+        record.error_message = problem.message
+
+    def passes_on(self) -> Failure:
+        """The client gets the upstream's last error. Raises a `Problem` when there is
+        none."""
+        failure, record = self.failure, self.record
+        if failure is None:
+            raise upstream_unreachable(
+                record.attempts, record.error_message or "no answer"
+            )
+        record.status_code = failure.status
+        record.outcome = "failed"
+        record.response_bytes = len(failure.body)
+        return failure
+
+    def cancelled(self) -> None:
+        """The client left."""
+        self.record.outcome = "cancelled"
+
+    def interrupted(self, status: int | None, code: str) -> None:
+        """The gateway stops. `status`: of its answer, if it gives one."""
+        record = self.record
+        record.outcome, record.error_code = "interrupted", code
+        record.status_code = status or record.status_code
+
+    def ended(self, now: float, now_ms: int) -> Release:
+        """Close the record: the release of the lease, with the request event. `now_ms`
+        is Unix time."""
+        record = self.record
+        record.latency_ms = int((now - self.began) * 1e6) / 1000
+        record.completed_at_ms = now_ms
+        outcome = record.outcome
+        if outcome is None:
+            outcome = record.outcome = "failed"
+        self.phase = SETTLED
+        # Positional: keywords double the cost.
+        return Release(
+            record.id,
+            record.gateway_id,
+            record.resource_id or "",
+            None if self.judged else self.verdict,
+            self.session if outcome == _COMPLETED else "",
+            tuple([digest(id_) for id_ in record.minted]),
+            record.model if self.way is None else self.way.upstream_id,
+            request_event(record),
+            self.asker.tenant,
+        )
+
+    def released(self, verdict: Verdict) -> Release:
+        """The verdict on the current attempt; the request goes on."""
+        record = self.record
+        return Release(
+            record.id,
+            record.gateway_id,
+            record.resource_id or "",
+            verdict,
+            "",
+            (),
+            record.model if self.way is None else self.way.upstream_id,
+            None,
+            self.asker.tenant,
+        )
+
+    # What others read --------------------------------------------------------
+
+    @property
+    def unreadable(self) -> bool:
+        """Did the upstream reject encrypted reasoning that another account wrote?"""
+        rejected = self.record.error_code == "invalid_encrypted_content"
+        return rejected and self.account_bound
+
+    @property
+    def reason(self) -> str:
+        """Why the current attempt goes where it goes."""
+        if self.problem is not None and self.problem.ledger_code == _OWNER_GONE:
+            return _OWNER_GONE
+        return self.decision.reason
+
+    def lease(self) -> Lease | None:
+        """The lease that this request should hold now."""
+        resource_id = self.record.resource_id
+        if resource_id is None or self.phase is SETTLED:
+            return None
+        return Lease(self.record.id, resource_id, lease_record(self.record))

@@ -1,0 +1,36 @@
+"""What HTTP requests use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.gateway.auth.limits import Gate
+from services.gateway.content.body_reader import Reader
+from services.gateway.proxy.attempts import Attempts
+from services.gateway.proxy.in_flight import InFlight
+from services.gateway.routing.selector import Chooser
+from services.gateway.upstream.client import UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take."""
+
+    body_bytes: int
+    attempts: int
+    request_s: float
+    pause_ms: int = 30_000  # a resource's cooldown when its upstream names no time
+    replays: bool = False  # PROXY_REPLAY_WITHOUT_REASONING
+
+
+@dataclass(frozen=True, slots=True)
+class HttpServices:
+    """What HTTP requests use, for all requests of a gateway."""
+
+    limits: Limits
+    gate: Gate
+    selector: Chooser
+    in_flight: InFlight
+    upstream: UpstreamClient
+    reader: Reader
+    attempts: Attempts
+    now: Callable[[], float]  # of the event loop

@@ -1,0 +1,45 @@
+"""The phases of a request, and the steps between them. Pure."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from libs.common.headers import Header
+
+
+class Phase(IntEnum):
+    """How far a request has come."""
+
+    ARRIVED = 0  # not in the ledger: a refusal leaves no row
+    ADMITTED = 1  # in the ledger; holds no lease, or that of a failed attempt
+    ACQUIRED = 2  # holds a lease on a resource
+    SENT = 3  # the upstream has it
+    RELAYED = 4  # the answer is known; its last bytes may wait for the settlement
+    SETTLED = 5  # the lease is released, the request event is written
+
+
+# A name of the module is found sooner than one of an enum.
+ARRIVED, ADMITTED, ACQUIRED, SENT, RELAYED, SETTLED = Phase
+
+
+class Next(IntEnum):
+    """What the caller of a `Lifecycle` does next."""
+
+    ACQUIRE = 0  # try another resource
+    RELAY = 1  # relay the answer
+    READ = 2  # read the error whole, then call `rejected`
+    ANSWER = 3  # answer with `problem`, or else with `failure`
+    REWRITE = 4  # rewrite the request for another account, or else answer
+    DONE = 5  # nothing
+
+
+ACQUIRE, RELAY, READ, ANSWER, REWRITE, DONE = Next
+
+
+@dataclass(slots=True)
+class Failure:
+    """The upstream's last error, whole: the client gets it when no other resource can
+    serve the request."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
