@@ -1,6 +1,8 @@
-"""Every setting is in README.md's configuration tables, with its default."""
+"""README.md's configuration tables have every setting with its default, and what the
+documents name exists."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,54 @@ ROWS = [
     .splitlines()
     if line.startswith("| `")
 ]
+
+PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+# Made by branches that are merged beside this one.
+COMING = {
+    "services/gateway/ledger/ledger.py",
+    "services/gateway/proxy/lifecycle.py",
+    "services/gateway/server/parser.py",
+    "services/router/functions/affinity.lua",
+    "services/router/functions/health.lua",
+    "services/router/functions/leases.lua",
+}
+CODE = re.compile(r"`([^`\s]+\.(?:py|lua|sql|sh))(?:::?[^`]*)?`")
+LINK = re.compile(r"\]\(([^)\s#]*)(#[^)\s]*)?(?: \"[^\"]*\")?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings make, as GitHub names them."""
+    found: dict[str, int] = {}
+    names = set()
+    for title in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        count = found[name] = found.get(name, -1) + 1
+        names.add(f"#{name}-{count}" if count else f"#{name}")
+    return names
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    for target, anchor in LINK.findall(page.read_text()):
+        if target.startswith(("http:", "https:")):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            yield target + anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+class TestPages:
+    def test_its_links_lead_somewhere(self, page: Path) -> None:
+        assert list(broken_links(page)) == []
+
+    def test_the_files_it_names_exist(self, page: Path) -> None:
+        named = {name for name in CODE.findall(page.read_text()) if "/" in name}
+        missing = {name for name in named if not any(ROOT.glob(name))}
+        assert missing <= COMING
+
+    def test_it_names_files_by_their_path(self, page: Path) -> None:
+        bare = {name for name in CODE.findall(page.read_text()) if "/" not in name}
+        assert bare <= {"__init__.py"}
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
