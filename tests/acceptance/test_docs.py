@@ -29,12 +29,20 @@ ROWS = [
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 # Made by branches that are merged beside this one.
 COMING = {
+    "services/gateway/auth/endpoints.py",
     "services/gateway/ledger/ledger.py",
+    "services/gateway/proxy/attempts.py",
     "services/gateway/proxy/lifecycle.py",
     "services/gateway/server/parser.py",
+    "services/router/admin/auth/access.py",
+    "services/router/api/operation.py",
+    "services/router/functions/acquire.lua",
     "services/router/functions/affinity.lua",
+    "services/router/functions/choice.lua",
     "services/router/functions/health.lua",
     "services/router/functions/leases.lua",
+    "services/router/functions/limits.lua",
+    "services/router/functions/registration.lua",
 }
 # Documents outside of the repository that code still cites on this branch.
 CITED = {"design.md", "hotpath.md", "responses-api.md"}
