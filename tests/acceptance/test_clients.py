@@ -16,7 +16,7 @@ ROWS = [
     if line.startswith("| ")
 ][1:]
 CELLS = [cell for row in ROWS for cell in row[1:]]
-LINK = re.compile(r'\[pass\]\(\.\./(tests/\w+/test_\w+\.py) "([\w:]+)"\)')
+LINK = re.compile(r'\[pass\]\(\.\./(tests/[\w/]+/test_\w+\.py) "([\w:]+)"\)')
 NAMED = {match.groups() for cell in CELLS if (match := LINK.fullmatch(cell))}
 
 

@@ -1,6 +1,8 @@
-"""Every setting is in README.md's configuration tables, with its default."""
+"""README.md's configuration tables have every setting with its default, and what the
+documents name exists."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,77 @@ ROWS = [
     .splitlines()
     if line.startswith("| `")
 ]
+
+PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+# Made by branches that are merged beside this one.
+COMING = {
+    "services/gateway/auth/endpoints.py",
+    "services/gateway/ledger/ledger.py",
+    "services/gateway/proxy/attempts.py",
+    "services/gateway/proxy/lifecycle.py",
+    "services/gateway/server/parser.py",
+    "services/router/admin/auth/access.py",
+    "services/router/api/operation.py",
+    "services/router/functions/acquire.lua",
+    "services/router/functions/affinity.lua",
+    "services/router/functions/choice.lua",
+    "services/router/functions/health.lua",
+    "services/router/functions/leases.lua",
+    "services/router/functions/limits.lua",
+    "services/router/functions/registration.lua",
+}
+# Documents outside of the repository that code still cites on this branch.
+CITED = {"design.md", "hotpath.md", "responses-api.md"}
+CODE = re.compile(r"`([^`\s]+\.(?:py|lua|sql|sh))(?:::?[^`]*)?`")
+CITATION = re.compile(r"\b([\w-]+\.md)\b")
+LINK = re.compile(r"\]\(([^)\s#]*)(#[^)\s]*)?(?: \"[^\"]*\")?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings make, as GitHub names them."""
+    found: dict[str, int] = {}
+    names = set()
+    for title in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        count = found[name] = found.get(name, -1) + 1
+        names.add(f"#{name}-{count}" if count else f"#{name}")
+    return names
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    for target, anchor in LINK.findall(page.read_text()):
+        if target.startswith(("http:", "https:")):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            yield target + anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+class TestPages:
+    def test_its_links_lead_somewhere(self, page: Path) -> None:
+        assert list(broken_links(page)) == []
+
+    def test_the_files_it_names_exist(self, page: Path) -> None:
+        named = {name for name in CODE.findall(page.read_text()) if "/" in name}
+        missing = {name for name in named if not any(ROOT.glob(name))}
+        assert missing <= COMING
+
+    def test_it_names_files_by_their_path(self, page: Path) -> None:
+        bare = {name for name in CODE.findall(page.read_text()) if "/" not in name}
+        assert bare <= {"__init__.py"}
+
+
+def test_code_cites_only_documents_that_are_here() -> None:
+    here = {page.name for page in PAGES}
+    sources = [
+        file
+        for folder in ("services", "libs", "tests", "bench", "deploy")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in {".py", ".lua", ".sql", ".sh", ".js", ".yml"}
+    ]
+    cited = {name for file in sources for name in CITATION.findall(file.read_text())}
+    assert cited - here <= CITED
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
