@@ -46,7 +46,7 @@ from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Chooser
 from services.gateway.server.body_memory import Room
-from services.gateway.server.connection import Times
+from services.gateway.server.connection import ClientTimeouts
 from services.gateway.server.server import Bounds, Server
 from services.gateway.upstream.client import Patience, UpstreamClient
 from services.gateway.upstream.connector import Dialer
@@ -187,7 +187,7 @@ class Gateway:
                 body=settings.max_body_bytes,
                 room=room,
             ),
-            times=Times(
+            timeouts=ClientTimeouts(
                 settings.head_timeout_seconds,
                 settings.body_timeout_seconds,
                 settings.keep_alive_seconds,

@@ -15,7 +15,7 @@ from libs.common.headers import Header
 from services.gateway import metrics
 from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.server.body_memory import SMALL, Room
-from services.gateway.server.connection import Connection, Times
+from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ class Server:
         doorkeeper: Doorkeeper,
         *,
         bounds: Bounds,
-        times: Times,
+        timeouts: ClientTimeouts,
     ) -> None:
         """`plane` serves what is below /v1, `control` all the rest."""
         self._plane = plane
@@ -90,7 +90,7 @@ class Server:
         self.largest_body = bounds.body
         self.small_body = min(SMALL, bounds.body)
         self.room = bounds.room
-        self.times = times
+        self.timeouts = timeouts
         self.draining = False
 
     async def listen(self, sock: socket.socket, *deadlines: Deadlines) -> None:
