@@ -162,7 +162,10 @@ class Connection(asyncio.Protocol):
         if parser.feed(data):
             self.since = self.loop.time()
         if parser.requests:
-            self._take_requests()
+            if self._state is _WAITING:
+                self._serve_next()
+            if parser.requests:
+                self._hold_up()
         if parser.phase is not _IDLE:
             self._read_ended()
 
@@ -185,12 +188,9 @@ class Connection(asyncio.Protocol):
 
     # Requests ----------------------------------------------------------------
 
-    def _take_requests(self) -> None:
-        """Serve the next request, unless one is being served. Pipelined requests are
-        served in order; no more are read until all are."""
-        if self._state is _WAITING:
-            self._serve_next()
-        if self._parser.requests and self._transport is not None:
+    def _hold_up(self) -> None:
+        """Pipelined requests are served in order. No more are read until all are."""
+        if self._transport is not None:
             self._transport.pause_reading()
 
     def _serve_next(self) -> None:
@@ -245,7 +245,10 @@ class Connection(asyncio.Protocol):
     def _refuse(self, problem: Problem) -> None:
         """Respond with `problem`, and read no more requests."""
         self._parser.stop(problem)
-        self._take_requests()
+        if self._state is _WAITING:
+            self._serve_next()
+        elif self._state is _SERVING:
+            self._hold_up()
 
     def _hand_over(self, request: Request) -> None:
         """Pass the transport on to a WebSocket."""

@@ -3,7 +3,7 @@ type, `Origin`, `Expect`, `Upgrade`."""
 
 from collections.abc import Callable
 
-from libs.common.headers import Header
+from libs.common.headers import Header, find
 from services.gateway import errors
 from services.gateway.errors import Problem
 from services.gateway.server.request import valid_host
@@ -20,14 +20,12 @@ class HeadFields:
     """
 
     __slots__ = (
-        "_largest_body", "_most_digits", "_valid_host", "coding", "content_type",
-        "expects", "host", "names_connection", "origin", "problem", "repeats",
-        "transfer_coded", "uncommon", "upgrade"
+        "_valid_host", "coding", "content_type", "expects", "host",
+        "names_connection", "origin", "problem", "repeats", "transfer_coded",
+        "uncommon", "upgrade"
     )  # fmt: skip
 
-    def __init__(self, largest_body: int) -> None:
-        self._largest_body = largest_body
-        self._most_digits = len(str(largest_body))
+    def __init__(self) -> None:
         self._valid_host: bytes | None = None  # the last Host that was valid
         self.host: bytes | None = None
         self.content_type: bytes | None = None
@@ -63,12 +61,6 @@ class HeadFields:
         if self.content_type is not None:
             self.repeats = self.uncommon = True
         self.content_type = self.content_type or value
-
-    def _see_content_length(self, value: bytes) -> None:
-        if len(value) < self._most_digits:
-            return
-        if value.isdigit() and int(value) > self._largest_body:
-            self.refuse(errors.body_too_large(self._largest_body))
 
     def _see_content_encoding(self, value: bytes) -> None:
         self.repeats = self.repeats or self.coding is not None
@@ -112,15 +104,16 @@ class HeadFields:
         elif self.transfer_coded:
             self.refuse(errors.unknown_framing())
 
-    def announce_body(self, headers: list[Header]) -> bool:
-        lengths = (value for name, value in headers if name == b"content-length")
-        return self.transfer_coded or any(value != b"0" for value in lengths)
+
+def announced_length(headers: list[Header]) -> int:
+    """Bytes that Content-Length announces; 0 without one. llhttp has checked it."""
+    value = find(headers, b"content-length")
+    return int(value) if value is not None and value.isdigit() else 0
 
 
 WATCHED: dict[bytes, Callable[[HeadFields, bytes], None]] = {
     b"connection": HeadFields._see_connection,
     b"content-encoding": HeadFields._see_content_encoding,
-    b"content-length": HeadFields._see_content_length,
     b"content-type": HeadFields._see_content_type,
     b"expect": HeadFields._see_expect,
     b"host": HeadFields._see_host,

@@ -19,6 +19,7 @@ from services.gateway.server.head_fields import (
     MOST_HEADERS,
     WATCHED,
     HeadFields,
+    announced_length,
 )
 from services.gateway.server.request import Request, origin_form, valid_host
 
@@ -93,7 +94,7 @@ class RequestParser:
         # The head that arrives.
         self._target = b""
         self._headers: list[Header] = []
-        self._fields = HeadFields(largest_body)
+        self._fields = HeadFields()
         # The body that arrives; reset when it is complete.
         self._incoming: Request | None = None  # once its head is complete
         self._pieces: list[bytes | bytearray] = []
@@ -169,6 +170,7 @@ class RequestParser:
         if phase is BODY:
             self.phase, self._overhead = BODY_CONTINUED, 0
             self._body_seen, self._body_checked = self._body_bytes, -BODY_STEP
+            self._check_length()
         elif phase is HEAD_CONTINUED:
             self._overhead += count
         elif phase is BODY_CONTINUED:
@@ -177,6 +179,13 @@ class RequestParser:
         if self._overhead > LARGEST_HEAD:
             self.stop(errors.head_too_large(LARGEST_HEAD))
         return False
+
+    def _check_length(self) -> None:
+        """Refuse a body that is announced too large. One that came complete with its
+        head was measured as it came."""
+        request, largest = self._incoming, self._largest_body
+        if request is not None and announced_length(request.headers) > largest:
+            self.stop(errors.body_too_large(largest))
 
     def _measure_body(self) -> None:
         """Bytes that are no body (trailers, extensions of chunks) count until it grows.
@@ -229,7 +238,8 @@ class RequestParser:
         opens_socket = (
             self._fields.upgrade == b"websocket"
             and request.method == "GET"
-            and not (request.http_1_0 or self._fields.announce_body(request.headers))
+            and not (request.http_1_0 or self._fields.transfer_coded)
+            and announced_length(request.headers) == 0
         )
         return not opens_socket and self._http.should_upgrade()
 
@@ -265,7 +275,7 @@ class RequestParser:
             self._fields.check_size(self._target, self._headers)
         self.phase = BODY
         target = self._target
-        if not target.startswith(b"/"):
+        if target[:1] != b"/":
             target = self._origin_form(target)
         http, fields = self._http, self._fields
         method = _METHODS.get(http.get_method()) or self._odd_method()
