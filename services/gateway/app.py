@@ -48,7 +48,7 @@ from services.gateway.routing.selector import Chooser
 from services.gateway.server.body_memory import Room
 from services.gateway.server.connection import ClientTimeouts
 from services.gateway.server.server import Bounds, Server
-from services.gateway.upstream.client import Patience, UpstreamClient
+from services.gateway.upstream.client import Timeouts, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.handler import SocketPlane
 from services.gateway.websocket.turns import Books
@@ -98,7 +98,7 @@ class Gateway:
         )
         self.upstream = UpstreamClient(
             settings.connect_timeout_seconds,
-            Patience(
+            Timeouts(
                 settings.first_byte_timeout_seconds, settings.idle_timeout_seconds
             ),
             dialer,

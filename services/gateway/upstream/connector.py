@@ -16,7 +16,8 @@ from libs.common.providers.destinations import Destinations, Forbidden
 from libs.common.providers.resolver import AddressInfo, CheckedResolver, Resolver
 from libs.common.runtime.tls import ResumingContext, resuming_context, tls_cause
 from libs.common.settings.http_proxies import Egress, Proxy
-from services.gateway.upstream.errors import NoFreeConnection, NotSent, Origin
+from services.gateway.upstream.errors import NoFreeConnection, NotSent
+from services.gateway.upstream.origin import Origin
 from services.gateway.upstream.tunnel import Tunnel
 
 # RFC 8305: how long one address has before the next is tried beside it.

@@ -5,7 +5,8 @@ import re
 from typing import cast
 
 from libs.common.settings.http_proxies import Proxy
-from services.gateway.upstream.errors import NotSent, Origin
+from services.gateway.upstream.errors import NotSent
+from services.gateway.upstream.origin import Origin
 
 LARGEST_ANSWER = 16_384
 STATUS = re.compile(rb"HTTP/1\.\d ([1-5]\d\d)(?: |\r|$)")

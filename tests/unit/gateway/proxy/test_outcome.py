@@ -13,7 +13,8 @@ from services.gateway.proxy.outcome import note_answer
 from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
-from services.gateway.upstream.response import Answer, Interrupted
+from services.gateway.upstream.errors import Interrupted
+from services.gateway.upstream.response import Answer
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.sites import OpenSite
 from tests.support.memory.transports import Wire
@@ -39,8 +40,8 @@ class Source:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
 
-    def rest(self) -> None: ...
-    def read_on(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
     def abort(self) -> None: ...
     def end_within(self, seconds: float) -> None: ...
 

@@ -12,7 +12,8 @@ import pytest
 from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.settings.http_proxies import Egress
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import NoFreeConnection, NotSent, Origin
+from services.gateway.upstream.errors import NoFreeConnection, NotSent
+from services.gateway.upstream.origin import Origin
 from tests.support.memory.clock import clock, timeless
 
 ORIGIN = Origin("https", "api.test", 443)

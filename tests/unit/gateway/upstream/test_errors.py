@@ -3,12 +3,8 @@
 import pytest
 
 from libs.common.contracts.events import Cause
-from services.gateway.upstream.errors import (
-    NoFreeConnection,
-    NotSent,
-    Origin,
-    UpstreamError,
-)
+from services.gateway.upstream.errors import NoFreeConnection, NotSent, UpstreamError
+from services.gateway.upstream.origin import Origin
 
 
 @pytest.mark.parametrize(
