@@ -729,7 +729,7 @@ async def test_a_client_that_leaves_before_it_asks_is_no_trouble() -> None:
 
 
 @timeless
-async def test_a_task_that_is_cancelled_by_others_is_cancelled() -> None:
+async def test_a_task_that_is_canceled_by_others_is_cancelled() -> None:
     answer, _ = held()
     connection, wire = connected(Site(answer))
     wire.feed(GET)

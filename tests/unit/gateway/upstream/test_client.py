@@ -73,7 +73,7 @@ async def test_each_origin_has_connections_of_its_own() -> None:
 
 
 @timeless
-async def test_a_connection_that_was_idle_for_long_is_dialled_anew() -> None:
+async def test_a_connection_that_was_idle_for_long_is_dialed_anew() -> None:
     client, wires = made()
     await one_answer(client, wires)
     clock().advance(IDLE_SECONDS)
@@ -88,7 +88,7 @@ async def test_a_connection_that_was_idle_for_long_is_dialled_anew() -> None:
     ids=["long", "short", "over"],
 )
 @timeless
-async def test_dialling_takes_no_longer_than_the_request_may(
+async def test_dialing_takes_no_longer_than_the_request_may(
     within_s: float, given_s: float
 ) -> None:
     client, wires = made()
@@ -99,7 +99,7 @@ async def test_dialling_takes_no_longer_than_the_request_may(
 
 
 @timeless
-async def test_who_cannot_be_dialled_leaves_its_place() -> None:
+async def test_who_cannot_be_dialed_leaves_its_place() -> None:
     client, wires = made(limit=1)
     wires.error = NotSent("no")
     for _ in range(2):
@@ -142,7 +142,7 @@ async def test_waiting_for_a_connection_ends_at_the_deadline() -> None:
 
 
 @timeless
-async def test_who_gives_up_while_dialling_leaves_its_place() -> None:
+async def test_who_gives_up_while_dialing_leaves_its_place() -> None:
     client, _ = made(limit=1)
     asked = asking(client)
     await asyncio.sleep(0)

@@ -55,7 +55,7 @@ async def test_a_host_that_is_not_found_is_said_so() -> None:
 
 
 @timeless
-async def test_a_lookup_takes_no_longer_than_dialling_may() -> None:
+async def test_a_lookup_takes_no_longer_than_dialing_may() -> None:
     async def hanging(host: str, port: int) -> list[AddressInfo]:
         await asyncio.get_running_loop().create_future()
         return FOUND
