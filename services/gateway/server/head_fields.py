@@ -6,7 +6,7 @@ from collections.abc import Callable
 from libs.common.headers import Header, find
 from services.gateway import errors
 from services.gateway.errors import Problem
-from services.gateway.server.request import valid_host
+from services.gateway.server.request import origin_form, valid_host
 
 LARGEST_HEAD = 65_536  # bytes; also of trailers and chunk extensions
 MOST_HEADERS = 128
@@ -85,7 +85,19 @@ class HeadFields:
     def _see_connection(self, _: bytes) -> None:
         self.names_connection = self.uncommon = True
 
-    # Checks of a complete head -------------------------------------------------
+    # Of a complete head --------------------------------------------------------
+
+    def origin_form(
+        self, target: bytes, headers: list[Header]
+    ) -> tuple[bytes, list[Header]]:
+        """The path of a target that is a complete URL, and `headers` with its host,
+        which replaces the Host header (RFC 9112 section 3.2.2)."""
+        host, path = origin_form(target)
+        if host is None:
+            return path, headers
+        if not valid_host(host):
+            self.refuse(errors.bad_host())
+        return path, [(b"host", host), *(h for h in headers if h[0] != b"host")]
 
     def check_size(self, target: bytes, headers: list[Header]) -> None:
         if len(headers) > MOST_HEADERS:
@@ -101,7 +113,7 @@ class HeadFields:
                 self.refuse(errors.bad_host())
         elif version != "1.0":
             self.refuse(errors.unknown_version())
-        elif self.transfer_coded:
+        elif self.transfer_coded and self.problem is None:
             self.refuse(errors.unknown_framing())
 
 

@@ -21,7 +21,7 @@ from services.gateway.server.head_fields import (
     HeadFields,
     announced_length,
 )
-from services.gateway.server.request import Request, origin_form, valid_host
+from services.gateway.server.request import Request
 
 MOST_PIECES = 4096  # parts of a body that are kept before they are joined
 BODY_STEP = 1024  # a body that grows by fewer bytes makes no progress
@@ -235,6 +235,8 @@ class RequestParser:
         """Does llhttp stop, although the request opens no WebSocket as in RFC 6455
         section 4.1? A server may ignore that other protocols are asked for (RFC 9110
         section 7.8)."""
+        if request.method == "CONNECT":
+            return False
         opens_socket = (
             self._fields.upgrade == b"websocket"
             and request.method == "GET"
@@ -274,11 +276,12 @@ class RequestParser:
         if self.phase is HEAD_CONTINUED or len(self._headers) > MOST_HEADERS:
             self._fields.check_size(self._target, self._headers)
         self.phase = BODY
-        target = self._target
+        http, fields, target = self._http, self._fields, self._target
         if target[:1] != b"/":
-            target = self._origin_form(target)
-        http, fields = self._http, self._fields
-        method = _METHODS.get(http.get_method()) or self._odd_method()
+            target, self._headers = fields.origin_form(target, self._headers)
+        method = _METHODS.get(http.get_method())
+        if method is None:
+            method, fields.uncommon = http.get_method().decode(), True
         request = Request(method, target, self._headers)
         request.content_type = fields.content_type
         # Without a Connection header llhttp keeps a connection alive for HTTP/1.1 and
@@ -305,21 +308,6 @@ class RequestParser:
             return True
         self.expects_continue = fields.expects and not request.http_1_0
         return False
-
-    def _odd_method(self) -> str:
-        self._fields.uncommon = True
-        return str(self._http.get_method().decode())
-
-    def _origin_form(self, target: bytes) -> bytes:
-        """The path of a target that is a whole URL, whose host replaces the Host header
-        (RFC 9112 section 3.2.2)."""
-        host, path = origin_form(target)
-        if host is not None:
-            if not valid_host(host):
-                self._fields.refuse(errors.bad_host())
-            given = [header for header in self._headers if header[0] != b"host"]
-            self._headers = [(b"host", host), *given]
-        return path
 
     def on_body(self, data: bytes) -> None:
         self._pieces.append(data)

@@ -132,3 +132,22 @@ def test_versions_differ_in_what_they_need(
 )
 def test_a_length_is_announced_in_digits(headers: list[Header], length: int) -> None:
     assert announced_length(headers) == length
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "hosts", "refused"),
+    [
+        (b"http://a/b", b"/b", [b"a"], None),
+        (b"http://a b/c", b"/c", [b"a b"], "bad_request"),
+        (b"*", b"/*", [b"x", b"y"], None),
+    ],
+)
+def test_the_host_of_a_complete_url_replaces_all_others(
+    target: bytes, path: bytes, hosts: list[bytes], refused: str | None
+) -> None:
+    fields = HeadFields()
+    given = [(b"host", b"x"), (b"a", b"b"), (b"host", b"y")]
+    found, headers = fields.origin_form(target, given)
+    assert (found, code(fields)) == (path, refused)
+    assert [value for name, value in headers if name == b"host"] == hosts
+    assert (b"a", b"b") in headers

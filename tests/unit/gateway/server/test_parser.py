@@ -300,9 +300,10 @@ def test_two_ignored_upgrades_in_one_read_are_two_requests() -> None:
     assert code(parser) == "bad_request"
 
 
-def test_nothing_behind_connect_is_parsed() -> None:
+@pytest.mark.parametrize("lines", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_nothing_behind_connect_is_parsed(lines: bytes) -> None:
     parser = made()
-    parser.feed(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n" + GET)
+    parser.feed(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n" + lines + b"\r\n" + GET)
     (request,) = parser.requests
     assert (request.method, request.keep_alive) == ("CONNECT", False)
     assert parser.phase is Phase.STOPPED
