@@ -48,9 +48,9 @@ from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Chooser
 from services.gateway.server.body_memory import Room
-from services.gateway.server.connection import Times
+from services.gateway.server.connection import ClientTimeouts
 from services.gateway.server.server import Bounds, Server
-from services.gateway.upstream.client import Patience, UpstreamClient
+from services.gateway.upstream.client import Timeouts, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.handler import SocketPlane
 from services.gateway.websocket.leases import SocketLeases
@@ -101,7 +101,7 @@ class Gateway:
         )
         self.upstream = UpstreamClient(
             settings.connect_timeout_seconds,
-            Patience(
+            Timeouts(
                 settings.first_byte_timeout_seconds, settings.idle_timeout_seconds
             ),
             dialer,
@@ -180,7 +180,7 @@ class Gateway:
                 body=settings.max_body_bytes,
                 room=room,
             ),
-            times=Times(
+            timeouts=ClientTimeouts(
                 settings.head_timeout_seconds,
                 settings.body_timeout_seconds,
                 settings.keep_alive_seconds,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.server.body_memory import Room
-from services.gateway.server.connection import Connection, Times
+from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 from tests.fuzz.bounds import CUTS, DAMAGE, FUZZ, damaged
 from tests.fuzz.transports import FakeTransport, feed
@@ -27,7 +27,7 @@ class Site:
     def __init__(self) -> None:
         self.largest_body = self.small_body = LARGEST
         self.room = Room(LARGEST)
-        self.times = Times()
+        self.timeouts = ClientTimeouts()
         self.draining = False
         self.served: list[tuple[Any, ...]] = []
         self.upgraded: list[bytes] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.gateway.upstream.connection import NO_PATIENCE, UpstreamConnection
+from services.gateway.upstream.connection import NO_TIMEOUTS, UpstreamConnection
 from services.gateway.upstream.errors import UpstreamError
 from services.gateway.upstream.pool import Pool
 from services.gateway.upstream.response import Answer
@@ -24,7 +24,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.pool: Pool[UpstreamConnection] = Pool(1, 60, UpstreamConnection.abort)
-        self.pool._dialled = 1
+        self.pool._dialed = 1
         self.connection = UpstreamConnection(self.pool)
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
@@ -35,7 +35,7 @@ class Upstream:
     ) -> Told:
         """What comes of a request that is answered with those bytes."""
         head = self.connection.send(
-            b"GET / HTTP/1.1\r\n\r\n", b"", 1e18, NO_PATIENCE, bodiless=bodiless
+            b"GET / HTTP/1.1\r\n\r\n", b"", 1e18, NO_TIMEOUTS, bodiless=bodiless
         )
         reading = asyncio.ensure_future(_read(head))
         await feed(self.transport, pieces)

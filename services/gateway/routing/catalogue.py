@@ -13,7 +13,7 @@ from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from libs.common.routing.aliases import Way, ways
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.origin import Origin
 
 log = structlog.get_logger()
 

@@ -1,11 +1,11 @@
-"""Memory that clients share for what is large: bodies of requests, and messages of
-sockets while they come. Small ones are bounded by the number of connections."""
+"""Memory that all clients share for large request bodies and WebSocket messages.
+Small ones are bounded by the number of connections."""
 
-SMALL = 65_536  # bytes; what has no more needs no room
+SMALL = 65_536  # bytes; up to this many take nothing from a `Room`
 
 
 class Room:
-    """So many bytes; whoever takes some gives them back."""
+    """A number of bytes. Whoever takes some must return them."""
 
     __slots__ = ("_limit", "held")
 
@@ -14,11 +14,12 @@ class Room:
         self.held = 0
 
     def hold(self, count: int) -> bool:
-        """Take so many bytes; False when there is no room for them."""
+        """Take `count` bytes. Returns False if so many are not free."""
         if self.held + count > self._limit:
             return False
         self.held += count
         return True
 
     def let_go(self, count: int) -> None:
+        """Return `count` bytes."""
         self.held -= count

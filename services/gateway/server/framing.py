@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages as bytes (RFC 9112). Pure."""
+"""Formats HTTP/1.1 messages (RFC 9112). Pure."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -9,16 +9,21 @@ from services.gateway.content.headers import NOT_DOWN, end_to_end, names_others
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
 CLOSE = b"connection: close\r\n"
-KEEP_ALIVE = b"connection: keep-alive\r\n"  # which HTTP/1.0 does not take for granted
+KEEP_ALIVE = b"connection: keep-alive\r\n"  # not the default of HTTP/1.0
 LAST_CHUNK = b"0\r\n\r\n"
-WHOLE_WRITE = 65_536  # so much is put together; more goes to the socket in parts
+WHOLE_WRITE = 65_536  # bytes joined into one write; more are written in parts
+LENGTH = b"\r\ncontent-length: "  # in a head: it names the body's length
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
     for status, phrase in _PHRASES.items()
 }
-_OURS = b"x-proxy-"  # an upstream's may be of another such gateway
+_OURS = b"x-proxy-"  # the upstream may be another gateway that sends these
+# By header name. Upstreams send the same few names: one lookup answers whether to relay
+# a header, and saves a concatenation. What an odd upstream sends must not fill memory.
+_LINE_STARTS: dict[bytes, bytes] = {}
+MOST_LINE_STARTS = 512
 
 
 def status_line(status: int) -> bytes:
@@ -28,22 +33,32 @@ def status_line(status: int) -> bytes:
 def relayed_head(
     status: int, headers: Iterable[Header], ours: bytes, framing: bytes
 ) -> bytes:
-    """The head of an upstream's answer on its way to the client. `ours` and
-    `framing` are header lines."""
+    """The head of an upstream's response, for the client. `ours` and `framing` are
+    header lines."""
     parts = [status_line(status)]
-    for header in headers:
-        name = header[0]
-        if name in NOT_DOWN:
-            if names_others(header):
-                return relayed_head(status, end_to_end(headers), ours, framing)
-        elif not name.startswith(_OURS):
-            parts.append(b"%b: %b\r\n" % header)
+    for name, value in headers:
+        start = _LINE_STARTS.get(name)
+        if start is None:
+            start = _line_start(name)
+        if start:
+            parts.append(start + value + b"\r\n")
+        elif name == b"connection" and names_others((name, value)):
+            return relayed_head(status, end_to_end(headers), ours, framing)
     parts += (ours, framing, b"\r\n")
     return b"".join(parts)
 
 
+def _line_start(name: bytes) -> bytes:
+    """What the line of a header begins with; empty if it is not relayed."""
+    hidden = name in NOT_DOWN or name.startswith(_OURS)
+    start = b"" if hidden else name + b": "
+    if len(_LINE_STARTS) < MOST_LINE_STARTS:
+        _LINE_STARTS[name] = start
+    return start
+
+
 def own_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
-    """The head of an answer of our own."""
+    """The head of a response of our own."""
     parts = [status_line(status)]
     parts += [b"%b: %b\r\n" % header for header in headers]
     parts += (framing, b"\r\n")
@@ -53,7 +68,7 @@ def own_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:
 def without_upgrade(
     method: bytes, target: bytes, version: bytes, headers: Iterable[Header]
 ) -> bytes:
-    """A client's head once more, as if it did not ask for another protocol."""
+    """A client's head without its Upgrade header."""
     lines = [b"%b %b HTTP/%b" % (method, target, version)]
     lines += [b"%b: %b" % header for header in headers if header[0] != b"upgrade"]
     return b"\r\n".join((*lines, b"", b""))
@@ -64,5 +79,5 @@ def chunk(data: bytes) -> bytes:
 
 
 def bodiless(method: str, status: int) -> bool:
-    """Answers that have no body, whatever their length says (RFC 9110 6.4.1)."""
+    """Responses without a body, whatever their length says (RFC 9110 6.4.1)."""
     return method == "HEAD" or status in (204, 304) or status < 200

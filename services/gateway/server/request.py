@@ -1,4 +1,4 @@
-"""A client's request, as it came off the wire."""
+"""A client's request, as received."""
 
 import re
 
@@ -7,11 +7,11 @@ from services.gateway.errors import Problem
 
 
 class Request:
-    """`target` is the request line's, in origin form; `query` is what follows its path,
-    with the question mark. Header names are lower-cased, their values are bytes.
-    `problem` is what the connection found wrong with it: the answer to give. `cors`
-    are header lines that every answer to it gets. `repeats`: there are two
-    Content-Type or Content-Encoding headers, of which parsers may take either."""
+    """One request.
+
+    `path` and `query` are those of the target in origin form; `query` includes the
+    question mark. Header names are lower case; values are bytes.
+    """
 
     __slots__ = ("body", "coding", "content_type", "cors", "headers", "held",
                  "http_1_0", "keep_alive", "method", "origin", "path", "problem",
@@ -19,24 +19,28 @@ class Request:
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
         self.method = method
-        self.path, mark, query = target.partition(b"?")
-        self.query = mark + query  # a mark alone is a query, too
+        self.path = target
+        self.query = b""  # a question mark alone is a query, too
+        if b"?" in target:
+            self.path, mark, query = target.partition(b"?")
+            self.query = mark + query
         self.headers = headers
         self.body = b""
         self.content_type: bytes | None = None
-        self.coding: bytes | None = None  # the content's, if it has one
-        self.origin: bytes | None = None  # of the page that sent it; programs have none
-        self.cors = b""
+        self.coding: bytes | None = None  # the body's Content-Encoding
+        self.origin: bytes | None = None  # of the web page that sent it
+        self.cors = b""  # header lines for each response to it
+        # More than one Content-Type or Content-Encoding: parsers may take either.
         self.repeats = False
         self.keep_alive = True
         self.http_1_0 = False
-        self.held = 0  # bytes of the room for large bodies
-        self.problem: Problem | None = None
+        self.held = 0  # bytes of the memory for large bodies
+        self.problem: Problem | None = None  # why it is refused, if it is
 
 
 def origin_form(target: bytes) -> tuple[bytes | None, bytes]:
-    """The host and the path of a target that is a whole URL (RFC 9112 section 3.2.2).
-    Other targets name no host. One that is no URL of HTTP has an empty host."""
+    """Host and path of a target that is a complete URL (RFC 9112 section 3.2.2). The
+    host is None for other targets, and empty for a URL that is not http or https."""
     scheme, found, rest = target.partition(b"://")
     if not found:
         return None, b"/" + target
@@ -47,7 +51,7 @@ def origin_form(target: bytes) -> tuple[bytes | None, bytes]:
 
 
 def valid_host(value: bytes) -> bool:
-    """Is it a `Host` of RFC 9110 section 7.2? An empty one names nobody."""
+    """Whether it is a `Host` as in RFC 9110 section 7.2. An empty one is not."""
     return _HOST.fullmatch(value) is not None
 
 

@@ -1,5 +1,5 @@
-"""The gateway's server: where clients connect, who serves what they ask, and how
-it all ends when the gateway is told to go."""
+"""The gateway's server: accepts connections, dispatches requests, and drains on
+shutdown."""
 
 import asyncio
 import socket
@@ -15,34 +15,34 @@ from libs.common.headers import Header
 from services.gateway import metrics
 from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.server.body_memory import SMALL, Room
-from services.gateway.server.connection import Connection, Times
+from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 
 log = structlog.get_logger()
 
-SWEEP_S = 0.1  # between two looks at deadlines
-LOOK_EVERY = 10  # sweeps between two looks at connections
-# Of a connection kept alive, before it is closed at the end: its client may be
-# about to send, and would have to guess whether that was served.
+SWEEP_S = 0.1  # between two checks of deadlines
+LOOK_EVERY = 10  # sweeps between two checks of connections
+# How long a kept connection must be idle before shutdown closes it: its client may be
+# about to send, and could not tell whether that was served.
 GRACE_S = 0.5
-QUEUE = 4096  # connections not accepted yet
-# Connections beyond the limit that are told so at the same time; further ones are
-# closed without a word.
+QUEUE = 4096  # connections that are not accepted yet
+# Connections beyond the limit that get a 503 at the same time. Further ones are closed
+# without a response.
 MOST_REFUSED = 256
-LOOKED_AT = 256  # connections among which an idle one is looked for
+LOOKED_AT = 256  # connections that are searched for an idle one
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much clients may take."""
+    """Limits on what clients use."""
 
     connections: int
-    body: int  # bytes of one
-    room: Room  # for all large ones
+    body: int  # bytes of one body
+    room: Room  # for all large bodies
 
 
 class Plane(Protocol):
-    """Serves requests; the connection's `over` is called at the end of each."""
+    """Serves requests. Calls the connection's `over` at the end of each."""
 
     def serve(
         self, request: Request, connection: Connection
@@ -50,7 +50,8 @@ class Plane(Protocol):
 
 
 class Deadlines(Protocol):
-    """Ends what takes too long: one look at all costs less than a timer for each."""
+    """Ends what takes too long. One check of all requests costs less than a timer for
+    each."""
 
     def check(self, now: float) -> None: ...
 
@@ -64,7 +65,7 @@ class Sockets(Protocol):
 
 
 class Server:
-    """Accepts connections and knows them all."""
+    """Accepts connections, and dispatches their requests."""
 
     def __init__(
         self,
@@ -74,9 +75,9 @@ class Server:
         doorkeeper: Doorkeeper,
         *,
         bounds: Bounds,
-        times: Times,
+        timeouts: ClientTimeouts,
     ) -> None:
-        """`plane` serves what is below /v1, `control` all the rest."""
+        """`plane` serves paths below /v1, `control` all others."""
         self._plane = plane
         self._control = control
         self._sockets = sockets
@@ -90,7 +91,7 @@ class Server:
         self.largest_body = bounds.body
         self.small_body = min(SMALL, bounds.body)
         self.room = bounds.room
-        self.times = times
+        self.timeouts = timeouts
         self.draining = False
 
     async def listen(self, sock: socket.socket, *deadlines: Deadlines) -> None:
@@ -114,16 +115,16 @@ class Server:
                 for connection in list(self._connections):
                     connection.check(now)
 
-    # What connections ask ----------------------------------------------------
+    # Site, for connections -----------------------------------------------------
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new connection in. When there are too many, one that is idle has
-        to go; if there is none, the new one."""
+        """Register a new connection. When there are too many, close an idle one;
+        without an idle one return False: the new one is refused."""
         surplus = self.open - self._most
         if surplus >= MOST_REFUSED:
             connection.abort()
             return True
-        self._connections.add(connection)  # also to see it leave
+        self._connections.add(connection)  # refused ones too, until they end
         if surplus < 0:
             return True
         some = islice(self._connections, LOOKED_AT)
@@ -134,7 +135,7 @@ class Server:
 
     @property
     def open(self) -> int:
-        """Connections of clients, those of sockets among them."""
+        """Connections of clients, including WebSockets."""
         return len(self._connections) + len(self._upgraded)
 
     def left(self, connection: Connection) -> None:
@@ -163,10 +164,10 @@ class Server:
         self._upgraded.add(task)
         task.add_done_callback(self._upgraded.discard)
 
-    # The end -----------------------------------------------------------------
+    # Shutdown ----------------------------------------------------------------
 
     async def refuse_new(self) -> None:
-        """Accept no more connections; those that are open serve what is under way."""
+        """Accept no more connections. Open ones finish the requests in progress."""
         self.draining = True
         if self._listening is None or self._socket is None:
             return
@@ -177,7 +178,7 @@ class Server:
             await loop.connect_accepted_socket(lambda: Connection(self, loop), sock)
 
     async def drain(self, within_s: float) -> bool:
-        """Wait for what is under way. Did it all end?"""
+        """Wait for the requests in progress. Returns whether all ended in time."""
         loop = asyncio.get_running_loop()
         began = now = loop.time()
         while self._connections and now < began + within_s:
@@ -189,19 +190,19 @@ class Server:
         return not self._connections
 
     async def stop(self) -> None:
-        """Break off whatever is left."""
+        """Abort what is left."""
         for connection in list(self._connections):
             connection.abort()
         for task in list(self._upgraded):
             task.cancel()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await asyncio.sleep(0)  # what was cut is told
+        await asyncio.sleep(0)  # lets protocols learn that they were aborted
 
 
 def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
-    """Connections that are made, and not accepted yet: closing the socket they wait
-    at would reset them, although their clients may have sent a request."""
+    """Accept the connections in the socket's queue. Closing the socket would reset
+    them, although their clients may have sent a request."""
     with suppress(BlockingIOError):
         while True:
             try:

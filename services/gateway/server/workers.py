@@ -1,6 +1,6 @@
-"""Several workers of one gateway: processes that share a listening socket, each a
-gateway of its own in the routing state. A parent starts them, replaces one that
-dies, and passes signals on."""
+"""Runs several workers: processes that share a listening socket, each a gateway of its
+own in the routing state. A parent starts them, restarts one that dies, and passes
+signals on."""
 
 import contextlib
 import os
@@ -17,16 +17,16 @@ from libs.common.settings.services import GatewaySettings
 
 log = structlog.get_logger()
 
-LISTENING = "RPX_LISTENING_FD"  # tells a worker its parent's socket
+LISTENING = "RPX_LISTENING_FD"  # the descriptor of the parent's socket
 PARENT = "RPX_PARENT_PID"
-MARGIN_S = 3.0  # of a worker beyond its drain, before it is killed
+MARGIN_S = 3.0  # after a worker's drain, before it is killed
 LOOK_S = 0.1
-# A worker that dies at once would be started without end, and without pause.
+# Keeps a worker that dies at once from being restarted in a tight loop.
 RESTART_PAUSE_S = 1.0
 
 
 class AddressTaken(Exception):
-    """Somebody else listens there."""
+    """Another process listens there."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -36,7 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        sock.listen(1)  # binding alone does not tell that somebody listens
+        sock.listen(1)  # bind alone does not fail when another process listens
     except OSError as error:
         sock.close()
         raise AddressTaken(
@@ -48,22 +48,22 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def inherited() -> socket.socket | None:
-    """The socket a parent gave us, if we are its worker."""
-    told = os.environ.pop(LISTENING, None)
-    if told is None:
+    """The socket of the parent, in a worker."""
+    descriptor = os.environ.pop(LISTENING, None)
+    if descriptor is None:
         return None
-    sock = socket.socket(fileno=int(told))
+    sock = socket.socket(fileno=int(descriptor))
     sock.setblocking(False)
     return sock
 
 
 def orphaned() -> bool:
-    """Did our parent die before it could be tied to us?"""
+    """Whether the parent died before this worker could watch it."""
     return os.environ.pop(PARENT, None) != str(os.getppid())
 
 
 def supervise(settings: GatewaySettings, listening: socket.socket) -> int:
-    """Run `PROXY_GATEWAY_WORKERS` workers until SIGTERM or SIGINT; returns the exit
+    """Run `PROXY_GATEWAY_WORKERS` workers until SIGTERM or SIGINT. Returns the exit
     code."""
     descriptor = listening.fileno()
     environ = {**os.environ, LISTENING: str(descriptor), PARENT: str(os.getpid())}
@@ -72,40 +72,40 @@ def supervise(settings: GatewaySettings, listening: socket.socket) -> int:
     def start() -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, env=environ, pass_fds=[descriptor])  # noqa: S603 - ourselves
 
-    crew = _Crew(start, settings.gateway_workers)
-    crew.run()
-    listening.close()  # whoever comes now is told so at once
-    crew.end(settings.drain_seconds + MARGIN_S)
+    workers = _Workers(start, settings.gateway_workers)
+    workers.run()
+    listening.close()  # new clients are refused at once
+    workers.end(settings.drain_seconds + MARGIN_S)
     return 0
 
 
-class _Crew:
+class _Workers:
     def __init__(
         self, start: Callable[[], "subprocess.Popen[bytes]"], size: int
     ) -> None:
         self._start = start
-        self._told = False
+        self._stopping = False
         self._workers = [start() for _ in range(size)]
 
     def run(self) -> None:
         """Until a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._tell)
-        while not self._told:
-            self._replace_the_dead()
+            signal.signal(number, self._stop)
+        while not self._stopping:
+            self._restart_dead()
             time.sleep(LOOK_S)
 
-    def _tell(self, *_: object) -> None:
-        self._told = True
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
 
-    def _replace_the_dead(self) -> None:
+    def _restart_dead(self) -> None:
         for position, worker in enumerate(self._workers):
             code = worker.poll()
-            if code is None or self._told:
+            if code is None or self._stopping:
                 continue
             log.error("worker died", action="worker_died", code=code)
             time.sleep(RESTART_PAUSE_S)
-            if not self._told:
+            if not self._stopping:
                 self._workers[position] = self._start()
 
     def end(self, within_s: float) -> None:

@@ -1,40 +1,41 @@
-"""Connections to upstreams: kept alive, in bounded pools, by TLS and proxies.
+"""Sends requests to upstreams over pooled connections, with TLS and through proxies.
 
-hotpath.md has the measurements: a protocol on httptools forwards at a
-twentieth of httpx's cost, which is why the data plane has a client of its own.
-"""
+The data plane has its own client on httptools, since forwarding with httpx costs about
+20 times as much."""
 
 import asyncio
 from typing import cast
 
 from services.gateway.upstream.connection import (
-    NO_PATIENCE,
-    Patience,
+    NO_TIMEOUTS,
+    Timeouts,
     UpstreamConnection,
 )
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import NotSent, Origin, UpstreamError
-from services.gateway.upstream.pool import Pool
-from services.gateway.upstream.response import (
-    Answer,
+from services.gateway.upstream.errors import (
     Broken,
     Interrupted,
     NoKey,
-    Sink,
+    NotSent,
     Slow,
     TimedOut,
+    UpstreamError,
 )
+from services.gateway.upstream.origin import Origin
+from services.gateway.upstream.pool import Pool
+from services.gateway.upstream.response import Answer, Sink
 from services.gateway.upstream.tunnel import forwarded_head
 
-__all__ = ["Answer", "Broken", "Interrupted", "NoKey", "NotSent", "Origin", "Patience",
-           "Sink", "Slow", "TimedOut", "UpstreamClient", "UpstreamError"]  # fmt: skip
+__all__ = ["Answer", "Broken", "Interrupted", "NoKey", "NotSent", "Origin", "Sink",
+           "Slow", "TimedOut", "Timeouts", "UpstreamClient",
+           "UpstreamError"]  # fmt: skip
 
 IDLE_SECONDS = 55.0  # below the keep-alive of common servers (nginx: 75 s)
 MOST_CONNECTIONS = 10_000
 
 
-class _Way:
-    """To one origin: its connections, and how new ones are made."""
+class _Route:
+    """How to reach one origin: its pool of connections, and the dialing of new ones."""
 
     def __init__(self, origin: Origin, dialer: Dialer, limit: int) -> None:
         self._origin = origin
@@ -43,15 +44,15 @@ class _Way:
         self.pool: Pool[UpstreamConnection] = Pool(
             limit, IDLE_SECONDS, UpstreamConnection.abort
         )
+        self.forwards = self._forwarder is not None  # a proxy forwards the requests
 
-    def addressed(self, head: bytes) -> bytes:
-        """A request's head as the next hop wants it."""
-        if self._forwarder is None:
-            return head
+    def forwarded(self, head: bytes) -> bytes:
+        """A request's head as the proxy wants it."""
+        assert self._forwarder is not None
         return forwarded_head(head, self._forwarder, self._origin)
 
     async def connection(self, deadline: float, connect_s: float) -> UpstreamConnection:
-        """When none is idle: the next that is, or a new one."""
+        """A new connection, or the first to become free."""
         connection = await self.pool.take(deadline)
         if connection is not None:
             return connection
@@ -68,26 +69,27 @@ class _Way:
         transport, made = await self._dialer.dial(
             self._origin, lambda: UpstreamConnection(self.pool), timeout_s
         )
-        if transport.is_closing():  # the pool would never hear of its end
+        if transport.is_closing():  # the pool would not learn of its end
             raise NotSent("it closed the connection")
         return cast(UpstreamConnection, made)
 
 
 class UpstreamClient:
-    """Sends requests to any origin. Close it when done."""
+    """Sends requests to any origin. `close` it when done."""
 
     def __init__(
         self,
         connect_timeout_s: float,
-        patience: Patience = NO_PATIENCE,
+        timeouts: Timeouts = NO_TIMEOUTS,
         dialer: Dialer | None = None,
         limit: int = MOST_CONNECTIONS,
     ) -> None:
+        """`limit` is the number of connections to each origin."""
         self._connect_timeout_s = connect_timeout_s
-        self._patience = patience
+        self._timeouts = timeouts
         self._dialer = dialer or Dialer()
         self._limit = limit
-        self._ways: dict[Origin, _Way] = {}
+        self._routes: dict[Origin, _Route] = {}
 
     async def send(
         self,
@@ -98,17 +100,19 @@ class UpstreamClient:
         *,
         bodiless: bool,
     ) -> Answer:
-        """Send a request and return its answer's head. `deadline` is loop time
-        for the whole of it; `bodiless` says that the answer has no body (HEAD).
+        """Send a request and return when the head of its response arrived.
+        `deadline` is loop time, for the whole response; `bodiless` says that it has
+        no body (HEAD).
 
         Raises `NotSent`, `Broken`, `Slow` or `TimedOut`.
         """
-        way = self._way(origin)
-        connection = way.pool.take_idle()
+        route = self._routes.get(origin) or self._new_route(origin)
+        connection = route.pool.take_idle()
         if connection is None:
-            connection = await way.connection(deadline, self._connect_timeout_s)
-        head = way.addressed(head)
-        asked = connection.send(head, body, deadline, self._patience, bodiless=bodiless)
+            connection = await route.connection(deadline, self._connect_timeout_s)
+        if route.forwards:
+            head = route.forwarded(head)
+        asked = connection.send(head, body, deadline, self._timeouts, bodiless=bodiless)
         try:
             return await asked
         except asyncio.CancelledError:
@@ -116,28 +120,26 @@ class UpstreamClient:
             raise
         except Broken as broken:
             if broken.reused:
-                way.pool.drop_idle()  # one closed for idleness is rarely alone
+                # The upstream rarely closes one idle connection alone.
+                route.pool.drop_idle()
             raise
 
     def check(self, now: float) -> None:
-        """End requests whose time is up; `now` is the loop's time. Deadlines are
-        looked at from time to time, by whoever calls this: a timer for each request
-        would cost more."""
-        for way in list(self._ways.values()):
-            for connection in way.pool.all():
+        """End requests that take too long; `now` is the loop's time. The server calls
+        this periodically: a timer for each request would cost more."""
+        for route in list(self._routes.values()):
+            for connection in route.pool.all():
                 connection.check(now)
 
     @property
     def open(self) -> int:
         """Connections, idle or not."""
-        return sum(way.pool.size for way in self._ways.values())
+        return sum(route.pool.size for route in self._routes.values())
 
     def close(self) -> None:
-        for way in self._ways.values():
-            way.pool.close()
+        for route in self._routes.values():
+            route.pool.close()
 
-    def _way(self, origin: Origin) -> _Way:
-        way = self._ways.get(origin)
-        if way is None:
-            way = self._ways[origin] = _Way(origin, self._dialer, self._limit)
-        return way
+    def _new_route(self, origin: Origin) -> _Route:
+        route = self._routes[origin] = _Route(origin, self._dialer, self._limit)
+        return route

@@ -1,62 +1,91 @@
 """A connection to an upstream: HTTP/1.1 on httptools, one request at a time. Knows
-framing, not what it carries."""
+framing, and nothing of what it carries."""
 
 import asyncio
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, cast
 
 import httptools
 
 from libs.common.headers import Header
-from services.gateway.upstream.errors import UpstreamError
-from services.gateway.upstream.pool import Pool
-from services.gateway.upstream.response import (
-    Answer,
+from services.gateway.upstream.errors import (
     Broken,
     Interrupted,
     Slow,
     TimedOut,
+    UpstreamError,
 )
+from services.gateway.upstream.pool import Pool
+from services.gateway.upstream.response import Answer
 
-_ENDED = b"\r\n\r\n"
-SMALL_BODY = 16_384
-LARGEST_HEAD = 65_536
+_BLANK_LINE = b"\r\n\r\n"
+SMALL_BODY = 16_384  # bytes
+LARGEST_HEAD = 65_536  # bytes; also of trailers and chunk extensions
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long an upstream may be silent, in seconds: before its answer's head, and
-    between two reads of its body."""
+class Timeouts:
+    """How long an upstream may be silent, in seconds."""
 
-    first_s: float = math.inf
-    idle_s: float = math.inf
+    first_s: float = math.inf  # before the head of its response
+    idle_s: float = math.inf  # between two reads of the body
 
 
-NO_PATIENCE = Patience()
+NO_TIMEOUTS = Timeouts()
+
+
+class State(Enum):
+    """IDLE -> WAITING -> ANSWERING -> COMPLETE -> IDLE for each request.
+
+    Within the read that ends a response, COMPLETE may become SPOILED; a response that
+    is the last one of its connection is LAST, not COMPLETE. When that read was
+    delivered, LAST and SPOILED become CLOSED. Any state becomes CLOSED when a request
+    fails or either side closes; that is final.
+    """
+
+    IDLE = "no request"
+    WAITING = "for the head of a response"
+    ANSWERING = "the body arrives"
+    COMPLETE = "the response is complete, and another request may follow"
+    LAST = "the response is complete, and the connection cannot be used again"
+    SPOILED = "complete, with bytes behind it that nobody asked for"
+    CLOSED = "no further requests"
+
+
+# A lookup of a member on its class is slow in Python 3.11: it runs a descriptor.
+_IDLE, _WAITING, _ANSWERING = State.IDLE, State.WAITING, State.ANSWERING
+_COMPLETE, _LAST = State.COMPLETE, State.LAST
+_SPOILED, _CLOSED = State.SPOILED, State.CLOSED
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One socket. A request, its answer, then the next.
+    """One socket: a request, its response, then the next."""
 
-    Idle: no `_head`, no `_answer`. Asked: `_head` waits for the answer's head.
-    Answering: `_answer` takes the body.
-    """
+    __slots__ = (
+        "_answer", "_bodiless", "_deadline", "_feed", "_head", "_head_bytes",
+        "_headers", "_heard_at", "_parser", "_paused", "_pieces", "_pool", "_state",
+        "_timeouts", "_transport", "loop", "requests"
+    )  # fmt: skip
 
     def __init__(self, pool: "Pool[UpstreamConnection]") -> None:
         self._pool = pool
         self.loop = pool.loop
+        self._state = _IDLE
         self._transport: asyncio.Transport | None = None
-        self._parser: Any = None
-        self._head: asyncio.Future[Answer] | None = None
-        self._answer: Answer | None = None
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._feed = self._parser.feed_data
+        self._head: asyncio.Future[Answer] | None = None  # while WAITING
+        self._answer: Answer | None = None  # from its head to its end
         self._headers: list[Header] = []
-        self._pieces: list[bytes] = []
-        self._head_bytes = 0
-        self._resting = self._whole = False
-        self._bodiless = False
-        self._spoiled = self._keeps = False
-        self._patience = NO_PATIENCE
+        self._pieces: list[bytes] = []  # of the body, from the current read
+        self._head_bytes = 0  # read since the request, or since the body last grew
+        self._bodiless = False  # the response to this request has no body
+        # The reader is slow, and the socket is not read. Independent of the state: the
+        # time that this takes is not the upstream's.
+        self._paused = False
+        self._timeouts = NO_TIMEOUTS
         self._deadline = math.inf
         self._heard_at = 0.0
         self.requests = 0
@@ -66,71 +95,74 @@ class UpstreamConnection(asyncio.Protocol):
         head: bytes,
         body: bytes,
         deadline: float,
-        patience: "Patience",
+        timeouts: Timeouts,
         *,
         bodiless: bool,
     ) -> "asyncio.Future[Answer]":
-        """Write a request; the future gives the answer's head."""
+        """Write a request. The future returns when the response's head arrived."""
         self.requests += 1
         answer_head = self._head = self.loop.create_future()
         self._head_bytes = 0
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             self._fail("it closed the connection")
             return answer_head
-        if self._parser is None:
-            # One for all answers of a connection: making one looks up each callback.
-            self._parser = httptools.HttpResponseParser(self)
-        self._headers = []
+        self._state = _WAITING
         self._bodiless = bodiless
-        self._deadline, self._patience = deadline, patience
+        self._deadline, self._timeouts = deadline, timeouts
         self._heard_at = self.loop.time()
+        if self._headers:  # trailers of the last response
+            self._headers = []
         if len(body) <= SMALL_BODY:
-            # One system call; copying so little costs less than a second one.
-            self._transport.write(head + body)
+            # One system call; to copy so little costs less than a second one.
+            transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            transport.write(head)
+            transport.write(body)
         return answer_head
 
     def withdraw(self, asked: "asyncio.Future[Answer]") -> None:
-        """Nobody waits for this answer any more. By now it may be whole and
-        the connection somebody else's."""
+        """Nobody waits for this response any more. It may be complete by now, and
+        the connection may serve another request."""
         if self._head is asked:
             self.abort()
         elif asked.done() and not asked.cancelled() and asked.exception() is None:
             asked.result().close()
 
     def abort(self) -> None:
-        """Close at once; whoever waits for this connection is told."""
+        """Close at once. A request in progress fails."""
         self._over(Interrupted("the request was given up"))
 
     def end_within(self, seconds: float) -> None:
-        """Nobody waits for the rest of the answer: it has so much time to come."""
+        """Nobody waits for the rest of the response: it has this long to arrive."""
         self._deadline = min(self._deadline, self.loop.time() + seconds)
-        self.read_on()
+        self.resume_reading()
 
-    def rest(self) -> None:
-        """There is enough for now: read no more."""
-        if not self._resting and self._transport is not None:
-            self._resting = True
+    def pause_reading(self) -> None:
+        """The reader holds enough for now."""
+        if not self._paused and self._transport is not None:
+            self._paused = True
             self._transport.pause_reading()
 
-    def read_on(self) -> None:
-        """The reader took what was held."""
-        if self._resting and self._transport is not None:
-            self._resting = False
+    def resume_reading(self) -> None:
+        """The reader took what it held."""
+        if self._paused and self._transport is not None:
+            self._paused = False
             self._heard_at = self.loop.time()
             self._transport.resume_reading()
 
     def check(self, now: float) -> None:
-        """End what takes too long; not while it is the reader that does."""
-        if self._resting:
+        """End a request that takes too long; `now` is the loop's time."""
+        state = self._state
+        if self._paused or (state is not _WAITING and state is not _ANSWERING):
             return
+        silent = now - self._heard_at
         if now >= self._deadline:
             self._over(TimedOut("it took too long"))
-        elif self._head is not None and now - self._heard_at > self._patience.first_s:
-            self._over(Slow("its answer did not begin in time"))
-        elif self._answer is not None and now - self._heard_at > self._patience.idle_s:
+        elif state is _WAITING:
+            if silent > self._timeouts.first_s:
+                self._over(Slow("its answer did not begin in time"))
+        elif silent > self._timeouts.idle_s:
             self._over(Slow("its answer did not go on"))
 
     # asyncio.Protocol --------------------------------------------------------
@@ -139,73 +171,95 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._head is None and self._answer is None:
-            self.abort()  # bytes nobody asked for: it cannot be trusted
+        state = self._state
+        if state is not _ANSWERING and state is not _WAITING:
+            self.abort()  # bytes that nobody asked for
             return
         self._heard_at = self.loop.time()
-        self._head_bytes += len(data)  # until a piece of a body comes
+        self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._spoiled = True
-            self._deliver()
-            self._fail("it sent bytes that are no HTTP")
+            self._end_at_error()
             return
-        if self._whole and data[-1] in b"\r\n":
-            self._spoiled = self._spoiled or self._overran(data)
-        if self._pieces or self._whole:
-            self._deliver()
-        if self._spoiled:
-            self.abort()  # bytes nobody asked for: it cannot be trusted
-        elif self._head_bytes > LARGEST_HEAD:
-            self._fail("its answer's headers never end")
+        state = self._state
+        if state is _ANSWERING or state is _WAITING:
+            if self._pieces:
+                self._deliver()
+            elif self._head_bytes > LARGEST_HEAD:
+                self._fail("its answer's headers never end")
+        elif state is not _CLOSED:
+            if data[-1] in b"\r\n" and state is _COMPLETE and self._overran(data):
+                self._state = _SPOILED
+            self._finish()
 
     def _deliver(self) -> None:
-        """Hand over what one read brought, together."""
-        pieces, whole, answer = self._pieces, self._whole, self._answer
-        if answer is None:
-            return
-        self._pieces, self._whole, self._head_bytes = [], False, 0
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if not whole:
-            if data:
-                answer.feed(data, last=False)
-            return
-        # The connection is somebody else's before the answer's end is told.
-        reusable = self._reusable()
-        self._let_go()
-        if reusable:
-            self.read_on()
+        """Pass on what one read brought of a body, in one piece."""
+        pieces, answer = self._pieces, self._answer
+        self._pieces, self._head_bytes = [], 0
+        if answer is not None:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            answer.feed(data, last=False)
+
+    def _finish(self) -> None:
+        """Pass on the end of a response. Before that the connection is put back or
+        closed: who gets the end may send the next request."""
+        pieces, answer = self._pieces, self._answer
+        assert answer is not None
+        if not pieces:
+            data = b""
+        else:
+            self._pieces = []
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._answer = None
+        if self._state is _COMPLETE and self._all_sent():
+            self._state = _IDLE
+            if self._paused:
+                self.resume_reading()
             self._pool.put_back(self)
         else:
-            self._hang_up()
+            self._close()
         answer.feed(data, last=True)
 
+    def _all_sent(self) -> bool:
+        """Whether the request was written completely. When a response arrives earlier,
+        the rest of the request stands in the way of the next."""
+        transport = self._transport
+        return transport is not None and transport.get_write_buffer_size() == 0
+
     def _overran(self, data: bytes) -> bool:
-        """Do line breaks follow the answer? The parser passes over them without a
-        word, as it does in front of a status line."""
+        """Whether line breaks follow the response. llhttp skips them silently, as it
+        does in front of a status line."""
         pieces, answer = self._pieces, self._answer
         if not pieces or (answer and _chunked(answer)):  # it ends with an empty line
-            return not _ENDED.endswith(data[-4:]) or data.endswith(b"\n" + _ENDED)
+            return not _BLANK_LINE.endswith(data[-4:]) or data.endswith(
+                b"\n" + _BLANK_LINE
+            )
         length = len(pieces[-1])
-        # What comes in front of a body is the head's end, or in an earlier read. (Not
-        # seen are line breaks behind a body of line breaks. They do no harm.)
-        return not _ENDED.endswith(data[-length - 4 : -length])
+        # In front of a body is the end of the head, or it came with an earlier read.
+        # (Line breaks behind a body of line breaks are not seen. They do no harm.)
+        return not _BLANK_LINE.endswith(data[-length - 4 : -length])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self)
-        if self._answer is not None and exc is None and _unframed(self._answer):
-            self._whole = True
-            self._deliver()
+        if self._state is _ANSWERING and exc is None and self._ends_with_connection():
+            self._state = _LAST
+            self._finish()
         else:
             self._fail("it closed the connection")
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the response has neither a length nor chunks."""
+        framed = (b"content-length", b"transfer-encoding")
+        headers = [] if self._answer is None else self._answer.headers
+        return not any(name in framed for name, _ in headers)
 
     # httptools ---------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._head is None:
-            self._spoiled = True  # a first byte behind the answer
+        if self._state is not _WAITING and self._state is not _CLOSED:
+            self._state = _SPOILED  # a first byte behind the response
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
@@ -213,83 +267,72 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
-            self._headers = []  # 100 Continue, 103 Early Hints: not the answer
+            self._headers = []  # 100 Continue, 103 Early Hints: not the response
             return
-        if self._spoiled:
+        if self._state is not _WAITING:
             return
         head, self._head = self._head, None
         assert head is not None
         self._answer = answer = Answer(self, status, self._headers)
-        self._headers = []  # trailers shall not change the head
+        self._headers = []  # trailers do not change the head
         if head.done():
-            self.abort()  # given up, and its cancellation is on the way
+            self.abort()  # given up, and the cancellation is on its way
             return
         head.set_result(answer)
-        # The parser does not know what was asked, and waits for a body.
-        self._whole, self._keeps = self._bodiless, False
+        # llhttp does not know the request's method, and waits for a body.
+        self._state = _LAST if self._bodiless else _ANSWERING
         self._head_bytes = 0  # from here on: what is neither head nor body
 
     def on_body(self, data: bytes) -> None:
-        if not self._spoiled and not self._bodiless:
+        if self._state is _ANSWERING:
             self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        self._whole = self._answer is not None
-        # Later the parser has forgotten.
-        self._keeps = bool(self._parser.should_keep_alive())
+        if self._state is _ANSWERING or self._state is _LAST:
+            # Asked now: llhttp has forgotten it when the read ends.
+            self._state = _COMPLETE if self._parser.should_keep_alive() else _LAST
 
     # Ends --------------------------------------------------------------------
 
-    def _reusable(self) -> bool:
-        """An answer that came before its request was all sent leaves the rest
-        of it in the socket's way."""
-        transport = self._transport
-        return (
-            transport is not None
-            and self._keeps
-            and not self._spoiled
-            and transport.get_write_buffer_size() == 0
-        )
+    def _end_at_error(self) -> None:
+        """The upstream sent something else than HTTP, or than what was asked for."""
+        if self._state is _ANSWERING:
+            if self._pieces:
+                self._deliver()
+        elif self._answer is not None:
+            self._state = _SPOILED
+            self._finish()
+        self._fail("it sent bytes that are no HTTP")
 
     def _fail(self, cause: str) -> None:
-        answering = self._answer is not None
-        self._over(Interrupted(cause) if answering else self._broken(cause))
-
-    def _broken(self, cause: str) -> Broken:
+        """The connection cannot be used any further."""
+        if self._answer is not None:
+            self._over(Interrupted(cause))
+            return
         broken = Broken(cause)
         broken.reused = self.requests > 1 and self._head_bytes == 0
-        return broken
+        self._over(broken)
 
     def _over(self, error: UpstreamError) -> None:
-        """The request, and with it the connection, is over."""
+        """The request, if there is one, fails with `error`."""
         head, self._head = self._head, None
-        answer = self._let_go()
-        self._hang_up()
+        answer, self._answer = self._answer, None
+        self._pieces = []
+        self._close()
         if answer is not None:
             answer.fail(error)
         if head is not None and not head.done():
             head.set_exception(error)
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
+        self._state = _CLOSED
         self._pool.forget(self)  # at once: nobody may take it any more
         if self._transport is not None:
             self._transport.abort()
 
-    def _let_go(self) -> Answer | None:
-        answer, self._answer = self._answer, None
-        self._pieces, self._whole = [], False
-        self._deadline = math.inf
-        return answer
-
 
 def _chunked(answer: Answer) -> bool:
-    for name, _ in answer.headers:  # noqa: SIM110 - any() costs thrice as much
+    for name, _ in answer.headers:  # noqa: SIM110 - any() takes three times as long
         if name == b"transfer-encoding":
             return True
     return False
-
-
-def _unframed(answer: Answer) -> bool:
-    """Without a length or chunks a body ends with its connection."""
-    framed = (b"content-length", b"transfer-encoding")
-    return not any(name in framed for name, _ in answer.headers)

@@ -1,5 +1,5 @@
-"""Opens connections to origins: over IPv6 or IPv4, with TLS, through the proxy
-that leads there. Knows nothing of what they are for."""
+"""Opens connections to origins: over IPv6 or IPv4, with TLS, directly or through a
+proxy."""
 
 import asyncio
 import errno
@@ -16,15 +16,16 @@ from libs.common.providers.destinations import Destinations, Forbidden
 from libs.common.providers.resolver import AddressInfo, CheckedResolver, Resolver
 from libs.common.runtime.tls import ResumingContext, resuming_context, tls_cause
 from libs.common.settings.http_proxies import Egress, Proxy
-from services.gateway.upstream.errors import NoFreeConnection, NotSent, Origin
+from services.gateway.upstream.errors import NoFreeConnection, NotSent
+from services.gateway.upstream.origin import Origin
 from services.gateway.upstream.tunnel import Tunnel
 
-# RFC 8305: how long one address has before the next is tried beside it.
+# RFC 8305: how long to try one address before the next is tried in parallel.
 NEXT_ADDRESS_S = 0.25
-# A stream may say nothing for minutes; what stands between forgets those that
-# say nothing, and a peer that is gone says nothing either.
+# A stream may be silent for minutes. NATs and firewalls drop silent connections, and
+# a peer that is gone is silent as well.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-# What this machine has run out of: says nothing of the upstream.
+# This machine has run out of something: not the upstream's fault.
 OURS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 Factory = Callable[[], asyncio.Protocol]
@@ -32,7 +33,7 @@ Connected = tuple[asyncio.Transport, asyncio.Protocol]
 
 
 class Dialer:
-    """Opens connections. One per process, for its TLS sessions."""
+    """Opens connections. One per process, which shares its TLS sessions."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Dialer:
         resolver: Resolver | None = None,
         destinations: Destinations | None = None,
     ) -> None:
-        """`destinations` are the rules for origins; without any, all may be dialled."""
+        """`destinations` restricts which origins may be dialed."""
         self._egress = egress or Egress()
         self._context = context
         self._resolver = resolver or Resolver()
@@ -57,15 +58,15 @@ class Dialer:
         *,
         tunnel: bool = False,
     ) -> Connected:
-        """A connection to `origin`, or to the proxy that forwards there (see
-        `forwarder`) unless it has to be a `tunnel`. Raises `NotSent`."""
+        """Connect to `origin`. For plain http this connects to the proxy that forwards
+        there (see `forwarder`), unless `tunnel` is set. Raises `NotSent`."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         proxy = self.proxy_for(origin)
         if proxy is None:
             addresses = await self._allowed(origin, deadline)
             return await self._straight(origin, addresses, protocol_factory, deadline)
         if self._checked is not None:
-            # The proxy looks names up; addresses are known here.
+            # The proxy resolves names; only literal addresses can be checked here.
             with _refusing():
                 self._checked.check(*origin)
         if origin.scheme == "http" and not tunnel:
@@ -73,17 +74,17 @@ class Dialer:
         return await self._through(proxy, origin, protocol_factory, deadline)
 
     def proxy_for(self, origin: Origin) -> Proxy | None:
-        """The proxy that leads to `origin`, if one does."""
+        """The proxy for connections to `origin`, if there is one."""
         return self._egress.proxy_for(origin.scheme, origin.host, origin.port)
 
     def forwarder(self, origin: Origin) -> Proxy | None:
-        """The proxy that requests to `origin` have to be addressed to, by
-        `forwarded_head`. Plain http is forwarded, not tunnelled: most proxies
-        allow CONNECT to port 443 alone."""
+        """The proxy that forwards requests to `origin`, whose heads `forwarded_head`
+        rewrites. Plain http is forwarded and not tunneled: most proxies allow CONNECT
+        only to port 443."""
         return self.proxy_for(origin) if origin.scheme == "http" else None
 
     async def _allowed(self, origin: Origin, deadline: float) -> list[AddressInfo]:
-        """Those addresses of a provider's that may be dialled."""
+        """The addresses of `origin` that may be dialed."""
         if self._checked is None:
             return await self._found(origin, deadline)
         async with _step("looking up its host", deadline):
@@ -106,7 +107,7 @@ class Dialer:
 
     @property
     def tls(self) -> ResumingContext:
-        """Made when first needed: reading the system's certificates takes time."""
+        """Created when first needed: reading the system's certificates takes time."""
         if self._context is None:
             self._context = resuming_context()
         return self._context
@@ -119,8 +120,8 @@ class Dialer:
         deadline: float,
     ) -> Connected:
         loop = asyncio.get_running_loop()
-        # From here on the transport owns the socket, and closes it if this is given
-        # up: closed beneath it, its number would soon be another connection's.
+        # From here on the transport owns the socket, and closes it on cancellation. If
+        # it were closed here, another connection could get its descriptor.
         connected = await self._connect(addresses, deadline)
         if origin.scheme == "http":
             return await loop.create_connection(factory, sock=connected)
@@ -138,7 +139,7 @@ class Dialer:
     ) -> Connected:
         hop = Origin(proxy.scheme, proxy.host, proxy.port)
         try:
-            # The operator chose it: it may be anywhere.
+            # The operator chose the proxy: `destinations` does not restrict it.
             addresses = await self._found(hop, deadline)
             return await self._straight(hop, addresses, factory, deadline)
         except NotSent as error:
@@ -170,7 +171,7 @@ class Dialer:
         origin: Origin,
         deadline: float,
     ) -> asyncio.Transport:
-        """The tunnel's inside, `protocol` on it."""
+        """Connect `protocol` to the inside of a tunnel."""
         if origin.scheme == "http":
             outer.set_protocol(protocol)
             return outer
@@ -203,14 +204,14 @@ def _refusing() -> Iterator[None]:
 
 
 def _left(deadline: float) -> float:
-    """Seconds until `deadline`; asyncio refuses a timeout of none."""
+    """Seconds until `deadline`, above 0, as asyncio requires."""
     return max(deadline - asyncio.get_running_loop().time(), 0.001)
 
 
 @asynccontextmanager
 async def _step(doing: str, deadline: float) -> AsyncIterator[None]:
-    """A part of dialling: its errors as `NotSent`, in words that name no address
-    and no secret."""
+    """One step of dialing. Raises its errors as `NotSent`, with messages that contain
+    no address and no secret."""
     try:
         async with asyncio.timeout_at(deadline):
             yield
@@ -228,7 +229,7 @@ def _cause(error: OSError) -> str:
         return str(error.strerror or "no address")
     if isinstance(error, ConnectionError) and not error.errno:
         return "the connection was closed"
-    # The message of several addresses' errors names them; its number does not.
+    # The message of an error for several addresses contains them; its number does not.
     return os.strerror(error.errno) if error.errno else "no address answers"
 
 

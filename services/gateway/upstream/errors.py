@@ -1,13 +1,11 @@
-"""Where connections go, and what an upstream without a usable answer raises."""
-
-from typing import NamedTuple
+"""Why an upstream gave no usable response. `cause` says what the ledger records."""
 
 from libs.common.contracts.events import Cause
 from libs.common.errors import ProxyError
 
 
 class UpstreamError(ProxyError):
-    """The upstream gave no usable answer."""
+    """The upstream gave no usable response."""
 
     cause = Cause.CONNECTION_LOST
     ends_request = False  # there is no time left for another attempt
@@ -15,7 +13,7 @@ class UpstreamError(ProxyError):
 
 
 class NotSent(UpstreamError):
-    """No connection: nothing was sent, so it may go anywhere."""
+    """No connection. Nothing was sent, so the request may go to any upstream."""
 
     cause = Cause.CONNECT_ERROR
 
@@ -27,15 +25,34 @@ class NoFreeConnection(NotSent):
     is_ours = True
 
 
-class Origin(NamedTuple):  # hashed for each request, which a tuple does in C
-    """Where a connection goes."""
+class NoKey(UpstreamError):
+    """this gateway cannot resolve its key"""
 
-    scheme: str
-    host: str
-    port: int
+    cause = Cause.NO_KEY
+    is_ours = True
 
-    @property
-    def authority(self) -> str:
-        """Host and port as a URL has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+
+class Broken(UpstreamError):
+    """The connection ended, or sent something else than HTTP, before the head of a
+    response."""
+
+    # The connection had served a request before: the upstream may have closed it
+    # because it was idle, which is no failure.
+    reused = False
+
+
+class TimedOut(UpstreamError):
+    """The request's deadline passed."""
+
+    cause = Cause.TIMEOUT
+    ends_request = True
+
+
+class Slow(UpstreamError):
+    """The upstream was silent for too long. The request's deadline has not passed."""
+
+    cause = Cause.TIMEOUT
+
+
+class Interrupted(UpstreamError):
+    """The response ended within its body."""

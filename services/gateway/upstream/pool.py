@@ -1,8 +1,8 @@
 """The connections to one origin: how many there may be, and who gets which.
 
-Every connection is idle, in use or about to be dialled, and all of them count.
-Whoever finds none waits in line, and what becomes free goes to the first in it
-at once: while somebody waits nothing is idle and no place is free, so nobody
+Each connection is idle, in use or about to be dialed, and all of them count against the
+limit. A request that finds none waits in line. What becomes free goes to the first in
+line at once: while one waits no connection is idle and no place is free, so none
 overtakes.
 """
 
@@ -18,7 +18,7 @@ Waiter = asyncio.Future[C | None]
 
 
 class Pool(Generic[C]):
-    """`close` ends a connection that the pool gives up; it may call `forget`."""
+    """`close` ends a connection that the pool drops; it may call `forget`."""
 
     def __init__(
         self,
@@ -27,31 +27,33 @@ class Pool(Generic[C]):
         close: Callable[[C], None],
         now: Callable[[], float] | None = None,
     ) -> None:
+        """At most `limit` connections; one that is idle for `idle_s` seconds ends."""
         self._limit = limit
         self._idle_s = idle_s
         self._close = close
         self.loop = asyncio.get_running_loop()
         self._now = now or self.loop.time
         self._all: set[C] = set()
-        self._idle: dict[C, float] = {}  # since when; the last used at the end
-        self._dialled = 0
+        self._idle: dict[C, float] = {}  # and since when; the last used is the last
+        self._dialed = 0  # about to be dialed
         self._waiting: OrderedDict[Waiter[C], None] = OrderedDict()
 
     @property
     def size(self) -> int:
-        """Connections, those about to be dialled included."""
-        return len(self._all) + self._dialled
+        """Connections, including those about to be dialed."""
+        return len(self._all) + self._dialed
 
     @property
     def waiting(self) -> int:
+        """Requests that wait for a connection."""
         return len(self._waiting)
 
     def all(self) -> list[C]:
-        """Those that are open, idle or not, to be gone through while they end."""
+        """A copy: connections may end while the caller goes through it."""
         return list(self._all)
 
     def take_idle(self) -> C | None:
-        """The idle connection that was used last: the others may then age."""
+        """The idle connection that was used last, so that the others may age."""
         if not self._idle:
             return None
         connection, since = self._idle.popitem()
@@ -62,49 +64,55 @@ class Pool(Generic[C]):
         return None
 
     async def take(self, deadline: float) -> C | None:
-        """An idle connection, or None: the caller may dial one and owes `opened`
-        or `given_up`. Waits its turn until `deadline`, which is loop time; raises
-        `NoFreeConnection` then."""
+        """An idle connection, or None: then the caller may dial one, and must call
+        `opened` or `given_up`. Waits in line until `deadline`, which is loop time, and
+        raises `NoFreeConnection` then."""
         connection = self.take_idle()
         if connection is not None:
             return connection
         if self.size < self._limit:
-            self._dialled += 1
+            self._dialed += 1
             return None
         return await self._turn(deadline)
 
     def opened(self, connection: C) -> None:
-        """It was dialled, and is in use."""
-        self._dialled -= 1
+        """It was dialed, and is in use."""
+        self._dialed -= 1
         self._all.add(connection)
 
     def given_up(self) -> None:
-        """It could not be dialled."""
-        self._dialled -= 1
+        """It could not be dialed."""
+        self._dialed -= 1
         self._offer_place()
 
     def put_back(self, connection: C) -> None:
-        """It serves whoever comes next."""
-        if connection not in self._all or self._hand_over(connection):
+        """It is free for the next request."""
+        if connection not in self._all:
             return
-        now = self._now()
-        self._idle[connection] = now
-        self._expire(now)
+        if self._waiting and self._hand_over(connection):
+            return
+        idle, now = self._idle, self._now()
+        idle[connection] = now
+        # One at a time: each that comes back ends one that is too old.
+        for oldest in idle:
+            if now - idle[oldest] >= self._idle_s:
+                self._drop(oldest)
+            break
 
     def forget(self, connection: C) -> None:
-        """It ended, whatever it was doing. Saying so twice does no harm."""
+        """It ended. May be called again."""
         if connection in self._all:
             self._all.discard(connection)
             self._idle.pop(connection, None)
             self._offer_place()
 
     def drop_idle(self) -> None:
-        """Close what nobody uses."""
+        """Close all idle connections."""
         for connection in list(self._idle):
             self._drop(connection)
 
     def close(self) -> None:
-        """Close all there are; whoever waits is told."""
+        """Close all connections. Requests in line fail."""
         while self._waiting:
             waiter, _ = self._waiting.popitem(last=False)
             _too_late(waiter)
@@ -125,7 +133,7 @@ class Pool(Generic[C]):
             self._waiting.pop(waiter, None)
 
     def _return_to_line(self, waiter: Waiter[C]) -> None:
-        """Its turn may have come just before it was cancelled."""
+        """It may have been given a connection just before it was canceled."""
         if waiter.cancelled() or waiter.exception() is not None:
             return
         connection = waiter.result()
@@ -136,22 +144,16 @@ class Pool(Generic[C]):
 
     def _offer_place(self) -> None:
         if self._hand_over(None):
-            self._dialled += 1
+            self._dialed += 1
 
     def _hand_over(self, granted: C | None) -> bool:
-        """Give to the first in line, if there is one."""
+        """Give a connection, or the right to dial one, to the first in line."""
         while self._waiting:
             waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(granted)
                 return True
         return False
-
-    def _expire(self, now: float) -> None:
-        # One at a time: each that comes back ends one that is too old.
-        oldest, since = next(iter(self._idle.items()))
-        if now - since >= self._idle_s:
-            self._drop(oldest)
 
     def _drop(self, connection: C) -> None:
         self.forget(connection)

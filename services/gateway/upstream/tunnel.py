@@ -1,18 +1,19 @@
-"""A proxy's tunnel to an origin: CONNECT and its answer."""
+"""Tunnels through a proxy (CONNECT), and requests that a proxy forwards."""
 
 import asyncio
 import re
 from typing import cast
 
 from libs.common.settings.http_proxies import Proxy
-from services.gateway.upstream.errors import NotSent, Origin
+from services.gateway.upstream.errors import NotSent
+from services.gateway.upstream.origin import Origin
 
 LARGEST_ANSWER = 16_384
 STATUS = re.compile(rb"HTTP/1\.\d ([1-5]\d\d)(?: |\r|$)")
 
 
 class Tunnel(asyncio.Protocol):
-    """Asks a proxy for a tunnel. What comes out of it, another protocol takes."""
+    """Asks a proxy for a tunnel. Another protocol then takes over the transport."""
 
     def __init__(self, proxy: Proxy, origin: Origin) -> None:
         self._ask = connect_head(proxy, origin)
@@ -20,7 +21,7 @@ class Tunnel(asyncio.Protocol):
         self._opened = asyncio.get_running_loop().create_future()
 
     async def opened(self) -> None:
-        """Wait for the proxy's word. Raises `NotSent`."""
+        """Wait for the proxy's response. Raises `NotSent`."""
         await self._opened
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -45,7 +46,7 @@ class Tunnel(asyncio.Protocol):
         self._fail("the proxy closed the connection")
 
     def _open(self, more: bytes) -> None:
-        if more:  # TLS begins with the client: these are nobody's
+        if more:  # in TLS the client speaks first
             self._fail("the proxy sent more than its answer to CONNECT")
         else:
             self._opened.set_result(None)
@@ -53,7 +54,7 @@ class Tunnel(asyncio.Protocol):
     def _fail(self, cause: str) -> None:
         if not self._opened.done():
             self._opened.set_exception(NotSent(cause))
-            self._opened.exception()  # seen, even if nobody waits any more
+            self._opened.exception()  # retrieved: asyncio logs no error if nobody waits
 
 
 def connect_head(proxy: Proxy, origin: Origin) -> bytes:
@@ -67,8 +68,8 @@ def connect_head(proxy: Proxy, origin: Origin) -> bytes:
 
 
 def forwarded_head(head: bytes, proxy: Proxy, origin: Origin) -> bytes:
-    """A request's head as a proxy wants it that is to forward the request itself:
-    with the whole URL, and who asks."""
+    """A request's head for a proxy that forwards the request: with the complete URL
+    and the proxy's credentials."""
     method, _, rest = head.partition(b" ")
     line, _, headers = rest.partition(b"\r\n")
     url = b"http://" + origin.authority.encode("ascii")

@@ -14,12 +14,12 @@ from services.gateway.upstream.client import (
     Interrupted,
     NotSent,
     Origin,
-    Patience,
     Slow,
     TimedOut,
+    Timeouts,
     UpstreamClient,
 )
-from services.gateway.upstream.connection import NO_PATIENCE
+from services.gateway.upstream.connection import NO_TIMEOUTS
 from services.gateway.upstream.response import HIGH_WATER
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
@@ -90,7 +90,7 @@ async def listening(handle: Handle) -> AsyncIterator[Origin]:
 
 
 @asynccontextmanager
-async def client(patience: Patience = NO_PATIENCE) -> AsyncIterator[UpstreamClient]:
+async def client(patience: Timeouts = NO_TIMEOUTS) -> AsyncIterator[UpstreamClient]:
     made = UpstreamClient(1.0, patience)
 
     async def look() -> None:
@@ -336,13 +336,13 @@ async def test_the_deadline_ends_head_and_body(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("raw", "patience"),
     [
-        (b"", Patience(first_s=0.05)),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", Patience(idle_s=0.05)),
+        (b"", Timeouts(first_s=0.05)),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", Timeouts(idle_s=0.05)),
     ],
     ids=["before the head", "in the body"],
 )
 async def test_silence_ends_an_answer_before_its_deadline(
-    raw: bytes, patience: Patience
+    raw: bytes, patience: Timeouts
 ) -> None:
     async with listening(Peer(raw).serve) as origin, client(patience) as made:
         with pytest.raises(Slow):

@@ -9,7 +9,8 @@ import pytest
 from libs.common.providers.destinations import Destinations
 from libs.common.providers.resolver import AddressInfo, Resolver
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import NotSent, Origin
+from services.gateway.upstream.errors import NotSent
+from services.gateway.upstream.origin import Origin
 from tests.support.clients.sockets import Visits
 from tests.support.processes.waiting import eventually
 

@@ -37,7 +37,7 @@ from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Chooser
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
-from services.gateway.upstream.client import Patience, UpstreamClient
+from services.gateway.upstream.client import Timeouts, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.leases import SocketLeases
 from services.gateway.websocket.turns import TurnContext
@@ -106,7 +106,7 @@ class World:
         self.admission = Admission(self.table, required=False)
         self.gate = Gate(self.admission, cast(KeyLimits, self.table))
         self.upstream = UpstreamClient(
-            3.0, Patience(20.0, 20.0), cast(Dialer, self.wires)
+            3.0, Timeouts(20.0, 20.0), cast(Dialer, self.wires)
         )
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()

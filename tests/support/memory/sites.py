@@ -3,18 +3,20 @@
 import asyncio
 
 from services.gateway.server.body_memory import SMALL, Room
-from services.gateway.server.connection import Connection, Times
+from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 
 
 class OpenSite:
     """Takes in whoever comes; a test's own class serves them."""
 
-    def __init__(self, largest_body: int = 1000, times: Times | None = None) -> None:
+    def __init__(
+        self, largest_body: int = 1000, timeouts: ClientTimeouts | None = None
+    ) -> None:
         self.largest_body = largest_body
         self.small_body = min(SMALL, largest_body)
         self.room = Room(largest_body)
-        self.times = times or Times()
+        self.timeouts = timeouts or ClientTimeouts()
         self.draining = False
 
     def admit(self, connection: Connection) -> bool:

@@ -5,7 +5,7 @@ import asyncio
 
 from libs.common.settings.http_proxies import Proxy
 from services.gateway.upstream.connector import Connected, Factory
-from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.origin import Origin
 from tests.support.memory.transports import Wire
 
 

@@ -6,7 +6,7 @@ from libs.common.providers.destinations import Destinations
 from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.settings.http_proxies import Egress
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.origin import Origin
 from tests.support.clients.dials import (
     ALLOWED,
     FORBIDDEN,

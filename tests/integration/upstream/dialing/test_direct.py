@@ -12,7 +12,8 @@ import pytest
 from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.runtime.tls import resuming_context
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import NoFreeConnection, Origin
+from services.gateway.upstream.errors import NoFreeConnection
+from services.gateway.upstream.origin import Origin
 from tests.support.clients.dials import NAME, Talk, at, here, refusal, says_hello
 from tests.support.clients.sockets import echo, silence, unanswering, visited
 from tests.support.databases.certificates import Authority, make_authority

@@ -7,7 +7,7 @@ import pytest
 from libs.common.runtime.tls import resuming_context
 from libs.common.settings.http_proxies import Egress
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.origin import Origin
 from services.gateway.upstream.tunnel import forwarded_head
 from tests.support.clients.dials import NAME, Talk, at, refusal, says_hello
 from tests.support.clients.sockets import echo, silence, visited

@@ -20,8 +20,8 @@ from services.gateway.proxy.answer_notes import LARGEST_READ
 from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
-from services.gateway.upstream.errors import UpstreamError
-from services.gateway.upstream.response import Answer, Interrupted, Slow, TimedOut
+from services.gateway.upstream.errors import Interrupted, Slow, TimedOut, UpstreamError
+from services.gateway.upstream.response import Answer
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.sites import OpenSite
 from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts
@@ -62,10 +62,10 @@ class Source:
         self.loop = asyncio.get_running_loop()
         self.said: list[str] = []
 
-    def rest(self) -> None:
+    def pause_reading(self) -> None:
         self.said.append("rest")
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         self.said.append("read on")
 
     def abort(self) -> None:

@@ -11,7 +11,7 @@ from libs.common.providers.credentials import Credentials
 from libs.common.providers.sealing import Sealer
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.routing.catalogue import Directory
-from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.origin import Origin
 from tests.support.memory.clock import timeless
 from tests.support.memory.twin import Twin, resource
 from tests.support.values.rules import RULES

@@ -17,7 +17,7 @@ from libs.common.routing.types import (
 )
 from services.gateway.routing.catalogue import Directory, Target
 from services.gateway.routing.offline import Fallback
-from services.gateway.upstream.errors import Origin
+from services.gateway.upstream.origin import Origin
 
 
 def target(number: int, account: str, pool: str = "p") -> Target:

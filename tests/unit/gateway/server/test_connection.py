@@ -12,16 +12,14 @@ from hypothesis import given, settings
 
 from libs.common.headers import Header
 from services.gateway.server.connection import (
-    BODY_STEP,
-    DEAF_S,
-    LARGEST_HEAD,
+    LINGER_S,
     MOST_DISCARDED,
-    MOST_HEADERS,
-    MOST_PIECES,
+    ClientTimeouts,
     Connection,
-    Times,
 )
 from services.gateway.server.framing import WHOLE_WRITE
+from services.gateway.server.head_fields import LARGEST_HEAD, MOST_HEADERS
+from services.gateway.server.parser import BODY_STEP, MOST_PIECES
 from services.gateway.server.request import Request
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.sites import OpenSite
@@ -51,7 +49,9 @@ class Site(OpenSite):
     """What a connection belongs to; keeps what it is told."""
 
     def __init__(self, answer: Answering = echo) -> None:
-        super().__init__(LARGEST_BODY, Times(head_s=5.0, body_s=6.0, keep_alive_s=20.0))
+        super().__init__(
+            LARGEST_BODY, ClientTimeouts(head_s=5.0, body_s=6.0, keep_alive_s=20.0)
+        )
         self.full = False
         self.served: list[Request] = []
         self.cancelled = 0
@@ -363,9 +363,9 @@ async def test_who_is_refused_has_some_seconds_to_leave() -> None:
     connection, wire = connected(Site())
     wire.feed(b"nonsense\r\n\r\n")
     await settled()
-    connection.check(clock().time() + DEAF_S)
+    connection.check(clock().time() + LINGER_S)
     assert not wire.aborted
-    connection.check(clock().time() + DEAF_S + 0.1)
+    connection.check(clock().time() + LINGER_S + 0.1)
     assert wire.aborted
 
 
@@ -376,7 +376,7 @@ async def test_a_transport_that_cannot_half_close_is_left_open() -> None:
     wire.feed(b"nonsense\r\n\r\n")
     await settled()
     assert (wire.eof, wire.is_closing()) == (False, False)
-    connection.check(clock().time() + DEAF_S + 0.1)
+    connection.check(clock().time() + LINGER_S + 0.1)
     assert wire.aborted
 
 
@@ -729,7 +729,7 @@ async def test_a_client_that_leaves_before_it_asks_is_no_trouble() -> None:
 
 
 @timeless
-async def test_a_task_that_is_cancelled_by_others_is_cancelled() -> None:
+async def test_a_task_that_is_canceled_by_others_is_cancelled() -> None:
     answer, _ = held()
     connection, wire = connected(Site(answer))
     wire.feed(GET)
@@ -878,7 +878,7 @@ async def test_a_close_that_the_client_does_not_take_becomes_a_break() -> None:
     connection.hang_up()
     connection.hang_up()
     now = clock().time()
-    connection.check(now + DEAF_S + 0.1)
+    connection.check(now + LINGER_S + 0.1)
     assert wire.aborted
 
 

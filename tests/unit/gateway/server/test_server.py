@@ -11,7 +11,7 @@ import pytest
 from libs.common.browser_guard import Guard
 from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.server.body_memory import Room
-from services.gateway.server.connection import Connection, Times
+from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 from services.gateway.server.server import (
     GRACE_S,
@@ -80,7 +80,7 @@ class House:
             self.sockets,
             Doorkeeper(Guard()),
             bounds=Bounds(most, 1000, Room(1000)),
-            times=Times(),
+            timeouts=ClientTimeouts(),
         )
 
     async def client(self, sent: bytes = b"") -> Wire:
@@ -288,7 +288,7 @@ async def test_deadlines_are_looked_at_while_it_listens(
     slow = await house.client(GET[:5])
     await asyncio.sleep(SWEEP_S * 3.5)
     assert [round(look - began, 3) for look in deadlines.looks] == [0.1, 0.2, 0.3]
-    await asyncio.sleep(Times().head_s + SWEEP_S * LOOK_EVERY * 2)
+    await asyncio.sleep(ClientTimeouts().head_s + SWEEP_S * LOOK_EVERY * 2)
     assert slow.sent.startswith(b"HTTP/1.1 408 ")
     await house.server.stop()
     looked = len(deadlines.looks)

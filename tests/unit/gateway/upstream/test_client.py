@@ -9,15 +9,18 @@ import pytest
 
 from libs.common.settings.http_proxies import Egress, Proxy
 from services.gateway.upstream.client import IDLE_SECONDS, UpstreamClient
-from services.gateway.upstream.connection import NO_PATIENCE, Patience
+from services.gateway.upstream.connection import NO_TIMEOUTS, Timeouts
 from services.gateway.upstream.connector import Dialer
 from services.gateway.upstream.errors import (
+    Broken,
     NoFreeConnection,
     NotSent,
-    Origin,
+    Slow,
+    TimedOut,
     UpstreamError,
 )
-from services.gateway.upstream.response import Answer, Broken, Slow, TimedOut
+from services.gateway.upstream.origin import Origin
+from services.gateway.upstream.response import Answer
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.upstreams import Wires
 
@@ -28,10 +31,10 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 def made(
-    limit: int = 10, patience: Patience = NO_PATIENCE, proxy: Proxy | None = None
+    limit: int = 10, timeouts: Timeouts = NO_TIMEOUTS, proxy: Proxy | None = None
 ) -> tuple[UpstreamClient, Wires]:
     wires = Wires(proxy)
-    return UpstreamClient(3.0, patience, cast(Dialer, wires), limit), wires
+    return UpstreamClient(3.0, timeouts, cast(Dialer, wires), limit), wires
 
 
 def asking(
@@ -70,7 +73,7 @@ async def test_each_origin_has_connections_of_its_own() -> None:
 
 
 @timeless
-async def test_a_connection_that_was_idle_for_long_is_dialled_anew() -> None:
+async def test_a_connection_that_was_idle_for_long_is_dialed_anew() -> None:
     client, wires = made()
     await one_answer(client, wires)
     clock().advance(IDLE_SECONDS)
@@ -85,7 +88,7 @@ async def test_a_connection_that_was_idle_for_long_is_dialled_anew() -> None:
     ids=["long", "short", "over"],
 )
 @timeless
-async def test_dialling_takes_no_longer_than_the_request_may(
+async def test_dialing_takes_no_longer_than_the_request_may(
     within_s: float, given_s: float
 ) -> None:
     client, wires = made()
@@ -96,7 +99,7 @@ async def test_dialling_takes_no_longer_than_the_request_may(
 
 
 @timeless
-async def test_who_cannot_be_dialled_leaves_its_place() -> None:
+async def test_who_cannot_be_dialed_leaves_its_place() -> None:
     client, wires = made(limit=1)
     wires.error = NotSent("no")
     for _ in range(2):
@@ -139,7 +142,7 @@ async def test_waiting_for_a_connection_ends_at_the_deadline() -> None:
 
 
 @timeless
-async def test_who_gives_up_while_dialling_leaves_its_place() -> None:
+async def test_who_gives_up_while_dialing_leaves_its_place() -> None:
     client, _ = made(limit=1)
     asked = asking(client)
     await asyncio.sleep(0)
@@ -190,15 +193,15 @@ async def test_a_new_connection_that_breaks_says_nothing_of_the_others() -> None
 
 
 @pytest.mark.parametrize(
-    ("patience", "within_s", "kind"),
-    [(NO_PATIENCE, 10.0, TimedOut), (Patience(first_s=10.0), math.inf, Slow)],
+    ("timeouts", "within_s", "kind"),
+    [(NO_TIMEOUTS, 10.0, TimedOut), (Timeouts(first_s=10.0), math.inf, Slow)],
     ids=["the request's", "the upstream's"],
 )
 @timeless
 async def test_deadlines_are_looked_at_from_time_to_time(
-    patience: Patience, within_s: float, kind: type[Exception]
+    timeouts: Timeouts, within_s: float, kind: type[Exception]
 ) -> None:
-    client, _ = made(patience=patience)
+    client, _ = made(timeouts=timeouts)
     asked = asking(client, within_s=within_s)
     await settled()
     client.check(clock().time() + 9.0)

@@ -10,21 +10,20 @@ from hypothesis import given, settings
 from libs.common.headers import Header
 from services.gateway.upstream.connection import (
     LARGEST_HEAD,
-    NO_PATIENCE,
+    NO_TIMEOUTS,
     SMALL_BODY,
-    Patience,
+    Timeouts,
     UpstreamConnection,
 )
-from services.gateway.upstream.errors import UpstreamError
-from services.gateway.upstream.pool import Pool
-from services.gateway.upstream.response import (
-    REST_S,
-    Answer,
+from services.gateway.upstream.errors import (
     Broken,
     Interrupted,
     Slow,
     TimedOut,
+    UpstreamError,
 )
+from services.gateway.upstream.pool import Pool
+from services.gateway.upstream.response import REST_S, Answer
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts, one_by_one
 
@@ -60,11 +59,11 @@ class Line:
         self,
         body: bytes = b"",
         deadline: float = math.inf,
-        patience: Patience = NO_PATIENCE,
+        timeouts: Timeouts = NO_TIMEOUTS,
         *,
         bodiless: bool = False,
     ) -> "asyncio.Future[Answer]":
-        return self.connection.send(HEAD, body, deadline, patience, bodiless=bodiless)
+        return self.connection.send(HEAD, body, deadline, timeouts, bodiless=bodiless)
 
     @property
     def open(self) -> int:
@@ -367,8 +366,8 @@ async def test_what_takes_too_long_is_ended(
 ) -> None:
     line = await Line.in_use()
     now = clock().time()
-    patience = NO_PATIENCE if deadline < math.inf else Patience(10.0, 10.0)
-    asked = line.ask(b"", now + deadline, patience)
+    timeouts = NO_TIMEOUTS if deadline < math.inf else Timeouts(10.0, 10.0)
+    asked = line.ask(b"", now + deadline, timeouts)
     line.wire.feed(fed)
     line.connection.check(now + 9.9)
     assert not line.wire.aborted
@@ -381,7 +380,7 @@ async def test_what_takes_too_long_is_ended(
 @timeless
 async def test_who_goes_on_is_not_slow() -> None:
     line = await Line.in_use()
-    asked = line.ask(b"", math.inf, Patience(10.0, 10.0))
+    asked = line.ask(b"", math.inf, Timeouts(10.0, 10.0))
     for piece in one_by_one(CHUNKS[:60]):
         clock().advance(9.0)
         line.wire.feed(piece)
@@ -393,15 +392,15 @@ async def test_who_goes_on_is_not_slow() -> None:
 @timeless
 async def test_while_the_reader_rests_the_upstream_is_not_to_blame() -> None:
     line = await Line.in_use()
-    asked = line.ask(b"", clock().time() + 5.0, Patience(1.0, 1.0))
+    asked = line.ask(b"", clock().time() + 5.0, Timeouts(1.0, 1.0))
     line.wire.feed(OK[:-1])
     answer = await asked
-    line.connection.rest()
-    line.connection.rest()
+    line.connection.pause_reading()
+    line.connection.pause_reading()
     line.connection.check(clock().time() + 100)
     assert (line.wire.reading, line.wire.aborted) == (False, False)
     clock().advance(2.0)
-    line.connection.read_on()
+    line.connection.resume_reading()
     assert line.wire.reading
     line.connection.check(clock().time() + 0.5)  # its silence begins now
     line.wire.feed(b"k")
@@ -414,7 +413,7 @@ async def test_an_answer_that_ends_while_its_reader_rests_is_read_on() -> None:
     asked = line.ask()
     line.wire.feed(OK[:-1])
     answer = await asked
-    line.connection.rest()
+    line.connection.pause_reading()
     line.wire.feed(b"k")
     assert line.wire.reading
     assert line.pool.take_idle() is line.connection

@@ -12,7 +12,8 @@ import pytest
 from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.settings.http_proxies import Egress
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import NoFreeConnection, NotSent, Origin
+from services.gateway.upstream.errors import NoFreeConnection, NotSent
+from services.gateway.upstream.origin import Origin
 from tests.support.memory.clock import clock, timeless
 
 ORIGIN = Origin("https", "api.test", 443)
@@ -54,7 +55,7 @@ async def test_a_host_that_is_not_found_is_said_so() -> None:
 
 
 @timeless
-async def test_a_lookup_takes_no_longer_than_dialling_may() -> None:
+async def test_a_lookup_takes_no_longer_than_dialing_may() -> None:
     async def hanging(host: str, port: int) -> list[AddressInfo]:
         await asyncio.get_running_loop().create_future()
         return FOUND

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.upstream.errors import UpstreamError
-from services.gateway.upstream.response import HIGH_WATER, Answer, Interrupted, NoKey
+from services.gateway.upstream.errors import Interrupted, NoKey, UpstreamError
+from services.gateway.upstream.response import HIGH_WATER, Answer
 from tests.support.memory.clock import settled, timeless
 
 
@@ -19,10 +19,10 @@ class Source:
         self.loop = asyncio.get_running_loop()
         self.said: list[str] = []
 
-    def rest(self) -> None:
+    def pause_reading(self) -> None:
         self.said.append("rest")
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         self.said.append("read on")
 
     def abort(self) -> None:

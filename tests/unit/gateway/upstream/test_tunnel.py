@@ -3,7 +3,8 @@
 import pytest
 
 from libs.common.settings.http_proxies import Egress, Proxy
-from services.gateway.upstream.errors import NotSent, Origin
+from services.gateway.upstream.errors import NotSent
+from services.gateway.upstream.origin import Origin
 from services.gateway.upstream.tunnel import (
     LARGEST_ANSWER,
     Tunnel,

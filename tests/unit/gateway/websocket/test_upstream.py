@@ -9,8 +9,8 @@ from websockets.asyncio.client import ClientConnection
 from libs.common.headers import Header
 from services.gateway.routing.catalogue import Target
 from services.gateway.upstream.connector import Dialer
-from services.gateway.upstream.errors import NotSent, Origin, UpstreamError
-from services.gateway.upstream.response import Broken, NoKey, Slow
+from services.gateway.upstream.errors import Broken, NoKey, NotSent, Slow, UpstreamError
+from services.gateway.upstream.origin import Origin
 from services.gateway.websocket.upstream import (
     OPEN_TIMEOUT_S,
     Opened,
