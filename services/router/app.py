@@ -105,7 +105,8 @@ class Router:
             self.routing, build_catalogue(resources), self._lease, self.registry
         )
         self.registry.on_change = self.publisher.renew
-        self.auditor = Auditor(self.routing, backlog, self.store)
+        silent_ms = int(settings.gateway_silence_seconds * 1000)
+        self.auditor = Auditor(self.routing, backlog, self.store, silent_ms)
         self.overview = Overview(
             self.routing,
             backlog,
@@ -114,7 +115,6 @@ class Router:
             self.publisher,
             open_admin=settings.open_admin,
         )
-        silent_ms = int(settings.gateway_silence_seconds * 1000)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
         self.token = _token(settings, self.store)
         self._loops: list[asyncio.Task[None]] = []

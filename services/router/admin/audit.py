@@ -20,7 +20,6 @@ from datetime import datetime
 from libs.common.routing.beats import Reported
 from libs.common.store.interface import Book
 
-SILENT_MS = 5_000
 CLOSED_FOR_MS = 10_000  # then whoever closed the books has reported what it holds
 MISSING_MS = 3_600_000  # a journal that nobody found by then is gone
 THE_REST = "*"
@@ -51,22 +50,25 @@ class Finding:
 
 
 def accounts(
-    reports: Mapping[str, Reported], books: Iterable[Book]
+    reports: Mapping[str, Reported], books: Iterable[Book], silent_ms: int
 ) -> tuple[Account, ...]:
-    """Both sources put together. `reports` were read before `books`."""
+    """Combines both sources. `reports` were read before `books`. A gateway whose last
+    report is `silent_ms` old is silent."""
     known = {book.id: book for book in books}
     for id_ in reports:
         known.setdefault(id_, Book(id_, None, None, 0, 0, 0, "running", 0, 0))
-    return tuple(_account(book, reports.get(id_)) for id_, book in known.items())
+    return tuple(
+        _account(book, reports.get(id_), silent_ms) for id_, book in known.items()
+    )
 
 
-def _account(book: Book, report: Reported | None) -> Account:
+def _account(book: Book, report: Reported | None, silent_ms: int) -> Account:
     accepted, ended, held = book.accepted, book.ended, book.held
     if report is not None:
         accepted = max(accepted, report.books.accepted)
         ended = max(ended, report.books.ended)
         held = report.books.held
-    state = _state(book, report)
+    state = _state(book, report, silent_ms)
     here = book.stored + book.dead
     accepted = max(accepted, here)
     open_ = 0 if state == "closed" else max(0, accepted - ended)
@@ -84,11 +86,11 @@ def _account(book: Book, report: Reported | None) -> Account:
     )
 
 
-def _state(book: Book, report: Reported | None) -> str:
+def _state(book: Book, report: Reported | None, silent_ms: int) -> str:
     # Nobody reports for the rest, or for who never did; all they have is stored.
     if book.state == "closed" or (report is None and book.last_seen_at is None):
         return "closed"
-    return "running" if report and report.age_ms < SILENT_MS else "silent"
+    return "running" if report and report.age_ms < silent_ms else "silent"
 
 
 def judge(

@@ -48,10 +48,14 @@ class Reading:
 class Auditor:
     """Reads the books, one reading after the other, and remembers the last two."""
 
-    def __init__(self, routing: Reports, backlog: Backlog, store: Books) -> None:
+    def __init__(
+        self, routing: Reports, backlog: Backlog, store: Books, silent_ms: int
+    ) -> None:
+        """`silent_ms`: a gateway that did not report for this long is silent."""
         self._routing = routing
         self._backlog = backlog
         self._store = store
+        self.silent_ms = silent_ms
         self._reading = asyncio.Lock()
         self._last = Reading()
         self._before = Reading()
@@ -69,7 +73,7 @@ class Auditor:
 
     def _judged(self, found: Reading) -> Reading:
         books, reports = found.books or (), found.reports or {}
-        listed = accounts(reports, books)
+        listed = accounts(reports, books, self.silent_ms)
         if found.books is None or found.reports is None or found.depth is None:
             return replace(found, accounts=listed)
         finding = judge(listed, reports, found.depth, int(time() * 1000))

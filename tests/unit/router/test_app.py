@@ -88,6 +88,16 @@ def test_admin_is_open_only_when_that_is_asked_for(
 
 
 @pytest.mark.asyncio
+async def test_the_audit_waits_for_a_report_as_long_as_the_reaper() -> None:
+    settings = RouterSettings.read({"PROXY_GATEWAY_SILENCE_SECONDS": "30"})
+    router = router_app.Router(settings)
+    try:
+        assert router.auditor.silent_ms == 30_000
+    finally:
+        await router.stop()
+
+
+@pytest.mark.asyncio
 async def test_without_redis_it_serves_what_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
