@@ -33,18 +33,22 @@ from libs.common.store.factory import open_store
 from libs.common.store.interface import Store
 from libs.common.store.providers import RegistryRows
 from libs.common.store.proxy_keys import ProxyKeyRows
-from services.router.admin.access import AdminToken, Browsers
-from services.router.admin.destinations import DestinationCheck
+from services.router.admin.auth.access import AdminToken, Browsers
+from services.router.admin.auth.tokens import FixedToken, KeptToken
 from services.router.admin.explain import Explain
 from services.router.admin.health_checks import Examiner, HealthCheck
 from services.router.admin.history import History, OneRequest
 from services.router.admin.keys import OneProxyKey, ProxyKeys
 from services.router.admin.ledger import Auditor, LedgerView
-from services.router.admin.models import Models, OneModel
-from services.router.admin.provider_tests import ModelTest, ProviderTest
-from services.router.admin.providers import OneProvider, Providers, Surroundings
+from services.router.admin.registry.destinations import DestinationCheck
+from services.router.admin.registry.models import Models, OneModel
+from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
+from services.router.admin.registry.providers import (
+    OneProvider,
+    Providers,
+    Surroundings,
+)
 from services.router.admin.state import Events, Overview, State
-from services.router.admin.tokens import FixedToken, KeptToken
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.dashboard_files import CSP, FILES, Page
 from services.router.errors import say

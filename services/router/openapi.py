@@ -8,7 +8,8 @@ from falcon.asgi import Request, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.router.admin import registry_shapes, shapes
+from services.router.admin.schemas import registry as registry_shapes
+from services.router.admin.schemas import shapes
 
 _REF = "#/components/schemas/{model}"
 _FILTERS = ("limit", "session_id", "resource_id", "request_id", "cursor")

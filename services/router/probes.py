@@ -11,7 +11,7 @@ from prometheus_client import Gauge
 from libs.common.contracts.events import HealthState, ResourceState
 from libs.common.errors import ProxyError
 from libs.common.runtime.probes import Readiness, readiness_body
-from services.router.admin.shapes import AdminState
+from services.router.admin.schemas.shapes import AdminState
 
 PATIENCE_S = 2.0
 

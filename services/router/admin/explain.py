@@ -23,7 +23,7 @@ from libs.common.routing.types import (
     model_digest,
     session_digest,
 )
-from services.router.admin.shapes import ExplainAsk, Explained, ExplainedHints
+from services.router.admin.schemas.shapes import ExplainAsk, Explained, ExplainedHints
 from services.router.errors import Problem
 
 LARGEST_BODY = 1_048_576  # what the gateway forwards under /admin

@@ -14,7 +14,7 @@ from libs.common.proxy_keys import PREFIX_CHARS, new_secret, secret_hash
 from libs.common.store.interface import Cursor, Page
 from libs.common.store.proxy_keys import NewKey
 from services.router.admin.history import asked_limit
-from services.router.admin.shapes import KeyChange, MintAsk
+from services.router.admin.schemas.shapes import KeyChange, MintAsk
 from services.router.errors import Problem
 
 LARGEST_BODY = 65_536

@@ -14,7 +14,7 @@ from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.beats import Reported
 from libs.common.store.interface import Book
 from services.router.admin.audit import Account, Finding, accounts, doubled, judge
-from services.router.admin.shapes import GatewayBooks, Ledger, WholeLedger
+from services.router.admin.schemas.shapes import GatewayBooks, Ledger, WholeLedger
 
 PATIENCE_S = 2.0  # with a database or a Redis that hangs
 

@@ -20,7 +20,7 @@ from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import HistoryQuery, Page
 from services.router.admin.ledger import PATIENCE_S, Auditor, summed
-from services.router.admin.shapes import AdminState
+from services.router.admin.schemas.shapes import AdminState
 from services.router.errors import Problem
 
 RECENT = 50

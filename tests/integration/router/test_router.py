@@ -21,7 +21,7 @@ from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, digest
 from libs.common.store.factory import open_store
-from services.router.admin import shapes
+from services.router.admin.schemas import shapes
 from tests.support.databases.valkey import empty, running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, granian, running

@@ -15,8 +15,8 @@ from libs.common.runtime import logs
 from libs.common.settings.services import RouterSettings
 from libs.common.store.sqlite import SqliteStore
 from services.router import app as router_app
-from services.router.admin.shapes import AdminState
-from services.router.admin.tokens import FixedToken, KeptToken
+from services.router.admin.auth.tokens import FixedToken, KeptToken
+from services.router.admin.schemas.shapes import AdminState
 from services.router.app import create_app
 from services.router.openapi import OPERATIONS
 from tests.support.databases.resp import scripted

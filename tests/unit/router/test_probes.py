@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from libs.common.contracts.events import HealthState, ResourceState
 from libs.common.errors import StoreAway
 from services.router import probes
-from services.router.admin.shapes import AdminState, Ledger
+from services.router.admin.schemas.shapes import AdminState, Ledger
 from services.router.probes import Probes
 from tests.support.values.admin import client
 

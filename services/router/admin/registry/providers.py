@@ -18,13 +18,13 @@ from libs.common.providers.registry import (
     resources_of,
 )
 from libs.common.providers.sealing import Sealer
-from services.router.admin.destinations import DestinationCheck
-from services.router.admin.registry_shapes import (
+from services.router.admin.registry.destinations import DestinationCheck
+from services.router.admin.request_body import asked, bad
+from services.router.admin.schemas.registry import (
     ProviderAsk,
     ProviderChange,
     keys_of,
 )
-from services.router.admin.request_body import asked, bad
 from services.router.errors import Problem
 
 WHAT = "provider"

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from libs.common.providers.sealing import Sealer
-from tests.unit.router.admin.test_providers import GIVEN, SEALER, SECRET, Api, code
+from tests.unit.router.admin.registry.test_providers import (
+    GIVEN,
+    SEALER,
+    SECRET,
+    Api,
+    code,
+)
 
 MODELS = "/admin/models/test"
 

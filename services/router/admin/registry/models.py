@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from falcon.asgi import Request, Response
 
 from libs.common.contracts.events import Row
-from services.router.admin.providers import Told
-from services.router.admin.registry_shapes import ModelAsk, ModelChange
+from services.router.admin.registry.providers import Told
 from services.router.admin.request_body import asked
+from services.router.admin.schemas.registry import ModelAsk, ModelChange
 from services.router.errors import Problem
 
 WHAT = "model"

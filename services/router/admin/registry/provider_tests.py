@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from falcon.asgi import Request, Response
 
 from libs.common.providers.registry import Provider, provider_of, resources_of
-from services.router.admin.models import Rows as ModelRows
-from services.router.admin.models import known_model
-from services.router.admin.providers import (
+from services.router.admin.registry.models import Rows as ModelRows
+from services.router.admin.registry.models import known_model
+from services.router.admin.registry.providers import (
     Rows,
     Surroundings,
     base_url_of,
@@ -18,8 +18,8 @@ from services.router.admin.providers import (
     known_provider,
     sealed,
 )
-from services.router.admin.registry_shapes import ModelTestAsk, ProviderTestAsk
 from services.router.admin.request_body import asked, bad
+from services.router.admin.schemas.registry import ModelTestAsk, ProviderTestAsk
 
 
 class Asks(Protocol):

@@ -17,9 +17,13 @@ from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
 from libs.common.settings.http_proxies import Egress
-from services.router.admin.destinations import DestinationCheck
-from services.router.admin.provider_tests import ModelTest, ProviderTest
-from services.router.admin.providers import OneProvider, Providers, Surroundings
+from services.router.admin.registry.destinations import DestinationCheck
+from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
+from services.router.admin.registry.providers import (
+    OneProvider,
+    Providers,
+    Surroundings,
+)
 from services.router.errors import Problem, say
 from tests.unit.router.test_catalogue import resource
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.router.admin.shapes import (
+from services.router.admin.schemas.shapes import (
     DecisionRow,
     ExplainAsk,
     KeyChange,

@@ -4,8 +4,8 @@ import pytest
 from falcon import testing
 from falcon.asgi import Request, Response
 
-from services.router.admin.access import AdminToken
-from services.router.admin.tokens import FixedToken
+from services.router.admin.auth.access import AdminToken
+from services.router.admin.auth.tokens import FixedToken
 from tests.support.values.admin import client, problem
 
 TOKEN = "correct-horse"
