@@ -1,22 +1,23 @@
-"""`/admin/models`: names of models, and the provider's model each stands for."""
+"""`/admin/models`: model aliases, each for one provider's model."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from falcon.asgi import Request, Response
-
 from libs.common.contracts.events import Row
-from services.router.admin.registry.providers import Told
-from services.router.admin.request_body import asked
-from services.router.admin.schemas.registry import ModelAsk, ModelChange
+from services.router.admin.registry.providers import Publisher
+from services.router.admin.schemas.registry import (
+    ModelAsk,
+    ModelChange,
+    ModelRow,
+    ModelsList,
+)
+from services.router.api.operation import operation
 from services.router.errors import Problem
-
-WHAT = "model"
 
 
 class Rows(Protocol):
-    """What of the store is asked for here; raises `StoreAway`."""
+    """The part of the store used here. Raises `StoreAway`."""
 
     async def provider(self, id_: str) -> Row | None: ...
 
@@ -36,70 +37,73 @@ class Rows(Protocol):
 
 
 class Models:
-    """All of them."""
-
-    def __init__(self, rows: Rows, told: Told) -> None:
+    def __init__(self, rows: Rows, publisher: Publisher) -> None:
         self._rows = rows
-        self._told = told
+        self._publisher = publisher
 
-    async def on_get(self, _: Request, resp: Response) -> None:
-        resp.media = {"data": await self._rows.models(), "next_cursor": None}
+    @operation(returns=ModelsList, problems=(503,))
+    async def on_get(self) -> dict[str, Any]:
+        """Model aliases."""
+        return {"data": await self._rows.models(), "next_cursor": None}
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        given = await asked(req, ModelAsk, WHAT)
-        await _known_provider(self._rows, given.provider_id)
-        row = await self._rows.add_model(given.model_dump(), _now())
+    @operation(returns=ModelRow, status=201, problems=(409, 503))
+    async def on_post(self, body: ModelAsk) -> Row:
+        """Register a model alias."""
+        await _require_provider(self._rows, body.provider_id)
+        row = await self._rows.add_model(body.model_dump(), datetime.now(UTC))
         if row is None:
             raise Problem(
                 409,
                 "model_exists",
-                f"There is an alias {given.alias!r} already. PATCH "
-                f"/admin/models/{given.alias} changes it.",
+                f"The alias {body.alias!r} already exists. PATCH "
+                f"/admin/models/{body.alias} changes it.",
                 param="alias",
             )
-        await self._told.changed()
-        resp.status = 201
-        resp.media = row
+        await self._publisher.changed()
+        return row
 
 
 class OneModel:
-    """One of them."""
-
-    def __init__(self, rows: Rows, told: Told) -> None:
+    def __init__(self, rows: Rows, publisher: Publisher) -> None:
         self._rows = rows
-        self._told = told
+        self._publisher = publisher
 
-    async def on_get(self, _: Request, resp: Response, alias: str) -> None:
-        resp.media = await known_model(self._rows, alias)
+    @operation(returns=ModelRow, problems=(404, 503))
+    async def on_get(self, alias: str) -> Row:
+        """One model alias."""
+        return await known_model(self._rows, alias)
 
-    async def on_patch(self, req: Request, resp: Response, alias: str) -> None:
-        given = await asked(req, ModelChange, WHAT)
-        fields = given.model_dump(exclude_unset=True)
+    @operation(returns=ModelRow, problems=(404, 503))
+    async def on_patch(self, alias: str, body: ModelChange) -> Row:
+        """Change a model alias; effective within seconds."""
+        fields = body.model_dump(exclude_unset=True)
         if "provider_id" in fields:
-            await _known_provider(self._rows, fields["provider_id"])
-        row = await self._rows.change_model(alias, fields, _now())
+            await _require_provider(self._rows, fields["provider_id"])
+        row = await self._rows.change_model(alias, fields, datetime.now(UTC))
         if row is None:
             raise _not_found()
-        await self._told.changed()
-        resp.media = row
+        await self._publisher.changed()
+        return row
 
-    async def on_delete(self, _: Request, resp: Response, alias: str) -> None:
+    @operation(returns=ModelRow, problems=(404, 503))
+    async def on_delete(self, alias: str) -> Row:
+        """Delete a model alias."""
         row = await known_model(self._rows, alias)
         if not await self._rows.delete_model(alias):
             raise _not_found()
-        await self._told.changed()
-        resp.media = row
+        await self._publisher.changed()
+        return row
 
 
 async def known_model(rows: Rows, alias: str) -> Row:
-    """Raises a `Problem` when there is none."""
+    """Raises a `Problem` if there is no such alias."""
     row = await rows.model(alias)
     if row is None:
         raise _not_found()
     return row
 
 
-async def _known_provider(rows: Rows, id_: str) -> None:
+async def _require_provider(rows: Rows, id_: str) -> None:
     if await rows.provider(id_) is None:
         raise Problem(
             400,
@@ -115,7 +119,3 @@ def _not_found() -> Problem:
         "model_not_found",
         "There is no such model alias. GET /admin/models lists them.",
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

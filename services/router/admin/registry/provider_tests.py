@@ -1,47 +1,53 @@
-"""`POST /admin/providers/test` and `/admin/models/test`: does the upstream take this
-key, and has it this model? The health service asks; keys travel sealed to it."""
+"""`POST /admin/providers/test` and `/admin/models/test`: does the upstream accept this
+key, and does it list this model? The health service asks; keys reach it sealed."""
 
 import json
 from dataclasses import replace
 from typing import Any, Protocol
 
-from falcon.asgi import Request, Response
-
 from libs.common.providers.registry import Provider, provider_of, resources_of
 from services.router.admin.registry.models import Rows as ModelRows
 from services.router.admin.registry.models import known_model
 from services.router.admin.registry.providers import (
+    ProviderContext,
     Rows,
-    Surroundings,
     base_url_of,
     keyless,
     known_provider,
     sealed,
 )
-from services.router.admin.request_body import asked, bad
-from services.router.admin.schemas.registry import ModelTestAsk, ProviderTestAsk
+from services.router.admin.schemas.registry import (
+    ModelTestAsk,
+    ModelTested,
+    ProviderTestAsk,
+    ProviderTested,
+)
+from services.router.api.operation import invalid, operation
 
 
-class Asks(Protocol):
-    """Who asks upstreams. Raises a `Problem` when nobody does."""
+class Examiner(Protocol):
+    """Queries upstreams. Raises a `Problem` if it cannot."""
 
     async def examine(self, wanted: str = "") -> Any: ...
 
 
 class ProviderTest:
-    def __init__(self, rows: Rows, asks: Asks, around: Surroundings) -> None:
+    def __init__(
+        self, rows: Rows, examiner: Examiner, context: ProviderContext
+    ) -> None:
         self._rows = rows
-        self._asks = asks
-        self._around = around
+        self._examiner = examiner
+        self._context = context
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        given = await asked(req, ProviderTestAsk, "provider's test")
-        if given.id is not None and given.model_fields_set == {"id"}:
-            provider = provider_of(await known_provider(self._rows, given.id))
+    @operation(returns=ProviderTested, problems=(404, 503))
+    async def on_post(self, body: ProviderTestAsk) -> dict[str, Any]:
+        """Ask a provider, stored or not, for its models with each of its keys."""
+        if body.id is not None and body.model_fields_set == {"id"}:
+            provider = provider_of(await known_provider(self._rows, body.id))
         else:
-            provider = self._unsaved(given)
-        results = await examined(self._asks, provider, self._around)
-        resp.media = {
+            provider = self._unsaved(body)
+        results = await examined(self._examiner, provider, self._context)
+        return {
             "ok": all(result["ok"] for result in results),
             "base_url": provider.base_url,
             "results": results,
@@ -50,10 +56,10 @@ class ProviderTest:
     def _unsaved(self, given: ProviderTestAsk) -> Provider:
         keys: str | None = None
         if given.api_key is not None:
-            keys = sealed(given.api_key, self._around.sealer)
+            keys = sealed(given.api_key, self._context.sealer)
         elif given.credential_ref is None:
             raise keyless()
-        url = base_url_of(given.provider_type, given.base_url, self._around)
+        url = base_url_of(given.provider_type, given.base_url, self._context)
         return Provider(
             id=given.id or "key",
             name="",
@@ -68,54 +74,59 @@ class ProviderTest:
 
 
 class AllRows(Rows, ModelRows, Protocol):
-    """Of providers and models."""
+    """Rows of providers and models."""
 
 
 class ModelTest:
-    def __init__(self, rows: AllRows, asks: Asks, around: Surroundings) -> None:
+    def __init__(
+        self, rows: AllRows, examiner: Examiner, context: ProviderContext
+    ) -> None:
         self._rows = rows
-        self._asks = asks
-        self._around = around
+        self._examiner = examiner
+        self._context = context
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        given = await asked(req, ModelTestAsk, "model's test")
-        if given.alias is not None and given.model_fields_set == {"alias"}:
-            row = await known_model(self._rows, given.alias)
-            provider_id, upstream_id = row["provider_id"], row["upstream_id"]
-        elif given.provider_id is None or given.upstream_id is None:
-            raise bad(
-                None, "send alias, or provider_id and upstream_id", "model's test"
-            )
-        else:
-            provider_id, upstream_id = given.provider_id, given.upstream_id
-        row = await known_provider(self._rows, provider_id)
-        results = await examined(
-            self._asks, provider_of(row), self._around, upstream_id
-        )
-        ok = all(result["ok"] and result["lists_model"] for result in results)
-        resp.media = {
-            "ok": ok,
-            "alias": given.alias,
+    @operation(returns=ModelTested, problems=(404, 503))
+    async def on_post(self, body: ModelTestAsk) -> dict[str, Any]:
+        """Does an alias's provider list its model?"""
+        provider_id, upstream_id = await self._model(body)
+        provider = provider_of(await known_provider(self._rows, provider_id))
+        results = await examined(self._examiner, provider, self._context, upstream_id)
+        return {
+            "ok": all(result["ok"] and result["lists_model"] for result in results),
+            "alias": body.alias,
             "provider_id": provider_id,
             "upstream_id": upstream_id,
             "detail": _detail(results, upstream_id),
             "results": results,
         }
 
+    async def _model(self, given: ModelTestAsk) -> tuple[str, str]:
+        """The provider and its name of the model."""
+        if given.alias is not None and given.model_fields_set == {"alias"}:
+            row = await known_model(self._rows, given.alias)
+            return row["provider_id"], row["upstream_id"]
+        if given.provider_id is None or given.upstream_id is None:
+            cause = "send alias, or provider_id and upstream_id"
+            raise invalid(None, cause, ModelTestAsk)
+        return given.provider_id, given.upstream_id
+
 
 async def examined(
-    asks: Asks, provider: Provider, around: Surroundings, model: str | None = None
+    examiner: Examiner,
+    provider: Provider,
+    context: ProviderContext,
+    model: str | None = None,
 ) -> list[dict[str, Any]]:
-    """What the upstream says to each key of a provider, disabled or not. Raises a
-    `Problem` when its keys must not be sent there."""
-    await around.destinations.refuse(provider.base_url, provider.credential_ref)
-    resources = resources_of(replace(provider, enabled=True), around.environ)
+    """The upstream's verdict on each key of a provider, enabled or not. Raises a
+    `Problem` if its keys must not be sent there."""
+    await context.destinations.refuse(provider.base_url, provider.credential_ref)
+    resources = resources_of(replace(provider, enabled=True), context.environ)
     wanted = {
         "base_url": provider.base_url,
         "keys": [[resource.id, resource.credential] for resource in resources],
         "model": model,
     }
-    return list(await asks.examine(json.dumps(wanted)))
+    return list(await examiner.examine(json.dumps(wanted)))
 
 
 def _detail(results: list[dict[str, Any]], model: str) -> str:

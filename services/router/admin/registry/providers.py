@@ -1,12 +1,11 @@
-"""`/admin/providers`: the registry of providers. A key comes in and never goes out:
-it is sealed here, before anything else sees it."""
+"""`/admin/providers`: the registry of providers. A key is sealed here, before anything
+else sees it, and is never part of a response."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from falcon.asgi import Request, Response
 from pydantic import SecretStr
 
 from libs.common.contracts.events import Resource, Row
@@ -19,20 +18,21 @@ from libs.common.providers.registry import (
 )
 from libs.common.providers.sealing import Sealer
 from services.router.admin.registry.destinations import DestinationCheck
-from services.router.admin.request_body import asked, bad
 from services.router.admin.schemas.registry import (
     ProviderAsk,
     ProviderChange,
+    ProviderRow,
+    ProvidersList,
     keys_of,
 )
+from services.router.api.operation import invalid, operation
 from services.router.errors import Problem
 
-WHAT = "provider"
 _HIDDEN = frozenset({"api_key_sealed"})
 
 
 class Rows(Protocol):
-    """What of the store is asked for here; raises `StoreAway`."""
+    """The part of the store used here. Raises `StoreAway`."""
 
     async def providers(self) -> list[Row]: ...
 
@@ -49,117 +49,124 @@ class Rows(Protocol):
     async def delete_provider(self, id_: str) -> bool: ...
 
 
-class Told(Protocol):
-    """Who brings a change to the gateways. Never raises."""
+class Publisher(Protocol):
+    """Publishes a change to the gateways, at once or when Redis is back. Never
+    raises."""
 
     async def changed(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a provider is understood with: the router's own configuration."""
+class ProviderContext:
+    """The router's configuration that providers depend on."""
 
     sealer: Sealer
     environ: Mapping[str, str]
-    ours: Sequence[Resource]  # of the environment
-    base_url: str  # of providers of type openai that name none
+    ours: Sequence[Resource]  # from the environment
+    base_url: str  # for providers of type openai without one
     destinations: DestinationCheck
 
 
 class Providers:
-    """All of them."""
-
-    def __init__(self, rows: Rows, told: Told, around: Surroundings) -> None:
+    def __init__(
+        self, rows: Rows, publisher: Publisher, context: ProviderContext
+    ) -> None:
         self._rows = rows
-        self._told = told
-        self._around = around
+        self._publisher = publisher
+        self._context = context
 
-    async def on_get(self, _: Request, resp: Response) -> None:
+    @operation(returns=ProvidersList, problems=(503,))
+    async def on_get(self) -> dict[str, Any]:
+        """Providers, without their keys."""
         rows = await self._rows.providers()
-        data = [shown(row, self._around.environ) for row in rows]
-        resp.media = {"data": data, "next_cursor": None}
+        data = [shown(row, self._context.environ) for row in rows]
+        return {"data": data, "next_cursor": None}
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        given = await asked(req, ProviderAsk, WHAT)
-        fields = _fields(given.model_dump(), given.api_key, self._around)
-        fields["name"] = fields["name"] or given.id
+    @operation(returns=ProviderRow, status=201, problems=(409, 503))
+    async def on_post(self, body: ProviderAsk) -> dict[str, Any]:
+        """Register a provider. Its key is sealed and never shown."""
+        fields = _fields(body.model_dump(), body.api_key, self._context)
+        fields["name"] = fields["name"] or body.id
         row = {"base_url": None, "api_key_sealed": None, **fields}
-        row["base_url"] = base_url_of(given.provider_type, given.base_url, self._around)
+        row["base_url"] = base_url_of(body.provider_type, body.base_url, self._context)
         if row["api_key_sealed"] is None and row["credential_ref"] is None:
             raise keyless()
         others = await self._rows.providers()
-        if any(other["id"] == given.id for other in others):
-            raise _exists(given.id)
-        refuse_taken_ids(row, others, self._around)
-        await self._around.destinations.refuse(row["base_url"], row["credential_ref"])
-        stored = await self._rows.add_provider(row, _now())
+        if any(other["id"] == body.id for other in others):
+            raise _exists(body.id)
+        refuse_taken_ids(row, others, self._context)
+        await self._context.destinations.refuse(row["base_url"], row["credential_ref"])
+        stored = await self._rows.add_provider(row, datetime.now(UTC))
         if stored is None:
-            raise _exists(given.id)
-        # Published when the answer leaves, or as soon as Redis is back.
-        await self._told.changed()
-        resp.status = 201
-        resp.media = shown(stored, self._around.environ)
+            raise _exists(body.id)
+        await self._publisher.changed()
+        return shown(stored, self._context.environ)
 
 
 class OneProvider:
-    """One of them."""
-
-    def __init__(self, rows: Rows, told: Told, around: Surroundings) -> None:
+    def __init__(
+        self, rows: Rows, publisher: Publisher, context: ProviderContext
+    ) -> None:
         self._rows = rows
-        self._told = told
-        self._around = around
+        self._publisher = publisher
+        self._context = context
 
-    async def on_get(self, _: Request, resp: Response, provider_id: str) -> None:
+    @operation(returns=ProviderRow, problems=(404, 503))
+    async def on_get(self, provider_id: str) -> dict[str, Any]:
+        """One provider."""
         row = await known_provider(self._rows, provider_id)
-        resp.media = shown(row, self._around.environ)
+        return shown(row, self._context.environ)
 
-    async def on_patch(self, req: Request, resp: Response, provider_id: str) -> None:
-        given = await asked(req, ProviderChange, WHAT)
+    @operation(returns=ProviderRow, problems=(404, 409, 503))
+    async def on_patch(self, provider_id: str, body: ProviderChange) -> dict[str, Any]:
+        """Change a provider, or replace its key; effective within seconds."""
         before = await known_provider(self._rows, provider_id)
-        sent = given.model_dump(exclude_unset=True)
-        fields = _fields(sent, given.api_key, self._around)
+        sent = body.model_dump(exclude_unset=True)
+        fields = _fields(sent, body.api_key, self._context)
         after = {**before, **fields}
         if "base_url" in fields:
-            url = base_url_of(after["provider_type"], fields["base_url"], self._around)
+            url = base_url_of(after["provider_type"], fields["base_url"], self._context)
             fields["base_url"] = after["base_url"] = url
             _refuse_to_move_keys(before, fields)
         if after["api_key_sealed"] is None and after["credential_ref"] is None:
             raise keyless()
         others = await self._rows.providers()
-        refuse_taken_ids(after, others, self._around)
+        refuse_taken_ids(after, others, self._context)
         sends = {"base_url", "credential_ref", "api_key_sealed"} & fields.keys()
         if sends or fields.get("enabled"):
             url, reference = after["base_url"], after["credential_ref"]
-            await self._around.destinations.refuse(url, reference)
-        row = await self._rows.change_provider(provider_id, fields, _now())
+            await self._context.destinations.refuse(url, reference)
+        row = await self._rows.change_provider(provider_id, fields, datetime.now(UTC))
         if row is None:
-            raise not_found()
-        await self._told.changed()
-        resp.media = shown(row, self._around.environ)
+            raise _not_found()
+        await self._publisher.changed()
+        return shown(row, self._context.environ)
 
-    async def on_delete(self, _: Request, resp: Response, provider_id: str) -> None:
+    @operation(returns=ProviderRow, problems=(404, 409, 503))
+    async def on_delete(self, provider_id: str) -> dict[str, Any]:
+        """Delete a provider that no model alias uses."""
         row = await known_provider(self._rows, provider_id)
         if not await self._rows.delete_provider(provider_id):
             await known_provider(self._rows, provider_id)
             raise Problem(
                 409,
                 "provider_in_use",
-                "Model aliases lead to this provider. Delete them first (GET "
+                "Model aliases use this provider. Delete them first (GET "
                 "/admin/models lists them), or disable the provider with "
                 '{"enabled": false}.',
             )
-        await self._told.changed()
-        resp.media = shown(row, self._around.environ)
+        await self._publisher.changed()
+        return shown(row, self._context.environ)
 
 
 def _fields(
-    sent: Mapping[str, Any], api_key: SecretStr | None, around: Surroundings
+    sent: Mapping[str, Any], api_key: SecretStr | None, context: ProviderContext
 ) -> dict[str, Any]:
-    """What was sent, as columns. A key given inline and a reference replace each
-    other."""
+    """The fields that were sent, as columns. An inline key and a reference replace
+    each other."""
     fields = {name: value for name, value in sent.items() if name != "api_key"}
     if api_key is not None:
-        fields["api_key_sealed"] = sealed(api_key, around.sealer)
+        fields["api_key_sealed"] = sealed(api_key, context.sealer)
         fields["credential_ref"] = None
     elif fields.get("credential_ref") is not None or "api_key" in sent:
         fields["api_key_sealed"] = None
@@ -167,36 +174,40 @@ def _fields(
 
 
 def sealed(api_key: SecretStr, sealer: Sealer) -> str:
-    """The keys as they are stored. Raises a `Problem` when they cannot be sealed."""
+    """The keys as they are stored. Raises a `Problem` if they cannot be sealed."""
     if not sealer.able:
         raise Problem(
             400,
             "encryption_key_missing",
-            "An api_key is sealed before it is stored, and PROXY_SECRET_ENCRYPTION_KEY "
-            "is not set. Set it for the router, the gateways and the health service, "
-            "and restart them; or put the key into a variable of theirs and send "
-            'credential_ref "env:NAME".',
+            "An api_key is sealed before it is stored, which needs "
+            "PROXY_SECRET_ENCRYPTION_KEY. Set it for the router, the gateways and the "
+            "health service, and restart them; or put the key into one of their "
+            'environment variables and send credential_ref "env:NAME".',
             param="api_key",
         )
     return ",".join(sealer.seal(key) for key in keys_of(api_key))
 
 
-def base_url_of(provider_type: str, base_url: str | None, around: Surroundings) -> str:
-    """Where a provider is. Raises a `Problem` when nothing says so."""
+def base_url_of(
+    provider_type: str, base_url: str | None, context: ProviderContext
+) -> str:
+    """A provider's address. Raises a `Problem` if it has none."""
     if base_url is not None:
         return base_url
     if provider_type == "custom":
-        raise bad("base_url", "a provider of type custom needs one", WHAT)
-    return around.base_url
+        cause = "a provider of type custom needs one"
+        raise invalid("base_url", cause, ProviderAsk)
+    return context.base_url
 
 
 def keyless() -> Problem:
-    return bad("api_key", "a provider needs an api_key, or a credential_ref", WHAT)
+    cause = "a provider needs an api_key or a credential_ref"
+    return invalid("api_key", cause, ProviderAsk)
 
 
 def _refuse_to_move_keys(before: Row, fields: Mapping[str, Any]) -> None:
-    """Whoever may change an address, but does not know the key, must not have it sent
-    to an address of his."""
+    """Otherwise a caller who does not know the key could have it sent to an address of
+    their own."""
     if fields["base_url"] == before["base_url"]:
         return
     for kept, name in (
@@ -204,25 +215,22 @@ def _refuse_to_move_keys(before: Row, fields: Mapping[str, Any]) -> None:
         ("credential_ref", "credential_ref"),
     ):
         if before[kept] and kept not in fields:
-            raise bad(
-                "base_url",
-                f"the stored {name} was given for another address; send it again",
-                WHAT,
-            )
+            cause = f"the stored {name} was given for another address; send it again"
+            raise invalid("base_url", cause, ProviderChange)
 
 
-def refuse_taken_ids(row: Row, others: Sequence[Row], around: Surroundings) -> None:
-    """Raises a `Problem` when a resource of `row` has the id of another's."""
+def refuse_taken_ids(row: Row, others: Sequence[Row], context: ProviderContext) -> None:
+    """Raises a `Problem` if another resource already has the id of one of `row`."""
     rest = registry_of((o for o in others if o["id"] != row["id"]), ())
-    everyone, _ = joined(around.ours, rest, around.environ)
+    everyone, _ = joined(context.ours, rest, context.environ)
     ids = {resource.id for resource in everyone}
-    for resource in resources_of(_enabled(row), around.environ):
+    for resource in resources_of(_enabled(row), context.environ):
         if resource.id in ids:
             raise Problem(
                 409,
                 "resource_id_taken",
-                f"This provider's keys would be the resource {resource.id!r}, which "
-                "there is already. Choose another id.",
+                f"The resource id {resource.id!r}, which this provider's keys would "
+                "get, is already taken. Choose another provider id.",
                 param="id",
             )
 
@@ -232,7 +240,7 @@ def _enabled(row: Row) -> Provider:
 
 
 def shown(row: Row, environ: Mapping[str, str]) -> dict[str, Any]:
-    """A row as it may be seen."""
+    """A row without its keys."""
     visible = {name: value for name, value in row.items() if name not in _HIDDEN}
     resources = resources_of(provider_of(row), environ)
     return {
@@ -243,14 +251,14 @@ def shown(row: Row, environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 async def known_provider(rows: Rows, id_: str) -> Row:
-    """Raises a `Problem` when there is none."""
+    """Raises a `Problem` if there is no such provider."""
     row = await rows.provider(id_)
     if row is None:
-        raise not_found()
+        raise _not_found()
     return row
 
 
-def not_found() -> Problem:
+def _not_found() -> Problem:
     return Problem(
         404,
         "provider_not_found",
@@ -262,11 +270,7 @@ def _exists(id_: str) -> Problem:
     return Problem(
         409,
         "provider_exists",
-        f"There is a provider {id_!r} already. PATCH /admin/providers/{id_} changes "
+        f"The provider {id_!r} already exists. PATCH /admin/providers/{id_} changes "
         "it.",
         param="id",
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -8,8 +8,13 @@ from falcon import testing
 
 from libs.common.contracts.events import Row
 from libs.common.errors import StoreAway
-from libs.common.store.interface import BadQuery, HistoryQuery, Page
-from services.router.admin.history import History, OneRequest, asked_limit
+from libs.common.store.interface import HistoryQuery, Page
+from services.router.admin.history import (
+    Decisions,
+    OneRequest,
+    Requests,
+    Sessions,
+)
 from tests.support.values.admin import client, problem
 
 ROW: Row = {"id": "r1", "created_at": "2026-01-02T03:04:05.678Z", "decisions": []}
@@ -57,9 +62,10 @@ class Api:
         self.store = Store()
         self.client = client(
             {
-                "/admin/requests": History(self.store, "requests"),
-                "/admin/sessions": History(self.store, "sessions"),
-                "/admin/requests/{request_id}": OneRequest(self.store),
+                "/admin/requests": Requests(self.store),
+                "/admin/sessions": Sessions(self.store),
+                "/admin/decisions": Decisions(self.store),
+                "/admin/requests/{id}": OneRequest(self.store),
             }
         )
 
@@ -82,8 +88,9 @@ def test_history_is_handed_on_as_asked(api: Api) -> None:
 
 
 def test_each_table_has_its_own_path(api: Api) -> None:
-    api.get("/admin/sessions")
-    assert [query.table for query in api.store.asked] == ["sessions"]
+    for table in ("sessions", "requests", "decisions"):
+        api.get(f"/admin/{table}")
+        assert api.store.asked.pop().table == table
 
 
 @pytest.mark.parametrize("query", ["limit=", "session_id=", "cursor="])
@@ -138,15 +145,3 @@ def test_a_database_that_is_away(api: Api) -> None:
     api.store.error = StoreAway()
     result = api.get("/admin/requests")
     assert problem(result)[:2] == (503, "database_unreachable")
-
-
-@pytest.mark.parametrize(
-    ("given", "limit"), [(None, 100), ("", 100), ("1", 1), ("500", 500), ("007", 7)]
-)
-def test_a_limit(given: str | None, limit: int) -> None:
-    assert asked_limit(given) == limit
-
-
-def test_a_limit_that_is_none() -> None:
-    with pytest.raises(BadQuery, match="between 1 and 500"):
-        asked_limit("1e2")

@@ -13,8 +13,9 @@ from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError, StoreAway
 from libs.common.store.interface import Cursor, Page
 from libs.common.store.proxy_keys import NewKey
-from services.router.admin.keys import LARGEST_BODY, OneProxyKey, ProxyKeys
-from services.router.admin.schemas.shapes import MintedKey, ProxyKeyRow
+from services.router.admin.keys import OneProxyKey, ProxyKeys
+from services.router.admin.schemas.keys import MintedKey, ProxyKeyRow
+from services.router.api.operation import LARGEST_BODY
 from services.router.errors import say
 
 CURSOR = Cursor("2026-01-02T03:04:05.678Z", "key_1").encode()

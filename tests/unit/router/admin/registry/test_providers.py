@@ -21,8 +21,8 @@ from services.router.admin.registry.destinations import DestinationCheck
 from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
 from services.router.admin.registry.providers import (
     OneProvider,
+    ProviderContext,
     Providers,
-    Surroundings,
 )
 from services.router.errors import Problem, say
 from tests.unit.router.test_catalogue import resource
@@ -113,7 +113,7 @@ class Api:
         self.rows, self.told, self.health = Rows(), Told(), Health()
         self.looked_up: list[str] = []
         rules = ProviderRules.read(settings)
-        around = Surroundings(
+        around = ProviderContext(
             sealer,
             {},
             (resource(1),),
