@@ -60,6 +60,12 @@ def _kind(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
+def not_found(code: str, lists: str) -> Problem:
+    """`code`: what was not found, and `_not_found`. GET `lists` lists what there is."""
+    what = code.removesuffix("_not_found").replace("_", " ")
+    return Problem(404, code, f"There is no such {what}. GET {lists} lists them.")
+
+
 def bad_query(error: BadQuery) -> Problem:
     param = str(error).partition(":")[0]
     return Problem(400, "invalid_query", f"{error}.", param=param)

@@ -14,7 +14,7 @@ from libs.common.contracts.events import Published
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
 from libs.common.store.interface import ID_CHARS_MAX
-from services.router.api.operation import BodyRules, operation
+from services.router.api.operation import Operation
 
 IDS_MAX = 640  # more than a gateway sends at once
 # In JSON a character takes up to twelve bytes (a pair of \uXXXX).
@@ -22,11 +22,9 @@ BODY_BYTES_MAX = (IDS_MAX + 1) * (ID_CHARS_MAX * 12 + 100)
 PATIENCE_S = 1.5  # a client's request waits; its gateway gives up after 2 s
 
 Id = Annotated[str, Field(max_length=ID_CHARS_MAX)]
-_BODY = BodyRules(
-    largest=BODY_BYTES_MAX,
-    required=True,
-    hint=f'Send {{"ids": [...], "session_id": ...}} with up to {IDS_MAX} ids of up to '
-    f"{ID_CHARS_MAX} characters.",
+_HINT = (
+    f'Send {{"ids": [...], "session_id": ...}} with up to {IDS_MAX} ids of up to '
+    f"{ID_CHARS_MAX} characters."
 )
 
 
@@ -54,7 +52,7 @@ class Owners:
     def __init__(self, store: Ownership) -> None:
         self._store = store
 
-    @operation(body_rules=_BODY)
+    @Operation(largest_body=BODY_BYTES_MAX, empty_body=b"", hint=_HINT)
     async def on_post(self, body: Lookup) -> dict[str, Any]:
         """Look up the owners of ids and of a session."""
         try:

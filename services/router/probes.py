@@ -12,7 +12,7 @@ from libs.common.contracts.events import HealthState, ResourceState
 from libs.common.errors import ProxyError
 from libs.common.runtime.probes import Readiness, readiness_body
 from services.router.admin.schemas.state import AdminState
-from services.router.api.operation import operation
+from services.router.api.operation import Operation
 
 PATIENCE_S = 2.0  # timeout of the database check
 
@@ -28,7 +28,7 @@ QUEUE = Gauge("proxy_queue_depth", "Telemetry events that are not stored yet.")
 
 
 class Healthz:
-    @operation()
+    @Operation()
     async def on_get(self) -> dict[str, str]:
         """Is the process alive?"""
         return {"status": "alive"}
@@ -43,7 +43,7 @@ class Readyz:
         self._published = published
         self._ping_store = ping_store
 
-    @operation()
+    @Operation()
     async def on_get(self, resp: Response) -> bytes:
         """Is the service ready? Lists what is degraded."""
         readiness = await self._readiness()
@@ -69,7 +69,7 @@ class Metrics:
     def __init__(self, state: Callable[[], Awaitable[AdminState]]) -> None:
         self._state = state
 
-    @operation(media=prometheus_client.CONTENT_TYPE_LATEST)
+    @Operation(media=prometheus_client.CONTENT_TYPE_LATEST)
     async def on_get(self) -> bytes:
         """Prometheus metrics."""
         _measure(await self._state())

@@ -26,15 +26,13 @@ from services.router.admin.schemas.explain import (
     Explained,
     ExplainedHints,
 )
-from services.router.api.operation import BodyRules, operation
+from services.router.api.operation import Operation
 from services.router.errors import Problem
 
 LARGEST_BODY = 1_048_576  # the largest that the gateway forwards under /admin
-_BODY = BodyRules(
-    largest=LARGEST_BODY,
-    required=True,
-    hint='Send {"method": "POST", "path": "/v1/responses", "headers": {...}, '
-    '"body": {...}} as JSON.',
+_HINT = (
+    'Send {"method": "POST", "path": "/v1/responses", "headers": {...}, "body": {...}} '
+    "as JSON."
 )
 
 
@@ -65,7 +63,13 @@ class Explain:
         self._store = store
         self._configured = configured
 
-    @operation(returns=Explained, problems=(404, 503), body_rules=_BODY)
+    @Operation(
+        returns=Explained,
+        problems=(404, 503),
+        largest_body=LARGEST_BODY,
+        empty_body=b"",
+        hint=_HINT,
+    )
     async def on_post(self, body: ExplainAsk) -> Explained:
         """Where a request would go, and why. Has no effects."""
         hints = _hints(body)
@@ -150,14 +154,7 @@ def _explained(
         looked_up_in_sql=looked_up_in_sql,
         provider_id=way.provider_id if way is not None else None,
         upstream_model=way.upstream_id if way is not None else hints.model,
-        hints=ExplainedHints(
-            model=hints.model,
-            session_id=hints.session_id,
-            session_name=hints.session_name,
-            pool_id=hints.pool_id,
-            bound_ids=hints.bound_ids,
-            account_bound=hints.account_bound,
-        ),
+        hints=ExplainedHints.model_validate(hints, from_attributes=True),
         candidates=tuple(Candidate(**row) for row in explanation.candidates),
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import uuid_utils
 
 from services.router.admin.schemas.state import Findings
-from services.router.api.operation import operation
+from services.router.api.operation import Operation
 from services.router.errors import Problem
 
 # How long an order may wait to be taken. A health service takes one within
@@ -64,7 +64,7 @@ class HealthCheck:
     def __init__(self, examiner: Examiner) -> None:
         self._examiner = examiner
 
-    @operation(returns=Findings, problems=(503,))
+    @Operation(returns=Findings, problems=(503,))
     async def on_post(self) -> dict[str, Any]:
         """Check every resource now."""
         return {"data": await self._examiner.examine()}

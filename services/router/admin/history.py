@@ -17,7 +17,7 @@ from services.router.admin.schemas.history import (
     RequestWithDecisions,
     SessionsPage,
 )
-from services.router.api.operation import operation
+from services.router.api.operation import Operation
 from services.router.errors import Problem
 
 
@@ -42,21 +42,21 @@ class _History:
 
 
 class Sessions(_History):
-    @operation(returns=SessionsPage, problems=(503,))
+    @Operation(returns=SessionsPage, problems=(503,))
     async def on_get(self, query: HistoryFilter) -> dict[str, Any]:
         """Sessions, last seen first."""
         return await self._page("sessions", query)
 
 
 class Requests(_History):
-    @operation(returns=RequestsPage, problems=(503,))
+    @Operation(returns=RequestsPage, problems=(503,))
     async def on_get(self, query: HistoryFilter) -> dict[str, Any]:
         """Requests, newest first. Metadata, never bodies."""
         return await self._page("requests", query)
 
 
 class Decisions(_History):
-    @operation(returns=DecisionsPage, problems=(503,))
+    @Operation(returns=DecisionsPage, problems=(503,))
     async def on_get(self, query: HistoryFilter) -> dict[str, Any]:
         """Routing decisions, newest first."""
         return await self._page("decisions", query)
@@ -66,7 +66,7 @@ class OneRequest:
     def __init__(self, store: Rows) -> None:
         self._store = store
 
-    @operation(returns=RequestWithDecisions, problems=(404, 503))
+    @Operation(returns=RequestWithDecisions, problems=(404, 503))
     async def on_get(
         self,
         id: str,  # noqa: A002 - as OpenAPI names it

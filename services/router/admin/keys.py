@@ -19,8 +19,8 @@ from services.router.admin.schemas.keys import (
     ProxyKeysPage,
 )
 from services.router.admin.schemas.pages import PageFilter
-from services.router.api.operation import operation
-from services.router.errors import Problem
+from services.router.api.operation import Operation
+from services.router.errors import Problem, not_found
 
 
 class Rows(Protocol):
@@ -43,19 +43,21 @@ class Publisher(Protocol):
     async def changed(self, id_: str) -> bool: ...
 
 
-class ProxyKeys:
+class _Keys:
     def __init__(self, rows: Rows, publisher: Publisher) -> None:
         self._rows = rows
         self._publisher = publisher
 
-    @operation(returns=ProxyKeysPage, problems=(503,))
+
+class ProxyKeys(_Keys):
+    @Operation(returns=ProxyKeysPage, problems=(503,))
     async def on_get(self, query: PageFilter) -> dict[str, Any]:
         """Proxy keys, newest first, including revoked ones."""
         cursor = Cursor.decode(query.cursor) if query.cursor else None
         page = await self._rows.page(query.limit, cursor)
         return {"data": list(page.rows), "next_cursor": page.next_cursor}
 
-    @operation(returns=MintedKey, status=201, problems=(503,))
+    @Operation(returns=MintedKey, status=201, problems=(503,))
     async def on_post(self, body: MintAsk) -> dict[str, Any]:
         """Mint a proxy key. Only this response contains its secret."""
         secret = new_secret()
@@ -71,17 +73,13 @@ class ProxyKeys:
         return {**row, "secret": secret}
 
 
-class OneProxyKey:
-    def __init__(self, rows: Rows, publisher: Publisher) -> None:
-        self._rows = rows
-        self._publisher = publisher
-
-    @operation(returns=ProxyKeyRow, problems=(404, 503))
+class OneProxyKey(_Keys):
+    @Operation(returns=ProxyKeyRow, problems=(404, 503))
     async def on_get(self, key_id: str) -> Row:
         """One proxy key."""
         return await self._known(key_id)
 
-    @operation(returns=ProxyKeyRow, problems=(404, 409, 503))
+    @Operation(returns=ProxyKeyRow, problems=(404, 409, 503))
     async def on_patch(self, key_id: str, body: KeyChange) -> Row:
         """Change a proxy key; effective within a second."""
         fields = body.model_dump(exclude_unset=True)
@@ -96,25 +94,17 @@ class OneProxyKey:
         await self._publisher.changed(key_id)
         return row
 
-    @operation(returns=ProxyKeyRow, problems=(404, 503))
+    @Operation(returns=ProxyKeyRow, problems=(404, 503))
     async def on_delete(self, key_id: str) -> Row:
         """Revoke a proxy key permanently; effective within a second."""
         row = await self._rows.revoke(key_id, datetime.now(UTC))
         if row is None:
-            raise _not_found()
+            raise not_found("proxy_key_not_found", "/admin/keys")
         await self._publisher.changed(key_id)
         return row
 
     async def _known(self, key_id: str) -> Row:
         row = await self._rows.get(key_id)
         if row is None:
-            raise _not_found()
+            raise not_found("proxy_key_not_found", "/admin/keys")
         return row
-
-
-def _not_found() -> Problem:
-    return Problem(
-        404,
-        "proxy_key_not_found",
-        "There is no such proxy key. GET /admin/keys lists all keys with their ids.",
-    )

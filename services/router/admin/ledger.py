@@ -3,7 +3,7 @@ the gateways' counts and SQL agree."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from time import time
 from typing import Protocol
@@ -13,7 +13,7 @@ from libs.common.routing.beats import Reported
 from libs.common.store.interface import Book
 from services.router.admin.audit import Account, Finding, accounts, doubled, judge
 from services.router.admin.schemas.state import GatewayBooks, Ledger, WholeLedger
-from services.router.api.operation import operation
+from services.router.api.operation import Operation
 
 PATIENCE_S = 2.0  # timeout of each read, from Redis or SQL
 
@@ -120,20 +120,12 @@ def summed(reading: Reading) -> Ledger:
 
 
 def shown(account: Account) -> GatewayBooks:
-    return GatewayBooks(
-        id=account.id,
-        state=account.state,
-        accepted=account.accepted,
-        stored=account.stored,
-        pending=account.pending,
-        in_flight=account.in_flight,
-        dead_lettered=account.dead_lettered,
-        held=account.held,
-        seen_at=None if account.seen_ms is None else _iso(account.seen_ms),
-    )
+    counts = asdict(account)
+    seen_ms = counts.pop("seen_ms")
+    return GatewayBooks(**counts, seen_at=None if seen_ms is None else iso(seen_ms))
 
 
-def _iso(ms: int) -> str:
+def iso(ms: float) -> str:
     at = datetime.fromtimestamp(ms / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -142,7 +134,7 @@ class LedgerView:
     def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
 
-    @operation(returns=WholeLedger)
+    @Operation(returns=WholeLedger)
     async def on_get(self) -> WholeLedger:
         """All accepted requests by where their records are, and whether the counts
         agree."""
@@ -152,5 +144,5 @@ class LedgerView:
             **summed(reading).model_dump(),
             queue_depth=reading.depth,
             gateways=tuple(map(shown, listed)),
-            timestamp=_iso(int(time() * 1000)),
+            timestamp=iso(int(time() * 1000)),
         )

@@ -4,7 +4,7 @@ server-sent events."""
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from time import time
 from typing import Protocol
 
 from falcon.asgi import SSEvent
@@ -19,9 +19,9 @@ from libs.common.contracts.events import (
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import HistoryQuery, Page
-from services.router.admin.ledger import PATIENCE_S, Auditor, summed
+from services.router.admin.ledger import PATIENCE_S, Auditor, iso, summed
 from services.router.admin.schemas.state import AdminState
-from services.router.api.operation import EVENTS, operation
+from services.router.api.operation import EVENTS, Operation
 from services.router.errors import Problem
 
 RECENT = 50
@@ -106,7 +106,7 @@ class Overview:
             ledger=summed(reading),
             degraded=tuple(filter(None, (live.problem, stored.problem))),
             admin="open" if self._open_admin else "token",
-            timestamp=_now(),
+            timestamp=iso(time() * 1000),
         )
 
     async def shared(self) -> AdminState:
@@ -151,7 +151,7 @@ class State:
     def __init__(self, overview: Overview) -> None:
         self._overview = overview
 
-    @operation(returns=AdminState)
+    @Operation(returns=AdminState)
     async def on_get(self) -> AdminState:
         """What the proxy is doing now."""
         return await self._overview.gather()
@@ -167,7 +167,7 @@ class Events:
         self._stopping = stopping
         self._watching = 0
 
-    @operation(returns=AdminState, media=EVENTS, problems=(503,))
+    @Operation(returns=AdminState, media=EVENTS, problems=(503,))
     async def on_get(self) -> AsyncIterator[SSEvent]:
         """What the proxy is doing, each second, as server-sent events named `state`."""
         if self._watching >= MOST_WATCHING:
@@ -195,12 +195,9 @@ class Events:
 
 def _unseen(resource: Resource) -> ResourceState:
     """The state of a resource of which only the configuration is known."""
+    configured = {"id", "name", "pool_id", "account_id", "weight"}
     return ResourceState(
-        id=resource.id,
-        name=resource.name,
-        pool_id=resource.pool_id,
-        account_id=resource.account_id,
-        weight=resource.weight,
+        **resource.model_dump(include=configured),
         health=HealthState.UNKNOWN,
         cooldown_until=None,
         in_flight=0,
@@ -209,8 +206,3 @@ def _unseen(resource: Resource) -> ResourceState:
         last_latency_ms=None,
         last_error=None,
     )
-
-
-def _now() -> str:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return now.replace("+00:00", "Z")

@@ -58,15 +58,12 @@ def page(document: Mapping[str, Any]) -> str:
 def _operation_row(method: str, path: str, described: Mapping[str, Any]) -> str:
     query = [p["name"] for p in described["parameters"] if p["in"] == "query"]
     success = next(iter(described["responses"].values()))
-    cells = (
-        f"<code>{method.upper()}</code>",
-        f"<code>{html.escape(path)}</code>",
-        html.escape(described["summary"]),
-        html.escape(", ".join(query)),
-        _link(described.get("requestBody", {})),
-        _link(success),
+    return (
+        f"<tr><td><code>{method.upper()}</code></td><td><code>{path}</code></td>"
+        f"<td>{html.escape(described['summary'])}</td><td>{', '.join(query)}</td>"
+        f"<td>{_link(described.get('requestBody', {}))}</td><td>{_link(success)}</td>"
+        "</tr>"
     )
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _link(part: Mapping[str, Any]) -> str:
@@ -79,14 +76,13 @@ def _link(part: Mapping[str, Any]) -> str:
 
 def _schema_section(name: str, schema: Mapping[str, Any]) -> str:
     fields = "".join(
-        f"<tr><td><code>{html.escape(field)}</code></td>"
-        f"<td>{html.escape(kind_of(part))}</td></tr>"
+        f"<tr><td><code>{field}</code></td><td>{html.escape(kind_of(part))}</td></tr>"
         for field, part in schema.get("properties", {}).items()
     )
     values = ", ".join(schema.get("enum", ()))
     table = f"<div class='scroll'><table><tbody>{fields}</tbody></table></div>"
     return (
-        f"<h3 id='{html.escape(name)}'>{html.escape(name)}</h3>"
+        f"<h3 id='{name}'>{name}</h3>"
         f"<p>{html.escape(schema.get('description', ''))} {html.escape(values)}</p>"
         f"{table if fields else ''}"
     )

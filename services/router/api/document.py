@@ -1,6 +1,6 @@
 """`/openapi.json`: an OpenAPI 3.1 document, made from the declared operations."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from falcon.asgi import Request, Response
@@ -37,13 +37,15 @@ _PROBLEMS = {
 def document(resources: Mapping[str, object]) -> dict[str, Any]:
     """Describes the operations of `resources`, which are keyed by their path, except
     those under `/internal`."""
-    described = _BY_GATEWAY | {
-        key: each
-        for key, each in operations(resources).items()
-        if not key[0].startswith("/internal/")
-    }
+    described = _BY_GATEWAY | operations(
+        {p: r for p, r in resources.items() if not p.startswith("/internal/")}
+    )
+    models: set[tuple[type[BaseModel], Mode]] = {(Envelope, "serialization")}
+    for each in described.values():
+        models |= {(each.returns, "serialization")} if each.returns else set()
+        models |= {(each.body, "validation")} if each.body else set()
     refs, schemas = models_json_schema(
-        sorted(_models(described.values()), key=lambda pair: pair[0].__name__),
+        sorted(models, key=lambda pair: pair[0].__name__),
         ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, Any] = {}
@@ -64,30 +66,16 @@ def document(resources: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
-def _models(
-    declared: Iterable[Operation],
-) -> set[tuple[type[BaseModel], Mode]]:
-    models: set[tuple[type[BaseModel], Mode]] = {(Envelope, "serialization")}
-    for each in declared:
-        if each.returns:
-            models.add((each.returns, "serialization"))
-        if each.body:
-            models.add((each.body, "validation"))
-    return models
-
-
 def _described(path: str, method: str, each: Operation, refs: Refs) -> dict[str, Any]:
     returned = refs[each.returns, "serialization"] if each.returns else None
+    problem = _content(refs[Envelope, "serialization"], JSON)
     described: dict[str, Any] = {
         "summary": each.summary,
         "parameters": [*_in_path(path), *_in_query(each.query)],
         "responses": {
             str(each.status): {"description": "OK", **_content(returned, each.media)},
             **{
-                str(status): {
-                    "description": _PROBLEMS[status],
-                    **_content(refs[Envelope, "serialization"], JSON),
-                }
+                str(status): {"description": _PROBLEMS[status], **problem}
                 for status in _problems(path, method, each)
             },
         },
@@ -120,33 +108,29 @@ def _content(schema: dict[str, Any] | None, media: str) -> dict[str, Any]:
 def _in_path(path: str) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     return [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "description": _PATH_PARAMETERS.get(name, ""),
-            "schema": {"type": "string"},
-        }
+        _parameter(name, "path", {"type": "string"}, _PATH_PARAMETERS.get(name, ""))
         for name in names
     ]
 
 
 def _in_query(model: type[BaseModel] | None) -> list[dict[str, Any]]:
-    schema = model.model_json_schema() if model else {}
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": part.get("description", ""),
-            "schema": {
-                key: value
-                for key, value in part.items()
-                if key not in {"title", "description"} and value is not None
-            },
-        }
-        for name, part in schema.get("properties", {}).items()
-    ]
+    properties = model.model_json_schema()["properties"] if model else {}
+    parameters = []
+    for name, part in properties.items():
+        rest = {key: value for key, value in part.items() if value is not None}
+        text, _ = rest.pop("description", ""), rest.pop("title", None)
+        parameters.append(_parameter(name, "query", rest, text))
+    return parameters
+
+
+def _parameter(name: str, place: str, schema: Any, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": description,
+        "schema": schema,
+    }
 
 
 class OpenApi:

@@ -1,6 +1,6 @@
 """Declares an HTTP operation by the models of what it takes and returns.
 
-    @operation(returns=ProviderRow, status=201, problems=(409, 503))
+    @Operation(returns=ProviderRow, status=201, problems=(409, 503))
     async def on_post(self, body: ProviderAsk) -> Row:
         \"""Register a provider.\"""
 
@@ -26,72 +26,60 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 LARGEST_BODY = 131_072  # bytes
 
-Responder = Callable[..., Coroutine[Any, Any, None]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
-class BodyRules:
-    """How a body is read. `hint` ends the message of every error in it."""
-
-    largest: int = LARGEST_BODY  # bytes
-    required: bool = False  # an empty body is otherwise read as `{}`
-    hint: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Operation:
-    """What OpenAPI says of one operation."""
+    """One operation, and the decorator that makes its Falcon responder."""
 
-    summary: str
+    summary: str = ""  # the docstring
     returns: type[BaseModel] | None = None
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
     status: int = 200
-    problems: tuple[int, ...] = ()
+    problems: tuple[int, ...] = ()  # of errors, but for validation and access
     media: str = JSON
+    body: type[BaseModel] | None = None  # from the annotation, as is `query`
+    query: type[BaseModel] | None = None
+    largest_body: int = LARGEST_BODY  # bytes
+    empty_body: bytes = b"{}"  # what an empty body stands for
+    hint: str | None = None  # the last sentence of errors in the body
 
-
-_DEFAULT_RULES = BodyRules()
-_DECLARED: dict[Any, Operation] = {}
-
-
-def operation(
-    *,
-    returns: type[BaseModel] | None = None,
-    status: int = 200,
-    problems: tuple[int, ...] = (),
-    media: str = JSON,
-    body_rules: BodyRules = _DEFAULT_RULES,
-) -> Callable[[Callable[..., Awaitable[Any]]], Responder]:
-    """Makes a Falcon responder. `problems`: its statuses of errors, without those of
-    validation and access."""
-
-    def declare(responder: Callable[..., Awaitable[Any]]) -> Responder:
+    def __call__(
+        self, responder: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Coroutine[Any, Any, None]]:
         hints = get_type_hints(responder)
-        body, query = hints.get("body"), hints.get("query")
-        takes_resp = "resp" in hints
+        self.summary = " ".join((inspect.getdoc(responder) or "").split())
+        self.body, self.query = hints.get("body"), hints.get("query")
 
         @wraps(responder)
         async def respond(
-            self: object, req: Request, resp: Response, **given: Any
+            resource: object, req: Request, resp: Response, **given: Any
         ) -> None:
-            if query is not None:
-                given["query"] = _read_query(req, query)
-            if body is not None:
-                given["body"] = await _read_body(req, body, body_rules)
-            if takes_resp:
+            if self.query is not None:
+                given["query"] = _read_query(req, self.query)
+            if self.body is not None:
+                given["body"] = await self._read_body(req, self.body)
+            if "resp" in hints:
                 given["resp"] = resp
-            resp.status = status
-            _send(resp, await responder(self, **given), media)
+            resp.status = self.status
+            _send(resp, await responder(resource, **given), self.media)
 
-        summary = " ".join((inspect.getdoc(responder) or "").split())
-        _DECLARED[respond] = Operation(
-            summary, returns, body, query, status, problems, media
-        )
+        _DECLARED[respond] = self
         return respond
 
-    return declare
+    async def _read_body(self, req: Request, model: type[Model]) -> Model:
+        """Raises a `Problem`, which never repeats a value that was sent."""
+        body = await req.stream.read(self.largest_body + 1)
+        if len(body) > self.largest_body:
+            cause = f"the body has more than {self.largest_body} bytes"
+            raise invalid(None, cause, model, self.hint)
+        try:
+            return model.model_validate_json(body or self.empty_body)
+        except ValidationError as error:
+            raise invalid(*_first(error), model, self.hint) from None
+
+
+_DECLARED: dict[Any, Operation] = {}
 
 
 def operations(resources: Mapping[str, object]) -> dict[tuple[str, str], Operation]:
@@ -106,30 +94,13 @@ def operations(resources: Mapping[str, object]) -> dict[tuple[str, str], Operati
     }
 
 
-def invalid(param: str | None, cause: str, model: type[BaseModel]) -> Problem:
-    """The error for a body that its model alone cannot reject."""
-    return _invalid(param, cause, _see(model))
-
-
-def _see(model: type[BaseModel]) -> str:
-    return f"The fields of {model.__name__} are described at /docs."
-
-
-def _invalid(param: str | None, cause: str, hint: str) -> Problem:
+def invalid(
+    param: str | None, cause: str, model: type[BaseModel], hint: str | None = None
+) -> Problem:
+    """The error for an invalid body."""
     where = f"{param}: " if param else ""
+    hint = hint or f"The fields of {model.__name__} are described at /docs."
     return Problem(400, "invalid_request", f"{where}{cause}. {hint}", param=param)
-
-
-async def _read_body(req: Request, model: type[Model], rules: BodyRules) -> Model:
-    """Raises a `Problem`, which never repeats a value that was sent."""
-    hint = rules.hint or _see(model)
-    body = await req.stream.read(rules.largest + 1)
-    if len(body) > rules.largest:
-        raise _invalid(None, f"the body has more than {rules.largest} bytes", hint)
-    try:
-        return model.model_validate_json(body if rules.required else body or b"{}")
-    except ValidationError as error:
-        raise _invalid(*_first(error), hint) from None
 
 
 def _read_query(req: Request, model: type[Model]) -> Model:

@@ -12,8 +12,8 @@ from services.router.admin.schemas.registry import (
     ModelRow,
     ModelsList,
 )
-from services.router.api.operation import operation
-from services.router.errors import Problem
+from services.router.api.operation import Operation
+from services.router.errors import Problem, not_found
 
 
 class Rows(Protocol):
@@ -36,17 +36,19 @@ class Rows(Protocol):
     async def delete_model(self, alias: str) -> bool: ...
 
 
-class Models:
+class _Models:
     def __init__(self, rows: Rows, publisher: Publisher) -> None:
         self._rows = rows
         self._publisher = publisher
 
-    @operation(returns=ModelsList, problems=(503,))
+
+class Models(_Models):
+    @Operation(returns=ModelsList, problems=(503,))
     async def on_get(self) -> dict[str, Any]:
         """Model aliases."""
         return {"data": await self._rows.models(), "next_cursor": None}
 
-    @operation(returns=ModelRow, status=201, problems=(409, 503))
+    @Operation(returns=ModelRow, status=201, problems=(409, 503))
     async def on_post(self, body: ModelAsk) -> Row:
         """Register a model alias."""
         await _require_provider(self._rows, body.provider_id)
@@ -63,17 +65,13 @@ class Models:
         return row
 
 
-class OneModel:
-    def __init__(self, rows: Rows, publisher: Publisher) -> None:
-        self._rows = rows
-        self._publisher = publisher
-
-    @operation(returns=ModelRow, problems=(404, 503))
+class OneModel(_Models):
+    @Operation(returns=ModelRow, problems=(404, 503))
     async def on_get(self, alias: str) -> Row:
         """One model alias."""
         return await known_model(self._rows, alias)
 
-    @operation(returns=ModelRow, problems=(404, 503))
+    @Operation(returns=ModelRow, problems=(404, 503))
     async def on_patch(self, alias: str, body: ModelChange) -> Row:
         """Change a model alias; effective within seconds."""
         fields = body.model_dump(exclude_unset=True)
@@ -81,16 +79,16 @@ class OneModel:
             await _require_provider(self._rows, fields["provider_id"])
         row = await self._rows.change_model(alias, fields, datetime.now(UTC))
         if row is None:
-            raise _not_found()
+            raise not_found("model_not_found", "/admin/models")
         await self._publisher.changed()
         return row
 
-    @operation(returns=ModelRow, problems=(404, 503))
+    @Operation(returns=ModelRow, problems=(404, 503))
     async def on_delete(self, alias: str) -> Row:
         """Delete a model alias."""
         row = await known_model(self._rows, alias)
         if not await self._rows.delete_model(alias):
-            raise _not_found()
+            raise not_found("model_not_found", "/admin/models")
         await self._publisher.changed()
         return row
 
@@ -99,7 +97,7 @@ async def known_model(rows: Rows, alias: str) -> Row:
     """Raises a `Problem` if there is no such alias."""
     row = await rows.model(alias)
     if row is None:
-        raise _not_found()
+        raise not_found("model_not_found", "/admin/models")
     return row
 
 
@@ -111,11 +109,3 @@ async def _require_provider(rows: Rows, id_: str) -> None:
             f"There is no provider {id_!r}. GET /admin/providers lists them.",
             param="provider_id",
         )
-
-
-def _not_found() -> Problem:
-    return Problem(
-        404,
-        "model_not_found",
-        "There is no such model alias. GET /admin/models lists them.",
-    )

@@ -22,7 +22,7 @@ from services.router.admin.schemas.registry import (
     ProviderTestAsk,
     ProviderTested,
 )
-from services.router.api.operation import invalid, operation
+from services.router.api.operation import Operation, invalid
 
 
 class Examiner(Protocol):
@@ -31,22 +31,44 @@ class Examiner(Protocol):
     async def examine(self, wanted: str = "") -> Any: ...
 
 
-class ProviderTest:
+class AllRows(Rows, ModelRows, Protocol):
+    """Rows of providers and models."""
+
+
+class _Test:
     def __init__(
-        self, rows: Rows, examiner: Examiner, context: ProviderContext
+        self, rows: AllRows, examiner: Examiner, context: ProviderContext
     ) -> None:
         self._rows = rows
         self._examiner = examiner
         self._context = context
 
-    @operation(returns=ProviderTested, problems=(404, 503))
+    async def _examined(
+        self, provider: Provider, model: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The upstream's verdict on each key of a provider, enabled or not. Raises a
+        `Problem` if its keys must not be sent there."""
+        refuse = self._context.destinations.refuse
+        await refuse(provider.base_url, provider.credential_ref)
+        enabled = replace(provider, enabled=True)
+        resources = resources_of(enabled, self._context.environ)
+        wanted = {
+            "base_url": provider.base_url,
+            "keys": [[resource.id, resource.credential] for resource in resources],
+            "model": model,
+        }
+        return list(await self._examiner.examine(json.dumps(wanted)))
+
+
+class ProviderTest(_Test):
+    @Operation(returns=ProviderTested, problems=(404, 503))
     async def on_post(self, body: ProviderTestAsk) -> dict[str, Any]:
         """Ask a provider, stored or not, for its models with each of its keys."""
         if body.id is not None and body.model_fields_set == {"id"}:
             provider = provider_of(await known_provider(self._rows, body.id))
         else:
             provider = self._unsaved(body)
-        results = await examined(self._examiner, provider, self._context)
+        results = await self._examined(provider)
         return {
             "ok": all(result["ok"] for result in results),
             "base_url": provider.base_url,
@@ -73,24 +95,13 @@ class ProviderTest:
         )
 
 
-class AllRows(Rows, ModelRows, Protocol):
-    """Rows of providers and models."""
-
-
-class ModelTest:
-    def __init__(
-        self, rows: AllRows, examiner: Examiner, context: ProviderContext
-    ) -> None:
-        self._rows = rows
-        self._examiner = examiner
-        self._context = context
-
-    @operation(returns=ModelTested, problems=(404, 503))
+class ModelTest(_Test):
+    @Operation(returns=ModelTested, problems=(404, 503))
     async def on_post(self, body: ModelTestAsk) -> dict[str, Any]:
         """Does an alias's provider list its model?"""
         provider_id, upstream_id = await self._model(body)
         provider = provider_of(await known_provider(self._rows, provider_id))
-        results = await examined(self._examiner, provider, self._context, upstream_id)
+        results = await self._examined(provider, upstream_id)
         return {
             "ok": all(result["ok"] and result["lists_model"] for result in results),
             "alias": body.alias,
@@ -109,24 +120,6 @@ class ModelTest:
             cause = "send alias, or provider_id and upstream_id"
             raise invalid(None, cause, ModelTestAsk)
         return given.provider_id, given.upstream_id
-
-
-async def examined(
-    examiner: Examiner,
-    provider: Provider,
-    context: ProviderContext,
-    model: str | None = None,
-) -> list[dict[str, Any]]:
-    """The upstream's verdict on each key of a provider, enabled or not. Raises a
-    `Problem` if its keys must not be sent there."""
-    await context.destinations.refuse(provider.base_url, provider.credential_ref)
-    resources = resources_of(replace(provider, enabled=True), context.environ)
-    wanted = {
-        "base_url": provider.base_url,
-        "keys": [[resource.id, resource.credential] for resource in resources],
-        "model": model,
-    }
-    return list(await examiner.examine(json.dumps(wanted)))
 
 
 def _detail(results: list[dict[str, Any]], model: str) -> str:

@@ -25,8 +25,8 @@ from services.router.admin.schemas.registry import (
     ProvidersList,
     keys_of,
 )
-from services.router.api.operation import invalid, operation
-from services.router.errors import Problem
+from services.router.api.operation import Operation, invalid
+from services.router.errors import Problem, not_found
 
 _HIDDEN = frozenset({"api_key_sealed"})
 
@@ -67,7 +67,7 @@ class ProviderContext:
     destinations: DestinationCheck
 
 
-class Providers:
+class _Providers:
     def __init__(
         self, rows: Rows, publisher: Publisher, context: ProviderContext
     ) -> None:
@@ -75,14 +75,16 @@ class Providers:
         self._publisher = publisher
         self._context = context
 
-    @operation(returns=ProvidersList, problems=(503,))
+
+class Providers(_Providers):
+    @Operation(returns=ProvidersList, problems=(503,))
     async def on_get(self) -> dict[str, Any]:
         """Providers, without their keys."""
         rows = await self._rows.providers()
         data = [shown(row, self._context.environ) for row in rows]
         return {"data": data, "next_cursor": None}
 
-    @operation(returns=ProviderRow, status=201, problems=(409, 503))
+    @Operation(returns=ProviderRow, status=201, problems=(409, 503))
     async def on_post(self, body: ProviderAsk) -> dict[str, Any]:
         """Register a provider. Its key is sealed and never shown."""
         fields = _fields(body.model_dump(), body.api_key, self._context)
@@ -103,21 +105,14 @@ class Providers:
         return shown(stored, self._context.environ)
 
 
-class OneProvider:
-    def __init__(
-        self, rows: Rows, publisher: Publisher, context: ProviderContext
-    ) -> None:
-        self._rows = rows
-        self._publisher = publisher
-        self._context = context
-
-    @operation(returns=ProviderRow, problems=(404, 503))
+class OneProvider(_Providers):
+    @Operation(returns=ProviderRow, problems=(404, 503))
     async def on_get(self, provider_id: str) -> dict[str, Any]:
         """One provider."""
         row = await known_provider(self._rows, provider_id)
         return shown(row, self._context.environ)
 
-    @operation(returns=ProviderRow, problems=(404, 409, 503))
+    @Operation(returns=ProviderRow, problems=(404, 409, 503))
     async def on_patch(self, provider_id: str, body: ProviderChange) -> dict[str, Any]:
         """Change a provider, or replace its key; effective within seconds."""
         before = await known_provider(self._rows, provider_id)
@@ -138,11 +133,11 @@ class OneProvider:
             await self._context.destinations.refuse(url, reference)
         row = await self._rows.change_provider(provider_id, fields, datetime.now(UTC))
         if row is None:
-            raise _not_found()
+            raise not_found("provider_not_found", "/admin/providers")
         await self._publisher.changed()
         return shown(row, self._context.environ)
 
-    @operation(returns=ProviderRow, problems=(404, 409, 503))
+    @Operation(returns=ProviderRow, problems=(404, 409, 503))
     async def on_delete(self, provider_id: str) -> dict[str, Any]:
         """Delete a provider that no model alias uses."""
         row = await known_provider(self._rows, provider_id)
@@ -254,16 +249,8 @@ async def known_provider(rows: Rows, id_: str) -> Row:
     """Raises a `Problem` if there is no such provider."""
     row = await rows.provider(id_)
     if row is None:
-        raise _not_found()
+        raise not_found("provider_not_found", "/admin/providers")
     return row
-
-
-def _not_found() -> Problem:
-    return Problem(
-        404,
-        "provider_not_found",
-        "There is no such provider. GET /admin/providers lists them.",
-    )
 
 
 def _exists(id_: str) -> Problem:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from libs.common.contracts.events import Frozen
 from services.router.api.document import OpenApi, document
-from services.router.api.operation import EVENTS, operation
+from services.router.api.operation import EVENTS, Operation
 from tests.support.values.admin import client
 
 
@@ -30,23 +30,23 @@ class Which(Frozen):
 
 
 class Things:
-    @operation(returns=Thing, status=201, problems=(409,))
+    @Operation(returns=Thing, status=201, problems=(409,))
     async def on_post(self, body: ThingAsk) -> Any:
         """Add a thing."""
 
-    @operation(returns=Thing)
+    @Operation(returns=Thing)
     async def on_get(self, query: Which) -> Any:
         """List things."""
 
 
 class Events:
-    @operation(returns=Thing, media=EVENTS)
+    @Operation(returns=Thing, media=EVENTS)
     async def on_get(self) -> Any:
         """Things as they come."""
 
 
 class Metrics:
-    @operation(media="text/plain; version=1")
+    @Operation(media="text/plain; version=1")
     async def on_get(self, alias: str) -> Any:
         """Metrics."""
 

@@ -12,10 +12,8 @@ from libs.common.contracts.events import Frozen
 from services.router.api.operation import (
     EVENTS,
     LARGEST_BODY,
-    BodyRules,
     Operation,
     invalid,
-    operation,
     operations,
 )
 from tests.support.values.admin import client, problem
@@ -48,27 +46,25 @@ class Which(Frozen):
 
 
 class Things:
-    @operation(returns=Thing, problems=(409,))
+    @Operation(returns=Thing, problems=(409,))
     async def on_post(self, body: Thing) -> Thing:
         """Adds a
         thing."""
         return body
 
-    @operation()
+    @Operation()
     async def on_get(self, query: Which) -> dict[str, Any]:
         """Lists things."""
         return query.model_dump()
 
 
 class OneThing:
-    @operation(
-        status=201, body_rules=BodyRules(largest=10, required=True, hint="Send a word.")
-    )
+    @Operation(status=201, largest_body=10, empty_body=b"", hint="Send a word.")
     async def on_put(self, name: str, body: Thing) -> dict[str, str]:
         """Puts a thing."""
         return {name: body.name}
 
-    @operation(media="text/plain; charset=utf-8")
+    @Operation(media="text/plain; charset=utf-8")
     async def on_get(self, name: str, resp: Response) -> bytes:
         """One thing."""
         resp.status = 503
@@ -79,7 +75,7 @@ class OneThing:
 
 
 class Stream:
-    @operation(media=EVENTS)
+    @Operation(media=EVENTS)
     async def on_get(self) -> AsyncIterator[SSEvent]:
         """Streams."""
         return self._events()
@@ -183,9 +179,8 @@ def test_what_is_declared_is_known_by_path_and_method() -> None:
         ("/things", "post"), ("/things", "get"), ("/things/{name}", "put"),
         ("/things/{name}", "get"), ("/s", "get"),
     }  # fmt: skip
-    assert found["/things", "post"] == Operation(
-        "Adds a thing.", returns=Thing, body=Thing, problems=(409,)
-    )
+    added = Operation("Adds a thing.", returns=Thing, body=Thing, problems=(409,))
+    assert found["/things", "post"] == added
     assert found["/things", "get"].query is Which
 
 
