@@ -266,7 +266,7 @@ class TestProviders:
         [
             pytest.param({"api_key": None}, "api_key", "needs an api_key", id="no key"),
             pytest.param({"id": "a b"}, "id", "pattern", id="an id with a space"),
-            pytest.param({"id": "test"}, "id", "path of the admin", id="reserved"),
+            pytest.param({"id": "test"}, "id", "is reserved", id="reserved"),
             pytest.param({"base_url": None}, "base_url", "custom", id="no address"),
             pytest.param({"base_url": "ftp://x"}, "base_url", "http", id="no http"),
             pytest.param({"wire_api": "chat"}, "wire_api", "responses", id="wire api"),
