@@ -46,9 +46,8 @@ class KeptToken:
         self._rows = rows
         self._data_dir = data_dir
         self._origin = origin
-        self._offered = (
-            new_token()
-        )  # becomes the token unless another router was faster
+        # Becomes the token unless another router was faster.
+        self._offered = new_token()
         self._shown = False
         self._hash: str | None = None
         self._looked_at = -math.inf

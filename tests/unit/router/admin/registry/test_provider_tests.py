@@ -13,6 +13,7 @@ from tests.unit.router.admin.registry.test_providers import (
     SECRET,
     Api,
     code,
+    verdict,
 )
 
 MODELS = "/admin/models/test"
@@ -21,10 +22,6 @@ MODELS = "/admin/models/test"
 @pytest.fixture
 def api() -> Api:
     return Api()
-
-
-def verdict(key: str = "acme", **given: Any) -> dict[str, Any]:
-    return {"key": key, "ok": True, "detail": "", "lists_model": True, **given}
 
 
 def wanted(api: Api) -> dict[str, Any]:

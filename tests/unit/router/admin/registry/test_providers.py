@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import falcon
-import falcon.asgi
 import pytest
 from cryptography.fernet import Fernet
 from falcon import testing
 
 from libs.common.contracts.events import Row
-from libs.common.errors import ProxyError
 from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
@@ -24,7 +21,8 @@ from services.router.admin.registry.providers import (
     ProviderContext,
     Providers,
 )
-from services.router.errors import Problem, say
+from services.router.errors import Problem
+from tests.support.values.admin import client
 from tests.unit.router.test_catalogue import resource
 
 SEALER = Sealer([Fernet.generate_key().decode()])
@@ -93,13 +91,18 @@ class Told:
         self.times += 1
 
 
+def verdict(key: str = "acme", **given: Any) -> dict[str, Any]:
+    whole = {"key": key, "ok": True, "verdict": "ok", "detail": "", "latency_ms": 1.5}
+    return {**whole, "models": [], "lists_model": True, **given}
+
+
 class Health:
     """Says that every key works, and notes what it was asked."""
 
     def __init__(self) -> None:
         self.wanted: list[str] = []
         self.away = False
-        self.answers = [{"key": "acme", "ok": True, "detail": "", "lists_model": False}]
+        self.answers = [verdict(lists_model=False)]
 
     async def examine(self, wanted: str = "") -> Any:
         if self.away:
@@ -113,24 +116,22 @@ class Api:
         self.rows, self.told, self.health = Rows(), Told(), Health()
         self.looked_up: list[str] = []
         rules = ProviderRules.read(settings)
-        around = ProviderContext(
+        context = ProviderContext(
             sealer,
             {},
             (resource(1),),
             "https://api.openai.com/v1",
             DestinationCheck(rules, Egress.read(settings), Resolver(self._look_up)),
         )
-        app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-        for kind in (Exception, ProxyError, falcon.HTTPError):
-            app.add_error_handler(kind, say)
         rows: Any = self.rows
-        app.add_route("/admin/providers", Providers(rows, self.told, around))
-        app.add_route("/admin/providers/test", ProviderTest(rows, self.health, around))
-        app.add_route("/admin/models/test", ModelTest(rows, self.health, around))
-        app.add_route(
-            "/admin/providers/{provider_id}", OneProvider(rows, self.told, around)
+        self.client = client(
+            {
+                "/admin/providers": Providers(rows, self.told, context),
+                "/admin/providers/test": ProviderTest(rows, self.health, context),
+                "/admin/models/test": ModelTest(rows, self.health, context),
+                "/admin/providers/{provider_id}": OneProvider(rows, self.told, context),
+            }
         )
-        self.client = testing.TestClient(app)
 
     async def _look_up(self, host: str, port: int) -> list[AddressInfo]:
         """Names of addresses that providers may not have, and of a good one."""

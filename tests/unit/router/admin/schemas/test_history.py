@@ -14,7 +14,7 @@ from services.router.admin.schemas.history import (
     RequestView,
     RequestWithDecisions,
 )
-from tests.support.values.telemetry import request_event
+from tests.support.values.admin import request_row
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,7 @@ def test_a_request_is_described_with_its_decisions() -> None:
 
 
 def test_a_page_takes_rows_as_sql_has_them() -> None:
-    row = request_event().model_dump(mode="json")
-    for name in ("created_at", "completed_at"):
-        row[name] = str(row.pop(f"{name}_ms"))
-    del row["minted"]
-    page = RequestsPage.model_validate({"data": [row], "next_cursor": None})
+    page = RequestsPage.model_validate({"data": [request_row()], "next_cursor": None})
     assert page.model_dump()["data"][0]["id"] == "req-1"
 
 
