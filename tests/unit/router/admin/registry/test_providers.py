@@ -55,9 +55,11 @@ class Rows:
     def __init__(self) -> None:
         self.kept: dict[str, Row] = {}
         self.aliased = False
+        self.hidden = False  # from the list
+        self.vanishes = False  # before it is changed
 
     async def providers(self) -> list[Row]:
-        return list(self.kept.values())
+        return [] if self.hidden else list(self.kept.values())
 
     async def provider(self, id_: str) -> Row | None:
         return self.kept.get(id_)
@@ -72,6 +74,8 @@ class Rows:
     async def change_provider(
         self, id_: str, fields: Mapping[str, Any], at: datetime
     ) -> Row | None:
+        if self.vanishes:
+            del self.kept[id_]
         if id_ in self.kept:
             self.kept[id_] = {**self.kept[id_], **fields}
         return self.kept.get(id_)
@@ -246,6 +250,22 @@ def test_what_is_refused(
 ) -> None:
     assert code(api.ask(method, path, **body)) == expected
     assert api.told.times == 0
+
+
+def test_an_id_is_registered_once(api: Api) -> None:
+    api.ask("POST", **GIVEN)
+    again = api.ask("POST", **GIVEN)
+    assert code(again) == (409, "provider_exists")
+    assert "PATCH /admin/providers/acme" in again.text
+    # Another router was faster.
+    api.rows.hidden = True
+    assert code(api.ask("POST", **GIVEN)) == (409, "provider_exists")
+
+
+def test_a_provider_that_was_deleted_meanwhile(api: Api) -> None:
+    api.ask("POST", **GIVEN)
+    api.rows.vanishes = True
+    assert code(api.ask("PATCH", "/acme", weight=2)) == (404, "provider_not_found")
 
 
 def test_a_provider_in_use_stays(api: Api) -> None:
