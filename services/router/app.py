@@ -75,14 +75,8 @@ class Router:
     def __init__(self, settings: RouterSettings) -> None:
         self._redis = connect(settings.redis_url)
         caller = ClientCaller(self._redis)
-        terms = Terms(
-            session_ttl_ms=int(settings.session_ttl_seconds * 1000),
-            id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
-            cooldown_ms=int(settings.cooldown_seconds * 1000),
-        )
-        self.routing = RoutingFunctions(
-            caller, settings.telemetry_stream, terms, LIBRARY
-        )
+        stream = settings.telemetry_stream
+        self.routing = RoutingFunctions(caller, stream, _terms(settings), LIBRARY)
         self.store = open_store(settings.url)
         self.proxy_keys = ProxyKeyRows(self.store.fetch)
         self.key_publisher = KeyPublisher(self.proxy_keys, KeyTable(caller))
@@ -90,17 +84,9 @@ class Router:
         check_s = HealthSettings.read(os.environ).timeout_seconds
         self.patience_s = check_s + CHECK_MARGIN_S
         self.stopping = stopping_at_signal()
-        backlog = TelemetryStream(
-            self._redis, settings.telemetry_stream, settings.telemetry_group
-        )
-        resources = resources_from_environment(os.environ, settings.upstream_base_url)
-        self.context = ProviderContext(
-            Sealer(settings.fernet_keys),
-            os.environ,
-            resources,
-            settings.upstream_base_url,
-            DestinationCheck(ProviderRules.read(os.environ), Egress.read(os.environ)),
-        )
+        backlog = TelemetryStream(self._redis, stream, settings.telemetry_group)
+        self.context = _provider_context(settings)
+        resources = self.context.ours
         self.registry_rows = RegistryRows(self.store.fetch)
         self.registry = RegistryReader(
             self.registry_rows, Changes(caller), resources, self.context.sealer
@@ -146,6 +132,24 @@ class Router:
             log.info("router lease not released, it will expire", action="lease_left")
         await self.store.close()
         await self._redis.aclose()
+
+
+def _terms(settings: RouterSettings) -> Terms:
+    return Terms(
+        session_ttl_ms=int(settings.session_ttl_seconds * 1000),
+        id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
+        cooldown_ms=int(settings.cooldown_seconds * 1000),
+    )
+
+
+def _provider_context(settings: RouterSettings) -> ProviderContext:
+    return ProviderContext(
+        Sealer(settings.fernet_keys),
+        os.environ,
+        resources_from_environment(os.environ, settings.upstream_base_url),
+        settings.upstream_base_url,
+        DestinationCheck(ProviderRules.read(os.environ), Egress.read(os.environ)),
+    )
 
 
 def _token(settings: RouterSettings, store: Store) -> FixedToken | KeptToken | None:
