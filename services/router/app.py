@@ -1,5 +1,5 @@
-"""Composition root of the router. Granian calls `create_app`; what it holds is
-built when its worker starts."""
+"""Composition root of the router. Granian calls `create_app`, and its worker builds
+the rest at startup."""
 
 import asyncio
 import os
@@ -33,25 +33,30 @@ from libs.common.store.factory import open_store
 from libs.common.store.interface import Store
 from libs.common.store.providers import RegistryRows
 from libs.common.store.proxy_keys import ProxyKeyRows
-from services.router.admin.access import AdminToken, Browsers
-from services.router.admin.destinations import DestinationCheck
+from services.router.admin.auth.access import AdminToken, Browsers
+from services.router.admin.auth.tokens import FixedToken, KeptToken
 from services.router.admin.explain import Explain
 from services.router.admin.health_checks import Examiner, HealthCheck
-from services.router.admin.history import History, OneRequest
+from services.router.admin.history import Decisions, OneRequest, Requests, Sessions
 from services.router.admin.keys import OneProxyKey, ProxyKeys
 from services.router.admin.ledger import Auditor, LedgerView
-from services.router.admin.models import Models, OneModel
-from services.router.admin.provider_tests import ModelTest, ProviderTest
-from services.router.admin.providers import OneProvider, Providers, Surroundings
+from services.router.admin.registry.destinations import DestinationCheck
+from services.router.admin.registry.models import Models, OneModel
+from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
+from services.router.admin.registry.providers import (
+    OneProvider,
+    ProviderContext,
+    Providers,
+)
 from services.router.admin.state import Events, Overview, State
-from services.router.admin.tokens import FixedToken, KeptToken
+from services.router.api.docs_page import Docs
+from services.router.api.document import OpenApi, document
 from services.router.catalogue import LIBRARY, Publisher, build_catalogue
 from services.router.dashboard_files import CSP, FILES, Page
 from services.router.errors import say
 from services.router.key_table import KeyPublisher
-from services.router.openapi import Docs, OpenApi
 from services.router.owners import Owners
-from services.router.probes import Probes
+from services.router.probes import Healthz, Metrics, Readyz
 from services.router.reaper import Reaper
 from services.router.registry import Changes, RegistryReader
 from services.router.shutdown import stopping_at_signal
@@ -59,25 +64,19 @@ from services.router.shutdown import stopping_at_signal
 log = structlog.get_logger()
 
 LEASE_MS = 4_000
-CHECK_MARGIN_S = 5.0  # a check's way there and back, after another one
+CHECK_MARGIN_S = 5.0  # for a check's order and result, and for a check before it
 
 App = falcon.asgi.App[Any, Any]
 
 
 class Router:
-    """Everything the process holds."""
+    """All components of the process."""
 
     def __init__(self, settings: RouterSettings) -> None:
         self._redis = connect(settings.redis_url)
         caller = ClientCaller(self._redis)
-        terms = Terms(
-            session_ttl_ms=int(settings.session_ttl_seconds * 1000),
-            id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
-            cooldown_ms=int(settings.cooldown_seconds * 1000),
-        )
-        self.routing = RoutingFunctions(
-            caller, settings.telemetry_stream, terms, LIBRARY
-        )
+        stream = settings.telemetry_stream
+        self.routing = RoutingFunctions(caller, stream, _terms(settings), LIBRARY)
         self.store = open_store(settings.url)
         self.proxy_keys = ProxyKeyRows(self.store.fetch)
         self.key_publisher = KeyPublisher(self.proxy_keys, KeyTable(caller))
@@ -85,27 +84,20 @@ class Router:
         check_s = HealthSettings.read(os.environ).timeout_seconds
         self.patience_s = check_s + CHECK_MARGIN_S
         self.stopping = stopping_at_signal()
-        backlog = TelemetryStream(
-            self._redis, settings.telemetry_stream, settings.telemetry_group
-        )
-        resources = resources_from_environment(os.environ, settings.upstream_base_url)
-        self.around = Surroundings(
-            Sealer(settings.fernet_keys),
-            os.environ,
-            resources,
-            settings.upstream_base_url,
-            DestinationCheck(ProviderRules.read(os.environ), Egress.read(os.environ)),
-        )
+        backlog = TelemetryStream(self._redis, stream, settings.telemetry_group)
+        self.context = _provider_context(settings)
+        resources = self.context.ours
         self.registry_rows = RegistryRows(self.store.fetch)
         self.registry = RegistryReader(
-            self.registry_rows, Changes(caller), resources, self.around.sealer
+            self.registry_rows, Changes(caller), resources, self.context.sealer
         )
         self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
         self.publisher = Publisher(
             self.routing, build_catalogue(resources), self._lease, self.registry
         )
         self.registry.on_change = self.publisher.renew
-        self.auditor = Auditor(self.routing, backlog, self.store)
+        silent_ms = int(settings.gateway_silence_seconds * 1000)
+        self.auditor = Auditor(self.routing, backlog, self.store, silent_ms)
         self.overview = Overview(
             self.routing,
             backlog,
@@ -114,7 +106,6 @@ class Router:
             self.publisher,
             open_admin=settings.open_admin,
         )
-        silent_ms = int(settings.gateway_silence_seconds * 1000)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
         self.token = _token(settings, self.store)
         self._loops: list[asyncio.Task[None]] = []
@@ -138,13 +129,31 @@ class Router:
         try:
             await self._lease.release()
         except ProxyError:
-            log.info("lease left to expire", action="lease_left")
+            log.info("router lease not released, it will expire", action="lease_left")
         await self.store.close()
         await self._redis.aclose()
 
 
+def _terms(settings: RouterSettings) -> Terms:
+    return Terms(
+        session_ttl_ms=int(settings.session_ttl_seconds * 1000),
+        id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
+        cooldown_ms=int(settings.cooldown_seconds * 1000),
+    )
+
+
+def _provider_context(settings: RouterSettings) -> ProviderContext:
+    return ProviderContext(
+        Sealer(settings.fernet_keys),
+        os.environ,
+        resources_from_environment(os.environ, settings.upstream_base_url),
+        settings.upstream_base_url,
+        DestinationCheck(ProviderRules.read(os.environ), Egress.read(os.environ)),
+    )
+
+
 def _token(settings: RouterSettings, store: Store) -> FixedToken | KeptToken | None:
-    """None: /admin is open."""
+    """None if /admin is open."""
     if settings.admin_token is not None:
         return FixedToken(settings.admin_token)
     if settings.open_admin:
@@ -160,8 +169,10 @@ def _kept(loop: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
 
 
 def _die_with(task: "asyncio.Task[None]") -> None:
-    """A loop that ends by itself ends the process; supervisor starts it afresh."""
-    log.error("a loop ended", action="loop_ended", cause=repr(task.exception()))
+    """A background loop that ends also ends the process; supervisor restarts it."""
+    log.error(
+        "background loop ended", action="loop_ended", cause=repr(task.exception())
+    )
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -170,7 +181,7 @@ def _holder() -> str:
 
 
 class Lifespan:
-    """Builds the router in its worker, with its event loop."""
+    """Builds the router in its worker, on the worker's event loop."""
 
     def __init__(self, app: App, settings: RouterSettings) -> None:
         self._app = app
@@ -189,47 +200,48 @@ class Lifespan:
 
 
 def _add_routes(app: App, router: Router) -> None:
-    probes = Probes(
-        lambda: router.publisher.published, router.store.ping, router.overview.shared
-    )
-    for suffix in ("healthz", "readyz", "metrics"):
-        app.add_route(f"/{suffix}", probes, suffix=suffix)
-    app.add_route("/admin/state", State(router.overview))
-    app.add_route("/admin/ledger", LedgerView(router.auditor))
-    app.add_route("/admin/events", Events(router.overview, router.stopping))
+    resources = _resources(router)
+    described = document(resources)
+    pages = {path: Page(*file) for path, file in FILES.items()}
+    documents = {"/openapi.json": OpenApi(described), "/docs": Docs(described, CSP)}
+    for path, resource in {**resources, **pages, **documents}.items():
+        app.add_route(path, resource)
+
+
+def _resources(router: Router) -> dict[str, object]:
+    """The resources that declare operations, by path."""
+    store, overview = router.store, router.overview
     examiner = Examiner(router.orders, router.patience_s)
-    app.add_route("/admin/health/check", HealthCheck(examiner))
-    app.add_route(
-        "/admin/route/explain", Explain(router.routing, router.store, router.publisher)
-    )
-    app.add_route("/admin/sessions", History(router.store, "sessions"))
-    app.add_route("/admin/requests", History(router.store, "requests"))
-    app.add_route("/admin/decisions", History(router.store, "decisions"))
-    app.add_route("/admin/requests/{request_id}", OneRequest(router.store))
     proxy_keys = router.proxy_keys, router.key_publisher
-    app.add_route("/admin/keys", ProxyKeys(*proxy_keys))
-    app.add_route("/admin/keys/{key_id}", OneProxyKey(*proxy_keys))
-    _add_registry_routes(app, router, examiner)
-    app.add_route("/internal/owners", Owners(router.store))
-    for path, (name, content_type) in FILES.items():
-        app.add_route(path, Page(name, content_type))
-    app.add_route("/openapi.json", OpenApi())
-    app.add_route("/docs", Docs(CSP))
-
-
-def _add_registry_routes(app: App, router: Router, examiner: Examiner) -> None:
-    rows, registry, around = router.registry_rows, router.registry, router.around
-    app.add_route("/admin/providers", Providers(rows, registry, around))
-    app.add_route("/admin/providers/test", ProviderTest(rows, examiner, around))
-    app.add_route("/admin/providers/{provider_id}", OneProvider(rows, registry, around))
-    app.add_route("/admin/models", Models(rows, registry))
-    app.add_route("/admin/models/test", ModelTest(rows, examiner, around))
-    # An alias may have slashes.
-    app.add_route("/admin/models/{alias:path}", OneModel(rows, registry))
+    rows, registry, context = router.registry_rows, router.registry, router.context
+    return {
+        "/admin/state": State(overview),
+        "/admin/ledger": LedgerView(router.auditor),
+        "/admin/events": Events(overview, router.stopping),
+        "/admin/health/check": HealthCheck(examiner),
+        "/admin/route/explain": Explain(router.routing, store, router.publisher),
+        "/admin/sessions": Sessions(store),
+        "/admin/requests": Requests(store),
+        "/admin/requests/{id}": OneRequest(store),
+        "/admin/decisions": Decisions(store),
+        "/admin/keys": ProxyKeys(*proxy_keys),
+        "/admin/keys/{key_id}": OneProxyKey(*proxy_keys),
+        "/admin/providers": Providers(rows, registry, context),
+        "/admin/providers/test": ProviderTest(rows, examiner, context),
+        "/admin/providers/{provider_id}": OneProvider(rows, registry, context),
+        "/admin/models": Models(rows, registry),
+        "/admin/models/test": ModelTest(rows, examiner, context),
+        # An alias may contain slashes.
+        "/admin/models/{alias:path}": OneModel(rows, registry),
+        "/internal/owners": Owners(store),
+        "/healthz": Healthz(),
+        "/readyz": Readyz(lambda: router.publisher.published, store.ping),
+        "/metrics": Metrics(overview.shared),
+    }
 
 
 def create_app() -> App:
-    """The ASGI application, from the environment's settings."""
+    """The ASGI application, with settings from the environment."""
     try:
         settings = RouterSettings.read(os.environ)
         HealthSettings.read(os.environ)
@@ -242,8 +254,8 @@ def create_app() -> App:
     logs.configure("router", settings.log_level)
     if settings.open_admin:
         log.warning(
-            "PROXY_ALLOW_OPEN_ADMIN=true: whoever reaches the gateway or this port may "
-            "use /admin, and every upstream key through it",
+            "PROXY_ALLOW_OPEN_ADMIN=true: anyone who can connect to the gateway or to "
+            "this port can use /admin, and every upstream key through it",
             action="admin_open",
         )
     app: App = falcon.asgi.App()

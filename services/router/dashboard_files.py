@@ -1,11 +1,11 @@
-"""The dashboard's files, as they lie in the package."""
+"""Serves the dashboard's files from the package."""
 
 from pathlib import Path
 
 from falcon.asgi import Request, Response
 
 DASHBOARD = Path(__file__).with_name("dashboard")
-# The page loads nothing from elsewhere and may be framed by nobody.
+# The page loads nothing from other hosts, and no page may frame it.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,5 +1,5 @@
-"""What the router says of its own errors, in OpenAI's envelope. Each message
-says what to do; none tells of our insides."""
+"""The router's own errors, in OpenAI's envelope. Each message says what to do and
+reveals no internals."""
 
 import json
 from typing import Any
@@ -8,14 +8,28 @@ import falcon
 import structlog
 from falcon.asgi import Request, Response
 
+from libs.common.contracts.events import Frozen
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.interface import BadQuery
 
 log = structlog.get_logger()
 
 
+class ErrorBody(Frozen):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Envelope(Frozen):
+    """Every error, in OpenAI's format."""
+
+    error: ErrorBody
+
+
 class Problem(ProxyError):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(
         self, status: int, code: str, message: str, *, param: str | None = None
@@ -27,23 +41,29 @@ class Problem(ProxyError):
         self.param = param
 
     def body(self) -> bytes:
-        """All four members, as SDKs expect."""
-        return json.dumps(
-            {
-                "error": {
-                    "message": self.message,
-                    "type": _kind(self.status),
-                    "param": self.param,
-                    "code": self.code,
-                }
-            }
-        ).encode()
+        """The JSON envelope; all four members, as SDKs expect."""
+        envelope = Envelope(
+            error=ErrorBody(
+                message=self.message,
+                type=_kind(self.status),
+                param=self.param,
+                code=self.code,
+            )
+        )
+        # Escaped to ASCII: a message may repeat a lone surrogate.
+        return json.dumps(envelope.model_dump()).encode()
 
 
 def _kind(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
     return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def not_found(code: str, lists: str) -> Problem:
+    """`code`: what was not found, and `_not_found`. GET `lists` lists what there is."""
+    what = code.removesuffix("_not_found").replace("_", " ")
+    return Problem(404, code, f"There is no such {what}. GET {lists} lists them.")
 
 
 def bad_query(error: BadQuery) -> Problem:
@@ -55,29 +75,29 @@ _AWAY: dict[type[Exception], tuple[str, str]] = {
     RedisAway: (
         "redis_unreachable",
         (
-            "Redis does not answer. Traffic goes on from the gateways' last "
-            "snapshot; see that the server at PROXY_REDIS_URL runs."
+            "Redis does not respond. Gateways route from their last snapshot. Check "
+            "that the server at PROXY_REDIS_URL is running."
         ),
     ),
     NoCatalogue: (
         "not_ready",
         (
-            "The resources are not in Redis yet. The router puts them there within "
-            "seconds; try again."
+            "The resources are not in Redis yet. The router publishes them within "
+            "seconds. Try again."
         ),
     ),
     StoreAway: (
         "database_unreachable",
         (
-            "The database does not answer, so history cannot be read. Nothing is "
-            "lost: events wait in Redis. See that the database runs."
+            "The database does not respond, so history cannot be read. Nothing is "
+            "lost: events wait in Redis. Check that the database is running."
         ),
     ),
 }
 
 
 def of(error: Exception) -> Problem:
-    """The answer to whatever was raised."""
+    """The error response for an exception."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, BadQuery):
@@ -90,7 +110,7 @@ def of(error: Exception) -> Problem:
     return Problem(
         500,
         "internal_error",
-        "Something went wrong inside the router. Its log says what.",
+        "The router failed on this request. See its log for the cause.",
     )
 
 
@@ -100,21 +120,23 @@ def _of_framework(error: falcon.HTTPError) -> Problem:
         return Problem(
             404,
             "unknown_route",
-            "There is nothing here. The dashboard is at /, the admin API under "
-            "/admin and described at /docs.",
+            "Unknown path. The dashboard is at /, the admin API is under /admin and "
+            "is described at /docs.",
         )
     if status == 405:
         return Problem(
-            405, "method_not_allowed", "This method is not available here; see /docs."
+            405,
+            "method_not_allowed",
+            "This path does not support the method. See /docs.",
         )
-    text = error.description or error.title or "The request cannot be understood"
+    text = error.description or error.title or "The request is invalid"
     return Problem(status, "invalid_request", text)
 
 
 async def say(
     req: Request | None, resp: Response | None, error: Exception, *_: Any, **__: Any
 ) -> None:
-    """Falcon's handler for every exception."""
+    """Falcon's error handler, for every exception."""
     if req is None or resp is None:
         raise error
     problem = of(error)

@@ -1,9 +1,9 @@
-"""Proxy keys, from SQL into Redis: at once after a change, all of them after Redis
-was emptied, and now and then whatever differs.
+"""Publishes proxy keys from SQL to Redis: one key after it changed, all keys after
+Redis was emptied, and periodically all that differ.
 
-Every router does this: a change of the table is refused when another router was
-faster, and then this one reads SQL again, so no older state ever replaces a newer
-one. What SQL holds is right, whoever wrote it."""
+Every router does this. Redis rejects a change based on an older version of the table,
+and the router then reads SQL again, so older state never replaces newer state. SQL is
+authoritative, including rows that were changed by hand."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -17,8 +17,8 @@ from libs.common.proxy_keys import Principal
 
 log = structlog.get_logger()
 
-EVERY_S = 0.5  # between two looks whether there is a table
-COMPARE_EVERY = 20  # looks, until all of SQL is compared with all of Redis
+EVERY_S = 0.5  # between checks that the table exists
+COMPARE_EVERY = 20  # checks between full comparisons of SQL and Redis
 TRIES = 5
 FAILURES = Counter(
     "proxy_router_key_failures_total", "Rounds that could not publish proxy keys."
@@ -26,11 +26,11 @@ FAILURES = Counter(
 
 
 class Contended(ProxyError):
-    """Other routers change the table of proxy keys all the time."""
+    """Other routers keep changing the table of proxy keys."""
 
 
 class Rows(Protocol):
-    """What SQL knows; raises `StoreAway`."""
+    """Proxy keys in SQL. Raises `StoreAway`."""
 
     async def records(self) -> dict[str, Principal]: ...
 
@@ -38,7 +38,7 @@ class Rows(Protocol):
 
 
 class Table(Protocol):
-    """What Redis holds; raises `RedisAway`."""
+    """The table in Redis. Raises `RedisAway`."""
 
     async def version(self) -> str | None: ...
 
@@ -53,26 +53,27 @@ class Table(Protocol):
 
 
 class KeyPublisher:
-    """Keeps the table as SQL says."""
+    """Keeps the table in Redis equal to SQL."""
 
     def __init__(self, rows: Rows, table: Table) -> None:
         self._rows = rows
         self._table = table
         self._looks = 0
-        # Changes that may not have reached Redis, and how many were made up for.
+        # Changes that may not have reached Redis, and how many of them were since
+        # covered by a comparison.
         self._missed, self._made_up = 1, 0
-        # One after the other here, so that only other routers can come between.
+        # Serializes changes here, so that only other routers can interleave.
         self._turn = asyncio.Lock()
-        self._said = ""  # the last failure, logged once
+        self._said = ""  # the last failure, to log each one once
 
     async def run(self) -> None:
-        """For ever; what goes wrong is tried again with the next round."""
+        """Runs forever. A failed round is retried by the next one."""
         while True:
             await self._attempt(self.look)
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
-        """Publish everything that is not there. Raises `RedisAway`, `StoreAway`."""
+        """Publishes all keys that Redis lacks. Raises `RedisAway`, `StoreAway`."""
         missed = self._missed
         due = missed > self._made_up or self._looks % COMPARE_EVERY == 0
         if due or await self._table.version() is None:
@@ -81,8 +82,8 @@ class KeyPublisher:
         self._looks += 1
 
     async def changed(self, id_: str) -> bool:
-        """Publish one key that was changed in SQL. False: the next look will, when
-        Redis answers again."""
+        """Publishes one key that was changed in SQL. Returns False on failure; the next
+        `look` that reaches Redis then publishes it."""
         told = False
         try:
             told = await self._attempt(lambda: self._again(lambda: self._tell(id_)))
@@ -134,7 +135,7 @@ class KeyPublisher:
         except ProxyError as cause:
             self._fail(str(cause))
         except Exception as error:  # noqa: BLE001 - the outermost loop
-            # A Redis that refuses writes, or has no library yet, gets better too.
+            # A Redis that rejects writes, or lacks the library, may recover too.
             self._fail(f"{type(error).__name__}: {error}")
         else:
             self._said = ""

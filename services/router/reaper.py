@@ -1,5 +1,5 @@
-"""Ends the leases of gateways that stopped beating, so that a dead gateway's
-load disappears and its requests are in the ledger. One router at a time."""
+"""Ends the leases of gateways that stopped sending heartbeats, so that their load is
+removed and their requests enter the ledger. One router at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,9 @@ from libs.common.errors import NoCatalogue, RedisAway
 log = structlog.get_logger()
 
 EVERY_S = 1.0
-STRAYS_EVERY = 30  # rounds between two looks for leases of gateways that never beat
+STRAYS_EVERY = (
+    30  # rounds between searches for leases of gateways without any heartbeat
+)
 REAPED = Counter(
     "proxy_router_reaped_leases_total", "Leases of silent gateways that were ended."
 )
@@ -44,13 +46,13 @@ class Reaper:
         self._rounds = 0
 
     async def run(self) -> None:
-        """For ever; what goes wrong is tried again with the next round."""
+        """Runs forever. A failed round is retried by the next one."""
         while True:
             await self.step()
             await asyncio.sleep(EVERY_S)
 
     async def step(self) -> int:
-        """One round; returns how many leases ended."""
+        """One round. Returns the number of leases ended."""
         try:
             if await self._leadership.hold() and self._clock() >= self._not_before:
                 self._rounds += 1
@@ -58,14 +60,16 @@ class Reaper:
                 ended = await self._leases.reap(self._silent_ms, strays=strays)
                 return self._note(ended)
         except NoCatalogue:
-            log.debug("nothing to reap yet", action="reaping_missed")
+            log.debug("no catalogue yet, leases not reaped", action="reaping_missed")
         except RedisAway:
-            # None could beat either: each gateway gets its whole time again.
+            # Gateways could not send heartbeats either: restart their timeouts.
             self._not_before = self._clock() + self._silent_ms / 1000
         return 0
 
     def _note(self, ended: int) -> int:
         if ended:
             REAPED.inc(ended)
-            log.warning("leases reaped", action="leases_reaped", leases=ended)
+            log.warning(
+                "leases of silent gateways ended", action="leases_reaped", leases=ended
+            )
         return ended

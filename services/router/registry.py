@@ -1,5 +1,5 @@
-"""The provider registry, from SQL into the catalogue: read when it changed, here or
-by another router, when Redis was emptied, and now and then."""
+"""Reads the provider registry from SQL for the catalogue: after a change by any router,
+after Redis was emptied, and periodically."""
 
 import asyncio
 import os
@@ -18,22 +18,22 @@ from libs.common.redis.client import Caller
 
 log = structlog.get_logger()
 
-EVERY_S = 0.5  # between two looks whether it changed
-READ_EVERY = 20  # looks, until SQL is read whether or not it changed
+EVERY_S = 0.5  # between checks for changes
+READ_EVERY = 20  # checks between unconditional reads of SQL
 FAILURES = Counter(
     "proxy_router_registry_failures_total", "Rounds that could not read the registry."
 )
 
 
 class Parts(NamedTuple):
-    """What of a catalogue may change while the router runs."""
+    """The parts of a catalogue that may change while the router runs."""
 
-    resources: tuple[Resource, ...] = ()  # those of the environment, too
+    resources: tuple[Resource, ...] = ()  # including those from the environment
     aliases: tuple[Alias, ...] = ()
 
 
 class Rows(Protocol):
-    """What SQL knows; raises `StoreAway`."""
+    """The registry in SQL. Raises `StoreAway`."""
 
     async def registry(self) -> Registry: ...
 
@@ -41,13 +41,13 @@ class Rows(Protocol):
 
 
 class Changes:
-    """Tells all routers, by way of Redis, that the registry changed in SQL."""
+    """Counts changes of the registry in Redis, to notify all routers."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     async def count(self) -> bytes | None:
-        """Differs from before after a change; None on an emptied Redis."""
+        """Changes with every change of the registry. None if Redis was emptied."""
         found: bytes | None = await self._caller.call("GET", keys.registry_changes())
         return found
 
@@ -55,13 +55,13 @@ class Changes:
         await self._caller.call("INCR", keys.registry_changes())
 
 
-async def _nobody() -> None:
-    """Wakes nobody."""
+async def _ignore() -> None:
+    """The default for `on_change`."""
 
 
 class RegistryReader:
-    """What the registry makes of the catalogue. `parts` is None until SQL was read
-    for the first time; when SQL goes away it stays as it was."""
+    """The registry's part of the catalogue. `parts` is None until SQL was read once,
+    and keeps its value while SQL is unreachable."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class RegistryReader:
         sealer: Sealer,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`ours` are the resources of the environment."""
+        """`ours`: the resources from the environment."""
         self._rows = rows
         self._changes = changes
         self._ours = tuple(ours)
@@ -80,58 +80,66 @@ class RegistryReader:
         self._seen: bytes | None = None
         self._looks = 0
         self._due = True
-        self._sealed_anew = False
+        self._resealed = False
         self._turn = asyncio.Lock()
         self._twice: tuple[str, ...] = ()
-        self._said = ""  # the last failure, logged once
+        self._said = ""  # the last failure, to log each one once
         self.parts: Parts | None = None
-        # Called when `parts` changed: the publisher should not wait for its turn.
-        self.on_change: Callable[[], Awaitable[None]] = _nobody
+        # Called when `parts` changed, so that it is published at once.
+        self.on_change: Callable[[], Awaitable[None]] = _ignore
 
     async def run(self) -> None:
-        """For ever; what goes wrong is tried again with the next round."""
+        """Runs forever. A failed round is retried by the next one."""
         while True:
             await self.look()
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
-        """Read what may have changed. Never raises."""
+        """Reads the registry if it may have changed. Never raises."""
         count = self._seen
         try:
             count = await self._changes.count()
         except ProxyError:
-            log.debug("no news of the registry", action="registry_unheard")
+            log.debug("registry changes not read", action="registry_unheard")
         except Exception as error:  # noqa: BLE001 - the outermost loop
-            log.debug("no news", action="registry_unheard", cause=str(error)[:80])
+            log.debug(
+                "registry changes not read",
+                action="registry_unheard",
+                cause=str(error)[:80],
+            )
         due = self._due or count != self._seen or self._looks % READ_EVERY == 0
         self._looks += 1
         if due and await self._read():
-            # The count was asked for before: a change in between is read twice.
+            # The count was read before SQL: a change in between is read twice.
             self._seen = count
 
     async def changed(self) -> None:
-        """This router changed SQL: publish it, and tell the others. What fails is
-        made up for by the next look."""
+        """Publishes a change that this router made in SQL, and notifies the others.
+        What fails is retried by the next `look`."""
         self._due = True
         await self._read()
         try:
             await self._changes.tell()
         except RedisAway:
-            log.info("routers not told", action="registry_untold")
-        except Exception as error:  # noqa: BLE001 - SQL has it, whatever Redis says
-            log.warning("routers not told", action="registry_untold", cause=str(error))
+            log.info("other routers not notified", action="registry_untold")
+        except Exception as error:  # noqa: BLE001 - SQL has the change
+            log.warning(
+                "other routers not notified",
+                action="registry_untold",
+                cause=str(error),
+            )
 
     async def _read(self) -> bool:
         async with self._turn:
             self._due = False
             try:
                 registry = await self._rows.registry()
-                if not self._sealed_anew:
-                    registry = await self._seal_anew(registry)
+                if not self._resealed:
+                    registry = await self._reseal(registry)
             except ProxyError as cause:
                 return self._failed(str(cause))
             except Exception as error:  # noqa: BLE001 - the outermost loop
-                # No tables yet, as before the first migration.
+                # For example no tables, before the first migration.
                 return self._failed(f"{type(error).__name__}: {str(error)[:80]}")
             self._said = ""
             before, self.parts = self.parts, self._parts(registry)
@@ -151,19 +159,21 @@ class RegistryReader:
         resources, twice = joined(self._ours, registry, self._environ)
         if twice != self._twice:
             self._twice = twice
-            log.error("ids taken", action="resource_ids_taken", resources=twice)
+            log.error(
+                "resource ids used twice", action="resource_ids_taken", resources=twice
+            )
         return Parts(resources, registry.aliases)
 
-    async def _seal_anew(self, registry: Registry) -> Registry:
-        """Once in a router's life: what an older key sealed is sealed with the first
-        one, so that the older can be taken away."""
+    async def _reseal(self, registry: Registry) -> Registry:
+        """Once per router: reseals with the first encryption key what older ones
+        sealed, so that these can be removed."""
         renewed = 0
         for provider in registry.providers:
             try:
                 new = [self._sealer.renewed(token) for token in provider.sealed]
             except Unsealable:
                 log.error(
-                    "sealed key cannot be opened",
+                    "provider key cannot be unsealed",
                     action="credential_missing",
                     provider=provider.id,
                 )
@@ -171,8 +181,8 @@ class RegistryReader:
             if new != list(provider.sealed):
                 old = ",".join(provider.sealed)
                 renewed += await self._rows.reseal(provider.id, old, ",".join(new))
-        self._sealed_anew = True
+        self._resealed = True
         if not renewed:
             return registry
-        log.info("keys sealed anew", action="keys_resealed", providers=renewed)
+        log.info("provider keys resealed", action="keys_resealed", providers=renewed)
         return await self._rows.registry()

@@ -1,5 +1,5 @@
-"""When the worker was asked to stop: Granian waits for streams to end before
-it tells the application, so streams must learn of the signal by themselves."""
+"""Notices the stop signal. Granian waits for streams to end before it runs the
+application's shutdown, so streams must be told of the signal directly."""
 
 import asyncio
 import os
@@ -7,8 +7,8 @@ import signal
 
 
 def stopping_at_signal() -> asyncio.Event:
-    """Set once SIGTERM arrives. Granian handles SIGINT in the same way as
-    SIGTERM, whose handler is replaced here: it gets the one for the other."""
+    """An event that SIGTERM sets. This replaces Granian's handler of SIGTERM, so the
+    signal is passed on as SIGINT, which Granian handles the same way."""
     stopping = asyncio.Event()
 
     def stop() -> None:

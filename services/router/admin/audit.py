@@ -1,17 +1,17 @@
-"""Do the books agree? Pure.
+"""Do the ledger's counts agree? Pure.
 
-A gateway reports with each beat what it accepted, what of that has ended, and how
-many of the ended it still holds, as it does not know them to be stored. SQL counts
-what is stored of each gateway. Neither is read at the other's moment, so they are
-compared only in ways that no delay can make wrong:
+With each heartbeat a gateway reports how many requests it accepted, how many of these
+have ended, and how many of the ended ones it still holds because it does not know that
+they are stored. SQL counts the stored requests of each gateway. Reports and SQL are
+read at different moments, so they are compared only in ways that no delay can falsify:
 
-- lost: what a gateway knew to be stored *before* SQL was asked is in SQL;
-- doubled: SQL never holds more than a report made *after* it was asked accepts;
-- left: once a gateway's books are closed and nobody holds anything, nothing is
+- lost: SQL has every request that a gateway knew to be stored *before* SQL was read;
+- doubled: SQL never has more requests than a report made *after* SQL was read accepts;
+- left: once a gateway's counts are closed and no gateway holds records, no request is
   outstanding.
 
-Who was not heard of and whose journal nobody took over yet is unverified: it may hold
-requests that nobody else knows of."""
+A gateway that is silent and whose journal no other gateway has taken over is
+unverified: its journal may hold records that exist nowhere else."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,16 +20,14 @@ from datetime import datetime
 from libs.common.routing.beats import Reported
 from libs.common.store.interface import Book
 
-SILENT_MS = 5_000
-CLOSED_FOR_MS = 10_000  # then whoever closed the books has reported what it holds
-MISSING_MS = 3_600_000  # a journal that nobody found by then is gone
-THE_REST = "*"
+CLOSED_FOR_MS = 10_000  # by then the gateway that closed the counts has reported
+MISSING_MS = 3_600_000  # by then a journal that was not found is lost
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One gateway's requests by where their record is. They add up to `accepted`:
-    what SQL has was accepted, even if the report that says so is still to come."""
+    """One gateway's requests by where their records are; the parts add up to
+    `accepted`. A request in SQL was accepted, even if the gateway's report is older."""
 
     id: str
     state: str  # running, silent, closed
@@ -44,29 +42,32 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong for certain, and whose books cannot be judged now."""
+    """Proven errors, and the gateways that cannot be judged now."""
 
     problems: tuple[str, ...]
     unverified: tuple[str, ...]
 
 
 def accounts(
-    reports: Mapping[str, Reported], books: Iterable[Book]
+    reports: Mapping[str, Reported], books: Iterable[Book], silent_ms: int
 ) -> tuple[Account, ...]:
-    """Both sources put together. `reports` were read before `books`."""
+    """Combines both sources. `reports` were read before `books`. A gateway whose last
+    report is `silent_ms` old is silent."""
     known = {book.id: book for book in books}
     for id_ in reports:
         known.setdefault(id_, Book(id_, None, None, 0, 0, 0, "running", 0, 0))
-    return tuple(_account(book, reports.get(id_)) for id_, book in known.items())
+    return tuple(
+        _account(book, reports.get(id_), silent_ms) for id_, book in known.items()
+    )
 
 
-def _account(book: Book, report: Reported | None) -> Account:
+def _account(book: Book, report: Reported | None, silent_ms: int) -> Account:
     accepted, ended, held = book.accepted, book.ended, book.held
     if report is not None:
         accepted = max(accepted, report.books.accepted)
         ended = max(ended, report.books.ended)
         held = report.books.held
-    state = _state(book, report)
+    state = _state(book, report, silent_ms)
     here = book.stored + book.dead
     accepted = max(accepted, here)
     open_ = 0 if state == "closed" else max(0, accepted - ended)
@@ -84,11 +85,12 @@ def _account(book: Book, report: Reported | None) -> Account:
     )
 
 
-def _state(book: Book, report: Reported | None) -> str:
-    # Nobody reports for the rest, or for who never did; all they have is stored.
+def _state(book: Book, report: Reported | None, silent_ms: int) -> str:
+    # The sum of older gateways (`*`) and gateways that never reported have no report;
+    # all of their requests are stored.
     if book.state == "closed" or (report is None and book.last_seen_at is None):
         return "closed"
-    return "running" if report and report.age_ms < SILENT_MS else "silent"
+    return "running" if report and report.age_ms < silent_ms else "silent"
 
 
 def judge(
@@ -97,7 +99,7 @@ def judge(
     depth: int,
     now_ms: int,
 ) -> Finding:
-    """By the first and the last of the rules above."""
+    """Applies the first and the last of the rules above."""
     listed = list(found)
     quiet = depth == 0 and not any(_may_bring(a, now_ms) for a in listed)
     problems: list[str] = []
@@ -117,7 +119,7 @@ def judge(
 
 
 def _may_bring(account: Account, now_ms: int) -> bool:
-    """Could it still have a record that is in no other place?"""
+    """May it hold a record that exists nowhere else?"""
     if account.state == "silent":
         return now_ms - (account.seen_ms or 0) < MISSING_MS
     return account.state == "running" and account.held > 0
@@ -134,8 +136,8 @@ def doubled(
     between: Mapping[str, Reported],
     later: Mapping[str, Reported],
 ) -> tuple[str, ...]:
-    """By the second rule. `between` was read after `earlier`, and `later` after that:
-    a report that is new since then was made after SQL was asked."""
+    """Applies the second rule. `between` was read after `earlier`, and `later` after
+    `between`, so a report that differs was made after SQL was read."""
     problems = []
     for account in earlier:
         before, after = between.get(account.id), later.get(account.id)

@@ -1,5 +1,5 @@
-"""Captured bodies as the admin API shows them: opened, as text where they are
-text. Pure."""
+"""Captured bodies as the admin API shows them: decompressed, and as text if they are
+UTF-8. Pure."""
 
 import base64
 import codecs
@@ -12,7 +12,7 @@ from libs.common.contracts.events import Row
 
 LARGEST_SHOWN = 67_108_864
 DIRECTIONS = ("request", "response")
-UNOPENED = "cannot be opened: it is no zstd"
+UNOPENED = "cannot be decompressed: not zstd"
 
 
 def shown(rows: Iterable[Row]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def _shown(row: Row) -> dict[str, Any]:
     inner, _, outer = row["encoding"].rpartition(", ")
     described = {
         "content_type": row["content_type"],
-        "content_encoding": inner or None,  # what travelled could not be opened
+        "content_encoding": inner or None,  # the gateway could not decode it
         "original_bytes": row["original_bytes"],
         "truncated": row["truncated"],
         "dropped": row["dropped"],
@@ -51,7 +51,7 @@ def _opened(body: bytes) -> bytes | None:
 
 
 def _as_text(body: bytes, *, cut: bool) -> tuple[str, str]:
-    """UTF-8 if it is that, else base64. A cut may have split a character."""
+    """UTF-8 text, else base64. Truncation may have split the last character."""
     try:
         decoder = codecs.getincrementaldecoder("utf-8")()
         return "utf-8", decoder.decode(body, final=not cut)

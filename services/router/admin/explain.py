@@ -1,13 +1,11 @@
-"""`POST /admin/route/explain`: where a request would go, and why. Asks the same
-function as a gateway, without its effects."""
+"""`POST /admin/route/explain`: where a request would go, and why. Calls the routing
+function that gateways call, without its effects."""
 
 import json
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-from falcon.asgi import Request, Response
-from pydantic import ValidationError
 
 from libs.common.bodies.hints import Hints, read_hints
 from libs.common.contracts.events import Candidate, Catalogue
@@ -23,10 +21,19 @@ from libs.common.routing.types import (
     model_digest,
     session_digest,
 )
-from services.router.admin.shapes import ExplainAsk, Explained, ExplainedHints
+from services.router.admin.schemas.explain import (
+    ExplainAsk,
+    Explained,
+    ExplainedHints,
+)
+from services.router.api.operation import Operation
 from services.router.errors import Problem
 
-LARGEST_BODY = 1_048_576  # what the gateway forwards under /admin
+LARGEST_BODY = 1_048_576  # the largest that the gateway forwards under /admin
+_HINT = (
+    'Send {"method": "POST", "path": "/v1/responses", "headers": {...}, "body": {...}} '
+    "as JSON."
+)
 
 
 class Routing(Protocol):
@@ -42,15 +49,13 @@ class Ownership(Protocol):
 
 
 class Configured(Protocol):
-    """What gateways route by."""
+    """The catalogue that gateways route by."""
 
     @property
     def catalogue(self) -> Catalogue: ...
 
 
 class Explain:
-    """Answers for a given method, path, headers and body."""
-
     def __init__(
         self, routing: Routing, store: Ownership, configured: Configured
     ) -> None:
@@ -58,30 +63,35 @@ class Explain:
         self._store = store
         self._configured = configured
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        asked = _asked(await req.stream.read(LARGEST_BODY + 1))
-        hints = _hints(asked)
+    @Operation(
+        returns=Explained,
+        problems=(404, 503),
+        largest_body=LARGEST_BODY,
+        empty_body=b"",
+        hint=_HINT,
+    )
+    async def on_post(self, body: ExplainAsk) -> Explained:
+        """Where a request would go, and why. Has no effects."""
+        hints = _hints(body)
         way = ways(self._configured.catalogue).get(hints.model or "")
         if way is not None and not way.open:
             raise _alias_leads_nowhere(way)
         if way is not None and not way.passes(hints.pool_id):
             raise _alias_elsewhere(way, hints.pool_id or "")
         try:
-            explanation, in_sql = await self._explain(hints, way, asked.tenant)
+            explanation, in_sql = await self._explain(hints, way, body.tenant)
         except UnknownPool as unknown:
             if way is not None:
                 raise _alias_leads_nowhere(way) from None
             raise _unknown_pool(hints.pool_id or "", unknown.pools) from None
         except NoResources:
             raise _no_resources() from None
-        answer = _explained(hints, way, explanation, looked_up_in_sql=in_sql)
-        resp.text = answer.model_dump_json()
-        resp.content_type = "application/json"
+        return _explained(hints, way, explanation, looked_up_in_sql=in_sql)
 
     async def _explain(
         self, hints: Hints, way: Way | None, tenant: str
     ) -> tuple[Explanation, bool]:
-        """The explanation, and whether SQL had to be asked."""
+        """The explanation, and whether it needed SQL."""
         ask = _ask(hints, way, tenant)
         try:
             return await self._routing.explain(ask, None), False
@@ -100,26 +110,16 @@ class Explain:
         return None
 
 
-def _asked(body: bytes) -> ExplainAsk:
-    if len(body) > LARGEST_BODY:
-        raise _bad(None, f"it has more than {LARGEST_BODY} bytes")
-    try:
-        return ExplainAsk.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _bad(".".join(map(str, first["loc"])) or None, first["msg"]) from None
-
-
-def _hints(asked: ExplainAsk) -> Hints:
-    headers = [(k.lower().encode(), v.encode()) for k, v in asked.headers.items()]
-    body = b"" if asked.body is None else json.dumps(asked.body).encode()
-    path = asked.path.removeprefix("/v1").partition("?")[0]
+def _hints(given: ExplainAsk) -> Hints:
+    headers = [(k.lower().encode(), v.encode()) for k, v in given.headers.items()]
+    body = b"" if given.body is None else json.dumps(given.body).encode()
+    path = given.path.removeprefix("/v1").partition("?")[0]
     return read_hints(path.encode(), headers, body)
 
 
 def _ask(hints: Hints, way: Way | None, tenant: str) -> Ask:
-    """As a gateway's first attempt; the draw is fixed, so that asking again says
-    the same."""
+    """The request of a gateway's first attempt. The draw is fixed, so that repeated
+    calls give the same explanation."""
     session, model = hints.session_id, hints.model
     named = session_digest(session, tenant) if session else ""
     if way is not None:
@@ -154,26 +154,8 @@ def _explained(
         looked_up_in_sql=looked_up_in_sql,
         provider_id=way.provider_id if way is not None else None,
         upstream_model=way.upstream_id if way is not None else hints.model,
-        hints=ExplainedHints(
-            model=hints.model,
-            session_id=hints.session_id,
-            session_name=hints.session_name,
-            pool_id=hints.pool_id,
-            bound_ids=hints.bound_ids,
-            account_bound=hints.account_bound,
-        ),
+        hints=ExplainedHints.model_validate(hints, from_attributes=True),
         candidates=tuple(Candidate(**row) for row in explanation.candidates),
-    )
-
-
-def _bad(param: str | None, cause: str) -> Problem:
-    where = f"{param}: " if param else ""
-    return Problem(
-        400,
-        "invalid_request",
-        'Send {"method": "POST", "path": "/v1/responses", "headers": {...}, '
-        f'"body": {{...}}}} as JSON: {where}{cause}.',
-        param=param,
     )
 
 
@@ -192,8 +174,8 @@ def _alias_leads_nowhere(way: Way) -> Problem:
     return Problem(
         404,
         "model_not_found",
-        f"The model alias {way.alias!r} leads to the provider {way.provider_id!r}, "
-        "which has no resource: it is disabled or was deleted.",
+        f"The model alias {way.alias!r} is for the provider {way.provider_id!r}, which "
+        "has no resource: it is disabled or was deleted.",
         param="model",
     )
 
@@ -202,8 +184,8 @@ def _alias_elsewhere(way: Way, asked: str) -> Problem:
     return Problem(
         400,
         "model_not_in_pool",
-        f"The model alias {way.alias!r} leads to the provider {way.provider_id!r}, "
-        f"which is not in the pool {asked[:100]!r}.",
+        f"The model alias {way.alias!r} is for the provider {way.provider_id!r}, which "
+        f"is not in the pool {asked[:100]!r}. Name its pool, or none.",
         param="model",
     )
 

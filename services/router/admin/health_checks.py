@@ -1,16 +1,17 @@
-"""`POST /admin/health/check`: have every resource checked now."""
+"""`POST /admin/health/check`, and the calls to the health service behind it."""
 
 import asyncio
 import json
 from typing import Any, Protocol
 
 import uuid_utils
-from falcon.asgi import Request, Response
 
+from services.router.admin.schemas.state import Findings
+from services.router.api.operation import Operation
 from services.router.errors import Problem
 
-# So long an order may lie untaken: a health service takes it within milliseconds,
-# unless it is at another one.
+# How long an order may wait to be taken. A health service takes one within
+# milliseconds, unless it is busy with another.
 UNTAKEN_S = 3.0
 
 
@@ -23,15 +24,17 @@ class Orders(Protocol):
 
 
 class Examiner:
-    """Has the health service do what only it may: ask upstreams."""
+    """Sends orders to the health service, the only service that calls upstreams for
+    checks."""
 
     def __init__(self, orders: Orders, patience_s: float) -> None:
-        """`patience_s`: a check's own time-out and some."""
+        """`patience_s`: the timeout of a check plus a margin."""
         self._orders = orders
         self._patience_s = patience_s
 
     async def examine(self, wanted: str = "") -> Any:
-        """Its answer: to `wanted`, else a round over all resources."""
+        """The result for `wanted`, or of a round over all resources. Raises a
+        `Problem` if no health service responds."""
         order = f"{uuid_utils.uuid7()} {wanted}".strip()
         await self._orders.place(order)
         for limit_s in (min(UNTAKEN_S, self._patience_s), self._patience_s):
@@ -43,7 +46,8 @@ class Examiner:
         raise Problem(
             503,
             "health_unreachable",
-            "No health service answered. See that it runs, and what its log says.",
+            "The health service did not respond. Check that it is running, and its "
+            "log.",
         )
 
     async def _fetch(self, order: str, within_s: float) -> bytes | None:
@@ -57,10 +61,10 @@ class Examiner:
 
 
 class HealthCheck:
-    """Orders a round from the health service and waits for its verdicts."""
-
     def __init__(self, examiner: Examiner) -> None:
         self._examiner = examiner
 
-    async def on_post(self, _: Request, resp: Response) -> None:
-        resp.media = {"data": await self._examiner.examine()}
+    @Operation(returns=Findings, problems=(503,))
+    async def on_post(self) -> dict[str, Any]:
+        """Check every resource now."""
+        return {"data": await self._examiner.examine()}

@@ -1,21 +1,28 @@
-"""`GET /admin/sessions|requests|decisions`: metadata only, never bodies, rows by
-SQL column name. And one request with its decisions and captured bodies."""
+"""`GET /admin/sessions`, `/admin/requests`, `/admin/decisions`: rows by SQL column
+name, without bodies. And one request with its decisions and captured bodies."""
 
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Protocol
-
-from falcon.asgi import Request, Response
+from typing import Any, Protocol
 
 from libs.common.contracts.events import Row
-from libs.common.store.interface import LIMIT_MAX, BadQuery, HistoryQuery, Page, Table
+from libs.common.store.interface import HistoryQuery, Page, Table
 from services.router.admin.captured_bodies import shown
+from services.router.admin.schemas.history import (
+    DecisionsPage,
+    HistoryFilter,
+    RequestsPage,
+    RequestView,
+    RequestWithDecisions,
+    SessionsPage,
+)
+from services.router.api.operation import Operation
 from services.router.errors import Problem
 
 
 class Rows(Protocol):
-    """What of the store is asked for here; raises `StoreAway`."""
+    """The part of the store used here. Raises `StoreAway`."""
 
     async def history(self, query: HistoryQuery) -> Page: ...
 
@@ -24,72 +31,62 @@ class Rows(Protocol):
     async def payloads(self, request: Row) -> list[Row]: ...
 
 
-class History:
-    """The newest rows of one table; `next_cursor` continues with older ones."""
-
-    def __init__(self, store: Rows, table: Table) -> None:
-        self._store = store
-        self._table = table
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        page = await self._store.history(
-            HistoryQuery(
-                table=self._table,
-                limit=asked_limit(req.get_param("limit")),
-                session_id=_given(req, "session_id"),
-                resource_id=_given(req, "resource_id"),
-                request_id=_given(req, "request_id"),
-                cursor=_given(req, "cursor"),
-            )
-        )
-        resp.media = {"data": list(page.rows), "next_cursor": page.next_cursor}
-
-
-class OneRequest:
-    """One request's row with its decisions and, if captured, its bodies."""
-
+class _History:
     def __init__(self, store: Rows) -> None:
         self._store = store
 
-    async def on_get(self, req: Request, resp: Response, request_id: str) -> None:
-        with_bodies = _wanted(req.get_param("bodies"))
-        row = await self._store.request(request_id)
+    async def _page(self, table: Table, wanted: HistoryFilter) -> dict[str, Any]:
+        """Raises `BadQuery`."""
+        page = await self._store.history(HistoryQuery(table, **dict(wanted)))
+        return {"data": list(page.rows), "next_cursor": page.next_cursor}
+
+
+class Sessions(_History):
+    @Operation(returns=SessionsPage, problems=(503,))
+    async def on_get(self, query: HistoryFilter) -> dict[str, Any]:
+        """Sessions, last seen first."""
+        return await self._page("sessions", query)
+
+
+class Requests(_History):
+    @Operation(returns=RequestsPage, problems=(503,))
+    async def on_get(self, query: HistoryFilter) -> dict[str, Any]:
+        """Requests, newest first. Metadata, never bodies."""
+        return await self._page("requests", query)
+
+
+class Decisions(_History):
+    @Operation(returns=DecisionsPage, problems=(503,))
+    async def on_get(self, query: HistoryFilter) -> dict[str, Any]:
+        """Routing decisions, newest first."""
+        return await self._page("decisions", query)
+
+
+class OneRequest:
+    def __init__(self, store: Rows) -> None:
+        self._store = store
+
+    @Operation(returns=RequestWithDecisions, problems=(404, 503))
+    async def on_get(
+        self,
+        id: str,  # noqa: A002 - as OpenAPI names it
+        query: RequestView,
+    ) -> bytes | Row:
+        """One request with its decisions and captured bodies."""
+        row = await self._store.request(id)
         if row is None:
             raise Problem(
                 404,
                 "request_not_found",
-                "No such request is stored (yet): its id is the x-proxy-request-id "
-                "header of the answer.",
+                "No request with this id is stored. It is x-proxy-request-id of the "
+                "response, and is stored within seconds after the request ended.",
             )
-        if not with_bodies:
-            resp.media = row
-            return
+        if not query.bodies:
+            return row
         payloads = await self._store.payloads(row)
-        # Megabytes, maybe: others are not to wait for them.
-        resp.data = await asyncio.to_thread(_with_bodies, row, payloads)
-        resp.content_type = "application/json"
+        # In a thread: up to two bodies of 64 MiB are decompressed.
+        return await asyncio.to_thread(_with_bodies, row, payloads)
 
 
 def _with_bodies(row: Row, payloads: Sequence[Row]) -> bytes:
     return json.dumps({**row, "bodies": shown(payloads)}).encode()
-
-
-def _wanted(given: str | None) -> bool:
-    if given not in (None, "", "true", "false"):
-        raise BadQuery("bodies: true or false")
-    return given != "false"
-
-
-def asked_limit(given: str | None) -> int:
-    """`?limit=`; raises `BadQuery`."""
-    if not given:
-        return 100
-    digits = given.isascii() and given.isdigit()
-    if not digits or not 1 <= int(given[:9]) <= LIMIT_MAX:
-        raise BadQuery(f"limit: a whole number between 1 and {LIMIT_MAX}")
-    return int(given[:9])
-
-
-def _given(req: Request, name: str) -> str | None:
-    """An empty filter is none: forms send their empty fields, too."""
-    return req.get_param(name) or None

@@ -1,29 +1,30 @@
-"""`/admin/keys`: mint, list, change and revoke proxy keys. A secret is in the answer
+"""`/admin/keys`: mint, list, change and revoke proxy keys. A secret is in the response
 that minted it and nowhere else."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import uuid_utils
-from falcon.asgi import Request, Response
-from pydantic import BaseModel, ValidationError
 
 from libs.common.contracts.events import Row
 from libs.common.proxy_keys import PREFIX_CHARS, new_secret, secret_hash
 from libs.common.store.interface import Cursor, Page
 from libs.common.store.proxy_keys import NewKey
-from services.router.admin.history import asked_limit
-from services.router.admin.shapes import KeyChange, MintAsk
-from services.router.errors import Problem
-
-LARGEST_BODY = 65_536
-
-Asked = TypeVar("Asked", bound=BaseModel)
+from services.router.admin.schemas.keys import (
+    KeyChange,
+    MintAsk,
+    MintedKey,
+    ProxyKeyRow,
+    ProxyKeysPage,
+)
+from services.router.admin.schemas.pages import PageFilter
+from services.router.api.operation import Operation
+from services.router.errors import Problem, not_found
 
 
 class Rows(Protocol):
-    """What of the store is asked for here; raises `StoreAway`."""
+    """The part of the store used here. Raises `StoreAway`."""
 
     async def add(self, key: NewKey) -> Row: ...
 
@@ -36,58 +37,53 @@ class Rows(Protocol):
     async def revoke(self, id_: str, at: datetime) -> Row | None: ...
 
 
-class Told(Protocol):
-    """Who brings a change to the gateways."""
+class Publisher(Protocol):
+    """Publishes a changed key to the gateways, at once or when Redis is back."""
 
     async def changed(self, id_: str) -> bool: ...
 
 
-class ProxyKeys:
-    """All of them."""
-
-    def __init__(self, rows: Rows, publisher: Told) -> None:
+class _Keys:
+    def __init__(self, rows: Rows, publisher: Publisher) -> None:
         self._rows = rows
         self._publisher = publisher
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        cursor = req.get_param("cursor") or None
-        page = await self._rows.page(
-            asked_limit(req.get_param("limit")),
-            Cursor.decode(cursor) if cursor else None,
-        )
-        resp.media = {"data": list(page.rows), "next_cursor": page.next_cursor}
 
-    async def on_post(self, req: Request, resp: Response) -> None:
-        asked = await _asked(req, MintAsk)
+class ProxyKeys(_Keys):
+    @Operation(returns=ProxyKeysPage, problems=(503,))
+    async def on_get(self, query: PageFilter) -> dict[str, Any]:
+        """Proxy keys, newest first, including revoked ones."""
+        cursor = Cursor.decode(query.cursor) if query.cursor else None
+        page = await self._rows.page(query.limit, cursor)
+        return {"data": list(page.rows), "next_cursor": page.next_cursor}
+
+    @Operation(returns=MintedKey, status=201, problems=(503,))
+    async def on_post(self, body: MintAsk) -> dict[str, Any]:
+        """Mint a proxy key. Only this response contains its secret."""
         secret = new_secret()
         key = NewKey(
             id=f"key_{uuid_utils.uuid7().hex}",
             prefix=secret[:PREFIX_CHARS],
             secret_hash=secret_hash(secret.encode()),
-            created_at=_now(),
-            **dict(asked),
+            created_at=datetime.now(UTC),
+            **dict(body),
         )
         row = await self._rows.add(key)
-        # Gateways know it when the answer leaves, or as soon as Redis is back.
         await self._publisher.changed(key.id)
-        resp.status = 201
-        resp.cache_control = ["no-store"]
-        resp.media = {**row, "secret": secret}
+        return {**row, "secret": secret}
 
 
-class OneProxyKey:
-    """One of them."""
+class OneProxyKey(_Keys):
+    @Operation(returns=ProxyKeyRow, problems=(404, 503))
+    async def on_get(self, key_id: str) -> Row:
+        """One proxy key."""
+        return await self._known(key_id)
 
-    def __init__(self, rows: Rows, publisher: Told) -> None:
-        self._rows = rows
-        self._publisher = publisher
-
-    async def on_get(self, _: Request, resp: Response, key_id: str) -> None:
-        resp.media = await self._known(key_id)
-
-    async def on_patch(self, req: Request, resp: Response, key_id: str) -> None:
-        asked = await _asked(req, KeyChange)
-        row = await self._rows.change(key_id, asked.model_dump(exclude_unset=True))
+    @Operation(returns=ProxyKeyRow, problems=(404, 409, 503))
+    async def on_patch(self, key_id: str, body: KeyChange) -> Row:
+        """Change a proxy key; effective within a second."""
+        fields = body.model_dump(exclude_unset=True)
+        row = await self._rows.change(key_id, fields)
         if row is None:
             await self._known(key_id)
             raise Problem(
@@ -96,50 +92,19 @@ class OneProxyKey:
                 "This proxy key was revoked, which cannot be undone. Mint another.",
             )
         await self._publisher.changed(key_id)
-        resp.media = row
+        return row
 
-    async def on_delete(self, _: Request, resp: Response, key_id: str) -> None:
-        row = await self._rows.revoke(key_id, _now())
+    @Operation(returns=ProxyKeyRow, problems=(404, 503))
+    async def on_delete(self, key_id: str) -> Row:
+        """Revoke a proxy key permanently; effective within a second."""
+        row = await self._rows.revoke(key_id, datetime.now(UTC))
         if row is None:
-            raise _not_found()
+            raise not_found("proxy_key_not_found", "/admin/keys")
         await self._publisher.changed(key_id)
-        resp.media = row
+        return row
 
     async def _known(self, key_id: str) -> Row:
         row = await self._rows.get(key_id)
         if row is None:
-            raise _not_found()
+            raise not_found("proxy_key_not_found", "/admin/keys")
         return row
-
-
-async def _asked(req: Request, model: type[Asked]) -> Asked:
-    body = await req.stream.read(LARGEST_BODY + 1)
-    if len(body) > LARGEST_BODY:
-        raise _bad(None, f"the body has more than {LARGEST_BODY} bytes")
-    try:
-        return model.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _bad(".".join(map(str, first["loc"])) or None, first["msg"]) from None
-
-
-def _bad(param: str | None, cause: str) -> Problem:
-    where = f"{param}: " if param else ""
-    return Problem(
-        400,
-        "invalid_request",
-        f"{where}{cause}. The fields of a proxy key are described at /docs.",
-        param=param,
-    )
-
-
-def _not_found() -> Problem:
-    return Problem(
-        404,
-        "proxy_key_not_found",
-        "There is no such proxy key. GET /admin/keys lists them by their ids.",
-    )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,22 +1,21 @@
-"""`GET /admin/ledger`: every request that was accepted, by where its record is, and
-whether the books agree."""
+"""`GET /admin/ledger`: all accepted requests by where their records are, and whether
+the gateways' counts and SQL agree."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from time import time
 from typing import Protocol
-
-from falcon.asgi import Request, Response
 
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.beats import Reported
 from libs.common.store.interface import Book
 from services.router.admin.audit import Account, Finding, accounts, doubled, judge
-from services.router.admin.shapes import GatewayBooks, Ledger, WholeLedger
+from services.router.admin.schemas.state import GatewayBooks, Ledger, WholeLedger
+from services.router.api.operation import Operation
 
-PATIENCE_S = 2.0  # with a database or a Redis that hangs
+PATIENCE_S = 2.0  # timeout of each read, from Redis or SQL
 
 
 class Reports(Protocol):
@@ -35,7 +34,7 @@ class Books(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was found at one time; None for what could not be asked."""
+    """The state at one time; None for what could not be read."""
 
     reports: Mapping[str, Reported] | None = None
     books: tuple[Book, ...] | None = None
@@ -46,20 +45,24 @@ class Reading:
 
 
 class Auditor:
-    """Reads the books, one reading after the other, and remembers the last two."""
+    """Takes one reading at a time and keeps the last two."""
 
-    def __init__(self, routing: Reports, backlog: Backlog, store: Books) -> None:
+    def __init__(
+        self, routing: Reports, backlog: Backlog, store: Books, silent_ms: int
+    ) -> None:
+        """`silent_ms`: a gateway that did not report for this long is silent."""
         self._routing = routing
         self._backlog = backlog
         self._store = store
+        self.silent_ms = silent_ms
         self._reading = asyncio.Lock()
         self._last = Reading()
         self._before = Reading()
 
     async def read(self) -> Reading:
-        """As of now."""
+        """The current state."""
         async with self._reading:
-            # In this order: what was known to be stored must be there then.
+            # Redis before SQL: SQL must then have all that gateways know as stored.
             found = await self._ask_redis()
             books = await self._ask_sql(tuple(found.reports or ()))
             found = replace(found, books=books)
@@ -69,7 +72,7 @@ class Auditor:
 
     def _judged(self, found: Reading) -> Reading:
         books, reports = found.books or (), found.reports or {}
-        listed = accounts(reports, books)
+        listed = accounts(reports, books, self.silent_ms)
         if found.books is None or found.reports is None or found.depth is None:
             return replace(found, accounts=listed)
         finding = judge(listed, reports, found.depth, int(time() * 1000))
@@ -80,7 +83,7 @@ class Auditor:
     async def _ask_redis(self) -> Reading:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                # The depth first: what is stored between the two is in SQL.
+                # The depth first: events stored between the two reads are in SQL.
                 depth = await self._backlog.depth()
                 reports = await self._routing.reports()
                 return Reading(reports, None, await self._routing.in_flight(), depth)
@@ -96,7 +99,7 @@ class Auditor:
 
 
 def summed(reading: Reading) -> Ledger:
-    """The sums. A lease may be younger than any report."""
+    """The totals. A lease may be newer than any report."""
     listed, finding = reading.accounts, reading.finding
     redis, sql = reading.reports is not None, reading.books is not None
     stored = sum(a.stored for a in listed)
@@ -117,20 +120,12 @@ def summed(reading: Reading) -> Ledger:
 
 
 def shown(account: Account) -> GatewayBooks:
-    return GatewayBooks(
-        id=account.id,
-        state=account.state,
-        accepted=account.accepted,
-        stored=account.stored,
-        pending=account.pending,
-        in_flight=account.in_flight,
-        dead_lettered=account.dead_lettered,
-        held=account.held,
-        seen_at=None if account.seen_ms is None else _iso(account.seen_ms),
-    )
+    counts = asdict(account)
+    seen_ms = counts.pop("seen_ms")
+    return GatewayBooks(**counts, seen_at=None if seen_ms is None else iso(seen_ms))
 
 
-def _iso(ms: int) -> str:
+def iso(ms: float) -> str:
     at = datetime.fromtimestamp(ms / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -139,15 +134,15 @@ class LedgerView:
     def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
 
-    async def on_get(self, _: Request, resp: Response) -> None:
+    @Operation(returns=WholeLedger)
+    async def on_get(self) -> WholeLedger:
+        """All accepted requests by where their records are, and whether the counts
+        agree."""
         reading = await self._auditor.read()
         listed = sorted(reading.accounts, key=lambda a: (a.state, a.id))
-        whole = WholeLedger(
+        return WholeLedger(
             **summed(reading).model_dump(),
             queue_depth=reading.depth,
             gateways=tuple(map(shown, listed)),
-            timestamp=_iso(int(time() * 1000)),
+            timestamp=iso(int(time() * 1000)),
         )
-        resp.content_type = "application/json"
-        resp.data = whole.model_dump_json().encode()
-        resp.cache_control = ["no-store"]

@@ -1,13 +1,13 @@
-"""`GET /admin/state`: what the proxy is doing now; and the same as a stream of
-server-sent events under `/admin/events`."""
+"""`GET /admin/state`: what the proxy is doing now. `GET /admin/events`: the same as
+server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from time import time
 from typing import Protocol
 
-from falcon.asgi import Request, Response, SSEvent
+from falcon.asgi import SSEvent
 
 from libs.common.contracts.events import (
     Catalogue,
@@ -19,14 +19,15 @@ from libs.common.contracts.events import (
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import HistoryQuery, Page
-from services.router.admin.ledger import PATIENCE_S, Auditor, summed
-from services.router.admin.shapes import AdminState
+from services.router.admin.ledger import PATIENCE_S, Auditor, iso, summed
+from services.router.admin.schemas.state import AdminState
+from services.router.api.operation import EVENTS, Operation
 from services.router.errors import Problem
 
 RECENT = 50
 EVERY_S = 1.0
 MOST_WATCHING = 100
-LONGEST_S = 300.0  # clients come back; a connection nobody reads does not stay
+LONGEST_S = 300.0  # clients reconnect; this closes connections that nobody reads
 
 
 class Routing(Protocol):
@@ -40,7 +41,7 @@ class Backlog(Protocol):
 
 
 class Configured(Protocol):
-    """What should be in Redis."""
+    """The catalogue that should be in Redis."""
 
     @property
     def catalogue(self) -> Catalogue: ...
@@ -52,7 +53,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """What Redis says; the defaults are for when it does not."""
+    """State from Redis; the defaults hold while it is unreachable."""
 
     resources: tuple[ResourceState, ...]
     affinities: int | None = None
@@ -62,15 +63,15 @@ class _Live:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What SQL says."""
+    """State from SQL."""
 
     decisions: tuple[Row, ...] = ()
     problem: str | None = None
 
 
 class Overview:
-    """Gathers the state. What is away is named in `degraded`, never an error:
-    an operator needs the rest most when something is down."""
+    """Gathers the state. An unreachable service is listed in `degraded` instead of
+    raising an error: operators need the rest most during an outage."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Overview:
         self._latest_at = 0.0
 
     async def gather(self) -> AdminState:
-        """As of now."""
+        """The current state."""
         live, stored, reading = await asyncio.gather(
             self._live(), self._stored(), self._auditor.read()
         )
@@ -105,11 +106,11 @@ class Overview:
             ledger=summed(reading),
             degraded=tuple(filter(None, (live.problem, stored.problem))),
             admin="open" if self._open_admin else "token",
-            timestamp=_now(),
+            timestamp=iso(time() * 1000),
         )
 
     async def shared(self) -> AdminState:
-        """Gathered within the last moments: many watchers cost as much as one."""
+        """At most half a second old: many watchers cost as much as one."""
         clock = asyncio.get_running_loop().time
         async with self._gathering:
             if self._latest is None or clock() - self._latest_at > EVERY_S / 2:
@@ -150,33 +151,33 @@ class State:
     def __init__(self, overview: Overview) -> None:
         self._overview = overview
 
-    async def on_get(self, _: Request, resp: Response) -> None:
-        resp.content_type = "application/json"
-        resp.data = (await self._overview.gather()).model_dump_json().encode()
-        resp.cache_control = ["no-store"]
+    @Operation(returns=AdminState)
+    async def on_get(self) -> AdminState:
+        """What the proxy is doing now."""
+        return await self._overview.gather()
 
 
 class Events:
-    """The state each second, for a dashboard. Falcon watches for the client's
-    leaving while it sends events, so one that left costs a second at most."""
+    """Falcon notices a client that disconnects while it sends events, so such a client
+    costs at most one more second."""
 
     def __init__(self, overview: Overview, stopping: asyncio.Event) -> None:
-        """`stopping` ends all streams: Granian waits for them."""
+        """`stopping` ends all streams, because Granian waits for them."""
         self._overview = overview
         self._stopping = stopping
         self._watching = 0
 
-    async def on_get(self, _: Request, resp: Response) -> None:
+    @Operation(returns=AdminState, media=EVENTS, problems=(503,))
+    async def on_get(self) -> AsyncIterator[SSEvent]:
+        """What the proxy is doing, each second, as server-sent events named `state`."""
         if self._watching >= MOST_WATCHING:
             raise Problem(
                 503,
                 "too_many_watchers",
                 f"{MOST_WATCHING} clients watch /admin/events of this router. Close "
-                "some, or ask GET /admin/state now and then.",
+                "some, or poll GET /admin/state.",
             )
-        resp.sse = self._events()
-        resp.set_header("x-accel-buffering", "no")  # nginx would hold events back
-        resp.cache_control = ["no-store"]
+        return self._events()
 
     async def _events(self) -> AsyncIterator[SSEvent]:
         clock = asyncio.get_running_loop().time
@@ -193,13 +194,10 @@ class Events:
 
 
 def _unseen(resource: Resource) -> ResourceState:
-    """A card for a resource of which only the configuration is known."""
+    """The state of a resource of which only the configuration is known."""
+    configured = {"id", "name", "pool_id", "account_id", "weight"}
     return ResourceState(
-        id=resource.id,
-        name=resource.name,
-        pool_id=resource.pool_id,
-        account_id=resource.account_id,
-        weight=resource.weight,
+        **resource.model_dump(include=configured),
         health=HealthState.UNKNOWN,
         cooldown_until=None,
         in_flight=0,
@@ -208,8 +206,3 @@ def _unseen(resource: Resource) -> ResourceState:
         last_latency_ms=None,
         last_error=None,
     )
-
-
-def _now() -> str:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return now.replace("+00:00", "Z")

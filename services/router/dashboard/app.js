@@ -1,16 +1,16 @@
-// The dashboard: state by /admin/events, history by /admin/requests and
-// /admin/decisions. What users or upstreams sent goes through textContent only.
+// The dashboard: state from /admin/events, history from /admin/requests and
+// /admin/decisions. Text from users and upstreams is set through textContent only.
 
 import { registry } from "/dashboard/registry.js";
 
 const $ = (id) => document.getElementById(id);
-const LOADS_KEPT = 120; // points of a card's chart, one a second
+const LOADS_KEPT = 120; // points of a card's chart, one per second
 const HISTORY_EVERY_MS = 2000;
 const LONGEST_PAUSE_MS = 10000;
 const SVG = "http://www.w3.org/2000/svg";
 
 const loads = new Map(); // resource id -> requests in flight, oldest first
-const TOKEN = "admin-token"; // in sessionStorage: this tab's
+const TOKEN = "admin-token"; // its key in sessionStorage, so each tab logs in
 let token = loggedIn();
 
 // Building -------------------------------------------------------------------
@@ -42,10 +42,10 @@ function moment(iso) {
   return element;
 }
 
-// Asking ---------------------------------------------------------------------
+// Requests -------------------------------------------------------------------
 
-// The link that logs in has its token behind the #, which browsers send to nobody. It
-// leaves the address bar and the history at once.
+// The login link has the token after the #, which browsers never send. It is removed
+// from the address bar and the history at once.
 function loggedIn() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
@@ -202,11 +202,11 @@ function notices(state) {
     );
   }
   const have = [...$("notices").children].map((line) => line.textContent);
-  if (lines.join("\n") === have.join("\n")) return; // read out once, not each second
+  if (lines.join("\n") === have.join("\n")) return; // screen readers announce it once, not every second
   $("notices").replaceChildren(...lines.map((text) => make("p", { text, className: "notice" })));
 }
 
-let stored = null; // a change means that there is new history
+let stored = null; // number of stored requests; a change means new history
 
 function show(state) {
   $("token").hidden = true;
@@ -229,7 +229,7 @@ function show(state) {
   }
 }
 
-// EventSource cannot send the token, so the stream is read by fetch.
+// EventSource cannot send the token, so fetch reads the stream.
 async function follow() {
   const answer = await ask("/admin/events");
   if (!answer.ok) throw new Error(`status ${answer.status}`);
@@ -342,7 +342,7 @@ function fill(table, columns, rows, empty) {
   );
 }
 
-const pages = new Map(); // table -> { rows, cursor, older: were older ones asked for? }
+const pages = new Map(); // table -> { rows, cursor, older: were older rows requested? }
 
 function query(cursor) {
   const given = [...new FormData($("filters"))].filter(([, value]) => value);
@@ -375,7 +375,7 @@ async function older(name) {
 async function refresh({ keepOlder = false } = {}) {
   try {
     for (const name of Object.keys(TABLES)) {
-      if (keepOlder && pages.get(name)?.older) continue; // somebody reads there
+      if (keepOlder && pages.get(name)?.older) continue; // the user is reading older rows
       const { data, next_cursor: cursor } = await json(`/admin/${name}?${query()}`);
       pages.set(name, { rows: data, cursor, older: false });
       draw(name);
@@ -390,7 +390,7 @@ function said(error) {
   if (error instanceof Refused) return;
   $("history-problem").textContent = error.message;
   $("history-problem").hidden = false;
-  stored = null; // try again with the next state
+  stored = null; // retry with the next state
 }
 
 let due = null;
@@ -417,7 +417,7 @@ function attempt(decision) {
   const table = make("table");
   fill(table, CANDIDATES, decision.candidates, "No candidates were recorded.");
   const reason = REASONS[decision.reason] ?? decision.reason;
-  // Of a first attempt it was the home of its session or state that was left.
+  // On a first attempt, this is the resource that the session or state moved from.
   const left = decision.cause ? `; ${decision.attempt > 1 ? "the one before" : "its home"}: ${words(decision.cause)}` : "";
   const text = `Attempt ${decision.attempt}: ${decision.resource_id ?? "no resource"} (${reason}${left})`;
   return [make("h3", { text }), make("div", { className: "scroll", children: [table] })];
@@ -441,7 +441,7 @@ async function detail(id) {
   }
 }
 
-// Beginning ------------------------------------------------------------------
+// Start ----------------------------------------------------------------------
 
 $("token").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -464,7 +464,7 @@ $("filters").addEventListener("submit", (event) => {
   event.preventDefault();
   refresh();
 });
-$("filters").addEventListener("reset", () => setTimeout(refresh)); // once it is reset
+$("filters").addEventListener("reset", () => setTimeout(refresh)); // after the form is reset
 $("resource-choice").addEventListener("change", () => refresh());
 
 for (const name of Object.keys(TABLES)) {

@@ -1,5 +1,5 @@
-// Providers and model aliases: lists, forms and tests. Loaded when it is opened.
-// A key is read from its field, sent, and cleared; it never comes back.
+// Providers and model aliases: lists, forms and tests. Data is loaded when the section
+// is opened. A key is read from its field, sent, and cleared; responses never have it.
 
 const $ = (id) => document.getElementById(id);
 
@@ -7,7 +7,7 @@ const PROVIDERS = "/admin/providers";
 const MODELS = "/admin/models";
 const OPTIONAL = ["name", "base_url", "api_key", "credential_ref", "pool_id", "account_id", "weight"];
 
-// `page` has what the dashboard builds and asks with: make, fill, json, shown, Refused.
+// The parameters are functions of app.js, which builds elements and sends requests.
 export function registry({ make, fill, json, shown, Refused }) {
   function say(text) {
     $("registry-said").textContent = text;

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from libs.common.redis.shared_connection import connect as connect_redis
 from libs.simulator.server import RunningSimulator, Simulator
-from services.router.admin import registry_shapes as shapes
+from services.router.admin.schemas import registry as schemas
 from tests.support.databases.redis_dump import dump
 from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import empty
@@ -187,7 +187,7 @@ def error(answer: httpx.Response) -> tuple[int, str]:
 class TestProviders:
     async def test_a_provider_serves_within_seconds(self, world: World) -> None:
         provider = await world.provider(name="Acme", pool_id="acme", weight=2)
-        shapes.ProviderRow.model_validate(provider)
+        schemas.ProviderRow.model_validate(provider)
         assert provider["api_key_configured"] is True
         assert provider["resources"] == [provider["id"]]
 
@@ -266,7 +266,7 @@ class TestProviders:
         [
             pytest.param({"api_key": None}, "api_key", "needs an api_key", id="no key"),
             pytest.param({"id": "a b"}, "id", "pattern", id="an id with a space"),
-            pytest.param({"id": "test"}, "id", "path of the admin", id="reserved"),
+            pytest.param({"id": "test"}, "id", "is reserved", id="reserved"),
             pytest.param({"base_url": None}, "base_url", "custom", id="no address"),
             pytest.param({"base_url": "ftp://x"}, "base_url", "http", id="no http"),
             pytest.param({"wire_api": "chat"}, "wire_api", "responses", id="wire api"),
@@ -332,7 +332,7 @@ class TestTests:
             base_url=world.upstream.base_url,
             api_key="sk-registered-c1,sk-wrong",
         )
-        shapes.ProviderTested.model_validate(found)
+        schemas.ProviderTested.model_validate(found)
         good, bad = found["results"]
         assert (found["ok"], good["ok"], bad["verdict"]) == (False, True, "refused")
         assert "gpt-5.5" in good["models"]
@@ -365,7 +365,7 @@ class TestTests:
         provider = await world.provider()
         alias = await world.alias(provider, upstream_id="gpt-5.5")
         found = await world.admin("POST", "models/test", alias=alias)
-        shapes.ModelTested.model_validate(found)
+        schemas.ModelTested.model_validate(found)
         assert found["ok"]
         found = await world.admin(
             "POST", "models/test", provider_id=provider["id"], upstream_id="gpt-none"
@@ -379,7 +379,7 @@ class TestModels:
         provider = await world.provider()
         alias = await world.alias(provider, alias="team/fast")
         row = await world.admin("GET", f"models/{alias}")
-        shapes.ModelRow.model_validate(row)
+        schemas.ModelRow.model_validate(row)
         changed = await world.admin("PATCH", f"models/{alias}", upstream_id="gpt-6")
         assert changed["upstream_id"] == "gpt-6"
         listed = await world.admin("GET", "models")

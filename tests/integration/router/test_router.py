@@ -21,7 +21,8 @@ from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, digest
 from libs.common.store.factory import open_store
-from services.router.admin import shapes
+from services.router.admin.schemas import explain as explain_schemas
+from services.router.admin.schemas import state as state_schemas
 from tests.support.databases.valkey import empty, running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, granian, running
@@ -260,7 +261,7 @@ class TestState:
     async def test_it_shows_what_is_going_on(self, proxy: Standing) -> None:
         taken = await acquired(proxy.routing, "req-now", "s")
         state = await proxy.state()
-        shapes.AdminState.model_validate(state)
+        state_schemas.AdminState.model_validate(state)
         in_flight = {r["id"]: r["in_flight"] for r in state["resources"]}
         assert in_flight == {id_: int(id_ == taken) for id_ in RESOURCES}
         # One registry event, one decision.
@@ -310,7 +311,7 @@ class TestLedger:
         report = books.model_dump_json().encode()
         await proxy.routing.heartbeat("gw-1", report)
         ledger = await proxy.ledger()
-        shapes.WholeLedger.model_validate(ledger)
+        state_schemas.WholeLedger.model_validate(ledger)
         told = {k: ledger[k] for k in ("accepted", "stored", "pending", "in_flight")}
         assert told == {"accepted": 9, "stored": 3, "pending": 5, "in_flight": 1}
         assert (ledger["balanced"], ledger["problems"]) == (True, [])
@@ -384,7 +385,7 @@ class TestExplain:
     async def explain(self, proxy: Standing, **asked: Any) -> Any:
         answer = await proxy.http.post("/admin/route/explain", json=asked)
         assert answer.status_code == 200, answer.text
-        shapes.Explained.model_validate(answer.json())
+        explain_schemas.Explained.model_validate(answer.json())
         return answer.json()
 
     async def test_it_tells_where_and_why_without_effects(

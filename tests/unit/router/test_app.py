@@ -3,22 +3,23 @@ a database it is in tests/integration/router/test_router.py."""
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from falcon import testing
+from falcon import inspect, testing
 
 from libs.common.browser_guard import CHECKED
 from libs.common.runtime import logs
 from libs.common.settings.services import RouterSettings
 from libs.common.store.sqlite import SqliteStore
 from services.router import app as router_app
-from services.router.admin.shapes import AdminState
-from services.router.admin.tokens import FixedToken, KeptToken
+from services.router.admin.auth.tokens import FixedToken, KeptToken
+from services.router.admin.schemas.state import AdminState
 from services.router.app import create_app
-from services.router.openapi import OPERATIONS
 from tests.support.databases.resp import scripted
 from tests.support.values.admin import problem
 
@@ -88,6 +89,16 @@ def test_admin_is_open_only_when_that_is_asked_for(
 
 
 @pytest.mark.asyncio
+async def test_the_audit_waits_for_a_report_as_long_as_the_reaper() -> None:
+    settings = RouterSettings.read({"PROXY_GATEWAY_SILENCE_SECONDS": "30"})
+    router = router_app.Router(settings)
+    try:
+        assert router.auditor.silent_ms == 30_000
+    finally:
+        await router.stop()
+
+
+@pytest.mark.asyncio
 async def test_without_redis_it_serves_what_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,27 +118,56 @@ async def test_without_redis_it_serves_what_it_knows(
             assert state.degraded[0].startswith("redis")
 
 
+PAGES = {"/", "/docs", "/openapi.json", "/favicon.ico"}
+
+
+def refs(part: Any) -> set[str]:
+    """The names of the models that a part of a document refers to."""
+    if isinstance(part, dict):
+        own = {part["$ref"].rpartition("/")[2]} if "$ref" in part else set()
+        return own.union(*map(refs, part.values()))
+    if isinstance(part, list):
+        return set().union(*map(refs, part))
+    return set()
+
+
+def routes_of(app: router_app.App) -> set[tuple[str, str]]:
+    return {
+        (re.sub(r":\w+}", "}", route.path), method.method.lower())
+        for route in inspect.inspect_routes(app)
+        for method in route.methods
+        if not method.internal
+    }
+
+
 @pytest.mark.asyncio
-async def test_every_call_that_is_described_has_a_route(
+async def test_openapi_describes_exactly_the_routes_of_the_api(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PROXY_ADMIN_TOKEN", "correct-horse")
     async with scripted(lambda _: Exception("LOADING")) as server:
         monkeypatch.setenv("PROXY_REDIS_URL", server.url)
-        async with testing.ASGIConductor(create_app(), BY_GATEWAY) as api:
-            # The route is looked for before the token is.
-            token = {"authorization": "Bearer correct-horse"}
-            for operation in OPERATIONS:
-                if operation.path.startswith("/v1"):
-                    continue  # of gateways
-                path = operation.path.replace("{", "").replace("}", "")
-                answer = await api.simulate_request("OPTIONS", path, headers=token)
-                allowed = answer.headers.get("allow", "")
-                assert operation.method.upper() in allowed, operation
-            for operation in OPERATIONS:
-                if operation.admin:
-                    path = operation.path.replace("{", "").replace("}", "")
-                    answer = await api.simulate_request(operation.method.upper(), path)
+        app = create_app()
+        async with testing.ASGIConductor(app, BY_GATEWAY) as api:
+            document = (await api.simulate_get("/openapi.json")).json
+            described = {
+                (path, method)
+                for path, methods in document["paths"].items()
+                for method in methods
+                if not path.startswith("/v1")  # served by gateways
+            }
+            assert described == {
+                (path, method)
+                for path, method in routes_of(app)
+                if path not in PAGES
+                and not path.startswith(("/dashboard/", "/internal/"))
+            }
+            assert refs(document) <= set(document["components"]["schemas"])
+            for path, method in described:
+                operation = document["paths"][path][method]
+                assert operation["summary"].endswith((".", "?")), path
+                if path.startswith("/admin"):
+                    answer = await api.simulate_request(method.upper(), path)
                     assert problem(answer)[:2] == (401, "invalid_admin_token")
 
 

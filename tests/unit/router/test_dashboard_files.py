@@ -5,7 +5,7 @@ import re
 import pytest
 
 from libs.common.browser_guard import CHECKED, Guard
-from services.router.admin.access import Browsers
+from services.router.admin.auth.access import Browsers
 from services.router.dashboard_files import CSP, DASHBOARD, FILES, Page
 from tests.support.values.admin import client
 

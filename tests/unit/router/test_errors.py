@@ -1,4 +1,8 @@
-"""What the router says of errors, in OpenAI's envelope."""
+"""The router's errors in OpenAI's envelope, and that docs/api.md lists all codes."""
+
+import ast
+import re
+from pathlib import Path
 
 import falcon
 import pytest
@@ -8,7 +12,7 @@ from structlog.testing import capture_logs
 
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.interface import BadQuery
-from services.router.errors import Problem, of, say
+from services.router.errors import Problem, not_found, of, say
 from tests.support.values.admin import client, problem
 
 
@@ -97,3 +101,58 @@ def test_a_subclass_is_answered_as_what_it_is() -> None:
 async def test_without_a_request_there_is_nobody_to_answer() -> None:
     with pytest.raises(StoreAway):
         await say(None, None, StoreAway())
+
+
+def test_what_was_not_found_is_named_with_its_list() -> None:
+    error = not_found("proxy_key_not_found", "/admin/keys")
+    assert (error.status, error.code) == (404, "proxy_key_not_found")
+    assert error.message == "There is no such proxy key. GET /admin/keys lists them."
+
+
+# Codes in docs/api.md ---------------------------------------------------------
+
+ROOT = Path(__file__).parents[3]
+SOURCES = (
+    *ROOT.glob("services/gateway/**/*.py"),
+    *ROOT.glob("services/router/**/*.py"),
+    ROOT / "libs/common/browser_guard.py",
+)
+CODE = re.compile(r"[a-z]+(_[a-z]+)+")
+MAKERS = {"Problem", "Refusal", "not_found"}
+
+
+def codes_in(path: Path) -> set[str]:
+    """The codes of the errors that a module makes: arguments of their constructors, or
+    the first of two strings that are a code and a message."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            parts = node.args[:2] if node.func.id in MAKERS else []
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+            parts = node.elts[:1] if is_message(node.elts[1]) else []
+        for part in parts:
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                found |= {part.value} if CODE.fullmatch(part.value) else set()
+    return found
+
+
+def is_message(part: ast.expr) -> bool:
+    if isinstance(part, ast.JoinedStr):
+        return True
+    return isinstance(part, ast.Constant) and " " in str(part.value)
+
+
+def test_every_error_code_is_documented_and_no_other() -> None:
+    """Of the gateway too: one page has both."""
+    made = set().union(*map(codes_in, SOURCES))
+    assert {"affinity_owner_unavailable", "database_unreachable"} <= made
+    text = (ROOT / "docs/api.md").read_text()
+    missing = {code for code in made if f"`{code}`" not in text}
+    assert not missing, f"docs/api.md lacks {sorted(missing)}"
+    rows = re.findall(r"^\| [\d, ]+ \| (`.+?`) \|", text, re.MULTILINE)
+    listed = set(re.findall(r"`([a-z_]+)`", " ".join(rows)))
+    assert len(listed) > 30
+    assert listed <= made, (
+        f"docs/api.md has {sorted(listed - made)}, which nothing makes"
+    )

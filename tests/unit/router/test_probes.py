@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from libs.common.contracts.events import HealthState, ResourceState
 from libs.common.errors import StoreAway
 from services.router import probes
-from services.router.admin.shapes import AdminState, Ledger
-from services.router.probes import Probes
+from services.router.admin.schemas.state import AdminState, Ledger
+from services.router.probes import Healthz, Metrics, Readyz
 from tests.support.values.admin import client
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(
@@ -54,10 +54,12 @@ class World:
         )
 
     def get(self, name: str) -> Any:
-        made = Probes(lambda: self.published, self.ping, self.state)
-        api = client({})
-        api.app.add_route(f"/{name}", made, suffix=name)
-        return api.simulate_get(f"/{name}")
+        routes = {
+            "/healthz": Healthz(),
+            "/readyz": Readyz(lambda: self.published, self.ping),
+            "/metrics": Metrics(self.state),
+        }
+        return client(routes).simulate_get(f"/{name}")
 
 
 def test_it_lives() -> None:

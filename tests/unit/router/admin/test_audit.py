@@ -10,7 +10,6 @@ from libs.common.store.interface import Book
 from services.router.admin.audit import (
     CLOSED_FOR_MS,
     MISSING_MS,
-    SILENT_MS,
     Finding,
     accounts,
     doubled,
@@ -19,6 +18,7 @@ from services.router.admin.audit import (
 from tests.support.values.telemetry import gateway_event
 
 NOW_MS = 1_700_000_000_000
+SILENT_MS = 60_000
 SEEN_AT = "2023-11-14T22:13:20.000Z"  # the same moment
 FINE = Finding((), ())
 
@@ -38,7 +38,7 @@ def reported(
 def found(
     reports: dict[str, Reported], *books: Book, depth: int = 0, later_ms: int = 0
 ) -> Finding:
-    return judge(accounts(reports, books), reports, depth, NOW_MS + later_ms)
+    return judge(accounts(reports, books, SILENT_MS), reports, depth, NOW_MS + later_ms)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,18 @@ def found(
 def test_an_account_adds_up(
     reports: dict[str, Reported], given: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
-    (account,) = accounts(reports, [book(**given)])
+    (account,) = accounts(reports, [book(**given)], SILENT_MS)
     assert (account.accepted, account.pending, account.in_flight) == expected
     parts = account.stored + account.dead_lettered + account.pending + account.in_flight
     assert account.accepted == parts
+
+
+@pytest.mark.parametrize(
+    ("silent_ms", "state"), [(5_000, "silent"), (5_001, "running"), (60_000, "running")]
+)
+def test_silence_is_what_the_settings_say(silent_ms: int, state: str) -> None:
+    (account,) = accounts(reported(5, 5, 0, age_ms=5_000), [], silent_ms)
+    assert account.state == state
 
 
 @pytest.mark.parametrize(
@@ -163,5 +171,5 @@ def test_what_is_found(finding: Finding, expected: Finding) -> None:
 def test_more_than_was_accepted_is_found_by_a_later_report(
     between: dict[str, Reported], later: dict[str, Reported], problems: int
 ) -> None:
-    earlier = accounts({}, [book(stored=6, dead=1)])
+    earlier = accounts({}, [book(stored=6, dead=1)], SILENT_MS)
     assert len(doubled(earlier, between, later)) == problems

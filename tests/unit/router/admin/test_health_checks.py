@@ -1,5 +1,6 @@
 """Orders to the health service, and `POST /admin/health/check`."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,12 +9,17 @@ from services.router.admin import health_checks
 from services.router.admin.health_checks import Examiner, HealthCheck
 from tests.support.values.admin import client, problem
 
+FINDING = {
+    "resource_id": "openai-1", "health": "healthy", "verdict": "ok", "cause": "",
+    "latency_ms": 1.5,
+}  # fmt: skip
+
 
 class Orders:
     """A health service that answers, is slow, or is not there."""
 
     def __init__(self) -> None:
-        self.answers: list[bytes | None] = [b'[{"resource_id": "openai-1"}]']
+        self.answers: list[bytes | None] = [json.dumps([FINDING]).encode()]
         self.untaken = True
         self.placed: list[str] = []
         self.withdrawn = 0
@@ -43,7 +49,7 @@ def check(orders: Orders) -> Any:
 
 
 def test_a_check_gives_the_findings(orders: Orders) -> None:
-    assert check(orders).json == {"data": [{"resource_id": "openai-1"}]}
+    assert check(orders).json == {"data": [FINDING]}
     assert orders.withdrawn == 0
 
 

@@ -8,11 +8,17 @@ from falcon import testing
 
 from libs.common.contracts.events import Row
 from libs.common.errors import StoreAway
-from libs.common.store.interface import BadQuery, HistoryQuery, Page
-from services.router.admin.history import History, OneRequest, asked_limit
-from tests.support.values.admin import client, problem
+from libs.common.store.interface import HistoryQuery, Page
+from services.router.admin.history import (
+    Decisions,
+    OneRequest,
+    Requests,
+    Sessions,
+)
+from tests.support.values.admin import client, problem, request_row
 
-ROW: Row = {"id": "r1", "created_at": "2026-01-02T03:04:05.678Z", "decisions": []}
+ROW = request_row(id="r1", created_at="2026-01-02T03:04:05.678Z")
+WHOLE_ROW: Row = {**ROW, "decisions": []}
 
 
 def payload(direction: str, body: bytes, **given: Any) -> Row:
@@ -37,13 +43,13 @@ class Store:
         self.asked.append(query)
         if self.error:
             raise self.error
-        return Page((ROW,), "bmV4dA")
+        return Page((ROW,) if query.table == "requests" else (), "bmV4dA")
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
-        return ROW if id == "r1" else None
+        return WHOLE_ROW if id == "r1" else None
 
     async def payloads(self, request: Row) -> list[Row]:
-        assert request == ROW
+        assert request == WHOLE_ROW
         return [
             payload("request", zstandard.compress('{"input":"é"}'.encode())),
             payload("response", b"", dropped="too large for one entry"),
@@ -57,9 +63,10 @@ class Api:
         self.store = Store()
         self.client = client(
             {
-                "/admin/requests": History(self.store, "requests"),
-                "/admin/sessions": History(self.store, "sessions"),
-                "/admin/requests/{request_id}": OneRequest(self.store),
+                "/admin/requests": Requests(self.store),
+                "/admin/sessions": Sessions(self.store),
+                "/admin/decisions": Decisions(self.store),
+                "/admin/requests/{id}": OneRequest(self.store),
             }
         )
 
@@ -82,8 +89,9 @@ def test_history_is_handed_on_as_asked(api: Api) -> None:
 
 
 def test_each_table_has_its_own_path(api: Api) -> None:
-    api.get("/admin/sessions")
-    assert [query.table for query in api.store.asked] == ["sessions"]
+    for table in ("sessions", "requests", "decisions"):
+        assert api.get(f"/admin/{table}").status_code == 200
+        assert api.store.asked.pop().table == table
 
 
 @pytest.mark.parametrize("query", ["limit=", "session_id=", "cursor="])
@@ -113,7 +121,7 @@ def test_nonsense_is_named(api: Api, query: str, param: str) -> None:
 def test_one_request(api: Api) -> None:
     answer = api.get("/admin/requests/r1").json
     bodies = answer.pop("bodies")
-    assert answer == ROW
+    assert answer == WHOLE_ROW
     assert bodies["request"]["body"] == '{"input":"é"}'
     assert bodies["request"]["encoding"] == "utf-8"
     assert bodies["response"]["body"] is None
@@ -121,7 +129,7 @@ def test_one_request(api: Api) -> None:
 
 
 def test_one_request_without_its_bodies(api: Api) -> None:
-    assert api.get("/admin/requests/r1", query_string="bodies=false").json == ROW
+    assert api.get("/admin/requests/r1", query_string="bodies=false").json == WHOLE_ROW
 
 
 def test_bodies_are_wanted_or_not(api: Api) -> None:
@@ -138,15 +146,3 @@ def test_a_database_that_is_away(api: Api) -> None:
     api.store.error = StoreAway()
     result = api.get("/admin/requests")
     assert problem(result)[:2] == (503, "database_unreachable")
-
-
-@pytest.mark.parametrize(
-    ("given", "limit"), [(None, 100), ("", 100), ("1", 1), ("500", 500), ("007", 7)]
-)
-def test_a_limit(given: str | None, limit: int) -> None:
-    assert asked_limit(given) == limit
-
-
-def test_a_limit_that_is_none() -> None:
-    with pytest.raises(BadQuery, match="between 1 and 500"):
-        asked_limit("1e2")

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import falcon.asgi
 import pytest
 from falcon import testing
 
 from libs.common.contracts.events import Row
-from libs.common.errors import ProxyError, StoreAway
+from libs.common.errors import StoreAway
 from libs.common.store.interface import Cursor, Page
 from libs.common.store.proxy_keys import NewKey
-from services.router.admin.keys import LARGEST_BODY, OneProxyKey, ProxyKeys
-from services.router.admin.shapes import MintedKey, ProxyKeyRow
-from services.router.errors import say
+from services.router.admin.keys import OneProxyKey, ProxyKeys
+from services.router.admin.schemas.keys import MintedKey, ProxyKeyRow
+from services.router.api.operation import LARGEST_BODY
+from tests.support.values.admin import client
 
 CURSOR = Cursor("2026-01-02T03:04:05.678Z", "key_1").encode()
 
@@ -69,12 +69,11 @@ class Publisher:
 class Api:
     def __init__(self) -> None:
         self.rows, self.publisher = Rows(), Publisher()
-        app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-        for kind in (Exception, ProxyError, falcon.HTTPError):
-            app.add_error_handler(kind, say)
-        app.add_route("/admin/keys", ProxyKeys(self.rows, self.publisher))
-        app.add_route("/admin/keys/{key_id}", OneProxyKey(self.rows, self.publisher))
-        self.client = testing.TestClient(app)
+        routes = {
+            "/admin/keys": ProxyKeys(self.rows, self.publisher),
+            "/admin/keys/{key_id}": OneProxyKey(self.rows, self.publisher),
+        }
+        self.client = client(routes)
 
     def ask(self, method: str, path: str = "", **more: Any) -> testing.Result:
         return self.client.simulate_request(method, f"/admin/keys{path}", **more)

@@ -56,7 +56,7 @@ class World:
 
     @property
     def auditor(self) -> Auditor:
-        return Auditor(self, self, self)
+        return Auditor(self, self, self, silent_ms=5_000)
 
     def shown(self) -> Any:
         routes = {"/admin/ledger": LedgerView(self.auditor)}

@@ -97,7 +97,7 @@ class World:
 
     def overview(self, *, open_admin: bool = False) -> Overview:
         configured = Configured(build_catalogue([resource(1)]))
-        auditor = Auditor(self, self, self)
+        auditor = Auditor(self, self, self, silent_ms=5_000)
         return Overview(self, self, self, auditor, configured, open_admin=open_admin)
 
 

@@ -1,4 +1,4 @@
-"""The shapes of providers and model aliases in the admin API."""
+"""Providers and model aliases, and tests of them."""
 
 from typing import Annotated, Literal, Self
 
@@ -21,11 +21,11 @@ MOST_KEYS = 100
 
 def _not_test(value: str) -> str:
     if value == "test":
-        raise ValueError("test is a path of the admin API")
+        raise ValueError("the name test is reserved, choose another")
     return value
 
 
-# It travels in headers, URLs and the ids of resources.
+# Part of headers, URLs and resource ids.
 ProviderId = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), AfterValidator(_not_test)
 ]
@@ -53,8 +53,8 @@ def _reference(value: str) -> str:
     if may_hold_keys(value):
         return value
     raise ValueError(
-        "write env:NAME, a variable that the gateways and the health service have; "
-        "the proxy's own variables, database URLs and HTTP proxies hold no such key"
+        "give env:NAME, a variable of the gateways and the health service; the proxy's "
+        "own variables, database URLs and HTTP proxies are not allowed"
     )
 
 
@@ -71,7 +71,7 @@ def _keys(value: SecretStr) -> SecretStr:
 
 
 def keys_of(value: SecretStr) -> tuple[str, ...]:
-    """The keys of a comma list, each once."""
+    """The distinct keys of a comma-separated list."""
     listed = (part.strip() for part in value.get_secret_value().split(","))
     return tuple(dict.fromkeys(part for part in listed if part))
 
@@ -102,24 +102,24 @@ class _ProviderFields(Frozen):
 
 
 class ProviderAsk(_ProviderFields):
-    """A provider as it shall be. `api_key` (several with commas between) is sealed
-    and never shown; or `credential_ref`, `env:NAME`, where NAME matches
-    PROXY_CREDENTIAL_VARIABLES, or is of OPENAI_* if the provider is at
-    PROXY_UPSTREAM_BASE_URL. Without `base_url` a provider of
-    type `openai` is at PROXY_UPSTREAM_BASE_URL. Without `pool_id` it serves requests
-    that name no pool."""
+    """A new provider. Its keys are given as `api_key` (one, or several separated by
+    commas), which is sealed and never shown, or as `credential_ref`: `env:NAME`, where
+    NAME matches PROXY_CREDENTIAL_VARIABLES, or OPENAI_* if the provider's address is
+    PROXY_UPSTREAM_BASE_URL. That is also the default `base_url` of type `openai`.
+    Without `pool_id` it serves requests that name no pool."""
 
     id: ProviderId
 
 
 class ProviderChange(_ProviderFields):
-    """What is named here is changed. `api_key` and `credential_ref` replace each
-    other; both go to no other base_url than they were given for: send them again
-    with it."""
+    """Fields that are sent are changed. `api_key` and `credential_ref` replace each
+    other. To change `base_url`, send the `api_key` or `credential_ref` again: stored
+    ones are never sent to another address."""
 
 
 class ProviderRow(Frozen):
-    """A row of `providers`, without its keys. `resources` are what it makes of them."""
+    """A row of `providers`, without its keys. `resources` are the ids of its
+    resources, one for each key."""
 
     id: str
     name: str
@@ -139,7 +139,7 @@ class ProviderRow(Frozen):
 
 
 class ProvidersList(Frozen):
-    """All providers, the oldest first."""
+    """All providers, oldest first."""
 
     data: tuple[ProviderRow, ...]
     next_cursor: None = None
@@ -155,7 +155,7 @@ class ModelAsk(Frozen):
 
 
 class ModelChange(Frozen):
-    """What is named here is changed."""
+    """Fields that are sent are changed."""
 
     provider_id: ProviderId = ""
     upstream_id: UpstreamId = ""
@@ -174,14 +174,14 @@ class ModelRow(Frozen):
 
 
 class ModelsList(Frozen):
-    """All model aliases, by name."""
+    """All model aliases, sorted by name."""
 
     data: tuple[ModelRow, ...]
     next_cursor: None = None
 
 
 class ProviderTestAsk(Frozen):
-    """A stored provider by its id, or one to be: its fields, and a key."""
+    """A stored provider by its id, or the fields and keys of a new one."""
 
     id: ProviderId | None = None
     provider_type: Literal["openai", "custom"] = "openai"
@@ -191,7 +191,7 @@ class ProviderTestAsk(Frozen):
 
 
 class ModelTestAsk(Frozen):
-    """A stored alias, or one to be: a provider and its name of the model."""
+    """A stored alias, or the provider and the upstream model of a new one."""
 
     alias: AliasName | None = None
     provider_id: ProviderId | None = None
@@ -199,18 +199,18 @@ class ModelTestAsk(Frozen):
 
 
 class KeyVerdict(Frozen):
-    """What the upstream says to one key. `verdict`: ok, refused (of the key),
-    exhausted (no money left), limited (asked too much), fault (no answer, or an error),
-    neutral (answers something else), unresolved (the key cannot be had where checks
-    are made)."""
+    """The upstream's verdict on one key. `verdict`: ok, refused (the key is invalid),
+    exhausted (no credit left), limited (rate limited), fault (no response, or an
+    error), neutral (another response), unresolved (the health service does not have
+    this key)."""
 
-    key: str  # the resource it makes, or its position
+    key: str  # its resource's id, or its position
     ok: bool
     verdict: str
     detail: str
     latency_ms: float | None
-    models: tuple[str, ...]  # the first 200 that it may use
-    lists_model: bool | None = None  # the one that was asked about
+    models: tuple[str, ...]  # the first 200 that it lists
+    lists_model: bool | None = None  # the tested one
 
 
 class ProviderTested(Frozen):
@@ -222,7 +222,7 @@ class ProviderTested(Frozen):
 
 
 class ModelTested(Frozen):
-    """`ok`: the provider lists the model, to every key."""
+    """`ok`: the provider lists the model for every key."""
 
     ok: bool
     alias: str | None

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.events import Row
-from services.router.admin.models import Models, OneModel
-from services.router.admin.registry_shapes import ModelRow
+from services.router.admin.registry.models import Models, OneModel
+from services.router.admin.schemas.registry import ModelRow
 from tests.support.values.admin import client, problem
 
 GIVEN = {"alias": "team/fast", "provider_id": "acme", "upstream_id": "gpt-5"}

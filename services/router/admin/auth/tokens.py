@@ -1,4 +1,4 @@
-"""Which admin token is in force, and its first one."""
+"""The current admin token, and how the first one is created."""
 
 import asyncio
 import hmac
@@ -15,7 +15,7 @@ from services.router.errors import Problem
 
 log = structlog.get_logger()
 
-FRESH_S = 1.0  # between two looks at SQL
+FRESH_S = 1.0  # between reads of SQL
 PATIENCE_S = 2.0
 
 
@@ -30,7 +30,7 @@ class FixedToken:
 
 
 class Rows(Protocol):
-    """The hash in SQL; raises `ProxyError` when it cannot be used."""
+    """The token's hash in SQL. Raises `ProxyError` if SQL fails."""
 
     async def get(self) -> str | None: ...
 
@@ -38,15 +38,16 @@ class Rows(Protocol):
 
 
 class KeptToken:
-    """The token that `up` keeps in the data directory, else one that the first router
-    makes. Of that SQL has the hash, and this router's log the only copy."""
+    """The token that `up` keeps in the data directory, or one that the first router
+    creates: SQL then stores its hash, and that router's log has the only copy."""
 
     def __init__(self, rows: Rows, data_dir: Path, origin: str) -> None:
-        """`origin`: the gateway's, as the link has it."""
+        """`origin`: the gateway's, for the login link."""
         self._rows = rows
         self._data_dir = data_dir
         self._origin = origin
-        self._offered = new_token()  # in force if no router was faster
+        # Becomes the token unless another router was faster.
+        self._offered = new_token()
         self._shown = False
         self._hash: str | None = None
         self._looked_at = -math.inf
@@ -54,16 +55,16 @@ class KeptToken:
         self._said = ""
 
     async def accepts(self, given: bytes) -> bool:
-        return _equal(given, await self._in_force())
+        return _equal(given, await self._current())
 
     async def make_first(self) -> None:
-        """Returns once there is a token."""
+        """Returns as soon as a token exists."""
         while True:
             if read_file(self._data_dir) or await self._stored():
                 return
             await asyncio.sleep(FRESH_S)
 
-    async def _in_force(self) -> str:
+    async def _current(self) -> str:
         kept = read_file(self._data_dir)
         if kept is not None:
             return token_hash(kept.encode())
@@ -72,14 +73,14 @@ class KeptToken:
             raise Problem(
                 503,
                 "admin_token_unknown",
-                "The database, which knows the admin token, does not answer. See that "
-                "it runs and was migrated, or set PROXY_ADMIN_TOKEN.",
+                "The database, which stores the admin token's hash, does not respond. "
+                "Check that it is running and migrated, or set PROXY_ADMIN_TOKEN.",
             )
         return stored
 
     async def _stored(self) -> str | None:
-        """The hash as SQL has it. What was known before stays in force while SQL is
-        away: then the admin API is needed most."""
+        """The hash in SQL. The last known one remains valid while SQL is unreachable,
+        when the admin API is needed most."""
         clock = asyncio.get_running_loop().time
         async with self._turn:
             if clock() - self._looked_at > FRESH_S:
@@ -98,12 +99,12 @@ class KeptToken:
         if found is None:
             await self._rows.add(offered, datetime.now(UTC))
             found = await self._rows.get()
-        # Also when the answer to an `add` before was lost.
+        # Also if the response to an earlier `add` was lost.
         if found == offered and not self._shown:
             self._shown = True
             log.warning(
-                "an admin token was made: this link logs in with it, and is shown this "
-                "once. Where the gateway has another address, put that in its place",
+                "admin token created: this link logs in with it and is logged only "
+                "once. Replace the address if the gateway has another one",
                 action="admin_token_made",
                 link=login_link(self._origin, self._offered),
             )
@@ -112,7 +113,7 @@ class KeptToken:
     def _fail(self, cause: str) -> None:
         if cause != self._said:
             log.warning(
-                "cannot read the admin token", action="no_admin_token", cause=cause
+                "admin token cannot be read", action="no_admin_token", cause=cause
             )
         self._said = cause
 

@@ -1,5 +1,6 @@
-"""May a provider be where it says, and have its keys sent there? Asked before it is
-stored or tested; those who dial ask again."""
+"""May a provider have this address, and may its keys be sent there? Checked before a
+provider is stored or tested; the gateway and the health service check again when they
+connect."""
 
 import asyncio
 from contextlib import suppress
@@ -12,12 +13,12 @@ from libs.common.providers.rules import ProviderRules
 from libs.common.settings.http_proxies import Egress
 from services.router.errors import Problem
 
-# A name that is not found here may be found where the gateways are.
+# A name that does not resolve here may resolve on the gateways' hosts.
 LOOKUP_S = 2.0
 
 
 class DestinationCheck:
-    """Refuses what the rules do not allow."""
+    """Rejects addresses and references that the rules do not allow."""
 
     def __init__(
         self, rules: ProviderRules, egress: Egress, resolver: Resolver | None = None
@@ -27,15 +28,15 @@ class DestinationCheck:
         self._resolver = CheckedResolver(rules.destinations, resolver)
 
     async def refuse(self, base_url: str, reference: str | None) -> None:
-        """Raises a `Problem` when nothing may be sent to `base_url`, or the key of
-        `reference` may not."""
+        """Raises a `Problem` if nothing may be sent to `base_url`, or not the key that
+        `reference` names."""
         try:
             await self._check_address(base_url)
         except Forbidden as refusal:
             raise Problem(
                 400,
                 "address_not_allowed",
-                f"base_url: {refusal}. Name an address that providers may have (see "
+                f"base_url: {refusal}. Use an address that providers may have (see "
                 "Providers in docs/api.md).",
                 param="base_url",
             ) from None
@@ -47,8 +48,8 @@ class DestinationCheck:
                 400,
                 "credential_not_allowed",
                 f"credential_ref: {cause}. Put the provider's key into a variable that "
-                "PROXY_CREDENTIAL_VARIABLES names, for router, gateways and health "
-                "service.",
+                "PROXY_CREDENTIAL_VARIABLES allows, for the router, the gateways and "
+                "the health service.",
                 param="credential_ref",
             )
 
@@ -58,7 +59,7 @@ class DestinationCheck:
             raise Forbidden(f"the provider's address {refusal}")
         scheme, host, port = origin(urlsplit(base_url))
         if self._egress.proxy_for(scheme, host, port) is not None:
-            return  # the proxy looks names up
+            return  # the HTTP proxy resolves names
         with suppress(OSError, TimeoutError, UnicodeError):
             async with asyncio.timeout(LOOKUP_S):
                 await self._resolver.find(scheme, host, port)

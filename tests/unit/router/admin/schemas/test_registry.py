@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from services.router.admin.registry_shapes import (
+from services.router.admin.schemas.registry import (
     MOST_KEYS,
     ModelAsk,
     ModelChange,

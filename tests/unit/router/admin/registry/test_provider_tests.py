@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from libs.common.providers.sealing import Sealer
-from tests.unit.router.admin.test_providers import GIVEN, SEALER, SECRET, Api, code
+from tests.unit.router.admin.registry.test_providers import (
+    GIVEN,
+    SEALER,
+    SECRET,
+    Api,
+    code,
+    verdict,
+)
 
 MODELS = "/admin/models/test"
 
@@ -15,10 +22,6 @@ MODELS = "/admin/models/test"
 @pytest.fixture
 def api() -> Api:
     return Api()
-
-
-def verdict(key: str = "acme", **given: Any) -> dict[str, Any]:
-    return {"key": key, "ok": True, "detail": "", "lists_model": True, **given}
 
 
 def wanted(api: Api) -> dict[str, Any]:

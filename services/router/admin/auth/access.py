@@ -1,4 +1,4 @@
-"""Who may use the admin API: what of browsers is served, and who has the token."""
+"""Access to the router: requests of browsers, and the admin token."""
 
 from typing import Protocol
 
@@ -7,9 +7,9 @@ from falcon.asgi import Request, Response
 from libs.common.browser_guard import CHECKED, Guard, sender
 from services.router.errors import Problem
 
-# For balancers and Prometheus, by whatever name. They show no secret.
+# For load balancers and Prometheus, under any host name. They reveal no secret.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-# Answers are for the page that asked; none is shown inside, or read by, another.
+# Other pages may neither embed nor read responses.
 _EVERYWHERE = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
@@ -19,9 +19,9 @@ _EVERYWHERE = {
 
 
 class Browsers:
-    """Falcon middleware: turns away what pages of others ask through their visitors'
-    browsers. Gateways have looked at what they forward, and say so with a header that
-    no script can set."""
+    """Falcon middleware that rejects requests which pages of other origins make through
+    a browser. Gateways check what they forward, and mark it with a header that scripts
+    cannot set."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -32,7 +32,7 @@ class Browsers:
             return
         asked = sender(req.method, req.scope["headers"])
         if path.startswith("/internal/"):
-            refusal = self._guard.api(asked)  # an older gateway's, by any host name
+            refusal = self._guard.api(asked)  # older gateways send no mark
         else:
             refusal = self._guard.admin(path, asked)
         if refusal is not None:
@@ -47,16 +47,16 @@ class Browsers:
 
 
 class Tokens(Protocol):
-    """Knows the token in force."""
+    """The current admin token."""
 
     async def accepts(self, given: bytes) -> bool:
-        """Is it that? Raises a `Problem` while nobody knows."""
+        """Is `given` the token? Raises a `Problem` while that is unknown."""
         ...
 
 
 class AdminToken:
-    """Falcon middleware: everything under /admin needs the token, unless there shall
-    be none."""
+    """Falcon middleware that requires the token for all of /admin, unless `tokens` is
+    None."""
 
     def __init__(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
@@ -72,6 +72,7 @@ class AdminToken:
                 401,
                 "invalid_admin_token",
                 "Send the admin token as Authorization: Bearer. It is the value of "
-                "PROXY_ADMIN_TOKEN, else in the link that was printed at the first "
-                "start; `responses-proxy admin-token --new` makes another one.",
+                "PROXY_ADMIN_TOKEN or, if that is not set, part of the link that was "
+                "printed at the first start. `responses-proxy admin-token --new` "
+                "creates a new one.",
             )

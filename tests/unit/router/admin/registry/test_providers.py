@@ -5,22 +5,24 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import falcon
-import falcon.asgi
 import pytest
 from cryptography.fernet import Fernet
 from falcon import testing
 
 from libs.common.contracts.events import Row
-from libs.common.errors import ProxyError
 from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
 from libs.common.settings.http_proxies import Egress
-from services.router.admin.destinations import DestinationCheck
-from services.router.admin.provider_tests import ModelTest, ProviderTest
-from services.router.admin.providers import OneProvider, Providers, Surroundings
-from services.router.errors import Problem, say
+from services.router.admin.registry.destinations import DestinationCheck
+from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
+from services.router.admin.registry.providers import (
+    OneProvider,
+    ProviderContext,
+    Providers,
+)
+from services.router.errors import Problem
+from tests.support.values.admin import client
 from tests.unit.router.test_catalogue import resource
 
 SEALER = Sealer([Fernet.generate_key().decode()])
@@ -53,9 +55,11 @@ class Rows:
     def __init__(self) -> None:
         self.kept: dict[str, Row] = {}
         self.aliased = False
+        self.hidden = False  # from the list
+        self.vanishes = False  # before it is changed
 
     async def providers(self) -> list[Row]:
-        return list(self.kept.values())
+        return [] if self.hidden else list(self.kept.values())
 
     async def provider(self, id_: str) -> Row | None:
         return self.kept.get(id_)
@@ -70,6 +74,8 @@ class Rows:
     async def change_provider(
         self, id_: str, fields: Mapping[str, Any], at: datetime
     ) -> Row | None:
+        if self.vanishes:
+            del self.kept[id_]
         if id_ in self.kept:
             self.kept[id_] = {**self.kept[id_], **fields}
         return self.kept.get(id_)
@@ -89,13 +95,18 @@ class Told:
         self.times += 1
 
 
+def verdict(key: str = "acme", **given: Any) -> dict[str, Any]:
+    whole = {"key": key, "ok": True, "verdict": "ok", "detail": "", "latency_ms": 1.5}
+    return {**whole, "models": [], "lists_model": True, **given}
+
+
 class Health:
     """Says that every key works, and notes what it was asked."""
 
     def __init__(self) -> None:
         self.wanted: list[str] = []
         self.away = False
-        self.answers = [{"key": "acme", "ok": True, "detail": "", "lists_model": False}]
+        self.answers = [verdict(lists_model=False)]
 
     async def examine(self, wanted: str = "") -> Any:
         if self.away:
@@ -109,24 +120,22 @@ class Api:
         self.rows, self.told, self.health = Rows(), Told(), Health()
         self.looked_up: list[str] = []
         rules = ProviderRules.read(settings)
-        around = Surroundings(
+        context = ProviderContext(
             sealer,
             {},
             (resource(1),),
             "https://api.openai.com/v1",
             DestinationCheck(rules, Egress.read(settings), Resolver(self._look_up)),
         )
-        app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-        for kind in (Exception, ProxyError, falcon.HTTPError):
-            app.add_error_handler(kind, say)
         rows: Any = self.rows
-        app.add_route("/admin/providers", Providers(rows, self.told, around))
-        app.add_route("/admin/providers/test", ProviderTest(rows, self.health, around))
-        app.add_route("/admin/models/test", ModelTest(rows, self.health, around))
-        app.add_route(
-            "/admin/providers/{provider_id}", OneProvider(rows, self.told, around)
+        self.client = client(
+            {
+                "/admin/providers": Providers(rows, self.told, context),
+                "/admin/providers/test": ProviderTest(rows, self.health, context),
+                "/admin/models/test": ModelTest(rows, self.health, context),
+                "/admin/providers/{provider_id}": OneProvider(rows, self.told, context),
+            }
         )
-        self.client = testing.TestClient(app)
 
     async def _look_up(self, host: str, port: int) -> list[AddressInfo]:
         """Names of addresses that providers may not have, and of a good one."""
@@ -241,6 +250,22 @@ def test_what_is_refused(
 ) -> None:
     assert code(api.ask(method, path, **body)) == expected
     assert api.told.times == 0
+
+
+def test_an_id_is_registered_once(api: Api) -> None:
+    api.ask("POST", **GIVEN)
+    again = api.ask("POST", **GIVEN)
+    assert code(again) == (409, "provider_exists")
+    assert "PATCH /admin/providers/acme" in again.text
+    # Another router was faster.
+    api.rows.hidden = True
+    assert code(api.ask("POST", **GIVEN)) == (409, "provider_exists")
+
+
+def test_a_provider_that_was_deleted_meanwhile(api: Api) -> None:
+    api.ask("POST", **GIVEN)
+    api.rows.vanishes = True
+    assert code(api.ask("PATCH", "/acme", weight=2)) == (404, "provider_not_found")
 
 
 def test_a_provider_in_use_stays(api: Api) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from libs.common.admin_token import ensure_file, replace_file, token_hash
 from libs.common.errors import StoreAway
-from services.router.admin import tokens
-from services.router.admin.tokens import FixedToken, KeptToken
+from services.router.admin.auth import tokens
+from services.router.admin.auth.tokens import FixedToken, KeptToken
 from services.router.errors import Problem
 
 ORIGIN = "http://127.0.0.1:8000"

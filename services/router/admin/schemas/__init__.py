@@ -1,0 +1,1 @@
+"""The models of what the admin API takes and answers."""

@@ -1,0 +1,43 @@
+"""Pages of rows, and their query parameters."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, create_model
+from pydantic.json_schema import SkipJsonSchema
+
+from libs.common.contracts.events import Frozen
+from libs.common.store.interface import LIMIT_MAX
+
+
+def _limit(value: str) -> int:
+    digits = value.isascii() and value.isdigit()
+    if not digits or not 1 <= int(value[:9]) <= LIMIT_MAX:
+        raise ValueError(f"give a whole number between 1 and {LIMIT_MAX}")
+    return int(value[:9])
+
+
+Limit = Annotated[
+    int,
+    Field(ge=1, le=LIMIT_MAX, description="Number of rows."),
+    BeforeValidator(_limit),
+]
+Parameter = str | SkipJsonSchema[None]  # in OpenAPI absent, never null
+
+
+class PageFilter(Frozen):
+    """Which page of rows."""
+
+    limit: Limit = 100
+    cursor: Parameter = Field(
+        None, description="`next_cursor` of the page with newer rows."
+    )
+
+
+def page_of(name: str, row: type[BaseModel]) -> type[BaseModel]:
+    """The model of one page."""
+    return create_model(
+        name,
+        __doc__="Newest first; pass `next_cursor` as `cursor` for older rows.",
+        data=(list[row], ...),  # type: ignore[valid-type]
+        next_cursor=(str | None, ...),
+    )

@@ -1,0 +1,68 @@
+"""State of the proxy, the ledger, and results of health checks."""
+
+from typing import Literal
+
+from libs.common.contracts.events import Frozen, HealthState, ResourceState, Row
+
+
+class Ledger(Frozen):
+    """Accepted requests by where their records are: `accepted` is the sum of the next
+    four. null: unknown, because Redis or SQL is unreachable."""
+
+    accepted: int | None
+    stored: int | None  # rows ever written to SQL
+    pending: int | None  # ended, but not stored yet
+    in_flight: int | None
+    dead_lettered: int | None  # records that could not be stored, set aside
+    balanced: bool | None  # false: a request is provably missing, or counted twice
+    problems: tuple[str, ...]  # why `balanced` is false
+    unverified: tuple[str, ...]  # silent gateways whose journal was not recovered yet
+
+
+class GatewayBooks(Frozen):
+    """The counts of one gateway process; `*` is the sum of old ones."""
+
+    id: str
+    state: Literal["running", "silent", "closed"]
+    accepted: int
+    stored: int
+    pending: int
+    in_flight: int
+    dead_lettered: int
+    held: int  # in its journal, because it does not know that they are stored
+    seen_at: str | None
+
+
+class WholeLedger(Ledger):
+    """The ledger, in total and for each gateway."""
+
+    queue_depth: int | None
+    gateways: tuple[GatewayBooks, ...]
+    timestamp: str
+
+
+class AdminState(Frozen):
+    """What the proxy is doing now. null: unknown, because a service is unreachable."""
+
+    resources: tuple[ResourceState, ...]
+    decisions: tuple[Row, ...]  # the newest stored ones
+    affinity_count: int | None
+    queue_depth: int | None  # events of all kinds that are not stored yet
+    ledger: Ledger
+    degraded: tuple[str, ...]
+    admin: Literal["open", "token"]
+    timestamp: str
+
+
+class Finding(Frozen):
+    """The result of a health check."""
+
+    resource_id: str
+    health: HealthState
+    verdict: str
+    cause: str
+    latency_ms: float | None
+
+
+class Findings(Frozen):
+    data: tuple[Finding, ...]

@@ -1,0 +1,1 @@
+"""Declares HTTP operations by their models, and describes them as OpenAPI."""
