@@ -4,7 +4,7 @@ from pathlib import Path
 
 from libs.common.store.interface import Store
 from libs.common.store.postgres.store import PostgresStore
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 
 SQLITE = "sqlite:///"
 

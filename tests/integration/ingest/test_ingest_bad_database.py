@@ -13,7 +13,7 @@ from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.store.factory import open_store
 from libs.common.store.postgres import store as postgres
 from libs.common.store.postgres.store import PostgresStore
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, Habits
@@ -185,7 +185,7 @@ class TestSqlite:
     async def test_slow_as_another_process_holds_it(
         self, stream: TelemetryStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("libs.common.store.sqlite.BUSY_MS", 100)
+        monkeypatch.setattr("libs.common.store.sqlite.connection.BUSY_MS", 100)
         path = tmp_path / "proxy.sqlite3"
         store, other = SqliteStore(path), SqliteStore(path)
         await store.migrate()

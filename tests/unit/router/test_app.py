@@ -13,7 +13,7 @@ from falcon import testing
 from libs.common.browser_guard import CHECKED
 from libs.common.runtime import logs
 from libs.common.settings.services import RouterSettings
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 from services.router import app as router_app
 from services.router.admin.shapes import AdminState
 from services.router.admin.tokens import FixedToken, KeptToken

@@ -1,0 +1,82 @@
+"""Writes batches of events to SQLite."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from libs.common.contracts.events import DecisionEvent, StreamedEvent
+from libs.common.store.bulk import Form, tables
+from libs.common.store.dedupe import Key, Settled, Stored, request_keys, settle
+from libs.common.store.proxy_keys import uses
+from libs.common.store.rows import (
+    decision_row,
+    event_row,
+    gateway_row,
+    iso_ms,
+    milliseconds,
+    minted_rows,
+    request_row,
+    session_row,
+)
+from libs.common.store.sqlite.calls import SQL, put
+from libs.common.store.sqlite.connection import transaction
+
+FORM = Form(at=iso_ms, json=bytes.decode)
+
+
+def write_batch(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
+    """First as if nothing of it were stored, which is nearly always so. If a
+    primary key says otherwise all of it is undone, and merged."""
+    try:
+        return _add(connection, settle(events, {}))
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+    return _merge(connection, events)
+
+
+def _add(connection: sqlite3.Connection, settled: Settled) -> int:
+    with transaction(connection):
+        for name, rows in tables(settled, FORM):
+            connection.executemany(SQL[name], rows)
+        put(connection, "put_sessions", map(session_row, settled.sessions))
+        put(connection, "put_gateways", map(gateway_row, settled.gateways))
+        put(connection, "touch_proxy_keys", uses(settled.requests))
+        connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+        return len(settled.events)
+
+
+def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
+    with transaction(connection):
+        settled = settle(events, known_requests(connection, events))
+        decisions = [
+            decision_row(e.id, e.event)
+            for e in settled.events
+            if isinstance(e.event, DecisionEvent)
+        ]
+        changed = put(connection, "put_events", map(event_row, settled.events))
+        put(connection, "put_decisions", decisions)
+        put(connection, "put_requests", map(request_row, settled.requests))
+        put(connection, "put_minted_ids", minted_rows(settled.requests))
+        put(connection, "put_sessions", map(session_row, settled.sessions))
+        put(connection, "put_gateways", map(gateway_row, settled.gateways))
+        put(connection, "touch_proxy_keys", uses(settled.requests))
+        connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+        return changed
+
+
+def known_requests(
+    connection: sqlite3.Connection, events: Sequence[StreamedEvent]
+) -> dict[Key, Stored]:
+    ids = json.dumps(sorted({id_ for id_, _ in request_keys(events)}))
+    return {
+        (row["id"], _ms(row["created_at"])): Stored(
+            row["session_id"], row["outcome"], row["total_tokens"] or 0
+        )
+        for row in connection.execute(SQL["known_requests"], {"ids": ids})
+    }
+
+
+def _ms(text: str) -> int:
+    return milliseconds(datetime.fromisoformat(text))
