@@ -162,6 +162,3 @@ async def test_old_days_go_in_parts(
     assert await store.drop_before(date(2023, 11, 14)) >= 5
     assert fetched(path, "SELECT id FROM requests") == [("new",)]
     assert (await store.counts()).requests == 6  # that were ever stored
-
-
-# Away -----------------------------------------------------------------------
