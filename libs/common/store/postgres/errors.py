@@ -1,11 +1,38 @@
 """Why Postgres cannot be used, in one line without a secret."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from psycopg_pool import PoolTimeout
+
+from libs.common.errors import StoreAway
+from libs.common.store.interface import Unstorable
+
+REFUSED = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # a value too long for its index
+    OverflowError,  # an integer beyond 64 bits
+    UnicodeEncodeError,  # a lone surrogate
+)
+
+
+@contextmanager
+def translated(trouble: Callable[[], str]) -> Iterator[None]:
+    """Refused data is the data's fault; anything else may pass: a full disk, a
+    failover to a read-only server, a schema not migrated yet."""
+    try:
+        yield
+    except REFUSED as error:
+        raise Unstorable(f"Postgres refused the data: {error}") from error
+    except PoolTimeout as error:
+        raise StoreAway(f"Postgres cannot be used: {trouble() or error}") from error
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        raise StoreAway(f"Postgres cannot be used: {error}") from error
 
 
 def cause_of(error: BaseException) -> str:

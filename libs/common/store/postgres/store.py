@@ -2,8 +2,8 @@
 state, no prepared statements, every transaction brings its own limits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -11,19 +11,11 @@ from typing import Any
 import psycopg
 from msgspec.structs import replace
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
-from libs.common.contracts.events import (
-    DecisionEvent,
-    Row,
-    StreamedEvent,
-    StreamedPayload,
-)
-from libs.common.errors import StoreAway
+from libs.common.contracts.events import Row, StreamedEvent, StreamedPayload
 from libs.common.routing.types import Owner
-from libs.common.store.bulk import tables
 from libs.common.store.dead_letters import tells_interrupted
-from libs.common.store.dedupe import settle
 from libs.common.store.interface import (
     Book,
     Counts,
@@ -36,14 +28,12 @@ from libs.common.store.interface import (
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pagination import page
 from libs.common.store.payload_rows import as_columns, payload_rows
+from libs.common.store.postgres.batches import copy_batch, merge_batch
 from libs.common.store.postgres.calls import (
-    FORM,
     Connection,
     applied_version,
-    copy_rows,
     execute,
     fetch_rows,
-    known_requests,
     likely_spans,
     put,
     search,
@@ -51,18 +41,8 @@ from libs.common.store.postgres.calls import (
     tenants,
 )
 from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
-from libs.common.store.postgres.errors import telling
-from libs.common.store.proxy_keys import uses
-from libs.common.store.rows import (
-    dead_letter_row,
-    decision_row,
-    event_row,
-    gateway_row,
-    minted_rows,
-    request_row,
-    session_row,
-    storable,
-)
+from libs.common.store.postgres.errors import telling, translated
+from libs.common.store.rows import dead_letter_row, storable
 
 MIGRATIONS = known_migrations("postgres")
 
@@ -73,13 +53,6 @@ MIGRATION_S = 900
 STRAYS = 5_000  # rows of no partition deleted at once
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
-REFUSED = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.errors.ProgramLimitExceeded,  # a value too long for its index
-    OverflowError,  # an integer beyond 64 bits
-    UnicodeEncodeError,  # a lone surrogate
-)
 
 
 class PostgresStore:
@@ -158,46 +131,13 @@ class PostgresStore:
         """First as if nothing of it were stored, which is nearly always so. If a
         primary key says otherwise all of it is undone, and merged."""
         try:
-            return await self._copy(events)
+            async with self._transaction() as connection:
+                return await copy_batch(connection, events)
         except Unstorable as error:
             if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
-        return await self._merge(events)
-
-    async def _copy(self, events: Sequence[StreamedEvent]) -> int:
-        settled = settle(events, {})
         async with self._transaction() as connection:
-            await execute(connection, "lock_writers")
-            for name, rows in tables(settled, FORM):
-                await copy_rows(connection, name, rows)
-            await put(connection, "put_sessions", map(session_row, settled.sessions))
-            await put(connection, "put_gateways", map(gateway_row, settled.gateways))
-            await put(connection, "touch_proxy_keys", uses(settled.requests))
-            if settled.fresh:
-                await execute(connection, "add_total", {"fresh": settled.fresh})
-            return len(settled.events)
-
-    async def _merge(self, events: Sequence[StreamedEvent]) -> int:
-        async with self._transaction() as connection:
-            await execute(connection, "lock_writers")
-            settled = settle(events, await known_requests(connection, events))
-            decisions = [
-                decision_row(e.id, e.event)
-                for e in settled.events
-                if isinstance(e.event, DecisionEvent)
-            ]
-            changed = await put(
-                connection, "put_events", map(event_row, settled.events)
-            )
-            await put(connection, "put_decisions", decisions)
-            await put(connection, "put_requests", map(request_row, settled.requests))
-            await put(connection, "put_minted_ids", minted_rows(settled.requests))
-            await put(connection, "put_sessions", map(session_row, settled.sessions))
-            await put(connection, "put_gateways", map(gateway_row, settled.gateways))
-            await put(connection, "touch_proxy_keys", uses(settled.requests))
-            if settled.fresh:
-                await execute(connection, "add_total", {"fresh": settled.fresh})
-            return changed
+            return await merge_batch(connection, events)
 
     async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
         values = as_columns(list(payload_rows(payloads)))
@@ -336,7 +276,7 @@ class PostgresStore:
             "lock_ms": f"{limit_s * 1000}",
             "idle_ms": f"{limit_s * 1000}",
         }
-        with _translated(lambda: self._trouble):
+        with translated(lambda: self._trouble):
             async with asyncio.timeout(limit_s + 2 * CONNECT_S):
                 await self._pool.open(wait=False)
                 async with (
@@ -348,17 +288,3 @@ class PostgresStore:
 
     def _note(self, trouble: str) -> None:
         self._trouble = trouble
-
-
-@contextmanager
-def _translated(trouble: Callable[[], str]) -> Iterator[None]:
-    """Refused data is the data's fault; anything else may pass: a full disk, a
-    failover to a read-only server, a schema not migrated yet."""
-    try:
-        yield
-    except REFUSED as error:
-        raise Unstorable(f"Postgres refused the data: {error}") from error
-    except PoolTimeout as error:
-        raise StoreAway(f"Postgres cannot be used: {trouble() or error}") from error
-    except (psycopg.Error, OSError, TimeoutError) as error:
-        raise StoreAway(f"Postgres cannot be used: {error}") from error

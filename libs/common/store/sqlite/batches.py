@@ -40,16 +40,13 @@ def _add(connection: sqlite3.Connection, settled: Settled) -> int:
     with transaction(connection):
         for name, rows in tables(settled, FORM):
             connection.executemany(SQL[name], rows)
-        put(connection, "put_sessions", map(session_row, settled.sessions))
-        put(connection, "put_gateways", map(gateway_row, settled.gateways))
-        put(connection, "touch_proxy_keys", uses(settled.requests))
-        connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+        _put_gains(connection, settled)
         return len(settled.events)
 
 
 def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
     with transaction(connection):
-        settled = settle(events, known_requests(connection, events))
+        settled = settle(events, _known_requests(connection, events))
         decisions = [
             decision_row(e.id, e.event)
             for e in settled.events
@@ -59,14 +56,18 @@ def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> i
         put(connection, "put_decisions", decisions)
         put(connection, "put_requests", map(request_row, settled.requests))
         put(connection, "put_minted_ids", minted_rows(settled.requests))
-        put(connection, "put_sessions", map(session_row, settled.sessions))
-        put(connection, "put_gateways", map(gateway_row, settled.gateways))
-        put(connection, "touch_proxy_keys", uses(settled.requests))
-        connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+        _put_gains(connection, settled)
         return changed
 
 
-def known_requests(
+def _put_gains(connection: sqlite3.Connection, settled: Settled) -> None:
+    put(connection, "put_sessions", map(session_row, settled.sessions))
+    put(connection, "put_gateways", map(gateway_row, settled.gateways))
+    put(connection, "touch_proxy_keys", uses(settled.requests))
+    connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+
+
+def _known_requests(
     connection: sqlite3.Connection, events: Sequence[StreamedEvent]
 ) -> dict[Key, Stored]:
     ids = json.dumps(sorted({id_ for id_, _ in request_keys(events)}))
