@@ -12,7 +12,7 @@ from libs.common.providers.destinations import Destinations, Endpoint
 from libs.common.providers.references import References, origin, parse_globs, plain
 from libs.common.redis import url
 from libs.common.settings.base import CommonSettings, DatabaseSettings
-from libs.common.settings.services import HttpUrl, ProviderSettings
+from libs.common.settings.upstreams import HttpUrl, ProviderSettings
 
 POSTGRES_PORT = 5432
 

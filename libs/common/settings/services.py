@@ -4,16 +4,10 @@ before it starts anything, and may not import a service. Units are in the names.
 import math
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from libs.common.bodies.redaction import BadPath, JsonPath, parse_paths
-from libs.common.browser_guard import Guard, host_of, origin_of
-from libs.common.providers.own_addresses import is_local
-from libs.common.providers.references import DEFAULT_VARIABLES, BadGlob, parse_globs
-from libs.common.runtime.tls import client_context
 from libs.common.settings.base import (
     CommonSettings,
     DatabaseSettings,
@@ -21,125 +15,15 @@ from libs.common.settings.base import (
     SettingErrorCarrier,
     Settings,
 )
+from libs.common.settings.browsers import BrowserSettings
+from libs.common.settings.upstreams import (
+    EgressSettings,
+    HttpUrl,
+    ProviderSettings,
+    SealingSettings,
+)
 
-
-def http_url(value: str, info: ValidationInfo) -> str:
-    """An http(s) URL with a host and nothing behind its path; no trailing slash."""
-    return checked_url(f"PROXY_{(info.field_name or '').upper()}", value)
-
-
-def checked_url(variable: str, value: str) -> str:
-    """The same of what `variable` holds. Raises `SettingErrorCarrier`."""
-    fix = "Write http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
-    try:
-        parts = urlsplit(value.strip())
-        complete = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no port, a bracket that is not closed
-        raise SettingErrorCarrier(variable, "is no URL", fix) from None
-    if parts.scheme not in {"http", "https"} or not complete:
-        raise SettingErrorCarrier(variable, "is no http(s) URL with a host", fix)
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise SettingErrorCarrier(
-            variable, "has a query, a fragment or credentials", fix
-        )
-    if not value.isascii() or any(c.isspace() for c in value.strip()):
-        raise SettingErrorCarrier(variable, "has a space or non-ASCII in it", fix)
-    return value.strip().rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(http_url)]
 Bytes = Annotated[int, Field(ge=0, le=2**40)]
-
-
-class UpstreamSettings(Settings):
-    """Where requests go."""
-
-    upstream_base_url: HttpUrl = Field(
-        "https://api.openai.com/v1", alias="PROXY_UPSTREAM_BASE_URL"
-    )
-
-
-class ProviderSettings(UpstreamSettings):
-    """Where registered providers may be, and which variables may hold their keys."""
-
-    # Loopback, RFC 1918, unique local and shared (CGNAT) addresses.
-    provider_private_addresses: bool = Field(
-        True, alias="PROXY_PROVIDER_PRIVATE_ADDRESSES"
-    )
-    # Comma list of globs; the keys of OPENAI_* go to the configured upstream only.
-    credential_variables: str = Field(
-        DEFAULT_VARIABLES, alias="PROXY_CREDENTIAL_VARIABLES"
-    )
-
-    @field_validator("credential_variables")
-    @classmethod
-    def _are_globs(cls, value: str) -> str:
-        try:
-            parse_globs(value)
-        except BadGlob as error:
-            raise SettingErrorCarrier(
-                "PROXY_CREDENTIAL_VARIABLES",
-                str(error),
-                f"Write a comma list such as {DEFAULT_VARIABLES},ACME_API_KEY",
-            ) from None
-        return value
-
-
-class EgressSettings(Settings):
-    """How upstreams are connected to. The proxies are not here: every tool reads
-    their variables, so they have no prefix (see libs.common.settings.http_proxies)."""
-
-    # Certificates to trust beside the system's, PEM.
-    upstream_ca_file: Path | None = Field(None, alias="PROXY_UPSTREAM_CA_FILE")
-
-    @field_validator("upstream_ca_file")
-    @classmethod
-    def _holds_certificates(cls, value: Path | None) -> Path | None:
-        try:
-            if value is not None:
-                client_context(value)
-        except OSError:  # unreadable, or no certificate in it
-            raise SettingErrorCarrier(
-                "PROXY_UPSTREAM_CA_FILE",
-                "names no readable file of PEM certificates",
-                "Name the file of your CA's certificate, or unset it",
-            ) from None
-        return value
-
-
-class SealingSettings(Settings):
-    """What opens the keys that the provider registry keeps sealed."""
-
-    # Comma list of Fernet keys; the first seals, all open.
-    secret_encryption_key: SecretStr | None = Field(
-        None, alias="PROXY_SECRET_ENCRYPTION_KEY"
-    )
-
-    @property
-    def fernet_keys(self) -> tuple[str, ...]:
-        """The keys of `secret_encryption_key`, in order."""
-        return _fernet_keys(self.secret_encryption_key)
-
-    @field_validator("secret_encryption_key")
-    @classmethod
-    def _are_fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        for position, key in enumerate(_fernet_keys(value), start=1):
-            try:
-                Fernet(key)
-            except ValueError:
-                raise SettingErrorCarrier(
-                    "PROXY_SECRET_ENCRYPTION_KEY",
-                    f"key {position} is no Fernet key ({len(key)} characters; one has "
-                    "44 of URL-safe base64)",
-                    "Make one with: python -c 'from cryptography.fernet import Fernet;"
-                    " print(Fernet.generate_key().decode())'",
-                ) from None
-        return value
-
-
-def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
-    listed = value.get_secret_value().split(",") if value else []
-    return tuple(key.strip() for key in listed)
 
 
 class RoutingSettings(Settings):
@@ -149,59 +33,6 @@ class RoutingSettings(Settings):
     affinity_ttl_seconds: Seconds = Field(86_400, alias="PROXY_AFFINITY_TTL_SECONDS")
     # How long a failing resource rests when the upstream does not say.
     cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
-
-
-class BrowserSettings(CommonSettings):
-    """Whose web pages may use the proxy."""
-
-    # Comma lists.
-    allowed_hosts: str | None = Field(None, alias="PROXY_ALLOWED_HOSTS")
-    allowed_origins: str | None = Field(None, alias="PROXY_ALLOWED_ORIGINS")
-
-    @property
-    def guard(self) -> Guard:
-        """What decides by them."""
-        return Guard(
-            bound=self.host,
-            hosts=tuple(filter(None, map(_host, _listed(self.allowed_hosts)))),
-            origins=tuple(filter(None, map(origin_of, _listed(self.allowed_origins)))),
-            is_local=is_local,
-        )
-
-    @field_validator("allowed_hosts")
-    @classmethod
-    def _are_hosts(cls, value: str | None) -> str | None:
-        if bad := next((h for h in _listed(value) if _host(h) is None), None):
-            raise SettingErrorCarrier(
-                "PROXY_ALLOWED_HOSTS",
-                f"has {bad[:100]!r} in it, which is no host name",
-                "Write a comma list of names or addresses without a scheme, such as "
-                "proxy.example.com,*.internal.example",
-            )
-        return value
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _are_origins(cls, value: str | None) -> str | None:
-        if bad := next((o for o in _listed(value) if origin_of(o) is None), None):
-            raise SettingErrorCarrier(
-                "PROXY_ALLOWED_ORIGINS",
-                f"has {bad[:100]!r} in it, which is no origin",
-                "Write a comma list of SCHEME://HOST[:PORT], such as "
-                "https://app.example.com,http://localhost:3000",
-            )
-        return value
-
-
-def _listed(value: str | None) -> list[str]:
-    return [part.strip() for part in (value or "").split(",") if part.strip()]
-
-
-def _host(entry: str) -> str | None:
-    """A name, an address, or `*.` and a name. A port is not compared."""
-    mark = "*." if entry.startswith("*.") else ""
-    name = host_of(entry.removeprefix(mark))
-    return name and mark + name
 
 
 class GatewaySettings(

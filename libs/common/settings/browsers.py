@@ -1,0 +1,60 @@
+"""Settings that say which web pages may use the proxy."""
+
+from pydantic import Field, field_validator
+
+from libs.common.browser_guard import Guard, host_of, origin_of
+from libs.common.providers.own_addresses import is_local
+from libs.common.settings.base import CommonSettings, SettingErrorCarrier
+
+
+class BrowserSettings(CommonSettings):
+    """Whose web pages may use the proxy."""
+
+    # Comma lists.
+    allowed_hosts: str | None = Field(None, alias="PROXY_ALLOWED_HOSTS")
+    allowed_origins: str | None = Field(None, alias="PROXY_ALLOWED_ORIGINS")
+
+    @property
+    def guard(self) -> Guard:
+        """What decides by them."""
+        return Guard(
+            bound=self.host,
+            hosts=tuple(filter(None, map(_host, _listed(self.allowed_hosts)))),
+            origins=tuple(filter(None, map(origin_of, _listed(self.allowed_origins)))),
+            is_local=is_local,
+        )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str | None) -> str | None:
+        if bad := next((h for h in _listed(value) if _host(h) is None), None):
+            raise SettingErrorCarrier(
+                "PROXY_ALLOWED_HOSTS",
+                f"has {bad[:100]!r} in it, which is no host name",
+                "Write a comma list of names or addresses without a scheme, such as "
+                "proxy.example.com,*.internal.example",
+            )
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        if bad := next((o for o in _listed(value) if origin_of(o) is None), None):
+            raise SettingErrorCarrier(
+                "PROXY_ALLOWED_ORIGINS",
+                f"has {bad[:100]!r} in it, which is no origin",
+                "Write a comma list of SCHEME://HOST[:PORT], such as "
+                "https://app.example.com,http://localhost:3000",
+            )
+        return value
+
+
+def _listed(value: str | None) -> list[str]:
+    return [part.strip() for part in (value or "").split(",") if part.strip()]
+
+
+def _host(entry: str) -> str | None:
+    """A name, an address, or `*.` and a name. A port is not compared."""
+    mark = "*." if entry.startswith("*.") else ""
+    name = host_of(entry.removeprefix(mark))
+    return name and mark + name
