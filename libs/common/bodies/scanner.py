@@ -9,30 +9,33 @@ fit into a slice (a long text, a large item) is entered, or skipped in steps.
 let others run, and may stop at any time."""
 
 import codecs
-import re
-from collections import defaultdict, deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import msgspec
-
+from libs.common.bodies.containers import Frame, Pieces, Span
+from libs.common.bodies.json_patterns import (
+    KEY,
+    LAST,
+    MEMBER,
+    RUN,
+    SCALAR,
+    SPACE,
+    TEXT,
+)
 from libs.common.bodies.minted_ids import LONGEST_ID
-from libs.common.bodies.named_ids import MOST_LOOKED, ItemFacts
+from libs.common.bodies.named_ids import ItemFacts
 from libs.common.bodies.schema import (
     SKIPPED,
     Elements,
     Fields,
     Kept,
-    Level,
-    Levels,
     Malformed,
     Room,
     TooMuch,
     fields_of,
-    loosely,
-    slim,
+    text_of,
 )
-from libs.common.bodies.shapes import ODD_JSON, Item, Shape
+from libs.common.bodies.shapes import Shape
 
 STEP = 16_384  # bytes read at once
 SMALLEST = 2_048  # of such slices, where little fits in
@@ -40,8 +43,6 @@ LONGEST_SCALAR = 4_300  # characters of a number; Python's json takes no more
 LONGEST_ESCAPE = 6
 LONGEST_KEY = 512  # bytes; no name that matters is longer, all of it escapes
 LONGEST_TEXT = 8 * LONGEST_ID  # bytes of a long text that are read
-LEVELS = 12  # of nesting that a slice may hold
-GUESSES = 3  # where a slice may end, of each kind
 MOST_DEPTH = 1_000
 # Work is counted in bytes that were looked at; what is handled alone counts for more.
 ALONE = 128
@@ -49,102 +50,9 @@ CHEAP = 8  # long texts and spaces count for so much less
 MOST_PASSES = 4  # over a body
 SPARE_WORK = 4_194_304  # beside them
 
-# Loops are atomic groups: possessive ones over groups do not step back in Pythons
-# before 3.11.5 (gh-106052).
-_STRING = rb'"(?>(?:[^"\\]++|\\.)*)"'
-_FLAT = rb'[^"{}\[\],]++|' + _STRING
-
-
-def _nested(levels: int) -> bytes:
-    found = b""
-    for _ in range(levels):
-        inner = rb",|" + _FLAT + (b"|" + found if found else b"")
-        found = rb"[{\[](?>(?:" + inner + rb")*)[}\]]"
-    return found
-
-
-_ELEMENT = rb"(?>(?:" + _FLAT + rb"|" + _nested(LEVELS) + rb")+)"
-# Elements, each with its comma.
-_run = re.compile(rb"(?>(?:" + _ELEMENT + rb",)*)", re.DOTALL)
-_last = re.compile(_ELEMENT + rb"(?=[}\]])", re.DOTALL)
-_member = re.compile(
-    rb"\s*+(" + _STRING + rb")\s*+:\s*+(" + _ELEMENT + rb"),?+", re.DOTALL
-)
-_key = re.compile(_STRING, re.DOTALL)
-_space = re.compile(rb"[ \t\r\n]*+")
-_scalar = re.compile(rb'[^ \t\r\n"{}\[\],:]++')
-_text = re.compile(rb'(?>(?:[^"\\]++|\\u....|\\[^u])*)', re.DOTALL)
-
-_first = re.compile(rb"[ \t\r\n]*+([^ \t\r\n])")
-# Where one element of a list may end and the next one begin, by the first character of
-# the first: in a text a quotation mark would have a backslash.
-_ENDS = defaultdict(
-    lambda: (b",",),
-    {
-        b"{": (b'},{"', b'}, {"', b"},"),
-        b"[": (b"],",),
-        b'"': (b'","', b'", "', b'",'),
-    },
-)
-_strings = msgspec.json.Decoder(str)
-_COMMA = ord(",")
-_IN_TEXT = SKIPPED[b'"']
-
-Span = tuple[int, int]
+COMMA = ord(",")
+IN_TEXT = SKIPPED[b'"']
 Step = Generator[None, None, int]  # gives the place that was reached
-
-
-class _Frame:
-    """A container that is open."""
-
-    __slots__ = ("key", "level", "opening", "value")
-
-    def __init__(self, opening: bytes, level: Level | None) -> None:
-        self.opening = opening
-        self.level = level
-        self.value: Any = None
-        self.key: str | None = None  # of the member that is read, if it matters
-        if isinstance(level, Fields):
-            self.value = level.empty()
-
-    @property
-    def closing(self) -> bytes:
-        return b"}" if self.opening == b"{" else b"]"
-
-    def levels(self) -> Levels:
-        """How to read the container that comes next."""
-        if isinstance(self.level, Fields):
-            return self.level.inner[self.key] if self.key is not None else {}
-        return self.level.inner if self.level is not None else {}
-
-
-class _Pieces:
-    """Items of an input: spans of the body, and large ones that were read."""
-
-    def __init__(self, level: Elements) -> None:
-        self.level = level
-        self._found: deque[Span | Item | None] = deque(maxlen=MOST_LOOKED + 1)
-
-    def add(self, piece: Span | Item | None) -> None:
-        if isinstance(piece, Item):
-            slim(piece)
-        self._found.append(piece)
-
-    def steps(self, body: bytes, facts: ItemFacts) -> Iterator[None]:
-        """The newest first. Each has one item at least."""
-        while self._found:
-            if facts.looked >= MOST_LOOKED:
-                facts.overflow = True
-                return
-            piece = self._found.pop()
-            if isinstance(piece, tuple):
-                start, end = piece
-                for items in self.level.read(body[start:end], newest_first=True):
-                    facts.take(items)
-                    yield
-            else:
-                facts.take([piece])
-                yield
 
 
 class Scan:
@@ -155,7 +63,7 @@ class Scan:
         """`utf8`: look whether all of it is UTF-8."""
         self._body = body
         self._utf8 = utf8
-        self._frames = [_Frame(b"{", fields_of(kind))]
+        self._frames = [Frame(b"{", fields_of(kind))]
         self._room = Room()
         self._window = STEP
         self._work = SPARE_WORK + MOST_PASSES * len(body)
@@ -178,7 +86,7 @@ class Scan:
             self.complete = False
             while len(self._frames) > 1:
                 value = self._frames.pop().value
-                self._put(self._frames[-1], value)
+                self._frames[-1].put(value)
         except Malformed:
             self.parsed = None
             return
@@ -198,7 +106,7 @@ class Scan:
             yield
             if end == pos:
                 pos = yield from self._alone(pos)
-            elif self._body[end - 1] == _COMMA:
+            elif self._body[end - 1] == COMMA:
                 pos = end
             else:
                 pos = yield from self._after(end)
@@ -225,54 +133,35 @@ class Scan:
                 raise Malformed
             value = self._frames.pop().value
             if self._frames:
-                self._put(self._frames[-1], value)
+                self._frames[-1].put(value)
         return pos
 
     def _run(self, pos: int) -> Step:
         """Take whole elements, as many as fit into a slice. Returns where they end."""
         body, frame = self._body, self._frames[-1]
-        guessed = self._guessed(frame, pos)
+        guessed = frame.guessed_end(body, pos, pos + STEP)
         if guessed > pos:
             self._spend(STEP // CHEAP)
             yield from self._take(frame, pos, guessed, checked=True)
             return guessed + 1
         self._spend(self._window)
         limit = pos + self._window
-        found = _run.match(body, pos, limit)
+        found = RUN.match(body, pos, limit)
         assert found is not None
         end = found.end()
-        last = _last.match(body, end, limit)
+        last = LAST.match(body, end, limit)
         if last is not None:
             end = last.end()
         if end == pos:
             self._window = max(SMALLEST, self._window // 4)
             return pos
         self._window = min(STEP, self._window * 2)
-        goes_on = body[end - 1] == _COMMA
+        goes_on = body[end - 1] == COMMA
         yield from self._take(frame, pos, end - 1 if goes_on else end)
         return end
 
-    def _guessed(self, frame: _Frame, pos: int) -> int:
-        """The last comma between elements, by a guess that msgspec finds right: what
-        is cut elsewhere is no JSON. Ten times as fast as to look at each bracket."""
-        limit = pos + STEP
-        found = _first.match(self._body, pos, limit)
-        if found is None:
-            return pos
-        marks = _ENDS[found[1]] if frame.opening == b"[" else (b",",)
-        for mark in marks:
-            below = limit
-            for _ in range(GUESSES):
-                below = self._body.rfind(mark, pos, below)
-                if below < 0:
-                    break
-                end = below + mark.index(b",")
-                if SKIPPED[frame.opening].is_strict(self._body[pos:end]):
-                    return end
-        return pos
-
     def _take(
-        self, frame: _Frame, start: int, end: int, *, checked: bool = False
+        self, frame: Frame, start: int, end: int, *, checked: bool = False
     ) -> Iterator[None]:
         """Read elements that are whole."""
         text, level, value = self._body[start:end], frame.level, frame.value
@@ -280,7 +169,7 @@ class Scan:
             names = level.take(value, text)
             if "model" in names and len(self._frames) == 1:
                 self._model, self._model_run = None, (start, end)
-        elif level is None or isinstance(value, _Pieces):
+        elif level is None or isinstance(value, Pieces):
             if not checked:
                 SKIPPED[frame.opening].check(text)
             if level is not None:
@@ -289,16 +178,6 @@ class Scan:
             for found in level.read(text):
                 value.keep(found)
                 yield
-
-    def _put(self, frame: _Frame, value: Any) -> None:
-        """Note an element that was not read in one piece."""
-        if isinstance(frame.level, Fields):
-            if frame.key is not None:
-                frame.level.set_large(frame.value, frame.key, value)
-        elif isinstance(frame.value, _Pieces):
-            frame.value.add(value if isinstance(value, Item) else None)
-        elif frame.level is not None:
-            frame.value.keep([value])
 
     # Elements that are read alone --------------------------------------------------
 
@@ -315,7 +194,7 @@ class Scan:
         if mark == b'"':
             end = yield from self._string(pos)
         else:
-            scalar = _scalar.match(self._body, pos, pos + LONGEST_SCALAR)
+            scalar = SCALAR.match(self._body, pos, pos + LONGEST_SCALAR)
             if scalar is None:
                 raise Malformed
             end = scalar.end()
@@ -327,7 +206,7 @@ class Scan:
             self._take_value(frame, pos, end)
         return (yield from self._after(end))
 
-    def _take_value(self, frame: _Frame, start: int, end: int) -> None:
+    def _take_value(self, frame: Frame, start: int, end: int) -> None:
         text = self._body[start:end]
         if frame.key is None or not isinstance(frame.level, Fields):
             SKIPPED[b"["].check(text)
@@ -336,12 +215,12 @@ class Scan:
         if frame.key == "model" and len(self._frames) == 1:
             self._model = (start, end)
 
-    def _key(self, frame: _Frame, pos: int) -> Step:
+    def _key(self, frame: Frame, pos: int) -> Step:
         """From a member's name to its value."""
-        found = _key.match(self._body, pos, pos + LONGEST_KEY)
+        found = KEY.match(self._body, pos, pos + LONGEST_KEY)
         frame.key = None
         if found is not None:
-            end, name = found.end(), _decoded(found[0])
+            end, name = found.end(), text_of(found[0])
             if isinstance(frame.level, Fields) and name in frame.level.inner:
                 frame.key = name
                 frame.level.clear(frame.value, name)
@@ -356,22 +235,22 @@ class Scan:
             raise Malformed
         return (yield from self._spaces(pos + 1))
 
-    def _push(self, frame: _Frame, opening: bytes) -> None:
+    def _push(self, frame: Frame, opening: bytes) -> None:
         if len(self._frames) >= MOST_DEPTH:
             raise TooMuch
         level = frame.levels().get(opening)
-        inner = _Frame(opening, level)
+        inner = Frame(opening, level)
         if isinstance(level, Elements):
             of_items = len(self._frames) == 1 and frame.key in ("input", "items")
-            inner.value = _Pieces(level) if of_items else Kept(self._room)
+            inner.value = Pieces(level) if of_items else Kept(self._room)
         self._frames.append(inner)
 
-    def _put_text(self, frame: _Frame, start: int, end: int) -> None:
+    def _put_text(self, frame: Frame, start: int, end: int) -> None:
         """Of a long text the beginning is enough."""
         kept = self._body[start + 1 : min(end - 1, start + LONGEST_TEXT)]
-        whole = _text.match(kept)
+        whole = TEXT.match(kept)
         assert whole is not None
-        self._put(frame, _decoded(b'"' + whole[0] + b'"'))
+        frame.put(text_of(b'"' + whole[0] + b'"'))
 
     # What may be long --------------------------------------------------------------
 
@@ -394,17 +273,17 @@ class Scan:
         cuts no escape in two."""
         body, limit = self._body, pos + STEP
         cuts = body.find(b"\\", max(pos, limit - LONGEST_ESCAPE), limit) >= 0
-        if limit < len(body) and not cuts and _IN_TEXT.is_strict(body[pos:limit]):
+        if limit < len(body) and not cuts and IN_TEXT.is_strict(body[pos:limit]):
             return limit  # of most long texts, whatever escapes are in them
-        found = _text.match(body, pos, limit)
+        found = TEXT.match(body, pos, limit)
         end = found.end() if found is not None else pos
         if end > pos:
-            _IN_TEXT.check(body[pos:end])
+            IN_TEXT.check(body[pos:end])
         return end
 
     def _spaces(self, pos: int) -> Step:
         while True:
-            found = _space.match(self._body, pos, pos + STEP)
+            found = SPACE.match(self._body, pos, pos + STEP)
             end = found.end() if found is not None else pos
             if end < pos + STEP:
                 return end
@@ -434,7 +313,7 @@ class Scan:
         for name in ("input", "items"):
             facts = ItemFacts()
             items = getattr(self.parsed, name, None)
-            if isinstance(items, _Pieces):
+            if isinstance(items, Pieces):
                 yield from items.steps(self._body, facts)
             elif isinstance(items, list):
                 facts.take(items)
@@ -447,15 +326,8 @@ class Scan:
         if self._model_run is None:
             return self._model
         span = None
-        for member in _member.finditer(self._body, *self._model_run):
-            if _decoded(member[1]) == "model":
+        for member in MEMBER.finditer(self._body, *self._model_run):
+            if text_of(member[1]) == "model":
                 start, end = member.span(2)
                 span = start, start + len(self._body[start:end].rstrip())
         return span
-
-
-def _decoded(text: bytes) -> str:
-    try:
-        return _strings.decode(text)
-    except ODD_JSON:
-        return str(loosely(text))

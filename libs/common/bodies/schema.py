@@ -50,6 +50,14 @@ def loosely(text: bytes) -> Any:
         raise Malformed from None
 
 
+def text_of(text: bytes) -> str:
+    """A JSON string, decoded."""
+    try:
+        return _strings.decode(text)
+    except ODD_JSON:
+        return str(loosely(text))
+
+
 def _no_json(constant: str) -> None:
     raise ValueError(constant)  # NaN, or an infinity
 
@@ -74,6 +82,7 @@ class Skipped:
             loosely(self._opening + text + self._closing)
 
 
+_strings = msgspec.json.Decoder(str)
 _skipper = msgspec.json.Decoder(msgspec.Raw)
 SKIPPED = {
     b"{": Skipped(b"{", b"}"),

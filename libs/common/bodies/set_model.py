@@ -4,8 +4,9 @@ import json
 
 import msgspec
 
+from libs.common.bodies.containers import Span
 from libs.common.bodies.hints import LARGEST_QUICK
-from libs.common.bodies.scanner import Scan, Span
+from libs.common.bodies.scanner import Scan
 from libs.common.bodies.shapes import NULL, ODD_JSON, Shape
 
 
