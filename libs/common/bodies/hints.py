@@ -131,13 +131,26 @@ class Reading:
         parsed = scan.parsed
         if parsed is None:
             parsed = WholeBody() if self._isolate else Body()
-        return _hints(self._path, self._headers, parsed, scan.facts, problem)
+        hints = _hints(self._path, self._headers, parsed, scan.facts, problem)
+        ids = (*hints.bound_ids, *hints.named, *hints.references)
+        return hints if all(map(str.isascii, ids)) else _encodable(hints)
 
     def _problem(self) -> str | None:
         scan = self.scan
         if scan.parsed is None or not (scan.complete and scan.is_utf8):
             return MULTIPART if _is_multipart(self._headers) else UNREADABLE
         return TOO_MANY_IDS if scan.overflow else None
+
+
+def _encodable(hints: Hints) -> Hints:
+    """`hints` with ids that can be encoded as UTF-8: JSON may escape half of a
+    surrogate pair, which neither Redis nor SQL can be asked for."""
+    return msgspec.structs.replace(
+        hints,
+        bound_ids=_once([_text(id_) or "" for id_ in hints.bound_ids]),
+        named=_once([_text(id_) or "" for id_ in hints.named]),
+        references=_once([_text(id_) or "" for id_ in hints.references]),
+    )
 
 
 def _is_multipart(headers: Iterable[Header]) -> bool:
