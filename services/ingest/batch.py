@@ -1,7 +1,12 @@
-"""When is a batch due, and how much to ask for next? Pure: the time is an
-argument."""
+"""Batches of stream entries: what is in one, when it is due, how much to read next.
+Pure."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from libs.common.contracts.events import StreamedEvent
+from libs.common.store.interface import DeadLetter
 
 IDLE_S = 0.5  # how long an idle read waits; bounds how long a stop goes unnoticed
 # With a backlog a batch grows: what a transaction costs is shared by more.
@@ -10,6 +15,20 @@ BATCH_BYTES = 8 * 2**20  # whatever it counts, a batch of this size is due
 READ_ENTRIES = 500  # by one call to Redis, which does nothing else meanwhile
 # The first read of a batch may meet the largest entries there are.
 FIRST_READ_ENTRIES = 64
+
+Fields = Mapping[bytes, bytes]
+Decode = Callable[[str, Fields], StreamedEvent | DeadLetter]
+Parts = Callable[[Fields], Sequence[Fields]]
+
+
+class Entry(Protocol):
+    """A stream entry: the id that Redis gave it, and its fields."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def fields(self) -> Fields: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +76,48 @@ class BatchRule:
     @property
     def _largest(self) -> int:
         return self.size * GROWTH
+
+
+def itself(fields: Fields) -> Sequence[Fields]:
+    """For entries that hold one event each."""
+    return (fields,)
+
+
+class Batch:
+    """Entries as they came, and what they are: events, or poison."""
+
+    def __init__(self, decode: Decode, parts: Parts = itself) -> None:
+        """`parts` takes entries apart that hold several events."""
+        self._decode = decode
+        self._parts = parts
+        self.entries: list[Entry] = []
+        self.events: list[StreamedEvent] = []
+        self.dead: list[DeadLetter] = []
+        self.size = Size()
+
+    def add(self, entries: Sequence[Entry], asked: int) -> None:
+        """Decoded at once: the database writes the batch before meanwhile."""
+        for entry in entries:
+            for fields in self._parts(entry.fields):
+                decoded = self._decode(entry.id, fields)
+                if isinstance(decoded, DeadLetter):
+                    self.dead.append(decoded)
+                else:
+                    self.events.append(decoded)
+        self.entries += entries
+        self.size = Size(
+            entries=len(self.entries),
+            bytes=self.size.bytes + sum(map(_bytes, entries)),
+            more=len(entries) >= asked,
+        )
+
+    def fields_of(self, event: StreamedEvent) -> Fields:
+        """What an event was read from. Seldom asked: it is looked for."""
+        id_ = event.id.encode()
+        entry = next(entry for entry in self.entries if entry.id == event.entry_id)
+        parts = self._parts(entry.fields)
+        return next((part for part in parts if part.get(b"id") == id_), entry.fields)
+
+
+def _bytes(entry: Entry) -> int:
+    return sum(map(len, entry.fields.values()))

@@ -22,9 +22,8 @@ from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import DeadLetter, Unstorable
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
-from services.ingest.batch import BatchRule
+from services.ingest.batch import Batch, BatchRule, Decode, Parts, itself
 from services.ingest.decode import dead_letter, decode
-from services.ingest.gathered import Batch, Decode, Parts, itself
 
 log = structlog.get_logger()
 
