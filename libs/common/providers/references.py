@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit
 
+from libs.common.settings.credential_variables import DEFAULT_VARIABLES, OF_UPSTREAM
 from libs.common.settings.http_proxies import DEFAULT_PORTS
 
 VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]{0,127})(?:#([1-9][0-9]{0,3}))?")
@@ -18,32 +19,9 @@ VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]{0,127})(?:#([1-9][0-9]{0,3}))
 _NO_KEYS = re.compile(
     r"PROXY_.*|MORPH_.*|.*(?:DATABASE|REDIS)_URL|.*_PROXY", re.IGNORECASE
 )
-_OF_UPSTREAM = "OPENAI_"
-_GLOB = re.compile(r"[A-Za-z0-9_*?]{1,128}")
-DEFAULT_VARIABLES = "PROVIDER_*"
 _ODD = re.compile(
     r"[%\\;]|/\.{0,2}(?:/|$)"
 )  # escapes, parameters, empty or dot segments
-
-
-class BadGlob(ValueError):
-    """What is wrong with a glob, to be read behind the variable's name."""
-
-
-def parse_globs(text: str) -> tuple[str, ...]:
-    """The globs of a comma list such as `PROVIDER_*,ACME_KEY`. Raises `BadGlob`."""
-    globs = tuple(part.strip() for part in text.split(",") if part.strip())
-    for glob in globs:
-        if not _GLOB.fullmatch(glob):
-            raise BadGlob(f"has {glob[:40]!a}, which is no variable's name or glob")
-        if not re.search(r"[A-Za-z0-9]", glob):
-            raise BadGlob(f"has {glob[:40]!a}, which every variable matches")
-        if glob.startswith(_OF_UPSTREAM):
-            raise BadGlob(
-                f"has {glob[:40]!a}, but keys of {_OF_UPSTREAM}* variables go to "
-                "PROXY_UPSTREAM_BASE_URL only"
-            )
-    return globs
 
 
 def may_hold_keys(reference: str) -> bool:
@@ -65,7 +43,7 @@ class References:
         if found is None or not may_hold_keys(reference):
             return "it is no reference to a provider's key"
         name = found[1]
-        if name.startswith(_OF_UPSTREAM):
+        if name.startswith(OF_UPSTREAM):
             if self.is_upstream(base_url):
                 return None
             return (

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from libs.common.providers.destinations import Destinations, Endpoint
-from libs.common.providers.references import References, origin, parse_globs, plain
+from libs.common.providers.references import References, origin, plain
 from libs.common.redis import url
 from libs.common.settings.base import CommonSettings, DatabaseSettings
+from libs.common.settings.credential_variables import parse_globs
 from libs.common.settings.upstreams import HttpUrl, ProviderSettings
 
 POSTGRES_PORT = 5432

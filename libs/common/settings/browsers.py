@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from libs.common.browser_guard import Guard, host_of, origin_of
-from libs.common.providers.own_addresses import is_local
+from libs.common.runtime.own_addresses import is_local
 from libs.common.settings.base import CommonSettings, SettingErrorCarrier
 
 

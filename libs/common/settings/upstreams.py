@@ -7,9 +7,13 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from libs.common.providers.references import DEFAULT_VARIABLES, BadGlob, parse_globs
 from libs.common.runtime.tls import client_context
 from libs.common.settings.base import SettingErrorCarrier, Settings
+from libs.common.settings.credential_variables import (
+    DEFAULT_VARIABLES,
+    BadGlob,
+    parse_globs,
+)
 
 
 def http_url(value: str, info: ValidationInfo) -> str:
