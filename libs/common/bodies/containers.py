@@ -1,4 +1,4 @@
-"""Containers of a large body while they are read. Pure."""
+"""Objects and lists of a large body while they are read. Pure."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from libs.common.bodies.schema import SKIPPED, Elements, Fields, Level, Levels, 
 from libs.common.bodies.shapes import Item
 
 Span = tuple[int, int]
-GUESSES = 3  # where a slice may end, of each kind
+GUESSES = 3  # ends of a slice to try, for each mark
 
 
 class Frame:
-    """A container that is open."""
+    """An object or list whose end was not reached yet."""
 
     __slots__ = ("key", "level", "opening", "value")
 
@@ -22,7 +22,7 @@ class Frame:
         self.opening = opening
         self.level = level
         self.value: Any = None
-        self.key: str | None = None  # of the member that is read, if it matters
+        self.key: str | None = None  # name of the current member, if it is read
         if isinstance(level, Fields):
             self.value = level.empty()
 
@@ -31,14 +31,15 @@ class Frame:
         return b"}" if self.opening == b"{" else b"]"
 
     def levels(self) -> Levels:
-        """How to read the container that comes next."""
+        """How to read a container nested in this one."""
         if isinstance(self.level, Fields):
             return self.level.inner[self.key] if self.key is not None else {}
         return self.level.inner if self.level is not None else {}
 
     def guessed_end(self, body: bytes, pos: int, limit: int) -> int:
-        """The last comma between elements, by a guess that msgspec finds right: what
-        is cut elsewhere is no JSON. Ten times as fast as to look at each bracket."""
+        """Return the position of the last comma between elements before `limit`, or
+        `pos` if none is found. Guesses from marks and lets msgspec confirm: a slice
+        cut elsewhere is invalid JSON. Ten times as fast as matching each bracket."""
         found = FIRST.match(body, pos, limit)
         if found is None:
             return pos
@@ -55,7 +56,7 @@ class Frame:
         return pos
 
     def put(self, value: Any) -> None:
-        """Note an element that was not read in one piece."""
+        """Store an element that was too large for a slice."""
         if isinstance(self.level, Fields):
             if self.key is not None:
                 self.level.set_large(self.value, self.key, value)
@@ -66,7 +67,7 @@ class Frame:
 
 
 class Pieces:
-    """Items of an input: spans of the body, and large ones that were read."""
+    """Items of an input: spans of the body, and large items that were read."""
 
     def __init__(self, level: Elements) -> None:
         self.level = level
@@ -78,7 +79,7 @@ class Pieces:
         self._found.append(piece)
 
     def steps(self, body: bytes, facts: ItemFacts) -> Iterator[None]:
-        """The newest first. Each has one item at least."""
+        """Read the items into `facts`, newest first."""
         while self._found:
             if facts.looked >= MOST_LOOKED:
                 facts.overflow = True

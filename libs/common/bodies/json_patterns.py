@@ -1,13 +1,13 @@
-"""Regular expressions that find whole parts of a JSON text. Pure.
+"""Regular expressions that find complete parts of a JSON text. Pure.
 
-They are lax: a JSON parser then reads what they found, and refuses what is no JSON."""
+They are lenient: a JSON parser then reads the match, and rejects invalid JSON."""
 
 import re
 from collections import defaultdict
 
-LEVELS = 12  # of nesting that a slice may hold
+LEVELS = 12  # nesting that a match may contain
 
-# Loops are atomic groups: possessive ones over groups do not step back in Pythons
+# Loops are atomic groups: possessive quantifiers over groups are broken in Python
 # before 3.11.5 (gh-106052).
 _STRING = rb'"(?>(?:[^"\\]++|\\.)*)"'
 _FLAT = rb'[^"{}\[\],]++|' + _STRING
@@ -22,7 +22,7 @@ def _nested(levels: int) -> bytes:
 
 
 _ELEMENT = rb"(?>(?:" + _FLAT + rb"|" + _nested(LEVELS) + rb")+)"
-# Elements, each with its comma.
+# Complete elements, each followed by a comma.
 RUN = re.compile(rb"(?>(?:" + _ELEMENT + rb",)*)", re.DOTALL)
 LAST = re.compile(_ELEMENT + rb"(?=[}\]])", re.DOTALL)
 MEMBER = re.compile(
@@ -34,8 +34,8 @@ SCALAR = re.compile(rb'[^ \t\r\n"{}\[\],:]++')
 TEXT = re.compile(rb'(?>(?:[^"\\]++|\\u....|\\[^u])*)', re.DOTALL)
 
 FIRST = re.compile(rb"[ \t\r\n]*+([^ \t\r\n])")
-# Where one element of a list may end and the next one begin, by the first character of
-# the first: in a text a quotation mark would have a backslash.
+# Marks between two elements of a list, by the first character of the list. Inside a
+# string, the quotation mark would follow a backslash.
 ENDS = defaultdict(
     lambda: (b",",),
     {

@@ -1,12 +1,12 @@
-"""A large JSON body read in small steps, without building it. Pure.
+"""Reads a large JSON body in small steps, without building it in memory. Pure.
 
-msgspec and json hold the interpreter for a whole call, so a call gets one slice of a
-few kilobytes. Regular expressions find a slice that holds whole members or elements.
-They are lax: msgspec then reads the slice, and refuses what is no JSON. What does not
-fit into a slice (a long text, a large item) is entered, or skipped in steps.
+msgspec and json block the event loop for a whole call, so each call reads a slice of a
+few kilobytes. Regular expressions find slices of complete members or elements. They are
+lenient: msgspec then parses the slice, and rejects invalid JSON. Values larger than a
+slice are read member by member (a large item) or skipped in steps (a long string).
 
-`steps` gives control back after each piece of work. Whoever drives it decides when to
-let others run, and may stop at any time."""
+`steps` yields after each unit of work. Its caller decides when to run other tasks, and
+may stop at any time."""
 
 import codecs
 from collections.abc import Generator, Iterator
@@ -37,46 +37,48 @@ from libs.common.bodies.schema import (
 )
 from libs.common.bodies.shapes import Shape
 
-STEP = 16_384  # bytes read at once
-SMALLEST = 2_048  # of such slices, where little fits in
-LONGEST_SCALAR = 4_300  # characters of a number; Python's json takes no more
-LONGEST_ESCAPE = 6
-LONGEST_KEY = 512  # bytes; no name that matters is longer, all of it escapes
-LONGEST_TEXT = 8 * LONGEST_ID  # bytes of a long text that are read
+STEP = 16_384  # bytes of a slice
+SMALLEST = 2_048  # bytes of a slice where few elements fit
+LONGEST_SCALAR = 4_300  # characters of a number; the limit of Python's json
+LONGEST_ESCAPE = 6  # characters of \uXXXX
+LONGEST_KEY = 512  # bytes; longer than any name that is read, fully escaped
+LONGEST_TEXT = 8 * LONGEST_ID  # bytes kept of a long string
 MOST_DEPTH = 1_000
-# Work is counted in bytes that were looked at; what is handled alone counts for more.
-ALONE = 128
-CHEAP = 8  # long texts and spaces count for so much less
+# The work limit counts bytes that were examined.
+ALONE = 128  # added for each element that is read alone
+CHEAP = 8  # divisor for bytes of long strings and white space
 MOST_PASSES = 4  # over a body
-SPARE_WORK = 4_194_304  # beside them
+SPARE_WORK = 4_194_304  # bytes in addition
 
 COMMA = ord(",")
 IN_TEXT = SKIPPED[b'"']
-Step = Generator[None, None, int]  # gives the place that was reached
+Step = Generator[None, None, int]  # returns the position that was reached
 
 
 class Scan:
-    """Reads `body` as `kind`. When `steps` has ended, `parsed` has what was found;
-    it is None when the body is no JSON object."""
+    """Reads `body` as `kind`. After `steps` has ended, `parsed` is the result, or None if
+    the body is not a JSON object."""
 
     def __init__(self, body: bytes, kind: type[Shape], utf8: bool = False) -> None:
-        """`utf8`: look whether all of it is UTF-8."""
+        """`utf8`: also check that the body is valid UTF-8."""
         self._body = body
         self._utf8 = utf8
         self._frames = [Frame(b"{", fields_of(kind))]
         self._room = Room()
         self._window = STEP
         self._work = SPARE_WORK + MOST_PASSES * len(body)
-        self._model_run: Span | None = None  # members; the last `model` is in it
-        self._model: Span | None = None  # or that one's value
+        self._model_run: Span | None = (
+            None  # span of members that contains the last `model`
+        )
+        self._model: Span | None = None  # or the span of its value
         self.is_utf8 = True
-        self.complete = True  # nothing was given up
+        self.complete = True  # False if the work or depth limit was reached
         self.parsed: Any = self._frames[0].value
         self.facts = ItemFacts()
 
     @property
     def overflow(self) -> bool:
-        """Was something left out, because there was too much of it?"""
+        """Whether ids were left out because there are too many."""
         return self._room.overflow or self.facts.overflow
 
     def steps(self) -> Iterator[None]:
@@ -115,14 +117,14 @@ class Scan:
             raise Malformed
 
     def _enter(self, pos: int) -> Step:
-        """The first element of a container that was opened."""
+        """Go to the first element of a container, or past an empty one."""
         pos = yield from self._spaces(pos)
         if self._body[pos : pos + 1] == self._frames[-1].closing:
             return (yield from self._after(pos))
         return pos
 
     def _after(self, pos: int) -> Step:
-        """From behind an element to the next one; closes containers that end here."""
+        """Go from the end of an element to the next one; close containers that end."""
         while self._frames:
             pos = yield from self._spaces(pos)
             mark = self._body[pos : pos + 1]
@@ -137,7 +139,7 @@ class Scan:
         return pos
 
     def _run(self, pos: int) -> Step:
-        """Take whole elements, as many as fit into a slice. Returns where they end."""
+        """Read the complete elements of a slice. Returns where they end."""
         body, frame = self._body, self._frames[-1]
         guessed = frame.guessed_end(body, pos, pos + STEP)
         if guessed > pos:
@@ -163,7 +165,7 @@ class Scan:
     def _take(
         self, frame: Frame, start: int, end: int, *, checked: bool = False
     ) -> Iterator[None]:
-        """Read elements that are whole."""
+        """Read complete elements."""
         text, level, value = self._body[start:end], frame.level, frame.value
         if isinstance(level, Fields):
             names = level.take(value, text)
@@ -216,7 +218,7 @@ class Scan:
             self._model = (start, end)
 
     def _key(self, frame: Frame, pos: int) -> Step:
-        """From a member's name to its value."""
+        """Go from the name of a member to its value."""
         found = KEY.match(self._body, pos, pos + LONGEST_KEY)
         frame.key = None
         if found is not None:
@@ -246,16 +248,16 @@ class Scan:
         self._frames.append(inner)
 
     def _put_text(self, frame: Frame, start: int, end: int) -> None:
-        """Of a long text the beginning is enough."""
+        """Keep the start of a long string."""
         kept = self._body[start + 1 : min(end - 1, start + LONGEST_TEXT)]
         whole = TEXT.match(kept)
         assert whole is not None
         frame.put(text_of(b'"' + whole[0] + b'"'))
 
-    # What may be long --------------------------------------------------------------
+    # Long parts --------------------------------------------------------------
 
     def _string(self, pos: int) -> Step:
-        """The end of the text that begins at `pos`."""
+        """Return the end of the string that starts at `pos`."""
         body = self._body
         pos += 1
         while True:
@@ -269,12 +271,12 @@ class Scan:
             yield
 
     def _text_end(self, pos: int) -> int:
-        """The end of a text that goes on at `pos`, or of the next slice of it, which
-        cuts no escape in two."""
+        """Return the end of a string that continues at `pos`, or of its next slice,
+        which splits no escape sequence."""
         body, limit = self._body, pos + STEP
         cuts = body.find(b"\\", max(pos, limit - LONGEST_ESCAPE), limit) >= 0
         if limit < len(body) and not cuts and IN_TEXT.is_strict(body[pos:limit]):
-            return limit  # of most long texts, whatever escapes are in them
+            return limit  # the usual case, with or without escapes
         found = TEXT.match(body, pos, limit)
         end = found.end() if found is not None else pos
         if end > pos:
@@ -322,7 +324,7 @@ class Scan:
 
     @property
     def model_span(self) -> Span | None:
-        """Where the model's value is; None if there is none, or a long one."""
+        """The position of the value of `model`; None if absent or longer than a slice."""
         if self._model_run is None:
             return self._model
         span = None

@@ -1,5 +1,5 @@
-"""How containers of a body are read piece by piece: which members matter, and what is
-kept of them. Made from the shapes of `bodies.py`. Pure."""
+"""Readers for the objects and lists of a body, which can be fed in parts. They are
+derived from the types in `shapes.py`. Pure."""
 
 import contextlib
 import json
@@ -24,24 +24,24 @@ from libs.common.bodies.shapes import (
     WholeTool,
 )
 
-PRESENT = msgspec.Raw(b"true")  # stands for a value that is not kept
+PRESENT = msgspec.Raw(b"true")  # replaces a value that is not kept
 _ABSENT = msgspec.Raw(b"")
-MOST_LOOSE = 200  # odd elements that are read at once: each takes some 10 us
-MOST_KEPT = 2 * MOST_CHECKED  # elements of lists
+MOST_LOOSE = 200  # elements per step of the lenient reader; each takes about 10 us
+MOST_KEPT = 2 * MOST_CHECKED  # list elements kept per body
 LOOSE = (*ODD_JSON, TypeError)
 
 
 class Malformed(Exception):
-    """No JSON."""
+    """The text is not JSON."""
 
 
 class TooMuch(Exception):
-    """Too deep, or more work than a body is worth."""
+    """The depth limit or the work limit was reached."""
 
 
 def loosely(text: bytes) -> Any:
-    """What msgspec refuses, though it is JSON: half an emoji, bytes that are no
-    UTF-8. Raises `Malformed` when it is none. `text` is short."""
+    """Parse JSON that msgspec rejects: half a surrogate pair, invalid UTF-8. Raises
+    `Malformed` if it is not JSON at all. `text` must be short."""
     try:
         return json.loads(
             text.decode("utf-8", "replace"), parse_constant=_no_json, parse_int=float
@@ -51,7 +51,7 @@ def loosely(text: bytes) -> Any:
 
 
 def text_of(text: bytes) -> str:
-    """A JSON string, decoded."""
+    """Decode a JSON string."""
     try:
         return _strings.decode(text)
     except ODD_JSON:
@@ -59,17 +59,17 @@ def text_of(text: bytes) -> str:
 
 
 def _no_json(constant: str) -> None:
-    raise ValueError(constant)  # NaN, or an infinity
+    raise ValueError(constant)  # NaN or an infinity
 
 
 class Skipped:
-    """What is in brackets or quotes, and of which nothing is kept."""
+    """Checks the content of brackets or quotes without keeping it."""
 
     def __init__(self, opening: bytes, closing: bytes) -> None:
         self._opening, self._closing = opening, closing
 
     def is_strict(self, text: bytes) -> bool:
-        """Is it JSON as msgspec takes it?"""
+        """Whether msgspec accepts it as JSON."""
         try:
             _skipper.decode(self._opening + text + self._closing)
         except ODD_JSON:
@@ -77,7 +77,7 @@ class Skipped:
         return True
 
     def check(self, text: bytes) -> None:
-        """Raises `Malformed` when it is none at all."""
+        """Raises `Malformed` if it is not JSON."""
         if not self.is_strict(text):
             loosely(self._opening + text + self._closing)
 
@@ -92,7 +92,7 @@ SKIPPED = {
 
 
 class Fields:
-    """An object that is read as a struct."""
+    """Reads an object into a struct."""
 
     def __init__(self, kind: type[Shape]) -> None:
         self.kind = kind
@@ -108,7 +108,7 @@ class Fields:
         return self.kind()
 
     def take(self, into: Shape, text: bytes) -> list[str]:
-        """Read members; returns the names of those that matter."""
+        """Read members into `into`; return the names of those that were read."""
         document = b"{" + text + b"}"
         found = []
         try:
@@ -147,12 +147,12 @@ class Fields:
             setattr(into, name, as_type(value, type_))
 
     def clear(self, into: Shape, name: str) -> None:
-        """The last member of a name counts."""
+        """Forget an earlier member of the same name: the last one counts."""
         setattr(into, name, NULL if self._types[name] is msgspec.Raw else None)
 
     def set_large(self, into: Shape, name: str, value: Any) -> None:
-        """A member that is too large for `take`: a text's beginning, or what was
-        read of a container."""
+        """Set a member that is too large for `take`: the start of a string, or the
+        result of reading a container."""
         type_ = self._types[name]
         if type_ is msgspec.Raw:
             setattr(into, name, PRESENT)
@@ -161,7 +161,7 @@ class Fields:
 
 
 class Elements:
-    """A list, or an object of any names, of which those are kept that name ids."""
+    """Reads a list, or the values of an object with arbitrary names."""
 
     def __init__(self, element: Any, is_object: bool = False) -> None:
         self._opening, self._closing = (b"{", b"}") if is_object else (b"[", b"]")
@@ -173,7 +173,7 @@ class Elements:
         )
 
     def read(self, text: bytes, *, newest_first: bool = False) -> Iterator[list[Any]]:
-        """All elements, some at a time."""
+        """Yield all elements, in groups."""
         document = self._opening + text + self._closing
         try:
             found = self._decoder.decode(document)
@@ -192,7 +192,7 @@ class Elements:
 
 
 class Room:
-    """For what is kept of a body."""
+    """Counts the elements kept of a body against their limit."""
 
     def __init__(self) -> None:
         self.left = MOST_KEPT
@@ -205,7 +205,7 @@ class Room:
 
 
 class Kept(list[Any]):
-    """What is kept of a list."""
+    """The elements of a list that name ids."""
 
     def __init__(self, room: Room) -> None:
         super().__init__()
@@ -213,11 +213,11 @@ class Kept(list[Any]):
         self.seen = False
 
     def __bool__(self) -> bool:
-        """Was there anything in it, kept or not?"""
+        """Whether the list has elements, kept or not."""
         return self.seen
 
     def keep(self, found: Iterable[Any]) -> None:
-        """Note elements; those that name no id are not kept."""
+        """Keep the elements that name ids."""
         self.seen = True
         for one in [one for one in found if one is not None and _names[type(one)](one)]:
             if not self._room.take():
@@ -226,7 +226,7 @@ class Kept(list[Any]):
 
 
 def slim(item: Item) -> None:
-    """Of a large item keep no text."""
+    """Drop the texts of a large item."""
     if isinstance(item.content, str):
         item.content = item.content[:1]
     if isinstance(item, WholeItem):
@@ -234,7 +234,7 @@ def slim(item: Item) -> None:
         item.role = item.role and item.role[:1]
         if isinstance(item.output, str):
             item.output = item.output[:1]
-    # One more than is allowed, so that what is too long stays too long.
+    # One more character than allowed, so that a too long id stays too long.
     item.id = item.id and item.id[: LONGEST_ID + 1]
     item.file_id = item.file_id and item.file_id[: LONGEST_ID + 1]
     if isinstance(item, WholeItem):
@@ -254,7 +254,7 @@ _names: dict[type, Callable[[Any], object]] = {
 
 
 def keep(kind: type[Shape], if_: Callable[[Any], object]) -> None:
-    """Have elements of another shape kept, if `if_` says so."""
+    """Register a condition for keeping list elements of another shape."""
     _names[kind] = if_
 
 
@@ -273,7 +273,7 @@ def fields_of(kind: type[Shape]) -> Fields:
 
 
 def levels_of(type_: Any) -> Levels:
-    """How an object and a list are read where `type_` is expected."""
+    """Return the readers for an object and a list where `type_` is expected."""
     levels: Levels = {}
     for one in _alternatives(type_):
         if isinstance(one, type) and issubclass(one, Shape):
@@ -291,8 +291,8 @@ def _alternatives(type_: Any) -> tuple[Any, ...]:
 
 
 def as_type(value: Any, type_: Any) -> Any:
-    """`value` as msgspec would have read it; of what has another type only that is
-    left out. Raises one of LOOSE when nothing is left."""
+    """Convert `value` as msgspec would, but replace only the parts of a wrong type by
+    None. Raises one of LOOSE if `value` itself has a wrong type."""
     for one in _alternatives(type_):
         if isinstance(value, dict) and isinstance(one, type) and issubclass(one, Shape):
             shape = one()

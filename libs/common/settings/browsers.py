@@ -1,4 +1,4 @@
-"""Settings that say which web pages may use the proxy."""
+"""Settings: which web pages may use the proxy."""
 
 from pydantic import Field, field_validator
 
@@ -8,15 +8,15 @@ from libs.common.settings.base import CommonSettings, SettingErrorCarrier
 
 
 class BrowserSettings(CommonSettings):
-    """Whose web pages may use the proxy."""
+    """Web pages that may use the proxy."""
 
-    # Comma lists.
+    # Comma-separated lists.
     allowed_hosts: str | None = Field(None, alias="PROXY_ALLOWED_HOSTS")
     allowed_origins: str | None = Field(None, alias="PROXY_ALLOWED_ORIGINS")
 
     @property
     def guard(self) -> Guard:
-        """What decides by them."""
+        """The guard that applies these settings."""
         return Guard(
             bound=self.host,
             hosts=tuple(filter(None, map(_host, _listed(self.allowed_hosts)))),
@@ -30,8 +30,8 @@ class BrowserSettings(CommonSettings):
         if bad := next((h for h in _listed(value) if _host(h) is None), None):
             raise SettingErrorCarrier(
                 "PROXY_ALLOWED_HOSTS",
-                f"has {bad[:100]!r} in it, which is no host name",
-                "Write a comma list of names or addresses without a scheme, such as "
+                f"contains {bad[:100]!r}, which is not a host name",
+                "Use a comma-separated list of names or addresses without a scheme, such as "
                 "proxy.example.com,*.internal.example",
             )
         return value
@@ -42,8 +42,8 @@ class BrowserSettings(CommonSettings):
         if bad := next((o for o in _listed(value) if origin_of(o) is None), None):
             raise SettingErrorCarrier(
                 "PROXY_ALLOWED_ORIGINS",
-                f"has {bad[:100]!r} in it, which is no origin",
-                "Write a comma list of SCHEME://HOST[:PORT], such as "
+                f"contains {bad[:100]!r}, which is not an origin",
+                "Use a comma-separated list of SCHEME://HOST[:PORT], such as "
                 "https://app.example.com,http://localhost:3000",
             )
         return value
@@ -54,7 +54,7 @@ def _listed(value: str | None) -> list[str]:
 
 
 def _host(entry: str) -> str | None:
-    """A name, an address, or `*.` and a name. A port is not compared."""
+    """Normalize a name, an address, or `*.` and a name. The port is dropped."""
     mark = "*." if entry.startswith("*.") else ""
     name = host_of(entry.removeprefix(mark))
     return name and mark + name

@@ -17,26 +17,29 @@ from libs.common.settings.credential_variables import (
 
 
 def http_url(value: str, info: ValidationInfo) -> str:
-    """An http(s) URL with a host and nothing behind its path; no trailing slash."""
+    """Validate a setting as an http(s) URL; see `checked_url`."""
     return checked_url(f"PROXY_{(info.field_name or '').upper()}", value)
 
 
 def checked_url(variable: str, value: str) -> str:
-    """The same of what `variable` holds. Raises `SettingErrorCarrier`."""
-    fix = "Write http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
+    """Validate an http(s) URL without query, fragment or credentials, and remove trailing
+    slashes. `variable` names it in errors. Raises `SettingErrorCarrier`."""
+    fix = "Use http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
     try:
         parts = urlsplit(value.strip())
         complete = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no port, a bracket that is not closed
-        raise SettingErrorCarrier(variable, "is no URL", fix) from None
+    except ValueError:  # invalid port, unclosed bracket
+        raise SettingErrorCarrier(variable, "is not a URL", fix) from None
     if parts.scheme not in {"http", "https"} or not complete:
-        raise SettingErrorCarrier(variable, "is no http(s) URL with a host", fix)
+        raise SettingErrorCarrier(variable, "is not an http(s) URL with a host", fix)
     if parts.query or parts.fragment or parts.username or parts.password:
         raise SettingErrorCarrier(
-            variable, "has a query, a fragment or credentials", fix
+            variable, "contains a query, a fragment or credentials", fix
         )
     if not value.isascii() or any(c.isspace() for c in value.strip()):
-        raise SettingErrorCarrier(variable, "has a space or non-ASCII in it", fix)
+        raise SettingErrorCarrier(
+            variable, "contains a space or a non-ASCII character", fix
+        )
     return value.strip().rstrip("/")
 
 
@@ -44,7 +47,7 @@ HttpUrl = Annotated[str, AfterValidator(http_url)]
 
 
 class UpstreamSettings(Settings):
-    """Where requests go."""
+    """The configured upstream."""
 
     upstream_base_url: HttpUrl = Field(
         "https://api.openai.com/v1", alias="PROXY_UPSTREAM_BASE_URL"
@@ -52,13 +55,13 @@ class UpstreamSettings(Settings):
 
 
 class ProviderSettings(UpstreamSettings):
-    """Where registered providers may be, and which variables may hold their keys."""
+    """Addresses allowed for registered providers, and variables that may hold keys."""
 
     # Loopback, RFC 1918, unique local and shared (CGNAT) addresses.
     provider_private_addresses: bool = Field(
         True, alias="PROXY_PROVIDER_PRIVATE_ADDRESSES"
     )
-    # Comma list of globs; the keys of OPENAI_* go to the configured upstream only.
+    # Comma-separated globs. Keys in OPENAI_* are sent to the configured upstream only.
     credential_variables: str = Field(
         DEFAULT_VARIABLES, alias="PROXY_CREDENTIAL_VARIABLES"
     )
@@ -72,16 +75,16 @@ class ProviderSettings(UpstreamSettings):
             raise SettingErrorCarrier(
                 "PROXY_CREDENTIAL_VARIABLES",
                 str(error),
-                f"Write a comma list such as {DEFAULT_VARIABLES},ACME_API_KEY",
+                f"Use a comma-separated list such as {DEFAULT_VARIABLES},ACME_API_KEY",
             ) from None
         return value
 
 
 class EgressSettings(Settings):
-    """How upstreams are connected to. The proxies are not here: every tool reads
-    their variables, so they have no prefix (see libs.common.settings.http_proxies)."""
+    """Connections to upstreams. HTTP proxies are read from the variables that all tools
+    use, without a prefix (see libs.common.settings.http_proxies)."""
 
-    # Certificates to trust beside the system's, PEM.
+    # PEM certificates to trust in addition to the system's.
     upstream_ca_file: Path | None = Field(None, alias="PROXY_UPSTREAM_CA_FILE")
 
     @field_validator("upstream_ca_file")
@@ -90,19 +93,19 @@ class EgressSettings(Settings):
         try:
             if value is not None:
                 client_context(value)
-        except OSError:  # unreadable, or no certificate in it
+        except OSError:  # unreadable, or without certificates
             raise SettingErrorCarrier(
                 "PROXY_UPSTREAM_CA_FILE",
-                "names no readable file of PEM certificates",
-                "Name the file of your CA's certificate, or unset it",
+                "does not name a readable file with PEM certificates",
+                "Name a file with the CA certificate, or unset it",
             ) from None
         return value
 
 
 class SealingSettings(Settings):
-    """What opens the keys that the provider registry keeps sealed."""
+    """Encryption of the provider keys stored in SQL."""
 
-    # Comma list of Fernet keys; the first seals, all open.
+    # Comma-separated Fernet keys. The first encrypts; all decrypt.
     secret_encryption_key: SecretStr | None = Field(
         None, alias="PROXY_SECRET_ENCRYPTION_KEY"
     )
@@ -121,9 +124,9 @@ class SealingSettings(Settings):
             except ValueError:
                 raise SettingErrorCarrier(
                     "PROXY_SECRET_ENCRYPTION_KEY",
-                    f"key {position} is no Fernet key ({len(key)} characters; one has "
-                    "44 of URL-safe base64)",
-                    "Make one with: python -c 'from cryptography.fernet import Fernet;"
+                    f"key {position} is not a Fernet key ({len(key)} characters; a key has "
+                    "44 characters of URL-safe base64)",
+                    "Generate one with: python -c 'from cryptography.fernet import Fernet;"
                     " print(Fernet.generate_key().decode())'",
                 ) from None
         return value
