@@ -51,8 +51,8 @@ class Sender:
 
     @property
     def browser(self) -> bool:
-        """Whether a browser sent it. Browsers send `Origin` with every method except GET
-        and HEAD. Over plain HTTP, only `Accept-Language` identifies those two. Node
+        """Whether a browser sent it. Browsers send `Origin` with every method except
+        GET and HEAD. Over plain HTTP, only `Accept-Language` identifies those two. Node
         sends it too, but with a Sec-Fetch-Mode, which browsers omit there."""
         if self.origin is not None or self.site is not None:
             return True
@@ -121,7 +121,8 @@ class Guard:
         return origin is not None and origin in self.origins
 
     def answers_to(self, host: str | None) -> bool:
-        """Whether `host` is a name of this proxy. Foreign names may resolve to it too."""
+        """Whether `host` is a name of this proxy. Foreign names may resolve to it
+        too."""
         name = host_of(host or "")
         if name is None:
             return False

@@ -1,5 +1,5 @@
-"""Batches of stream entries: what is in one, when it is due, how much to read next.
-Pure."""
+"""Batches of stream entries: their content, when to write them, and how much to read
+next. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Protocol
 from libs.common.contracts.events import StreamedEvent
 from libs.common.store.interface import DeadLetter
 
-IDLE_S = 0.5  # how long an idle read waits; bounds how long a stop goes unnoticed
-# With a backlog a batch grows: what a transaction costs is shared by more.
+IDLE_S = 0.5  # how long an idle read blocks; bounds the delay of a stop
+# Factor by which a batch grows under a backlog, to share the cost of a transaction.
 GROWTH = 10
-BATCH_BYTES = 8 * 2**20  # whatever it counts, a batch of this size is due
-READ_ENTRIES = 500  # by one call to Redis, which does nothing else meanwhile
-# The first read of a batch may meet the largest entries there are.
+BATCH_BYTES = 8 * 2**20  # a batch of this size is due, however few entries it has
+READ_ENTRIES = 500  # per call, during which Redis serves no one else
+# Entries in the first read of a batch, when their size is not known yet.
 FIRST_READ_ENTRIES = 64
 
 Fields = Mapping[bytes, bytes]
@@ -22,7 +22,7 @@ Parts = Callable[[Fields], Sequence[Fields]]
 
 
 class Entry(Protocol):
-    """A stream entry: the id that Redis gave it, and its fields."""
+    """A stream entry: its Redis id and its fields."""
 
     @property
     def id(self) -> str: ...
@@ -33,8 +33,8 @@ class Entry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a batch has so far. `more`: the last read got all it asked for, so
-    there is probably a backlog."""
+    """The size of a batch. `more`: the last read returned as many entries as requested,
+    so there is probably a backlog."""
 
     entries: int = 0
     bytes: int = 0
@@ -43,7 +43,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class BatchRule:
-    """A batch is written when it is this big or this old."""
+    """A batch is due when it reaches `size` entries or `max_age_s`."""
 
     size: int
     max_age_s: float
@@ -56,8 +56,8 @@ class BatchRule:
         return so_far.entries >= (self._largest if so_far.more else self.size)
 
     def room(self, so_far: Size) -> int:
-        """How many entries to ask for, at least one; by their mean size so far
-        they fit into a batch."""
+        """Return how many entries to read next, at least one. By the mean size so far,
+        they fit into the batch."""
         left = self._largest - so_far.entries
         if so_far.entries == 0:
             return min(self.size, FIRST_READ_ENTRIES)
@@ -65,8 +65,8 @@ class BatchRule:
         fitting = (BATCH_BYTES - so_far.bytes) // mean_bytes
         return max(1, min(left, READ_ENTRIES, fitting))
 
-    def patience_s(self, so_far: Size, age_s: float) -> float:
-        """How long to wait for more; not at all once there is enough."""
+    def wait_s(self, so_far: Size, age_s: float) -> float:
+        """Return how long to wait for more entries; 0 if the batch is large enough."""
         if so_far.entries == 0:
             return IDLE_S
         if so_far.entries >= self.size:
@@ -79,15 +79,15 @@ class BatchRule:
 
 
 def itself(fields: Fields) -> Sequence[Fields]:
-    """For entries that hold one event each."""
+    """Return the entry itself, for entries with one event each."""
     return (fields,)
 
 
 class Batch:
-    """Entries as they came, and what they are: events, or poison."""
+    """Entries, decoded to events and dead letters."""
 
     def __init__(self, decode: Decode, parts: Parts = itself) -> None:
-        """`parts` takes entries apart that hold several events."""
+        """`parts` splits an entry that contains several events."""
         self._decode = decode
         self._parts = parts
         self.entries: list[Entry] = []
@@ -96,7 +96,7 @@ class Batch:
         self.size = Size()
 
     def add(self, entries: Sequence[Entry], asked: int) -> None:
-        """Decoded at once: the database writes the batch before meanwhile."""
+        """Decode and add entries. `asked` is the number of entries requested."""
         for entry in entries:
             for fields in self._parts(entry.fields):
                 decoded = self._decode(entry.id, fields)
@@ -112,7 +112,8 @@ class Batch:
         )
 
     def fields_of(self, event: StreamedEvent) -> Fields:
-        """What an event was read from. Seldom asked: it is looked for."""
+        """Return the fields of an event. Searches the batch, as this is rarely
+        needed."""
         id_ = event.id.encode()
         entry = next(entry for entry in self.entries if entry.id == event.entry_id)
         parts = self._parts(entry.fields)

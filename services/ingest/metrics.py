@@ -1,4 +1,4 @@
-"""What ingest counts."""
+"""Metrics of ingest."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -59,7 +59,8 @@ class ItemFacts:
                 self._take(item)
 
     def joined(self, items: "ItemFacts") -> "ItemFacts":
-        """Return a copy with the ids that isolation needs of Conversations API items."""
+        """Return a copy with the ids that isolation needs of Conversations API
+        items."""
         facts = ItemFacts()
         facts.ids, facts.files, facts.encrypted = self.ids, self.files, self.encrypted
         facts.named = self.named | items.named
@@ -167,7 +168,8 @@ def may_name_objects(parsed: Body) -> bool:
 
 
 def objects(parsed: Body, files: Sequence[str]) -> list[str]:
-    """Return ids of files, vector stores and containers, which belong to one account."""
+    """Return ids of files, vector stores and containers, which belong to one
+    account."""
     if not files and _names_no_object(parsed):
         return []
     named = [*files, *_own_objects(parsed), *_of_tools(parsed.tools or ())]

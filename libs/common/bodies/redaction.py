@@ -60,8 +60,8 @@ def _parse(text: str) -> JsonPath:
 
 
 class Redactor:
-    """Redacts the values that `paths` select. A path starts at the document, and also at
-    its member `response`, which contains the response object in events."""
+    """Redacts the values that `paths` select. A path starts at the document, and also
+    at its member `response`, which contains the response object in events."""
 
     def __init__(self, paths: Sequence[JsonPath]) -> None:
         self._paths = paths

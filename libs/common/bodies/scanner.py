@@ -56,8 +56,8 @@ Step = Generator[None, None, int]  # returns the position that was reached
 
 
 class Scan:
-    """Reads `body` as `kind`. After `steps` has ended, `parsed` is the result, or None if
-    the body is not a JSON object."""
+    """Reads `body` as `kind`. After `steps` has ended, `parsed` is the result, or None
+    if the body is not a JSON object."""
 
     def __init__(self, body: bytes, kind: type[Shape], utf8: bool = False) -> None:
         """`utf8`: also check that the body is valid UTF-8."""
@@ -324,7 +324,8 @@ class Scan:
 
     @property
     def model_span(self) -> Span | None:
-        """The position of the value of `model`; None if absent or longer than a slice."""
+        """The position of the value of `model`; None if absent or longer than a
+        slice."""
         if self._model_run is None:
             return self._model
         span = None

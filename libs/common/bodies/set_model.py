@@ -34,8 +34,9 @@ def with_model(body: bytes, model: str, scan: Scan | None = None) -> bytes | Non
 
 
 def model_span(body: bytes) -> Span | None:
-    """Return the position of the value of `model`. Reads only that member, at a tenth of
-    the cost of the hints. If the bytes of its value occur once, that is the position."""
+    """Return the position of the value of `model`. Reads only that member, at a tenth
+    of the cost of the hints. If the bytes of its value occur once, that is the
+    position."""
     if len(body) <= LARGEST_QUICK:
         try:
             value = bytes(_decoder.decode(body).model)

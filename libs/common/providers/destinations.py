@@ -61,8 +61,8 @@ class Forbidden(ProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """The rules. `upstream` is PROXY_UPSTREAM_BASE_URL. `ours` are the hosts and ports of
-    this stack, in addition to the ports `listening` on this machine."""
+    """The rules. `upstream` is PROXY_UPSTREAM_BASE_URL. `ours` are the hosts and ports
+    of this stack, in addition to the ports `listening` on this machine."""
 
     upstream: str
     private: bool = True  # PROXY_PROVIDER_PRIVATE_ADDRESSES

@@ -26,12 +26,13 @@ _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
 class SentKey:
-    """A key and its spellings in a response: plain, or escaped for JSON, URLs or HTML."""
+    """A key and its spellings in a response: plain, or escaped for JSON, URLs or
+    HTML."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         streamed = text if len(text) >= SHORTEST_IN_SUCCESS else ""
-        # Searched for in each chunk of a successful response; empty disables the search.
+        # Searched for in each chunk of a successful response, unless empty.
         self.streamed = streamed.encode("ascii")
         self.streamed_text = streamed
         self.bytes = frozenset(self.streamed)

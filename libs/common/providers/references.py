@@ -46,7 +46,7 @@ class References:
         if name.startswith(OF_UPSTREAM):
             if self.is_upstream(base_url):
                 return None
-            return f"{name} is for PROXY_UPSTREAM_BASE_URL only, which is a different address"
+            return f"{name} may be sent to PROXY_UPSTREAM_BASE_URL only"
         if any(fnmatchcase(name, glob) for glob in self.variables):
             return None
         return (

@@ -69,9 +69,9 @@ def registry_of(providers: Iterable[Row], models: Iterable[Row]) -> Registry:
 def resources_of(
     provider: Provider, environ: Mapping[str, str]
 ) -> tuple[Resource, ...]:
-    """Return a resource for each key: `<provider id>` for a single key, `<provider id>-n`
-    for several. A variable that is not set here counts as one key, because it may be
-    set where the gateways run."""
+    """Return a resource for each key: `<provider id>` for a single key, `ID-N`
+    for several. A variable that is not set here counts as one key, because it
+    may be set where the gateways run."""
     if not provider.enabled:
         return ()
     credentials = _credentials(provider, environ)
@@ -111,8 +111,8 @@ def _credentials(provider: Provider, environ: Mapping[str, str]) -> Sequence[str
 def joined(
     ours: Sequence[Resource], registry: Registry, environ: Mapping[str, str]
 ) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
-    """Return all resources, those of the environment first, and duplicate ids. The first
-    resource of an id is kept."""
+    """Return all resources, those of the environment first, and duplicate ids. The
+    first resource of an id is kept."""
     found: dict[str, Resource] = {}
     registered = (r for p in registry.providers for r in resources_of(p, environ))
     twice = [

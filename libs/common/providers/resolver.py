@@ -77,8 +77,8 @@ class CheckedResolver:
         self._resolver = resolver or Resolver()
 
     async def find(self, scheme: str, host: str, port: int) -> list[AddressInfo]:
-        """Return the allowed addresses of an origin. Raises `OSError`, or `Forbidden` if
-        none is allowed."""
+        """Return the allowed addresses of an origin. Raises `OSError`, or `Forbidden`
+        if none is allowed."""
         rules = self._destinations
         if rules.exempt(scheme, host, port):
             return await self._resolver.find(host, port)
@@ -135,7 +135,8 @@ class CheckedResolver:
 
 
 def is_here(address: Address) -> bool:
-    """Whether the address belongs to this machine: only then can a socket bind to it."""
+    """Whether the address belongs to this machine: only then can a socket bind to
+    it."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -207,7 +207,8 @@ class CommonSettings(Settings):
 
     @property
     def open_admin(self) -> bool:
-        """Whether /admin requires no token. Without this setting, a token is generated."""
+        """Whether /admin requires no token. Without this setting, a token is
+        generated."""
         return self.allow_open_admin and self.admin_token is None
 
 

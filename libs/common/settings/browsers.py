@@ -31,8 +31,8 @@ class BrowserSettings(CommonSettings):
             raise SettingErrorCarrier(
                 "PROXY_ALLOWED_HOSTS",
                 f"contains {bad[:100]!r}, which is not a host name",
-                "Use a comma-separated list of names or addresses without a scheme, such as "
-                "proxy.example.com,*.internal.example",
+                "Use a comma-separated list of names or addresses without a scheme, "
+                "such as proxy.example.com,*.internal.example",
             )
         return value
 

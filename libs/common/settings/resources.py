@@ -42,8 +42,8 @@ class _Key:
 def resources_from_environment(
     environ: Mapping[str, str], upstream_base_url: str
 ) -> tuple[Resource, ...]:
-    """Return the keys of `environ` as resources `openai-1` to `openai-N`, in the order of
-    the documented variables. A duplicate key counts once."""
+    """Return the keys of `environ` as resources `openai-1` to `openai-N`, in the order
+    of the documented variables. A duplicate key counts once."""
     keys = tuple(_keys(environ))
     weights = _weights(environ, len(keys))
     pools = _pools(environ, len(keys))

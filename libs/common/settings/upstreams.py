@@ -22,8 +22,8 @@ def http_url(value: str, info: ValidationInfo) -> str:
 
 
 def checked_url(variable: str, value: str) -> str:
-    """Validate an http(s) URL without query, fragment or credentials, and remove trailing
-    slashes. `variable` names it in errors. Raises `SettingErrorCarrier`."""
+    """Validate an http(s) URL without query, fragment or credentials, and remove
+    trailing slashes. `variable` names it in errors. Raises `SettingErrorCarrier`."""
     fix = "Use http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
     try:
         parts = urlsplit(value.strip())
@@ -124,10 +124,10 @@ class SealingSettings(Settings):
             except ValueError:
                 raise SettingErrorCarrier(
                     "PROXY_SECRET_ENCRYPTION_KEY",
-                    f"key {position} is not a Fernet key ({len(key)} characters; a key has "
-                    "44 characters of URL-safe base64)",
-                    "Generate one with: python -c 'from cryptography.fernet import Fernet;"
-                    " print(Fernet.generate_key().decode())'",
+                    f"key {position} is not a Fernet key ({len(key)} characters; a key "
+                    "has 44 of URL-safe base64)",
+                    "Generate one with: python -c 'from cryptography.fernet import "
+                    "Fernet; print(Fernet.generate_key().decode())'",
                 ) from None
         return value
 

@@ -1,4 +1,4 @@
-"""Which database a URL means."""
+"""Opens the store for a database URL."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ SQLITE = "sqlite:///"
 
 
 def open_store(url: str) -> Store:
-    """Connects on first use. `sqlite:///relative`, `sqlite:////absolute`, else
-    Postgres."""
+    """Return the store for a URL: `sqlite:///relative`, `sqlite:////absolute`, or
+    PostgreSQL. It connects on first use."""
     if url.startswith(SQLITE):
         return SqliteStore(Path(url.removeprefix(SQLITE)))
     return PostgresStore(url)

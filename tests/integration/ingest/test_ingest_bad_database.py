@@ -16,7 +16,7 @@ from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
-from services.ingest.consumer import Consumer, Habits
+from services.ingest.consumer import Consumer, ConsumerOptions
 from tests.support.databases.sql import execute, fetch
 from tests.support.processes.waiting import eventually
 from tests.support.values.consuming import running
@@ -40,7 +40,9 @@ def stream(redis: Redis) -> TelemetryStream:
 
 def consumer(stream: TelemetryStream, store: PostgresStore | SqliteStore) -> Consumer:
     backoff = Backoff(0.01, 0.05)
-    return Consumer(stream, store, Habits("one", BatchRule(500, 0.01), 30, backoff))
+    return Consumer(
+        stream, store, ConsumerOptions("one", BatchRule(500, 0.01), 30, backoff)
+    )
 
 
 async def kept_until(

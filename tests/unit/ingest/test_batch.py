@@ -57,11 +57,11 @@ def test_a_read_asks_for_what_fits_by_the_mean_size_so_far() -> None:
 
 
 def test_waiting_ends_when_the_batch_is_due() -> None:
-    assert RULE.patience_s(Size(), 99) == IDLE_S
-    assert RULE.patience_s(Size(1), 0.15) == pytest.approx(0.05)
-    assert RULE.patience_s(Size(1), 0.3) == 0
-    assert RULE.patience_s(Size(10, more=True), 0) == 0
-    assert BatchRule(10, 60).patience_s(Size(1), 0) == IDLE_S
+    assert RULE.wait_s(Size(), 99) == IDLE_S
+    assert RULE.wait_s(Size(1), 0.15) == pytest.approx(0.05)
+    assert RULE.wait_s(Size(1), 0.3) == 0
+    assert RULE.wait_s(Size(10, more=True), 0) == 0
+    assert BatchRule(10, 60).wait_s(Size(1), 0) == IDLE_S
 
 
 # Batches ---------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""The store on Postgres, also behind pgbouncer in transaction mode: no session
-state, no prepared statements, every transaction brings its own limits."""
+"""The store on PostgreSQL. Works behind pgbouncer in transaction mode: no session
+state, no prepared statements, and each transaction sets its own limits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from libs.common.contracts.events import Row, StreamedEvent, StreamedPayload
 from libs.common.routing.types import Owner
-from libs.common.store.dead_letters import tells_interrupted
+from libs.common.store.dead_letters import is_interrupted
 from libs.common.store.interface import (
     Book,
     Counts,
@@ -41,39 +41,39 @@ from libs.common.store.postgres.calls import (
     tenants,
 )
 from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
-from libs.common.store.postgres.errors import telling, translated
+from libs.common.store.postgres.errors import reporting, translated
 from libs.common.store.rows import dead_letter_row, storable
 
 MIGRATIONS = known_migrations("postgres")
 
 CONNECT_S = 5
-WAIT_S = 3  # for a connection; one under way goes on and serves the next call
+WAIT_S = 3  # for a connection; a pending attempt continues for the next call
 STATEMENT_S = 15
 MIGRATION_S = 900
-STRAYS = 5_000  # rows of no partition deleted at once
+STRAYS = 5_000  # rows outside of partitions deleted per transaction
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
 
 
 class PostgresStore:
     def __init__(self, url: str) -> None:
-        self._trouble = ""  # why it could not be connected to, the last time
+        self._trouble = ""  # why the last connection attempt failed
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            connection_class=telling(self._note),
+            connection_class=reporting(self._note),
             kwargs={
                 "row_factory": dict_row,
                 "prepare_threshold": None,
                 "connect_timeout": CONNECT_S,
                 "application_name": "responses-proxy",
             },
-            # None is kept for its own sake: a database that sleeps may sleep.
+            # No idle connections are kept, so that a serverless database can suspend.
             min_size=0,
             max_size=MAX_CONNECTIONS,
             timeout=WAIT_S,
-            # Give up soon: the caller backs off, and its next call tries afresh.
+            # Give up early: the caller backs off and retries.
             reconnect_timeout=WAIT_S,
-            # A restarted server's dead connections are noticed before use.
+            # Detects dead connections after a server restart.
             check=AsyncConnectionPool.check_connection,
             open=False,
         )
@@ -115,12 +115,12 @@ class PostgresStore:
                 done = await fetch_rows(connection, "drop_partition", row)
                 dropped += done[0]["dropped"]
         await self._delete("delete_strays", day)
-        # Clients name sessions: a new one for each request would stay for ever.
+        # Clients choose session ids, and may use a new one for each request.
         await self._delete("drop_sessions", day)
         return dropped
 
     async def _delete(self, query: str, day: date) -> None:
-        """In parts: other writers have their turn in between."""
+        """Delete in parts, so that other writers run in between."""
         deleted, values = 1, {"day": day, "most": STRAYS}
         while deleted:
             async with self._transaction() as connection:
@@ -128,8 +128,8 @@ class PostgresStore:
                 deleted = rows[0]["deleted"]
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
-        """First as if nothing of it were stored, which is nearly always so. If a
-        primary key says otherwise all of it is undone, and merged."""
+        """Copy the batch as if none of it were stored, which is the usual case. After a
+        primary key violation, roll back and merge it instead."""
         try:
             async with self._transaction() as connection:
                 return await copy_batch(connection, events)
@@ -177,7 +177,7 @@ class PostgresStore:
         return rows[0] if rows else None
 
     async def forget_dead_letter(self, letter: Row) -> bool:
-        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        values = {"id": letter["id"], "interrupted": is_interrupted(letter)}
         async with self._transaction() as connection:
             done = await execute(connection, "forget_dead_letter", values)
         return done.rowcount > 0
@@ -214,7 +214,7 @@ class PostgresStore:
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
         found: dict[str, Owner] = {}
-        unsure: list[str] = []  # whose: the newest row may only repeat them
+        repeated: list[str] = []  # the newest row may only repeat these ids
         async with self._transaction() as connection:
             for span in newest_first(datetime.now(UTC)):
                 left = [id_ for id_ in set(ids) - found.keys() if storable(id_)]
@@ -226,8 +226,8 @@ class PostgresStore:
                         row["resource_id"], row["account_id"], row["tenant"]
                     )
                     if row["repeated"] is not False:
-                        unsure.append(row["id"])
-            for id_, tenant in (await tenants(connection, unsure)).items():
+                        repeated.append(row["id"])
+            for id_, tenant in (await tenants(connection, repeated)).items():
                 found[id_] = replace(found[id_], tenant=tenant)
         return found
 
@@ -268,8 +268,8 @@ class PostgresStore:
     async def _transaction(
         self, limit_s: int | None = None
     ) -> AsyncIterator[Connection]:
-        """A bounded transaction: by the server, and here in case the server no
-        longer answers."""
+        """Begin a transaction with time limits, enforced by the server and here, in
+        case the server stops responding."""
         limit_s = limit_s or STATEMENT_S
         limits = {
             "statement_ms": f"{limit_s * 1000}",

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from libs.common.contracts.events import DecisionEvent, StreamedEvent
 from libs.common.store.bulk import Form, tables
-from libs.common.store.dedupe import Key, Settled, Stored, request_keys, settle
+from libs.common.store.dedupe import Changes, Key, Stored, dedupe, request_keys
 from libs.common.store.proxy_keys import uses
 from libs.common.store.rows import (
     decision_row,
@@ -26,45 +26,46 @@ FORM = Form(at=iso_ms, json=bytes.decode)
 
 
 def write_batch(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
-    """First as if nothing of it were stored, which is nearly always so. If a
-    primary key says otherwise all of it is undone, and merged."""
+    """Insert a batch as if none of it were stored, which is the usual case. After a
+    primary key violation, roll back and merge it instead. Return how many events
+    changed a row."""
     try:
-        return _add(connection, settle(events, {}))
+        return _add(connection, dedupe(events, {}))
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
             raise
     return _merge(connection, events)
 
 
-def _add(connection: sqlite3.Connection, settled: Settled) -> int:
+def _add(connection: sqlite3.Connection, changes: Changes) -> int:
     with transaction(connection):
-        for name, rows in tables(settled, FORM):
+        for name, rows in tables(changes, FORM):
             connection.executemany(SQL[name], rows)
-        _put_gains(connection, settled)
-        return len(settled.events)
+        _put_deltas(connection, changes)
+        return len(changes.events)
 
 
 def _merge(connection: sqlite3.Connection, events: Sequence[StreamedEvent]) -> int:
     with transaction(connection):
-        settled = settle(events, _known_requests(connection, events))
+        changes = dedupe(events, _known_requests(connection, events))
         decisions = [
             decision_row(e.id, e.event)
-            for e in settled.events
+            for e in changes.events
             if isinstance(e.event, DecisionEvent)
         ]
-        changed = put(connection, "put_events", map(event_row, settled.events))
+        changed = put(connection, "put_events", map(event_row, changes.events))
         put(connection, "put_decisions", decisions)
-        put(connection, "put_requests", map(request_row, settled.requests))
-        put(connection, "put_minted_ids", minted_rows(settled.requests))
-        _put_gains(connection, settled)
+        put(connection, "put_requests", map(request_row, changes.requests))
+        put(connection, "put_minted_ids", minted_rows(changes.requests))
+        _put_deltas(connection, changes)
         return changed
 
 
-def _put_gains(connection: sqlite3.Connection, settled: Settled) -> None:
-    put(connection, "put_sessions", map(session_row, settled.sessions))
-    put(connection, "put_gateways", map(gateway_row, settled.gateways))
-    put(connection, "touch_proxy_keys", uses(settled.requests))
-    connection.execute(SQL["add_total"], {"fresh": settled.fresh})
+def _put_deltas(connection: sqlite3.Connection, changes: Changes) -> None:
+    put(connection, "put_sessions", map(session_row, changes.sessions))
+    put(connection, "put_gateways", map(gateway_row, changes.gateways))
+    put(connection, "touch_proxy_keys", uses(changes.requests))
+    connection.execute(SQL["add_total"], {"fresh": changes.fresh})
 
 
 def _known_requests(

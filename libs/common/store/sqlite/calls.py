@@ -1,4 +1,4 @@
-"""SQLite: one named statement a call."""
+"""Runs named statements on SQLite."""
 
 import json
 import sqlite3
@@ -23,7 +23,7 @@ def fetch_rows(
 
 
 def _typed(row: Row) -> Row:
-    """JSON and booleans, which SQLite keeps as text and numbers."""
+    """Convert JSON and booleans, which SQLite stores as text and numbers."""
     if "candidates" in row:
         row["candidates"] = json.loads(row["candidates"])
         row["degraded"] = bool(row["degraded"])
@@ -38,7 +38,7 @@ def put_alone(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) ->
 
 
 def put(connection: sqlite3.Connection, name: str, rows: Any) -> int:
-    """How many rows were inserted or replaced."""
+    """Run a statement for each row; return how many rows were inserted or replaced."""
     bound = [{k: _bound(v) for k, v in row.items()} for row in rows]
     cursor = connection.executemany(SQL[name], bound)
     return max(cursor.rowcount, 0)  # -1 when there were no rows
@@ -74,8 +74,8 @@ def owner_of(row: Row) -> Owner:
 
 
 def history_statement(query: HistoryQuery) -> str:
-    """SQLite does not look at values when it plans, so each leading filter has a
-    statement of its own; the most selective one leads."""
+    """Return the statement for the most selective filter. SQLite plans without knowing
+    the values, so each filter has its own statement."""
     for name in ("request", "session", "resource"):
         if getattr(query, f"{name}_id") is not None:
             return f"history_{query.table}_by_{name}"

@@ -1,4 +1,4 @@
-"""Connections to the database file."""
+"""Opens the SQLite file, translates its errors, and runs transactions."""
 
 import sqlite3
 import time
@@ -11,10 +11,10 @@ from libs.common.store.interface import Unstorable
 
 BUSY_MS = 5_000
 BUSY_PAUSE_S = 0.01
-# Pages (4 KiB) of the log before it is moved into the file: rarely enough that a
-# page touched by many batches is moved once.
+# Pages (4 KiB) in the write-ahead log before a checkpoint: a page that many batches
+# change is copied once.
 CHECKPOINT_PAGES = 8_192
-CACHE_KIB = 32_768  # the indexes' upper pages stay in memory
+CACHE_KIB = 32_768  # keeps the upper pages of indexes in memory
 REFUSED = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
@@ -26,7 +26,7 @@ REFUSED = (
 
 def connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # isolation_level=None: transactions begin and end where we say so.
+    # isolation_level=None: transactions are explicit.
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
@@ -43,8 +43,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Keep a write-ahead log. Several processes that begin it at once are told that the
-    database is locked without SQLite waiting, whatever `busy_timeout` says."""
+    """Enable the write-ahead log. If several processes do so at once, SQLite reports a
+    locked database immediately, regardless of `busy_timeout`, so this retries."""
     deadline = time.monotonic() + BUSY_MS / 1000
     while True:
         try:
@@ -70,7 +70,8 @@ def translated() -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Takes the write lock at once, so that nothing read in it grows stale."""
+    """Run a transaction that takes the write lock first, so that its reads stay
+    valid."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

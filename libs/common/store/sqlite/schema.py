@@ -22,7 +22,7 @@ def migrate(connection: sqlite3.Connection) -> int:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """One by one: executescript would commit the transaction first."""
+    """Split a script into statements: executescript would commit first."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,8 +1,8 @@
-"""The store on SQLite: one machine, several processes on one file.
+"""The store on SQLite: one file, used by several processes on one machine.
 
-One connection in one thread. WAL, so that readers never wait for the writer;
-synchronous=FULL, because an acknowledged event is gone from Redis and must be on
-the disk by then: NORMAL may lose the last commits when the power fails."""
+Uses one connection in one thread. WAL lets readers run during a write.
+synchronous=FULL, because Redis deletes an event after its acknowledgment: NORMAL may
+lose the last commits in a power failure."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from libs.common.contracts.events import EVENTS, Row, StreamedEvent, StreamedPayload
 from libs.common.routing.types import Owner
-from libs.common.store.dead_letters import tells_interrupted
+from libs.common.store.dead_letters import is_interrupted
 from libs.common.store.interface import (
     Book,
     Counts,
@@ -72,11 +72,11 @@ class SqliteStore:
         }
         dropped = 0
         for table in PARTED:
-            # Between two parts other work has its turn.
+            # Delete in parts, so that other work runs in between.
             drop = partial(drop_rows, table=table, values=values)
             while part := await self._run(drop):
                 dropped += part
-        # Clients name sessions: a new one for each request would stay for ever.
+        # Clients choose session ids, and may use a new one for each request.
         drop = partial(drop_rows, table="sessions", values=values)
         while await self._run(drop):
             pass
@@ -115,7 +115,7 @@ class SqliteStore:
         return rows[0] if rows else None
 
     async def forget_dead_letter(self, letter: Row) -> bool:
-        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        values = {"id": letter["id"], "interrupted": is_interrupted(letter)}
         name = "forget_dead_letter"
         return await self._run(lambda c: put_alone(c, name, [values])) > 0
 
@@ -163,7 +163,7 @@ class SqliteStore:
         return tuple(Book(**row) for row in rows)
 
     async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
-        # One statement is a transaction by itself.
+        # A single statement is its own transaction.
         return await self._run(lambda connection: fetch_rows(connection, name, values))
 
     async def ping(self) -> None:
@@ -179,8 +179,8 @@ class SqliteStore:
             self._connection = None
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` in the thread. Cancelled, it goes on there to its end: a
-        transaction is never left half done."""
+        """Run `work` in the thread. If the caller is canceled, the thread still
+        finishes the transaction."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._work, work)
 

@@ -13,10 +13,10 @@ def test_a_comma_list_of_globs() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("A-B", "no variable's name"),
-        ("ok,a b", "no variable's name"),
-        ("*", "every variable matches"),
-        ("_?*", "every variable matches"),
+        ("A-B", "not a variable name"),
+        ("ok,a b", "not a variable name"),
+        ("*", "matches every variable"),
+        ("_?*", "matches every variable"),
         ("OPENAI_*", "PROXY_UPSTREAM_BASE_URL only"),
     ],
 )

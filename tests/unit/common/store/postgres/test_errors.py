@@ -8,7 +8,7 @@ from psycopg_pool import PoolTimeout
 
 from libs.common.errors import StoreAway
 from libs.common.store.interface import Unstorable
-from libs.common.store.postgres.errors import cause_of, telling, translated
+from libs.common.store.postgres.errors import cause_of, reporting, translated
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_cause(error: Exception, cause: str) -> None:
 async def test_a_connection_tells_why_it_could_not_be_made() -> None:
     told: list[str] = []
     with pytest.raises(psycopg.Error):
-        await telling(told.append).connect("host=/nowhere dbname=d")
+        await reporting(told.append).connect("host=/nowhere dbname=d")
     assert len(told) == 1
     assert "/nowhere" in told[0]
 
@@ -45,7 +45,7 @@ async def test_a_connection_that_was_made_clears_what_was_told(
 
     monkeypatch.setattr(AsyncConnection, "connect", connect)
     told: list[str] = []
-    assert await telling(told.append).connect("dbname=d") is made
+    assert await reporting(told.append).connect("dbname=d") is made
     assert told == [""]
 
 
