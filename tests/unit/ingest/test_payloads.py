@@ -80,7 +80,9 @@ def test_a_nul_in_a_note_is_left_out() -> None:
         pytest.param(entry({b"data": b"{"}), "data: Invalid JSON", id="no JSON"),
         pytest.param(entry(surprise=1), "surprise: Extra inputs", id="field"),
         pytest.param(
-            entry({b"data": b" " * (LARGEST_DATA + 1)}), "data has 65537 bytes", id="large note"
+            entry({b"data": b" " * (LARGEST_DATA + 1)}),
+            "data has 65537 bytes",
+            id="large note",
         ),
         pytest.param(entry(request_id=""), "request_id is empty", id="no id"),
         pytest.param(
