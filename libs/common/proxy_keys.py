@@ -92,7 +92,7 @@ class KeyTable:
         self,
         seen: str | None,
         changed: Mapping[str, Principal],
-        gone: Collection[str] = (),
+        removed: Collection[str] = (),
     ) -> bool:
         """Put and remove entries if the table's version is still `seen`. Return False,
         and change nothing, if another router wrote first: this router's data may be
@@ -108,8 +108,8 @@ class KeyTable:
             1,
             keys.proxy_keys_version(),
             seen or "",
-            len(gone),
-            *gone,
+            len(removed),
+            *removed,
             *pairs,
         )
         return bool(version)

@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 TICK_S = 0.5  # several times per lease
 AT_ONCE = 32  # concurrent checks
-CHECKS = Counter("proxy_health_checks_total", "Checks, by verdict.", ["verdict"])
-SECONDS = Histogram("proxy_health_check_seconds", "Until a check was answered.")
+CHECKS = Counter("proxy_health_checks_total", "Checks by verdict.", ["verdict"])
+SECONDS = Histogram("proxy_health_check_seconds", "Duration of answered checks.")
 
 
 class Leadership(Protocol):

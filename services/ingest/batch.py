@@ -95,8 +95,8 @@ class Batch:
         self.dead: list[DeadLetter] = []
         self.size = Size()
 
-    def add(self, entries: Sequence[Entry], asked: int) -> None:
-        """Decode and add entries. `asked` is the number of entries requested."""
+    def add(self, entries: Sequence[Entry], requested: int) -> None:
+        """Decode and add entries. `requested` is the number asked for."""
         for entry in entries:
             for fields in self._parts(entry.fields):
                 decoded = self._decode(entry.id, fields)
@@ -108,7 +108,7 @@ class Batch:
         self.size = Size(
             entries=len(self.entries),
             bytes=self.size.bytes + sum(map(_bytes, entries)),
-            more=len(entries) >= asked,
+            more=len(entries) >= requested,
         )
 
     def fields_of(self, event: StreamedEvent) -> Fields:

@@ -26,9 +26,9 @@ from libs.common.bodies.shapes import (
 
 PRESENT = msgspec.Raw(b"true")  # replaces a value that is not kept
 _ABSENT = msgspec.Raw(b"")
-MOST_LOOSE = 200  # elements per step of the lenient reader; each takes about 10 us
+LENIENT_GROUP = 200  # elements per step of the lenient reader; each takes about 10 us
 MOST_KEPT = 2 * MOST_CHECKED  # list elements kept per body
-LOOSE = (*ODD_JSON, TypeError)
+LENIENT_ERRORS = (*ODD_JSON, TypeError)
 
 
 class Malformed(Exception):
@@ -39,7 +39,7 @@ class TooMuch(Exception):
     """The depth limit or the work limit was reached."""
 
 
-def loosely(text: bytes) -> Any:
+def parse_leniently(text: bytes) -> Any:
     """Parse JSON that msgspec rejects: half a surrogate pair, invalid UTF-8. Raises
     `Malformed` if it is not JSON at all. `text` must be short."""
     try:
@@ -55,7 +55,7 @@ def text_of(text: bytes) -> str:
     try:
         return _strings.decode(text)
     except ODD_JSON:
-        return str(loosely(text))
+        return str(parse_leniently(text))
 
 
 def _no_json(constant: str) -> None:
@@ -79,7 +79,7 @@ class Skipped:
     def check(self, text: bytes) -> None:
         """Raises `Malformed` if it is not JSON."""
         if not self.is_strict(text):
-            loosely(self._opening + text + self._closing)
+            parse_leniently(self._opening + text + self._closing)
 
 
 _strings = msgspec.json.Decoder(str)
@@ -114,7 +114,7 @@ class Fields:
         try:
             raws = self._raws.decode(document)
         except ODD_JSON:
-            return self._take_loosely(into, loosely(document))
+            return self._take_lenient(into, parse_leniently(document))
         for name in self._types:
             raw = getattr(raws, name)
             if raw is not _ABSENT:
@@ -129,21 +129,21 @@ class Fields:
         try:
             setattr(into, name, self._decoders[name].decode(raw))
         except ODD_JSON:
-            self._set_loosely(into, name, loosely(bytes(raw)))
+            self._set_lenient(into, name, parse_leniently(bytes(raw)))
 
-    def _take_loosely(self, into: Shape, members: dict[str, Any]) -> list[str]:
+    def _take_lenient(self, into: Shape, members: dict[str, Any]) -> list[str]:
         found = [name for name in self._types if name in members]
         for name in found:
-            self._set_loosely(into, name, members[name])
+            self._set_lenient(into, name, members[name])
         return found
 
-    def _set_loosely(self, into: Shape, name: str, value: Any) -> None:
+    def _set_lenient(self, into: Shape, name: str, value: Any) -> None:
         type_ = self._types[name]
         if type_ is msgspec.Raw:
             setattr(into, name, PRESENT if value not in (None, "") else NULL)
             return
         self.clear(into, name)
-        with contextlib.suppress(*LOOSE):
+        with contextlib.suppress(*LENIENT_ERRORS):
             setattr(into, name, as_type(value, type_))
 
     def clear(self, into: Shape, name: str) -> None:
@@ -178,16 +178,16 @@ class Elements:
         try:
             found = self._decoder.decode(document)
         except ODD_JSON:
-            yield from self._read_loosely(document, newest_first)
+            yield from self._read_lenient(document, newest_first)
             return
         yield list(found.values() if isinstance(found, dict) else found)
 
-    def _read_loosely(self, document: bytes, newest_first: bool) -> Iterator[list[Any]]:
-        values = loosely(document)
+    def _read_lenient(self, document: bytes, newest_first: bool) -> Iterator[list[Any]]:
+        values = parse_leniently(document)
         values = list(values.values()) if self._is_object else values
-        starts = range(0, len(values), MOST_LOOSE)
+        starts = range(0, len(values), LENIENT_GROUP)
         for start in reversed(starts) if newest_first else starts:
-            some = values[start : start + MOST_LOOSE]
+            some = values[start : start + LENIENT_GROUP]
             yield [_or_none(value, self.element) for value in some]
 
 
@@ -245,7 +245,9 @@ _names: dict[type, Callable[[Any], object]] = {
     str: lambda text: len(text) <= LONGEST_ID,
     Part: lambda part: part.file_id is not None or part.file is not None,
     Named: lambda named: named.file_id,
-    Message: lambda said: type(said.content) is not str and files_of(said.content),
+    Message: lambda message: (
+        type(message.content) is not str and files_of(message.content)
+    ),
     Tool: lambda tool: tool.vector_store_ids or tool.container,
     WholeTool: lambda t: (
         t.vector_store_ids or t.container or t.input_image_mask or t.environment
@@ -292,11 +294,11 @@ def _alternatives(type_: Any) -> tuple[Any, ...]:
 
 def as_type(value: Any, type_: Any) -> Any:
     """Convert `value` as msgspec would, but replace only the parts of a wrong type by
-    None. Raises one of LOOSE if `value` itself has a wrong type."""
+    None. Raises one of LENIENT_ERRORS if `value` itself has a wrong type."""
     for one in _alternatives(type_):
         if isinstance(value, dict) and isinstance(one, type) and issubclass(one, Shape):
             shape = one()
-            fields_of(one)._take_loosely(shape, value)
+            fields_of(one)._take_lenient(shape, value)
             return shape
         if isinstance(value, dict) and get_origin(one) is dict:
             return {name: _or_none(v, get_args(one)[1]) for name, v in value.items()}
@@ -308,5 +310,5 @@ def as_type(value: Any, type_: Any) -> Any:
 def _or_none(value: Any, type_: Any) -> Any:
     try:
         return as_type(value, type_)
-    except LOOSE:
+    except LENIENT_ERRORS:
         return None

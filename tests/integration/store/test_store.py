@@ -170,7 +170,7 @@ class TestSchema:
         execute(
             url, "INSERT INTO schema_migrations (version, name) VALUES (99, '0099_x')"
         )
-        with pytest.raises(SchemaTooNew, match="has schema 99"):
+        with pytest.raises(SchemaTooNew, match="has schema version 99"):
             await store.migrate()
 
     async def test_before_the_first_migration(self, url: str) -> None:

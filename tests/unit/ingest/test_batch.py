@@ -88,11 +88,11 @@ def test_its_size_grows_with_each_read() -> None:
     batch = Batch(decode)
     assert batch.size == Size()
     one = sum(map(len, entry("1-0").fields.values()))
-    batch.add([entry("1-0"), entry("2-0")], asked=2)
+    batch.add([entry("1-0"), entry("2-0")], requested=2)
     assert batch.size == Size(entries=2, bytes=2 * one, more=True)
-    batch.add([entry("3-0")], asked=2)
+    batch.add([entry("3-0")], requested=2)
     assert batch.size == Size(entries=3, bytes=3 * one, more=False)
-    batch.add([], asked=2)
+    batch.add([], requested=2)
     assert (batch.size.entries, batch.size.more) == (3, False)
 
 
