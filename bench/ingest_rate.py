@@ -27,7 +27,7 @@ from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.store.factory import open_store
 from services.ingest.batch import BatchRule
-from services.ingest.consumer import Consumer, Habits
+from services.ingest.consumer import Consumer, ConsumerOptions
 from services.ingest.memory import collect_seldom
 from tests.support.databases.postgres import running_postgres
 from tests.support.databases.valkey import running_valkey
@@ -89,7 +89,9 @@ async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
     store = open_store(url)
     async with connect(redis_url) as redis:
         stream = TelemetryStream(redis, STREAM, "workers")
-        consumer = Consumer(stream, store, Habits("one", BatchRule(500, 0.2), 30))
+        consumer = Consumer(
+            stream, store, ConsumerOptions("one", BatchRule(500, 0.2), 30)
+        )
         stop = asyncio.Event()
         busy, began = time.process_time(), time.perf_counter()
         running = asyncio.create_task(consumer.run(stop))

@@ -1,1 +1,1 @@
-"""What at least two services use."""
+"""Code that at least two services use."""

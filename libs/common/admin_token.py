@@ -1,7 +1,7 @@
-"""The admin token that is made where none is configured: what it looks like, the link
-that logs in with it, and the file in the data directory that `up` keeps it in.
+"""The generated admin token: its format, its login link, and the file in the data
+directory in which `up` keeps it.
 
-It is 256 random bits, so a plain SHA-256 is compared and stored; see
+A token has 256 random bits, so a plain SHA-256 is enough to store and compare it; see
 libs.common.proxy_keys."""
 
 import hashlib
@@ -23,14 +23,14 @@ def token_hash(token: bytes) -> str:
 
 
 def login_link(origin: str, token: str) -> str:
-    """Opens the dashboard with the token. Browsers send no server what follows the
-    `#`, so it is in no access log and in no Referer."""
+    """A URL that opens the dashboard and logs in. Browsers do not send the fragment
+    to servers, so the token appears in no access log and no Referer header."""
     return f"{origin}/#token={token}"
 
 
 def read_file(data_dir: Path) -> str | None:
-    """The token in the data directory; None when there is none, or none that may be
-    read."""
+    """Return the token in the data directory, or None if the file is absent, empty or
+    unreadable."""
     try:
         with (data_dir / FILE).open() as file:
             return file.read(_LONGEST).strip() or None
@@ -39,22 +39,22 @@ def read_file(data_dir: Path) -> str | None:
 
 
 def ensure_file(data_dir: Path) -> str:
-    """The token in the data directory, made if there is none. Raises `OSError`."""
+    """Return the token in the data directory; create it if absent. Raises `OSError`."""
     path = data_dir / FILE
     try:
         path.chmod(0o600)
     except FileNotFoundError:
-        return _first(data_dir)
-    # It is put in place whole, so what holds no token never did.
+        return _create(data_dir)
+    # The file is put in place complete, so an empty one was never written by us.
     return read_file(data_dir) or replace_file(data_dir)
 
 
-def _first(data_dir: Path) -> str:
+def _create(data_dir: Path) -> str:
     token, path = new_token(), data_dir / FILE
     draft = _draft(data_dir, token)
     try:
         os.link(draft, path)
-    except FileExistsError:  # another process was faster
+    except FileExistsError:  # another process created it first
         return read_file(data_dir) or token
     finally:
         draft.unlink()
@@ -62,14 +62,14 @@ def _first(data_dir: Path) -> str:
 
 
 def replace_file(data_dir: Path) -> str:
-    """A new token in the file's place. Raises `OSError`."""
+    """Replace the file with a new token, and return it. Raises `OSError`."""
     token = new_token()
     _draft(data_dir, token).replace(data_dir / FILE)
     return token
 
 
 def _draft(data_dir: Path, token: str) -> Path:
-    """A file that will be put in place whole, and that nobody else may read."""
+    """Write a temporary file, readable by its owner only, to be moved into place."""
     draft = data_dir / f".{FILE}.{secrets.token_hex(8)}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -1,9 +1,9 @@
-"""Which requests of web browsers are served, so that no page of others can use the
-proxy in its user's name. Pure.
+"""Decides which browser requests are served, so that a foreign web page cannot use the
+proxy on behalf of its visitor. Pure.
 
-Browsers send requests for any page to any address, loopback included, and by DNS
-rebinding a page can give this machine a name of its own. They say truthfully where
-a request comes from: scripts cannot set `Host`, `Origin`, nor any `Sec-` header."""
+A page can make a browser send requests to any address, loopback included, and DNS
+rebinding lets it give this machine a host name of its choice. The origin of a request
+can be trusted: scripts cannot set `Host`, `Origin` or any `Sec-` header."""
 
 import ipaddress
 import re
@@ -13,21 +13,23 @@ from typing import Any
 
 from libs.common.headers import Header
 
-# The gateway sends it with requests that it has checked; see `Guard.admin`.
+# Set by the gateway on requests that it has checked; see `Guard.admin`.
 CHECKED = "sec-proxy-checked"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What links of other sites may open. Everything else is asked for by these pages.
+# Paths that links on other sites may open. Only these pages request the others.
 PAGES = frozenset({"/", "/docs"})
-_OWN_SITE = frozenset({"same-origin", "none"})  # of Sec-Fetch-Site; none: typed in
+_OWN_SITE = frozenset(
+    {"same-origin", "none"}
+)  # values of Sec-Fetch-Site; none: typed by the user
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]*))?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s,]+)")
-_WORD = 100  # characters of what was sent that a message repeats
+_WORD = 100  # characters of a received value that a message quotes
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a browser is told instead."""
+    """The error response to a refused request."""
 
     status: int
     code: str
@@ -36,7 +38,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What a request's headers say of where it comes from."""
+    """The origin of a request, according to its headers."""
 
     method: str
     host: str | None = None
@@ -49,9 +51,9 @@ class Sender:
 
     @property
     def browser(self) -> bool:
-        """Does it come from a browser? These send `Origin` with all methods but GET
-        and HEAD. Without encryption `Accept-Language` alone gives those away; Node
-        sends it too, with a Sec-Fetch-Mode that no browser would send there."""
+        """Whether a browser sent it. Browsers send `Origin` with every method except
+        GET and HEAD. Over plain HTTP, only `Accept-Language` identifies those two. Node
+        sends it too, but with a Sec-Fetch-Mode, which browsers omit there."""
         if self.origin is not None or self.site is not None:
             return True
         return self.language is not None and self.mode is None
@@ -69,7 +71,7 @@ _FIELDS = {
 
 
 def sender(method: str, headers: Iterable[Header]) -> Sender:
-    """Of a request. The first header of a name counts."""
+    """Read the origin of a request. The first header of each name counts."""
     found: dict[str, Any] = {}
     for name, value in headers:
         wanted = _FIELDS.get(name)
@@ -80,9 +82,9 @@ def sender(method: str, headers: Iterable[Header]) -> Sender:
 
 @dataclass(frozen=True)
 class Guard:
-    """Decides by what the operator allowed. `bound`: the address that is listened on;
-    `hosts` and `origins`: `PROXY_ALLOWED_HOSTS`, `PROXY_ALLOWED_ORIGINS`; `is_local`:
-    is this an address of this machine?"""
+    """Applies the operator's rules. `bound` is the listening address; `hosts` and
+    `origins` are PROXY_ALLOWED_HOSTS and PROXY_ALLOWED_ORIGINS; `is_local` says whether
+    an address belongs to this machine."""
 
     bound: str = "127.0.0.1"
     hosts: Collection[str] = ()
@@ -90,7 +92,7 @@ class Guard:
     is_local: Callable[[str], bool] = field(default=lambda _: False)
 
     def admin(self, path: str, asked: Sender) -> Refusal | None:
-        """Why a request to anything but /v1 and the probes is refused."""
+        """Check a request outside /v1 and the probes; return the refusal, if any."""
         host = asked.host
         if not self.answers_to(host):
             return _unknown_host(host)
@@ -104,8 +106,8 @@ class Guard:
         return None
 
     def api(self, asked: Sender) -> Refusal | None:
-        """Why a request below /v1 is refused. What no browser sent may name any
-        host: balancers choose their own."""
+        """Check a request below /v1; return the refusal, if any. Clients other than
+        browsers may use any host name, because load balancers choose their own."""
         if not asked.browser or self.lists(asked.origin):
             return None
         if asked.origin is not None and not _same_origin(asked.origin, asked.host):
@@ -115,11 +117,12 @@ class Guard:
         return None if self.answers_to(asked.host) else _unknown_host(asked.host)
 
     def lists(self, origin: str | None) -> bool:
-        """Is it one of `PROXY_ALLOWED_ORIGINS`?"""
+        """Whether PROXY_ALLOWED_ORIGINS contains `origin`."""
         return origin is not None and origin in self.origins
 
     def answers_to(self, host: str | None) -> bool:
-        """Is `Host` a name of this proxy? Names of others may lead here too."""
+        """Whether `host` is a name of this proxy. Foreign names may resolve to it
+        too."""
         name = host_of(host or "")
         if name is None:
             return False
@@ -134,8 +137,8 @@ class Guard:
 
 
 def host_of(authority: str) -> str | None:
-    """The name or address in `NAME[:PORT]`, in lower case and without brackets; None
-    when it is neither."""
+    """Return the name or address in `NAME[:PORT]`, in lower case and without brackets,
+    or None if it is invalid."""
     if _address(authority) is not None:
         return authority.lower()
     found = _AUTHORITY.fullmatch(authority)
@@ -145,8 +148,8 @@ def host_of(authority: str) -> str | None:
 
 
 def origin_of(text: str) -> str | None:
-    """An origin as browsers send it, `SCHEME://HOST[:PORT]`; None when `text` is
-    none."""
+    """Normalize an origin to `SCHEME://HOST[:PORT]`, as browsers send it. Return None
+    if `text` is not an origin."""
     found = _ORIGIN.fullmatch(text.strip().lower().removesuffix("/"))
     if found is None:
         return None
@@ -179,7 +182,7 @@ def _is_wildcard(host: str) -> bool:
 
 
 def _same_origin(origin: str, host: str | None) -> bool:
-    """Is `origin` that of a page which this host served?"""
+    """Whether a page of `origin` was served by `host`."""
     found = _ORIGIN.fullmatch(origin)
     if found is None or host is None:
         return False
@@ -199,8 +202,8 @@ def _opens_a_page(path: str, asked: Sender) -> bool:
 
 
 def _is_json(asked: Sender) -> bool:
-    """Forms and simple requests of scripts cannot send JSON as such. They cannot send
-    DELETE either, so that one may come without a body."""
+    """Whether the content type is JSON, which forms and simple requests of scripts
+    cannot send. They cannot send DELETE either, so it may have no body."""
     if asked.method in SAFE_METHODS:
         return True
     if asked.content_type is None:
@@ -209,14 +212,14 @@ def _is_json(asked: Sender) -> bool:
     return media == "application/json"
 
 
-# What is said ------------------------------------------------------------------
+# Refusals --------------------------------------------------------------------
 
 
 def _unknown_host(host: str | None) -> Refusal:
     return Refusal(
         403,
         "host_not_allowed",
-        f"This proxy does not answer browsers and /admin under the host name "
+        f"This proxy does not serve browsers or /admin under the host name "
         f"{(host or '')[:_WORD]!r}. Use a loopback address, or add the name to "
         "PROXY_ALLOWED_HOSTS.",
     )
@@ -226,8 +229,8 @@ def _foreign_admin(origin: str | None) -> Refusal:
     return Refusal(
         403,
         "origin_not_allowed",
-        f"{_page(origin)} of another origin asked for this. Only the pages of this "
-        "proxy may use /admin; programs send no Origin header.",
+        f"{_page(origin)} of another origin sent this request. Only pages of this "
+        "proxy may use /admin; programs must not send an Origin header.",
     )
 
 
@@ -235,8 +238,8 @@ def _foreign_api(origin: str | None) -> Refusal:
     return Refusal(
         403,
         "origin_not_allowed",
-        f"{_page(origin)} of another origin asked for this. The operator lists the "
-        "origins whose pages may use /v1 in PROXY_ALLOWED_ORIGINS.",
+        f"{_page(origin)} of another origin sent this request. The operator lists "
+        "the origins whose pages may use /v1 in PROXY_ALLOWED_ORIGINS.",
     )
 
 
@@ -247,14 +250,14 @@ def _page(origin: str | None) -> str:
 _NOT_JSON = Refusal(
     415,
     "unsupported_media_type",
-    "Send the header Content-Type: application/json, also without a body "
+    "Send the header Content-Type: application/json, even without a body "
     "(curl --json does).",
 )
 
 
 # CORS --------------------------------------------------------------------------
 
-# What SDKs and their users read besides the headers that every page may see.
+# Response headers that SDKs read, beyond those that every page may read.
 EXPOSED = (
     "x-proxy-request-id, x-proxy-resource-id, x-proxy-reason, x-proxy-attempts, "
     "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms"
@@ -263,7 +266,7 @@ PREFLIGHT_AGE_S = 600
 
 
 def cors_lines(origin: bytes) -> bytes:
-    """Header lines of every answer to a listed origin."""
+    """Header lines of every response to a listed origin."""
     return (
         b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\n"
         b"vary: Origin\r\n"
@@ -271,8 +274,8 @@ def cors_lines(origin: bytes) -> bytes:
 
 
 def preflight_headers(asked: bytes | None) -> list[Header]:
-    """The answer's headers to a listed origin that asks before it sends. `asked`:
-    the headers that its page wants to send."""
+    """Headers of the response to a preflight request of a listed origin. `asked` is its
+    Access-Control-Request-Headers."""
     return [
         (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
         (b"access-control-allow-headers", asked or b"authorization, content-type"),

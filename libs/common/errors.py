@@ -1,4 +1,4 @@
-"""The root of our exceptions. A docstring is the default message."""
+"""Exceptions that several packages share. A docstring is the default message."""
 
 
 class ProxyError(Exception):
@@ -9,7 +9,7 @@ class ProxyError(Exception):
 
 
 class SettingError(ProxyError):
-    """A setting makes no sense: one line naming the variable and the fix."""
+    """A setting is invalid. The message is one line: variable, problem, fix."""
 
     def __init__(self, variable: str, problem: str, fix: str) -> None:
         self.variable = variable
@@ -17,7 +17,7 @@ class SettingError(ProxyError):
 
 
 class RedisAway(ProxyError):
-    """Redis did not answer; the caller goes on degraded."""
+    """Redis did not answer; the caller continues in degraded mode."""
 
 
 class NoCatalogue(ProxyError):
@@ -25,4 +25,4 @@ class NoCatalogue(ProxyError):
 
 
 class StoreAway(ProxyError):
-    """The database did not answer; keep what you have and try again."""
+    """The database did not answer; the caller keeps its data and retries."""

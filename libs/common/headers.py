@@ -1,17 +1,17 @@
-"""Header lists as the wire has them: pairs of bytes, names in lower case, in
-order, duplicates kept. Pure."""
+"""Header lists in wire order: pairs of bytes, names in lower case, duplicates kept.
+Pure."""
 
 from collections.abc import Iterable
 
 Header = tuple[bytes, bytes]
 Kinds = tuple[bytes | None, bytes | None]
-"""What a body is: its content type and its coding."""
+"""A body's Content-Type and Content-Encoding."""
 
 NO_KINDS: Kinds = (None, None)
 
 
 def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
-    """The first value of a header."""
+    """Return the first value of the header `wanted`, or None."""
     for name, value in headers:
         if name == wanted:
             return value
@@ -19,7 +19,7 @@ def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
 
 
 def kinds(headers: Iterable[Header]) -> Kinds:
-    """The first of each that says something."""
+    """Return the first Content-Type and Content-Encoding that are not empty."""
     content_type: bytes | None = None
     coding: bytes | None = None
     for name, value in headers:

@@ -1,9 +1,8 @@
-"""Proxy keys: what a secret looks like, what is known of its holder, and the table
-of them that the router keeps in Redis for the gateways.
+"""Proxy keys: the format of a secret, the principal it stands for, and the table of
+keys that the router keeps in Redis for the gateways.
 
-A secret is 256 random bits, so a plain SHA-256 of it is all that is kept anywhere:
-slow, salted hashes are for what people choose, which can be guessed. Nobody guesses
-one of 2**256, and there are no two equal ones that a salt would tell apart."""
+Only a plain SHA-256 of a secret is stored. Slow, salted hashes protect passwords, which
+can be guessed; a secret has 256 random bits."""
 
 import hashlib
 import secrets
@@ -22,68 +21,68 @@ log = structlog.get_logger()
 
 MARK = "rpx_"
 SECRET_BYTES = 32
-PREFIX_CHARS = len(MARK) + 6  # shown to tell keys apart; 36 of the 256 bits
+PREFIX_CHARS = len(MARK) + 6  # shown to identify a key; reveals 36 of the 256 bits
 
 
 class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who a proxy key stands for, and what it may do. Read also by older gateways
-    than the router that wrote it: what they do not know they pass over."""
+    """The holder of a proxy key and its permissions. A gateway may be older than the
+    router that wrote the record; it ignores fields it does not know."""
 
     id: str
-    pool_id: str | None = None  # pinned: every request goes there
-    pools: tuple[str, ...] = ()  # it may use; none: all. The first is the default
+    pool_id: str | None = None  # pinned: every request uses this pool
+    pools: tuple[str, ...] = ()  # allowed; empty allows all. The first is the default
     expires_at_ms: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     enabled: bool = True
-    team_id: str | None = None  # its keys share what they made
+    team_id: str | None = None  # keys of a team share upstream objects
 
     @property
     def tenant(self) -> str:
-        """To whom ids that this key's requests mint belong."""
+        """The owner of upstream ids that this key's requests create."""
         return tenant_of(self.id, self.team_id)
 
     @property
     def limited(self) -> bool:
-        """Do its requests have to be counted?"""
+        """Whether requests of this key must be counted."""
         return bool(self.requests_per_minute or self.tokens_per_minute)
 
 
 def new_secret() -> str:
-    """A secret, to be shown once."""
+    """Generate a secret. It is shown once and never stored."""
     return MARK + secrets.token_urlsafe(SECRET_BYTES)
 
 
 def secret_hash(secret: bytes) -> str:
-    """What is kept of a secret."""
+    """The hash under which a secret is stored, in hexadecimal."""
     return hashlib.sha256(secret).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A limit of a key (`requests`, `tokens`) that is reached for now."""
+    """A limit of a key (`requests` or `tokens`) that is currently exhausted."""
 
     which: str
     wait_ms: int
 
 
 class KeyTable:
-    """The table in Redis: hash of a secret -> principal, and a version that changes
-    with it. Raises `RedisAway`, or `ResponseError` from a Redis that refuses."""
+    """The key table in Redis: secret hash -> principal, and a version that changes with
+    every write. Raises `RedisAway`, or `ResponseError` when Redis rejects a command."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     async def version(self) -> str | None:
-        """None: there is no table, as in an emptied Redis."""
+        """Return the version, or None if there is no table (Redis was emptied)."""
         version = await self._caller.call("GET", keys.proxy_keys_version())
         return None if version is None else str(version, "ascii")
 
     async def read(self) -> dict[str, Principal]:
-        """All of it. Ask for the version before: a change in between is then read
-        twice rather than never."""
+        """Return the whole table. Read the version first: a change in between is then
+        read twice instead of being missed."""
         found = await self._caller.call("HGETALL", keys.proxy_keys())
-        # redis-py makes a dictionary of it, the shared connection does not.
+        # redis-py returns a dictionary; the shared connection returns a flat list.
         if not isinstance(found, dict):
             found = dict(zip(found[::2], found[1::2], strict=True))
         principals = ((str(k, "ascii"), _principal(v)) for k, v in found.items())
@@ -93,11 +92,11 @@ class KeyTable:
         self,
         seen: str | None,
         changed: Mapping[str, Principal],
-        gone: Collection[str] = (),
+        removed: Collection[str] = (),
     ) -> bool:
-        """Put and remove entries, if the table's version still is `seen`. False,
-        and nothing done, when another router was faster: what this one read may be
-        older than what is there. On an emptied Redis `changed` must be all keys."""
+        """Put and remove entries if the table's version is still `seen`. Return False,
+        and change nothing, if another router wrote first: this router's data may be
+        stale. If Redis was emptied, `changed` must contain all keys."""
         pairs = [
             part
             for name, principal in changed.items()
@@ -109,23 +108,23 @@ class KeyTable:
             1,
             keys.proxy_keys_version(),
             seen or "",
-            len(gone),
-            *gone,
+            len(removed),
+            *removed,
             *pairs,
         )
         return bool(version)
 
 
 class KeyLimits:
-    """What keys may use in a minute, counted in Redis over all gateways. Raises
-    `RedisAway`, or `ResponseError` from a Redis that refuses."""
+    """Limits per minute, counted in Redis across all gateways. Raises `RedisAway`, or
+    `ResponseError` when Redis rejects a command."""
 
     def __init__(self, caller: Caller, clock: Clock = servers_clock) -> None:
         self._caller = caller
         self._clock = clock
 
     async def count(self, principal: Principal) -> Reached | None:
-        """Count a request; or the limit that is reached, and nothing is counted."""
+        """Count a request. Return the exhausted limit instead if there is one."""
         reply = await self._caller.call(
             "FCALL",
             "rpx_limits_v1",
@@ -139,7 +138,7 @@ class KeyLimits:
         return Reached(reply[0].decode(), int(reply[1])) if reply else None
 
     def spend(self, key_id: str, tokens: int) -> Awaitable[Any]:
-        """Count an answer's tokens."""
+        """Count the tokens of a response."""
         return self._caller.call(
             "FCALL",
             "rpx_spend_v1",
@@ -156,9 +155,13 @@ _decoder = msgspec.json.Decoder(Principal)
 
 
 def _principal(record: bytes) -> Principal | None:
-    """One that cannot be read is no key, and does not take the others with it."""
+    """Decode a record. A malformed one is skipped so that the other keys still work."""
     try:
         return _decoder.decode(record)
     except msgspec.MsgspecError as error:
-        log.error("odd proxy key", action="odd_proxy_key", cause=str(error))
+        log.error(
+            "skipped a malformed proxy key record",
+            action="odd_proxy_key",
+            cause=str(error),
+        )
         return None

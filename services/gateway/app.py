@@ -30,7 +30,6 @@ from services.gateway import metrics
 from services.gateway.admin.asgi import ControlPlane
 from services.gateway.admin.forwarding import Readiness, RouterDoor
 from services.gateway.auth.authenticator import Admission
-from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.worker import make_capturer
 from services.gateway.content.body_reader import Reader
@@ -48,6 +47,7 @@ from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Chooser
 from services.gateway.server.body_memory import Room
+from services.gateway.server.browser_guard import Doorkeeper
 from services.gateway.server.connection import ClientTimeouts
 from services.gateway.server.server import Bounds, Server
 from services.gateway.upstream.client import Timeouts, UpstreamClient

@@ -1,1 +1,1 @@
-"""Active checks of every resource, and their verdicts."""
+"""Active health checks of resources."""

@@ -26,16 +26,16 @@ from libs.common.runtime.probes import Readiness, serve_probes
 from libs.common.runtime.tls import client_context
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import HealthSettings
-from services.health.check_queue import OnDemand
-from services.health.key_test import Examiner
-from services.health.prober import Prober, Question, Schedule
+from services.health.check_queue import CheckQueueWorker
+from services.health.key_test import KeyTester
+from services.health.prober import CheckRequest, Prober, Schedule
 from services.health.upstreams import EgressTransport
 
 LEASE_MS = 3_000
 
 
 class Health:
-    """Everything the process holds."""
+    """The health service and its dependencies."""
 
     def __init__(self, settings: HealthSettings) -> None:
         self._settings = settings
@@ -48,7 +48,7 @@ class Health:
         rules = ProviderRules.read(os.environ)
         self._client = httpx.AsyncClient(
             timeout=settings.timeout_seconds,
-            # The key would go wherever a redirect leads.
+            # A redirect would send the key to another address.
             follow_redirects=False,
             transport=EgressTransport(
                 Egress.read(os.environ),
@@ -56,10 +56,10 @@ class Health:
                 CheckedResolver(rules.destinations),
             ),
         )
-        question = Question(settings.path, settings.timeout_seconds)
+        check_request = CheckRequest(settings.path, settings.timeout_seconds)
         credentials = Credentials(os.environ, Sealer(settings.fernet_keys), rules)
-        prober = Prober(self._routing, self._client, question, credentials)
-        examiner = Examiner(self._client, credentials, settings.timeout_seconds)
+        prober = Prober(self._routing, self._client, check_request, credentials)
+        key_tester = KeyTester(self._client, credentials, settings.timeout_seconds)
         self._lease = LeaderLease(self._redis, "health", _holder(), LEASE_MS)
         self._schedule = Schedule(
             prober.check_all,
@@ -67,16 +67,18 @@ class Health:
             self._routing.catalogue_version,
             settings.interval_seconds,
         )
-        self._on_demand = OnDemand(Orders(self._redis), prober, examiner)
+        self._queue_worker = CheckQueueWorker(Orders(self._redis), prober, key_tester)
 
     async def run(self) -> None:
         settings = self._settings
-        loops: list[Callable[[asyncio.Event], Awaitable[None]]] = [self._on_demand.run]
+        loops: list[Callable[[asyncio.Event], Awaitable[None]]] = [
+            self._queue_worker.run
+        ]
         if settings.enabled:
             loops.append(self._schedule.run)
         async with await serve_probes(settings.host, settings.health_port, self._ready):
             try:
-                # A check that hangs must not hold up the process's end.
+                # A hanging check must not delay the shutdown.
                 await run_until_signalled(*loops, drain_seconds=2.0)
             finally:
                 await self._close()
@@ -91,7 +93,7 @@ class Health:
         return Readiness(True, (), details)
 
     async def _close(self) -> None:
-        with contextlib.suppress(RedisAway):  # the lease ends by itself
+        with contextlib.suppress(RedisAway):  # the lease expires
             await self._lease.release()
         await self._client.aclose()
         await self._redis.aclose()

@@ -1,5 +1,5 @@
-"""Keys that are not in the catalogue (yet), asked about by the admin API: does the
-upstream take them, and which models has it for them?"""
+"""Tests keys for the admin API before they are in the catalogue: whether the upstream
+accepts them, and which models it lists."""
 
 import asyncio
 import json
@@ -19,22 +19,22 @@ from services.health.verdict import of_answer, of_error, timed_out
 MOST_MODELS = 200
 _DETAILS = {
     "ok": "the key works",
-    "refused": "the upstream refuses the key",
-    "exhausted": "the key's account has no money left",
+    "refused": "the upstream rejects the key",
+    "exhausted": "the account of the key has no credit left",
     "limited": "the key is rate limited",
 }
 
 
-class Wanted(msgspec.Struct):
-    """What the router orders: pairs of a name and where the key is."""
+class KeyTest(msgspec.Struct):
+    """An order: the keys to test, as pairs of name and credential."""
 
     base_url: str
     keys: list[tuple[str, str]]
     model: str | None = None
 
 
-class Examiner:
-    """Asks upstreams for their models."""
+class KeyTester:
+    """Tests keys by listing the models of their upstream."""
 
     def __init__(
         self, client: httpx.AsyncClient, credentials: Credentials, timeout_s: float
@@ -43,27 +43,29 @@ class Examiner:
         self._credentials = credentials
         self._timeout_s = timeout_s
 
-    async def examine(self, order: str) -> str:
-        """The answer to an order, both JSON."""
-        wanted = msgspec.json.decode(order, type=Wanted)
-        found = await asyncio.gather(*(self._key(wanted, *key) for key in wanted.keys))
-        return json.dumps(found)
+    async def test(self, order: str) -> str:
+        """Run a key test; the order and the result are JSON."""
+        wanted = msgspec.json.decode(order, type=KeyTest)
+        results = await asyncio.gather(
+            *(self._key(wanted, *key) for key in wanted.keys)
+        )
+        return json.dumps(results)
 
-    async def _key(self, wanted: Wanted, name: str, credential: str) -> dict[str, Any]:
+    async def _key(self, wanted: KeyTest, name: str, credential: str) -> dict[str, Any]:
         try:
             key = self._credentials.resolve(credential, wanted.base_url)
         except ProxyError as error:
-            return _said(name, "unresolved", str(error))
+            return _result(name, "unresolved", str(error))
         verdict, models = await self._ask(f"{wanted.base_url}/models", SentKey(key))
         kind = verdict.kind
         detail = _DETAILS.get(kind, verdict.cause)
         if kind != "ok" and verdict.cause not in detail:
             detail = f"{detail} ({verdict.cause})"
-        said = _said(name, kind, detail, verdict.latency_ms)
-        said["models"] = list(models[:MOST_MODELS])
+        result = _result(name, kind, detail, verdict.latency_ms)
+        result["models"] = list(models[:MOST_MODELS])
         if wanted.model is not None:
-            said["lists_model"] = wanted.model in models
-        return said
+            result["lists_model"] = wanted.model in models
+        return result
 
     async def _ask(self, url: str, sent: SentKey) -> tuple[Verdict, Sequence[str]]:
         started = perf_counter()
@@ -83,7 +85,7 @@ class Examiner:
         return verdict, _models(answer, sent) if verdict.kind == "ok" else ()
 
 
-def _said(
+def _result(
     name: str, kind: str, detail: str, latency_ms: float | None = None
 ) -> dict[str, Any]:
     return {
@@ -98,7 +100,7 @@ def _said(
 
 
 def _models(answer: httpx.Response, sent: SentKey) -> Sequence[str]:
-    """None of an upstream that lists them in another way."""
+    """Return the ids of the listed models; empty if the format is unknown."""
     try:
         return [sent.hidden(str(model["id"])) for model in answer.json()["data"]]
     except (ValueError, KeyError, TypeError):

@@ -1,5 +1,4 @@
-"""Active checks of every resource, on a schedule with jitter, by one prober at
-a time."""
+"""Checks all resources on a schedule with jitter. Only the leader does so."""
 
 import asyncio
 import random
@@ -21,10 +20,10 @@ from services.health.verdict import account_of, of_answer, of_error, timed_out
 
 log = structlog.get_logger()
 
-TICK_S = 0.5  # a few times within the lease
-AT_ONCE = 32  # checks under way together
-CHECKS = Counter("proxy_health_checks_total", "Checks, by verdict.", ["verdict"])
-SECONDS = Histogram("proxy_health_check_seconds", "Until a check was answered.")
+TICK_S = 0.5  # several times per lease
+AT_ONCE = 32  # concurrent checks
+CHECKS = Counter("proxy_health_checks_total", "Checks by verdict.", ["verdict"])
+SECONDS = Histogram("proxy_health_check_seconds", "Duration of answered checks.")
 
 
 class Leadership(Protocol):
@@ -41,7 +40,7 @@ class Verdicts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A resource's check and what came of it."""
+    """The result of a check of a resource."""
 
     resource_id: str
     health: HealthState
@@ -49,31 +48,31 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a check asks: GET `path` below the base URL, answered in time."""
+class CheckRequest:
+    """The request of a check: GET `path` below the base URL, with a timeout."""
 
     path: str
     timeout_s: float
 
 
 class Prober:
-    """Asks each resource for its models and reports the verdict."""
+    """Sends checks to resources and reports the verdicts to the routing functions."""
 
     def __init__(
         self,
         routing: Verdicts,
         client: httpx.AsyncClient,
-        question: Question,
+        request: CheckRequest,
         credentials: Credentials,
     ) -> None:
         self._routing = routing
         self._client = client
-        self._question = question
+        self._request = request
         self._credentials = credentials
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def check_all(self) -> list[Check]:
-        """One round. Raises `RedisAway` or `NoCatalogue`."""
+        """Check all resources once. Raises `RedisAway` or `NoCatalogue`."""
         catalogue = await self._routing.catalogue()
         checks = [self._check(resource) for resource in catalogue.resources]
         return list(await asyncio.gather(*checks))
@@ -84,7 +83,7 @@ class Prober:
         CHECKS.labels(verdict.kind).inc()
         health = await self._routing.verdict(resource.id, verdict)
         log.debug(
-            "checked",
+            "checked a resource",
             action="resource_checked",
             resource=resource.id,
             verdict=verdict.kind,
@@ -97,11 +96,11 @@ class Prober:
         if key is None:
             return Verdict(kind="neutral", cause="its key cannot be resolved here")
         sent = SentKey(key)
-        url = f"{resource.base_url}/{self._question.path}"
+        url = f"{resource.base_url}/{self._request.path}"
         started = perf_counter()
         try:
-            # The whole of it: httpx bounds each read, and a drip feeds for ever.
-            async with asyncio.timeout(self._question.timeout_s):
+            # A limit for the whole request: httpx only limits each read.
+            async with asyncio.timeout(self._request.timeout_s):
                 answer = await self._client.get(
                     url, headers={"authorization": f"Bearer {key}"}
                 )
@@ -112,15 +111,15 @@ class Prober:
         seconds = perf_counter() - started
         SECONDS.observe(seconds)
         account = account_of(answer, sent)
-        if account is not None:  # also of a key that replaced another one
+        if account is not None:  # also for a key that replaced another one
             await self._routing.learn_account(resource.id, account)
         return of_answer(answer, sent, seconds * 1000)
 
 
 class Schedule:
-    """When to probe: at once on becoming leader, when the catalogue changed or
-    came back, and every interval with a tenth of jitter. A round that takes its
-    time does not keep the lease from being renewed."""
+    """Runs a round of checks when this process becomes the leader, when the catalogue
+    changes or reappears, and at each interval with 10 % jitter. The lease is renewed
+    during a long round."""
 
     def __init__(
         self,
@@ -134,9 +133,9 @@ class Schedule:
         self._version = version
         self._interval_s = interval_s
         self._due_at = 0.0
-        self._checked: str | None = None  # the catalogue of the last round
+        self._checked: str | None = None  # version of the catalogue in the last round
         self._round: asyncio.Task[None] | None = None
-        self._away = False  # Redis is, and it was said
+        self._away = False  # Redis is unavailable, and this was logged
         self.leads = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -167,16 +166,16 @@ class Schedule:
 
     def _note_redis(self, cause: RedisAway | None) -> None:
         if cause is not None and not self._away:
-            log.warning("redis is away", action="redis_away", cause=str(cause))
+            log.warning("Redis is unavailable", action="redis_away", cause=str(cause))
         elif cause is None and self._away:
-            log.info("redis is back", action="redis_back")
+            log.info("Redis is available again", action="redis_back")
         self._away = cause is not None
 
     def _due(self, now: float, version: str) -> bool:
         if self._round is not None:
             if not self._round.done():
                 return False
-            self._round.result()  # what nobody expected ends the process
+            self._round.result()  # an unexpected error ends the process
         return now >= self._due_at or version != self._checked
 
     async def _check(self) -> None:
@@ -184,4 +183,6 @@ class Schedule:
             await self._check_all()
         except (RedisAway, NoCatalogue) as cause:
             self._checked = None
-            log.info("no round", action="round_missed", cause=str(cause))
+            log.info(
+                "skipped a round of checks", action="round_missed", cause=str(cause)
+            )

@@ -1,5 +1,5 @@
-"""How checks travel: by the same way as the gateways' requests, or they would say
-nothing of it; and to no address that providers may not have."""
+"""Connects checks to upstreams as gateways connect requests: through the same HTTP
+proxies, and to allowed addresses only."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ from libs.common.providers.resolver import CheckedResolver
 from libs.common.settings.http_proxies import DEFAULT_PORTS, Egress, Proxy
 
 
-class Barred(httpx.ConnectError):
-    """The address is one that providers may not have."""
+class AddressRefused(httpx.ConnectError):
+    """Providers must not use this address."""
 
 
 class EgressTransport(httpx.AsyncBaseTransport):
-    """Sends each request straight or through the proxy that leads to its origin."""
+    """Sends each request directly or through the HTTP proxy for its origin."""
 
     def __init__(
         self, egress: Egress, context: ssl.SSLContext, resolver: CheckedResolver
@@ -27,30 +27,36 @@ class EgressTransport(httpx.AsyncBaseTransport):
         self._egress = egress
         self._context = context
         self._resolver = resolver
-        self._ways: dict[tuple[str, Proxy | None], httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str, Proxy | None], httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         port = url.port or DEFAULT_PORTS[url.scheme]
         proxy = self._egress.proxy_for(url.scheme, url.host, port)
         try:
-            if proxy is not None:  # it looks names up
+            if proxy is not None:  # the proxy resolves the name
                 self._resolver.check(url.scheme, url.host, port)
-            return await self._way(url.scheme, proxy).handle_async_request(request)
+            return await self._transport(url.scheme, proxy).handle_async_request(
+                request
+            )
         except Forbidden as refusal:
-            raise Barred(str(refusal)) from None
+            raise AddressRefused(str(refusal)) from None
 
     async def aclose(self) -> None:
-        for way in self._ways.values():
-            await way.aclose()
+        for transport in self._transports.values():
+            await transport.aclose()
 
-    def _way(self, scheme: str, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
-        way = self._ways.get((scheme, proxy))
-        if way is None:
-            way = self._ways[scheme, proxy] = self._made(scheme, proxy)
-        return way
+    def _transport(self, scheme: str, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+        transport = self._transports.get((scheme, proxy))
+        if transport is None:
+            transport = self._transports[scheme, proxy] = self._new_transport(
+                scheme, proxy
+            )
+        return transport
 
-    def _made(self, scheme: str, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+    def _new_transport(
+        self, scheme: str, proxy: Proxy | None
+    ) -> httpx.AsyncHTTPTransport:
         if proxy is None:
             return _Direct(self._context, _Checked(scheme, self._resolver))
         return httpx.AsyncHTTPTransport(
@@ -63,7 +69,7 @@ class EgressTransport(httpx.AsyncBaseTransport):
 
 
 class _Direct(httpx.AsyncHTTPTransport):
-    """httpx takes no network backend; the pool within it does."""
+    """Replaces the connection pool, because httpx does not accept a network backend."""
 
     def __init__(
         self, context: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend
@@ -78,7 +84,7 @@ class _Direct(httpx.AsyncHTTPTransport):
 
 
 class _Checked(httpcore.AsyncNetworkBackend):
-    """Looks hosts up, and dials what it found and no other address."""
+    """Resolves hosts and connects only to the allowed addresses."""
 
     def __init__(self, scheme: str, resolver: CheckedResolver) -> None:
         self._scheme = scheme
@@ -99,7 +105,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(str(error)) from error
         *others, last = [str(info[4][0]) for info in infos]
         for number, address in enumerate(others):
-            # The others need time too.
+            # Leave time for the other addresses.
             part = timeout / (len(infos) - number) if timeout else None
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
                 return await self._network.connect_tcp(

@@ -1,5 +1,5 @@
-"""What a check's answer or error says of a resource. Pure but for the date that a
-`retry-after` may be relative to."""
+"""Derives a verdict from the response or error of a check. Pure but for the current
+time, to which a date in Retry-After is relative."""
 
 from datetime import UTC, datetime
 
@@ -12,12 +12,13 @@ from libs.common.headers import Header
 from libs.common.providers.key_echoes import SentKey
 from libs.common.routing.accounts import account_named
 from libs.common.runtime.tls import tls_cause
-from services.health.upstreams import Barred
+from services.health.upstreams import AddressRefused
 
 
 def of_answer(answer: httpx.Response, sent: SentKey, latency_ms: float) -> Verdict:
-    """A check asks for nothing a working key could be denied, so other client
-    errors say nothing of the key; nor does a redirect, which is not followed."""
+    """Judge a response. Every valid key may send a check, so client errors other than
+    401, 403 and 429 do not indicate a bad key; neither do redirects, which are not
+    followed."""
     latency = round(latency_ms, 3)
     status = answer.status_code
     if 300 <= status < 400:
@@ -30,7 +31,7 @@ def of_answer(answer: httpx.Response, sent: SentKey, latency_ms: float) -> Verdi
 
 
 def account_of(answer: httpx.Response, sent: SentKey) -> str | None:
-    """The account that the answer names, if it is the upstream's own."""
+    """Return the account in the response headers, unless it contains the key."""
     account = account_named(_headers(answer)) if answer.is_success else None
     return None if account is None or sent.shown_in(account) else account
 
@@ -40,17 +41,17 @@ def timed_out() -> Verdict:
 
 
 def of_error(error: httpx.HTTPError) -> Verdict:
-    """No answer: a fault, in words without addresses or keys."""
+    """Judge a missing response: a fault, described without addresses and keys."""
     if isinstance(error, httpx.TimeoutException):
         return timed_out()
-    if isinstance(error, Barred):
+    if isinstance(error, AddressRefused):
         return Verdict(kind="fault", cause=str(error))
     if isinstance(error, httpx.ConnectError):
         tls = tls_cause(error)
         cause = f"the TLS handshake failed: {tls}" if tls else "cannot connect"
         return Verdict(kind="fault", cause=cause)
     if isinstance(error, httpx.ProxyError):
-        return Verdict(kind="fault", cause="the proxy refused")
+        return Verdict(kind="fault", cause="the HTTP proxy rejected the connection")
     return Verdict(kind="fault", cause=f"check failed: {type(error).__name__}")
 
 

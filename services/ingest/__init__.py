@@ -1,1 +1,1 @@
-"""From the telemetry stream to SQL."""
+"""Writes events and captured bodies from Redis streams to SQL."""

@@ -1,4 +1,4 @@
-"""`python -m services.ingest`: builds the service by hand and runs it."""
+"""Composition root of ingest: `python -m services.ingest`."""
 
 import asyncio
 import os
@@ -20,31 +20,31 @@ from libs.common.settings.services import IngestSettings
 from libs.common.store.factory import open_store
 from libs.common.store.interface import Price, SchemaTooNew
 from services.ingest.batch import BatchRule
-from services.ingest.consumer import Consumer, Habits
+from services.ingest.consumer import Consumer, ConsumerOptions
 from services.ingest.memory import collect_seldom
 from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payload
 from services.ingest.prices import read_prices
 from services.ingest.readiness import readiness
-from services.ingest.schema_maintenance import Rhythm, Upkeep
+from services.ingest.schema_maintenance import MaintenanceOptions, SchemaMaintenance
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
-    """Until SIGTERM. Exits with 2, after one line, when a setting makes no sense or
-    the database belongs to a newer version."""
+    """Run until SIGTERM. Exit with status 2 and a one-line message if a setting is
+    invalid or the schema is newer than this version supports."""
     try:
         settings = IngestSettings.read(os.environ if environ is None else environ)
         prices = settings.prices_file and read_prices(settings.prices_file)
     except SettingError as error:
-        sys.exit(_complain(error))
+        sys.exit(_report(error))
     logs.configure("ingest", settings.log_level)
     collect_seldom()
     try:
         asyncio.run(serve(settings, prices or None))
     except SchemaTooNew as error:
-        sys.exit(_complain(error))
+        sys.exit(_report(error))
 
 
-def _complain(error: Exception) -> int:
+def _report(error: Exception) -> int:
     sys.stderr.write(f"{error}\n")
     return 2
 
@@ -52,21 +52,23 @@ def _complain(error: Exception) -> int:
 async def serve(
     settings: IngestSettings, prices: Sequence[Price] | None = None
 ) -> None:
-    """The whole service: two loops and its probes."""
+    """Run the consumers, schema maintenance and probes."""
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
-    consumer = Consumer(stream, store, _habits(settings))
+    consumer = Consumer(stream, store, _options(settings))
     payloads = TelemetryStream(
         redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
     )
-    bodies = Consumer(payloads, PayloadSink(store), _payload_habits(settings))
-    rhythm = Rhythm(keep_days=settings.retention_days)
-    upkeep = Upkeep(store, lambda: datetime.now(UTC).date(), rhythm, prices)
+    bodies = Consumer(payloads, PayloadSink(store), _payload_options(settings))
+    options = MaintenanceOptions(keep_days=settings.retention_days)
+    maintenance = SchemaMaintenance(
+        store, lambda: datetime.now(UTC).date(), options, prices
+    )
 
     async def prepared() -> None:
-        if not upkeep.prepared.is_set():
-            raise StoreAway("The schema is not ready yet.")
+        if not maintenance.prepared.is_set():
+            raise StoreAway("The schema is not migrated yet.")
 
     async def ready() -> Readiness:
         return await readiness(
@@ -76,14 +78,14 @@ async def serve(
     probes = await serve_probes(settings.host, settings.ingest_port, ready)
     try:
         await run_until_signalled(
-            upkeep.run,
-            upkeep.then(consumer.run),
-            upkeep.then(bodies.run),
+            maintenance.run,
+            maintenance.then(consumer.run),
+            maintenance.then(bodies.run),
             drain_seconds=settings.drain_seconds,
         )
     except SystemExit:
-        if upkeep.refusal:
-            raise upkeep.refusal from None
+        if maintenance.refusal:
+            raise maintenance.refusal from None
         raise
     finally:
         probes.close()
@@ -91,11 +93,11 @@ async def serve(
         await redis.aclose()
 
 
-def _payload_habits(settings: IngestSettings) -> Habits:
-    """A loop of its own: however many bodies wait, events do not wait behind them."""
+def _payload_options(settings: IngestSettings) -> ConsumerOptions:
+    """Options of the consumer for bodies, which must not delay the one for events."""
     rule = BatchRule(min(BATCH_SIZE, settings.batch_size), settings.batch_seconds)
     return replace(
-        _habits(settings),
+        _options(settings),
         rule=rule,
         decode=decode_payload,
         parts=unpacked,
@@ -103,10 +105,10 @@ def _payload_habits(settings: IngestSettings) -> Habits:
     )
 
 
-def _habits(settings: IngestSettings) -> Habits:
-    # Replicas may share a configuration: host and process tell them apart.
+def _options(settings: IngestSettings) -> ConsumerOptions:
+    # Replicas may share a configuration, so the name includes host and process id.
     name = f"{settings.consumer}-{socket.gethostname()}-{os.getpid()}"
-    return Habits(
+    return ConsumerOptions(
         name=name,
         rule=BatchRule(settings.batch_size, settings.batch_seconds),
         claim_s=settings.claim_seconds,

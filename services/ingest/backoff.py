@@ -1,12 +1,12 @@
-"""How long to wait before trying again. Pure: chance is an argument."""
+"""Exponential backoff with jitter. Pure: randomness is an argument."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubles from `base_s` to `cap_s`. Jitter keeps replicas from returning in
-    step: `draw` (0 to 1) takes up to half of the pause away."""
+    """Delays that double from `base_s` to `cap_s`. Jitter keeps replicas from retrying
+    at the same time: `draw` (0 to 1) reduces the delay by up to half."""
 
     base_s: float = 0.1
     cap_s: float = 5.0

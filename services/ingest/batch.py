@@ -1,21 +1,40 @@
-"""When is a batch due, and how much to ask for next? Pure: the time is an
-argument."""
+"""Batches of stream entries: their content, when to write them, and how much to read
+next. Pure."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-IDLE_S = 0.5  # how long an idle read waits; bounds how long a stop goes unnoticed
-# With a backlog a batch grows: what a transaction costs is shared by more.
+from libs.common.contracts.events import StreamedEvent
+from libs.common.store.interface import DeadLetter
+
+IDLE_S = 0.5  # how long an idle read blocks; bounds the delay of a stop
+# Factor by which a batch grows under a backlog, to share the cost of a transaction.
 GROWTH = 10
-BATCH_BYTES = 8 * 2**20  # whatever it counts, a batch of this size is due
-READ_ENTRIES = 500  # by one call to Redis, which does nothing else meanwhile
-# The first read of a batch may meet the largest entries there are.
+BATCH_BYTES = 8 * 2**20  # a batch of this size is due, however few entries it has
+READ_ENTRIES = 500  # per call, during which Redis serves no one else
+# Entries in the first read of a batch, when their size is not known yet.
 FIRST_READ_ENTRIES = 64
+
+Fields = Mapping[bytes, bytes]
+Decode = Callable[[str, Fields], StreamedEvent | DeadLetter]
+Parts = Callable[[Fields], Sequence[Fields]]
+
+
+class Entry(Protocol):
+    """A stream entry: its Redis id and its fields."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def fields(self) -> Fields: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a batch has so far. `more`: the last read got all it asked for, so
-    there is probably a backlog."""
+    """The size of a batch. `more`: the last read returned as many entries as requested,
+    so there is probably a backlog."""
 
     entries: int = 0
     bytes: int = 0
@@ -24,7 +43,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class BatchRule:
-    """A batch is written when it is this big or this old."""
+    """A batch is due when it reaches `size` entries or `max_age_s`."""
 
     size: int
     max_age_s: float
@@ -37,8 +56,8 @@ class BatchRule:
         return so_far.entries >= (self._largest if so_far.more else self.size)
 
     def room(self, so_far: Size) -> int:
-        """How many entries to ask for, at least one; by their mean size so far
-        they fit into a batch."""
+        """Return how many entries to read next, at least one. By the mean size so far,
+        they fit into the batch."""
         left = self._largest - so_far.entries
         if so_far.entries == 0:
             return min(self.size, FIRST_READ_ENTRIES)
@@ -46,8 +65,8 @@ class BatchRule:
         fitting = (BATCH_BYTES - so_far.bytes) // mean_bytes
         return max(1, min(left, READ_ENTRIES, fitting))
 
-    def patience_s(self, so_far: Size, age_s: float) -> float:
-        """How long to wait for more; not at all once there is enough."""
+    def wait_s(self, so_far: Size, age_s: float) -> float:
+        """Return how long to wait for more entries; 0 if the batch is large enough."""
         if so_far.entries == 0:
             return IDLE_S
         if so_far.entries >= self.size:
@@ -57,3 +76,49 @@ class BatchRule:
     @property
     def _largest(self) -> int:
         return self.size * GROWTH
+
+
+def itself(fields: Fields) -> Sequence[Fields]:
+    """Return the entry itself, for entries with one event each."""
+    return (fields,)
+
+
+class Batch:
+    """Entries, decoded to events and dead letters."""
+
+    def __init__(self, decode: Decode, parts: Parts = itself) -> None:
+        """`parts` splits an entry that contains several events."""
+        self._decode = decode
+        self._parts = parts
+        self.entries: list[Entry] = []
+        self.events: list[StreamedEvent] = []
+        self.dead: list[DeadLetter] = []
+        self.size = Size()
+
+    def add(self, entries: Sequence[Entry], requested: int) -> None:
+        """Decode and add entries. `requested` is the number asked for."""
+        for entry in entries:
+            for fields in self._parts(entry.fields):
+                decoded = self._decode(entry.id, fields)
+                if isinstance(decoded, DeadLetter):
+                    self.dead.append(decoded)
+                else:
+                    self.events.append(decoded)
+        self.entries += entries
+        self.size = Size(
+            entries=len(self.entries),
+            bytes=self.size.bytes + sum(map(_bytes, entries)),
+            more=len(entries) >= requested,
+        )
+
+    def fields_of(self, event: StreamedEvent) -> Fields:
+        """Return the fields of an event. Searches the batch, as this is rarely
+        needed."""
+        id_ = event.id.encode()
+        entry = next(entry for entry in self.entries if entry.id == event.entry_id)
+        parts = self._parts(entry.fields)
+        return next((part for part in parts if part.get(b"id") == id_), entry.fields)
+
+
+def _bytes(entry: Entry) -> int:
+    return sum(map(len, entry.fields.values()))

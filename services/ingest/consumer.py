@@ -1,8 +1,8 @@
-"""The loop from stream to SQL: read, claim what a dead consumer left, write,
-acknowledge after the commit.
+"""Moves entries from a stream to SQL: reads them, claims those of dead consumers,
+writes batches, and acknowledges them after the commit.
 
-Whatever goes wrong before the acknowledgement, Redis still has the entries and
-the store absorbs the replay. Poison is parked and never blocks the rest."""
+Until the acknowledgment Redis keeps the entries, and a replay changes nothing in SQL.
+An entry that cannot be stored becomes a dead letter and does not block the others."""
 
 import asyncio
 import random
@@ -22,17 +22,22 @@ from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import DeadLetter, Unstorable
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
-from services.ingest.batch import BatchRule
+from services.ingest.batch import Batch, BatchRule, Decode, Parts, itself
 from services.ingest.decode import dead_letter, decode
-from services.ingest.gathered import Batch, Decode, Parts, itself
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
+UNAVAILABLE = {"redis": "Redis is unavailable", "store": "the database is unavailable"}
+RECOVERED = {
+    "redis": "Redis is available again",
+    "store": "the database is available again",
+}
+
 
 class Source(Protocol):
-    """What the loop needs of the stream."""
+    """The methods of a stream that a consumer uses."""
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]: ...
 
@@ -50,7 +55,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """What the loop needs of the store."""
+    """The methods of a store that a consumer uses."""
 
     async def write(self, events: Sequence[StreamedEvent]) -> int: ...
 
@@ -58,94 +63,92 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
-    """How a consumer works."""
+class ConsumerOptions:
+    """Options of a consumer."""
 
     name: str
     rule: BatchRule
-    claim_s: float  # an entry that somebody held for this long is taken over
+    claim_s: float  # claim entries pending at another consumer for this long
     backoff: Backoff = field(default_factory=Backoff)
     decode: Decode = decode
     parts: Parts = itself
-    stream: str = "events"  # its name in metrics
+    stream: str = "events"  # label in metrics
 
 
 class Consumer:
-    def __init__(self, source: Source, sink: Sink, habits: Habits) -> None:
+    def __init__(self, source: Source, sink: Sink, options: ConsumerOptions) -> None:
         self._source = source
         self._sink = sink
-        self._habits = habits
+        self._options = options
         self._next_claim = 0.0
         self._away: dict[str, str] = {}
 
     @property
     def away(self) -> Mapping[str, str]:
-        """What did not answer at the last try, and what it said."""
+        """Unavailable services (`redis`, `store`) and their last error."""
         return self._away
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then finish what has been read. While a batch is being
-        stored the next one is read and decoded, never more than that."""
+        """Run until `stop`, then store the last batch. Reads one batch ahead: the next
+        one is read and decoded while a batch is being stored."""
         async with asyncio.TaskGroup() as group:
-            settling: asyncio.Task[None] | None = None
+            storing: asyncio.Task[None] | None = None
             while not stop.is_set():
-                batch = await self._gather(stop, partial(_running, settling))
-                if settling:
-                    await settling
-                settling = group.create_task(self._settle(batch, stop))
-        await self._once("redis", self._source.leave, self._habits.name)
+                batch = await self._gather(stop, partial(_running, storing))
+                if storing:
+                    await storing
+                storing = group.create_task(self._commit(batch, stop))
+        await self._once("redis", self._source.leave, self._options.name)
 
     async def _gather(self, stop: asyncio.Event, busy: Callable[[], bool]) -> Batch:
-        """Entries up to a batch that is due, fewer when `stop` is set."""
-        rule, clock = self._habits.rule, asyncio.get_running_loop().time
-        batch = Batch(self._habits.decode, self._habits.parts)
+        """Read entries until the batch is due or `stop` is set."""
+        rule, clock = self._options.rule, asyncio.get_running_loop().time
+        batch = Batch(self._options.decode, self._options.parts)
         began = clock()
         while not stop.is_set() and not rule.due(batch.size, clock() - began):
             room = rule.room(batch.size)
-            patience_s = rule.patience_s(batch.size, clock() - began)
-            # What we hold ourselves is not left behind, however long it takes.
-            take = self._read if busy() else self._take
-            took = await self._persist(stop, "redis", take, room, patience_s)
+            wait_s = rule.wait_s(batch.size, clock() - began)
+            # While a batch is being stored, a claim could return its own entries.
+            read = self._read if busy() else self._claim_or_read
+            entries = await self._retry(stop, "redis", read, room, wait_s)
             if not batch.entries:
                 began = clock()
-            batch.add(took or (), room)
+            batch.add(entries or (), room)
         return batch
 
-    async def _take(self, room: int, patience_s: float) -> list[Entry]:
-        """What dead consumers left comes first; it is older."""
-        name, claim_s = self._habits.name, self._habits.claim_s
+    async def _claim_or_read(self, room: int, wait_s: float) -> list[Entry]:
+        """Claim entries of dead consumers, which are older, or else read new ones."""
+        name, claim_s = self._options.name, self._options.claim_s
         now = asyncio.get_running_loop().time()
         if now >= self._next_claim:
-            left = await self._source.claim(name, room, int(claim_s * 1000))
-            if left:
-                return left
+            claimed = await self._source.claim(name, room, int(claim_s * 1000))
+            if claimed:
+                return claimed
             self._next_claim = now + claim_s
-        return await self._read(room, patience_s)
+        return await self._read(room, wait_s)
 
-    async def _read(self, room: int, patience_s: float) -> list[Entry]:
-        name, block_ms = self._habits.name, int(patience_s * 1000)
+    async def _read(self, room: int, wait_s: float) -> list[Entry]:
+        name, block_ms = self._options.name, int(wait_s * 1000)
         entries = await self._source.read(name, room, block_ms)
         if not entries:
-            metrics.BACKLOG.labels(self._habits.stream).set(await self._source.depth())
+            metrics.BACKLOG.labels(self._options.stream).set(await self._source.depth())
         return entries
 
-    async def _settle(self, batch: Batch, stop: asyncio.Event) -> None:
-        """Store, then acknowledge. Given up at `stop`: then the entries stay
-        pending, and whoever claims them stores them."""
+    async def _commit(self, batch: Batch, stop: asyncio.Event) -> None:
+        """Store a batch, then acknowledge it. Gives up at `stop`: the entries stay
+        pending, and another consumer claims them."""
         if not batch.entries:
             return
-        dead = await self._persist(stop, "store", self._store, batch)
+        dead = await self._retry(stop, "store", self._store, batch)
         if dead is None:
             return
         ids = [entry.id for entry in batch.entries]
         letters = [_as_fields(letter) for letter in dead]
-        left = await self._persist(
-            stop, "redis", self._source.acknowledge, ids, letters
-        )
-        metrics.BACKLOG.labels(self._habits.stream).set(left or 0)
+        depth = await self._retry(stop, "redis", self._source.acknowledge, ids, letters)
+        metrics.BACKLOG.labels(self._options.stream).set(depth or 0)
 
     async def _store(self, batch: Batch) -> list[DeadLetter]:
-        """Everything in SQL, poison as dead letters; those are returned."""
+        """Write events and dead letters to SQL; return the dead letters."""
         dead = list(batch.dead)
         with metrics.WRITE_SECONDS.time():
             for event, reason in await self._write(batch.events):
@@ -153,14 +156,14 @@ class Consumer:
                 dead.append(dead_letter(event.entry_id, fields, reason))
             if dead:
                 await self._sink.write_dead_letters(dead)
-        _note(batch, dead)
+        _record_metrics(batch, dead)
         return dead
 
     async def _write(
         self, events: Sequence[StreamedEvent]
     ) -> list[tuple[StreamedEvent, str]]:
-        """Store all that can be stored; returns what the database refuses, found
-        by halving the batch."""
+        """Write events. Return those that the database rejects, with the reason; they
+        are found by halving the batch."""
         if not events:
             return []
         try:
@@ -175,20 +178,20 @@ class Consumer:
             ]
         return []
 
-    async def _persist(
+    async def _retry(
         self,
         stop: asyncio.Event,
         what: str,
         call: Callable[..., Awaitable[T]],
         *args: object,
     ) -> T | None:
-        """Try until it works, with growing pauses; None when `stop` ended it."""
+        """Retry with backoff until the call succeeds; return None if `stop` is set."""
         failures = 0
         while True:
             result = await self._once(what, call, *args)
             if result is not None:
                 return result
-            pause_s = self._habits.backoff.pause_s(failures, random.random())  # noqa: S311 - jitter
+            pause_s = self._options.backoff.pause_s(failures, random.random())  # noqa: S311 - jitter
             if await wait_for_stop(stop, pause_s):
                 return None
             failures += 1
@@ -196,20 +199,20 @@ class Consumer:
     async def _once(
         self, what: str, call: Callable[..., Awaitable[T]], *args: object
     ) -> T | None:
-        """One try; None when `what` is away."""
+        """Call once; return None if `what` is unavailable."""
         try:
             result = await call(*args)
         except (RedisAway, StoreAway) as error:
             self._lost(what, error)
             return None
         if self._away.pop(what, None):
-            log.info("is back", action=f"{what}_back")
+            log.info(RECOVERED[what], action=f"{what}_back")
         return result
 
     def _lost(self, what: str, error: RedisAway | StoreAway) -> None:
         metrics.FAILURES.labels(what).inc()
         if what not in self._away:
-            log.warning("is away", action=f"{what}_away", error=str(error))
+            log.warning(UNAVAILABLE[what], action=f"{what}_away", error=str(error))
         self._away[what] = str(error)
 
 
@@ -221,9 +224,9 @@ def _running(task: asyncio.Task[None] | None) -> bool:
     return task is not None and not task.done()
 
 
-def _note(batch: Batch, dead: Sequence[DeadLetter]) -> None:
-    refused = {(letter.entry_id, letter.event_id) for letter in dead}
-    stored = Counter(e.kind for e in batch.events if (e.entry_id, e.id) not in refused)
+def _record_metrics(batch: Batch, dead: Sequence[DeadLetter]) -> None:
+    rejected = {(letter.entry_id, letter.event_id) for letter in dead}
+    stored = Counter(e.kind for e in batch.events if (e.entry_id, e.id) not in rejected)
     for kind, count in stored.items():
         metrics.EVENTS.labels(kind).inc(count)
     metrics.BATCHES.inc()
@@ -232,7 +235,7 @@ def _note(batch: Batch, dead: Sequence[DeadLetter]) -> None:
     metrics.LAG.set(max(0.0, time.time() - oldest_ms / 1000))
     for letter in dead:
         log.warning(
-            "an entry could not be stored",
+            "moved an entry to the dead letters",
             action="dead_letter",
             entry_id=letter.entry_id,
             kind=letter.kind,

@@ -1,7 +1,7 @@
-"""A stream entry as an event, or as poison with its reason. Pure.
+"""Decodes a stream entry to an event, or to a dead letter with a reason. Pure.
 
-Text is bounded and loses its NUL characters, which Postgres cannot hold, rather
-than costing the ledger a row; figures that make no sense are poison."""
+Text is truncated and loses NUL characters, which PostgreSQL rejects, so that the ledger
+still gets its row. Numbers outside of their range make the entry a dead letter."""
 
 import json
 import math
@@ -28,16 +28,16 @@ Fields = Mapping[bytes, bytes]
 FIELDS = frozenset({b"kind", b"id", b"v", b"data"})
 KINDS: dict[bytes, Kind] = {kind.encode(): cast(Kind, kind) for kind in EVENTS}
 VERSION = b"%d" % EVENT_VERSION
-NUL = b"\\u0000"  # as JSON writes it
+NUL = b"\\u0000"  # as written in JSON
 MAX_DATA_BYTES = 1_048_576
 MAX_ID_CHARS = 200
-KEPT_DATA_CHARS = 65_536  # of poison, to look at
-# An index row of Postgres holds 2704 bytes; a character takes up to four. Gateways
-# cut session ids to as much, so that they find again what they wrote.
+KEPT_DATA_CHARS = 65_536  # stored of a dead letter
+# An index row of PostgreSQL has at most 2704 bytes, and a character up to four.
+# Gateways truncate session ids to the same length, so lookups match stored values.
 INDEXED_CHARS = ID_CHARS_MAX
 INDEXED = frozenset({"session_id", "resource_id", "response_id", "request_id"})
 TEXT_CHARS = 8_000
-LARGEST = 2**53 - 1  # the largest integer that JSON readers agree on; fits a bigint
+LARGEST = 2**53 - 1  # the largest integer that JSON readers agree on; fits into bigint
 LARGEST_SMALL = 2**31 - 1
 SMALL = frozenset({"status_code", "attempts", "attempt"})
 NUMBERS = (int, float)
@@ -50,7 +50,7 @@ GATEWAY_ID = re.compile(rb'"gateway_id": *"([!#-\[\]-~]{1,200})"')
 
 
 class _Read(NamedTuple):
-    """A contract's fields that have bounds, each group read in one go."""
+    """Getters for the bounded fields of an event class, one for each kind of bound."""
 
     texts: Callable[[Event], tuple[Any, ...]]
     figures: Callable[[Event], tuple[Any, ...]]
@@ -79,20 +79,20 @@ PLAIN: dict[type[Event], _Read] = {
 }
 
 
-class _Spoiled(Exception):
-    """Why an entry is poison."""
+class _Malformed(Exception):
+    """The entry cannot be stored. The message is the reason."""
 
 
 def decode(entry_id: str, fields: Fields) -> StreamedEvent | DeadLetter:
-    """The entry's event. Poison when the writer and we do not understand each
-    other, or when a figure fits in no column."""
+    """Decode an entry. Return a dead letter if its version, kind or data is unknown or
+    invalid, or if a number does not fit into its column."""
     try:
         kind = _kind(fields)
         id_ = _id(fields)
         read = _event(kind, fields[b"data"])
         event = read if _plain(read) else _bounded(_with_short_ids(read))
         _require_own_id(id_, event)
-    except _Spoiled as error:
+    except _Malformed as error:
         return dead_letter(entry_id, fields, str(error))
     data = fields[b"data"]
     untouched = event is read and NUL not in data
@@ -100,8 +100,8 @@ def decode(entry_id: str, fields: Fields) -> StreamedEvent | DeadLetter:
 
 
 def dead_letter(entry_id: str, fields: Fields, reason: str) -> DeadLetter:
-    """The entry as something that can always be stored. The same content has the
-    same id, also when it was sent twice."""
+    """Convert an entry to a dead letter, which can always be stored. Its id is a hash
+    of its content, so a replay has the same id."""
     return DeadLetter(
         id=content_id(fields),
         entry_id=entry_id,
@@ -115,7 +115,7 @@ def dead_letter(entry_id: str, fields: Fields, reason: str) -> DeadLetter:
 
 
 def _gateway_of(fields: Fields) -> str | None:
-    """Whose request it was, as far as can be read: its books must count it."""
+    """Find the gateway id in the data, because its ledger counts dead requests."""
     found = GATEWAY_ID.search(fields.get(b"data", b""))
     return found[1].decode() if found else None
 
@@ -133,13 +133,13 @@ def _kind(fields: Fields) -> Kind:
     missing = FIELDS - fields.keys()
     if missing:
         names = ", ".join(sorted(name.decode() for name in missing))
-        raise _Spoiled(f"missing field: {names}")
+        raise _Malformed(f"missing field: {names}")
     version = _text(fields[b"v"], 20)
     if version != str(EVENT_VERSION):
-        raise _Spoiled(f"unknown version {version!r}, this one reads {EVENT_VERSION}")
+        raise _Malformed(f"unknown version {version!r}; supported is {EVENT_VERSION}")
     kind = _text(fields[b"kind"], 40)
     if kind not in EVENTS:
-        raise _Spoiled(f"unknown kind {kind!r}")
+        raise _Malformed(f"unknown kind {kind!r}")
     return cast(Kind, kind)
 
 
@@ -147,27 +147,29 @@ def _id(fields: Fields) -> str:
     try:
         id_ = fields[b"id"].decode()
     except UnicodeDecodeError:
-        raise _Spoiled("id is not UTF-8") from None
+        raise _Malformed("id is not UTF-8") from None
     if not 0 < len(id_) <= MAX_ID_CHARS or "\0" in id_:
-        raise _Spoiled(f"id is empty, longer than {MAX_ID_CHARS}, or has a NUL in it")
+        raise _Malformed(
+            f"id is empty, contains NUL, or exceeds {MAX_ID_CHARS} characters"
+        )
     return id_
 
 
 def _event(kind: Kind, data: bytes) -> Event:
     if len(data) > MAX_DATA_BYTES:
-        raise _Spoiled(f"{len(data)} bytes, more than {MAX_DATA_BYTES}")
+        raise _Malformed(f"data has {len(data)} bytes, more than {MAX_DATA_BYTES}")
     contract = EVENTS[kind]
     try:
         if NUL not in data:
             return contract.model_validate_json(data)
-        contract.model_validate_json(data)  # JSON as strict as elsewhere
+        contract.model_validate_json(data)  # json.loads alone would be less strict
         return contract.model_validate_json(json.dumps(_without_nul(json.loads(data))))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _Spoiled(f"{where or 'data'}: {first['msg']}") from None
+        raise _Malformed(f"{where or 'data'}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
-        raise _Spoiled(f"data: {error}") from None
+        raise _Malformed(f"data: {error}") from None
 
 
 def _without_nul(value: Any) -> Any:
@@ -181,8 +183,8 @@ def _without_nul(value: Any) -> Any:
 
 
 def _with_short_ids(event: Event) -> Event:
-    """Without the minted ids that are too long to be looked up: cut, they would be
-    others."""
+    """Drop minted ids that are too long to be looked up; truncated, they would be
+    different ids."""
     if not isinstance(event, RequestEvent):
         return event
     short = tuple(id_ for id_ in event.minted if len(id_) <= ID_CHARS_MAX)
@@ -192,13 +194,13 @@ def _with_short_ids(event: Event) -> Event:
 
 
 def _plain(event: Event) -> bool:
-    """Whether no bound is near, as in almost every event; told at a fraction of
-    what it costs to look at each field by itself."""
+    """Whether all fields are within conservative bounds, as in almost every event.
+    Costs a fraction of checking each field against its own bound."""
     read = PLAIN[type(event)]
     figures = [figure for figure in read.figures(event) if figure is not None]
     return (
         all(0 <= at < END_OF_TIME_MS for at in read.times(event))
-        # What is infinite or no number shows in the sum.
+        # An infinity or NaN makes the sum compare false.
         and (not figures or (min(figures) >= 0 and sum(figures) <= LARGEST_SMALL))
         and max(map(len, filter(None, read.texts(event)))) <= INDEXED_CHARS
         and all(len(id_) <= ID_CHARS_MAX for id_ in _minted(event))
@@ -210,7 +212,7 @@ def _minted(event: Event) -> Sequence[str]:
 
 
 def _bounded(event: Event) -> Event:
-    """The event with its text cut to what columns and indexes take."""
+    """Truncate text to the limits of columns and indexes, and check numbers."""
     cut: dict[str, str] = {}
     for name, value in vars(event).items():
         if value is None:
@@ -226,17 +228,17 @@ def _bounded(event: Event) -> Event:
 
 def _require_sane(name: str, value: float) -> None:
     if not math.isfinite(value):
-        raise _Spoiled(f"{name} is no number")
+        raise _Malformed(f"{name} is not a finite number")
     if name.endswith("_at_ms"):
         low, high = 0, END_OF_TIME_MS - 1
     else:
         high = LARGEST_SMALL if name in SMALL else LARGEST
         low = -high
     if not low <= value <= high:
-        raise _Spoiled(f"{name} is out of range: {value}")
+        raise _Malformed(f"{name} is out of range: {value}")
 
 
 def _require_own_id(id_: str, event: Event) -> None:
-    """A request's entry carries the request's own id: it is stored once by it."""
+    """Check that the entry of a request has its id, which is the primary key."""
     if isinstance(event, RequestEvent) and event.id != id_:
-        raise _Spoiled("id is not the request's own")
+        raise _Malformed("id differs from the id of the request")

@@ -1,14 +1,15 @@
-"""How Python collects garbage while batches pass through."""
+"""Tunes garbage collection for batches."""
 
 import gc
 
-# Batches are thousands of objects without cycles: counting frees them. Looking for
-# cycles among them, at Python's own pace, costs a quarter of ingest's time.
+# Batches are thousands of objects without cycles, which reference counting frees. With
+# the default thresholds, the search for cycles takes a quarter of the CPU time.
 THRESHOLDS = (10_000, 50, 100)
 
 
 def collect_seldom() -> None:
-    """Once, at the start: what is loaded by then is never looked through again."""
+    """Exclude all objects loaded so far, and raise the thresholds. Call once at
+    start."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

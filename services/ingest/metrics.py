@@ -1,4 +1,4 @@
-"""What ingest counts."""
+"""Metrics of ingest."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -10,14 +10,17 @@ DEAD_LETTERS = Counter(
     "proxy_ingest_dead_letters_total", "Entries that could not be stored"
 )
 FAILURES = Counter(
-    "proxy_ingest_failures_total", "Calls that found Redis or SQL away", ["what"]
+    "proxy_ingest_failures_total",
+    "Calls that failed because Redis or SQL was unavailable",
+    ["what"],
 )
 LAG = Gauge(
-    "proxy_ingest_lag_seconds", "From append to commit, oldest event of the last batch"
+    "proxy_ingest_lag_seconds",
+    "Time from append to commit of the oldest event in the last batch",
 )
 BACKLOG = Gauge(
     "proxy_ingest_backlog_events",
-    "Entries not stored yet, of events and of captured bodies",
+    "Entries not stored yet: events, and captured bodies",
     ["stream"],
 )
 WRITE_SECONDS = Histogram("proxy_ingest_write_seconds", "Writing one batch to SQL")

@@ -1,4 +1,4 @@
-"""Captured bodies from their stream to SQL. What decodes an entry is pure."""
+"""Decodes captured bodies from their stream, and writes them to SQL."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,7 +18,7 @@ from libs.common.redis.capture_batches import BATCH_KIND
 from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
 from services.ingest.decode import END_OF_TIME_MS, LARGEST, Fields, dead_letter
 
-# An entry holds the bodies of many requests: a batch of few is one of megabytes.
+# An entry contains the bodies of many requests, so few entries are megabytes.
 BATCH_SIZE = 8
 LARGEST_DATA = 65_536
 LARGEST_BODY = 67_108_864
@@ -28,18 +28,18 @@ DIRECTIONS = ("request", "response")
 _compressor = zstandard.ZstdCompressor()
 
 
-class _Spoiled(Exception):
-    """Why an entry is poison."""
+class _Malformed(Exception):
+    """The entry cannot be stored. The message is the reason."""
 
 
 def decode_payload(entry_id: str, fields: Fields) -> StreamedPayload | DeadLetter:
-    """The entry's bodies, or poison. Bodies of poison are not kept: they may hold
-    what redaction did not find."""
+    """Decode the bodies of a request, or return a dead letter. A dead letter does not
+    contain the bodies, because they may contain text that was not redacted."""
     try:
         event = _event(fields)
         bodies = {name: _body(event, name, fields) for name in DIRECTIONS}
         event = _packed(event, bodies)
-    except _Spoiled as error:
+    except _Malformed as error:
         return dead_letter(entry_id, fields, str(error))
     return StreamedPayload(
         entry_id=entry_id,
@@ -52,50 +52,52 @@ def decode_payload(entry_id: str, fields: Fields) -> StreamedPayload | DeadLette
 
 def _event(fields: Fields) -> PayloadEvent:
     if fields.get(b"v") != b"%d" % EVENT_VERSION:
-        raise _Spoiled(f"unknown version, this one reads {EVENT_VERSION}")
+        raise _Malformed(f"unknown version; supported is {EVENT_VERSION}")
     if fields.get(b"kind") == BATCH_KIND:
-        raise _Spoiled("a batch of bodies that cannot be read")
+        raise _Malformed("the batch of bodies cannot be decoded")
     if fields.get(b"kind") != b"payload":
-        raise _Spoiled("no payload")
+        raise _Malformed("kind is not payload")
     data = fields.get(b"data", b"")
     if len(data) > LARGEST_DATA:
-        raise _Spoiled(f"{len(data)} bytes, more than {LARGEST_DATA}")
+        raise _Malformed(f"data has {len(data)} bytes, more than {LARGEST_DATA}")
     try:
-        # A NUL in a name of a coding, say, is nothing that Postgres could hold.
+        # PostgreSQL rejects NUL characters, for example in a content coding.
         event = PayloadEvent.model_validate_json(data.replace(b"\\u0000", b""))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _Spoiled(f"{where or 'data'}: {first['msg']}") from None
+        raise _Malformed(f"{where or 'data'}: {first['msg']}") from None
     _require_sane(event)
     return event
 
 
 def _require_sane(event: PayloadEvent) -> None:
     if not 0 < len(event.request_id) <= ID_CHARS_MAX:
-        raise _Spoiled(f"request_id is empty or longer than {ID_CHARS_MAX}")
+        raise _Malformed(
+            f"request_id is empty or longer than {ID_CHARS_MAX} characters"
+        )
     if not 0 <= event.created_at_ms < END_OF_TIME_MS:
-        raise _Spoiled("created_at_ms is out of range")
+        raise _Malformed("created_at_ms is out of range")
     for note in (event.request, event.response):
         if note is not None and not 0 <= note.original_bytes <= LARGEST:
-            raise _Spoiled("original_bytes is out of range")
+            raise _Malformed("original_bytes is out of range")
 
 
 def _body(event: PayloadEvent, name: str, fields: Fields) -> bytes | None:
-    """What the note speaks of; None for one that was dropped."""
+    """Return the body that a note describes, or None if it was dropped."""
     note = getattr(event, name)
     if note is None or note.dropped is not None:
         return None
     body = fields.get(name.encode())
     if body is None:
-        raise _Spoiled(f"missing field: {name}")
+        raise _Malformed(f"missing field: {name}")
     if len(body) > LARGEST_BODY:
-        raise _Spoiled(f"{name} has {len(body)} bytes, more than {LARGEST_BODY}")
+        raise _Malformed(f"{name} has {len(body)} bytes, more than {LARGEST_BODY}")
     return body
 
 
 def _packed(event: PayloadEvent, bodies: dict[str, bytes | None]) -> PayloadEvent:
-    """The same with all bodies compressed: gateways leave that for small ones to us."""
+    """Compress bodies in place; gateways send small ones uncompressed."""
     notes = {}
     for name, body in bodies.items():
         note = getattr(event, name)
@@ -108,7 +110,7 @@ def _packed(event: PayloadEvent, bodies: dict[str, bytes | None]) -> PayloadEven
 
 
 class Bodies(Protocol):
-    """What is needed of the store."""
+    """The methods of a store that the sink uses."""
 
     async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int: ...
 
@@ -116,7 +118,7 @@ class Bodies(Protocol):
 
 
 class PayloadSink:
-    """The store as the consumer knows it."""
+    """Adapts the store to the sink of a consumer."""
 
     def __init__(self, store: Bodies) -> None:
         self._store = store

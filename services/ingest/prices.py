@@ -1,6 +1,6 @@
-"""The operator's price list, a TOML file: for each price a table `[[price]]` with
-`model`, `input`, `cached_input` and `output` per million tokens, and `valid_from`, a
-date (UTC). Pure but for reading the file."""
+"""Reads the price list, a TOML file. Each price is a table `[[price]]` with `model`,
+`input`, `cached_input` and `output` (per million tokens), and `valid_from`, a date in
+UTC."""
 
 import tomllib
 from datetime import UTC, date, datetime
@@ -31,7 +31,7 @@ class _List(BaseModel):
 
 
 def read_prices(path: Path) -> list[Price]:
-    """Raises `SettingError` with what is wrong with the file, and where."""
+    """Read and validate the file. Raises `SettingError` with the problem."""
     try:
         listed = _List.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
@@ -41,10 +41,10 @@ def read_prices(path: Path) -> list[Price]:
         where = ".".join(str(part) for part in first["loc"])
         raise _wrong(path, f"{where}: {first['msg']}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _wrong(path, f"is no TOML: {error}") from None
+        raise _wrong(path, f"is not TOML: {error}") from None
     prices = [_price(line) for line in listed.price]
     if len({(p.model, p.valid_from) for p in prices}) < len(prices):
-        raise _wrong(path, "has two prices of one model from one day")
+        raise _wrong(path, "has two prices for the same model and day")
     return prices
 
 
@@ -55,4 +55,6 @@ def _price(line: _Line) -> Price:
 
 
 def _wrong(path: Path, what: str) -> SettingError:
-    return SettingError(VARIABLE, f"{path}: {what}", "See docs/queries.md for its form")
+    return SettingError(
+        VARIABLE, f"{path}: {what}", "See docs/queries.md for its format"
+    )

@@ -1,4 +1,4 @@
-"""Can ingest do its job now? It needs both ends: the stream and the database."""
+"""Readiness of ingest, which needs Redis, the database and its schema."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,25 +6,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.runtime.probes import Readiness
 
-PATIENCE_S = 2.0
+TIMEOUT_S = 2.0
 
 Check = Callable[[], Awaitable[object]]
 
 
 async def readiness(checks: Mapping[str, Check]) -> Readiness:
-    """Ask every end at once; one that is silent for too long is away."""
-    said = await asyncio.gather(*(_say(check) for check in checks.values()))
-    details = dict(zip(checks, said, strict=True))
-    away = tuple(name for name, word in details.items() if word != "ok")
-    return Readiness(ok=not away, degraded=away, details=details)
+    """Run all checks concurrently. A check that times out has failed."""
+    results = await asyncio.gather(*(_result(check) for check in checks.values()))
+    details = dict(zip(checks, results, strict=True))
+    failed = tuple(name for name, result in details.items() if result != "ok")
+    return Readiness(ok=not failed, degraded=failed, details=details)
 
 
-async def _say(check: Check) -> str:
+async def _result(check: Check) -> str:
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await check()
     except (RedisAway, StoreAway) as error:
         return str(error)
     except TimeoutError:
-        return f"no answer within {PATIENCE_S:g} s"
+        return f"no answer within {TIMEOUT_S:g} s"
     return "ok"

@@ -1,6 +1,6 @@
-"""What the database needs beside rows: its schema at the start, and hour by hour
-partitions made ahead and days dropped that are kept no longer. Several replicas may
-do it: the store takes a lock."""
+"""Maintains the database: migrates the schema at the start, then creates partitions
+ahead and deletes expired days every hour. Several replicas may do so, as the store
+locks."""
 
 import asyncio
 import math
@@ -20,12 +20,12 @@ from services.ingest.backoff import Backoff
 log = structlog.get_logger()
 
 EVERY_S = 3600.0
-# A long query keeps a day from being dropped; its end is not waited for.
-FORGET_TRIES = 5
+# A long query blocks the deletion of a day; give up and retry in the next hour.
+DROP_ATTEMPTS = 5
 
 
 class Schema(Protocol):
-    """What upkeep needs of the store."""
+    """The methods of a store that maintenance uses."""
 
     async def migrate(self) -> int: ...
 
@@ -37,33 +37,33 @@ class Schema(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """How often, and what is kept: `keep_days` of None keeps all."""
+class MaintenanceOptions:
+    """Options. `keep_days` is the retention; None keeps all days."""
 
     keep_days: int | None = None
     every_s: float = EVERY_S
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class Upkeep:
+class SchemaMaintenance:
     def __init__(
         self,
         store: Schema,
         today: Callable[[], date],
-        rhythm: Rhythm | None = None,
+        options: MaintenanceOptions | None = None,
         prices: Sequence[Price] | None = None,
     ) -> None:
         self._store = store
         self._today = today
-        self._rhythm = rhythm or Rhythm()
+        self._options = options or MaintenanceOptions()
         self._prices = prices
         self.prepared = asyncio.Event()
         self.refusal: SchemaTooNew | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Migrate, then keep partitions ahead until `stop`. A database that is
-        away is waited for; one with a newer schema is left alone: then this loop
-        ends, and with it the process, and `refusal` says why."""
+        """Migrate, then maintain partitions until `stop`. Retries while the database is
+        unavailable. If its schema is too new, `refusal` is set and the loop returns,
+        which ends the process."""
         try:
             await self._until_done(stop, self._migrate)
         except SchemaTooNew as error:
@@ -72,13 +72,13 @@ class Upkeep:
         await self._until_done(stop, self._price)
         while not stop.is_set():
             await self._until_done(stop, self._partition)
-            await self._until_done(stop, self._forget, tries=FORGET_TRIES)
-            await wait_for_stop(stop, self._rhythm.every_s)
+            await self._until_done(stop, self._drop_old_days, tries=DROP_ATTEMPTS)
+            await wait_for_stop(stop, self._options.every_s)
 
     def then(
         self, loop: Callable[[asyncio.Event], Awaitable[None]]
     ) -> Callable[[asyncio.Event], Awaitable[None]]:
-        """`loop`, begun when the schema is there."""
+        """Return a loop that starts `loop` after the migration."""
 
         async def run(stop: asyncio.Event) -> None:
             waits = [
@@ -96,27 +96,29 @@ class Upkeep:
 
     async def _migrate(self) -> None:
         version = await self._store.migrate()
-        log.info("schema is up to date", action="migrated", version=version)
-        # Not later: rows whose day is not there yet have the default partition.
+        log.info("the schema is up to date", action="migrated", version=version)
+        # Before partitions exist: rows without one go to the default partition.
         self.prepared.set()
 
     async def _price(self) -> None:
         if self._prices is not None:
             await self._store.put_prices(self._prices)
-            log.info("took prices", action="prices_taken", count=len(self._prices))
+            log.info(
+                "stored the price list", action="prices_taken", count=len(self._prices)
+            )
 
     async def _partition(self) -> None:
         made = await self._store.make_partitions(self._today())
         if made:
-            log.info("made partitions", action="partitions_made", count=made)
+            log.info("created partitions", action="partitions_made", count=made)
 
-    async def _forget(self) -> None:
-        if self._rhythm.keep_days is None:
+    async def _drop_old_days(self) -> None:
+        if self._options.keep_days is None:
             return
-        day = self._today() - timedelta(days=self._rhythm.keep_days)
+        day = self._today() - timedelta(days=self._options.keep_days)
         dropped = await self._store.drop_before(day)
         if dropped:
-            log.info("dropped old days", action="dropped", before=f"{day}", n=dropped)
+            log.info("deleted old days", action="dropped", before=f"{day}", n=dropped)
 
     async def _until_done(
         self,
@@ -129,8 +131,12 @@ class Upkeep:
             try:
                 return await work()
             except StoreAway as error:
-                log.warning("sql is away", action="store_away", error=str(error))
-            pause_s = self._rhythm.backoff.pause_s(failures, random.random())  # noqa: S311 - jitter
+                log.warning(
+                    "the database is unavailable",
+                    action="store_away",
+                    error=str(error),
+                )
+            pause_s = self._options.backoff.pause_s(failures, random.random())  # noqa: S311 - jitter
             await wait_for_stop(stop, pause_s)
             failures += 1
         return None

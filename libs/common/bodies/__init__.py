@@ -1,1 +1,1 @@
-"""What is read from and changed in request bodies."""
+"""Request and response bodies: what they name, and changes to them."""

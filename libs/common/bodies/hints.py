@@ -1,10 +1,10 @@
-"""What routing and isolation need to know of a request, read from its bytes. Pure.
+"""Reads from a request what routing and isolation need. Pure.
 
-Nothing is built that is not used. A body that is no JSON, or of another shape, gives
-no hints and is forwarded all the same; isolation is told that it cannot be read.
+Only members that are used are decoded. A body that is not a JSON object gives no hints
+and is forwarded unchanged; `problem` tells isolation that it was not understood.
 
-A small body of the usual shape is read by one call of msgspec. All others take steps
-(`scanning.py`): no body may hold up the event loop."""
+A small body of the usual shape is read by one call of msgspec. Others are read in steps
+(`scanner.py`), so that no body blocks the event loop."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -23,8 +23,8 @@ from libs.common.bodies.scanner import Scan
 from libs.common.bodies.shapes import ODD_JSON, Body, Metadata, Named, WholeBody
 from libs.common.headers import Header
 
-LARGEST_QUICK = 49_152  # bytes that are read by one call; the worst take some 3 ms
-# Why a body cannot be isolated.
+LARGEST_QUICK = 49_152  # bytes read by one call; takes 3 ms in the worst case
+# Reasons why isolation cannot check a body.
 UNREADABLE = "unreadable"
 TOO_MANY_IDS = "too_many_ids"
 MULTIPART = "multipart"
@@ -46,12 +46,12 @@ _whole_decoder = msgspec.json.Decoder(WholeBody)
 
 
 class Hints(msgspec.Struct, frozen=True, gc=False):
-    """`bound_ids`: upstream ids the request names, the most telling first. `named`,
-    `references` and `problem` are for isolation alone (`read_hints`):
+    """What a request says about its session and state. `bound_ids` are upstream ids in
+    the request, the most significant first. The rest is for isolation (`isolate`):
 
-    `named`: ids that clients do not make up. `references`: ids of input items that
-    the upstream has to look up, and the newest ones. `problem`: why these may not be
-    all."""
+    `named`: ids of objects, which clients do not generate. `references`: ids of input
+    items that the upstream must look up, and the newest item ids. `problem`: why these
+    lists may be incomplete."""
 
     model: str | None = None
     stream: bool = False
@@ -70,9 +70,9 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
 def read_hints(
     path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
 ) -> Hints:
-    """Hints of a request to `path` (raw, below /v1) with an opened `body`. With
-    `isolate` also every upstream id that it names. For the event loop there are
-    `quick_hints` and `Reading`."""
+    """Read the hints of a request. `path` is raw, below /v1; `body` is decompressed;
+    `isolate` also collects every upstream id. May block: event loops use `quick_hints`
+    and `Reading` instead."""
     found = quick_hints(path, headers, body, isolate)
     if found is not None:
         return found
@@ -85,7 +85,7 @@ def read_hints(
 def quick_hints(
     path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
 ) -> Hints | None:
-    """The same, or None when reading it takes steps."""
+    """Read the hints of a small body; return None if it must be read in steps."""
     if len(body) > LARGEST_QUICK:
         return None
     parsed: Body
@@ -102,14 +102,14 @@ def quick_hints(
 
 
 def unopened_hints(path: bytes, headers: Iterable[Header], isolate: bool) -> Hints:
-    """Those of a body that could not be opened."""
+    """Return the hints of a request whose body could not be decompressed."""
     parsed = WholeBody() if isolate else Body()
     problem = UNREADABLE if isolate else None
     return _hints(path, headers, parsed, _NO_FACTS, problem)
 
 
 class Reading:
-    """Reads hints in steps; `hints` has them in the end."""
+    """Reads hints in steps; `hints` is available after the last step."""
 
     def __init__(
         self, path: bytes, headers: Iterable[Header], body: bytes, isolate: bool = False
@@ -131,13 +131,26 @@ class Reading:
         parsed = scan.parsed
         if parsed is None:
             parsed = WholeBody() if self._isolate else Body()
-        return _hints(self._path, self._headers, parsed, scan.facts, problem)
+        hints = _hints(self._path, self._headers, parsed, scan.facts, problem)
+        ids = (*hints.bound_ids, *hints.named, *hints.references)
+        return hints if all(map(str.isascii, ids)) else _encodable(hints)
 
     def _problem(self) -> str | None:
         scan = self.scan
         if scan.parsed is None or not (scan.complete and scan.is_utf8):
             return MULTIPART if _is_multipart(self._headers) else UNREADABLE
         return TOO_MANY_IDS if scan.overflow else None
+
+
+def _encodable(hints: Hints) -> Hints:
+    """Replace ids that cannot be encoded as UTF-8: JSON may escape half a surrogate
+    pair, which neither Redis nor SQL accepts."""
+    return msgspec.structs.replace(
+        hints,
+        bound_ids=_once([_text(id_) or "" for id_ in hints.bound_ids]),
+        named=_once([_text(id_) or "" for id_ in hints.named]),
+        references=_once([_text(id_) or "" for id_ in hints.references]),
+    )
 
 
 def _is_multipart(headers: Iterable[Header]) -> bool:
@@ -164,7 +177,7 @@ def _hints(
     facts: ItemFacts,
     problem: str | None,
 ) -> Hints:
-    told = {name: value for name, value in headers if name in _INTERESTING}
+    sent = {name: value for name, value in headers if name in _INTERESTING}
     metadata = parsed.metadata or _NO_METADATA
     client = parsed.client_metadata or _NO_METADATA
     previous = parsed.previous_response_id and _text(parsed.previous_response_id)
@@ -174,7 +187,7 @@ def _hints(
     bound: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
-    # Most requests name nothing.
+    # Most requests contain no ids.
     if first or facts is not _NO_FACTS or may_name_objects(parsed):
         bound = (*first, *facts.ids, *objects(parsed, facts.files))
         if isinstance(parsed, WholeBody):
@@ -182,14 +195,14 @@ def _hints(
             references = _once((*facts.ids, *facts.references))
             if facts.overflow or len(named) + len(references) > MOST_CHECKED:
                 problem = problem or TOO_MANY_IDS
-    # In the order of the fields: names would double what this costs.
+    # Positional arguments: keywords would double the cost.
     return Hints(
         _text(parsed.model),
         parsed.stream is True,
-        (_first(told, _SESSION_HEADERS) if told else None)
+        (_first(sent, _SESSION_HEADERS) if sent else None)
         or _text(metadata.session_id or client.session_id or parsed.prompt_cache_key),
-        (_first(told, _NAME_HEADERS) if told else None) or _text(metadata.session_name),
-        (_first(told, _POOL_HEADERS) if told else None) or _text(metadata.pool_id),
+        (_first(sent, _NAME_HEADERS) if sent else None) or _text(metadata.session_name),
+        (_first(sent, _POOL_HEADERS) if sent else None) or _text(metadata.pool_id),
         previous or None,
         bound,
         facts.encrypted,

@@ -1,35 +1,37 @@
-"""Ids that upstreams mint. Pure."""
+"""Recognizes ids that upstreams create. Pure."""
 
 import re
 from urllib.parse import unquote_to_bytes
 
-# Ids that upstreams mint (responses-api.md section 6), and clients send back.
+# Prefixes of ids that upstreams create and clients send back
+# (docs/upstream-api.md#ids).
 MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
           "ig_", "mcp_", "cmp_", "at_", "file-", "file_", "vs_", "cntr_", "cfile_",
           "batch_", "upload_")  # fmt: skip
-# Codex makes up ids of its own in the same form, with a UUID (section 2.2).
+# Codex generates its own item ids in the same form, with a UUID
+# (docs/upstream-api.md#ids).
 _OWN = re.compile(
     r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 )
-# Of kinds that came later: upstreams write some 50 hex characters behind the prefix.
+# Ids of newer kinds: a prefix and about 50 hexadecimal characters.
 _ANY_KIND = re.compile(r"[a-z]{2,16}_[0-9a-f]{40,64}")
-_PATH_WORDS = frozenset({"file_batches"})  # look like ids
+_PATH_WORDS = frozenset({"file_batches"})  # path segments that look like ids
 MOST_SEGMENTS = 8
 LONGEST_ID = 512
 
 
 def ids_in_path(path: bytes) -> list[str]:
-    """`/responses/resp_1/input_items` names resp_1."""
+    """Return the ids in a path: `/responses/resp_1/input_items` contains resp_1."""
     if path.find(b"/", 1) < 0:
         return []
     if b"%" in path:
-        path = unquote_to_bytes(path)  # as the upstream reads it
+        path = unquote_to_bytes(path)  # as the upstream decodes it
     segments = path.decode("latin-1").split("/", MOST_SEGMENTS)[:MOST_SEGMENTS]
     return [s for s in segments if is_minted(s) and s not in _PATH_WORDS]
 
 
 def is_minted(value: object) -> bool:
-    """Is this an id as upstreams make them, and not a client's own?"""
+    """Whether `value` is an id in the form that upstreams create."""
     if not isinstance(value, str):
         return False
     if not value.startswith(MINTED):

@@ -1,4 +1,4 @@
-"""The upstream ids that a body names. Pure."""
+"""Collects the upstream ids in a body. Pure."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,33 +23,33 @@ from libs.common.bodies.shapes import (
     WholeTool,
 )
 
-MOST_ITEMS = 8  # so many of the newest item ids are looked up
-MOST_OBJECTS = 4  # and of the files, vector stores and containers
-MOST_CHECKED = 512  # ids of one request that isolation looks up
-MOST_LOOKED = 4_096  # items that are looked at, the newest ones
+MOST_ITEMS = 8  # newest item ids to look up for affinity
+MOST_OBJECTS = 4  # files, vector stores and containers to look up for affinity
+MOST_CHECKED = 512  # ids per request that isolation looks up
+MOST_LOOKED = 4_096  # newest items to examine
 _EMPTY_VALUES = (b"null", b'""')
-# Items whose content is their arguments, or their input.
+# Item types whose content is in `arguments` or `input`.
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 
 
 class ItemFacts:
-    """What items of an input name, the newest first. The lists are bounded."""
+    """Ids in the items of an input, newest first. All lists are bounded."""
 
     __slots__ = ("encrypted", "files", "ids", "looked", "named", "overflow",
                  "references")  # fmt: skip
 
     def __init__(self) -> None:
-        self.ids: list[str] = []  # of the newest minted items
-        self.files: list[str] = []  # minted
+        self.ids: list[str] = []  # newest item ids created by upstreams
+        self.files: list[str] = []  # created by upstreams
         self.encrypted = False
-        # For isolation: all files, and items without their content.
+        # For isolation: all files, and ids of items that come without their content.
         self.named: dict[str, None] = {}
         self.references: dict[str, None] = {}
         self.looked = 0
-        self.overflow = False  # there were more than is looked at
+        self.overflow = False  # a limit was exceeded
 
     def take(self, items: Sequence[Any]) -> None:
-        """Look at items, the newest last, that are older than those before."""
+        """Examine items, newest last, that are older than those examined before."""
         if self.looked + len(items) > MOST_LOOKED:
             items = items[len(items) + self.looked - MOST_LOOKED :]
             self.overflow = True
@@ -59,7 +59,8 @@ class ItemFacts:
                 self._take(item)
 
     def joined(self, items: "ItemFacts") -> "ItemFacts":
-        """These, with what isolation needs of the conversations API's items, too."""
+        """Return a copy with the ids that isolation needs of Conversations API
+        items."""
         facts = ItemFacts()
         facts.ids, facts.files, facts.encrypted = self.ids, self.files, self.encrypted
         facts.named = self.named | items.named
@@ -87,7 +88,7 @@ class ItemFacts:
             self.references[str(item.id)] = None
         if item.file_id:
             self.named[item.file_id[:LONGEST_ID]] = None
-        # A history tells where its code ran, also when that was not seen here.
+        # Histories name the containers of earlier calls, also of calls not seen here.
         for id_ in (*_ids(item.container_id), *_ids(item.environment)):
             self.references[id_] = None
         content, output = item.content, item.output
@@ -98,7 +99,7 @@ class ItemFacts:
 
 
 def are_plain(items: Sequence[Any]) -> bool:
-    """Are all of them messages in plain text, which name nothing and hide nothing?"""
+    """Whether all items are text messages without ids and encrypted content."""
     for item in items:
         if not isinstance(item, Item):
             continue
@@ -123,9 +124,9 @@ def _is_plain(item: WholeItem) -> bool:
 
 
 def _carries_itself(item: WholeItem) -> bool:
-    """Does the upstream need no look at its store to know this item?"""
+    """Whether the upstream can process the item without looking it up by id."""
     kind = item.type
-    if kind == "item_reference":  # whatever else it holds
+    if kind == "item_reference":  # regardless of other members
         return False
     if _is_there(item.encrypted_content):
         return kind is not None
@@ -141,7 +142,7 @@ def _is_there(value: msgspec.Raw) -> bool:
 
 
 def files_of(parts: Parts) -> list[str]:
-    """Files that a content or an output names."""
+    """Return the file ids in a content or an output."""
     named: list[str] = []
     for part in parts if isinstance(parts, list) else (parts,):
         if isinstance(part, Part):
@@ -153,7 +154,7 @@ def files_of(parts: Parts) -> list[str]:
 
 
 def may_name_objects(parsed: Body) -> bool:
-    """Are there fields at the top that `objects` or `all_objects` read?"""
+    """Whether the body has members that `objects` or `all_objects` read."""
     if (
         parsed.tools is not None
         or parsed.file_id
@@ -167,7 +168,8 @@ def may_name_objects(parsed: Body) -> bool:
 
 
 def objects(parsed: Body, files: Sequence[str]) -> list[str]:
-    """Files, vector stores and containers: each belongs to one account."""
+    """Return ids of files, vector stores and containers, which belong to one
+    account."""
     if not files and _names_no_object(parsed):
         return []
     named = [*files, *_own_objects(parsed), *_of_tools(parsed.tools or ())]
@@ -202,7 +204,7 @@ def _of_tools(tools: Iterable[Tool | None]) -> list[str]:
 
 
 def _ids(given: object) -> list[str]:
-    """Ids that a value names: it is one, or names some in the usual way."""
+    """Return the ids in a value: the value itself, or its id members."""
     if isinstance(given, Named):
         given = given.file_id
     elif isinstance(given, Container):
@@ -217,7 +219,7 @@ def _ids(given: object) -> list[str]:
 
 
 def all_objects(parsed: WholeBody) -> list[str]:
-    """Files, vector stores, containers and the like, but for those of items."""
+    """Return all object ids in the body except those in items."""
     named: list[str] = []
     if not _names_no_object(parsed):
         named += _own_objects(parsed)
@@ -252,7 +254,7 @@ def _of_rare_fields(parsed: WholeBody) -> list[str]:
         variables = parsed.prompt.variables or ()
         files += variables.values() if isinstance(variables, dict) else variables
     for file in files:
-        if isinstance(file, Named):  # text is no id here
+        if isinstance(file, Named):  # a plain string is not an id here
             named += _ids(file)
     resources = parsed.tool_resources
     if resources is not None:

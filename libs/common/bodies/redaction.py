@@ -1,8 +1,8 @@
-"""Named parts of JSON documents taken out before they are kept. Pure.
+"""Redacts parts of JSON documents before they are stored. Pure.
 
-Whatever is not as a path expects is taken out too: `input[*].content` of a request
-whose `input` is a mere string takes the string. What cannot be read is refused,
-never passed on."""
+A value that does not have the structure of a path is redacted as well: the path
+`input[*].content` redacts an `input` that is a string. A document that cannot be parsed
+raises `Unreadable` and must not be stored."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,31 +18,31 @@ Step = str | int
 JsonPath = tuple[Step, ...]
 
 _SEGMENT = re.compile(r"(?P<name>[^\s.,\[\]]+)?(?P<indexes>(?:\[(?:\*|\d{1,9})\])*)")
-# Members of an event that places a part of an output item, which tell nothing.
+# Members of a partial output event that contain no content.
 _PLACING = frozenset(
     {
         *("type", "sequence_number", "output_index", "content_index"),
         *("summary_index", "item_id"),
     }
 )
-# Fields of a server-sent event beside its data; comments are left out.
+# Fields of a server-sent event besides its data; comments are dropped.
 _KEPT_FIELDS = re.compile(rb"(?:event|id|retry):[ \t]?[\w.:-]{0,200}\Z", re.ASCII)
 
 
 class BadPath(ValueError):
-    """A redaction path that cannot be read."""
+    """A redaction path is invalid."""
 
 
 class Unreadable(Exception):
-    """A body that cannot be taken apart, so nobody knows what is in it."""
+    """A body cannot be parsed, so it may contain anything."""
 
 
 def parse_paths(text: str) -> tuple[JsonPath, ...]:
-    """The paths of a comma list such as `input[*].content,metadata.email`."""
+    """Parse a comma-separated list such as `input[*].content,metadata.email`."""
     listed = [part.strip() for part in text.split(",")]
     paths = tuple(_parse(part) for part in listed if part)
     if len(paths) > MOST_PATHS:
-        raise BadPath(f"has more than {MOST_PATHS} paths")
+        raise BadPath(f"contains more than {MOST_PATHS} paths")
     return paths
 
 
@@ -51,7 +51,7 @@ def _parse(text: str) -> JsonPath:
     for segment in text.split("."):
         match = _SEGMENT.fullmatch(segment)
         if not match or not segment:
-            raise BadPath(f"has a path that cannot be read: {text[:100]!r}")
+            raise BadPath(f"contains an invalid path: {text[:100]!r}")
         if match["name"]:
             steps.append(match["name"])
         indexes = re.findall(r"\[(\*|\d+)\]", match["indexes"])
@@ -60,24 +60,24 @@ def _parse(text: str) -> JsonPath:
 
 
 class Redactor:
-    """Takes the parts that `paths` name out of bodies. A path counts from the
-    document, and from its `response` member, in which events carry one."""
+    """Redacts the values that `paths` select. A path starts at the document, and also
+    at its member `response`, which contains the response object in events."""
 
     def __init__(self, paths: Sequence[JsonPath]) -> None:
         self._paths = paths
-        # The text of an answer streams by in pieces that no path names.
+        # Deltas of a streamed response contain output outside of any path.
         self._output = any(path[0] in ("output", ANY) for path in paths)
 
     def __bool__(self) -> bool:
         return bool(self._paths)
 
     def document(self, body: bytes) -> bytes:
-        """A JSON document. Raises `Unreadable`."""
+        """Redact a JSON document. Raises `Unreadable`."""
         return _encoded(self._redacted(_decoded(body))) if body.strip() else body
 
     def lines(self, body: bytes) -> bytes:
-        """A JSON document a line, the last of which may be cut off: it is left
-        out then. Raises `Unreadable`."""
+        """Redact JSON documents, one per line. A truncated last line is dropped.
+        Raises `Unreadable`."""
         kept = [line for line in body.split(b"\n") if line.strip()]
         whole = body.endswith(b"\n")
         redacted = [self._event(line) for line in (kept if whole else kept[:-1])]
@@ -86,8 +86,8 @@ class Redactor:
         return b"".join(line + b"\n" for line in redacted)
 
     def events(self, body: bytes) -> bytes:
-        """Server-sent events. One that is cut off is left out, and so are
-        comments; data that is no JSON is taken out whole."""
+        """Redact server-sent events. A truncated event and comments are dropped; data
+        that is not JSON is redacted entirely."""
         return b"".join(
             b"".join(line + b"\n" for line in self._frame(frame)) + b"\n"
             for frame in _frames(body)
@@ -140,7 +140,7 @@ def _without(value: Any, path: JsonPath) -> Any:
         return _list_without(value, path)
     if isinstance(value, dict):
         return _object_without(value, path)
-    return MARK  # a string where the path goes on: it may hold what is meant
+    return MARK  # a scalar where the path continues: it may contain the selected value
 
 
 def _list_without(items: list[Any], path: JsonPath) -> list[Any]:
@@ -150,7 +150,9 @@ def _list_without(items: list[Any], path: JsonPath) -> list[Any]:
     if isinstance(step, int):
         return [_without(item, rest) if n == step else item
                 for n, item in enumerate(items)]  # fmt: skip
-    return [_without(item, path) for item in items]  # `input.content` means each
+    return [
+        _without(item, path) for item in items
+    ]  # `input.content` applies to each item
 
 
 def _object_without(members: dict[str, Any], path: JsonPath) -> Any:
@@ -168,7 +170,7 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Unreadable("It is no JSON.") from error
+        raise Unreadable("The body is not JSON.") from error
 
 
 def _encoded(document: Any) -> bytes:
@@ -176,7 +178,7 @@ def _encoded(document: Any) -> bytes:
 
 
 def _frames(body: bytes) -> Iterator[list[bytes]]:
-    """The lines of each event that ended."""
+    """Yield the lines of each complete event."""
     frame: list[bytes] = []
     for line in body.splitlines():
         if line:

@@ -1,174 +1,84 @@
-"""A large JSON body read in small steps, without building it. Pure.
+"""Reads a large JSON body in small steps, without building it in memory. Pure.
 
-msgspec and json hold the interpreter for a whole call, so a call gets one slice of a
-few kilobytes. Regular expressions find a slice that holds whole members or elements.
-They are lax: msgspec then reads the slice, and refuses what is no JSON. What does not
-fit into a slice (a long text, a large item) is entered, or skipped in steps.
+msgspec and json block the event loop for a whole call, so each call reads a slice of a
+few kilobytes. Regular expressions find slices of complete members or elements. They are
+lenient: msgspec then parses the slice, and rejects invalid JSON. Values larger than a
+slice are read member by member (a large item) or skipped in steps (a long string).
 
-`steps` gives control back after each piece of work. Whoever drives it decides when to
-let others run, and may stop at any time."""
+`steps` yields after each unit of work. Its caller decides when to run other tasks, and
+may stop at any time."""
 
 import codecs
-import re
-from collections import defaultdict, deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import msgspec
-
+from libs.common.bodies.containers import Frame, Pieces, Span
+from libs.common.bodies.json_patterns import (
+    KEY,
+    LAST,
+    MEMBER,
+    RUN,
+    SCALAR,
+    SPACE,
+    TEXT,
+)
 from libs.common.bodies.minted_ids import LONGEST_ID
-from libs.common.bodies.named_ids import MOST_LOOKED, ItemFacts
+from libs.common.bodies.named_ids import ItemFacts
 from libs.common.bodies.schema import (
     SKIPPED,
     Elements,
     Fields,
     Kept,
-    Level,
-    Levels,
     Malformed,
     Room,
     TooMuch,
     fields_of,
-    loosely,
-    slim,
+    text_of,
 )
-from libs.common.bodies.shapes import ODD_JSON, Item, Shape
+from libs.common.bodies.shapes import Shape
 
-STEP = 16_384  # bytes read at once
-SMALLEST = 2_048  # of such slices, where little fits in
-LONGEST_SCALAR = 4_300  # characters of a number; Python's json takes no more
-LONGEST_ESCAPE = 6
-LONGEST_KEY = 512  # bytes; no name that matters is longer, all of it escapes
-LONGEST_TEXT = 8 * LONGEST_ID  # bytes of a long text that are read
-LEVELS = 12  # of nesting that a slice may hold
-GUESSES = 3  # where a slice may end, of each kind
+STEP = 16_384  # bytes of a slice
+SMALLEST = 2_048  # bytes of a slice where few elements fit
+LONGEST_SCALAR = 4_300  # characters of a number; the limit of Python's json
+LONGEST_ESCAPE = 6  # characters of \uXXXX
+LONGEST_KEY = 512  # bytes; longer than any name that is read, fully escaped
+LONGEST_TEXT = 8 * LONGEST_ID  # bytes kept of a long string
 MOST_DEPTH = 1_000
-# Work is counted in bytes that were looked at; what is handled alone counts for more.
-ALONE = 128
-CHEAP = 8  # long texts and spaces count for so much less
+# The work limit counts bytes that were examined.
+ALONE = 128  # added for each element that is read alone
+CHEAP = 8  # divisor for bytes of long strings and white space
 MOST_PASSES = 4  # over a body
-SPARE_WORK = 4_194_304  # beside them
+SPARE_WORK = 4_194_304  # bytes in addition
 
-# Loops are atomic groups: possessive ones over groups do not step back in Pythons
-# before 3.11.5 (gh-106052).
-_STRING = rb'"(?>(?:[^"\\]++|\\.)*)"'
-_FLAT = rb'[^"{}\[\],]++|' + _STRING
-
-
-def _nested(levels: int) -> bytes:
-    found = b""
-    for _ in range(levels):
-        inner = rb",|" + _FLAT + (b"|" + found if found else b"")
-        found = rb"[{\[](?>(?:" + inner + rb")*)[}\]]"
-    return found
-
-
-_ELEMENT = rb"(?>(?:" + _FLAT + rb"|" + _nested(LEVELS) + rb")+)"
-# Elements, each with its comma.
-_run = re.compile(rb"(?>(?:" + _ELEMENT + rb",)*)", re.DOTALL)
-_last = re.compile(_ELEMENT + rb"(?=[}\]])", re.DOTALL)
-_member = re.compile(
-    rb"\s*+(" + _STRING + rb")\s*+:\s*+(" + _ELEMENT + rb"),?+", re.DOTALL
-)
-_key = re.compile(_STRING, re.DOTALL)
-_space = re.compile(rb"[ \t\r\n]*+")
-_scalar = re.compile(rb'[^ \t\r\n"{}\[\],:]++')
-_text = re.compile(rb'(?>(?:[^"\\]++|\\u....|\\[^u])*)', re.DOTALL)
-
-_first = re.compile(rb"[ \t\r\n]*+([^ \t\r\n])")
-# Where one element of a list may end and the next one begin, by the first character of
-# the first: in a text a quotation mark would have a backslash.
-_ENDS = defaultdict(
-    lambda: (b",",),
-    {
-        b"{": (b'},{"', b'}, {"', b"},"),
-        b"[": (b"],",),
-        b'"': (b'","', b'", "', b'",'),
-    },
-)
-_strings = msgspec.json.Decoder(str)
-_COMMA = ord(",")
-_IN_TEXT = SKIPPED[b'"']
-
-Span = tuple[int, int]
-Step = Generator[None, None, int]  # gives the place that was reached
-
-
-class _Frame:
-    """A container that is open."""
-
-    __slots__ = ("key", "level", "opening", "value")
-
-    def __init__(self, opening: bytes, level: Level | None) -> None:
-        self.opening = opening
-        self.level = level
-        self.value: Any = None
-        self.key: str | None = None  # of the member that is read, if it matters
-        if isinstance(level, Fields):
-            self.value = level.empty()
-
-    @property
-    def closing(self) -> bytes:
-        return b"}" if self.opening == b"{" else b"]"
-
-    def levels(self) -> Levels:
-        """How to read the container that comes next."""
-        if isinstance(self.level, Fields):
-            return self.level.inner[self.key] if self.key is not None else {}
-        return self.level.inner if self.level is not None else {}
-
-
-class _Pieces:
-    """Items of an input: spans of the body, and large ones that were read."""
-
-    def __init__(self, level: Elements) -> None:
-        self.level = level
-        self._found: deque[Span | Item | None] = deque(maxlen=MOST_LOOKED + 1)
-
-    def add(self, piece: Span | Item | None) -> None:
-        if isinstance(piece, Item):
-            slim(piece)
-        self._found.append(piece)
-
-    def steps(self, body: bytes, facts: ItemFacts) -> Iterator[None]:
-        """The newest first. Each has one item at least."""
-        while self._found:
-            if facts.looked >= MOST_LOOKED:
-                facts.overflow = True
-                return
-            piece = self._found.pop()
-            if isinstance(piece, tuple):
-                start, end = piece
-                for items in self.level.read(body[start:end], newest_first=True):
-                    facts.take(items)
-                    yield
-            else:
-                facts.take([piece])
-                yield
+COMMA = ord(",")
+IN_TEXT = SKIPPED[b'"']
+Step = Generator[None, None, int]  # returns the position that was reached
 
 
 class Scan:
-    """Reads `body` as `kind`. When `steps` has ended, `parsed` has what was found;
-    it is None when the body is no JSON object."""
+    """Reads `body` as `kind`. After `steps` has ended, `parsed` is the result, or None
+    if the body is not a JSON object."""
 
     def __init__(self, body: bytes, kind: type[Shape], utf8: bool = False) -> None:
-        """`utf8`: look whether all of it is UTF-8."""
+        """`utf8`: also check that the body is valid UTF-8."""
         self._body = body
         self._utf8 = utf8
-        self._frames = [_Frame(b"{", fields_of(kind))]
+        self._frames = [Frame(b"{", fields_of(kind))]
         self._room = Room()
         self._window = STEP
         self._work = SPARE_WORK + MOST_PASSES * len(body)
-        self._model_run: Span | None = None  # members; the last `model` is in it
-        self._model: Span | None = None  # or that one's value
+        self._model_run: Span | None = (
+            None  # span of members that contains the last `model`
+        )
+        self._model: Span | None = None  # or the span of its value
         self.is_utf8 = True
-        self.complete = True  # nothing was given up
+        self.complete = True  # False if the work or depth limit was reached
         self.parsed: Any = self._frames[0].value
         self.facts = ItemFacts()
 
     @property
     def overflow(self) -> bool:
-        """Was something left out, because there was too much of it?"""
+        """Whether ids were left out because there are too many."""
         return self._room.overflow or self.facts.overflow
 
     def steps(self) -> Iterator[None]:
@@ -178,7 +88,7 @@ class Scan:
             self.complete = False
             while len(self._frames) > 1:
                 value = self._frames.pop().value
-                self._put(self._frames[-1], value)
+                self._frames[-1].put(value)
         except Malformed:
             self.parsed = None
             return
@@ -198,7 +108,7 @@ class Scan:
             yield
             if end == pos:
                 pos = yield from self._alone(pos)
-            elif self._body[end - 1] == _COMMA:
+            elif self._body[end - 1] == COMMA:
                 pos = end
             else:
                 pos = yield from self._after(end)
@@ -207,14 +117,14 @@ class Scan:
             raise Malformed
 
     def _enter(self, pos: int) -> Step:
-        """The first element of a container that was opened."""
+        """Go to the first element of a container, or past an empty one."""
         pos = yield from self._spaces(pos)
         if self._body[pos : pos + 1] == self._frames[-1].closing:
             return (yield from self._after(pos))
         return pos
 
     def _after(self, pos: int) -> Step:
-        """From behind an element to the next one; closes containers that end here."""
+        """Go from the end of an element to the next one; close containers that end."""
         while self._frames:
             pos = yield from self._spaces(pos)
             mark = self._body[pos : pos + 1]
@@ -225,62 +135,43 @@ class Scan:
                 raise Malformed
             value = self._frames.pop().value
             if self._frames:
-                self._put(self._frames[-1], value)
+                self._frames[-1].put(value)
         return pos
 
     def _run(self, pos: int) -> Step:
-        """Take whole elements, as many as fit into a slice. Returns where they end."""
+        """Read the complete elements of a slice. Returns where they end."""
         body, frame = self._body, self._frames[-1]
-        guessed = self._guessed(frame, pos)
+        guessed = frame.guessed_end(body, pos, pos + STEP)
         if guessed > pos:
             self._spend(STEP // CHEAP)
             yield from self._take(frame, pos, guessed, checked=True)
             return guessed + 1
         self._spend(self._window)
         limit = pos + self._window
-        found = _run.match(body, pos, limit)
+        found = RUN.match(body, pos, limit)
         assert found is not None
         end = found.end()
-        last = _last.match(body, end, limit)
+        last = LAST.match(body, end, limit)
         if last is not None:
             end = last.end()
         if end == pos:
             self._window = max(SMALLEST, self._window // 4)
             return pos
         self._window = min(STEP, self._window * 2)
-        goes_on = body[end - 1] == _COMMA
+        goes_on = body[end - 1] == COMMA
         yield from self._take(frame, pos, end - 1 if goes_on else end)
         return end
 
-    def _guessed(self, frame: _Frame, pos: int) -> int:
-        """The last comma between elements, by a guess that msgspec finds right: what
-        is cut elsewhere is no JSON. Ten times as fast as to look at each bracket."""
-        limit = pos + STEP
-        found = _first.match(self._body, pos, limit)
-        if found is None:
-            return pos
-        marks = _ENDS[found[1]] if frame.opening == b"[" else (b",",)
-        for mark in marks:
-            below = limit
-            for _ in range(GUESSES):
-                below = self._body.rfind(mark, pos, below)
-                if below < 0:
-                    break
-                end = below + mark.index(b",")
-                if SKIPPED[frame.opening].is_strict(self._body[pos:end]):
-                    return end
-        return pos
-
     def _take(
-        self, frame: _Frame, start: int, end: int, *, checked: bool = False
+        self, frame: Frame, start: int, end: int, *, checked: bool = False
     ) -> Iterator[None]:
-        """Read elements that are whole."""
+        """Read complete elements."""
         text, level, value = self._body[start:end], frame.level, frame.value
         if isinstance(level, Fields):
             names = level.take(value, text)
             if "model" in names and len(self._frames) == 1:
                 self._model, self._model_run = None, (start, end)
-        elif level is None or isinstance(value, _Pieces):
+        elif level is None or isinstance(value, Pieces):
             if not checked:
                 SKIPPED[frame.opening].check(text)
             if level is not None:
@@ -289,16 +180,6 @@ class Scan:
             for found in level.read(text):
                 value.keep(found)
                 yield
-
-    def _put(self, frame: _Frame, value: Any) -> None:
-        """Note an element that was not read in one piece."""
-        if isinstance(frame.level, Fields):
-            if frame.key is not None:
-                frame.level.set_large(frame.value, frame.key, value)
-        elif isinstance(frame.value, _Pieces):
-            frame.value.add(value if isinstance(value, Item) else None)
-        elif frame.level is not None:
-            frame.value.keep([value])
 
     # Elements that are read alone --------------------------------------------------
 
@@ -315,7 +196,7 @@ class Scan:
         if mark == b'"':
             end = yield from self._string(pos)
         else:
-            scalar = _scalar.match(self._body, pos, pos + LONGEST_SCALAR)
+            scalar = SCALAR.match(self._body, pos, pos + LONGEST_SCALAR)
             if scalar is None:
                 raise Malformed
             end = scalar.end()
@@ -327,7 +208,7 @@ class Scan:
             self._take_value(frame, pos, end)
         return (yield from self._after(end))
 
-    def _take_value(self, frame: _Frame, start: int, end: int) -> None:
+    def _take_value(self, frame: Frame, start: int, end: int) -> None:
         text = self._body[start:end]
         if frame.key is None or not isinstance(frame.level, Fields):
             SKIPPED[b"["].check(text)
@@ -336,12 +217,12 @@ class Scan:
         if frame.key == "model" and len(self._frames) == 1:
             self._model = (start, end)
 
-    def _key(self, frame: _Frame, pos: int) -> Step:
-        """From a member's name to its value."""
-        found = _key.match(self._body, pos, pos + LONGEST_KEY)
+    def _key(self, frame: Frame, pos: int) -> Step:
+        """Go from the name of a member to its value."""
+        found = KEY.match(self._body, pos, pos + LONGEST_KEY)
         frame.key = None
         if found is not None:
-            end, name = found.end(), _decoded(found[0])
+            end, name = found.end(), text_of(found[0])
             if isinstance(frame.level, Fields) and name in frame.level.inner:
                 frame.key = name
                 frame.level.clear(frame.value, name)
@@ -356,27 +237,27 @@ class Scan:
             raise Malformed
         return (yield from self._spaces(pos + 1))
 
-    def _push(self, frame: _Frame, opening: bytes) -> None:
+    def _push(self, frame: Frame, opening: bytes) -> None:
         if len(self._frames) >= MOST_DEPTH:
             raise TooMuch
         level = frame.levels().get(opening)
-        inner = _Frame(opening, level)
+        inner = Frame(opening, level)
         if isinstance(level, Elements):
             of_items = len(self._frames) == 1 and frame.key in ("input", "items")
-            inner.value = _Pieces(level) if of_items else Kept(self._room)
+            inner.value = Pieces(level) if of_items else Kept(self._room)
         self._frames.append(inner)
 
-    def _put_text(self, frame: _Frame, start: int, end: int) -> None:
-        """Of a long text the beginning is enough."""
+    def _put_text(self, frame: Frame, start: int, end: int) -> None:
+        """Keep the start of a long string."""
         kept = self._body[start + 1 : min(end - 1, start + LONGEST_TEXT)]
-        whole = _text.match(kept)
+        whole = TEXT.match(kept)
         assert whole is not None
-        self._put(frame, _decoded(b'"' + whole[0] + b'"'))
+        frame.put(text_of(b'"' + whole[0] + b'"'))
 
-    # What may be long --------------------------------------------------------------
+    # Long parts --------------------------------------------------------------
 
     def _string(self, pos: int) -> Step:
-        """The end of the text that begins at `pos`."""
+        """Return the end of the string that starts at `pos`."""
         body = self._body
         pos += 1
         while True:
@@ -390,21 +271,21 @@ class Scan:
             yield
 
     def _text_end(self, pos: int) -> int:
-        """The end of a text that goes on at `pos`, or of the next slice of it, which
-        cuts no escape in two."""
+        """Return the end of a string that continues at `pos`, or of its next slice,
+        which splits no escape sequence."""
         body, limit = self._body, pos + STEP
         cuts = body.find(b"\\", max(pos, limit - LONGEST_ESCAPE), limit) >= 0
-        if limit < len(body) and not cuts and _IN_TEXT.is_strict(body[pos:limit]):
-            return limit  # of most long texts, whatever escapes are in them
-        found = _text.match(body, pos, limit)
+        if limit < len(body) and not cuts and IN_TEXT.is_strict(body[pos:limit]):
+            return limit  # the usual case, with or without escapes
+        found = TEXT.match(body, pos, limit)
         end = found.end() if found is not None else pos
         if end > pos:
-            _IN_TEXT.check(body[pos:end])
+            IN_TEXT.check(body[pos:end])
         return end
 
     def _spaces(self, pos: int) -> Step:
         while True:
-            found = _space.match(self._body, pos, pos + STEP)
+            found = SPACE.match(self._body, pos, pos + STEP)
             end = found.end() if found is not None else pos
             if end < pos + STEP:
                 return end
@@ -434,7 +315,7 @@ class Scan:
         for name in ("input", "items"):
             facts = ItemFacts()
             items = getattr(self.parsed, name, None)
-            if isinstance(items, _Pieces):
+            if isinstance(items, Pieces):
                 yield from items.steps(self._body, facts)
             elif isinstance(items, list):
                 facts.take(items)
@@ -443,19 +324,13 @@ class Scan:
 
     @property
     def model_span(self) -> Span | None:
-        """Where the model's value is; None if there is none, or a long one."""
+        """The position of the value of `model`; None if absent or longer than a
+        slice."""
         if self._model_run is None:
             return self._model
         span = None
-        for member in _member.finditer(self._body, *self._model_run):
-            if _decoded(member[1]) == "model":
+        for member in MEMBER.finditer(self._body, *self._model_run):
+            if text_of(member[1]) == "model":
                 start, end = member.span(2)
                 span = start, start + len(self._body[start:end].rstrip())
         return span
-
-
-def _decoded(text: bytes) -> str:
-    try:
-        return _strings.decode(text)
-    except ODD_JSON:
-        return str(loosely(text))

@@ -1,5 +1,5 @@
-"""How containers of a body are read piece by piece: which members matter, and what is
-kept of them. Made from the shapes of `bodies.py`. Pure."""
+"""Readers for the objects and lists of a body, which can be fed in parts. They are
+derived from the types in `shapes.py`. Pure."""
 
 import contextlib
 import json
@@ -24,24 +24,24 @@ from libs.common.bodies.shapes import (
     WholeTool,
 )
 
-PRESENT = msgspec.Raw(b"true")  # stands for a value that is not kept
+PRESENT = msgspec.Raw(b"true")  # replaces a value that is not kept
 _ABSENT = msgspec.Raw(b"")
-MOST_LOOSE = 200  # odd elements that are read at once: each takes some 10 us
-MOST_KEPT = 2 * MOST_CHECKED  # elements of lists
-LOOSE = (*ODD_JSON, TypeError)
+LENIENT_GROUP = 200  # elements per step of the lenient reader; each takes about 10 us
+MOST_KEPT = 2 * MOST_CHECKED  # list elements kept per body
+LENIENT_ERRORS = (*ODD_JSON, TypeError)
 
 
 class Malformed(Exception):
-    """No JSON."""
+    """The text is not JSON."""
 
 
 class TooMuch(Exception):
-    """Too deep, or more work than a body is worth."""
+    """The depth limit or the work limit was reached."""
 
 
-def loosely(text: bytes) -> Any:
-    """What msgspec refuses, though it is JSON: half an emoji, bytes that are no
-    UTF-8. Raises `Malformed` when it is none. `text` is short."""
+def parse_leniently(text: bytes) -> Any:
+    """Parse JSON that msgspec rejects: half a surrogate pair, invalid UTF-8. Raises
+    `Malformed` if it is not JSON at all. `text` must be short."""
     try:
         return json.loads(
             text.decode("utf-8", "replace"), parse_constant=_no_json, parse_int=float
@@ -50,18 +50,26 @@ def loosely(text: bytes) -> Any:
         raise Malformed from None
 
 
+def text_of(text: bytes) -> str:
+    """Decode a JSON string."""
+    try:
+        return _strings.decode(text)
+    except ODD_JSON:
+        return str(parse_leniently(text))
+
+
 def _no_json(constant: str) -> None:
-    raise ValueError(constant)  # NaN, or an infinity
+    raise ValueError(constant)  # NaN or an infinity
 
 
 class Skipped:
-    """What is in brackets or quotes, and of which nothing is kept."""
+    """Checks the content of brackets or quotes without keeping it."""
 
     def __init__(self, opening: bytes, closing: bytes) -> None:
         self._opening, self._closing = opening, closing
 
     def is_strict(self, text: bytes) -> bool:
-        """Is it JSON as msgspec takes it?"""
+        """Whether msgspec accepts it as JSON."""
         try:
             _skipper.decode(self._opening + text + self._closing)
         except ODD_JSON:
@@ -69,11 +77,12 @@ class Skipped:
         return True
 
     def check(self, text: bytes) -> None:
-        """Raises `Malformed` when it is none at all."""
+        """Raises `Malformed` if it is not JSON."""
         if not self.is_strict(text):
-            loosely(self._opening + text + self._closing)
+            parse_leniently(self._opening + text + self._closing)
 
 
+_strings = msgspec.json.Decoder(str)
 _skipper = msgspec.json.Decoder(msgspec.Raw)
 SKIPPED = {
     b"{": Skipped(b"{", b"}"),
@@ -83,7 +92,7 @@ SKIPPED = {
 
 
 class Fields:
-    """An object that is read as a struct."""
+    """Reads an object into a struct."""
 
     def __init__(self, kind: type[Shape]) -> None:
         self.kind = kind
@@ -99,13 +108,13 @@ class Fields:
         return self.kind()
 
     def take(self, into: Shape, text: bytes) -> list[str]:
-        """Read members; returns the names of those that matter."""
+        """Read members into `into`; return the names of those that were read."""
         document = b"{" + text + b"}"
         found = []
         try:
             raws = self._raws.decode(document)
         except ODD_JSON:
-            return self._take_loosely(into, loosely(document))
+            return self._take_lenient(into, parse_leniently(document))
         for name in self._types:
             raw = getattr(raws, name)
             if raw is not _ABSENT:
@@ -120,30 +129,30 @@ class Fields:
         try:
             setattr(into, name, self._decoders[name].decode(raw))
         except ODD_JSON:
-            self._set_loosely(into, name, loosely(bytes(raw)))
+            self._set_lenient(into, name, parse_leniently(bytes(raw)))
 
-    def _take_loosely(self, into: Shape, members: dict[str, Any]) -> list[str]:
+    def _take_lenient(self, into: Shape, members: dict[str, Any]) -> list[str]:
         found = [name for name in self._types if name in members]
         for name in found:
-            self._set_loosely(into, name, members[name])
+            self._set_lenient(into, name, members[name])
         return found
 
-    def _set_loosely(self, into: Shape, name: str, value: Any) -> None:
+    def _set_lenient(self, into: Shape, name: str, value: Any) -> None:
         type_ = self._types[name]
         if type_ is msgspec.Raw:
             setattr(into, name, PRESENT if value not in (None, "") else NULL)
             return
         self.clear(into, name)
-        with contextlib.suppress(*LOOSE):
+        with contextlib.suppress(*LENIENT_ERRORS):
             setattr(into, name, as_type(value, type_))
 
     def clear(self, into: Shape, name: str) -> None:
-        """The last member of a name counts."""
+        """Forget an earlier member of the same name: the last one counts."""
         setattr(into, name, NULL if self._types[name] is msgspec.Raw else None)
 
     def set_large(self, into: Shape, name: str, value: Any) -> None:
-        """A member that is too large for `take`: a text's beginning, or what was
-        read of a container."""
+        """Set a member that is too large for `take`: the start of a string, or the
+        result of reading a container."""
         type_ = self._types[name]
         if type_ is msgspec.Raw:
             setattr(into, name, PRESENT)
@@ -152,7 +161,7 @@ class Fields:
 
 
 class Elements:
-    """A list, or an object of any names, of which those are kept that name ids."""
+    """Reads a list, or the values of an object with arbitrary names."""
 
     def __init__(self, element: Any, is_object: bool = False) -> None:
         self._opening, self._closing = (b"{", b"}") if is_object else (b"[", b"]")
@@ -164,26 +173,26 @@ class Elements:
         )
 
     def read(self, text: bytes, *, newest_first: bool = False) -> Iterator[list[Any]]:
-        """All elements, some at a time."""
+        """Yield all elements, in groups."""
         document = self._opening + text + self._closing
         try:
             found = self._decoder.decode(document)
         except ODD_JSON:
-            yield from self._read_loosely(document, newest_first)
+            yield from self._read_lenient(document, newest_first)
             return
         yield list(found.values() if isinstance(found, dict) else found)
 
-    def _read_loosely(self, document: bytes, newest_first: bool) -> Iterator[list[Any]]:
-        values = loosely(document)
+    def _read_lenient(self, document: bytes, newest_first: bool) -> Iterator[list[Any]]:
+        values = parse_leniently(document)
         values = list(values.values()) if self._is_object else values
-        starts = range(0, len(values), MOST_LOOSE)
+        starts = range(0, len(values), LENIENT_GROUP)
         for start in reversed(starts) if newest_first else starts:
-            some = values[start : start + MOST_LOOSE]
+            some = values[start : start + LENIENT_GROUP]
             yield [_or_none(value, self.element) for value in some]
 
 
 class Room:
-    """For what is kept of a body."""
+    """Counts the elements kept of a body against their limit."""
 
     def __init__(self) -> None:
         self.left = MOST_KEPT
@@ -196,7 +205,7 @@ class Room:
 
 
 class Kept(list[Any]):
-    """What is kept of a list."""
+    """The elements of a list that name ids."""
 
     def __init__(self, room: Room) -> None:
         super().__init__()
@@ -204,11 +213,11 @@ class Kept(list[Any]):
         self.seen = False
 
     def __bool__(self) -> bool:
-        """Was there anything in it, kept or not?"""
+        """Whether the list has elements, kept or not."""
         return self.seen
 
     def keep(self, found: Iterable[Any]) -> None:
-        """Note elements; those that name no id are not kept."""
+        """Keep the elements that name ids."""
         self.seen = True
         for one in [one for one in found if one is not None and _names[type(one)](one)]:
             if not self._room.take():
@@ -217,7 +226,7 @@ class Kept(list[Any]):
 
 
 def slim(item: Item) -> None:
-    """Of a large item keep no text."""
+    """Drop the texts of a large item."""
     if isinstance(item.content, str):
         item.content = item.content[:1]
     if isinstance(item, WholeItem):
@@ -225,7 +234,7 @@ def slim(item: Item) -> None:
         item.role = item.role and item.role[:1]
         if isinstance(item.output, str):
             item.output = item.output[:1]
-    # One more than is allowed, so that what is too long stays too long.
+    # One more character than allowed, so that a too long id stays too long.
     item.id = item.id and item.id[: LONGEST_ID + 1]
     item.file_id = item.file_id and item.file_id[: LONGEST_ID + 1]
     if isinstance(item, WholeItem):
@@ -236,7 +245,9 @@ _names: dict[type, Callable[[Any], object]] = {
     str: lambda text: len(text) <= LONGEST_ID,
     Part: lambda part: part.file_id is not None or part.file is not None,
     Named: lambda named: named.file_id,
-    Message: lambda said: type(said.content) is not str and files_of(said.content),
+    Message: lambda message: (
+        type(message.content) is not str and files_of(message.content)
+    ),
     Tool: lambda tool: tool.vector_store_ids or tool.container,
     WholeTool: lambda t: (
         t.vector_store_ids or t.container or t.input_image_mask or t.environment
@@ -245,7 +256,7 @@ _names: dict[type, Callable[[Any], object]] = {
 
 
 def keep(kind: type[Shape], if_: Callable[[Any], object]) -> None:
-    """Have elements of another shape kept, if `if_` says so."""
+    """Register a condition for keeping list elements of another shape."""
     _names[kind] = if_
 
 
@@ -264,7 +275,7 @@ def fields_of(kind: type[Shape]) -> Fields:
 
 
 def levels_of(type_: Any) -> Levels:
-    """How an object and a list are read where `type_` is expected."""
+    """Return the readers for an object and a list where `type_` is expected."""
     levels: Levels = {}
     for one in _alternatives(type_):
         if isinstance(one, type) and issubclass(one, Shape):
@@ -282,12 +293,12 @@ def _alternatives(type_: Any) -> tuple[Any, ...]:
 
 
 def as_type(value: Any, type_: Any) -> Any:
-    """`value` as msgspec would have read it; of what has another type only that is
-    left out. Raises one of LOOSE when nothing is left."""
+    """Convert `value` as msgspec would, but replace only the parts of a wrong type by
+    None. Raises one of LENIENT_ERRORS if `value` itself has a wrong type."""
     for one in _alternatives(type_):
         if isinstance(value, dict) and isinstance(one, type) and issubclass(one, Shape):
             shape = one()
-            fields_of(one)._take_loosely(shape, value)
+            fields_of(one)._take_lenient(shape, value)
             return shape
         if isinstance(value, dict) and get_origin(one) is dict:
             return {name: _or_none(v, get_args(one)[1]) for name, v in value.items()}
@@ -299,5 +310,5 @@ def as_type(value: Any, type_: Any) -> Any:
 def _or_none(value: Any, type_: Any) -> Any:
     try:
         return as_type(value, type_)
-    except LOOSE:
+    except LENIENT_ERRORS:
         return None

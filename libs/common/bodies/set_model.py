@@ -1,11 +1,12 @@
-"""Replaces the model that a body names, and nothing else of it. Pure."""
+"""Replaces the model in a request body; all other bytes stay as they are. Pure."""
 
 import json
 
 import msgspec
 
+from libs.common.bodies.containers import Span
 from libs.common.bodies.hints import LARGEST_QUICK
-from libs.common.bodies.scanner import Scan, Span
+from libs.common.bodies.scanner import Scan
 from libs.common.bodies.shapes import NULL, ODD_JSON, Shape
 
 
@@ -21,9 +22,9 @@ _decoder = msgspec.json.Decoder(_Raw)
 
 
 def with_model(body: bytes, model: str, scan: Scan | None = None) -> bytes | None:
-    """`body` with `model` as the value of its member of that name; all other bytes
-    as they were. None when that member cannot be found. `scan`: that of a body whose
-    hints took steps; it knows the place."""
+    """Return `body` with its member `model` set to `model`, or None if there is no such
+    member. `scan` is the finished scan of the body, if it was read in steps; it already
+    knows the position."""
     span = scan.model_span if scan is not None else model_span(body)
     if span is None:
         return None
@@ -33,8 +34,9 @@ def with_model(body: bytes, model: str, scan: Scan | None = None) -> bytes | Non
 
 
 def model_span(body: bytes) -> Span | None:
-    """Skips over all but the model, at a tenth of what reading the hints costs. The
-    bytes that are found tell their place, if they are there only once."""
+    """Return the position of the value of `model`. Reads only that member, at a tenth
+    of the cost of the hints. If the bytes of its value occur once, that is the
+    position."""
     if len(body) <= LARGEST_QUICK:
         try:
             value = bytes(_decoder.decode(body).model)
@@ -47,7 +49,7 @@ def model_span(body: bytes) -> Span | None:
 
 
 def _scanned(body: bytes) -> Span | None:
-    """Member by member."""
+    """Read the body member by member."""
     scan = Scan(body, _Model)
     for _ in scan.steps():
         pass

@@ -1,18 +1,18 @@
-"""The shapes of request bodies, as far as routing and isolation read them. Pure.
+"""The members of request bodies that routing and isolation read. Pure.
 
-msgspec skips what is not named here. Types are strict: a value of another type makes
-the body an odd one, which is read field by field (`hints.py`)."""
+msgspec skips all other members. Types are strict: a body with a value of another type
+is read member by member instead (`scanner.py`)."""
 
 import msgspec
 
 NULL = msgspec.Raw(b"null")
-# Bad UTF-8 and deep nesting are no msgspec errors.
+# Invalid UTF-8 and deep nesting raise no msgspec errors.
 ODD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Shape(msgspec.Struct, gc=False):
-    """Part of a body. None refers back to what holds it, so that the collector, whose
-    runs would count as steps, need not know them."""
+    """Part of a body. Shapes contain no reference cycles, so the garbage collector,
+    whose runs would lengthen a step, does not track them."""
 
 
 class Metadata(Shape):
@@ -22,17 +22,17 @@ class Metadata(Shape):
 
 
 class Named(Shape):
-    """An object that names another one, by `id` or as a file."""
+    """An object that refers to another one by `id` or `file_id`."""
 
     id: str | None = None
     file_id: str | None = None
 
 
 class Part(Shape):
-    """Of a message's content, or of a tool's output."""
+    """A part of the content of a message or of the output of a tool."""
 
     file_id: str | None = None
-    file: Named | None = None  # of chat completions
+    file: Named | None = None  # Chat Completions
 
 
 Parts = str | list[Part | str | None] | Part | None
@@ -55,7 +55,7 @@ class Tool(Shape):
 
 
 class Body(Shape):
-    """What affinity needs."""
+    """Members that affinity needs."""
 
     model: str | None = None
     stream: bool | None = None
@@ -66,11 +66,11 @@ class Body(Shape):
     metadata: Metadata | None = None
     client_metadata: Metadata | None = None
     tools: list[Tool | None] | None = None
-    # Of other calls: files into a vector store or a container, a batch.
+    # Other endpoints: files of a vector store or a container, a batch.
     file_id: str | None = None
     file_ids: list[str | None] | None = None
     input_file_id: str | None = None
-    # Of sockets' frames.
+    # WebSocket frames.
     type: str | None = None
     stream_id: str | None = None
     input: (
@@ -79,19 +79,19 @@ class Body(Shape):
 
 
 class Environment(Shape):
-    """Where a shell runs."""
+    """The environment of a shell tool."""
 
     container_id: str | None = None
     file_ids: list[str | None] | None = None
 
 
 class WholeItem(Item):
-    container_id: str | None = None  # of a call that ran code
+    container_id: str | None = None  # code interpreter call
     environment: Environment | None = None
     type: str | None = None
     role: str | None = None
-    arguments: msgspec.Raw = NULL  # of a function call
-    input: msgspec.Raw = NULL  # of a custom tool call
+    arguments: msgspec.Raw = NULL  # function call
+    input: msgspec.Raw = NULL  # custom tool call
     output: Parts = None
 
 
@@ -101,7 +101,7 @@ class WholeTool(Tool):
 
 
 class Prompt(Shape):
-    # Of a large one (`scanning.py`) the values alone.
+    # A large object is read as a list of its values (`scanner.py`).
     variables: dict[str, str | Named | None] | list[Named] | None = None
 
 
@@ -124,14 +124,14 @@ WholeItems = (
 
 
 class WholeBody(Body):
-    """What isolation needs, too: every upstream id that a request names."""
+    """Members that isolation needs in addition: every upstream id in a request."""
 
     tools: list[WholeTool | None] | None = None  # type: ignore[assignment] # narrower
     input: WholeItems = None  # type: ignore[assignment]
-    items: WholeItems = None  # of the conversations API
+    items: WholeItems = None  # Conversations API
     messages: list[Message | None] | None = None
     prompt: str | Prompt | None = None
-    # Of other calls.
+    # Other endpoints.
     files: list[Named | str | None] | None = None
     images: list[Named | str | None] | None = None
     mask: Named | str | None = None

@@ -1,17 +1,17 @@
-"""A request without the encrypted reasoning of an account that is gone, so that
-another account can read it. Pure."""
+"""Removes the encrypted reasoning of an unavailable account from a request, so that
+another account can serve it. Pure."""
 
 import json
 from typing import Any
 
-# What only the account that made it can look up, or read.
+# Items that only the account that created them can look up.
 _BY_ID_ONLY = frozenset({"item_reference"})
 
 
 def without_reasoning(body: bytes) -> bytes | None:
-    """`body` with its whole history but for foreign reasoning and foreign item ids;
-    None when that would lose more than reasoning: a chained request does not carry
-    its history, and a compaction item holds it in encrypted form alone."""
+    """Return `body` without encrypted reasoning and item ids. Return None if that would
+    lose more than reasoning: a chained request does not carry its history, and a
+    compaction item holds it in encrypted form only."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
@@ -28,8 +28,8 @@ def without_reasoning(body: bytes) -> bytes | None:
 
 
 def _portable(item: Any) -> Any:
-    """An item for any account; {} for one to leave out, None for one that cannot
-    be done without."""
+    """Return the item in a form that any account accepts, {} for an item to drop, or
+    None for one that can neither be converted nor dropped."""
     if not isinstance(item, dict):
         return item
     if item.get("type") == "reasoning":

@@ -1,1 +1,1 @@
-"""Registered providers, their credentials and where these may be sent."""
+"""Registered providers, their credentials, and rules for where these may be sent."""

@@ -1,8 +1,8 @@
-"""From what the catalogue says of a key to the key itself: every process that talks
-to upstreams finds it in its own environment, or opens it.
+"""Resolves the credentials of the catalogue to keys. Each process that connects to
+upstreams reads a key from its own environment, or decrypts it.
 
-The rules of registration are checked here again: the catalogue comes from SQL, where
-rows may be older than the rules, or written by hand."""
+The rules of registration are checked again here, because rows in SQL may be older than
+the rules, or edited by hand."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ SEALED = "sealed:"
 
 
 class Credentials:
-    """This process's access to keys."""
+    """Resolves credentials in this process."""
 
     def __init__(
         self, environ: Mapping[str, str], sealer: Sealer, rules: ProviderRules
@@ -29,11 +29,12 @@ class Credentials:
         self._environ = environ
         self._sealer = sealer
         self._rules = rules
-        self._missed: dict[str, str] = {}  # resource -> the credential that was said
+        self._missed: dict[str, str] = {}  # resource -> credential last logged
 
     def resolve(self, credential: str, base_url: str) -> str:
-        """The key that is to be sent to `base_url`. Raises `SettingError`,
-        `Unsealable`, or `Forbidden` when it may not go there; without any of it."""
+        """Return the key to send to `base_url`. Raises `Forbidden` if it must not be
+        sent there, `SettingError` or `Unsealable` if it cannot be read. No error
+        message contains the key."""
         refusal = self._rules.destinations.refusal(base_url)
         if refusal is not None:
             raise Forbidden(f"the provider's address {refusal}")
@@ -45,14 +46,14 @@ class Credentials:
         return resolve_credential(credential, self._environ)
 
     def key_of(self, resource: Resource) -> str | None:
-        """None when it cannot be had here, which is said once."""
+        """Return the key, or None after logging once that it cannot be resolved."""
         try:
             key = self.resolve(resource.credential, resource.base_url)
         except ProxyError as error:
             if self._missed.get(resource.id) != resource.credential:
                 self._missed[resource.id] = resource.credential
                 log.error(
-                    "no key for resource",
+                    "cannot resolve the key of a resource",
                     action="credential_missing",
                     resource=resource.id,
                     cause=str(error),

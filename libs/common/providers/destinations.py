@@ -1,10 +1,9 @@
-"""Which addresses providers may have. Pure but for asking libc what a host's odd
-spelling means.
+"""Rules for the addresses of providers. Pure but for calling libc to parse unusual
+spellings of an address.
 
-A provider's address comes from whoever may use the admin API. It must not lead to
-what only this machine or this cloud instance may reach: metadata services, the
-local link, this stack's own ports. The configured upstream is the operator's word
-and is not judged."""
+Users of the admin API choose the address of a provider. It must not lead to targets
+that only this machine or cloud instance can reach: metadata services, link-local
+addresses, ports of this stack. The upstream configured by the operator is exempt."""
 
 import re
 import socket
@@ -20,8 +19,7 @@ from libs.common.settings.http_proxies import DEFAULT_PORTS
 Address = IPv4Address | IPv6Address
 Endpoint = tuple[str, int]  # host and port
 
-# Names and addresses at which clouds give an instance its secrets. Most of them
-# are link-local anyway.
+# Names and addresses of cloud metadata services. Most of them are link-local.
 _METADATA_NAMES = frozenset(
     {
         *("metadata", "metadata.google.internal", "metadata.goog"),
@@ -38,31 +36,33 @@ _METADATA = frozenset(
     )
 )
 _THIS_NETWORK = ip_network("0.0.0.0/8")
-_CLASS_E = ip_network("240.0.0.0/4")  # the broadcast address included
+_CLASS_E = ip_network("240.0.0.0/4")  # includes the broadcast address
 _SITE_LOCAL = ip_network("fec0::/10")
-# IPv6 addresses that stand for an IPv4 address: where its bytes are.
+# IPv6 networks that embed an IPv4 address, and the positions of its bytes.
 _EMBEDDING = (
     (IPv6Network("::/96"), (12, 13, 14, 15)),  # IPv4-compatible
     (IPv6Network("::ffff:0:0:0/96"), (12, 13, 14, 15)),  # SIIT
     (IPv6Network("64:ff9b::/96"), (12, 13, 14, 15)),  # NAT64
-    (IPv6Network("64:ff9b:1::/48"), (12, 13, 14, 15)),  # NAT64 of a site
+    (IPv6Network("64:ff9b:1::/48"), (12, 13, 14, 15)),  # local-use NAT64
     (IPv6Network("64:ff9b:1::/48"), (6, 7, 9, 10)),
     (IPv6Network("64:ff9b:1::/48"), (7, 9, 10, 11)),
     (IPv6Network("64:ff9b:1::/48"), (9, 10, 11, 12)),
     (IPv6Network("2002::/16"), (2, 3, 4, 5)),  # 6to4
 )
 _ISATAP = (b"\0\0\x5e\xfe", b"\2\0\x5e\xfe")
-_NUMERIC = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)")  # a last label of an address
+_NUMERIC = re.compile(
+    r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)"
+)  # last label of a numeric address
 
 
 class Forbidden(ProxyError):
-    """Providers may not be at this address."""
+    """Providers must not use this address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """The rules. `upstream` is PROXY_UPSTREAM_BASE_URL; `ours` are the hosts and ports
-    of this stack, which the ports of `listening` on this machine belong to as well."""
+    """The rules. `upstream` is PROXY_UPSTREAM_BASE_URL. `ours` are the hosts and ports
+    of this stack, in addition to the ports `listening` on this machine."""
 
     upstream: str
     private: bool = True  # PROXY_PROVIDER_PRIVATE_ADDRESSES
@@ -71,24 +71,24 @@ class Destinations:
     metadata: frozenset[Address] = _METADATA
 
     def refusal(self, base_url: str) -> str | None:
-        """Why nothing may be sent to `base_url`, by what it says itself; None when
-        its host has to be looked up, or may be dialled."""
+        """Return why `base_url` is forbidden, without a DNS lookup. None means that it
+        is allowed, or that its host must be resolved first."""
         try:
             scheme, host, port = origin(urlsplit(base_url))
         except ValueError:
-            return "is no URL"
+            return "is not a URL"
         if scheme not in DEFAULT_PORTS or not host:
-            return "is no http(s) URL with a host"
+            return "is not an http(s) URL with a host"
         if self.exempt(scheme, host, port):
             return None
         return self.host_refusal(host, port)
 
     def exempt(self, scheme: str, host: str, port: int) -> bool:
-        """Is it the configured upstream's?"""
+        """Whether this is the origin of the configured upstream."""
         return origin(urlsplit(self.upstream)) == (scheme, plain(host), port)
 
     def host_refusal(self, host: str, port: int) -> str | None:
-        """The same of a host alone."""
+        """Return why a host is forbidden, without a DNS lookup."""
         host = plain(host)
         address = address_of(host)
         if address is not None:
@@ -100,7 +100,7 @@ class Destinations:
         return OURS if (host, port) in self.ours else None
 
     def address_refusal(self, address: Address) -> str | None:
-        """Why an address may not be dialled, its port aside."""
+        """Return why an address is forbidden, regardless of its port."""
         for meant in meanings(address):
             refusal = self._refusal_of(meant)
             if refusal is not None:
@@ -108,7 +108,7 @@ class Destinations:
         return None
 
     def concerns(self, port: int) -> bool:
-        """May something of ours be at this port?"""
+        """Whether an endpoint of this stack uses this port."""
         return port in self.listening or any(port == ours for _, ours in self.ours)
 
     def _refusal_of(self, address: Address) -> str | None:
@@ -119,7 +119,7 @@ class Destinations:
         if address.is_unspecified or address in _THIS_NETWORK:
             return "is the unspecified address"
         if address.is_multicast or address in _CLASS_E:
-            return "is no host's address"
+            return "is not the address of a host"
         if not self.private and (not address.is_global or address in _SITE_LOCAL):
             return _PRIVATE
         return None
@@ -130,8 +130,8 @@ _PRIVATE = "is private, and PROXY_PROVIDER_PRIVATE_ADDRESSES is false"
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a host is already, in any spelling that libc takes: decimal,
-    octal, hexadecimal, with fewer than four parts. None for a name."""
+    """Parse a numeric host in any spelling that libc accepts: decimal, octal,
+    hexadecimal, with fewer than four parts. Return None for a name."""
     host = plain(host).strip("[]")
     try:
         return ip_address(host)
@@ -146,15 +146,15 @@ def address_of(host: str) -> Address | None:
 
 
 def meanings(address: Address) -> Iterator[Address]:
-    """The addresses that dialling this one may reach: itself, and what translators
-    and tunnels on the way take it for."""
+    """Yield the addresses that a connection to this one may reach: the address itself,
+    and those that translators and tunnels derive from it."""
     if isinstance(address, IPv4Address):
         yield address
         return
     if address.ipv4_mapped is not None:
         yield address.ipv4_mapped
         return
-    address = IPv6Address(address.packed)  # without a zone
+    address = IPv6Address(address.packed)  # drops the zone
     yield address
     if not (address.is_unspecified or address.is_loopback):
         yield from _embedded(address)
@@ -164,8 +164,8 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
     packed = address.packed
     for network, places in _EMBEDDING:
         embedded = bytes(packed[place] for place in places)
-        # Of a site's NAT64 one place of four is the right one; the others begin
-        # with a 0, with which no host's address does.
+        # Local-use NAT64 has four possible positions. The wrong ones start with a 0
+        # byte, which no address of a host does.
         if address in network and embedded[0]:
             yield IPv4Address(embedded)
     if address.teredo is not None:

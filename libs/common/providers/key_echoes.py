@@ -1,18 +1,18 @@
-"""A key that an upstream shows in its answer, hidden. Pure.
+"""Masks an upstream key that a response repeats. Pure.
 
-Upstreams and what stands before them quote what they were sent: in error messages,
-in headers, in pages of their own. Nobody but the upstream may read it there."""
+Upstreams, and proxies in front of them, quote request headers in error messages,
+response headers and HTML pages. Clients must not see the key there."""
 
 import re
 from functools import cached_property
 
 MARK = "[upstream key]"
-# What is shorter is a placeholder (EMPTY, none) and may be a word of the answer.
+# A shorter key is a placeholder (EMPTY, none), and may be a word of the response.
 SHORTEST = 8
-# The same in answers that succeed: there a placeholder such as no-key-required may
-# be a word of the text.
+# The minimum length in successful responses, whose text may contain a placeholder
+# such as no-key-required.
 SHORTEST_IN_SUCCESS = 20
-# Longer texts are searched for the plain key only: it bounds the time (5 ms).
+# Longer texts are searched for the plain key only, which bounds the time (5 ms).
 LONGEST_ESCAPED = 32_768
 _ESCAPED = re.compile(
     r"\\{1,8}u00([2-7][0-9A-Fa-f])"  # several backslashes: JSON within JSON
@@ -26,16 +26,17 @@ _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
 class SentKey:
-    """A key as an answer may show it: plain, or escaped as JSON, URLs and HTML are."""
+    """A key and its spellings in a response: plain, or escaped for JSON, URLs or
+    HTML."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         streamed = text if len(text) >= SHORTEST_IN_SUCCESS else ""
-        # To be looked for in each piece of a successful answer; empty: in none.
+        # Searched for in each chunk of a successful response, unless empty.
         self.streamed = streamed.encode("ascii")
         self.streamed_text = streamed
         self.bytes = frozenset(self.streamed)
-        # As long as the key, so that lengths stay right.
+        # As long as the key, so that content lengths stay valid.
         self.mask_text = MARK.ljust(len(text), "*")[: len(text)]
         self.mask = self.mask_text.encode("ascii")
 
@@ -43,41 +44,41 @@ class SentKey:
         return "SentKey()"
 
     def shown_in(self, text: str) -> bool:
-        """Is it there, in any spelling?"""
+        """Whether `text` contains the key in any spelling."""
         return self.hidden(text) != text
 
     def hidden(self, text: str) -> str:
-        """The same text without the key."""
+        """Return `text` with all spellings of the key masked."""
         if len(self.text) < SHORTEST:
             return text
         text = text.replace(self.text, MARK)
         if len(text) > LONGEST_ESCAPED:
             return text
-        plain = _ESCAPED.sub(_decoded, text)
+        plain = _ESCAPED.sub(_unescape, text)
         if self.text not in plain:
             return text
         text = self._spellings.sub(MARK, text)
-        # Of a spelling that can be read in two ways nothing is kept.
-        ambiguous = self.text in _ESCAPED.sub(_decoded, text)
+        # An ambiguous spelling may remain: return the unescaped text, masked.
+        ambiguous = self.text in _ESCAPED.sub(_unescape, text)
         return plain.replace(self.text, MARK) if ambiguous else text
 
     def hidden_bytes(self, data: bytes) -> bytes:
-        """The same of a body or a header, whatever its charset: keys are ASCII."""
+        """Mask a body or a header of any ASCII-compatible charset: keys are ASCII."""
         return self.hidden(data.decode("latin-1")).encode("latin-1")
 
     def masked(self, data: bytes) -> bytes:
-        """A piece of a successful answer without the plain key, as long as it was."""
+        """Mask the plain key in a chunk of a successful response; keeps its length."""
         return data.replace(self.streamed, self.mask) if self.streamed else data
 
     def masked_frame(self, frame: str | bytes) -> str | bytes:
-        """The same of a socket's message."""
+        """Mask the plain key in a WebSocket message; keeps its length."""
         if isinstance(frame, bytes):
             return self.masked(frame)
         text = self.streamed_text
         return frame.replace(text, self.mask_text) if text else frame
 
     def begun(self, data: bytes) -> int:
-        """How many bytes at the end of `data` may be the key's first ones."""
+        """The number of bytes at the end of `data` that may be the start of the key."""
         key = self.streamed
         if not key:
             return 0
@@ -89,13 +90,13 @@ class SentKey:
 
     @cached_property
     def _spellings(self) -> "re.Pattern[str]":
-        return re.compile("".join(map(_spelled, self.text)))
+        return re.compile("".join(map(_any_spelling, self.text)))
 
 
 NO_KEY = SentKey("")
 
 
-def _decoded(found: "re.Match[str]") -> str:
+def _unescape(found: "re.Match[str]") -> str:
     json, escaped, url, decimal, hexadecimal, name = found.groups()
     if decimal is not None:
         return chr(int(decimal))
@@ -105,14 +106,14 @@ def _decoded(found: "re.Match[str]") -> str:
     return str(escaped) if code is None else chr(int(code, 16))
 
 
-def _spelled(character: str) -> str:
-    """A pattern for one character, in any of its spellings."""
+def _any_spelling(character: str) -> str:
+    """A pattern for all spellings of one character."""
     code = ord(character)
     hexadecimal = "".join(
         f"[{digit}{digit.upper()}]" if digit.isalpha() else digit
         for digit in f"{code:02x}"
     )
-    ways = [
+    spellings = [
         re.escape(character),
         rf"\\{{1,8}}u00{hexadecimal}",
         f"%{hexadecimal}",
@@ -121,6 +122,6 @@ def _spelled(character: str) -> str:
         f"&#[xX]0{{0,6}}{hexadecimal};",
     ]
     if character in "/\\":
-        ways.insert(0, rf"\\{{1,8}}{re.escape(character)}")
-    ways += [f"&{name};" for name, meant in _NAMED.items() if meant == character]
-    return f"(?:{'|'.join(ways)})"
+        spellings.insert(0, rf"\\{{1,8}}{re.escape(character)}")
+    spellings += [f"&{name};" for name, meant in _NAMED.items() if meant == character]
+    return f"(?:{'|'.join(spellings)})"

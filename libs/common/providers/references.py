@@ -1,9 +1,9 @@
-"""Which variables may hold the keys of providers, and where those keys may be sent.
-Pure.
+"""Rules for credential references: variables that may hold keys, and where those keys
+may be sent. Pure.
 
-A reference such as `env:NAME` makes a process read its own environment, so two rules
-hold wherever one is stored or resolved: OpenAI's variables belong to the configured
-upstream, and others are for providers only if the operator says so."""
+A reference such as `env:NAME` makes a process read its own environment. Two rules apply
+wherever one is stored or resolved: keys in OPENAI_* variables are sent to the
+configured upstream only, and other variables must be allowed by the operator."""
 
 import re
 from collections.abc import Sequence
@@ -11,75 +11,51 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit
 
+from libs.common.settings.credential_variables import DEFAULT_VARIABLES, OF_UPSTREAM
 from libs.common.settings.http_proxies import DEFAULT_PORTS
 
 VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]{0,127})(?:#([1-9][0-9]{0,3}))?")
-# Our own secrets and those of databases and proxies, whatever the operator lists.
+# Secrets of this stack, databases and HTTP proxies, regardless of the allowed globs.
 _NO_KEYS = re.compile(
     r"PROXY_.*|MORPH_.*|.*(?:DATABASE|REDIS)_URL|.*_PROXY", re.IGNORECASE
 )
-_OF_UPSTREAM = "OPENAI_"
-_GLOB = re.compile(r"[A-Za-z0-9_*?]{1,128}")
-DEFAULT_VARIABLES = "PROVIDER_*"
 _ODD = re.compile(
     r"[%\\;]|/\.{0,2}(?:/|$)"
 )  # escapes, parameters, empty or dot segments
 
 
-class BadGlob(ValueError):
-    """What is wrong with a glob, to be read behind the variable's name."""
-
-
-def parse_globs(text: str) -> tuple[str, ...]:
-    """The globs of a comma list such as `PROVIDER_*,ACME_KEY`. Raises `BadGlob`."""
-    globs = tuple(part.strip() for part in text.split(",") if part.strip())
-    for glob in globs:
-        if not _GLOB.fullmatch(glob):
-            raise BadGlob(f"has {glob[:40]!a}, which is no variable's name or glob")
-        if not re.search(r"[A-Za-z0-9]", glob):
-            raise BadGlob(f"has {glob[:40]!a}, which every variable matches")
-        if glob.startswith(_OF_UPSTREAM):
-            raise BadGlob(
-                f"has {glob[:40]!a}, but keys of {_OF_UPSTREAM}* variables go to "
-                "PROXY_UPSTREAM_BASE_URL only"
-            )
-    return globs
-
-
 def may_hold_keys(reference: str) -> bool:
-    """Is it `env:NAME` with a name that is not one of our own secrets?"""
+    """Whether `reference` is `env:NAME` and NAME is not a secret of this stack."""
     found = VARIABLE.fullmatch(reference)
     return found is not None and _NO_KEYS.fullmatch(found[1]) is None
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The rules. `upstream` is PROXY_UPSTREAM_BASE_URL, `variables` are globs."""
+    """The rules. `upstream` is PROXY_UPSTREAM_BASE_URL; `variables` are globs."""
 
     upstream: str
     variables: Sequence[str] = (DEFAULT_VARIABLES,)
 
     def refusal(self, reference: str, base_url: str) -> str | None:
-        """Why the key may not be sent to `base_url`; None when it may."""
+        """Return why the key must not be sent to `base_url`, or None."""
         found = VARIABLE.fullmatch(reference)
         if found is None or not may_hold_keys(reference):
-            return "it is no reference to a provider's key"
+            return "it does not refer to the key of a provider"
         name = found[1]
-        if name.startswith(_OF_UPSTREAM):
+        if name.startswith(OF_UPSTREAM):
             if self.is_upstream(base_url):
                 return None
-            return (
-                f"{name} is for PROXY_UPSTREAM_BASE_URL only, which is another address"
-            )
+            return f"{name} may be sent to PROXY_UPSTREAM_BASE_URL only"
         if any(fnmatchcase(name, glob) for glob in self.variables):
             return None
         return (
-            f"{name} matches nothing in PROXY_CREDENTIAL_VARIABLES "
+            f"{name} matches no glob in PROXY_CREDENTIAL_VARIABLES "
             f"({','.join(self.variables)})"
         )
 
     def is_upstream(self, base_url: str) -> bool:
-        """Is it the configured upstream, or a path below it?"""
+        """Whether `base_url` is the configured upstream or a path below it."""
         try:
             ours, theirs = urlsplit(self.upstream), urlsplit(base_url)
             same = origin(ours) == origin(theirs)
@@ -88,17 +64,17 @@ class References:
         prefix = ours.path.rstrip("/")
         if not same or theirs.path.rstrip("/") == prefix:
             return same
-        # A server may resolve what is odd, and then it is another path.
+        # A server may normalize an unusual path into one outside the prefix.
         return theirs.path.startswith(f"{prefix}/") and not _ODD.search(theirs.path)
 
 
 def origin(url: SplitResult) -> tuple[str, str, int]:
-    """Scheme, host and port, with the spellings that are the same made equal; port 0
-    when there is none. Raises `ValueError` for a port that cannot be one."""
+    """Return scheme, host and port in normal form; the port is 0 if unknown. Raises
+    `ValueError` for an invalid port."""
     port = url.port or DEFAULT_PORTS.get(url.scheme, 0)
     return url.scheme, plain(url.hostname or ""), port
 
 
 def plain(host: str) -> str:
-    """A host without what changes nothing: case, the last dot, a zone."""
+    """Normalize a host: lower case, without a trailing dot or a zone."""
     return host.lower().rstrip(".").partition("%")[0]

@@ -1,4 +1,4 @@
-"""Providers and models as they are registered, and the resources that they make.
+"""Registered providers and model aliases, and the resources derived from them.
 Pure: the environment is an argument."""
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from libs.common.settings.resources import keys_in
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A row of `providers`, as far as routing needs it. `sealed` are its keys."""
+    """The columns of a `providers` row that routing needs. `sealed` are its keys."""
 
     id: str
     name: str
@@ -28,14 +28,14 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What is registered; `aliases` are those that are enabled."""
+    """All providers, and the enabled aliases."""
 
     providers: tuple[Provider, ...] = ()
     aliases: tuple[Alias, ...] = ()
 
 
 def provider_of(row: Mapping[str, Any]) -> Provider:
-    """From its row."""
+    """Build a provider from its SQL row."""
     sealed = row["api_key_sealed"]
     return Provider(
         id=row["id"],
@@ -51,7 +51,7 @@ def provider_of(row: Mapping[str, Any]) -> Provider:
 
 
 def registry_of(providers: Iterable[Row], models: Iterable[Row]) -> Registry:
-    """From the rows of both tables."""
+    """Build the registry from the rows of both tables."""
     return Registry(
         tuple(map(provider_of, providers)),
         tuple(
@@ -69,8 +69,9 @@ def registry_of(providers: Iterable[Row], models: Iterable[Row]) -> Registry:
 def resources_of(
     provider: Provider, environ: Mapping[str, str]
 ) -> tuple[Resource, ...]:
-    """`<provider id>` with one key, `<provider id>-n` with several. A variable that
-    is not set here may be set where the gateways are: it counts as one key."""
+    """Return a resource for each key: `<provider id>` for a single key, `ID-N`
+    for several. A variable that is not set here counts as one key, because it
+    may be set where the gateways run."""
     if not provider.enabled:
         return ()
     credentials = _credentials(provider, environ)
@@ -110,8 +111,8 @@ def _credentials(provider: Provider, environ: Mapping[str, str]) -> Sequence[str
 def joined(
     ours: Sequence[Resource], registry: Registry, environ: Mapping[str, str]
 ) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
-    """All resources, those of the environment first, and the ids that came twice: the
-    first of a name keeps it."""
+    """Return all resources, those of the environment first, and duplicate ids. The
+    first resource of an id is kept."""
     found: dict[str, Resource] = {}
     registered = (r for p in registry.providers for r in resources_of(p, environ))
     twice = [
@@ -125,6 +126,6 @@ def joined(
 def published_part(
     catalogue: Catalogue,
 ) -> tuple[tuple[Resource, ...], tuple[Alias, ...]]:
-    """What of a published catalogue came from a registry."""
+    """Return the resources and aliases of a catalogue that came from the registry."""
     registered = tuple(r for r in catalogue.resources if r.provider_id is not None)
     return registered, catalogue.aliases

@@ -1,4 +1,4 @@
-"""Addresses of hosts, and which of them may be dialled."""
+"""Resolves host names, and filters the addresses that providers may use."""
 
 import asyncio
 import socket
@@ -19,43 +19,43 @@ Lookup = Callable[[str, int], Awaitable[list[AddressInfo]]]
 
 
 async def look_up(host: str, port: int) -> list[AddressInfo]:
-    """All addresses of a host, IPv6 and IPv4. Raises `OSError`."""
+    """Return all IPv6 and IPv4 addresses of a host. Raises `OSError`."""
     loop = asyncio.get_running_loop()
     return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 class Resolver:
-    """Those who ask for one host at a time share a lookup: each takes a thread,
-    and there are few."""
+    """Concurrent requests for the same host share one lookup, because each lookup
+    occupies a thread of a small pool."""
 
     def __init__(self, lookup: Lookup = look_up) -> None:
         self._lookup = lookup
         self._under_way: dict[tuple[str, int], asyncio.Future[list[AddressInfo]]] = {}
 
     async def find(self, host: str, port: int) -> list[AddressInfo]:
-        """Raises `OSError`."""
+        """Return the addresses of a host. Raises `OSError`."""
         numeric = _numeric(host, port)
         if numeric:
             return numeric
-        asked = host, port
-        lookup = self._under_way.get(asked)
+        key = host, port
+        lookup = self._under_way.get(key)
         if lookup is None:
             lookup = asyncio.ensure_future(self._lookup(host, port))
-            self._under_way[asked] = lookup
-            lookup.add_done_callback(lambda done: self._ended(asked, done))
-        # Who gives up does not end it for the others.
+            self._under_way[key] = lookup
+            lookup.add_done_callback(lambda done: self._ended(key, done))
+        # A canceled caller must not cancel the lookup for the others.
         return await asyncio.shield(lookup)
 
     def _ended(
-        self, asked: tuple[str, int], done: "asyncio.Future[list[AddressInfo]]"
+        self, key: tuple[str, int], done: "asyncio.Future[list[AddressInfo]]"
     ) -> None:
-        del self._under_way[asked]
+        del self._under_way[key]
         if not done.cancelled():
-            done.exception()  # seen, even if nobody waits any more
+            done.exception()  # retrieved, even if no caller waits
 
 
 def _numeric(host: str, port: int) -> list[AddressInfo]:
-    """The one address of a host that is an address already."""
+    """Return the address of a numeric host, or an empty list for a name."""
     try:
         return list(
             socket.getaddrinfo(
@@ -67,8 +67,8 @@ def _numeric(host: str, port: int) -> list[AddressInfo]:
 
 
 class CheckedResolver:
-    """Addresses that providers may have. What it returns is what must be dialled: a
-    second lookup may say something else."""
+    """Resolves hosts to allowed addresses. Callers must connect to the returned
+    addresses: a second lookup may give different ones."""
 
     def __init__(
         self, destinations: Destinations, resolver: Resolver | None = None
@@ -77,25 +77,25 @@ class CheckedResolver:
         self._resolver = resolver or Resolver()
 
     async def find(self, scheme: str, host: str, port: int) -> list[AddressInfo]:
-        """Addresses of an origin; those that are not allowed are left out. Raises
-        `OSError`, and `Forbidden` when none is left."""
+        """Return the allowed addresses of an origin. Raises `OSError`, or `Forbidden`
+        if none is allowed."""
         rules = self._destinations
         if rules.exempt(scheme, host, port):
             return await self._resolver.find(host, port)
         self.check(scheme, host, port)
         allowed, refusal = [], None
         for info in await self._resolver.find(host, port):
-            said = await self._refusal(info, port)
-            if said is None:
+            reason = await self._refusal(info, port)
+            if reason is None:
                 allowed.append(info)
-            refusal = refusal or said
+            refusal = refusal or reason
         if refusal is not None and not allowed:
             raise Forbidden(f"the provider's address {refusal}")
         return allowed
 
     def check(self, scheme: str, host: str, port: int) -> None:
-        """Without a lookup: for hosts that somebody else looks up. Raises
-        `Forbidden`."""
+        """Check an origin without a lookup, for hosts that an HTTP proxy resolves.
+        Raises `Forbidden`."""
         rules = self._destinations
         if not rules.exempt(scheme, host, port):
             refusal = rules.host_refusal(host, port)
@@ -105,14 +105,14 @@ class CheckedResolver:
     async def _refusal(self, info: AddressInfo, port: int) -> str | None:
         address = address_of(str(info[4][0]))
         if address is None:
-            return "is of an unknown kind"
+            return "has an unknown address family"
         refusal = self._destinations.address_refusal(address)
         if refusal is None and self._destinations.concerns(port):
             return await self._refusal_of_ours(address, port)
         return refusal
 
     async def _refusal_of_ours(self, address: Address, port: int) -> str | None:
-        """Is this address and port one of this stack's own?"""
+        """Return a refusal if the address and port belong to this stack."""
         wanted = set(meanings(address))
         here = any(map(is_here, wanted))
         if here and port in self._destinations.listening:
@@ -135,7 +135,8 @@ class CheckedResolver:
 
 
 def is_here(address: Address) -> bool:
-    """Is it this machine's? Only those can be bound to."""
+    """Whether the address belongs to this machine: only then can a socket bind to
+    it."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,5 +1,5 @@
-"""What holds for registered providers, from the settings of the whole stack: the same
-in each process that stores, resolves or dials what they name."""
+"""Rules for registered providers, derived from the settings of the whole stack. Each
+process that stores, resolves or connects to their addresses applies the same rules."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,30 +9,31 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from libs.common.providers.destinations import Destinations, Endpoint
-from libs.common.providers.references import References, origin, parse_globs, plain
+from libs.common.providers.references import References, origin, plain
 from libs.common.redis import url
 from libs.common.settings.base import CommonSettings, DatabaseSettings
-from libs.common.settings.services import HttpUrl, ProviderSettings
+from libs.common.settings.credential_variables import parse_globs
+from libs.common.settings.upstreams import HttpUrl, ProviderSettings
 
 POSTGRES_PORT = 5432
 
 
 class _StackSettings(CommonSettings, ProviderSettings):
-    """Where the parts of this stack are."""
+    """Addresses of the parts of this stack."""
 
     router_url: HttpUrl | None = Field(None, alias="PROXY_ROUTER_URL")
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRules:
-    """Where providers may be, and which keys may go there."""
+    """Allowed addresses of providers, and keys that may be sent there."""
 
     references: References
     destinations: Destinations
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Raises `SettingError`."""
+        """Read the rules from `environ`. Raises `SettingError`."""
         settings = _StackSettings.read(environ)
         upstream = settings.upstream_base_url
         listening = (
@@ -57,5 +58,5 @@ def _ours(settings: _StackSettings, environ: Mapping[str, str]) -> Iterator[Endp
         yield host, port
     database = urlsplit(DatabaseSettings.read(environ).url)
     if database.scheme != "sqlite":
-        for host in (database.hostname or "").split(","):  # libpq takes several
+        for host in (database.hostname or "").split(","):  # libpq accepts several hosts
             yield plain(host), database.port or POSTGRES_PORT

@@ -1,5 +1,5 @@
-"""Provider keys sealed at rest: what is in SQL and in Redis only a process with
-PROXY_SECRET_ENCRYPTION_KEY can read."""
+"""Encrypts provider keys at rest. SQL and Redis hold only encrypted keys; decryption
+needs PROXY_SECRET_ENCRYPTION_KEY."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from libs.common.errors import ProxyError
 
 
 class Unsealable(ProxyError):
-    """PROXY_SECRET_ENCRYPTION_KEY is not set here, or no longer holds the key that
-    sealed this one."""
+    """PROXY_SECRET_ENCRYPTION_KEY is not set here, or does not contain the key that
+    encrypted this credential."""
 
 
 class Sealer:
-    """Seals with the first of its keys, opens with all of them."""
+    """Encrypts with its first key; decrypts with any of them."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._first = Fernet(keys[0]) if keys else None
@@ -22,17 +22,17 @@ class Sealer:
 
     @property
     def able(self) -> bool:
-        """Can it seal at all?"""
+        """Whether there is a key to encrypt with."""
         return self._all is not None
 
     def seal(self, secret: str) -> str:
-        """Raises `Unsealable` without keys."""
+        """Encrypt a secret. Raises `Unsealable` if there is no key."""
         if self._all is None:
             raise Unsealable
         return self._all.encrypt(secret.encode()).decode()
 
     def open(self, token: str) -> str:
-        """Raises `Unsealable`."""
+        """Decrypt a token. Raises `Unsealable`."""
         try:
             if self._all is not None:
                 return self._all.decrypt(token.encode()).decode()
@@ -41,8 +41,8 @@ class Sealer:
         raise Unsealable
 
     def renewed(self, token: str) -> str:
-        """The same secret sealed with the first key; `token` itself if that sealed it.
-        Raises `Unsealable`."""
+        """Encrypt the secret of `token` with the first key; return `token` if that key
+        encrypted it already. Raises `Unsealable`."""
         if self._first is None or self._all is None:
             raise Unsealable
         try:

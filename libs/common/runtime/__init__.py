@@ -1,1 +1,1 @@
-"""What every process needs: logs, lifecycle, probes, TLS."""
+"""Logs, process lifecycle, probes, TLS."""

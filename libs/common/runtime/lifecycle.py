@@ -1,7 +1,7 @@
-"""How a process of plain loops lives and ends: signals, drain, exit code.
+"""Runs the background loops of a process: signals, drain, exit code.
 
-A loop that ends by itself ends the process: supervisor starts it afresh, which
-beats running on with a part missing."""
+A loop that ends on its own ends the process. The supervisor restarts it, which is
+better than a process with a part missing."""
 
 import asyncio
 import signal
@@ -19,9 +19,9 @@ log = structlog.get_logger()
 
 async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:
     """Run `loops` until SIGTERM or SIGINT sets their event, then give them
-    `drain_seconds` to finish; what still runs is cancelled.
+    `drain_seconds` to finish, and cancel those that still run.
 
-    Raises SystemExit(1) when a loop ends without having been asked to.
+    Raises SystemExit(1) if a loop ends before a signal arrives.
     """
     stop = asyncio.Event()
     with _Signals(stop):
@@ -29,13 +29,13 @@ async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:
         asked = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            # Read before the drain sets it for the sake of the other loops.
+            # Read before `stop` is set for the other loops.
             failed = not stop.is_set()
             stop.set()
             await asyncio.wait(tasks, timeout=drain_seconds)
         finally:
             await end([asked, *tasks])
-    if _broken(tasks) or failed:
+    if _log_failures(tasks) or failed:
         log.error("a background loop ended unexpectedly", action="loop_ended")
         raise SystemExit(1)
 
@@ -43,8 +43,8 @@ async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:
 async def end(tasks: Collection["asyncio.Future[Any]"]) -> None:
     """Cancel `tasks` and wait until all have ended.
 
-    More than once: in Python 3.11 `asyncio.wait_for` swallows a cancellation that
-    comes as its work ends, and redis-py sends each command through it.
+    Repeats the cancellation: in Python 3.11, `asyncio.wait_for` swallows a cancellation
+    that arrives as its work ends, and redis-py uses it for each command.
     """
     running = set(tasks)
     while running:
@@ -55,7 +55,7 @@ async def end(tasks: Collection["asyncio.Future[Any]"]) -> None:
 
 
 async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
-    """Pause for `seconds`, less when `stop` is set; says whether it is."""
+    """Wait up to `seconds` for `stop`. Return whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()
@@ -64,8 +64,8 @@ async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def _broken(tasks: Sequence[asyncio.Future[None]]) -> bool:
-    """Log what the loops raised; True if any did."""
+def _log_failures(tasks: Sequence[asyncio.Future[None]]) -> bool:
+    """Log the exceptions of the loops. Return whether there are any."""
     errors = [t.exception() for t in tasks if not t.cancelled()]
     for error in filter(None, errors):
         log.error("a background loop failed", action="loop_failed", exc_info=error)
@@ -73,7 +73,7 @@ def _broken(tasks: Sequence[asyncio.Future[None]]) -> bool:
 
 
 class _Signals:
-    """SIGTERM and SIGINT set `stop` while this context is open."""
+    """Sets `stop` on SIGTERM or SIGINT while the context is active."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop

@@ -1,5 +1,5 @@
-"""Logs: one JSON object a line on stderr. Every record says its `action`, a
-machine-readable word for what happened; the message is for people."""
+"""Logging: one JSON object per line on stderr. Every record has an `action`, a
+machine-readable name of the event; the message is for people."""
 
 import contextlib
 import logging
@@ -10,13 +10,13 @@ import structlog
 
 
 def configure(service: str, level: str) -> None:
-    """Send our records, and those of libraries, to stderr. Once per process."""
+    """Send records of this code and of libraries to stderr. Call once per process."""
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _named(service),
+        _add_service(service),
     ]
     structlog.configure(
         processors=[
@@ -41,16 +41,15 @@ def configure(service: str, level: str) -> None:
             ],
         )
     )
-    # Libraries speak only when something is wrong: their info is not ours.
+    # Libraries log warnings and errors only.
     logging.basicConfig(
         handlers=[handler], level=max(number, logging.WARNING), force=True
     )
 
 
 class _Stderr:
-    """Standard error, for records: one that cannot be written harms nobody. Who reads
-    them may be gone (a supervisor that was killed), and a warning is often on the way
-    to something that must be done."""
+    """Standard error that ignores write errors. The reader may be gone (a killed
+    supervisor), and a failed log call must not stop the code that made it."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
@@ -62,7 +61,7 @@ class _Stderr:
             sys.stderr.flush()
 
 
-def _named(service: str) -> structlog.types.Processor:
+def _add_service(service: str) -> structlog.types.Processor:
     def add(
         _: object, __: str, event: structlog.types.EventDict
     ) -> structlog.types.EventDict:

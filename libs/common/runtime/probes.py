@@ -1,6 +1,6 @@
-"""`/healthz`, `/readyz` and `/metrics` of services that are plain loops.
+"""Serves `/healthz`, `/readyz` and `/metrics` for services without an HTTP server.
 
-Not a web server: GET only, one answer a connection, small requests only."""
+Supports GET only, one request per connection, and small requests."""
 
 import asyncio
 import json
@@ -12,13 +12,13 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 MAX_REQUEST_BYTES = 8 * 1024
-PATIENCE_S = 5.0  # for a client to send its request and take the answer
+TIMEOUT_S = 5.0  # for a client to send its request and read the response
 JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Can the service do its main job? `degraded` names what is not at its best."""
+    """Whether the service can do its job. `degraded` names impaired parts."""
 
     ok: bool
     degraded: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Answer:
 async def serve_probes(
     host: str, port: int, ready: Ready, registry: CollectorRegistry = REGISTRY
 ) -> asyncio.Server:
-    """Answer probes in the background until the returned server is closed."""
+    """Serve probes in the background until the returned server is closed."""
     probes = _Probes(ready, registry)
     return await asyncio.start_server(
         probes.serve, host, port, limit=MAX_REQUEST_BYTES, start_serving=True
@@ -56,7 +56,7 @@ async def serve_probes(
 
 
 def readiness_body(readiness: Readiness) -> bytes:
-    """The JSON of `/readyz`, the same in every service."""
+    """The JSON body of `/readyz`; every service uses the same."""
     return json.dumps(
         {
             "status": _status_word(readiness),
@@ -81,12 +81,12 @@ class _Probes:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write((await self._answer(head)).encode())
                 await writer.drain()
         except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # the client is gone, slow, or speaks no HTTP: close on it
+            pass  # the client is gone, slow, or does not speak HTTP: close
         finally:
             writer.close()
 

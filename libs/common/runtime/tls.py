@@ -1,5 +1,4 @@
-"""TLS towards upstreams: which certificates are trusted, sessions that are
-resumed, and failures in words."""
+"""TLS to upstreams: trusted certificates, session resumption, error descriptions."""
 
 import contextlib
 import ssl
@@ -7,12 +6,11 @@ from pathlib import Path
 
 
 class ResumingContext(ssl.SSLContext):
-    """Offers each host the session of the last connection to it. For connections
-    that are all made and read by one thread.
+    """Resumes the session of the last connection to each host. Not thread-safe.
 
-    Neither asyncio nor uvloop takes a session, but both make their TLS objects
-    by `wrap_bio`. TLS 1.3 sends tickets after the handshake, so a session is
-    asked for when the next connection is made, not when the last one was.
+    Neither asyncio nor uvloop accepts a session, but both create their TLS objects
+    with `wrap_bio`. TLS 1.3 sends tickets after the handshake, so the session of a
+    connection is read when the next one is made.
     """
 
     def __init__(self, _protocol: int) -> None:
@@ -39,16 +37,16 @@ class ResumingContext(ssl.SSLContext):
         return made
 
     def forget(self, host: str) -> None:
-        """A handshake failed: the next one begins from nothing."""
+        """Discard the session of `host` after a failed handshake."""
         self._latest.pop(host, None)
         self._sessions.pop(host, None)
 
     def _session(self, host: str | bytes | None) -> ssl.SSLSession | None:
         latest = self._latest.get(host)
-        # A handshake under way has no version, and asking it for its session raises:
-        # an older session serves as well.
+        # During a handshake the version is None, and reading the session raises. An
+        # older session works as well.
         if latest is not None and latest.version() is not None:
-            with contextlib.suppress(ValueError):  # or it cannot be copied
+            with contextlib.suppress(ValueError):  # the session cannot be copied
                 session = latest.session
                 if session is not None and session.has_ticket:
                     self._sessions[host] = session
@@ -56,23 +54,23 @@ class ResumingContext(ssl.SSLContext):
 
 
 def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, verified against the system's certificates (which
+    """A context for TLS 1.2 or newer that trusts the system's certificates (which
     `SSL_CERT_FILE` and `SSL_CERT_DIR` replace) and those of `ca_file`.
 
-    Raises `OSError`, of which `ssl.SSLError` is one, when that file is none.
+    Raises `OSError` (`ssl.SSLError` included) if `ca_file` is unreadable or invalid.
     """
     return _verifying(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_file)
 
 
 def resuming_context(ca_file: Path | None = None) -> ResumingContext:
-    """The same, and sessions are resumed."""
+    """The same, with session resumption."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     _verifying(context, ca_file)
     return context
 
 
 def _verifying(context: ssl.SSLContext, ca_file: Path | None) -> ssl.SSLContext:
-    # The protocol's own defaults check certificates and names.
+    # PROTOCOL_TLS_CLIENT checks certificates and host names by default.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
     if ca_file is not None:
@@ -82,7 +80,7 @@ def _verifying(context: ssl.SSLContext, ca_file: Path | None) -> ssl.SSLContext:
 
 
 def tls_cause(error: BaseException) -> str | None:
-    """Why TLS failed, if it is TLS that failed: `error` or what it came from."""
+    """The reason of a TLS failure in the cause chain of `error`, or None."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):

@@ -1,6 +1,6 @@
-"""Settings that several services share. Read once from a mapping in each
-composition root; nothing else reads the environment. A value that makes no
-sense raises `SettingError`, one line naming the variable and the fix."""
+"""Settings that several services share. Each composition root reads them once from a
+mapping; no other code reads the environment. An invalid value raises `SettingError`,
+whose message names the variable and the fix in one line."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -29,7 +29,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
 
 
 class Settings(BaseSettings):
-    """Base of every service's settings. A field's alias is its variable."""
+    """Base class of settings. The alias of a field is its environment variable."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", validate_default=True, hide_input_in_errors=True
@@ -44,13 +44,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Only what `read` hands over: the environment is an argument.
+        # Only values passed by `read`: the environment is an argument.
         return (init_settings,)
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Build from `environ`. An empty value counts as unset: compose files
-        pass variables on whether they are set or not."""
+        """Read settings from `environ`. An empty value counts as unset, because
+        compose files pass on variables that are not set."""
         given = {name: environ[name] for name in cls.variables() if environ.get(name)}
         try:
             return cls.model_validate(given)
@@ -80,16 +80,16 @@ def _as_setting_error(cls: type[Settings], error: ValidationError) -> SettingErr
 
 
 def url_of(value: str, schemes: Collection[str]) -> bool:
-    """Is `value` a URL of one of `schemes`, with a port that can be one?"""
+    """Whether `value` is a URL with one of `schemes` and a valid port, if any."""
     try:
         parts = urlsplit(value)
         return parts.scheme in schemes and parts.port != 0
-    except ValueError:  # a port beyond 65535 or not of digits
+    except ValueError:  # the port exceeds 65535 or is not a number
         return False
 
 
 def readable_pem(path: str) -> bool:
-    """Does the file hold something in PEM, a certificate or a key?"""
+    """Whether the file is readable and contains a PEM block."""
     try:
         return "-----BEGIN " in Path(path).read_text(errors="replace")
     except OSError:
@@ -97,7 +97,7 @@ def readable_pem(path: str) -> bool:
 
 
 class SettingErrorCarrier(ValueError):
-    """Takes a SettingError through pydantic, which re-raises only ValueErrors."""
+    """Carries a SettingError through pydantic, which passes on only ValueErrors."""
 
     def __init__(self, variable: str, problem: str, fix: str) -> None:
         self.setting_error = SettingError(variable, problem, fix)
@@ -105,9 +105,9 @@ class SettingErrorCarrier(ValueError):
 
 
 class CommonSettings(Settings):
-    """What every service reads."""
+    """Settings that every service reads."""
 
-    # Where the services listen, and where they keep files.
+    # Listening addresses, and the directory for files.
     host: str = Field("127.0.0.1", alias="PROXY_HOST")
     port: Port = Field(8000, alias="PROXY_PORT")
     router_port: Port = Field(8001, alias="PROXY_ROUTER_PORT")
@@ -125,7 +125,7 @@ class CommonSettings(Settings):
         "responses-proxy-workers", alias="PROXY_TELEMETRY_GROUP"
     )
 
-    # How long a process may take to finish what it has begun after SIGTERM.
+    # After SIGTERM, the time a process has to finish its work.
     drain_seconds: Seconds = Field(10.0, alias="PROXY_DRAIN_SECONDS")
 
     # The admin API and the dashboard's data.
@@ -140,8 +140,8 @@ class CommonSettings(Settings):
         if not re.fullmatch(r"[A-Za-z0-9._:%-]+", value):
             raise SettingErrorCarrier(
                 "PROXY_HOST",
-                "is no address",
-                "Write an address alone, such as 127.0.0.1 or 0.0.0.0",
+                "is not an address",
+                "Use an address without a port, such as 127.0.0.1 or 0.0.0.0",
             )
         return value
 
@@ -151,7 +151,7 @@ class CommonSettings(Settings):
         if not re.fullmatch(r"[!-~]{1,200}", value):
             raise SettingErrorCarrier(
                 f"PROXY_{(info.field_name or '').upper()}",
-                "is no name",
+                "is not a valid name",
                 "Use up to 200 ASCII characters without spaces",
             )
         return value
@@ -160,7 +160,7 @@ class CommonSettings(Settings):
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
         fix = (
-            "Write redis://HOST:PORT/0, rediss:// for TLS, unix:///PATH of a socket, "
+            "Use redis://HOST:PORT/0, rediss:// for TLS, unix:///PATH of a socket, "
             "or redis+sentinel://HOST:26379,HOST:26379/SERVICE/0"
         )
         try:
@@ -170,8 +170,8 @@ class CommonSettings(Settings):
         if unreadable := next((f for f in files if not readable_pem(f)), None):
             raise SettingErrorCarrier(
                 "PROXY_REDIS_URL",
-                f"names {unreadable}, which is no readable PEM file",
-                "Name the file of your CA's certificate, or of the client's",
+                f"names {unreadable}, which is not a readable PEM file",
+                "Name a file with the CA certificate, or with the client certificate",
             )
         return value
 
@@ -180,7 +180,9 @@ class CommonSettings(Settings):
     def _known_level(cls, value: str) -> str:
         if value.lower() not in {"debug", "info", "warning", "error"}:
             raise SettingErrorCarrier(
-                "PROXY_LOG_LEVEL", "is no level", "Use debug, info, warning or error"
+                "PROXY_LOG_LEVEL",
+                "is not a log level",
+                "Use debug, info, warning or error",
             )
         return value.lower()
 
@@ -197,20 +199,21 @@ class CommonSettings(Settings):
             if port in seen:
                 raise SettingErrorCarrier(
                     name,
-                    f"is {port}, which {seen[port]} has too",
-                    "Give every service a port of its own",
+                    f"is {port}, the same as {seen[port]}",
+                    "Give each service a different port",
                 )
             seen[port] = name
         return self
 
     @property
     def open_admin(self) -> bool:
-        """Is /admin open to whoever reaches it? Where no token is set one is made."""
+        """Whether /admin requires no token. Without this setting, a token is
+        generated."""
         return self.allow_open_admin and self.admin_token is None
 
 
 class DatabaseSettings(Settings):
-    """Where rows go. The first database URL that is set wins; else SQLite."""
+    """The SQL database. The first database URL that is set is used, else SQLite."""
 
     proxy_database_url: str | None = Field(None, alias="PROXY_DATABASE_URL", repr=False)
     service_database_url: str | None = Field(
@@ -225,8 +228,8 @@ class DatabaseSettings(Settings):
         if value and not url_of(value, {"postgres", "postgresql"}):
             raise SettingErrorCarrier(
                 (info.field_name or "").upper(),
-                "is no Postgres URL",
-                "Write postgresql://USER:PASSWORD@HOST/DATABASE, or leave it unset "
+                "is not a PostgreSQL URL",
+                "Use postgresql://USER:PASSWORD@HOST/DATABASE, or leave it unset "
                 "and use PROXY_SQLITE_URL",
             )
         return value
@@ -236,13 +239,13 @@ class DatabaseSettings(Settings):
     def _sqlite(cls, value: str) -> str:
         if not value.startswith("sqlite:///") or len(value) <= len("sqlite:///"):
             raise SettingErrorCarrier(
-                "PROXY_SQLITE_URL", "is no SQLite URL", "Write sqlite:///PATH"
+                "PROXY_SQLITE_URL", "is not an SQLite URL", "Use sqlite:///PATH"
             )
         return value
 
     @property
     def url(self) -> str:
-        """The one in force: postgresql://… or sqlite:///…"""
+        """The URL in effect: postgresql://... or sqlite:///..."""
         return (
             self.proxy_database_url
             or self.service_database_url

@@ -1,6 +1,7 @@
-"""The way out: which HTTP proxy leads to an origin, by the variables that every
-tool reads. Follows curl, with networks in NO_PROXY, and as Go's programs never
-sends this machine's own addresses through a proxy."""
+"""Selects the HTTP proxy for an origin from the variables that all tools read. Pure.
+
+Follows curl, and also accepts networks in NO_PROXY. As in Go's net/http, requests to
+loopback addresses never use a proxy."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from libs.common.errors import SettingError
 
-# What may name the proxy for a scheme; the first that is set counts.
+# Variables that name the proxy of a scheme; the first that is set is used.
 VARIABLES = {
     "http": ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
     "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
@@ -30,7 +31,7 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy. Its URL may hold a password, so it is never shown."""
+    """An HTTP proxy. Its URL may contain a password, so `repr` omits it."""
 
     scheme: str
     host: str
@@ -41,8 +42,8 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Exemption:
-    """An entry of NO_PROXY: a domain with all below it (all there are, if it is
-    empty) or a network, perhaps on one port only."""
+    """An entry of NO_PROXY: a domain with its subdomains (every domain if empty) or a
+    network, optionally limited to one port."""
 
     domain: str
     network: IPv4Network | IPv6Network | None = None
@@ -60,14 +61,14 @@ class Exemption:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """Which proxy leads where; without any, every way is direct."""
+    """The proxy for each scheme; without proxies, all connections are direct."""
 
     proxies: Mapping[str, Proxy] = field(default_factory=dict)
     exemptions: tuple[Exemption, ...] = ()
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Raises `SettingError` for a proxy that cannot be used."""
+        """Read the proxy variables. Raises `SettingError` for an invalid proxy URL."""
         proxies = {}
         for scheme, variables in VARIABLES.items():
             named = next((v for v in variables if environ.get(v, "").strip()), None)
@@ -78,7 +79,7 @@ class Egress:
         return cls(proxies, tuple(_exemption(entry) for entry in entries))
 
     def proxy_for(self, scheme: str, host: str, port: int) -> Proxy | None:
-        """None: connect directly."""
+        """Return the proxy for an origin, or None for a direct connection."""
         proxy = self.proxies.get(scheme)
         host = host.lower().rstrip(".")
         if proxy is None or _is_loopback(host):
@@ -109,8 +110,8 @@ def _exemption(entry: str) -> Exemption:
         pass
     if name == "*":
         return Exemption("", None, port)
-    # `.example.org` and `*.example.org` say what `example.org` says. A dot is
-    # what no host ends in: an entry without a name exempts nobody.
+    # `.example.org` and `*.example.org` mean the same as `example.org`. An entry
+    # without a name becomes a dot, which matches no host.
     return Exemption(name.removeprefix("*").strip(".") or ".", None, port)
 
 
@@ -126,16 +127,16 @@ def _without_port(entry: str) -> tuple[str, int | None]:
 
 
 def _proxy(variable: str, value: str) -> Proxy:
-    fix = "Write http://[USER:PASSWORD@]HOST:PORT, or unset it"
+    fix = "Use http://[USER:PASSWORD@]HOST:PORT, or unset it"
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         port = parts.port
-    except ValueError:  # a port that is no port, a bracket that is not closed
-        raise SettingError(variable, "is no URL", fix) from None
+    except ValueError:  # invalid port, unclosed bracket
+        raise SettingError(variable, "is not a URL", fix) from None
     if parts.scheme not in DEFAULT_PORTS:
-        raise SettingError(variable, "names a proxy that is no http(s) proxy", fix)
+        raise SettingError(variable, "names a proxy that is not an http(s) proxy", fix)
     if not parts.hostname or port == 0:
-        raise SettingError(variable, "names no host", fix)
+        raise SettingError(variable, "does not name a host", fix)
     return Proxy(
         parts.scheme,
         parts.hostname,

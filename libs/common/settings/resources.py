@@ -1,7 +1,7 @@
-"""Resources from the environment, and back from a credential to its key.
+"""Reads resources from the environment, and resolves a credential to its key.
 
-Pure: the environment is an argument. Refuses nonsense with `SettingError`, whose
-text describes a key by its shape and never holds one.
+Pure: the environment is an argument. Invalid values raise `SettingError`, whose message
+describes a key by its shape and never contains it.
 """
 
 import math
@@ -22,11 +22,11 @@ VARIABLES = (KEY, KEYS, f"{KEY}_1", WEIGHTS, POOLS, POOL, ACCOUNTS)
 
 DEFAULT_POOL = "openai-default"
 HIGHEST_WEIGHT = 1_000_000.0
-# Below, many requests on such a key would rank like a moment (library.lua).
+# With a smaller weight, a load could reach the ranks that stand for times in Redis.
 LOWEST_WEIGHT = 0.001
 
 _NUMBERED = re.compile(rf"{KEY}_([0-9]{{1,6}})")
-# Names travel in headers, Redis keys and URLs.
+# Names are used in headers, Redis keys and URLs.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,63}"
 _NAME = re.compile(NAME)
 _NOT_IN_A_KEY = re.compile(r"[^!-~]|[\"',]")
@@ -42,8 +42,8 @@ class _Key:
 def resources_from_environment(
     environ: Mapping[str, str], upstream_base_url: str
 ) -> tuple[Resource, ...]:
-    """The keys of `environ` as resources `openai-1..n`, in the order in which
-    the variables are documented. A key given twice counts once."""
+    """Return the keys of `environ` as resources `openai-1` to `openai-N`, in the order
+    of the documented variables. A duplicate key counts once."""
     keys = tuple(_keys(environ))
     weights = _weights(environ, len(keys))
     pools = _pools(environ, len(keys))
@@ -65,8 +65,8 @@ def resources_from_environment(
 
 
 def resolve_credential(credential: str, environ: Mapping[str, str]) -> str:
-    """The key that `credential` (`env:NAME`, `env:NAME#2`) names. A gateway calls this
-    with its own environment: the catalogue never carries a key."""
+    """Return the key that `credential` (`env:NAME`, `env:NAME#2`) refers to. Gateways
+    call this with their own environment: the catalogue never contains a key."""
     kind, _, rest = credential.partition(":")
     if kind != "env" or not rest:
         raise SettingError("credential", "is neither env:NAME nor sealed:TOKEN", "")
@@ -76,14 +76,14 @@ def resolve_credential(credential: str, environ: Mapping[str, str]) -> str:
     if wanted >= len(listed):
         raise SettingError(
             variable,
-            f"holds no key for the credential {credential}",
-            "Give every gateway the keys that the router has",
+            f"contains no key for the credential {credential}",
+            "Give each gateway the same keys as the router",
         )
     return checked_key(variable, listed[wanted])
 
 
 def keys_in(environ: Mapping[str, str], variable: str) -> int:
-    """How many keys a variable holds here."""
+    """The number of keys in a variable of `environ`."""
     return len(_listed(environ.get(variable, "")))
 
 
@@ -106,7 +106,7 @@ def _given(environ: Mapping[str, str]) -> Iterator[_Key]:
 
 
 def _numbered(environ: Mapping[str, str]) -> list[str]:
-    """OPENAI_API_KEY_2 before _10; gaps are fine."""
+    """Numbered variables in numeric order; gaps are allowed."""
     found = [match for name in environ if (match := _NUMBERED.fullmatch(name))]
     return [m.group() for m in sorted(found, key=lambda m: (int(m[1]), m.group()))]
 
@@ -116,14 +116,15 @@ def _listed(value: str) -> list[str]:
 
 
 def checked_key(variable: str, secret: str) -> str:
-    """`secret`, if it can be a key. Raises `SettingError` with its shape."""
+    """Return `secret` if it can be a key. Raises `SettingError` without the secret."""
     wrong = _NOT_IN_A_KEY.search(secret)
     if wrong is None:
         return secret
     raise SettingError(
         variable,
-        f"is no key: {_described(wrong.group())} among its {len(secret)} characters",
-        f"Give the key alone; several keys go into {KEYS}, separated by commas",
+        f"is not a key: it contains {_described(wrong.group())} among its "
+        f"{len(secret)} characters",
+        f"Give one key; put several keys into {KEYS}, separated by commas",
     )
 
 
@@ -155,8 +156,9 @@ def _weight(entry: str, position: int) -> float:
         return weight
     raise SettingError(
         WEIGHTS,
-        f"entry {position} is no number from {LOWEST_WEIGHT:g} to {HIGHEST_WEIGHT:.0f}",
-        "Give one such number for each key, such as 1,2,0.5",
+        f"entry {position} is not a number from {LOWEST_WEIGHT:g} to "
+        f"{HIGHEST_WEIGHT:.0f}",
+        "Give one number for each key, such as 1,2,0.5",
     )
 
 
@@ -173,7 +175,7 @@ def _pools(environ: Mapping[str, str], count: int) -> Sequence[str]:
 
 
 def _accounts(environ: Mapping[str, str], count: int) -> Sequence[str]:
-    """An empty entry stays empty: an account of its own."""
+    """An empty entry stays empty: the resource is an account of its own."""
     given = _by_position(environ, ACCOUNTS, count) or [""] * count
     return [
         entry and _named(ACCOUNTS, entry, f"entry {position}")
@@ -193,7 +195,7 @@ def _by_position(
     raise SettingError(
         variable,
         f"has {len(entries)} {_plural(len(entries), 'entry', 'entries')} for "
-        f"{count} {_plural(count, 'key', 'keys')} (a key given twice counts once)",
+        f"{count} {_plural(count, 'key', 'keys')} (a duplicate key counts once)",
         "Give one entry for each key, in order, or leave it unset",
     )
 
@@ -207,7 +209,6 @@ def _named(variable: str, name: str, which: str) -> str:
         return name
     raise SettingError(
         variable,
-        f"{which} is empty" if not name else f"{which} is no name",
-        "Use up to 64 letters, digits and . _ : / @ -, beginning with a letter "
-        "or digit",
+        f"{which} is empty" if not name else f"{which} is not a valid name",
+        "Use up to 64 letters, digits and . _ : / @ -, starting with a letter or digit",
     )

@@ -1,19 +1,13 @@
-"""The settings of each service, in one place: the command line checks them all
-before it starts anything, and may not import a service. Units are in the names."""
+"""The settings of each service. They are here because the command line validates all of
+them before it starts a process and must not import services. Names carry units."""
 
 import math
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from libs.common.bodies.redaction import BadPath, JsonPath, parse_paths
-from libs.common.browser_guard import Guard, host_of, origin_of
-from libs.common.providers.own_addresses import is_local
-from libs.common.providers.references import DEFAULT_VARIABLES, BadGlob, parse_globs
-from libs.common.runtime.tls import client_context
 from libs.common.settings.base import (
     CommonSettings,
     DatabaseSettings,
@@ -21,246 +15,83 @@ from libs.common.settings.base import (
     SettingErrorCarrier,
     Settings,
 )
+from libs.common.settings.browsers import BrowserSettings
+from libs.common.settings.upstreams import (
+    EgressSettings,
+    HttpUrl,
+    ProviderSettings,
+    SealingSettings,
+)
 
-
-def http_url(value: str, info: ValidationInfo) -> str:
-    """An http(s) URL with a host and nothing behind its path; no trailing slash."""
-    return checked_url(f"PROXY_{(info.field_name or '').upper()}", value)
-
-
-def checked_url(variable: str, value: str) -> str:
-    """The same of what `variable` holds. Raises `SettingErrorCarrier`."""
-    fix = "Write http(s)://HOST[:PORT][/PATH], such as https://api.openai.com/v1"
-    try:
-        parts = urlsplit(value.strip())
-        complete = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no port, a bracket that is not closed
-        raise SettingErrorCarrier(variable, "is no URL", fix) from None
-    if parts.scheme not in {"http", "https"} or not complete:
-        raise SettingErrorCarrier(variable, "is no http(s) URL with a host", fix)
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise SettingErrorCarrier(
-            variable, "has a query, a fragment or credentials", fix
-        )
-    if not value.isascii() or any(c.isspace() for c in value.strip()):
-        raise SettingErrorCarrier(variable, "has a space or non-ASCII in it", fix)
-    return value.strip().rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(http_url)]
 Bytes = Annotated[int, Field(ge=0, le=2**40)]
 
 
-class UpstreamSettings(Settings):
-    """Where requests go."""
-
-    upstream_base_url: HttpUrl = Field(
-        "https://api.openai.com/v1", alias="PROXY_UPSTREAM_BASE_URL"
-    )
-
-
-class ProviderSettings(UpstreamSettings):
-    """Where registered providers may be, and which variables may hold their keys."""
-
-    # Loopback, RFC 1918, unique local and shared (CGNAT) addresses.
-    provider_private_addresses: bool = Field(
-        True, alias="PROXY_PROVIDER_PRIVATE_ADDRESSES"
-    )
-    # Comma list of globs; the keys of OPENAI_* go to the configured upstream only.
-    credential_variables: str = Field(
-        DEFAULT_VARIABLES, alias="PROXY_CREDENTIAL_VARIABLES"
-    )
-
-    @field_validator("credential_variables")
-    @classmethod
-    def _are_globs(cls, value: str) -> str:
-        try:
-            parse_globs(value)
-        except BadGlob as error:
-            raise SettingErrorCarrier(
-                "PROXY_CREDENTIAL_VARIABLES",
-                str(error),
-                f"Write a comma list such as {DEFAULT_VARIABLES},ACME_API_KEY",
-            ) from None
-        return value
-
-
-class EgressSettings(Settings):
-    """How upstreams are connected to. The proxies are not here: every tool reads
-    their variables, so they have no prefix (see libs.common.settings.http_proxies)."""
-
-    # Certificates to trust beside the system's, PEM.
-    upstream_ca_file: Path | None = Field(None, alias="PROXY_UPSTREAM_CA_FILE")
-
-    @field_validator("upstream_ca_file")
-    @classmethod
-    def _holds_certificates(cls, value: Path | None) -> Path | None:
-        try:
-            if value is not None:
-                client_context(value)
-        except OSError:  # unreadable, or no certificate in it
-            raise SettingErrorCarrier(
-                "PROXY_UPSTREAM_CA_FILE",
-                "names no readable file of PEM certificates",
-                "Name the file of your CA's certificate, or unset it",
-            ) from None
-        return value
-
-
-class SealingSettings(Settings):
-    """What opens the keys that the provider registry keeps sealed."""
-
-    # Comma list of Fernet keys; the first seals, all open.
-    secret_encryption_key: SecretStr | None = Field(
-        None, alias="PROXY_SECRET_ENCRYPTION_KEY"
-    )
-
-    @property
-    def fernet_keys(self) -> tuple[str, ...]:
-        """The keys of `secret_encryption_key`, in order."""
-        return _fernet_keys(self.secret_encryption_key)
-
-    @field_validator("secret_encryption_key")
-    @classmethod
-    def _are_fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        for position, key in enumerate(_fernet_keys(value), start=1):
-            try:
-                Fernet(key)
-            except ValueError:
-                raise SettingErrorCarrier(
-                    "PROXY_SECRET_ENCRYPTION_KEY",
-                    f"key {position} is no Fernet key ({len(key)} characters; one has "
-                    "44 of URL-safe base64)",
-                    "Make one with: python -c 'from cryptography.fernet import Fernet;"
-                    " print(Fernet.generate_key().decode())'",
-                ) from None
-        return value
-
-
-def _fernet_keys(value: SecretStr | None) -> tuple[str, ...]:
-    listed = value.get_secret_value().split(",") if value else []
-    return tuple(key.strip() for key in listed)
-
-
 class RoutingSettings(Settings):
-    """What the routing functions remember, and for how long."""
+    """Lifetimes of routing state in Redis."""
 
     session_ttl_seconds: Seconds = Field(86_400, alias="PROXY_SESSION_TTL_SECONDS")
     affinity_ttl_seconds: Seconds = Field(86_400, alias="PROXY_AFFINITY_TTL_SECONDS")
-    # How long a failing resource rests when the upstream does not say.
+    # The cooldown of a failing resource if the upstream names no time.
     cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
-
-
-class BrowserSettings(CommonSettings):
-    """Whose web pages may use the proxy."""
-
-    # Comma lists.
-    allowed_hosts: str | None = Field(None, alias="PROXY_ALLOWED_HOSTS")
-    allowed_origins: str | None = Field(None, alias="PROXY_ALLOWED_ORIGINS")
-
-    @property
-    def guard(self) -> Guard:
-        """What decides by them."""
-        return Guard(
-            bound=self.host,
-            hosts=tuple(filter(None, map(_host, _listed(self.allowed_hosts)))),
-            origins=tuple(filter(None, map(origin_of, _listed(self.allowed_origins)))),
-            is_local=is_local,
-        )
-
-    @field_validator("allowed_hosts")
-    @classmethod
-    def _are_hosts(cls, value: str | None) -> str | None:
-        if bad := next((h for h in _listed(value) if _host(h) is None), None):
-            raise SettingErrorCarrier(
-                "PROXY_ALLOWED_HOSTS",
-                f"has {bad[:100]!r} in it, which is no host name",
-                "Write a comma list of names or addresses without a scheme, such as "
-                "proxy.example.com,*.internal.example",
-            )
-        return value
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _are_origins(cls, value: str | None) -> str | None:
-        if bad := next((o for o in _listed(value) if origin_of(o) is None), None):
-            raise SettingErrorCarrier(
-                "PROXY_ALLOWED_ORIGINS",
-                f"has {bad[:100]!r} in it, which is no origin",
-                "Write a comma list of SCHEME://HOST[:PORT], such as "
-                "https://app.example.com,http://localhost:3000",
-            )
-        return value
-
-
-def _listed(value: str | None) -> list[str]:
-    return [part.strip() for part in (value or "").split(",") if part.strip()]
-
-
-def _host(entry: str) -> str | None:
-    """A name, an address, or `*.` and a name. A port is not compared."""
-    mark = "*." if entry.startswith("*.") else ""
-    name = host_of(entry.removeprefix(mark))
-    return name and mark + name
 
 
 class GatewaySettings(
     BrowserSettings, ProviderSettings, EgressSettings, SealingSettings, RoutingSettings
 ):
-    """The data plane."""
+    """Settings of the gateway."""
 
-    # The whole of an upstream request, streams included.
+    # A whole upstream request, including its stream.
     request_timeout_seconds: Seconds = Field(
         600.0, alias="PROXY_REQUEST_TIMEOUT_SECONDS"
     )
     connect_timeout_seconds: Seconds = Field(5.0, alias="PROXY_CONNECT_TIMEOUT_SECONDS")
-    # Silence of an upstream before its answer begins, and in the midst of it.
+    # Silence of an upstream before its response begins, and during the response.
     first_byte_timeout_seconds: Seconds = Field(
         600.0, alias="PROXY_FIRST_BYTE_TIMEOUT_SECONDS"
     )
     idle_timeout_seconds: Seconds = Field(300.0, alias="PROXY_IDLE_TIMEOUT_SECONDS")
-    # The largest request body taken; beyond it 413.
+    # The largest accepted request body; a larger one is answered with 413.
     max_body_bytes: int = Field(
         67_108_864, ge=1, le=2**40, alias="PROXY_MAX_BODY_BYTES"
     )
-    # Bytes of bodies above 64 KiB that a gateway holds at a time; beyond it 503.
+    # Total size of the bodies above 64 KiB that a gateway holds; beyond it, 503.
     body_memory_bytes: int = Field(
         1_073_741_824, ge=1, le=2**50, alias="PROXY_BODY_MEMORY_BYTES"
     )
-    # Captured bytes per body; 0 captures none.
+    # Captured bytes per body; 0 disables capture.
     max_capture_bytes: Bytes = Field(2_000_000, alias="PROXY_MAX_CAPTURE_BYTES")
-    # Paths taken out of bodies before they leave the gateway.
+    # JSON paths to redact in captured bodies before they leave the gateway.
     redact: str | None = Field(None, alias="PROXY_REDACT")
-    # Captured bodies in a gateway's memory, and in Redis: beyond that they are
-    # dropped, and only a marker is kept.
+    # Captured bodies held in memory by a gateway, and held in Redis. Bodies beyond
+    # these limits are dropped, and a marker is stored instead.
     capture_queue_bytes: Bytes = Field(67_108_864, alias="PROXY_CAPTURE_QUEUE_BYTES")
     capture_backlog_bytes: Bytes = Field(
         268_435_456, alias="PROXY_CAPTURE_BACKLOG_BYTES"
     )
-    # Tries of one request before the first byte, the first one included.
+    # Attempts of one request before its first byte is relayed.
     max_attempts: int = Field(3, ge=1, le=10, alias="PROXY_MAX_ATTEMPTS")
-    # When no key of the owning account works any more, send a request elsewhere
-    # without the encrypted reasoning that only that account can read.
+    # If no key of the owning account works, send the request to another account
+    # without the encrypted reasoning, which only the first account can decrypt.
     replay_without_reasoning: bool = Field(
         False, alias="PROXY_REPLAY_WITHOUT_REASONING"
     )
-    # On disk, for what is not in SQL yet; when it is full the oldest goes.
+    # Journal on disk of records not yet in SQL; when full, the oldest are dropped.
     journal_max_bytes: int = Field(
         1_073_741_824, ge=16_777_216, le=2**44, alias="PROXY_JOURNAL_MAX_BYTES"
     )
     heartbeat_seconds: Seconds = Field(1.0, alias="PROXY_HEARTBEAT_SECONDS")
     gateway_workers: int = Field(1, ge=1, le=256, alias="PROXY_GATEWAY_WORKERS")
-    # Open connections per gateway, idle ones included; more have to wait.
+    # Client connections per gateway, including idle ones; others wait.
     max_connections: int = Field(
         10_000, ge=16, le=1_000_000, alias="PROXY_MAX_CONNECTIONS"
     )
-    # A client's: for a request's headers, between two kilobytes of its body, and
+    # Client timeouts: for the headers of a request, for each kilobyte of its body, and
     # for the next request on an open connection.
     head_timeout_seconds: Seconds = Field(30.0, alias="PROXY_HEAD_TIMEOUT_SECONDS")
     body_timeout_seconds: Seconds = Field(60.0, alias="PROXY_BODY_TIMEOUT_SECONDS")
     keep_alive_seconds: Seconds = Field(120.0, alias="PROXY_KEEP_ALIVE_SECONDS")
-    # Connections per gateway to one upstream address; more requests have to wait.
-    # A client's connection needs one at a time, so by default none waits.
+    # Connections per gateway to one upstream address; further requests wait. A client
+    # connection needs one at a time, so by default no request waits.
     max_upstream_connections: int = Field(
         default_factory=lambda known: known["max_connections"],
         ge=1,
@@ -271,27 +102,27 @@ class GatewaySettings(
         default_factory=lambda known: f"http://127.0.0.1:{known['router_port']}",
         alias="PROXY_ROUTER_URL",
     )
-    # Without one of our keys /v1 answers 401.
+    # Answer 401 to requests below /v1 without a proxy key.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
-    # Where keys are required: ids that no key of this proxy minted, and endpoints
-    # whose ids cannot be told apart.
+    # If keys are required: upstream ids that no proxy key created, and endpoints whose
+    # ids cannot be attributed to a key.
     foreign_ids: Literal["refuse", "allow"] = Field("refuse", alias="PROXY_FOREIGN_IDS")
-    # `responses-proxy gateway` runs ingest too, as its child.
+    # `responses-proxy gateway` also runs ingest, as a child process.
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
     @property
     def isolates_strictly(self) -> bool:
-        """May a proxy key name only what its tenant made through this proxy?"""
+        """Whether a proxy key may use only ids that its tenant created here."""
         return self.require_keys and self.foreign_ids == "refuse"
 
     @property
     def upstream_connections_per_worker(self) -> int:
-        """Each worker has its part, as it has of the clients' connections."""
+        """The share of each worker in `max_upstream_connections`."""
         return math.ceil(self.max_upstream_connections / self.gateway_workers)
 
     @property
     def redacted_paths(self) -> tuple[JsonPath, ...]:
-        """The paths of `redact`."""
+        """The parsed paths of `redact`."""
         return parse_paths(self.redact or "")
 
     @field_validator("foreign_ids", mode="before")
@@ -308,7 +139,7 @@ class GatewaySettings(
             raise SettingErrorCarrier(
                 "PROXY_REDACT",
                 str(error),
-                "Write a comma list such as input[*].content,metadata.email",
+                "Use a comma-separated list such as input[*].content,metadata.email",
             ) from None
         return value
 
@@ -320,19 +151,19 @@ class RouterSettings(
     RoutingSettings,
     DatabaseSettings,
 ):
-    """Catalogue, reaper, admin API."""
+    """Settings of the router."""
 
-    # A gateway without a heartbeat for this long is dead; its leases end.
+    # A gateway is dead, and its leases expire, after this long without a heartbeat.
     gateway_silence_seconds: Seconds = Field(5.0, alias="PROXY_GATEWAY_SILENCE_SECONDS")
 
 
 class HealthSettings(CommonSettings, ProviderSettings, EgressSettings, SealingSettings):
-    """Active checks of every resource."""
+    """Settings of active health checks."""
 
     enabled: bool = Field(True, alias="PROXY_HEALTH_CHECK_ENABLED")
     interval_seconds: Seconds = Field(30.0, alias="PROXY_HEALTH_CHECK_INTERVAL_SECONDS")
     timeout_seconds: Seconds = Field(10.0, alias="PROXY_HEALTH_CHECK_TIMEOUT_SECONDS")
-    # Below the resource's base URL.
+    # Relative to the base URL of the resource.
     path: str = Field(
         "models", alias="PROXY_HEALTH_CHECK_PATH", pattern=r"^[!-~]{1,200}$"
     )
@@ -344,36 +175,36 @@ class HealthSettings(CommonSettings, ProviderSettings, EgressSettings, SealingSe
         if "://" in value or ".." in value or "#" in value:
             raise SettingErrorCarrier(
                 "PROXY_HEALTH_CHECK_PATH",
-                "is no path below the upstream's base URL",
-                "Write it like models",
+                "is not a path below the base URL of the upstream",
+                "Use a relative path such as models",
             )
         return value.lstrip("/")
 
 
 class IngestSettings(CommonSettings, DatabaseSettings):
-    """Telemetry stream to SQL."""
+    """Settings of ingest."""
 
-    # Prefix of this consumer's name in the group; host and process are added.
+    # Prefix of the consumer name; host name and process id are appended.
     consumer: str = Field(
         "worker-1", alias="PROXY_TELEMETRY_CONSUMER", pattern=r"^[!-~]{1,100}$"
     )
-    # A batch is written when it is this big or this old.
+    # A batch is written when it reaches this size or age.
     batch_size: int = Field(500, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
     batch_seconds: Seconds = Field(0.2, alias="PROXY_INGEST_BATCH_SECONDS")
-    # Whole days that are kept in SQL, today not counted; unset keeps all.
+    # Whole days to keep in SQL besides today; unset keeps all.
     retention_days: int | None = Field(
         None, ge=1, le=36_500, alias="PROXY_RETENTION_DAYS"
     )
-    # The operator's price list, for the view costs_by_day.
+    # The price list for the view costs_by_day.
     prices_file: Path | None = Field(None, alias="PROXY_PRICES_FILE")
-    # An entry another consumer has held for this long is taken over.
+    # A stream entry pending at another consumer for this long is claimed.
     claim_seconds: Seconds = Field(30.0, alias="PROXY_INGEST_CLAIM_SECONDS")
 
 
 class UpSettings(Settings):
-    """What only `responses-proxy up` reads."""
+    """Settings that only `responses-proxy up` reads."""
 
-    # auto: the simulated upstream when there is no OpenAI key.
+    # auto: use the simulated upstream if there is no OpenAI key.
     simulate: Literal["auto", "true", "false"] = Field("auto", alias="PROXY_SIMULATE")
 
     @field_validator("simulate", mode="before")

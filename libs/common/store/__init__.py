@@ -1,1 +1,1 @@
-"""SQL behind one port: Postgres, or SQLite for a single machine."""
+"""SQL behind one interface: PostgreSQL, or SQLite for a single machine."""

@@ -1,4 +1,4 @@
-"""The admin token in SQL, where its hash alone is kept."""
+"""The hash of the admin token in SQL."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -7,27 +7,27 @@ from typing import Any
 from libs.common.contracts.events import Row
 from libs.common.store.rows import iso
 
-# Runs one named statement in a transaction of its own (`Store.fetch`).
+# Runs one named statement in its own transaction (`Store.fetch`).
 Fetch = Callable[[str, Mapping[str, Any]], Awaitable[list[Row]]]
 
 
 class AdminTokenRow:
-    """Raises `StoreAway`, also when the schema is older than the table."""
+    """Methods raise `StoreAway`, also if the schema does not have the table yet."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
     async def get(self) -> str | None:
-        """The hash of the token in force."""
+        """Return the hash of the current token."""
         rows = await self._fetch("admin_token", {})
         return rows[0]["token_hash"] if rows else None
 
     async def add(self, token_hash: str, at: datetime) -> bool:
-        """False when there is a token already."""
+        """Store the first token. Return False if there is one already."""
         return bool(await self._fetch("add_admin_token", _values(token_hash, at)))
 
     async def put(self, token_hash: str, at: datetime) -> None:
-        """Replace the token, if there is one."""
+        """Store a token, replacing any other."""
         await self._fetch("put_admin_token", _values(token_hash, at))
 
 

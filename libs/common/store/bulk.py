@@ -1,41 +1,41 @@
-"""A settled batch as plain rows, of which nothing is stored yet: what of it goes to
-which table, in the order of the `add_*.sql` statements. Pure."""
+"""Converts a batch of new events to rows for each table, in the column order of the
+`add_*.sql` statements. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from libs.common.contracts.events import DecisionEvent, RequestEvent, StreamedEvent
-from libs.common.store.dedupe import Settled
+from libs.common.store.dedupe import Changes
 from libs.common.store.rows import candidates_json
 
 Plain = tuple[Any, ...]
 
 
 class Form(NamedTuple):
-    """How a database takes what is no text or number."""
+    """How a database accepts times and JSON."""
 
     at: Callable[[int], Any]  # a time, from Unix milliseconds
     json: Callable[[bytes], Any]
 
 
-# The contract's fields are the table's columns, in its order, but for the three
-# that go before and for `minted`, which has a table of its own.
+# Fields of the event are columns of the table in the same order, except the three
+# that come first, and `minted`, which has its own table.
 APART = {"id", "created_at_ms", "completed_at_ms", "minted"}
 _rest_of_request = attrgetter(*(f for f in RequestEvent.model_fields if f not in APART))
 
 
-def tables(settled: Settled, form: Form) -> Iterator[tuple[str, Iterable[Plain]]]:
-    """Each statement with its rows; those without rows are left out."""
+def tables(changes: Changes, form: Form) -> Iterator[tuple[str, Iterable[Plain]]]:
+    """Return the name of each statement with its rows; omit those without rows."""
     groups = {
-        "add_events": [_event(event, form) for event in settled.events],
-        "add_requests": [_request(event, form) for event in settled.requests],
+        "add_events": [_event(event, form) for event in changes.events],
+        "add_requests": [_request(event, form) for event in changes.requests],
         "add_decisions": [
             _decision(streamed.id, streamed.event, form)
-            for streamed in settled.events
+            for streamed in changes.events
             if isinstance(streamed.event, DecisionEvent)
         ],
-        "add_minted_ids": _minted(settled.requests, form),
+        "add_minted_ids": _minted(changes.requests, form),
     }
     return ((name, rows) for name, rows in groups.items() if rows)
 
@@ -71,8 +71,8 @@ def _decision(id_: str, event: DecisionEvent, form: Form) -> Plain:
 
 
 def _minted(requests: Iterable[RequestEvent], form: Form) -> list[Plain]:
-    """A row for each id that somebody can be asked for, once: an answer may tell
-    one twice. The first request to tell it at that moment counts, as in SQL."""
+    """Return a row for each minted id with a known resource. Of duplicates with the
+    same time, the first counts, as in SQL."""
     rows: dict[tuple[str, int], Plain] = {}
     for event in requests:
         resource = event.resource_id
@@ -82,6 +82,6 @@ def _minted(requests: Iterable[RequestEvent], form: Form) -> list[Plain]:
         for id_ in event.minted:
             key = id_, event.created_at_ms
             if key not in rows:
-                whose = event.tenant, event.repeats
-                rows[key] = (id_, at, event.id, resource, account, *whose)
+                tenant = event.tenant, event.repeats
+                rows[key] = (id_, at, event.id, resource, account, *tenant)
     return list(rows.values())

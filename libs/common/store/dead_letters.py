@@ -1,4 +1,4 @@
-"""What a dead letter is called, and the entry it was. Pure."""
+"""Ids of dead letters, and the stream entries they were made from. Pure."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ MOST_VERSIONS = 100
 
 
 def content_id(fields: Mapping[bytes, bytes]) -> str:
-    """The same content has the same id, also when it was sent twice."""
+    """Hash the fields of an entry, so that a replayed entry has the same id."""
     digest = hashlib.sha256()
     for name, value in sorted(fields.items()):
         digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
@@ -18,9 +18,9 @@ def content_id(fields: Mapping[bytes, bytes]) -> str:
 
 
 def entry_of(letter: Row) -> dict[bytes, bytes] | None:
-    """The fields that the stream held, version included: the id proves that they
-    are those. None when the row does not hold all of them: it was cut, had fields
-    of other names, or bodies."""
+    """Rebuild the fields of the entry, including its version, which the id confirms.
+    Return None if the row does not contain all of them: its data was truncated, or the
+    entry had other fields or bodies."""
     if letter["kind"] is None or letter["event_id"] is None:
         return None
     fields = {
@@ -35,8 +35,8 @@ def entry_of(letter: Row) -> dict[bytes, bytes] | None:
     return None
 
 
-def tells_interrupted(letter: Row) -> bool:
-    """Does the letter itself say that its request was interrupted?"""
+def is_interrupted(letter: Row) -> bool:
+    """Whether the outcome in the dead letter is `interrupted`."""
     try:
         return bool(json.loads(letter["data"])["outcome"] == Outcome.INTERRUPTED)
     except (ValueError, TypeError, KeyError, RecursionError):

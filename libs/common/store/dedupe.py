@@ -1,7 +1,7 @@
-"""What a batch changes, given what is stored already. Pure.
+"""Computes what a batch changes, given the rows already stored. Pure.
 
-A request is stored once, whatever is sent twice; a real outcome takes the place
-of `interrupted`, never the other way round. Sessions count only what is new."""
+A request is stored once, however often it is sent. A final outcome replaces
+`interrupted`, never the reverse. Sessions count only new requests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ Key = tuple[str, int]  # a request's id and created_at in ms: its primary key
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A request's row as it is in the database."""
+    """The stored row of a request."""
 
     session_id: str | None
     outcome: str
@@ -26,8 +26,8 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionGain:
-    """What a batch adds to one session; its newest request names it."""
+class SessionDelta:
+    """Changes to a session. Its name and resource are those of the newest request."""
 
     id: str
     requests: int
@@ -39,8 +39,8 @@ class SessionGain:
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayGain:
-    """What a batch tells of one gateway, and how many of its requests it stores."""
+class GatewayDelta:
+    """Changes to the ledger of a gateway: its newest report, and stored requests."""
 
     id: str
     stored: int = 0
@@ -53,63 +53,63 @@ class GatewayGain:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What to write. `fresh` counts the requests that were not there before."""
+class Changes:
+    """Rows to write. `fresh` is the number of requests that were not stored before."""
 
     events: tuple[StreamedEvent, ...]
     requests: tuple[RequestEvent, ...]
-    sessions: tuple[SessionGain, ...]
+    sessions: tuple[SessionDelta, ...]
     fresh: int
-    gateways: tuple[GatewayGain, ...] = ()
+    gateways: tuple[GatewayDelta, ...] = ()
 
 
 def request_keys(events: Iterable[StreamedEvent]) -> set[Key]:
     return {_key(e.event) for e in events if isinstance(e.event, RequestEvent)}
 
 
-def settle(events: Sequence[StreamedEvent], stored: Mapping[Key, Stored]) -> Settled:
-    """Leave out what changes nothing, and say what the rest adds to sessions."""
-    kept = tuple(e for e in _once(events) if not _settled_before(e, stored))
+def dedupe(events: Sequence[StreamedEvent], stored: Mapping[Key, Stored]) -> Changes:
+    """Drop events that change nothing, and compute the changes of the others."""
+    kept = tuple(e for e in _once(events) if not _already_stored(e, stored))
     requests = tuple(e.event for e in kept if isinstance(e.event, RequestEvent))
-    gains: dict[str, SessionGain] = {}
+    deltas: dict[str, SessionDelta] = {}
     for request in sorted(requests, key=lambda r: (r.created_at_ms, r.id)):
         before = stored.get(_key(request))
         if before and before.session_id:
-            _add(gains, _loss(before.session_id, request, before))
+            _add(deltas, _removed(before.session_id, request, before))
         if request.session_id:
-            _add(gains, _gain(request.session_id, request))
+            _add(deltas, _added(request.session_id, request))
     fresh = [request for request in requests if _key(request) not in stored]
-    return Settled(
-        kept, requests, tuple(gains.values()), len(fresh), _gateways(kept, fresh)
+    return Changes(
+        kept, requests, tuple(deltas.values()), len(fresh), _gateways(kept, fresh)
     )
 
 
 def _gateways(
     events: Sequence[StreamedEvent], fresh: Sequence[RequestEvent]
-) -> tuple[GatewayGain, ...]:
-    """One gain for each gateway. Reports come in any order."""
-    gains: dict[str, GatewayGain] = {}
+) -> tuple[GatewayDelta, ...]:
+    """Return the changes of each gateway. Reports may arrive in any order."""
+    deltas: dict[str, GatewayDelta] = {}
     for request in fresh:
         id_ = request.gateway_id or ""
-        gain = gains.get(id_, GatewayGain(id_))
-        gains[id_] = replace(gain, stored=gain.stored + 1)
+        delta = deltas.get(id_, GatewayDelta(id_))
+        deltas[id_] = replace(delta, stored=delta.stored + 1)
     for streamed in events:
         if isinstance(streamed.event, GatewayEvent):
             id_ = streamed.event.gateway_id
-            gains[id_] = _told(gains.get(id_, GatewayGain(id_)), streamed.event)
-    return tuple(gains.values())
+            deltas[id_] = _updated(deltas.get(id_, GatewayDelta(id_)), streamed.event)
+    return tuple(deltas.values())
 
 
-def _told(gain: GatewayGain, event: GatewayEvent) -> GatewayGain:
-    newest = gain.seen_ms is None or event.created_at_ms >= gain.seen_ms
+def _updated(delta: GatewayDelta, event: GatewayEvent) -> GatewayDelta:
+    newest = delta.seen_ms is None or event.created_at_ms >= delta.seen_ms
     return replace(
-        gain,
+        delta,
         started_ms=event.started_at_ms,
-        seen_ms=max(event.created_at_ms, gain.seen_ms or 0),
-        accepted=max(event.accepted, gain.accepted),
-        ended=max(event.ended, gain.ended),
-        held=event.held if newest else gain.held,
-        state="closed" if "closed" in (event.state, gain.state) else event.state,
+        seen_ms=max(event.created_at_ms, delta.seen_ms or 0),
+        accepted=max(event.accepted, delta.accepted),
+        ended=max(event.ended, delta.ended),
+        held=event.held if newest else delta.held,
+        state="closed" if "closed" in (event.state, delta.state) else event.state,
     )
 
 
@@ -118,7 +118,7 @@ def _key(request: RequestEvent) -> Key:
 
 
 def _once(events: Sequence[StreamedEvent]) -> Iterable[StreamedEvent]:
-    """One event per key: the first, unless a later one says how it really ended."""
+    """Keep one event per key: the first, unless a later one has a final outcome."""
     kept: dict[tuple[str, str, int], StreamedEvent] = {}
     for event in events:
         key = (event.kind, event.id, event.event.created_at_ms)
@@ -138,15 +138,15 @@ def _may_replace(before: str, after: str) -> bool:
     return before == Outcome.INTERRUPTED and after != Outcome.INTERRUPTED
 
 
-def _settled_before(event: StreamedEvent, stored: Mapping[Key, Stored]) -> bool:
+def _already_stored(event: StreamedEvent, stored: Mapping[Key, Stored]) -> bool:
     if not isinstance(event.event, RequestEvent):
         return False  # the primary key absorbs its replay
     before = stored.get(_key(event.event))
     return before is not None and not _may_replace(before.outcome, event.event.outcome)
 
 
-def _gain(session_id: str, request: RequestEvent) -> SessionGain:
-    return SessionGain(
+def _added(session_id: str, request: RequestEvent) -> SessionDelta:
+    return SessionDelta(
         id=session_id,
         requests=1,
         total_tokens=request.total_tokens or 0,
@@ -157,25 +157,25 @@ def _gain(session_id: str, request: RequestEvent) -> SessionGain:
     )
 
 
-def _loss(session_id: str, request: RequestEvent, before: Stored) -> SessionGain:
-    """What the replaced row had added; the row in its place adds its own."""
+def _removed(session_id: str, request: RequestEvent, before: Stored) -> SessionDelta:
+    """Subtract a replaced row; the row that replaces it is added separately."""
     at_ms = request.created_at_ms
-    return SessionGain(session_id, -1, -before.total_tokens, at_ms, at_ms)
+    return SessionDelta(session_id, -1, -before.total_tokens, at_ms, at_ms)
 
 
-def _add(gains: dict[str, SessionGain], gain: SessionGain) -> None:
-    """Gains come oldest first, so the later one names the session."""
-    known = gains.get(gain.id)
-    gains[gain.id] = (
-        gain
+def _add(deltas: dict[str, SessionDelta], delta: SessionDelta) -> None:
+    """Add up changes of a session, which come in order of time."""
+    known = deltas.get(delta.id)
+    deltas[delta.id] = (
+        delta
         if known is None
         else replace(
             known,
-            requests=known.requests + gain.requests,
-            total_tokens=known.total_tokens + gain.total_tokens,
-            first_ms=min(known.first_ms, gain.first_ms),
-            last_ms=max(known.last_ms, gain.last_ms),
-            name=gain.name or known.name,
-            resource_id=gain.resource_id or known.resource_id,
+            requests=known.requests + delta.requests,
+            total_tokens=known.total_tokens + delta.total_tokens,
+            first_ms=min(known.first_ms, delta.first_ms),
+            last_ms=max(known.last_ms, delta.last_ms),
+            name=delta.name or known.name,
+            resource_id=delta.resource_id or known.resource_id,
         )
     )

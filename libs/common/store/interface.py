@@ -1,4 +1,4 @@
-"""The one door to SQL: what a store can do, whichever database is behind it."""
+"""The interface of a store. All access to SQL goes through it."""
 
 import base64
 import binascii
@@ -14,24 +14,24 @@ from libs.common.routing.types import Owner
 Table = Literal["sessions", "requests", "decisions"]
 TABLES: tuple[Table, ...] = get_args(Table)
 LIMIT_MAX = 500
-ID_CHARS_MAX = 512  # of an id that upstreams mint; longer ones are not kept
+ID_CHARS_MAX = 512  # of an upstream id; longer ids are not stored
 
 
 class Unstorable(ProxyError):
-    """The database refuses this data; trying again will not help."""
+    """The database rejects this data; a retry will not help."""
 
 
 class SchemaTooNew(ProxyError):
-    """The database's schema is newer than this version of the code knows."""
+    """The schema of the database is newer than this version supports."""
 
 
 class BadQuery(ProxyError):
-    """The history query makes no sense."""
+    """The history query is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last row of a page: the next page holds what is older."""
+    """The last row of a page. The next page contains older rows."""
 
     at: str
     id: str
@@ -46,10 +46,12 @@ class Cursor:
             padded = text + "=" * (-len(text) % 4)
             raw = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
         except (binascii.Error, ValueError):
-            raise BadQuery("cursor: not one of ours; pass next_cursor on") from None
+            raise BadQuery(
+                "cursor: invalid; use next_cursor of the last page"
+            ) from None
         at, bar, id_ = raw.partition("|")
         if not bar or not _is_time(at) or "\0" in id_:
-            raise BadQuery("cursor: not one of ours; pass next_cursor on")
+            raise BadQuery("cursor: invalid; use next_cursor of the last page")
         return cls(at, id_)
 
 
@@ -63,7 +65,7 @@ def _is_time(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Rows of one table, newest first. Raises `BadQuery` on nonsense."""
+    """A query for rows of one table, newest first. Raises `BadQuery` if invalid."""
 
     table: Table
     limit: int = 100
@@ -79,7 +81,9 @@ class HistoryQuery:
             raise BadQuery(f"limit: between 1 and {LIMIT_MAX}")
         for name in ("session_id", "resource_id", "request_id"):
             if "\0" in (getattr(self, name) or ""):
-                raise BadQuery(f"{name}: a NUL character is in no stored value")
+                raise BadQuery(
+                    f"{name}: contains a NUL character, which no stored value has"
+                )
         if self.cursor is not None:
             Cursor.decode(self.cursor)
 
@@ -94,7 +98,7 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows by SQL column name; times are ISO 8601 UTC text in either database."""
+    """Rows by SQL column name. Times are ISO 8601 text in UTC in both databases."""
 
     rows: tuple[Row, ...]
     next_cursor: str | None
@@ -102,7 +106,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An entry that cannot be stored, and why. `id` is a hash of its content."""
+    """An entry that cannot be stored, with the reason. `id` hashes its content."""
 
     id: str
     entry_id: str
@@ -111,12 +115,12 @@ class DeadLetter:
     reason: str
     data: str
     created_at_ms: int
-    gateway_id: str | None = None  # whose request it was, if it was one
+    gateway_id: str | None = None  # the gateway of the request, if known
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """For the ledger. `requests` were ever stored, also if retention took them."""
+    """Totals for the ledger. `requests` includes those deleted by retention."""
 
     requests: int
     dead_letters: int
@@ -125,8 +129,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """A gateway's account of its requests as SQL has it: what it told, and what
-    was stored or parked (`dead`) of it."""
+    """The ledger of a gateway in SQL: what it reported, and how many of its requests
+    were stored or became dead letters (`dead`)."""
 
     id: str
     started_at: str | None
@@ -141,7 +145,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs from a day on, per million tokens."""
+    """The price of a model from a day on, per million tokens."""
 
     model: str
     valid_from: datetime
@@ -151,90 +155,89 @@ class Price:
 
 
 class Store(Protocol):
-    """Every method raises `StoreAway` while the database cannot do its part."""
+    """Every method raises `StoreAway` if the database is unavailable."""
 
     async def migrate(self) -> int:
-        """Bring the schema up to date; returns its version. Safe to run in
+        """Migrate the schema to the latest version, and return it. Safe to run in
         several processes at once. Raises `SchemaTooNew`."""
         ...
 
     async def schema_version(self) -> int:
-        """0 before the first migration."""
+        """Return the schema version; 0 before the first migration."""
         ...
 
     async def make_partitions(self, today: date) -> int:
-        """Prepare the days around `today`; returns how many were made."""
+        """Create partitions for the days around `today`; return how many."""
         ...
 
     async def drop_before(self, day: date) -> int:
-        """Forget requests, decisions, events, payloads and minted ids older than
-        `day`;
-        returns how many partitions (SQLite: rows) went."""
+        """Delete requests, decisions, events, payloads and minted ids older than `day`.
+        Return how many partitions (SQLite: rows) were deleted."""
         ...
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
-        """Store a batch in one transaction; returns how many events changed
-        something. After an error nothing is stored and the caller must not
-        acknowledge; a replay changes nothing. Raises `Unstorable`."""
+        """Store a batch in one transaction; return how many events changed a row.
+        After an error nothing is stored, and the caller must not acknowledge the
+        batch. A replay changes nothing. Raises `Unstorable`."""
         ...
 
     async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
-        """Store captured bodies in one transaction; returns how many were new.
+        """Store captured bodies in one transaction; return how many were new.
         Raises `Unstorable`."""
         ...
 
     async def payloads(self, request: Row) -> list[Row]:
-        """The captured bodies of a request, given its row; as they are stored."""
+        """Return the captured bodies of a request row, in stored form."""
         ...
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
-        """Park poison; returns how many were new. Raises `Unstorable`."""
+        """Store dead letters; return how many were new. Raises `Unstorable`."""
         ...
 
     async def put_prices(self, prices: Sequence[Price]) -> None:
-        """These are all there are from now on."""
+        """Replace the price list."""
         ...
 
     async def dead_letters(self, limit: int) -> list[Row]:
-        """The newest, without their `data`."""
+        """Return the newest dead letters, without `data`."""
         ...
 
     async def dead_letter_ids(self) -> list[str]:
-        """All, oldest first."""
+        """Return the ids of all dead letters, oldest first."""
         ...
 
     async def dead_letter(self, id: str) -> Row | None: ...  # noqa: A002 - its column
 
     async def forget_dead_letter(self, letter: Row) -> bool:
-        """Delete it, if its event is stored; says whether."""
+        """Delete a dead letter if its event is stored. Return whether it was
+        deleted."""
         ...
 
     async def history(self, query: HistoryQuery) -> Page: ...
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
-        """One request's row with its `decisions`, in order of attempt."""
+        """Return the row of a request with its `decisions`, in order of attempt."""
         ...
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
-        """Who minted each of `ids`: where it lives by the newest answer that told it,
-        whose it is by the first. Ids that are not known, whatever they hold, are left
-        out."""
+        """Return the owner of each known id: the account of the newest response that
+        contained it, and the tenant of the first one."""
         ...
 
     async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
-        """Who served the newest request of the tenant's session that completed."""
+        """Return who served the newest completed request of a tenant's session."""
         ...
 
     async def counts(self) -> Counts: ...
 
     async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
-        """Of each gateway of `ids`, seen lately, or with something outstanding; of
-        all others in one, `*`."""
+        """Return the ledgers of gateways in `ids`, of those seen recently, and of those
+        with missing requests. All others are summed up under the id `*`."""
         ...
 
     async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
-        """Run one statement that both databases have, by its name, in a transaction
-        of its own; its rows."""
+        """Run the statement `name`, which both databases have, in its own transaction,
+        and return its rows."""
         ...
 
     async def ping(self) -> None: ...

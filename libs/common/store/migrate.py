@@ -1,5 +1,5 @@
-"""Which migrations a database still needs. They only go forward; each database
-applies them in one transaction, under a lock."""
+"""Migrations, and which of them a database still needs. They only go forward. Each
+store applies them in one transaction, under a lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Migration:
 
 
 def known_migrations(database: str) -> tuple[Migration, ...]:
-    """The numbered files of `migrations/<database>`, in order, without gaps."""
+    """Read the files of `migrations/<database>`, numbered without gaps."""
     files = sorted((HERE / "migrations" / database).glob("*.sql"))
     found = tuple(
         Migration(int(f.stem.partition("_")[0]), f.stem, f.read_text()) for f in files
@@ -26,11 +26,11 @@ def known_migrations(database: str) -> tuple[Migration, ...]:
 
 
 def pending(known: Sequence[Migration], version: int) -> Sequence[Migration]:
-    """What takes a schema from `version` to the newest. Raises `SchemaTooNew`."""
+    """Return the migrations after `version`. Raises `SchemaTooNew`."""
     newest = known[-1].version
     if version > newest:
         raise SchemaTooNew(
-            f"The database has schema {version}, this version knows {newest}. "
-            "Start the version that migrated it, or a newer one."
+            f"The database has schema version {version}, but this version of the proxy "
+            f"supports {newest}. Run the version that migrated it, or a newer one."
         )
     return [m for m in known if m.version > version]

@@ -1,4 +1,4 @@
-"""Rows and one more, cut to a page. Pure."""
+"""Cuts rows to a page. Pure."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from libs.common.store.interface import Cursor, HistoryQuery, Page
 
 
 def page(query: HistoryQuery, rows: Sequence[Row]) -> Page:
-    """`rows` holds one more than the limit when there are older ones."""
+    """Build a page. `rows` has one row more than the limit if there are older rows."""
     shown = tuple(rows[: query.limit])
     if len(rows) <= query.limit:
         return Page(shown, None)

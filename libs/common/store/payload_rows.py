@@ -1,4 +1,4 @@
-"""Captured bodies as rows, one for each direction. Pure."""
+"""Converts captured bodies to rows, one for each direction. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ COLUMNS = (
 
 
 def payload_rows(payloads: Iterable[StreamedPayload]) -> Iterator[Row]:
-    """A body that was dropped has a row too: it says why."""
+    """Yield the rows. A dropped body has a row with the reason."""
     for payload in payloads:
         event = payload.event
         for direction in ("request", "response"):
@@ -29,5 +29,5 @@ def payload_rows(payloads: Iterable[StreamedPayload]) -> Iterator[Row]:
 
 
 def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """For unnest: a list for each column."""
+    """Return a list for each column, as parameters of `unnest`."""
     return {name: [row[name] for row in rows] for name in COLUMNS}

@@ -1,5 +1,5 @@
-"""Providers and model aliases in SQL, by the same statements in either database. Of
-keys only the sealed form comes here."""
+"""Providers and model aliases in SQL, with the same statements for both databases. Keys
+are stored in encrypted form only."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,19 +10,19 @@ from libs.common.contracts.events import Row
 from libs.common.providers.registry import Registry, registry_of
 from libs.common.store.rows import iso, storable
 
-# Runs one named statement in a transaction of its own (`Store.fetch`).
+# Runs one named statement in its own transaction (`Store.fetch`).
 Fetch = Callable[[str, Mapping[str, Any]], Awaitable[list[Row]]]
 
 
 class RegistryRows:
-    """Rows by SQL column name. Raises `StoreAway`."""
+    """Returns rows by SQL column name. Methods raise `StoreAway`."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
     async def registry(self) -> Registry:
-        """All of it. Aliases first: one whose provider went meanwhile leads nowhere
-        for a moment, rather than being lost."""
+        """Return the whole registry. Reads aliases first: if a provider is deleted in
+        between, its alias has no resources until the next read."""
         models = await self.models()
         return registry_of(await self.providers(), models)
 
@@ -33,23 +33,23 @@ class RegistryRows:
         return await self._one("providers", id_)
 
     async def add_provider(self, fields: Mapping[str, Any], at: datetime) -> Row | None:
-        """None when the id is taken."""
+        """Return the new row, or None if the id exists."""
         return _first(await self._fetch("add_provider", {**fields, "at": iso(at)}))
 
     async def change_provider(
         self, id_: str, fields: Mapping[str, Any], at: datetime
     ) -> Row | None:
-        """Set `fields`; None when there is no such provider."""
+        """Set `fields`. Return the row, or None if the provider does not exist."""
         encoded = json.dumps(dict(fields))
         return await self._one("change_provider", id_, fields=encoded, at=iso(at))
 
     async def reseal(self, id_: str, old: str, new: str) -> bool:
-        """Replace a provider's sealed keys, if they still are `old`."""
+        """Replace the encrypted keys of a provider if they are still `old`."""
         values = {"id": id_, "old": old, "new": new}
         return bool(await self._fetch("reseal_provider", values))
 
     async def delete_provider(self, id_: str) -> bool:
-        """False when there is none, or aliases lead to it."""
+        """Return False if it does not exist or aliases refer to it."""
         return bool(await self._fetch("delete_provider", {"id": id_}))
 
     async def models(self) -> list[Row]:
@@ -59,13 +59,13 @@ class RegistryRows:
         return await self._one("models", alias)
 
     async def add_model(self, fields: Mapping[str, Any], at: datetime) -> Row | None:
-        """None when the alias is taken, or its provider is not there."""
+        """Return the new row, or None if the alias exists or its provider does not."""
         return _first(await self._fetch("add_model", {**fields, "at": iso(at)}))
 
     async def change_model(
         self, alias: str, fields: Mapping[str, Any], at: datetime
     ) -> Row | None:
-        """Set `fields`; None when there is no such alias."""
+        """Set `fields`. Return the row, or None if the alias does not exist."""
         encoded = json.dumps(dict(fields))
         return await self._one("change_model", alias, fields=encoded, at=iso(at))
 
@@ -83,5 +83,5 @@ def _first(rows: list[Row]) -> Row | None:
 
 
 def _shown(row: Row) -> Row:
-    """As Postgres has it: SQLite keeps booleans as numbers."""
+    """Convert booleans, which SQLite stores as numbers."""
     return {**row, "enabled": bool(row["enabled"])}

@@ -1,5 +1,5 @@
-"""Proxy keys in SQL, by the same statements in either database. Only a hash of a
-secret is stored, and it leaves here for the routers' key table alone."""
+"""Proxy keys in SQL, with the same statements for both databases. Only the hash of a
+secret is stored; it is returned for the key table in Redis only."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from libs.common.proxy_keys import Principal
 from libs.common.store.interface import Cursor, Page
 from libs.common.store.rows import instant, iso, milliseconds, storable
 
-# Runs one named statement in a transaction of its own (`Store.fetch`).
+# Runs one named statement in its own transaction (`Store.fetch`).
 Fetch = Callable[[str, Mapping[str, Any]], Awaitable[list[Row]]]
 
 AFTER_EVERY_TIME = "9999-12-31T23:59:59.999Z"
@@ -20,7 +20,7 @@ AFTER_EVERY_TIME = "9999-12-31T23:59:59.999Z"
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key as it is minted."""
+    """The columns of a new key."""
 
     id: str
     name: str
@@ -36,7 +36,7 @@ class NewKey:
 
 
 class ProxyKeyRows:
-    """Rows by SQL column name, without the hash. Raises `StoreAway`."""
+    """Returns rows by SQL column name, without the hash. Methods raise `StoreAway`."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -47,7 +47,7 @@ class ProxyKeyRows:
         return _shown(row)
 
     async def page(self, limit: int, cursor: Cursor | None) -> Page:
-        """Newest first, revoked ones too."""
+        """Return a page of keys, newest first, including revoked keys."""
         values = {
             "before_at": cursor.at if cursor else AFTER_EVERY_TIME,
             "before_id": cursor.id if cursor else "",
@@ -64,22 +64,22 @@ class ProxyKeyRows:
         return await self._one("proxy_key", id_)
 
     async def change(self, id_: str, fields: Mapping[str, Any]) -> Row | None:
-        """Set `fields`; None when there is no such key, or it was revoked."""
+        """Set `fields`. Return the row, or None if the key is unknown or revoked."""
         encoded = json.dumps(dict(fields), default=_bound)
         return await self._one("change_proxy_key", id_, fields=encoded)
 
     async def revoke(self, id_: str, at: datetime) -> Row | None:
-        """For good. Safe to repeat; None when there is no such key."""
+        """Revoke a key permanently. Idempotent; return None if the key is unknown."""
         return await self._one("revoke_proxy_key", id_, revoked_at=iso(at))
 
     async def records(self) -> dict[str, Principal]:
-        """By hash, what gateways need to know of all keys not revoked."""
+        """Return the principals of all keys that are not revoked, by secret hash."""
         rows = await self._fetch("proxy_key_records", {"id": None})
         return {row["secret_hash"]: _principal(row) for row in rows}
 
     async def record(self, id_: str) -> tuple[str, Principal | None] | None:
-        """The same of one key, with its hash; without a principal when it was
-        revoked."""
+        """Return the secret hash and the principal of one key; the principal is None if
+        the key is revoked."""
         rows = await self._fetch("proxy_key_records", {"id": id_})
         if not rows:
             return None
@@ -94,7 +94,7 @@ class ProxyKeyRows:
 
 
 def uses(requests: Iterable[RequestEvent]) -> list[Row]:
-    """When each key that a batch's requests came with was used last."""
+    """Return the time of last use for each key in a batch of requests."""
     last: dict[str, int] = {}
     for request in requests:
         if request.proxy_key_id is not None:
@@ -112,7 +112,7 @@ def _bound(value: Any) -> Any:
 
 
 def _shown(row: Row) -> Row:
-    """As Postgres has it: SQLite keeps lists as text and booleans as numbers."""
+    """Convert lists and booleans, which SQLite stores as text and numbers."""
     return {**row, "pools": _pools(row), "enabled": bool(row["enabled"])}
 
 

@@ -1,4 +1,4 @@
-"""Events as rows: SQL column names, times as datetimes. Pure."""
+"""Converts events to rows: SQL column names, times as datetimes. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from libs.common.contracts.events import (
     Row,
     StreamedEvent,
 )
-from libs.common.store.dedupe import GatewayGain, SessionGain
+from libs.common.store.dedupe import GatewayDelta, SessionDelta
 from libs.common.store.interface import DeadLetter
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,7 +24,7 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def instant(ms: int) -> datetime:
-    """Exact, where fromtimestamp would round."""
+    """Convert Unix milliseconds exactly; fromtimestamp would round."""
     return EPOCH + timedelta(milliseconds=ms)
 
 
@@ -33,13 +33,13 @@ def milliseconds(at: datetime) -> int:
 
 
 def iso(at: datetime) -> str:
-    """UTC with milliseconds and Z; sorts as time does."""
+    """Format as ISO 8601 in UTC with milliseconds and Z; sorts by time."""
     text = at.astimezone(UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
 def iso_ms(ms: int) -> str:
-    """`iso` of Unix milliseconds, at a third of the cost."""
+    """Format Unix milliseconds as `iso` does, at a third of the cost."""
     seconds, rest = divmod(ms, 1000)
     return f"{_second(seconds)}.{rest:03}Z"
 
@@ -60,13 +60,13 @@ def event_row(streamed: StreamedEvent) -> Row:
 
 def request_row(event: RequestEvent) -> Row:
     fields = dict(vars(event))
-    del fields["minted"]  # a table of their own
+    del fields["minted"]  # has its own table
     return _timed(fields)
 
 
 def minted_rows(events: Iterable[RequestEvent]) -> Iterator[Row]:
-    """A row for each request with ids that somebody can be asked for. Without an
-    account the resource is one of its own, as in the catalogue."""
+    """Yield a row for each request with minted ids and a resource. A resource without
+    an account is an account of its own, as in the catalogue."""
     for event in events:
         if event.minted and event.resource_id:
             yield {
@@ -81,8 +81,8 @@ def minted_rows(events: Iterable[RequestEvent]) -> Iterator[Row]:
 
 
 def storable(text: str) -> bool:
-    """Whether a stored value can be equal to it. None can with a NUL character or
-    a lone surrogate in it, for which a database only raises."""
+    """Whether a stored value can equal `text`. Databases reject NUL characters and lone
+    surrogates."""
     return UNSTORABLE.search(text) is None
 
 
@@ -96,15 +96,15 @@ def candidates_json(event: DecisionEvent) -> bytes:
     return CANDIDATES.dump_json(event.candidates)
 
 
-def session_row(gain: SessionGain) -> Row:
+def session_row(delta: SessionDelta) -> Row:
     return {
-        "id": gain.id,
-        "name": gain.name,
-        "first_seen_at": instant(gain.first_ms),
-        "last_seen_at": instant(gain.last_ms),
-        "requests": gain.requests,
-        "total_tokens": gain.total_tokens,
-        "last_resource_id": gain.resource_id,
+        "id": delta.id,
+        "name": delta.name,
+        "first_seen_at": instant(delta.first_ms),
+        "last_seen_at": instant(delta.last_ms),
+        "requests": delta.requests,
+        "total_tokens": delta.total_tokens,
+        "last_resource_id": delta.resource_id,
     }
 
 
@@ -121,21 +121,21 @@ def dead_letter_row(letter: DeadLetter) -> Row:
     }
 
 
-def gateway_row(gain: GatewayGain) -> Row:
+def gateway_row(delta: GatewayDelta) -> Row:
     return {
-        "id": gain.id,
-        "started_at": None if gain.started_ms is None else instant(gain.started_ms),
-        "last_seen_at": None if gain.seen_ms is None else instant(gain.seen_ms),
-        "accepted": gain.accepted,
-        "ended": gain.ended,
-        "held": gain.held,
-        "state": gain.state,
-        "stored": gain.stored,
+        "id": delta.id,
+        "started_at": None if delta.started_ms is None else instant(delta.started_ms),
+        "last_seen_at": None if delta.seen_ms is None else instant(delta.seen_ms),
+        "accepted": delta.accepted,
+        "ended": delta.ended,
+        "held": delta.held,
+        "state": delta.state,
+        "stored": delta.stored,
     }
 
 
 def _timed(fields: Mapping[str, Any]) -> Row:
-    """`created_at_ms` becomes `created_at`; durations keep their `_ms`."""
+    """Convert `created_at_ms` to `created_at`; durations keep `_ms`."""
     return {
         name.removesuffix("_ms") if name.endswith("_at_ms") else name: (
             instant(value) if name.endswith("_at_ms") else value

@@ -1,4 +1,4 @@
-"""The SQL of a database, read from its files. Names are fixed at import."""
+"""SQL statements of a database, read from its files at import."""
 
 from pathlib import Path
 

@@ -3,16 +3,28 @@ ids come from the mint, the time is an argument."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from libs.simulator.api.create_request import Ask, item_text
 from libs.simulator.api.schema_values import example
-from libs.simulator.state.ids import Mint
 from libs.simulator.state.threads import Thread, ToolCall
 from libs.simulator.wire import Json, encode
 
 REASONING_TOKENS = 16
 TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
+
+
+class Mint(Protocol):
+    """Makes ids and sealed blobs (`libs.simulator.state.ids`)."""
+
+    @property
+    def account(self) -> str: ...
+
+    def new_id(self, prefix: str, *, stored: bool = True) -> str: ...
+
+    def call_id(self) -> str: ...
+
+    def seal(self, payload_bytes: int = 256) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from falcon.asgi import Request, Response
 from libs.common.browser_guard import CHECKED, Guard, sender
 from services.gateway import errors as problems
 from services.gateway.auth.authenticator import Admission
-from services.gateway.auth.browser_guard import refused
 from services.gateway.content.headers import HOP_BY_HOP
 from services.gateway.errors import Problem
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.routing.catalogue import Directory
+from services.gateway.server.browser_guard import refused
 
 LARGEST_BODY = 1_048_576  # nothing under /admin is larger
 # Where a request comes from was looked at here, where its host name means something.

@@ -13,8 +13,8 @@ import structlog
 
 from libs.common.headers import Header
 from services.gateway import metrics
-from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.server.body_memory import SMALL, Room
+from services.gateway.server.browser_guard import Doorkeeper
 from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 

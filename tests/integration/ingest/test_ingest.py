@@ -19,7 +19,7 @@ from libs.common.store.factory import open_store
 from libs.common.store.interface import DeadLetter, Store, Unstorable
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
-from services.ingest.consumer import Consumer, Habits
+from services.ingest.consumer import Consumer, ConsumerOptions
 from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.ports import free_port
@@ -76,7 +76,9 @@ def consumer(
     stream: TelemetryStream, sink: Gate, name: str = "one", claim_s: float = 30
 ) -> Consumer:
     rule = BatchRule(size=500, max_age_s=0.01)
-    return Consumer(stream, sink, Habits(name, rule, claim_s, Backoff(0.01, 0.05)))
+    return Consumer(
+        stream, sink, ConsumerOptions(name, rule, claim_s, Backoff(0.01, 0.05))
+    )
 
 
 async def append(stream: TelemetryStream, *ids: str) -> None:

@@ -13,10 +13,10 @@ from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.store.factory import open_store
 from libs.common.store.postgres import store as postgres
 from libs.common.store.postgres.store import PostgresStore
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
-from services.ingest.consumer import Consumer, Habits
+from services.ingest.consumer import Consumer, ConsumerOptions
 from tests.support.databases.sql import execute, fetch
 from tests.support.processes.waiting import eventually
 from tests.support.values.consuming import running
@@ -40,7 +40,9 @@ def stream(redis: Redis) -> TelemetryStream:
 
 def consumer(stream: TelemetryStream, store: PostgresStore | SqliteStore) -> Consumer:
     backoff = Backoff(0.01, 0.05)
-    return Consumer(stream, store, Habits("one", BatchRule(500, 0.01), 30, backoff))
+    return Consumer(
+        stream, store, ConsumerOptions("one", BatchRule(500, 0.01), 30, backoff)
+    )
 
 
 async def kept_until(
@@ -185,7 +187,7 @@ class TestSqlite:
     async def test_slow_as_another_process_holds_it(
         self, stream: TelemetryStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("libs.common.store.sqlite.BUSY_MS", 100)
+        monkeypatch.setattr("libs.common.store.sqlite.connection.BUSY_MS", 100)
         path = tmp_path / "proxy.sqlite3"
         store, other = SqliteStore(path), SqliteStore(path)
         await store.migrate()

@@ -188,6 +188,6 @@ async def test_a_database_of_a_newer_version_is_left_alone(
     process = ingest.start()
     assert process.end(signal.SIGCONT) == 2
     last = process.log.read_text().splitlines()[-1]
-    assert last.startswith("The database has schema 99, this version knows ")
+    assert last.startswith("The database has schema version 99, but this version ")
     assert stored(url) == []
     assert await redis.xlen(STREAM) == 1

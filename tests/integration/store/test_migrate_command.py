@@ -35,7 +35,7 @@ def test_a_newer_schema_is_left_alone(url: str) -> None:
     execute(url, "INSERT INTO schema_migrations (version, name) VALUES (99, '0099_x')")
     done = migrate(url)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("responses-proxy: The database has schema 99")
+    assert done.stderr.startswith("responses-proxy: The database has schema version 99")
     assert done.stderr.count("\n") == 1
     assert fetch(url, "SELECT max(version) FROM schema_migrations") == [(99,)]
 

@@ -18,7 +18,6 @@ from libs.common.contracts.events import (
 )
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
-from libs.common.store import sqlite
 from libs.common.store.factory import open_store
 from libs.common.store.interface import (
     DeadLetter,
@@ -30,6 +29,7 @@ from libs.common.store.interface import (
 from libs.common.store.migrate import known_migrations
 from libs.common.store.postgres import store as postgres
 from libs.common.store.rows import milliseconds
+from libs.common.store.sqlite import schema as sqlite
 from tests.support.databases.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.databases.stores import database
 from tests.support.values.telemetry import (
@@ -170,7 +170,7 @@ class TestSchema:
         execute(
             url, "INSERT INTO schema_migrations (version, name) VALUES (99, '0099_x')"
         )
-        with pytest.raises(SchemaTooNew, match="has schema 99"):
+        with pytest.raises(SchemaTooNew, match="has schema version 99"):
             await store.migrate()
 
     async def test_before_the_first_migration(self, url: str) -> None:

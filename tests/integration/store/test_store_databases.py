@@ -149,7 +149,7 @@ class TestSqliteOnly:
     async def test_old_rows_go_in_parts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("libs.common.store.sqlite.DROPPED_ROWS", 2)
+        monkeypatch.setattr("libs.common.store.sqlite.store.DROPPED_ROWS", 2)
         url = f"sqlite:///{tmp_path}/proxy.sqlite3"
         store = open_store(url)
         await store.migrate()

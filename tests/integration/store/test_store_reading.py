@@ -18,7 +18,7 @@ from libs.common.store.factory import open_store
 from libs.common.store.interface import Cursor, HistoryQuery, Store, Table
 from libs.common.store.postgres.day_ranges import ALL, EVER, NEVER
 from libs.common.store.sql import Statements
-from libs.common.store.sqlite import history_statement
+from libs.common.store.sqlite.calls import history_statement
 from tests.support.databases.sql import execute, is_postgres
 from tests.support.databases.stores import database
 from tests.support.values.telemetry import (

@@ -9,8 +9,8 @@ import pytest
 from libs.common.contracts.events import HealthState, Verdict
 from libs.common.errors import RedisAway
 from libs.common.redis.check_queue import Orders
-from services.health.check_queue import OnDemand
-from services.health.key_test import Examiner
+from services.health.check_queue import CheckQueueWorker
+from services.health.key_test import KeyTester
 from services.health.prober import Check, Prober
 
 pytestmark = pytest.mark.asyncio
@@ -44,8 +44,8 @@ class Checker:
 async def test_an_order_is_answered_with_what_was_found() -> None:
     stop = asyncio.Event()
     desk = Desk(stop)
-    service = OnDemand(
-        cast(Orders, desk), cast(Prober, Checker()), cast(Examiner, None)
+    service = CheckQueueWorker(
+        cast(Orders, desk), cast(Prober, Checker()), cast(KeyTester, None)
     )
     await asyncio.wait_for(service.run(stop), 5)
     assert desk.answers == {
@@ -64,8 +64,8 @@ async def test_an_order_is_answered_with_what_was_found() -> None:
 async def test_it_comes_back_after_redis_was_away() -> None:
     stop = asyncio.Event()
     desk = Desk(stop, away_first=True)
-    service = OnDemand(
-        cast(Orders, desk), cast(Prober, Checker()), cast(Examiner, None)
+    service = CheckQueueWorker(
+        cast(Orders, desk), cast(Prober, Checker()), cast(KeyTester, None)
     )
     await asyncio.wait_for(service.run(stop), 5)
     assert "order-1" in desk.answers

@@ -8,7 +8,7 @@ import pytest
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
-from services.health.key_test import Examiner
+from services.health.key_test import KeyTester
 
 pytestmark = pytest.mark.asyncio
 KEY = "sk-proj-0123456789-abcdefgh"
@@ -24,7 +24,7 @@ async def examined(credential: str, base_url: str, status: int = 200) -> str:
     client = httpx.AsyncClient(transport=httpx.MockTransport(echo))
     credentials = Credentials(ENVIRON, Sealer(()), ProviderRules.read({}))
     order = {"base_url": base_url, "keys": [["acme", credential]]}
-    return await Examiner(client, credentials, 5).examine(json.dumps(order))
+    return await KeyTester(client, credentials, 5).test(json.dumps(order))
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])

@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
-from services.health.key_test import MOST_MODELS, Examiner
+from services.health.key_test import MOST_MODELS, KeyTester
 
 pytestmark = pytest.mark.asyncio
 SEALER = Sealer([Fernet.generate_key().decode()])
@@ -32,7 +32,7 @@ async def examined(
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
         environ = {"PROVIDER_KEY": "sk-env"}
         known = Credentials(environ, SEALER, ProviderRules.read({}))
-        answer = await Examiner(client, known, timeout_s).examine(json.dumps(order))
+        answer = await KeyTester(client, known, timeout_s).test(json.dumps(order))
     assert SECRET not in answer
     return list(json.loads(answer))
 
@@ -91,12 +91,12 @@ NO_MONEY = {"error": {"code": "insufficient_quota"}}
 @pytest.mark.parametrize(
     ("answer", "verdict", "detail"),
     [
-        (httpx.Response(401), "refused", "the upstream refuses the key"),
+        (httpx.Response(401), "refused", "the upstream rejects the key"),
         (httpx.Response(429), "limited", "the key is rate limited"),
         (
             httpx.Response(429, json=NO_MONEY),
             "exhausted",
-            "the key's account has no money left",
+            "the account of the key has no credit left",
         ),
         (httpx.Response(500), "fault", "500"),
         (httpx.Response(404), "neutral", "404: is the base_url right?"),

@@ -11,7 +11,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
-from services.health.prober import Check, Prober, Question, Schedule
+from services.health.prober import Check, CheckRequest, Prober, Schedule
 from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -57,7 +57,7 @@ def prober(
     timeout_s: float = 5.0,
 ) -> Prober:
     client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
-    return Prober(routing, client, Question("models", timeout_s), CREDENTIALS)
+    return Prober(routing, client, CheckRequest("models", timeout_s), CREDENTIALS)
 
 
 async def test_each_resource_is_asked_with_its_key() -> None:
@@ -104,7 +104,7 @@ async def test_an_answer_that_never_ends_is_a_fault() -> None:
 
     routing = Routing(resource("a"))
     client = httpx.AsyncClient(transport=httpx.MockTransport(stuck))
-    await Prober(routing, client, Question("models", 0.01), CREDENTIALS).check_all()
+    await Prober(routing, client, CheckRequest("models", 0.01), CREDENTIALS).check_all()
     assert routing.told["a"] == Verdict(kind="fault", cause="check timed out")
 
 

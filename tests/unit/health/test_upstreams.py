@@ -1,4 +1,4 @@
-"""Which way a check takes."""
+"""Which transport a check takes."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from libs.common.providers.destinations import Destinations
 from libs.common.providers.resolver import AddressInfo, CheckedResolver, Resolver
 from libs.common.runtime.tls import client_context
 from libs.common.settings.http_proxies import Egress
-from services.health.upstreams import Barred, EgressTransport
+from services.health.upstreams import AddressRefused, EgressTransport
 from services.health.verdict import of_error
 from tests.support.clients.dials import ALLOWED, FORBIDDEN, REBOUND, Rebinding
 from tests.support.clients.sockets import relay_to, visited
@@ -61,7 +61,7 @@ async def test_dns_rebinding_between_check_and_connect() -> None:
             for _ in range(5):
                 answer = await client.get(url)
                 assert answer.json() == {"host": f"{REBOUND}:{good.port}"}
-                with pytest.raises(Barred, match="metadata") as refused:
+                with pytest.raises(AddressRefused, match="metadata") as refused:
                     await client.get(url)
                 assert of_error(refused.value).cause == str(refused.value)
         assert (names.asked, good.come, bad.come) == (10, 5, 0)
@@ -74,7 +74,7 @@ async def test_a_proxy_is_not_asked_for_a_forbidden_address() -> None:
         transport = EgressTransport(egress, client_context(), resolver())
         async with httpx.AsyncClient(transport=transport) as client:
             for host in ("169.254.169.254", "2852039166", "[fe80::1]", "metadata"):
-                with pytest.raises(Barred, match="the provider's address is"):
+                with pytest.raises(AddressRefused, match="the provider's address is"):
                     await client.get(f"http://{host}/v1/models")
         assert proxy.lines == []
 

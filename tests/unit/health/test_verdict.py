@@ -84,7 +84,7 @@ def test_a_body_of_any_shape_is_read(text: str) -> None:
     [
         (httpx.ReadTimeout("sk-secret"), "check timed out"),
         (httpx.ConnectError("sk-secret"), "cannot connect"),
-        (httpx.ProxyError("sk-secret"), "the proxy refused"),
+        (httpx.ProxyError("sk-secret"), "the HTTP proxy rejected the connection"),
         (httpx.RemoteProtocolError("sk-secret"), "check failed: RemoteProtocolError"),
     ],
 )

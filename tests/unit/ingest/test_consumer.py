@@ -15,7 +15,7 @@ from libs.common.store.interface import DeadLetter, Unstorable
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
-from services.ingest.consumer import Consumer, Habits
+from services.ingest.consumer import Consumer, ConsumerOptions
 from tests.support.processes.waiting import eventually
 from tests.support.values.consuming import running
 from tests.support.values.telemetry import request_event
@@ -104,7 +104,9 @@ class Ends:
 
 def consumer(ends: Ends, size: int = 4) -> Consumer:
     rule = BatchRule(size=size, max_age_s=0.01)
-    return Consumer(ends, ends, Habits("me", rule, claim_s=30, backoff=AT_ONCE))
+    return Consumer(
+        ends, ends, ConsumerOptions("me", rule, claim_s=30, backoff=AT_ONCE)
+    )
 
 
 async def until_acknowledged(ends: Ends, count: int) -> None:

@@ -73,8 +73,10 @@ def test_every_kind_is_read_as_it_was_written(event: Any) -> None:
         pytest.param({**entry(), b"kind": b"gossip"}, "unknown kind", id="kind"),
         pytest.param({**entry(), b"id": b""}, "id is empty", id="no id"),
         pytest.param({**entry(), b"id": b"\xff"}, "id is not UTF-8", id="id bytes"),
-        pytest.param({**entry(), b"id": b"x" * 201}, "longer than 200", id="long id"),
-        pytest.param({**entry(), b"id": b"other"}, "not the request's own", id="id"),
+        pytest.param({**entry(), b"id": b"x" * 201}, "exceeds 200", id="long id"),
+        pytest.param(
+            {**entry(), b"id": b"other"}, "differs from the id of the request", id="id"
+        ),
         pytest.param({**entry(), b"data": b"{"}, "Invalid JSON", id="JSON"),
         pytest.param({**entry(), b"data": b'"\xff"'}, "JSON", id="not UTF-8"),
         pytest.param({**entry(), b"data": b'{"\\u0000'}, "JSON", id="NUL and no JSON"),

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from libs.common.settings.services import IngestSettings
-from libs.common.store import sqlite
 from libs.common.store.interface import SchemaTooNew
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite import schema as sqlite
+from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.__main__ import run, serve
 from tests.support.databases.resp import Command, scripted
 from tests.support.processes.ports import free_port

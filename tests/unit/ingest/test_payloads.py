@@ -75,12 +75,14 @@ def test_a_nul_in_a_note_is_left_out() -> None:
     ("fields", "reason"),
     [
         pytest.param(entry({b"v": b"2"}), "unknown version", id="version"),
-        pytest.param(entry({b"kind": b"payloads"}), "a batch of bodies", id="batch"),
-        pytest.param(entry({b"kind": b"request"}), "no payload", id="kind"),
+        pytest.param(entry({b"kind": b"payloads"}), "the batch of bodies", id="batch"),
+        pytest.param(entry({b"kind": b"request"}), "kind is not payload", id="kind"),
         pytest.param(entry({b"data": b"{"}), "data: Invalid JSON", id="no JSON"),
         pytest.param(entry(surprise=1), "surprise: Extra inputs", id="field"),
         pytest.param(
-            entry({b"data": b" " * (LARGEST_DATA + 1)}), "65537 bytes", id="large note"
+            entry({b"data": b" " * (LARGEST_DATA + 1)}),
+            "data has 65537 bytes",
+            id="large note",
         ),
         pytest.param(entry(request_id=""), "request_id is empty", id="no id"),
         pytest.param(

@@ -28,7 +28,7 @@ def test_a_list_is_read(tmp_path: Path) -> None:
     ("text", "says"),
     [
         pytest.param(None, "cannot be read", id="no file"),
-        pytest.param("[[price", "is no TOML", id="no TOML"),
+        pytest.param("[[price", "is not TOML", id="no TOML"),
         pytest.param("", "price: Field required", id="empty"),
         pytest.param(LINE.replace("1.25", "-1"), "price.0.input:", id="negative"),
         pytest.param(LINE.replace("1.25", "nan"), "price.0.input:", id="no number"),

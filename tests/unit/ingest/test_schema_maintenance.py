@@ -7,7 +7,11 @@ import pytest
 from libs.common.errors import StoreAway
 from libs.common.store.interface import Price, SchemaTooNew
 from services.ingest.backoff import Backoff
-from services.ingest.schema_maintenance import FORGET_TRIES, Rhythm, Upkeep
+from services.ingest.schema_maintenance import (
+    DROP_ATTEMPTS,
+    MaintenanceOptions,
+    SchemaMaintenance,
+)
 from tests.support.processes.waiting import eventually
 
 TODAY = date(2026, 1, 2)
@@ -42,15 +46,17 @@ class FakeSchema:
         self.calls.append(call)
 
 
-def upkeep(schema: FakeSchema, keep_days: int | None = None) -> Upkeep:
-    rhythm = Rhythm(keep_days, every_s=0.001, backoff=Backoff(0.001, 0.001))
-    return Upkeep(schema, lambda: TODAY, rhythm)
+def maintenance(schema: FakeSchema, keep_days: int | None = None) -> SchemaMaintenance:
+    options = MaintenanceOptions(
+        keep_days, every_s=0.001, backoff=Backoff(0.001, 0.001)
+    )
+    return SchemaMaintenance(schema, lambda: TODAY, options)
 
 
 @pytest.mark.asyncio
 async def test_migrates_once_and_partitions_again_and_again() -> None:
     schema, stop = FakeSchema(failures=3), asyncio.Event()
-    running = asyncio.create_task(upkeep(schema).run(stop))
+    running = asyncio.create_task(maintenance(schema).run(stop))
 
     async def partitioned_twice() -> bool:
         return len(schema.calls) >= 3
@@ -64,7 +70,7 @@ async def test_migrates_once_and_partitions_again_and_again() -> None:
 @pytest.mark.asyncio
 async def test_forgets_what_is_older_than_is_kept() -> None:
     schema, stop = FakeSchema(), asyncio.Event()
-    running = asyncio.create_task(upkeep(schema, keep_days=30).run(stop))
+    running = asyncio.create_task(maintenance(schema, keep_days=30).run(stop))
 
     async def forgot() -> bool:
         return len(schema.calls) >= 3
@@ -85,7 +91,7 @@ async def test_a_day_that_cannot_go_keeps_nobody_from_making_others() -> None:
             raise StoreAway("canceling statement due to lock timeout")
 
     schema, stop = Read(), asyncio.Event()
-    running = asyncio.create_task(upkeep(schema, keep_days=30).run(stop))
+    running = asyncio.create_task(maintenance(schema, keep_days=30).run(stop))
 
     async def partitioned_twice() -> bool:
         return schema.calls.count(TODAY) >= 2
@@ -93,12 +99,12 @@ async def test_a_day_that_cannot_go_keeps_nobody_from_making_others() -> None:
     await eventually(partitioned_twice)
     stop.set()
     await running
-    assert schema.tries >= FORGET_TRIES
+    assert schema.tries >= DROP_ATTEMPTS
 
 
 @pytest.mark.asyncio
 async def test_other_loops_begin_when_the_schema_is_there() -> None:
-    kept, stop, began = upkeep(FakeSchema()), asyncio.Event(), asyncio.Event()
+    kept, stop, began = maintenance(FakeSchema()), asyncio.Event(), asyncio.Event()
 
     async def loop(stop: asyncio.Event) -> None:
         assert kept.prepared.is_set()
@@ -114,7 +120,7 @@ async def test_other_loops_begin_when_the_schema_is_there() -> None:
 
 @pytest.mark.asyncio
 async def test_stops_while_the_database_is_away() -> None:
-    kept, stop = upkeep(FakeSchema(failures=10**9)), asyncio.Event()
+    kept, stop = maintenance(FakeSchema(failures=10**9)), asyncio.Event()
 
     async def loop(_: asyncio.Event) -> None:
         raise AssertionError("must not begin")
@@ -131,7 +137,7 @@ async def test_a_newer_schema_ends_it() -> None:
         async def migrate(self) -> int:
             raise SchemaTooNew
 
-    kept = upkeep(Newer())
+    kept = maintenance(Newer())
     await kept.run(asyncio.Event())
     assert isinstance(kept.refusal, SchemaTooNew)
     assert not kept.prepared.is_set()

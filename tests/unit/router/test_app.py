@@ -15,7 +15,7 @@ from falcon import inspect, testing
 from libs.common.browser_guard import CHECKED
 from libs.common.runtime import logs
 from libs.common.settings.services import RouterSettings
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 from services.router import app as router_app
 from services.router.admin.auth.tokens import FixedToken, KeptToken
 from services.router.admin.schemas.state import AdminState

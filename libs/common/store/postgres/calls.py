@@ -1,4 +1,4 @@
-"""Postgres: one named statement a call, in the transaction its caller has begun."""
+"""Runs named statements on PostgreSQL, in a transaction that the caller began."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,16 +23,16 @@ from libs.common.store.rows import instant, iso, milliseconds
 from libs.common.store.sql import Statements
 
 SQL = Statements("postgres")
-# A new partition needs the default one to itself, one that goes the whole table;
-# who waits for that behind a long dump keeps everybody waiting, so it gives up at
-# once and tries again later. (DETACH CONCURRENTLY needs no such lock, but there
-# must be no default partition.)
+# Creating a partition locks the default partition exclusively; dropping one locks the
+# whole table. A lock request that waits behind a long dump blocks all later ones, so
+# it fails early and is retried. (DETACH CONCURRENTLY needs no such lock, but does not
+# work with a default partition.)
 TABLE_LOCK_MS = 200
 
-# JSON for COPY in binary form goes as it is: a version byte, then the text.
+# Binary COPY of jsonb: a version byte, then the JSON text.
 JSONB = "bytea"
 FORM = Form(at=instant, json=b"\x01".__add__)
-# The types of the columns of each `add_*.sql`, in its order.
+# Column types of each `add_*.sql`, in its order.
 TYPES: Mapping[str, Sequence[str]] = {
     "add_events": ("text", "text", "timestamptz", JSONB),
     "add_requests": (
@@ -52,27 +52,27 @@ Connection = AsyncConnection[DictRow]
 async def execute(
     connection: Connection, name: str, values: Mapping[str, Any] | None = None
 ) -> psycopg.AsyncCursor[DictRow]:
-    """Every statement but COPY goes through here; its name is its file's."""
+    """Run the statement `name`. All statements except COPY go through here."""
     return await connection.execute(SQL[name], values)
 
 
 async def take_tables(connection: Connection) -> None:
-    """One process changes partitions at a time, and between two batches: its turn
-    is waited for, tables then are not."""
+    """Take the locks to change partitions: one process at a time, and between two
+    batches. Waits for these locks, but then only briefly for table locks."""
     await execute(connection, "lock_migrations")
     await execute(connection, "lock_writers")
     await execute(connection, "limit_locks", {"lock_ms": f"{TABLE_LOCK_MS}"})
 
 
 async def applied_version(connection: Connection) -> int:
-    """The newest migration's."""
+    """Return the version of the newest applied migration."""
     return int((await fetch_rows(connection, "schema_version"))[0]["version"])
 
 
 async def known_requests(
     connection: Connection, events: Sequence[StreamedEvent]
 ) -> dict[Key, Stored]:
-    """What the ledger says already of the requests in these events."""
+    """Return the stored rows of the requests in `events`."""
     keys = request_keys(events)
     if not keys:
         return {}
@@ -91,7 +91,7 @@ async def known_requests(
 
 
 async def copy_rows(connection: Connection, name: str, rows: Iterable[Plain]) -> None:
-    """Rows that are all new, which is the cheapest way in."""
+    """Insert new rows by COPY, the cheapest method."""
     async with connection.cursor().copy(SQL[name]) as copy:
         copy.set_types(TYPES[name])
         for row in rows:
@@ -99,8 +99,8 @@ async def copy_rows(connection: Connection, name: str, rows: Iterable[Plain]) ->
 
 
 async def put(connection: Connection, name: str, rows: Iterable[Row]) -> int:
-    """A whole batch in one statement, as JSON, which costs a third of what arrays
-    for unnest cost here; how many rows changed."""
+    """Write a batch in one statement; return how many rows changed. Passes rows as
+    JSON, at a third of the cost of arrays for unnest."""
     listed = list(rows)
     if not listed:
         return 0
@@ -111,7 +111,7 @@ async def put(connection: Connection, name: str, rows: Iterable[Row]) -> int:
 async def fetch_rows(
     connection: Connection, name: str, values: Mapping[str, Any] | None = None
 ) -> list[Row]:
-    """Rows as they are shown: times in ISO 8601."""
+    """Run a statement and return its rows, with times in ISO 8601."""
     cursor = await execute(connection, name, values)
     return [_shown(row) for row in await cursor.fetchall()]
 
@@ -123,7 +123,7 @@ async def search(
     spans: Sequence[Span],
     enough: int = 1,
 ) -> list[Row]:
-    """The rows of the first span that has `enough`, or of the last one."""
+    """Return the rows of the first span that has `enough`, or else of the last span."""
     rows: list[Row] = []
     for span in spans:
         rows = await fetch_rows(connection, name, {**values, **span._asdict()})
@@ -133,21 +133,21 @@ async def search(
 
 
 async def tenants(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
-    """Whose each of these ids is, which are known, by its oldest row."""
+    """Return the tenant of each id, according to its oldest row."""
     if not ids:
         return {}
     found: dict[str, str] = {}
     for row in await fetch_rows(connection, "tenants", {"ids": ids}):
         tenant = row["tenant"]
         if tenant is None:
-            told = await fetch_rows(connection, "tenant_of_request", row)
-            tenant = told[0]["tenant"] if told else ""
+            found_rows = await fetch_rows(connection, "tenant_of_request", row)
+            tenant = found_rows[0]["tenant"] if found_rows else ""
         found[row["id"]] = tenant
     return found
 
 
 async def likely_spans(connection: Connection, query: HistoryQuery) -> Sequence[Span]:
-    """Where to look, in this order, for what a page of history asks for."""
+    """Return the day ranges to search for a page of history, in order."""
     now = datetime.now(UTC)
     if query.request_id is not None:
         return of_request(query.request_id)

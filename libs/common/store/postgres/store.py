@@ -1,9 +1,9 @@
-"""The store on Postgres, also behind pgbouncer in transaction mode: no session
-state, no prepared statements, every transaction brings its own limits."""
+"""The store on PostgreSQL. Works behind pgbouncer in transaction mode: no session
+state, no prepared statements, and each transaction sets its own limits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -11,19 +11,11 @@ from typing import Any
 import psycopg
 from msgspec.structs import replace
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
-from libs.common.contracts.events import (
-    DecisionEvent,
-    Row,
-    StreamedEvent,
-    StreamedPayload,
-)
-from libs.common.errors import StoreAway
+from libs.common.contracts.events import Row, StreamedEvent, StreamedPayload
 from libs.common.routing.types import Owner
-from libs.common.store.bulk import tables
-from libs.common.store.dead_letters import tells_interrupted
-from libs.common.store.dedupe import settle
+from libs.common.store.dead_letters import is_interrupted
 from libs.common.store.interface import (
     Book,
     Counts,
@@ -36,14 +28,12 @@ from libs.common.store.interface import (
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.pagination import page
 from libs.common.store.payload_rows import as_columns, payload_rows
+from libs.common.store.postgres.batches import copy_batch, merge_batch
 from libs.common.store.postgres.calls import (
-    FORM,
     Connection,
     applied_version,
-    copy_rows,
     execute,
     fetch_rows,
-    known_requests,
     likely_spans,
     put,
     search,
@@ -51,56 +41,39 @@ from libs.common.store.postgres.calls import (
     tenants,
 )
 from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
-from libs.common.store.postgres.errors import telling
-from libs.common.store.proxy_keys import uses
-from libs.common.store.rows import (
-    dead_letter_row,
-    decision_row,
-    event_row,
-    gateway_row,
-    minted_rows,
-    request_row,
-    session_row,
-    storable,
-)
+from libs.common.store.postgres.errors import reporting, translated
+from libs.common.store.rows import dead_letter_row, storable
 
 MIGRATIONS = known_migrations("postgres")
 
 CONNECT_S = 5
-WAIT_S = 3  # for a connection; one under way goes on and serves the next call
+WAIT_S = 3  # for a connection; a pending attempt continues for the next call
 STATEMENT_S = 15
 MIGRATION_S = 900
-STRAYS = 5_000  # rows of no partition deleted at once
+STRAYS = 5_000  # rows outside of partitions deleted per transaction
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
-REFUSED = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.errors.ProgramLimitExceeded,  # a value too long for its index
-    OverflowError,  # an integer beyond 64 bits
-    UnicodeEncodeError,  # a lone surrogate
-)
 
 
 class PostgresStore:
     def __init__(self, url: str) -> None:
-        self._trouble = ""  # why it could not be connected to, the last time
+        self._trouble = ""  # why the last connection attempt failed
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            connection_class=telling(self._note),
+            connection_class=reporting(self._note),
             kwargs={
                 "row_factory": dict_row,
                 "prepare_threshold": None,
                 "connect_timeout": CONNECT_S,
                 "application_name": "responses-proxy",
             },
-            # None is kept for its own sake: a database that sleeps may sleep.
+            # No idle connections are kept, so that a serverless database can suspend.
             min_size=0,
             max_size=MAX_CONNECTIONS,
             timeout=WAIT_S,
-            # Give up soon: the caller backs off, and its next call tries afresh.
+            # Give up early: the caller backs off and retries.
             reconnect_timeout=WAIT_S,
-            # A restarted server's dead connections are noticed before use.
+            # Detects dead connections after a server restart.
             check=AsyncConnectionPool.check_connection,
             open=False,
         )
@@ -142,12 +115,12 @@ class PostgresStore:
                 done = await fetch_rows(connection, "drop_partition", row)
                 dropped += done[0]["dropped"]
         await self._delete("delete_strays", day)
-        # Clients name sessions: a new one for each request would stay for ever.
+        # Clients choose session ids, and may use a new one for each request.
         await self._delete("drop_sessions", day)
         return dropped
 
     async def _delete(self, query: str, day: date) -> None:
-        """In parts: other writers have their turn in between."""
+        """Delete in parts, so that other writers run in between."""
         deleted, values = 1, {"day": day, "most": STRAYS}
         while deleted:
             async with self._transaction() as connection:
@@ -155,49 +128,16 @@ class PostgresStore:
                 deleted = rows[0]["deleted"]
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
-        """First as if nothing of it were stored, which is nearly always so. If a
-        primary key says otherwise all of it is undone, and merged."""
+        """Copy the batch as if none of it were stored, which is the usual case. After a
+        primary key violation, roll back and merge it instead."""
         try:
-            return await self._copy(events)
+            async with self._transaction() as connection:
+                return await copy_batch(connection, events)
         except Unstorable as error:
             if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
-        return await self._merge(events)
-
-    async def _copy(self, events: Sequence[StreamedEvent]) -> int:
-        settled = settle(events, {})
         async with self._transaction() as connection:
-            await execute(connection, "lock_writers")
-            for name, rows in tables(settled, FORM):
-                await copy_rows(connection, name, rows)
-            await put(connection, "put_sessions", map(session_row, settled.sessions))
-            await put(connection, "put_gateways", map(gateway_row, settled.gateways))
-            await put(connection, "touch_proxy_keys", uses(settled.requests))
-            if settled.fresh:
-                await execute(connection, "add_total", {"fresh": settled.fresh})
-            return len(settled.events)
-
-    async def _merge(self, events: Sequence[StreamedEvent]) -> int:
-        async with self._transaction() as connection:
-            await execute(connection, "lock_writers")
-            settled = settle(events, await known_requests(connection, events))
-            decisions = [
-                decision_row(e.id, e.event)
-                for e in settled.events
-                if isinstance(e.event, DecisionEvent)
-            ]
-            changed = await put(
-                connection, "put_events", map(event_row, settled.events)
-            )
-            await put(connection, "put_decisions", decisions)
-            await put(connection, "put_requests", map(request_row, settled.requests))
-            await put(connection, "put_minted_ids", minted_rows(settled.requests))
-            await put(connection, "put_sessions", map(session_row, settled.sessions))
-            await put(connection, "put_gateways", map(gateway_row, settled.gateways))
-            await put(connection, "touch_proxy_keys", uses(settled.requests))
-            if settled.fresh:
-                await execute(connection, "add_total", {"fresh": settled.fresh})
-            return changed
+            return await merge_batch(connection, events)
 
     async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
         values = as_columns(list(payload_rows(payloads)))
@@ -237,7 +177,7 @@ class PostgresStore:
         return rows[0] if rows else None
 
     async def forget_dead_letter(self, letter: Row) -> bool:
-        values = {"id": letter["id"], "interrupted": tells_interrupted(letter)}
+        values = {"id": letter["id"], "interrupted": is_interrupted(letter)}
         async with self._transaction() as connection:
             done = await execute(connection, "forget_dead_letter", values)
         return done.rowcount > 0
@@ -274,7 +214,7 @@ class PostgresStore:
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
         found: dict[str, Owner] = {}
-        unsure: list[str] = []  # whose: the newest row may only repeat them
+        repeated: list[str] = []  # the newest row may only repeat these ids
         async with self._transaction() as connection:
             for span in newest_first(datetime.now(UTC)):
                 left = [id_ for id_ in set(ids) - found.keys() if storable(id_)]
@@ -286,8 +226,8 @@ class PostgresStore:
                         row["resource_id"], row["account_id"], row["tenant"]
                     )
                     if row["repeated"] is not False:
-                        unsure.append(row["id"])
-            for id_, tenant in (await tenants(connection, unsure)).items():
+                        repeated.append(row["id"])
+            for id_, tenant in (await tenants(connection, repeated)).items():
                 found[id_] = replace(found[id_], tenant=tenant)
         return found
 
@@ -328,15 +268,15 @@ class PostgresStore:
     async def _transaction(
         self, limit_s: int | None = None
     ) -> AsyncIterator[Connection]:
-        """A bounded transaction: by the server, and here in case the server no
-        longer answers."""
+        """Begin a transaction with time limits, enforced by the server and here, in
+        case the server stops responding."""
         limit_s = limit_s or STATEMENT_S
         limits = {
             "statement_ms": f"{limit_s * 1000}",
             "lock_ms": f"{limit_s * 1000}",
             "idle_ms": f"{limit_s * 1000}",
         }
-        with _translated(lambda: self._trouble):
+        with translated(lambda: self._trouble):
             async with asyncio.timeout(limit_s + 2 * CONNECT_S):
                 await self._pool.open(wait=False)
                 async with (
@@ -348,17 +288,3 @@ class PostgresStore:
 
     def _note(self, trouble: str) -> None:
         self._trouble = trouble
-
-
-@contextmanager
-def _translated(trouble: Callable[[], str]) -> Iterator[None]:
-    """Refused data is the data's fault; anything else may pass: a full disk, a
-    failover to a read-only server, a schema not migrated yet."""
-    try:
-        yield
-    except REFUSED as error:
-        raise Unstorable(f"Postgres refused the data: {error}") from error
-    except PoolTimeout as error:
-        raise StoreAway(f"Postgres cannot be used: {trouble() or error}") from error
-    except (psycopg.Error, OSError, TimeoutError) as error:
-        raise StoreAway(f"Postgres cannot be used: {error}") from error

@@ -14,7 +14,7 @@ from libs.common.settings.resources import (
     NAME,
     checked_key,
 )
-from libs.common.settings.services import checked_url
+from libs.common.settings.upstreams import checked_url
 
 MOST_KEYS = 100
 

@@ -316,3 +316,21 @@ def test_too_many_ids_are_a_problem() -> None:
     ids = [f"file-{n}" for n in range(513)]
     assert isolated({"file_ids": ids}).problem == "too_many_ids"
     assert isolated({"file_ids": ids[1:]}).problem is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tools":[{"vector_store_ids":["vs_\\ud83d"]}]}',
+        b'{"input":[{"id":"msg_\\ud83d"}]}',
+        b'{"conversation":"conv_\\ud83d"}',
+        b'{"file_id":"file-\\ud83d"}',
+    ],
+)
+@pytest.mark.parametrize("isolate", [False, True])
+def test_half_a_surrogate_pair_in_an_id_is_replaced(body: bytes, isolate: bool) -> None:
+    hints = read_hints(b"/responses", [], body, isolate)
+    (id_,) = hints.bound_ids
+    assert id_.endswith(("_?", "-?"))
+    for ids in (hints.bound_ids, hints.named, hints.references):
+        assert "".join(ids).isascii()

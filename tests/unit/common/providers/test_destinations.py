@@ -46,10 +46,10 @@ FORBIDDEN = [
     ("unspecified", "0.1.2.3"),
     ("unspecified", "::"),
     ("unspecified", "::ffff:0.0.0.0"),
-    ("no host's", "224.0.0.1"),
-    ("no host's", "255.255.255.255"),
-    ("no host's", "240.0.0.1"),
-    ("no host's", "ff02::1"),
+    ("not the address of a host", "224.0.0.1"),
+    ("not the address of a host", "255.255.255.255"),
+    ("not the address of a host", "240.0.0.1"),
+    ("not the address of a host", "ff02::1"),
 ]
 
 
@@ -101,7 +101,7 @@ def test_what_is_no_address_is_a_name(host: str) -> None:
 def test_a_base_url_that_makes_no_sense_is_refused(base_url: str) -> None:
     said = OPEN.refusal(base_url)
     assert said is not None
-    assert said.startswith("is no ")
+    assert said.startswith("is not a")
 
 
 def test_the_configured_upstream_is_the_operators_word() -> None:

@@ -35,7 +35,7 @@ def test_which_variables_may_hold_keys(reference: str, may: bool) -> None:
     "value", ["*", "?*", "OPENAI_*", "OPENAI_API_KEY", "A B", "env:A", "A-B"]
 )
 def test_globs_that_make_no_sense_stop_the_start(value: str) -> None:
-    with pytest.raises(SettingError, match=r"^PROXY_CREDENTIAL_VARIABLES: has "):
+    with pytest.raises(SettingError, match=r"^PROXY_CREDENTIAL_VARIABLES: contains "):
         GatewaySettings.read({"PROXY_CREDENTIAL_VARIABLES": value})
 
 
@@ -69,7 +69,7 @@ def test_a_refusal_says_what_to_do() -> None:
     rules = References("https://api.test/v1", ("PROVIDER_*", "LAB_KEY"))
     said = rules.refusal("env:ACME", "https://acme.test")
     assert (
-        said == "ACME matches nothing in PROXY_CREDENTIAL_VARIABLES "
+        said == "ACME matches no glob in PROXY_CREDENTIAL_VARIABLES "
         "(PROVIDER_*,LAB_KEY)"
     )
     said = rules.refusal("env:OPENAI_API_KEY", "https://acme.test")

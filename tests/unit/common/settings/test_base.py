@@ -264,7 +264,7 @@ def test_each_worker_has_its_part_of_the_upstream_connections() -> None:
 
 
 def test_two_services_on_one_port() -> None:
-    with pytest.raises(SettingError, match="PROXY_HEALTH_PORT: is 8000, which PROXY_P"):
+    with pytest.raises(SettingError, match="HEALTH_PORT: is 8000, the same as PROXY_P"):
         CommonSettings.read({"PROXY_HEALTH_PORT": "8000"})
 
 

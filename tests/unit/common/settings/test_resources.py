@@ -100,19 +100,19 @@ def test_one_pool_for_all() -> None:
         ("OPENAI_RESOURCE_WEIGHTS", "1", "has 1 entry for 2 keys"),
         ("OPENAI_RESOURCE_WEIGHTS", "1,2,3", "has 3 entries for 2 keys"),
         ("OPENAI_RESOURCE_WEIGHTS", "1,2,", "has 3 entries for 2 keys"),
-        ("OPENAI_RESOURCE_WEIGHTS", "1,1e-9", "entry 2 is no number from 0.001"),
-        ("OPENAI_RESOURCE_WEIGHTS", "1,0", "entry 2 is no number from 0.001"),
-        ("OPENAI_RESOURCE_WEIGHTS", "-1,1", "entry 1 is no number from 0.001"),
-        ("OPENAI_RESOURCE_WEIGHTS", "1,heavy", "entry 2 is no number from 0.001"),
-        ("OPENAI_RESOURCE_WEIGHTS", "nan,1", "entry 1 is no number from 0.001"),
-        ("OPENAI_RESOURCE_WEIGHTS", "1,inf", "entry 2 is no number from 0.001"),
-        ("OPENAI_RESOURCE_WEIGHTS", "1,", "entry 2 is no number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "1,1e-9", "entry 2 is not a number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "1,0", "entry 2 is not a number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "-1,1", "entry 1 is not a number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "1,heavy", "entry 2 is not a number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "nan,1", "entry 1 is not a number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "1,inf", "entry 2 is not a number from 0.001"),
+        ("OPENAI_RESOURCE_WEIGHTS", "1,", "entry 2 is not a number from 0.001"),
         ("OPENAI_RESOURCE_POOL_IDS", "a", "has 1 entry for 2 keys"),
         ("OPENAI_RESOURCE_POOL_IDS", "a,", "entry 2 is empty"),
-        ("OPENAI_RESOURCE_POOL_IDS", "a,b c", "entry 2 is no name"),
-        ("OPENAI_RESOURCE_POOL_IDS", "a," + "b" * 65, "entry 2 is no name"),
-        ("OPENAI_RESOURCE_POOL_ID", "te{}am", "its value is no name"),
-        ("OPENAI_RESOURCE_ACCOUNT_IDS", "a,ü", "entry 2 is no name"),
+        ("OPENAI_RESOURCE_POOL_IDS", "a,b c", "entry 2 is not a valid name"),
+        ("OPENAI_RESOURCE_POOL_IDS", "a," + "b" * 65, "entry 2 is not a valid name"),
+        ("OPENAI_RESOURCE_POOL_ID", "te{}am", "its value is not a valid name"),
+        ("OPENAI_RESOURCE_ACCOUNT_IDS", "a,ü", "entry 2 is not a valid name"),
         ("OPENAI_RESOURCE_ACCOUNT_IDS", "a", "has 1 entry for 2 keys"),
     ],
 )
@@ -145,7 +145,7 @@ def test_what_cannot_be_a_key_is_described_not_shown(
         resources_from_environment({variable: value}, URL)
 
     message = str(refused.value)
-    assert message.startswith(f"{variable}: is no key: {says}")
+    assert message.startswith(f"{variable}: is not a key: it contains {says}")
     assert "hush" not in message
     assert "\n" not in message
 
@@ -153,8 +153,8 @@ def test_what_cannot_be_a_key_is_described_not_shown(
 @pytest.mark.parametrize(
     ("credential", "says"),
     [
-        ("env:OPENAI_API_KEY_7", "OPENAI_API_KEY_7: holds no key"),
-        ("env:OPENAI_API_KEYS#3", "OPENAI_API_KEYS: holds no key"),
+        ("env:OPENAI_API_KEY_7", "OPENAI_API_KEY_7: contains no key"),
+        ("env:OPENAI_API_KEYS#3", "OPENAI_API_KEYS: contains no key"),
         ("sealed:gAAAAAhush", "neither env:NAME"),
         ("plain:hush", "is neither env:NAME nor sealed:TOKEN"),
     ],

@@ -1,68 +1,15 @@
-"""URLs of upstreams, and settings that are made from others. What each variable takes
-and refuses is the table in test_settings.py."""
+"""Settings that are made from others. What each variable takes and refuses is the table
+in test_base.py."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from libs.common.settings.base import SettingErrorCarrier
 from libs.common.settings.services import (
     SERVICES,
     GatewaySettings,
     HealthSettings,
     IngestSettings,
     UpSettings,
-    checked_url,
 )
-
-
-@pytest.mark.parametrize(
-    ("given_", "url"),
-    [
-        ("https://api.openai.com/v1", "https://api.openai.com/v1"),
-        (" http://10.0.0.1:9000/v1// ", "http://10.0.0.1:9000/v1"),
-        ("http://[::1]/v1", "http://[::1]/v1"),
-        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
-    ],
-)
-def test_a_url_that_can_be_one(given_: str, url: str) -> None:
-    assert checked_url("base_url", given_) == url
-
-
-@pytest.mark.parametrize(
-    "given_",
-    [
-        "",
-        "api.openai.com/v1",
-        "ftp://h/v1",
-        "http://",
-        "http://h:0/v1",
-        "http://h:99999/v1",
-        "http://h:port/v1",
-        "http://[::1/v1",
-        "http://user@h/v1",
-        "http://user:hush@h/v1",
-        "http://h/v1?key=hush",
-        "http://h/v1#part",
-        "http://h/v 1",
-        "http://bücher.example/v1",
-    ],
-)
-def test_a_url_that_cannot_be_one_is_refused_without_its_secrets(given_: str) -> None:
-    with pytest.raises(SettingErrorCarrier) as error:
-        checked_url("base_url", given_)
-    assert str(error.value).startswith("base_url: ")
-    assert "hush" not in str(error.value)
-
-
-@given(st.text(max_size=40))
-def test_whatever_is_no_url_is_refused_in_one_way(text: str) -> None:
-    try:
-        found = checked_url("base_url", text)
-    except SettingErrorCarrier:
-        return
-    assert found.startswith(("http://", "https://"))
-    assert found == checked_url("base_url", found)
 
 
 @pytest.mark.parametrize("service", SERVICES)

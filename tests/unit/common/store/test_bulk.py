@@ -6,7 +6,7 @@ import pytest
 
 from libs.common.contracts.events import RequestEvent
 from libs.common.store.bulk import APART, Form, tables
-from libs.common.store.dedupe import settle
+from libs.common.store.dedupe import dedupe
 from libs.common.store.postgres.calls import TYPES
 from tests.support.values.telemetry import (
     T0_MS,
@@ -22,7 +22,7 @@ AT = f"at {T0_MS}"
 
 
 def rows(*events: Any) -> dict[str, list[tuple[Any, ...]]]:
-    return {name: list(rows) for name, rows in tables(settle(events, {}), FORM)}
+    return {name: list(rows) for name, rows in tables(dedupe(events, {}), FORM)}
 
 
 def test_nothing_of_nothing() -> None:

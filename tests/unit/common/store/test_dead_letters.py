@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.store.dead_letters import MOST_VERSIONS, content_id, entry_of
-from libs.common.store.dead_letters import tells_interrupted as interrupted
+from libs.common.store.dead_letters import is_interrupted as interrupted
 
 FIELDS = {b"kind": b"request", b"id": b"r1", b"v": b"1", b"data": b"{}"}
 

@@ -4,12 +4,12 @@ import pytest
 
 from libs.common.contracts.events import Outcome, StreamedEvent
 from libs.common.store.dedupe import (
-    GatewayGain,
+    GatewayDelta,
     Key,
-    SessionGain,
+    SessionDelta,
     Stored,
+    dedupe,
     request_keys,
-    settle,
 )
 from tests.support.values.telemetry import (
     T0_MS,
@@ -48,23 +48,23 @@ def test_a_request_is_settled_once(
     expected: list[StreamedEvent],
     fresh: int,
 ) -> None:
-    settled = settle(batch, stored)
-    assert list(settled.requests) == [e.event for e in expected]
-    assert list(settled.events) == expected
-    assert settled.fresh == fresh
+    changes = dedupe(batch, stored)
+    assert list(changes.requests) == [e.event for e in expected]
+    assert list(changes.events) == expected
+    assert changes.fresh == fresh
 
 
 def test_other_events_pass_once() -> None:
     decision, health = streamed(decision_event()), streamed(health_event())
-    settled = settle([decision, health, decision], {})
-    assert settled.events == (decision, health)
-    assert settled.requests == ()
-    assert settled.sessions == ()
+    changes = dedupe([decision, health, decision], {})
+    assert changes.events == (decision, health)
+    assert changes.requests == ()
+    assert changes.sessions == ()
 
 
 def test_kinds_do_not_share_ids() -> None:
     decision = streamed(decision_event(), "r")
-    assert settle([REAL, decision], {}).events == (REAL, decision)
+    assert dedupe([REAL, decision], {}).events == (REAL, decision)
 
 
 def test_a_session_counts_what_is_new() -> None:
@@ -76,15 +76,15 @@ def test_a_session_counts_what_is_new() -> None:
         stored_request("c", session_id="s", created_at_ms=30),
         stored_request("d"),
     ]  # fmt: skip
-    assert settle(batch, {}).sessions == (
-        SessionGain("s", 3, 12, 10, 30, "first", "two"),
+    assert dedupe(batch, {}).sessions == (
+        SessionDelta("s", 3, 12, 10, 30, "first", "two"),
     )
 
 
 def test_a_replaced_row_gives_back_what_it_had_added() -> None:
     real = stored_request("r", session_id="s", total_tokens=50)
     stored = {("r", T0_MS): Stored("s", "interrupted", 8)}
-    (gain,) = settle([real], stored).sessions
+    (gain,) = dedupe([real], stored).sessions
     assert (gain.requests, gain.total_tokens) == (0, 42)
 
 
@@ -92,7 +92,7 @@ def test_a_replaced_row_may_have_been_of_another_session() -> None:
     real = stored_request("r", session_id="new", total_tokens=50)
     stored = {("r", T0_MS): Stored("old", "interrupted", 8)}
     gains = {
-        g.id: (g.requests, g.total_tokens) for g in settle([real], stored).sessions
+        g.id: (g.requests, g.total_tokens) for g in dedupe([real], stored).sessions
     }
     assert gains == {"old": (-1, -8), "new": (1, 50)}
 
@@ -110,9 +110,9 @@ def test_a_gateway_gains_what_is_new_and_keeps_its_newest_report() -> None:
         LOST,
     ]
     stored = {("b", T0_MS): Stored(None, "interrupted", 0)}
-    assert set(settle(batch, stored).gateways) == {
-        GatewayGain("gw", 1, T0_MS - 60_000, 20, 9, 2, 1),
-        GatewayGain("", 1),
+    assert set(dedupe(batch, stored).gateways) == {
+        GatewayDelta("gw", 1, T0_MS - 60_000, 20, 9, 2, 1),
+        GatewayDelta("", 1),
     }
 
 
@@ -120,5 +120,5 @@ def test_a_closed_gateway_stays_closed() -> None:
     closed = streamed(gateway_event(created_at_ms=1, state="closed"), "1")
     running = streamed(gateway_event(created_at_ms=2), "2")
     for batch in ([closed, running], [running, closed]):
-        (gain,) = settle(batch, {}).gateways
+        (gain,) = dedupe(batch, {}).gateways
         assert (gain.state, gain.seen_ms) == ("closed", 2)

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from libs.common.contracts.events import Alias
 from libs.common.store.providers import RegistryRows
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.asyncio
 BORN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

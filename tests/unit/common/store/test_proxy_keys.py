@@ -13,7 +13,7 @@ from libs.common.proxy_keys import Principal
 from libs.common.store.interface import Cursor
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows, uses
 from libs.common.store.rows import instant, iso, milliseconds
-from libs.common.store.sqlite import SqliteStore
+from libs.common.store.sqlite.store import SqliteStore
 from tests.support.values.telemetry import T0_MS, request_event, stored_request
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

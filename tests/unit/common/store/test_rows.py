@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.contracts.events import DecisionEvent, RequestEvent
-from libs.common.store.dedupe import GatewayGain, SessionGain
+from libs.common.store.dedupe import GatewayDelta, SessionDelta
 from libs.common.store.interface import DeadLetter
 from libs.common.store.rows import (
     dead_letter_row,
@@ -106,7 +106,7 @@ def test_what_a_database_can_hold(text: str, expected: bool) -> None:
 
 
 def test_a_session() -> None:
-    row = session_row(SessionGain("s", 2, 30, T0_MS, T0_MS + 5, "name", "one"))
+    row = session_row(SessionDelta("s", 2, 30, T0_MS, T0_MS + 5, "name", "one"))
     assert (row["first_seen_at"], row["last_seen_at"]) == (
         instant(T0_MS), instant(T0_MS + 5)
     )  # fmt: skip
@@ -114,9 +114,9 @@ def test_a_session() -> None:
 
 
 def test_a_gateway_that_told_nothing_has_no_times() -> None:
-    silent = gateway_row(GatewayGain("gw", stored=3))
+    silent = gateway_row(GatewayDelta("gw", stored=3))
     assert (silent["started_at"], silent["last_seen_at"]) == (None, None)
-    told = gateway_row(GatewayGain("gw", 3, T0_MS, T0_MS + 1, state="closed"))
+    told = gateway_row(GatewayDelta("gw", 3, T0_MS, T0_MS + 1, state="closed"))
     assert told["started_at"] == instant(T0_MS)
     assert (told["last_seen_at"], told["state"]) == (instant(T0_MS + 1), "closed")
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from libs.common.browser_guard import Guard
-from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.server.body_memory import Room
+from services.gateway.server.browser_guard import Doorkeeper
 from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 from services.gateway.server.server import (

@@ -1,4 +1,4 @@
--- Changes the fields that were given, and no others: two changes at once both hold.
+-- Changes only the given fields, so that concurrent changes of other fields are kept.
 UPDATE models SET
     provider_id = CASE WHEN given.fields ? 'provider_id' THEN given.fields ->> 'provider_id' ELSE provider_id END,
     upstream_id = CASE WHEN given.fields ? 'upstream_id' THEN given.fields ->> 'upstream_id' ELSE upstream_id END,

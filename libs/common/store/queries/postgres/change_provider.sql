@@ -1,4 +1,4 @@
--- Changes the fields that were given, and no others: two changes at once both hold.
+-- Changes only the given fields, so that concurrent changes of other fields are kept.
 UPDATE providers SET
     name = CASE WHEN given.fields ? 'name' THEN given.fields ->> 'name' ELSE name END,
     provider_type = CASE WHEN given.fields ? 'provider_type' THEN given.fields ->> 'provider_type' ELSE provider_type END,

@@ -1,5 +1,5 @@
--- Changes the fields that were given, and no others: two changes at once both hold.
--- A revoked key stays as it is.
+-- Changes only the given fields, so that concurrent changes of other fields are kept.
+-- Does not change a revoked key.
 UPDATE proxy_keys SET
     name = CASE WHEN given.fields ? 'name' THEN given.fields ->> 'name' ELSE name END,
     enabled = CASE WHEN given.fields ? 'enabled' THEN (given.fields ->> 'enabled')::boolean ELSE enabled END,

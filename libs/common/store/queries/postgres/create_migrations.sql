@@ -1,4 +1,4 @@
--- What has been applied; the table the migrations themselves stand on.
+-- The applied migrations. Created outside of the migrations, which need it.
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version    integer PRIMARY KEY,
     name       text NOT NULL,

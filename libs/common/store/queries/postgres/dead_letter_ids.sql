@@ -1,2 +1,2 @@
--- Oldest first, the order in which they are sent again.
+-- Oldest first, which is the order of replays.
 SELECT id FROM dead_letters ORDER BY created_at, id

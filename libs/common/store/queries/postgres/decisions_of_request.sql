@@ -1,4 +1,5 @@
--- A request's attempts lie within its life, but for clocks that differ.
+-- The attempts of a request, within the time of the request plus a margin for clock
+-- differences.
 SELECT * FROM decisions
 WHERE request_id = %(id)s AND created_at BETWEEN %(since)s AND %(until)s
 ORDER BY attempt, created_at, id

@@ -1,5 +1,5 @@
--- A bounded part of those that were not seen since, the oldest first. One that a writer
--- has in hand is seen again.
+-- Deletes a bounded number of sessions last seen before a day, oldest first. Skips rows
+-- that a writer has locked: their sessions were seen again.
 WITH gone AS (
     DELETE FROM sessions WHERE id IN (
         SELECT id FROM sessions

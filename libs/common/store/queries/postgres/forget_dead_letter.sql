@@ -1,6 +1,6 @@
--- Only when the event it holds is in its table: until then the letter is the only
--- copy that no crash can take. A request that merely counts as interrupted is not
--- there yet, unless the letter says no more than that.
+-- Deletes a dead letter only if its event is in its table; until then it is the only
+-- durable copy. A stored row with outcome `interrupted` does not count, unless the dead
+-- letter says the same.
 DELETE FROM dead_letters
 WHERE id = %(id)s
   AND CASE kind

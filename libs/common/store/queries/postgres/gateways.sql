@@ -1,6 +1,6 @@
--- The books of each gateway asked for, seen lately, or whose books are not even;
--- those of all others in one row, '*'. A parked request that was stored after all, as it
--- was sent again or replayed, is not dead.
+-- The ledger of each gateway that was requested, was seen recently, or has missing
+-- requests; the sum of all others in a row with id '*'. A request with a dead letter
+-- that was stored later, after a retry or replay, is not dead.
 WITH dead AS (
     SELECT coalesce(letter.gateway_id, '') AS gateway_id,
            count(DISTINCT coalesce(letter.event_id, letter.id)) AS letters

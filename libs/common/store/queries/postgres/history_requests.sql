@@ -1,6 +1,5 @@
--- Newest first. The planner sees the values, so an absent filter costs nothing and
--- a given one uses its index; the days that are asked for rule out the partitions
--- of all others.
+-- Newest first. The planner knows the values, so an absent filter costs nothing and a
+-- given one uses its index. The bounds on time exclude the partitions of other days.
 SELECT * FROM requests
 WHERE (%(session_id)s::text IS NULL OR session_id = %(session_id)s)
   AND (%(resource_id)s::text IS NULL OR resource_id = %(resource_id)s)

@@ -1,5 +1,5 @@
--- Last seen first. The planner sees the values, so an absent filter costs
--- nothing and a given one uses its index.
+-- Last seen first. The planner knows the values, so an absent filter costs nothing and
+-- a given one uses its index.
 SELECT * FROM sessions
 WHERE (%(session_id)s::text IS NULL OR id = %(session_id)s)
   AND (%(resource_id)s::text IS NULL OR last_resource_id = %(resource_id)s)

@@ -1,3 +1,3 @@
--- From here on wait for no lock longer: who asks for a table to itself keeps
--- everybody waiting who comes later.
+-- Limits lock waits from here on: a waiting request for an exclusive table lock blocks
+-- all later requests.
 SELECT set_config('lock_timeout', %(lock_ms)s, true)

@@ -1,2 +1,2 @@
--- One process migrates, or makes partitions, at a time.
+-- Serializes migrations and changes of partitions.
 SELECT pg_advisory_xact_lock(7267361902)

@@ -1,2 +1,2 @@
--- Shared among those who write bodies; partitions are made between two of them.
+-- Shared by writers of bodies; excludes changes of partitions.
 SELECT pg_advisory_xact_lock_shared(7267361902)

@@ -1,2 +1,2 @@
--- Writers take turns: what is counted is exact, and none can deadlock.
+-- Serializes writers, so that counters are exact and deadlocks are impossible.
 SELECT pg_advisory_xact_lock(7267361901)

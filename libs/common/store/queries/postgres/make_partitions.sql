@@ -1,4 +1,5 @@
--- Days from %(first)s to %(last)s, UTC. Returns how many partitions were made.
+-- Creates partitions for the days from %(first)s to %(last)s, UTC. Returns how many
+-- were created.
 SELECT count(*) FILTER (WHERE make_partition_v1(parent, day::date)) AS partitions
 FROM unnest(
     ARRAY['requests', 'decisions', 'events', 'payloads', 'minted_ids']

@@ -1,4 +1,4 @@
--- Partitions of days before %(day)s, oldest first. The default one has no day.
+-- Partitions of days before %(day)s, oldest first. The default partition has no day.
 SELECT child.relname AS child
 FROM unnest(
     ARRAY['requests', 'decisions', 'events', 'payloads', 'minted_ids']

@@ -1,5 +1,5 @@
--- Who minted each id, by the newest row of it: a step in the primary key's index
--- for each id and day, however often a long conversation told its id.
+-- Who minted each id, by its newest row: one lookup in the primary key for each id and
+-- day, however often a long conversation contains its id.
 SELECT asked.id, newest.resource_id, newest.account_id, newest.tenant,
        newest.repeated
 FROM unnest(%(ids)s::text[]) AS asked (id)

@@ -1,4 +1,4 @@
--- All, or the one of an id; in the order in which their resources are listed.
+-- All providers, or the one with an id, in the order of their resources.
 SELECT
     id, name, provider_type, base_url, wire_api, auth_type, api_key_sealed,
     credential_ref, pool_id, account_id, weight, enabled, created_at, updated_at

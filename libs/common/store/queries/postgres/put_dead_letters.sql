@@ -1,4 +1,4 @@
--- Parking the same poison twice changes nothing.
+-- A replayed dead letter changes nothing.
 INSERT INTO dead_letters (
     id, entry_id, event_id, kind, reason, data, created_at, gateway_id
 )

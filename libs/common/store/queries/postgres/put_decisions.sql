@@ -1,4 +1,4 @@
--- One statement for a whole batch. A replayed decision changes nothing.
+-- One statement for a batch. A replayed decision changes nothing.
 INSERT INTO decisions (
     id, request_id, attempt, created_at, session_id, pool_id, resource_id, reason,
     candidates, degraded, cause

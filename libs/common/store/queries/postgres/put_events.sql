@@ -1,5 +1,5 @@
--- A replayed event changes nothing. Of requests only those come here that are
--- new or take the place of an interrupted one.
+-- A replayed event changes nothing. Events of requests are passed only if they are new
+-- or replace an interrupted one.
 INSERT INTO events (id, kind, created_at, data)
 SELECT id, kind, created_at, data::jsonb FROM json_to_recordset(%(rows)s) AS event (
     id text, kind text, created_at timestamptz, data text

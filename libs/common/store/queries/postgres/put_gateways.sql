@@ -1,5 +1,6 @@
--- What a batch says of gateways, and how many of their requests it stored. Reports
--- come in any order: what only grows is kept at its most, the rest by the newest.
+-- Updates the ledgers of gateways with the reports and the stored requests of a batch.
+-- Reports may arrive in any order: counters keep their maximum, other columns the
+-- newest value.
 INSERT INTO gateways AS known (
     id, started_at, last_seen_at, accepted, ended, held, state, stored
 )

@@ -1,4 +1,4 @@
--- One statement for a whole batch, a row of it for each request. A replayed id
+-- One statement for a batch, with a row of input for each request. A replayed id
 -- changes nothing.
 INSERT INTO minted_ids (
     id, created_at, request_id, resource_id, account_id, tenant, repeated

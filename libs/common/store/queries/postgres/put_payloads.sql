@@ -1,5 +1,5 @@
--- One statement for a whole batch. A replayed body changes nothing. Bytes travel as
--- bytes: as text each would take two.
+-- One statement for a batch. A replayed body changes nothing. Bodies are passed as
+-- bytea: text would double their size.
 INSERT INTO payloads (
     request_id, direction, created_at, content_type, encoding, original_bytes,
     truncated, dropped, body

@@ -1,5 +1,5 @@
--- What a batch's newly stored requests add to their sessions. The newest
--- request names the session and its resource.
+-- Adds the new requests of a batch to their sessions. The newest request determines the
+-- name and the resource.
 INSERT INTO sessions (
     id, name, first_seen_at, last_seen_at, requests, total_tokens, last_resource_id
 )

@@ -1,4 +1,4 @@
--- For good; the first time counts. The row stays, because the ledger names it.
+-- Permanent; the first time is kept. The row stays, because the ledger refers to it.
 UPDATE proxy_keys SET
     enabled = false,
     revoked_at = coalesce(revoked_at, %(revoked_at)s::timestamptz)

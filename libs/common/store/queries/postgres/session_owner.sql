@@ -1,5 +1,6 @@
--- Where a session was last served well, from requests_by_session. A resource
--- without an account is one of its own. Two tenants may name a session alike.
+-- Where the newest completed request of a session ran, from requests_by_session. A
+-- resource without an account is an account of its own. Session ids are unique per
+-- tenant only.
 SELECT resource_id, coalesce(account_id, resource_id) AS account_id
 FROM requests
 WHERE session_id = %(session_id)s

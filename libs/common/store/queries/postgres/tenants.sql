@@ -1,5 +1,5 @@
--- Whose each id is, by its oldest row, of whichever day: a later answer may repeat an id
--- that its client chose. Null for a row from before there were tenants.
+-- The tenant of each id, by its oldest row of any day: a later response may repeat an
+-- id that its client chose. NULL for rows written before tenants existed.
 SELECT asked.id, oldest.tenant, oldest.request_id, oldest.created_at
 FROM unnest(%(ids)s::text[]) AS asked (id)
 CROSS JOIN LATERAL (

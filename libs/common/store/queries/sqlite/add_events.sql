@@ -1,2 +1,2 @@
--- Nothing of the batch is stored yet; a primary key that says otherwise undoes all.
+-- For batches of which nothing is stored; a primary key violation rolls back the batch.
 INSERT INTO events (id, kind, created_at, data) VALUES (?, ?, ?, ?)

@@ -1,4 +1,4 @@
--- Answers nothing when the alias is taken, or there is no such provider.
+-- Returns no row if the alias exists or the provider does not.
 INSERT INTO models (alias, provider_id, upstream_id, enabled, created_at, updated_at)
 SELECT :alias, providers.id, :upstream_id, :enabled, :at, :at
 FROM providers

@@ -1,4 +1,4 @@
--- Never answers with the hash.
+-- Does not return the hash.
 INSERT INTO proxy_keys (
     id, name, prefix, secret_hash, team_id, pool_id, pools, expires_at, requests_per_minute,
     tokens_per_minute, created_at

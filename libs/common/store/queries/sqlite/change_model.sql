@@ -1,5 +1,5 @@
--- Changes the fields that were given, and no others: two changes at once both hold.
--- json_type is NULL for what is not there, and 'null' for null.
+-- Changes only the given fields, so that concurrent changes of other fields are kept.
+-- json_type is NULL for an absent member, and 'null' for null.
 UPDATE models SET
     provider_id = CASE
         WHEN json_type(:fields, '$.provider_id') IS NOT NULL

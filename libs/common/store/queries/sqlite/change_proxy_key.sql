@@ -1,6 +1,6 @@
--- Changes the fields that were given, and no others: two changes at once both hold.
--- A revoked key stays as it is. json_type is NULL for what is not there, and 'null'
--- for null.
+-- Changes only the given fields, so that concurrent changes of other fields are kept.
+-- Does not change a revoked key. json_type is NULL for an absent member, and 'null' for
+-- null.
 UPDATE proxy_keys SET
     name = CASE
         WHEN json_type(:fields, '$.name') IS NOT NULL

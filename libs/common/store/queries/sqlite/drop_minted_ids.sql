@@ -1,4 +1,4 @@
--- A bounded part of what is older, the oldest first.
+-- Deletes a bounded number of older rows, oldest first.
 DELETE FROM minted_ids WHERE (id, created_at) IN (
     SELECT id, created_at FROM minted_ids
     WHERE created_at < :before ORDER BY created_at LIMIT :most

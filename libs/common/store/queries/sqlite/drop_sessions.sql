@@ -1,4 +1,4 @@
--- A bounded part of those that were not seen since, the oldest first.
+-- Deletes a bounded number of sessions last seen before a time, oldest first.
 DELETE FROM sessions WHERE id IN (
     SELECT id FROM sessions WHERE last_seen_at < :before ORDER BY last_seen_at LIMIT :most
 )

@@ -1,4 +1,4 @@
--- History of one request.
+-- Decisions of one request.
 SELECT * FROM decisions
 WHERE request_id = :request_id
   AND (:session_id IS NULL OR session_id = :session_id)

@@ -1,4 +1,4 @@
--- History of one resource.
+-- Decisions of one resource, newest first.
 SELECT * FROM decisions
 WHERE resource_id = :resource_id
   AND (created_at, id) < (:before_at, :before_id)

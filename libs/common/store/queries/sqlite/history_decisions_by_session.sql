@@ -1,4 +1,4 @@
--- History of one session.
+-- Decisions of one session, newest first.
 SELECT * FROM decisions
 WHERE session_id = :session_id
   AND (:resource_id IS NULL OR resource_id = :resource_id)

@@ -1,4 +1,4 @@
--- History of one request.
+-- One request.
 SELECT * FROM requests
 WHERE id = :request_id
   AND (:session_id IS NULL OR session_id = :session_id)

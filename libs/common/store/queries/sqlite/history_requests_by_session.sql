@@ -1,4 +1,4 @@
--- History of one session.
+-- Requests of one session, newest first.
 SELECT * FROM requests
 WHERE session_id = :session_id
   AND (:resource_id IS NULL OR resource_id = :resource_id)

@@ -1,4 +1,4 @@
--- Newest first, all of them.
+-- All sessions, last seen first.
 SELECT * FROM sessions
 WHERE (last_seen_at, id) < (:before_at, :before_id)
 ORDER BY last_seen_at DESC, id DESC

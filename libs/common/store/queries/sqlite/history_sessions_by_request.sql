@@ -1,4 +1,4 @@
--- History of one request.
+-- The session of one request.
 SELECT * FROM sessions
 WHERE id IN (SELECT session_id FROM requests WHERE id = :request_id)
   AND (:session_id IS NULL OR id = :session_id)

@@ -1,4 +1,4 @@
--- History of one resource.
+-- Sessions of one resource, last seen first.
 SELECT * FROM sessions
 WHERE last_resource_id = :resource_id
   AND (last_seen_at, id) < (:before_at, :before_id)

@@ -1,4 +1,4 @@
--- History of one session.
+-- One session.
 SELECT * FROM sessions
 WHERE id = :session_id
   AND (:resource_id IS NULL OR last_resource_id = :resource_id)

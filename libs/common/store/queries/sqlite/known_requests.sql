@@ -1,4 +1,4 @@
--- What is stored already of a batch's requests; `ids` is a JSON array.
+-- Stored rows of the requests in a batch; `ids` is a JSON array.
 SELECT id, created_at, session_id, outcome, total_tokens
 FROM requests
 WHERE id IN (SELECT value FROM json_each(:ids))

@@ -1,4 +1,4 @@
--- All, or the one of an alias.
+-- All models, or the one with an alias.
 SELECT alias, provider_id, upstream_id, enabled, created_at, updated_at
 FROM models
 WHERE :id IS NULL OR alias = :id

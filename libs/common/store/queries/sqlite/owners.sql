@@ -1,6 +1,7 @@
--- Who minted each id of a JSON array: where it lives by its newest row, and whose it is
--- by its oldest, because a later answer may repeat an id that its client chose. A few
--- steps in the primary key for each id, however often a long conversation told its id.
+-- Who minted each id of a JSON array: the account by its newest row, the tenant by its
+-- oldest, because a later response may repeat an id that its client chose. A few
+-- lookups in the primary key for each id, however often a long conversation contains
+-- it.
 SELECT newest.id, newest.resource_id, newest.account_id,
        coalesce(
            oldest.tenant,

@@ -1,5 +1,5 @@
--- What gateways need to know of all keys that were not revoked; or of one, revoked
--- or not.
+-- What gateways need to know: all keys that are not revoked, or one key, revoked or
+-- not.
 SELECT
     id, secret_hash, team_id, pool_id, pools, expires_at, requests_per_minute,
     tokens_per_minute, enabled, revoked_at

@@ -1,4 +1,4 @@
--- Newest first, revoked ones too: the ledger names them.
+-- Newest first, including revoked keys, to which the ledger refers.
 SELECT
     id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
     tokens_per_minute, enabled, created_at, last_used_at, revoked_at

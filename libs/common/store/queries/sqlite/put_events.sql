@@ -1,5 +1,5 @@
--- One row; run for each of a batch. A replayed event changes nothing. Of
--- requests only those come here that are new or take an interrupted one's place.
+-- One row; run for each row of a batch. A replayed event changes nothing. Events of
+-- requests are passed only if they are new or replace an interrupted one.
 INSERT INTO events (id, kind, created_at, data)
 VALUES (:id, :kind, :created_at, :data)
 ON CONFLICT (id, kind, created_at) DO UPDATE SET data = excluded.data

@@ -1,5 +1,5 @@
--- One row; run for each gateway of a batch. Reports come in any order: what only
--- grows is kept at its most, the rest by the newest.
+-- One row; run for each gateway of a batch. Reports may arrive in any order: counters
+-- keep their maximum, other columns the newest value.
 INSERT INTO gateways AS known (
     id, started_at, last_seen_at, accepted, ended, held, state, stored
 )

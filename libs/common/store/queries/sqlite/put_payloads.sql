@@ -1,4 +1,4 @@
--- One row; run for each of a batch. A replayed body changes nothing.
+-- One row; run for each row of a batch. A replayed body changes nothing.
 INSERT INTO payloads (
     request_id, direction, created_at, content_type, encoding, original_bytes,
     truncated, dropped, body

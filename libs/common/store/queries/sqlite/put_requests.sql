@@ -1,6 +1,5 @@
--- One row; run for each of a batch. The caller has settled which rows may be
--- written; the WHERE clause holds the rule all the same: only a row that says
--- `interrupted` is ever replaced.
+-- One row; run for each row of a batch. The caller decided which rows to write. The
+-- WHERE clause enforces the rule as well: only a row with `interrupted` is replaced.
 INSERT INTO requests (
     id, created_at, completed_at, session_id, session_name, pool_id, resource_id,
     account_id, proxy_key_id, team_id, method, path, model, upstream_model, transport,

@@ -1,5 +1,5 @@
--- One row; run for each session of a batch: what its newly stored requests add.
--- The newest request names the session and its resource.
+-- One row; run for each session of a batch. Adds its new requests. The newest request
+-- determines the name and the resource.
 INSERT INTO sessions (
     id, name, first_seen_at, last_seen_at, requests, total_tokens, last_resource_id
 )

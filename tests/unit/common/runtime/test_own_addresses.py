@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.providers.own_addresses import is_local
+from libs.common.runtime.own_addresses import is_local
 
 
 @pytest.mark.parametrize(

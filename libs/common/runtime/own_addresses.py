@@ -1,11 +1,11 @@
-"""Which addresses are this machine's."""
+"""Recognizes addresses of this machine."""
 
 import socket
 from contextlib import closing
 
 
 def is_local(address: str) -> bool:
-    """Is `address` one of this machine's? The kernel binds a socket to no other."""
+    """Whether `address` belongs to this machine: only then can a socket bind to it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as sock:

@@ -4,9 +4,9 @@ import pytest
 
 from libs.common.browser_guard import Guard
 from libs.common.headers import Header
-from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.content.headers import downstream
 from services.gateway.errors import bad_request
+from services.gateway.server.browser_guard import Doorkeeper
 from services.gateway.server.framing import relayed_head
 from services.gateway.server.request import Request
 

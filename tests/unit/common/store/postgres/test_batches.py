@@ -1,0 +1,61 @@
+"""Batches of events written to PostgreSQL: which statements run, with which values."""
+
+import psycopg
+import pytest
+
+from libs.common.store.postgres.batches import copy_batch, merge_batch
+from libs.common.store.rows import instant
+from tests.support.databases.statements import FakeConnection
+from tests.support.values.telemetry import (
+    T0_MS,
+    decision_event,
+    gateway_event,
+    stored_request,
+    streamed,
+)
+
+pytestmark = pytest.mark.asyncio
+BATCH = [
+    stored_request(session_id="s", resource_id="one", minted=("x",), gateway_id="gw",
+                   proxy_key_id="key_1"),
+    streamed(decision_event()),
+    streamed(gateway_event("gw")),
+]  # fmt: skip
+GAINS = ["put_sessions", "put_gateways", "touch_proxy_keys", "add_total"]
+
+
+async def test_new_events_are_copied() -> None:
+    connection = FakeConnection()
+    assert await copy_batch(connection.typed, BATCH) == 3
+    assert connection.ran == [
+        "lock_writers", "add_events", "add_requests", "add_decisions",
+        "add_minted_ids", *GAINS,
+    ]  # fmt: skip
+    assert connection.values["add_total"] == {"fresh": 1}
+    assert len(connection.copied["add_events"].rows) == 3
+
+
+async def test_a_copy_of_stored_events_raises() -> None:
+    replayed = psycopg.errors.UniqueViolation("duplicate key")
+    connection = FakeConnection({"add_requests": replayed})
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await copy_batch(connection.typed, BATCH)
+
+
+async def test_a_merge_asks_for_stored_requests_first() -> None:
+    connection = FakeConnection({"put_events": 2})
+    assert await merge_batch(connection.typed, BATCH) == 2
+    assert connection.ran == [
+        "lock_writers", "known_requests", "put_events", "put_decisions",
+        "put_requests", "put_minted_ids", *GAINS,
+    ]  # fmt: skip
+
+
+async def test_a_merge_of_a_stored_request_counts_nothing() -> None:
+    row = {
+        "id": "req-1", "created_at": instant(T0_MS), "session_id": None,
+        "outcome": "completed", "total_tokens": 1,
+    }  # fmt: skip
+    connection = FakeConnection({"known_requests": [row]})
+    assert await merge_batch(connection.typed, [stored_request()]) == 0
+    assert connection.ran == ["lock_writers", "known_requests"]
