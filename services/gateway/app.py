@@ -28,26 +28,26 @@ from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import GatewaySettings
 from services.gateway import metrics
 from services.gateway.admin.asgi import ControlPlane
-from services.gateway.admin.forwarding import Readiness, RouterDoor
-from services.gateway.auth.authenticator import Admission
-from services.gateway.auth.limits import Gate
+from services.gateway.admin.forwarding import Probes, RouterForwarder
+from services.gateway.auth.access_control import AccessControl
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.capture.worker import make_capturer
 from services.gateway.content.body_reader import Reader
 from services.gateway.errors import Problem
-from services.gateway.heartbeat import Heart
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.heartbeat import Heartbeat
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
-from services.gateway.ledger.journal.recovery import Successor
+from services.gateway.ledger.journal.recovery import JournalRecovery
 from services.gateway.ledger.ledger import Ledger
 from services.gateway.proxy.handler import DataPlane
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.services import Limits
-from services.gateway.routing.catalogue import Directory
-from services.gateway.routing.offline import Fallback
-from services.gateway.routing.owner_lookup import OwnerSearch
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.catalogue import GatewayCatalogue
+from services.gateway.routing.offline import OfflineRouting
+from services.gateway.routing.owner_lookup import OwnerLookup
+from services.gateway.routing.selector import Selector
 from services.gateway.server.body_memory import Room
-from services.gateway.server.browser_guard import Doorkeeper
+from services.gateway.server.browser_guard import BrowserGuard
 from services.gateway.server.connection import ClientTimeouts
 from services.gateway.server.server import Bounds, Server
 from services.gateway.upstream.client import Timeouts, UpstreamClient
@@ -83,17 +83,17 @@ class Gateway:
         self.redis = SharedConnection(connect(settings.redis_url))
         self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
         rules = ProviderRules.read(os.environ)
-        self.directory = Directory(
+        self.catalogue = GatewayCatalogue(
             self.routing, Credentials(os.environ, Sealer(settings.fernet_keys), rules)
         )
         journals = settings.data_dir / "journal"
         self.journal = Journal(
             journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
         )
-        self.safekeeper = Safekeeper(
+        self.delivery = JournalDelivery(
             self.journal, self.redis, settings.telemetry_stream
         )
-        self._successor = Successor(journals, self.journal, self.routing)
+        self._recovery = JournalRecovery(journals, self.journal, self.routing)
         dialer = Dialer(
             Egress.read(os.environ),
             resuming_context(settings.upstream_ca_file),
@@ -114,32 +114,36 @@ class Gateway:
             timeout=30.0,
             trust_env=False,
         )
-        fallback = Fallback(self.directory, terms.cooldown_ms)
+        offline = OfflineRouting(self.catalogue, terms.cooldown_ms)
         self.capturer = make_capturer(settings)
-        ledger = Ledger(self.routing, self.journal, fallback.judged, self.capturer)
-        local = fallback.local
-        search = OwnerSearch(local.sessions, local.ids, self.router)
-        chooser = Chooser(
+        ledger = Ledger(self.routing, self.journal, offline.judged, self.capturer)
+        local = offline.local
+        search = OwnerLookup(local.sessions, local.ids, self.router)
+        selector = Selector(
             self.routing,
-            self.directory,
-            fallback,
+            self.catalogue,
+            offline,
             search,
             ledger,
             settings.heartbeat_seconds,
         )
-        admission = Admission(KeyTable(self.redis), required=settings.require_keys)
-        gate = Gate(admission, KeyLimits(self.redis), strict=settings.isolates_strictly)
+        authenticator = Authenticator(
+            KeyTable(self.redis), required=settings.require_keys
+        )
+        access = AccessControl(
+            authenticator, KeyLimits(self.redis), strict=settings.isolates_strictly
+        )
         reader = Reader()
-        self.in_flight = InFlight(self.id, ledger, fallback, gate)
+        self.in_flight = InFlight(self.id, ledger, offline, access)
         self.data_plane = DataPlane(
-            limits, gate, chooser, self.in_flight, self.upstream, reader
+            limits, access, selector, self.in_flight, self.upstream, reader
         )
         context = TurnContext(
-            gate,
-            SocketLeases(self.routing, chooser, ledger),
+            access,
+            SocketLeases(self.routing, selector, ledger),
             self.in_flight,
             settings.request_timeout_seconds,
-            chooser,
+            selector,
             reader,
         )
         share = settings.body_memory_bytes // settings.gateway_workers
@@ -151,30 +155,30 @@ class Gateway:
             Opener(dialer, settings.connect_timeout_seconds),
             room,
         )
-        self.heart = Heart(
+        self.heartbeat = Heartbeat(
             self.id,
             self.redis,
             self.routing,
-            self.directory,
-            self.safekeeper,
+            self.catalogue,
+            self.delivery,
             self.in_flight,
-            admission,
+            authenticator,
         )
-        self.readiness = Readiness(
-            self.directory,
-            self.safekeeper,
+        self.readiness = Probes(
+            self.catalogue,
+            self.delivery,
             lambda: self.redis.up,
             self.router,
-            admission,
+            authenticator,
         )
         per_worker = -(-settings.max_connections // settings.gateway_workers)
         self.server = Server(
             self.data_plane,
             ControlPlane(
-                _control(self.readiness, RouterDoor(self.router, settings.guard))
+                _control(self.readiness, RouterForwarder(self.router, settings.guard))
             ),
             self.sockets,
-            Doorkeeper(settings.guard),
+            BrowserGuard(settings.guard),
             bounds=Bounds(
                 connections=per_worker,
                 body=settings.max_body_bytes,
@@ -215,15 +219,15 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
         self.capturer.start()
-        self.safekeeper.sign_on(int(time.time() * 1000))
+        self.delivery.announce(int(time.time() * 1000))
         await self.redis.open()
         try:
-            await self.heart.beat()
+            await self.heartbeat.beat()
         except (RedisAway, NoCatalogue):
             log.warning("no catalogue yet", action="catalogue_awaited")
         loops = [
             asyncio.create_task(loop)
-            for loop in (self.heart.run(self._beat_s), self._successor.run())
+            for loop in (self.heartbeat.run(self._beat_s), self._recovery.run())
         ]
         await self.server.listen(listening, self.data_plane, self.upstream)
         log.info("gateway started", action="gateway_started", gateway=self.id)
@@ -247,7 +251,7 @@ class Gateway:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        self.safekeeper.sign_off(int(time.time() * 1000))
+        self.delivery.announce_end(int(time.time() * 1000))
         await asyncio.gather(self._hand_over(), self.capturer.close(self._drain_s))
         self.journal.close()
         self.upstream.close()
@@ -257,7 +261,7 @@ class Gateway:
     async def _hand_over(self) -> None:
         """The last releases are on their way, and Redis may come back while we
         wait. What is not stored by the end a successor finds in the journal."""
-        loop, keeper = asyncio.get_running_loop(), self.safekeeper
+        loop, keeper = asyncio.get_running_loop(), self.delivery
         ends = loop.time() + self._drain_s
         while (self.redis.busy or len(keeper)) and loop.time() < ends:
             await keeper.flush()
@@ -265,14 +269,14 @@ class Gateway:
         ends = min(ends, loop.time() + STORED_WITHIN_S)
         with contextlib.suppress(RedisAway, NoCatalogue):
             while not self.journal.clear and loop.time() < ends:
-                await self.heart.beat()
+                await self.heartbeat.beat()
                 await asyncio.sleep(0.05)
         if not self.journal.clear:
             log.info("left to a successor", action="journal_left", held=keeper.held)
 
 
 def _control(
-    readiness: Readiness, door: RouterDoor
+    readiness: Probes, door: RouterForwarder
 ) -> "falcon.asgi.App[Request, Response]":
     """What is served beside the data plane."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()

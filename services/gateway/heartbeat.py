@@ -9,11 +9,11 @@ import structlog
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.auth.authenticator import Admission
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.auth.authenticator import Authenticator
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 
 log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ SWEEP_EVERY = 30  # beats between two looks for leases nobody knows
 AT_ONCE = 500  # leases, or owners, that one call gives back
 
 
-class Heart:
+class Heartbeat:
     """Each beat says that the gateway lives and how its books stand, reads a changed
     catalogue, sends events that Redis has not taken and, after a lost connection,
     drops leases whose request is over: an acquire may have been granted to nobody. A
@@ -35,19 +35,19 @@ class Heart:
         gateway_id: str,
         redis: SharedConnection,
         routing: RoutingFunctions,
-        directory: Directory,
-        safekeeper: Safekeeper,
+        catalogue: GatewayCatalogue,
+        delivery: JournalDelivery,
         in_flight: InFlight,
-        admission: Admission,
+        authenticator: Authenticator,
     ) -> None:
-        self._admission = admission
+        self._authenticator = authenticator
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
-        self._directory = directory
-        self._safekeeper = safekeeper
+        self._catalogue = catalogue
+        self._delivery = delivery
         self._active: Mapping[str, Lifecycle] = in_flight.active
-        self._fallback = in_flight.offline
+        self._offline = in_flight.offline
         self._connections = 0
         self._beats = 0
         self._owes = False  # Redis was emptied, and not all is given back yet
@@ -62,27 +62,27 @@ class Heart:
                 # A gateway that does not beat would be taken for dead.
                 log.exception("no beat", action="beat_failed")
             # Without a catalogue nothing can be served: look often.
-            await asyncio.sleep(interval_s if self._directory.known else EAGER_S)
+            await asyncio.sleep(interval_s if self._catalogue.known else EAGER_S)
 
     async def beat(self) -> None:
         """Raises `RedisAway` or `NoCatalogue`."""
-        keeper, now_ms = self._safekeeper, int(time.time() * 1000)
+        keeper, now_ms = self._delivery, int(time.time() * 1000)
         sent = keeper.sent_so_far()
         beat = await self._routing.heartbeat(self._gateway_id, keeper.report(now_ms))
         if beat.version is not None:
             # At once: what it says is of the connection that there is now.
             keeper.beat_answered(sent, beat)
             keeper.start_flush()
-        await self._admission.refresh()
+        await self._authenticator.refresh()
         if beat.version is None:
             raise NoCatalogue
-        if beat.version != self._directory.version:
-            await self._directory.refresh()
+        if beat.version != self._catalogue.version:
+            await self._catalogue.refresh()
         lost = self._connections != self._redis.connections
         self._connections = self._redis.connections
         self._owes = self._owes or not beat.known
         if lost or self._owes:
-            self._fallback.redis_is_back()
+            self._offline.redis_is_back()
             await self._resume(emptied=self._owes)
             self._owes = False
         await keeper.upkeep()
@@ -114,7 +114,7 @@ class Heart:
 
     async def _give_back(self) -> int:
         adopted = 0
-        for sessions, ids in self._fallback.remembered(AT_ONCE):
+        for sessions, ids in self._offline.remembered(AT_ONCE):
             adopted += await self._routing.adopt(sessions, ids)
         return adopted
 

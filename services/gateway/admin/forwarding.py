@@ -14,11 +14,11 @@ from falcon.asgi import Request, Response
 
 from libs.common.browser_guard import CHECKED, Guard, sender
 from services.gateway import errors as problems
-from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.content.headers import HOP_BY_HOP
 from services.gateway.errors import Problem
-from services.gateway.ledger.journal.delivery import Safekeeper
-from services.gateway.routing.catalogue import Directory
+from services.gateway.ledger.journal.delivery import JournalDelivery
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.server.browser_guard import refused
 
 LARGEST_BODY = 1_048_576  # nothing under /admin is larger
@@ -54,7 +54,7 @@ class ForwardedBody:
         await self._answer.aclose()
 
 
-class RouterDoor:
+class RouterForwarder:
     """Everything that is not the data plane's is the router's."""
 
     def __init__(self, client: httpx.AsyncClient, guard: Guard) -> None:
@@ -122,20 +122,20 @@ def router_unreachable() -> Problem:
     )
 
 
-class Readiness:
+class Probes:
     """`/healthz`, `/readyz`."""
 
     def __init__(
         self,
-        directory: Directory,
-        safekeeper: Safekeeper,
+        catalogue: GatewayCatalogue,
+        delivery: JournalDelivery,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
-        admission: Admission,
+        authenticator: Authenticator,
     ) -> None:
-        self._admission = admission
-        self._directory = directory
-        self._safekeeper = safekeeper
+        self._authenticator = authenticator
+        self._catalogue = catalogue
+        self._delivery = delivery
         self._redis_up = redis_up
         self._client = client
 
@@ -147,26 +147,26 @@ class Readiness:
         degraded = []
         if not self._redis_up():
             degraded.append("redis: unreachable, routing from the last snapshot")
-            if self._admission.limits:
+            if self._authenticator.limits:
                 degraded.append("proxy keys: limits per minute are not enforced")
         degraded += self._journal_problems()
         if not await self._router_answers():
             degraded.append("router: unreachable")
-        if not self._admission.ready:
+        if not self._authenticator.ready:
             degraded.append("proxy keys: not known yet")
-        ready = self._directory.known and self._admission.ready
+        ready = self._catalogue.known and self._authenticator.ready
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
         resp.media = {
             "ready": ready,
             "degraded": degraded,
-            "outbox": len(self._safekeeper),
-            "journal_bytes": self._safekeeper.journal.size_bytes,
-            "resources": len(self._directory.targets),
-            "catalogue": self._directory.version,
+            "outbox": len(self._delivery),
+            "journal_bytes": self._delivery.journal.size_bytes,
+            "resources": len(self._catalogue.targets),
+            "catalogue": self._catalogue.version,
         }
 
     def _journal_problems(self) -> list[str]:
-        journal = self._safekeeper.journal
+        journal = self._delivery.journal
         problems = [journal.problem] if journal.problem else []
         if journal.lost:
             problems.append(f"journal: full, {journal.lost} events lost")

@@ -15,7 +15,7 @@ from services.gateway.errors import Problem
 
 LOOK_AGAIN_S = 0.1  # between two looks for keys that were minted a moment ago
 LONGEST_HEADER = 256  # bytes; ours are 54, and longer ones are not remembered
-MOST_REMEMBERED = 65_536  # headers; a key may be spelled with more or less space
+MOST_CACHED = 65_536  # headers; a key may be spelled with more or less space
 _MARK = MARK.encode()
 _NOBODY: Mapping[str, Principal] = {}
 
@@ -32,7 +32,7 @@ class Table(Protocol):
     async def read(self) -> dict[str, Principal]: ...
 
 
-class Admission:
+class Authenticator:
     """Admits requests by their `Authorization` header; no other carries our keys.
 
     A request costs one look into a dictionary by that header's bytes. This gives
@@ -133,7 +133,7 @@ class Admission:
         if principal is None:
             raise UnknownKey
         if len(header) <= LONGEST_HEADER:
-            if len(self._remembered) >= MOST_REMEMBERED:
+            if len(self._remembered) >= MOST_CACHED:
                 self._remembered.clear()
             self._remembered[header] = principal
         return principal

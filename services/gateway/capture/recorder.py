@@ -155,7 +155,7 @@ class Served(Protocol):
     def finish(self, within_s: float) -> None: ...
 
 
-class Capturer:
+class CaptureRecorder:
     """Begins captures and takes them over. For the event loop, but for its
     worker."""
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, Release
-from services.gateway.capture.recorder import Capture, Capturer
+from services.gateway.capture.recorder import Capture, CaptureRecorder
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.record import Record, lease_head
 
@@ -24,7 +24,7 @@ class Ledger:
         routing: RoutingFunctions,
         journal: Journal,
         without_redis: Callable[[Release], None],
-        capturer: Capturer,
+        capturer: CaptureRecorder,
     ) -> None:
         """`without_redis` gets the releases of attempts that were decided without
         Redis."""

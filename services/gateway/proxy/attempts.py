@@ -15,7 +15,7 @@ from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.paths import Unopened
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, Next
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.selector import Chooser, problem_of
+from services.gateway.routing.selector import Selector, problem_of
 
 # Tries a resource. It ends in the phase ADMITTED when the attempt failed.
 Attempt = Callable[[Lifecycle, Target], Awaitable[Next]]
@@ -26,7 +26,7 @@ class Attempts:
 
     def __init__(
         self,
-        selector: Chooser,
+        selector: Selector,
         in_flight: InFlight,
         reader: Reader,
         most: int,

@@ -4,10 +4,11 @@ import msgspec
 
 from libs.common.bodies.hints import Hints
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way, session_within
+from libs.common.routing.aliases import AliasTarget, session_within
 from libs.common.routing.types import ANYBODY, Asker, ForeignId, digest, session_digest
-from services.gateway.auth import isolation
-from services.gateway.auth.isolation import Route, not_found, shared_asker
+from services.gateway.auth import endpoints, isolation
+from services.gateway.auth.endpoints import Route
+from services.gateway.auth.isolation import not_found, shared_asker
 from services.gateway.auth.pools import pool_for
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import Record
@@ -31,7 +32,7 @@ class RequestContext:
     asker = ANYBODY
     route: Route | None = None  # with strict isolation
     principal: Principal | None = None  # None: a request without a proxy key
-    way: Way | None = None  # the target of its model alias
+    alias: AliasTarget | None = None  # the target of its model alias
     replayed = False  # rewritten for another account
 
     def __init__(self, request: Request, record: Record, began: float) -> None:
@@ -46,7 +47,7 @@ class RequestContext:
         path: bytes,
         hints: Hints,
         principal: Principal | None,
-        way: Way | None = None,
+        alias: AliasTarget | None = None,
     ) -> None:
         """Note what the request says, whose it is, and where its model alias leads.
         Raises a `Problem` when its proxy key does not allow the pool or the model."""
@@ -70,27 +71,27 @@ class RequestContext:
         record.session_name = hints.session_name
         record.pool_id = hints.pool_id
         record.previous_response_id = hints.previous_response_id
-        if way is not None:
-            self.follow(way, hints.pool_id)
+        if alias is not None:
+            self.follow(alias, hints.pool_id)
         elif principal is not None:
             pool = pool_for(principal, hints.pool_id)
             if pool != hints.pool_id:
                 self.hints = msgspec.structs.replace(hints, pool_id=pool)
                 record.pool_id = pool
 
-    def follow(self, way: Way, asked: str | None) -> None:
+    def follow(self, alias: AliasTarget, asked: str | None) -> None:
         """Go where a model alias leads. `asked` is the pool that the request names.
         Raises a `Problem`."""
-        self.way = way
+        self.alias = alias
         self.head = b""  # it named another pool
         record, hints = self.record, self.hints
-        record.upstream_model = way.upstream_id
-        check_alias(way, self.principal, asked)
-        record.pool_id = way.pool
-        self.session = session_within(hints.session_id, way.pool, self.asker.tenant)
+        record.upstream_model = alias.upstream_id
+        check_alias(alias, self.principal, asked)
+        record.pool_id = alias.pool
+        self.session = session_within(hints.session_id, alias.pool, self.asker.tenant)
         # The upstream limits its own model, whatever the alias is called.
         self.hints = msgspec.structs.replace(
-            hints, pool_id=way.pool, model=way.upstream_id
+            hints, pool_id=alias.pool, model=alias.upstream_id
         )
 
     def isolate(self, plain: bytes, *, strict: bool) -> None:
@@ -103,7 +104,7 @@ class RequestContext:
             if usual is not None:
                 self.asker, self.ids = usual, ()
                 return
-            route = isolation.route_of(request.method, self.path)
+            route = endpoints.route_of(request.method, self.path)
             isolation.check_body(route, hints, request, plain)
         asker, ids = isolation.asker_of(tenant, hints, route, strict=strict)
         self.names(route, asker, ids)

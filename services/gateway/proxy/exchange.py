@@ -134,7 +134,7 @@ class HttpExchange:
         services, life = self._services, self.life
         request = life.request
         try:
-            principal = services.gate.admit(life.headers)
+            principal = services.access.admit(life.headers)
         except UnknownKey:
             return False
         if request.method in _REFUSED_METHODS:
@@ -142,7 +142,7 @@ class HttpExchange:
         path = upstream_path(request.path)
         if request.coding is not None or (principal is not None and principal.limited):
             return False
-        isolated = principal is not None or services.gate.has_keys
+        isolated = principal is not None or services.access.has_keys
         hints = quick_hints(path, life.headers, life.body, isolated)
         if hints is None:
             return False
@@ -153,16 +153,16 @@ class HttpExchange:
         """The same, with all that may have to be awaited."""
         services, life = self._services, self.life
         request = life.request
-        principal = await services.gate.enter(life.headers)
+        principal = await services.access.enter(life.headers)
         if request.method in _REFUSED_METHODS:
             raise errors.method_not_allowed(request.method)
         path = upstream_path(request.path)
-        isolated = principal is not None or services.gate.has_keys
+        isolated = principal is not None or services.access.has_keys
         read = await services.reader.read(
             path, life.headers, life.body, request.coding, isolate=isolated
         )
         self._admit(path, principal, read.hints, read.plain, read.scan)
-        await services.gate.count(principal)
+        await services.access.count(principal)
 
     def _admit(
         self,
@@ -179,14 +179,14 @@ class HttpExchange:
         self._capture = capturer.begin(
             life.body, (request.content_type, request.coding)
         )
-        ways = services.selector.ways
-        way = ways.get(hints.model or "") if ways else None
-        life.admit(path, hints, principal, way)
-        if way is not None:
+        alias_targets = services.selector.alias_targets
+        alias = alias_targets.get(hints.model or "") if alias_targets else None
+        life.admit(path, hints, principal, alias)
+        if alias is not None:
             opened = plain is not life.body
-            life.rewrite(with_alias_model(plain, way, scan), plain=opened)
-        if principal is not None or services.gate.has_keys:
-            life.isolate(plain, strict=services.gate.strict)
+            life.rewrite(with_alias_model(plain, alias, scan), plain=opened)
+        if principal is not None or services.access.has_keys:
+            life.isolate(plain, strict=services.access.strict)
         in_flight.admitted(life)
 
     # Attempts ----------------------------------------------------------------

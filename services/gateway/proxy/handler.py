@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from services.gateway.auth.limits import Gate
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.content.body_reader import Reader
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.exchange import HttpExchange
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.services import HttpServices, Limits
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import UpstreamClient
@@ -24,8 +24,8 @@ class DataPlane:
     def __init__(
         self,
         limits: Limits,
-        gate: Gate,
-        selector: Chooser,
+        access: AccessControl,
+        selector: Selector,
         in_flight: InFlight,
         upstream: UpstreamClient,
         reader: Reader,
@@ -36,7 +36,7 @@ class DataPlane:
         self._under_way: set[HttpExchange] = set()
         self._services = HttpServices(
             limits,
-            gate,
+            access,
             selector,
             in_flight,
             upstream,

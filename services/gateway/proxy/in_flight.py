@@ -9,7 +9,7 @@ from libs.common.headers import Header
 from libs.common.routing.accounts import account_named
 from libs.common.routing.types import Owner, digest
 from services.gateway import metrics
-from services.gateway.auth.limits import Gate
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.capture.recorder import Capture
 from services.gateway.content.response_facts import read_event
 from services.gateway.ledger.ledger import Ledger
@@ -17,7 +17,7 @@ from services.gateway.ledger.record import Record
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.steps import ARRIVED, SETTLED
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.server.request import Request
 
 _OK = Verdict(kind="ok")
@@ -28,12 +28,16 @@ class InFlight:
     and the usage of proxy keys."""
 
     def __init__(
-        self, gateway_id: str, ledger: Ledger, offline: Fallback, gate: Gate
+        self,
+        gateway_id: str,
+        ledger: Ledger,
+        offline: OfflineRouting,
+        access: AccessControl,
     ) -> None:
         self.gateway_id = gateway_id
         self.ledger = ledger
         self.offline = offline
-        self._gate = gate
+        self._access = access
         self.active: dict[str, Lifecycle] = {}  # by request id
 
     def arrived(self, request: Request) -> Lifecycle:
@@ -109,7 +113,7 @@ class InFlight:
         if record.overhead_ms is not None:
             metrics.overhead.observe(record.overhead_ms / 1000)
         if life.principal is not None:
-            self._gate.spend(life.principal, record.total_tokens)
+            self._access.spend(life.principal, record.total_tokens)
         self.ledger.ended(release, alone=life.decision.degraded)
         if capture is not None:
             self.ledger.capture(record, capture)

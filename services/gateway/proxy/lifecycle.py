@@ -15,7 +15,7 @@ from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Outcome, Verdict
 from libs.common.contracts.verdicts import judge
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from libs.common.routing.types import (
     Ask,
     Decision,
@@ -80,12 +80,12 @@ class Lifecycle(RequestContext):
         path: bytes,
         hints: Hints,
         principal: Principal | None,
-        way: Way | None = None,
+        alias: AliasTarget | None = None,
     ) -> None:
         """Take the request in. Raises a `Problem` when its proxy key does not allow the
         pool or the model; the request gets a row even then."""
         self.phase = ADMITTED
-        self.take(path, hints, principal, way)
+        self.take(path, hints, principal, alias)
 
     # Attempts ----------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class Lifecycle(RequestContext):
             None if self.judged else self.verdict,
             self.session if outcome == _COMPLETED else "",
             tuple([digest(id_) for id_ in record.minted]),
-            record.model if self.way is None else self.way.upstream_id,
+            record.model if self.alias is None else self.alias.upstream_id,
             request_event(record),
             self.asker.tenant,
         )
@@ -328,7 +328,7 @@ class Lifecycle(RequestContext):
             verdict,
             "",
             (),
-            record.model if self.way is None else self.way.upstream_id,
+            record.model if self.alias is None else self.alias.upstream_id,
             None,
             self.asker.tenant,
         )

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.gateway.auth.limits import Gate
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.content.body_reader import Reader
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.in_flight import InFlight
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.upstream.client import UpstreamClient
 
 
@@ -27,8 +27,8 @@ class HttpServices:
     """What HTTP requests use, for all requests of a gateway."""
 
     limits: Limits
-    gate: Gate
-    selector: Chooser
+    access: AccessControl
+    selector: Selector
     in_flight: InFlight
     upstream: UpstreamClient
     reader: Reader

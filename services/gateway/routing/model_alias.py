@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.set_model import with_model
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from services.gateway import errors
 from services.gateway.auth.pools import pool_for
 
 
-def check_alias(way: Way, principal: Principal | None, asked: str | None) -> None:
+def check_alias(
+    alias: AliasTarget, principal: Principal | None, asked: str | None
+) -> None:
     """May a request follow the alias to its provider? `asked` is the pool that the
     request names. Raises a `Problem`.
 
@@ -20,22 +22,24 @@ def check_alias(way: Way, principal: Principal | None, asked: str | None) -> Non
         if asked is not None:
             asked = pool_for(principal, asked)
         allowed = _allowed(principal)
-        if allowed and way.pool_ids.isdisjoint(allowed):
-            raise errors.model_not_allowed(way.alias, allowed)
-    if not way.open:
-        raise errors.alias_leads_nowhere(way.alias, way.provider_id)
-    if not way.passes(asked):
-        raise errors.model_not_in_pool(way.alias, way.provider_id, asked or "")
+        if allowed and alias.pool_ids.isdisjoint(allowed):
+            raise errors.model_not_allowed(alias.alias, allowed)
+    if not alias.open:
+        raise errors.alias_leads_nowhere(alias.alias, alias.provider_id)
+    if not alias.passes(asked):
+        raise errors.model_not_in_pool(alias.alias, alias.provider_id, asked or "")
 
 
 def _allowed(principal: Principal) -> Sequence[str]:
     return (principal.pool_id,) if principal.pool_id else principal.pools
 
 
-def with_alias_model(plain: bytes, way: Way, scan: Scan | None = None) -> bytes:
+def with_alias_model(
+    plain: bytes, alias: AliasTarget, scan: Scan | None = None
+) -> bytes:
     """`plain` with the provider's name of the model. `scan`: that of a body whose
     hints took steps. Raises a `Problem`."""
-    body = with_model(plain, way.upstream_id, scan)
+    body = with_model(plain, alias.upstream_id, scan)
     if body is None:
-        raise errors.model_not_placed(way.alias)
+        raise errors.model_not_placed(alias.alias)
     return body

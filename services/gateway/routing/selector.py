@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.aliases import MARK, Way
+from libs.common.routing.aliases import MARK, AliasTarget
 from libs.common.routing.functions import Owners, RoutingFunctions
 from libs.common.routing.types import (
     NAMED,
@@ -24,43 +24,43 @@ from libs.common.routing.types import (
 from services.gateway import errors
 from services.gateway.errors import Problem
 from services.gateway.ledger.ledger import Ledger
-from services.gateway.routing.catalogue import Directory, Target
-from services.gateway.routing.offline import Fallback
-from services.gateway.routing.owner_lookup import Found, OwnerSearch
+from services.gateway.routing.catalogue import GatewayCatalogue, Target
+from services.gateway.routing.offline import OfflineRouting
+from services.gateway.routing.owner_lookup import Found, OwnerLookup
 
 ASK_AGAIN_S = 0.05
 
 
-class Chooser:
+class Selector:
     """Finds the target of an attempt."""
 
     def __init__(
         self,
         routing: RoutingFunctions,
-        directory: Directory,
-        fallback: Fallback,
-        search: OwnerSearch,
+        catalogue: GatewayCatalogue,
+        offline: OfflineRouting,
+        search: OwnerLookup,
         ledger: Ledger,
         beat_s: float,
     ) -> None:
         """`beat_s`: between two heartbeats of a gateway."""
         self._routing = routing
-        self._directory = directory
-        self._fallback = fallback
+        self._catalogue = catalogue
+        self._offline = offline
         self._search = search
         self._ledger = ledger
         # Until the catalogue is back, a beat to notice, and one to be sure.
         self._told_within_s = 1 + 2 * beat_s
 
     @property
-    def ways(self) -> Mapping[str, Way]:
+    def alias_targets(self) -> Mapping[str, AliasTarget]:
         """Model aliases."""
-        return self._directory.ways
+        return self._catalogue.alias_targets
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
         """`ids` are those whose digests `ask` carries. Raises a `Refusal`, or
         a `Problem` while there is nothing to choose from."""
-        closed = self._directory.closed
+        closed = self._catalogue.closed
         if closed:
             ask = msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
         try:
@@ -81,9 +81,9 @@ class Chooser:
 
     def known(self, decision: Decision) -> Target | None:
         """The target of a decision, if it was made from the catalogue we have."""
-        if decision.version != self._directory.version:
+        if decision.version != self._catalogue.version:
             return None
-        return self._directory.targets.get(decision.resource_id)
+        return self._catalogue.targets.get(decision.resource_id)
 
     async def _acquire(self, ask: Ask) -> Decision:
         try:
@@ -101,9 +101,9 @@ class Chooser:
     async def find(self, decision: Decision) -> Target:
         """The target of a decision."""
         try:
-            target = await self._directory.find(decision.resource_id, decision.version)
+            target = await self._catalogue.find(decision.resource_id, decision.version)
         except (RedisAway, NoCatalogue):
-            target = self._directory.targets.get(decision.resource_id)
+            target = self._catalogue.targets.get(decision.resource_id)
         if target is None:
             raise errors.no_capacity(1000)
         return target
@@ -112,7 +112,7 @@ class Chooser:
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
         """Redis is away; the router may still reach SQL."""
-        if not self._directory.known:
+        if not self._catalogue.known:
             raise errors.not_ready()
         try:
             return self._choose_alone(ask)
@@ -138,7 +138,7 @@ class Chooser:
             await self._routing.adopt(found.sessions, found.ids)
             return await self._acquire(resolved)
         except (RedisAway, NoCatalogue):
-            self._fallback.remember(found.sessions, found.ids)
+            self._offline.remember(found.sessions, found.ids)
             return self._choose_alone(resolved)
 
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ class Chooser:
         try:
             await self._routing.adopt(found.sessions, found.ids)
         except (RedisAway, NoCatalogue):
-            self._fallback.remember(found.sessions, found.ids)
+            self._offline.remember(found.sessions, found.ids)
         try:
             await self._check(msgspec.structs.replace(ask, resolved=True))
         except ForeignId as refused:
@@ -162,7 +162,7 @@ class Chooser:
         try:
             await self._routing.check(ask)
         except (RedisAway, NoCatalogue):
-            self._fallback.local.check_ids(ask)
+            self._offline.local.check_ids(ask)
 
     async def _decide_when_told(self, ask: Ask) -> Decision | None:
         """Redis was emptied a moment ago, and another gateway may know what it lost
@@ -187,7 +187,7 @@ class Chooser:
         return unknown.age_ms < self._told_within_s * 1000
 
     def _choose_alone(self, ask: Ask) -> Decision:
-        decision, event = self._fallback.choose(ask)
+        decision, event = self._offline.choose(ask)
         self._ledger.decided_alone(ask.decision_id, event)
         return decision
 

@@ -14,7 +14,7 @@ from services.gateway.errors import Problem
 from services.gateway.server.request import Request
 
 
-class Doorkeeper:
+class BrowserGuard:
     """Knows what the operator allows."""
 
     def __init__(self, guard: Guard) -> None:

@@ -46,8 +46,8 @@ class SocketConnector:
         A socket is opened by its headers; its first turn may name ids or a session that
         live elsewhere, and nothing was sent on the socket yet. Raises a `Problem` when
         the turn's model alias leads elsewhere, and no socket opens there."""
-        way = life.way
-        if way is not None and way.provider_id != target.resource.provider_id:
+        alias = life.alias
+        if alias is not None and alias.provider_id != target.resource.provider_id:
             return await self._open_by_alias(life)
         if not life.bound and not life.session:
             return None

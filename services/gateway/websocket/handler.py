@@ -43,7 +43,7 @@ class SocketPlane:
         opener: Opener,
         room: Room,
     ) -> None:
-        self._gate = context.gate
+        self._access = context.access
         self._context = context
         self._in_flight = context.in_flight
         self._limits = limits
@@ -81,7 +81,7 @@ class SocketPlane:
             _reject(client, problem)
             return
         try:
-            principal = await self._gate.enter(request.headers)
+            principal = await self._access.enter(request.headers)
         except Problem as refused:
             _reject(client, refused)
             return

@@ -12,7 +12,7 @@ from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Decision, ForeignId, Refusal, UnknownIds
 from services.gateway.ledger.ledger import Ledger
 from services.gateway.proxy.lifecycle import Lifecycle
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 
 AFFINITY = (Reason.RESPONSE_AFFINITY, Reason.SESSION_AFFINITY)
 
@@ -21,7 +21,7 @@ class SocketLeases:
     """Takes leases where the resource is given."""
 
     def __init__(
-        self, routing: RoutingFunctions, selector: Chooser, ledger: Ledger
+        self, routing: RoutingFunctions, selector: Selector, ledger: Ledger
     ) -> None:
         self._routing = routing
         self._selector = selector

@@ -21,7 +21,7 @@ from libs.common.routing.types import (
 )
 from services.gateway import errors
 from services.gateway.auth import isolation
-from services.gateway.auth.limits import Gate
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.capture.recorder import Capture
 from services.gateway.content.body_reader import Read, Reader
 from services.gateway.content.key_masking import hide
@@ -33,7 +33,7 @@ from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.model_alias import with_alias_model
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.websocket.frames import (
     TERMINAL,
     Head,
@@ -56,11 +56,11 @@ LINES: Kinds = (b"application/jsonl", None)
 class TurnContext:
     """What turns need, on all sockets of this gateway."""
 
-    gate: Gate
+    access: AccessControl
     leases: SocketLeases
     in_flight: InFlight
     request_s: float
-    selector: Chooser
+    selector: Selector
     reader: Reader
 
 
@@ -103,8 +103,8 @@ class SocketTurns:
         self._leases = context.leases
         self._request = upgrade.request
         self._tenant = upgrade.asker.tenant
-        self._strict = context.gate.strict
-        self._isolated = upgrade.principal is not None or context.gate.has_keys
+        self._strict = context.access.strict
+        self._isolated = upgrade.principal is not None or context.access.has_keys
         self._opened = opened
         self._move = move
         self._prepared: Lifecycle | None = upgrade
@@ -140,7 +140,7 @@ class SocketTurns:
         this frame is refused."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         if self._strict and isinstance(frame, bytes):
-            raise NotAdmitted(isolation.bad_body("is a binary frame; send text"), None)
+            raise NotAdmitted(errors.bad_body("is a binary frame; send text"), None)
         head, read = await self._head(plain)
         if head.type != "response.create":
             if self._isolated:
@@ -164,9 +164,9 @@ class SocketTurns:
 
     async def _admit(self, turn: Turn, plain: bytes, read: Read) -> None:
         """Check the frame, and take a lease. Raises a `Problem`."""
-        gate, life = self._context.gate, turn.life
+        access, life = self._context.access, turn.life
         # For each turn anew: a key may have been revoked since the upgrade.
-        await gate.count(await gate.enter(life.headers))
+        await access.count(await access.enter(life.headers))
         if self._isolated:
             if self._strict:
                 isolation.check_frame(life.hints, "response.create", plain)
@@ -237,14 +237,17 @@ class SocketTurns:
         """The socket that the turn uses instead of this one, if any. A model alias must
         lead where the socket leads, or can still go. Raises a `Problem`."""
         life = turn.life
-        way = self._context.selector.ways.get(life.hints.model or "")
-        if way is not None:
+        alias = self._context.selector.alias_targets.get(life.hints.model or "")
+        if alias is not None:
             asked = read_hints(PATH, life.headers, b"").pool_id
-            life.follow(way, asked)
-            body = with_alias_model(read.plain, way, read.scan)
+            life.follow(alias, asked)
+            body = with_alias_model(read.plain, alias, read.scan)
             turn.frame = body.decode() if isinstance(turn.frame, str) else body
-            if not self._fresh and way.provider_id != self._target.resource.provider_id:
-                raise errors.model_not_here(way.alias, way.provider_id)
+            if (
+                not self._fresh
+                and alias.provider_id != self._target.resource.provider_id
+            ):
+                raise errors.model_not_here(alias.alias, alias.provider_id)
         return await self._move(life, self._target) if self._fresh else None
 
     def sent(self, turn: Turn) -> None:

@@ -15,7 +15,7 @@ from libs.common.errors import NoCatalogue
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.redis.telemetry_stream import Entry, TelemetryStream
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
 from tests.support.databases.valkey import empty
 from tests.support.processes.stack import LIBRARY, STREAM
@@ -34,7 +34,7 @@ class Desk:
         self.shared = SharedConnection(connect(url))
         self.routing = RoutingFunctions(self.shared, STREAM, library=LIBRARY)
         self.journal = Journal(root, "gw", 1, 1 << 24, SMALL)
-        self.keeper = Safekeeper(self.journal, self.shared, STREAM)
+        self.keeper = JournalDelivery(self.journal, self.shared, STREAM)
         self.ingest = TelemetryStream(self.client, STREAM, GROUP)
 
     @property
@@ -264,7 +264,7 @@ async def test_the_books_are_reported(desk: Desk) -> None:
     books = reported.books
     assert (books.accepted, books.ended, books.held) == (2, 1, 1)
     desk.keeper.publish(5)
-    desk.keeper.sign_off(6)
+    desk.keeper.announce_end(6)
     await desk.keeper.flush()
     found: Any = await desk.redis.xrange(STREAM)
     told = [f for _, f in found if f[b"kind"] == b"gateway"]

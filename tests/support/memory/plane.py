@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+from services.gateway.auth.access_control import AccessControl
 
 from libs.common.headers import Header
 from libs.common.providers.credentials import Credentials
@@ -21,9 +22,8 @@ from libs.common.proxy_keys import (
     secret_hash,
 )
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.auth.authenticator import Admission
-from services.gateway.auth.limits import Gate
-from services.gateway.capture.recorder import Budget, Capturer, Inbox
+from services.gateway.auth.authenticator import Authenticator
+from services.gateway.capture.recorder import Budget, CaptureRecorder, Inbox
 from services.gateway.content.body_reader import Reader
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
@@ -31,10 +31,10 @@ from services.gateway.ledger.ledger import Ledger
 from services.gateway.proxy.handler import DataPlane
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.services import Limits
-from services.gateway.routing.catalogue import Directory
-from services.gateway.routing.offline import Fallback
-from services.gateway.routing.owner_lookup import OwnerSearch
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.catalogue import GatewayCatalogue
+from services.gateway.routing.offline import OfflineRouting
+from services.gateway.routing.owner_lookup import OwnerLookup
+from services.gateway.routing.selector import Selector
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Timeouts, UpstreamClient
@@ -90,36 +90,41 @@ class World:
         self.owners: dict[str, Any] = {"ids": {}, "session": None}
         routing = cast(RoutingFunctions, twin)
         keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
-        self.directory = Directory(routing, Credentials(keys, Sealer(()), RULES))
+        self.catalogue = GatewayCatalogue(routing, Credentials(keys, Sealer(()), RULES))
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
-        self.fallback = Fallback(self.directory)
-        capturer = Capturer(capture, Inbox(Budget(1 << 24)), None)
-        self.ledger = Ledger(routing, self.journal, self.fallback.judged, capturer)
-        local = self.fallback.local
+        self.offline = OfflineRouting(self.catalogue)
+        capturer = CaptureRecorder(capture, Inbox(Budget(1 << 24)), None)
+        self.ledger = Ledger(routing, self.journal, self.offline.judged, capturer)
+        local = self.offline.local
         router = httpx.AsyncClient(
             transport=httpx.MockTransport(self._route), base_url="http://router"
         )
-        search = OwnerSearch(local.sessions, local.ids, router)
-        self.chooser = Chooser(
-            routing, self.directory, self.fallback, search, self.ledger, 1.0
+        search = OwnerLookup(local.sessions, local.ids, router)
+        self.selector = Selector(
+            routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )
-        self.admission = Admission(self.table, required=False)
-        self.gate = Gate(self.admission, cast(KeyLimits, self.table))
+        self.authenticator = Authenticator(self.table, required=False)
+        self.access = AccessControl(self.authenticator, cast(KeyLimits, self.table))
         self.upstream = UpstreamClient(
             3.0, Timeouts(20.0, 20.0), cast(Dialer, self.wires)
         )
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()
-        self.in_flight = InFlight(GATEWAY, self.ledger, self.fallback, self.gate)
+        self.in_flight = InFlight(GATEWAY, self.ledger, self.offline, self.access)
         self.plane = DataPlane(
-            self.limits, self.gate, self.chooser, self.in_flight, self.upstream, reader
+            self.limits,
+            self.access,
+            self.selector,
+            self.in_flight,
+            self.upstream,
+            reader,
         )
         self.context = TurnContext(
-            self.gate,
-            SocketLeases(routing, self.chooser, self.ledger),
+            self.access,
+            SocketLeases(routing, self.selector, self.ledger),
             self.in_flight,
             REQUEST_S,
-            self.chooser,
+            self.selector,
             reader,
         )
 
@@ -152,15 +157,15 @@ class World:
 
     async def refreshed(self) -> None:
         """What a heartbeat reads anew."""
-        await self.admission.refresh()
-        await self.directory.refresh()
+        await self.authenticator.refresh()
+        await self.catalogue.refresh()
 
     def is_at_rest(self) -> None:
         """Nothing is left of what was served: each request has one end."""
         assert self.in_flight.active == {}
         counters = self.journal.counters
         assert counters.accepted == counters.ended == len(self.requests)
-        assert set(self.fallback.local.in_flight().values()) <= {0}
+        assert set(self.offline.local.in_flight().values()) <= {0}
 
 
 class Client(OpenSite):

@@ -51,7 +51,7 @@ class Report(msgspec.Struct, omit_defaults=False):
     state: str = "running"
 
 
-class Safekeeper:
+class JournalDelivery:
     """Knows what of the journal is safe, and sends again what is not."""
 
     def __init__(self, journal: Journal, redis: SharedConnection, stream: str) -> None:
@@ -201,14 +201,14 @@ class Safekeeper:
         )
         told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def sign_on(self, now_ms: int) -> None:
+    def announce(self, now_ms: int) -> None:
         """Have SQL know of these books before anything is in them: should this
         process and Redis die together, they are missed until they are found."""
         self.journal.adopt(
             Kind.GATEWAY, f"{self.journal.gateway_id}:opened", self.report(now_ms)
         )
 
-    def sign_off(self, now_ms: int) -> None:
+    def announce_end(self, now_ms: int) -> None:
         """Nothing more will come: the books are closed."""
         self.journal.adopt(
             Kind.GATEWAY,

@@ -66,7 +66,7 @@ def left_behind(root: Path, own: Path) -> list[Path]:
 
 
 @contextmanager
-def taken_over(folder: Path) -> Iterator[bool]:
+def locked_if_orphaned(folder: Path) -> Iterator[bool]:
     """True while the folder is ours because its owner is dead."""
     lock = _locked(folder) if (folder / LOCK).exists() else None
     try:

@@ -19,7 +19,11 @@ import structlog
 
 from libs.common.errors import NoCatalogue, RedisAway
 from services.gateway.ledger.journal.delivery import Report
-from services.gateway.ledger.journal.folder import left_behind, remove, taken_over
+from services.gateway.ledger.journal.folder import (
+    left_behind,
+    locked_if_orphaned,
+    remove,
+)
 from services.gateway.ledger.journal.journal import COUNTERS, EVENT_KINDS, Journal
 from services.gateway.ledger.journal.segments import (
     Kind,
@@ -40,7 +44,7 @@ GATEWAY_LOST = (
 
 
 @dataclass(slots=True)
-class Estate:
+class CrashedJournal:
     """What a dead gateway left, as its journal tells."""
 
     gateway_id: str
@@ -120,10 +124,10 @@ def _records(segments: Iterable[Segment]) -> Iterator[Record]:
         yield from segment.records()
 
 
-def read_estate(folder: Path) -> Estate:
+def read_crashed_journal(folder: Path) -> CrashedJournal:
     """Raises `OSError`."""
     segments, corrupt = read_segments(folder)
-    estate = Estate(folder.name, segments=segments, corrupt=corrupt)
+    estate = CrashedJournal(folder.name, segments=segments, corrupt=corrupt)
     for record in _records(segments):
         estate.note(record)
     # A segment that was begun holds the counters at least.
@@ -140,7 +144,7 @@ class Leases(Protocol):
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int: ...
 
 
-class Successor:
+class JournalRecovery:
     """Looks for the journals of dead gateways, at its start and from then on."""
 
     def __init__(
@@ -175,10 +179,10 @@ class Successor:
         return taken
 
     async def _try(self, folder: Path) -> bool:
-        with taken_over(folder) as ours:
+        with locked_if_orphaned(folder) as ours:
             if not ours:
                 return False
-            estate = await asyncio.to_thread(read_estate, folder)
+            estate = await asyncio.to_thread(read_crashed_journal, folder)
             try:
                 await self._take_over(estate)
             finally:
@@ -187,7 +191,7 @@ class Successor:
             await asyncio.to_thread(remove, folder)
         return True
 
-    async def _take_over(self, estate: Estate) -> None:
+    async def _take_over(self, estate: CrashedJournal) -> None:
         events = 0
         told = estate.events()
         while part := list(islice(told, AT_ONCE)):
@@ -220,14 +224,14 @@ class Successor:
             interrupted=len(estate.open),
         )
 
-    async def _lay_down(self, estate: Estate) -> None:
+    async def _lay_down(self, estate: CrashedJournal) -> None:
         """Its leases. The reaper would, once it has been silent for long enough: that
         its journal is left is proof already."""
         if self._leases is not None and estate.open:
             with suppress(RedisAway, NoCatalogue):
                 await self._leases.abandon(estate.gateway_id, list(estate.open))
 
-    def _last_word(self, estate: Estate, now_ms: int) -> bytes:
+    def _last_word(self, estate: CrashedJournal, now_ms: int) -> bytes:
         """All its requests have ended now."""
         return msgspec.json.encode(
             Report(

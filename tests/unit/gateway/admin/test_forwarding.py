@@ -12,9 +12,9 @@ from falcon.testing.helpers import DEFAULT_HOST
 from libs.common.browser_guard import Guard
 from libs.common.proxy_keys import Principal
 from libs.common.redis.shared_connection import SharedConnection
-from services.gateway.admin.forwarding import LARGEST_BODY, Readiness, RouterDoor
+from services.gateway.admin.forwarding import LARGEST_BODY, Probes, RouterForwarder
 from services.gateway.errors import Problem
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from tests.support.memory.clock import timeless
 from tests.support.memory.plane import World
 from tests.support.memory.twin import Twin, resource
@@ -51,7 +51,7 @@ def forwarding(router: Router) -> falcon.testing.TestClient:
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     app.add_error_handler(Problem, say_problem)
     guard = Guard(hosts=(DEFAULT_HOST,))
-    app.add_sink(RouterDoor(router.client, guard).forward, "/")
+    app.add_sink(RouterForwarder(router.client, guard).forward, "/")
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         # The gateway's server gives a list of pairs, Falcon's client iterators.
@@ -150,12 +150,14 @@ class House:
         self.world = World(root, Twin(resource("a")))
         self.router = Router()
         self.redis_up = True
-        self.readiness = Readiness(
-            self.world.directory,
-            Safekeeper(self.world.journal, cast(SharedConnection, None), "telemetry"),
+        self.readiness = Probes(
+            self.world.catalogue,
+            JournalDelivery(
+                self.world.journal, cast(SharedConnection, None), "telemetry"
+            ),
             lambda: self.redis_up,
             self.router.client,
-            self.world.admission,
+            self.world.authenticator,
         )
 
     async def asked(self, probe: str) -> tuple[int, Any]:

@@ -11,7 +11,7 @@ from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Verdict
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from libs.common.routing.types import Asker, Decision, ForeignId, digest, session_digest
 from services.gateway import errors
 from services.gateway.content.response_facts import Facts
@@ -33,7 +33,7 @@ HINTS = Hints(
     account_bound=True,
 )
 DECISION = Decision("a", "session_affinity", "v", trial=True, degraded=True)
-WAY = Way("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
+WAY = AliasTarget("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
 REJECTED = Facts(error_code="invalid_encrypted_content", error_message="x")
 
 

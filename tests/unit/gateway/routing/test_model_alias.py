@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from services.gateway.errors import Problem
 from services.gateway.routing.model_alias import check_alias, with_alias_model
 
-WAY = Way("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
+WAY = AliasTarget("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,20 @@ def test_an_alias_leads_to_all_of_its_provider(
         ),
         pytest.param(WAY, None, "x", 400, "model_not_in_pool", id="another pool"),
         pytest.param(
-            Way("fast", "local", "m", "@local", frozenset()), None, None, 404,
+            AliasTarget("fast", "local", "m", "@local", frozenset()), None, None, 404,
             "model_not_found", id="no resource",
         ),
     ],
 )  # fmt: skip
 def test_a_pool_narrows_what_an_alias_may_lead_to(
-    way: Way, principal: Principal | None, asked: str | None, status: int, code: str
+    alias: AliasTarget,
+    principal: Principal | None,
+    asked: str | None,
+    status: int,
+    code: str,
 ) -> None:
     with pytest.raises(Problem) as refused:
-        check_alias(way, principal, asked)
+        check_alias(alias, principal, asked)
     assert (refused.value.status, refused.value.code) == (status, code)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from libs.common.browser_guard import Guard
 from services.gateway.server.body_memory import Room
-from services.gateway.server.browser_guard import Doorkeeper
+from services.gateway.server.browser_guard import BrowserGuard
 from services.gateway.server.connection import ClientTimeouts, Connection
 from services.gateway.server.request import Request
 from services.gateway.server.server import (
@@ -78,7 +78,7 @@ class House:
             self.plane,
             self.control,
             self.sockets,
-            Doorkeeper(Guard()),
+            BrowserGuard(Guard()),
             bounds=Bounds(most, 1000, Room(1000)),
             timeouts=ClientTimeouts(),
         )

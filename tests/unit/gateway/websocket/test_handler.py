@@ -258,7 +258,7 @@ async def test_an_unexpected_failure_aborts_the_connection(
 @timeless
 async def test_a_socket_opens_without_redis(tmp_path: Path) -> None:
     world = three(tmp_path)
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     world.twin.away = True
     talk = await Sockets(world).opened()
     assert talk.peer.answer is not None

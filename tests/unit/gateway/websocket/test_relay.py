@@ -251,7 +251,7 @@ async def test_a_request_that_is_not_admitted_fails_alone(
     sockets.upstream().says(DONE)
     await settled()
     talk.hears()
-    world.gate.enter = refusing(world)  # type: ignore[method-assign]
+    world.access.enter = refusing(world)  # type: ignore[method-assign]
     await talk.creates(model="m", stream_id="two")
     (told,) = talk.hears()
     assert (told["status"], told["stream_id"]) == (429, "two")

@@ -11,7 +11,7 @@ from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import RedisAway
 from libs.common.redis.shared_connection import Refused, SharedConnection
 from libs.common.routing.beats import Beat, EntryId, StreamEnds
-from services.gateway.ledger.journal.delivery import BATCH, DOUBTED_S, Safekeeper
+from services.gateway.ledger.journal.delivery import BATCH, DOUBTED_S, JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
 from tests.support.memory.clock import clock, settled, timeless
@@ -51,7 +51,7 @@ class Books:
     def __init__(self, root: Path) -> None:
         self.journal = Journal(root, "gw", NOW_MS, 1 << 24, 1 << 16)
         self.redis = Redis()
-        self.keeper = Safekeeper(
+        self.keeper = JournalDelivery(
             self.journal, cast(SharedConnection, self.redis), STREAM
         )
         self.added = 0
@@ -263,8 +263,8 @@ async def test_a_published_report_may_get_lost(
 @timeless
 async def test_the_first_and_the_last_word_are_in_the_journal(tmp_path: Path) -> None:
     books = await begun(tmp_path)
-    books.keeper.sign_on(NOW_MS)
-    books.keeper.sign_off(NOW_MS)
+    books.keeper.announce(NOW_MS)
+    books.keeper.announce_end(NOW_MS)
     told = {
         record.id: json.loads(record.data)["state"]
         for record in books.journal.read(0, books.journal.written)

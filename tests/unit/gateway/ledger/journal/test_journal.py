@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from services.gateway.ledger.journal import folder
 from services.gateway.ledger.journal.journal import Journal
-from services.gateway.ledger.journal.recovery import Estate, read_estate
+from services.gateway.ledger.journal.recovery import (
+    CrashedJournal,
+    read_crashed_journal,
+)
 from services.gateway.ledger.journal.segments import (
     HEAD,
     RECORD,
@@ -30,12 +33,12 @@ def journal(root: Path, segments: int = 1000, segment_bytes: int = SMALL) -> Jou
     return Journal(root, "gw-1", STARTED_MS, size, segment_bytes)
 
 
-def left_by(journal: Journal) -> Estate:
+def left_by(journal: Journal) -> CrashedJournal:
     """What a successor reads, while the files are as the process left them."""
-    return read_estate(journal.folder.path)
+    return read_crashed_journal(journal.folder.path)
 
 
-def told(estate: Estate) -> list[tuple[Kind, str, bytes]]:
+def told(estate: CrashedJournal) -> list[tuple[Kind, str, bytes]]:
     return [(r.kind, r.id, r.data) for r in estate.events()]
 
 
