@@ -17,7 +17,6 @@ from services.gateway import errors as problems
 from services.gateway.auth.authenticator import Admission
 from services.gateway.auth.browser_guard import refused
 from services.gateway.content.headers import HOP_BY_HOP
-from services.gateway.errors import Problem
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.routing.catalogue import Directory
 
@@ -80,7 +79,7 @@ class RouterDoor:
         try:
             answer = await self._client.send(request, stream=True)
         except httpx.HTTPError:
-            raise router_unreachable() from None
+            raise problems.router_unreachable() from None
         resp.status = answer.status_code
         resp.set_headers(
             [(k, v) for k, v in answer.headers.items() if k not in _NOT_RETURNED]
@@ -110,16 +109,6 @@ def _odd(raw_path: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return _ODD.search(raw_path.decode("latin-1")) is not None
-
-
-def router_unreachable() -> Problem:
-    return Problem(
-        503,
-        "router_unreachable",
-        "The router does not answer, so the dashboard and the admin API are away. "
-        "Traffic under /v1 goes on. Look at the router's log.",
-        headers=((b"retry-after", b"2"),),
-    )
 
 
 class Readiness:

@@ -24,7 +24,8 @@ from libs.common.routing.types import (
     session_digest,
 )
 from services.gateway.auth.authenticator import pool_for
-from services.gateway.auth.isolation import Route, not_found, shared_asker
+from services.gateway.auth.endpoints import Route
+from services.gateway.auth.isolation import not_found, shared_asker
 from services.gateway.capture.recorder import Capture
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL, Record, lease_head, lease_record

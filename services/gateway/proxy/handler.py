@@ -22,7 +22,7 @@ from libs.common.proxy_keys import Principal
 from libs.common.routing.accounts import account_named, unnamed
 from libs.common.routing.types import ForeignId, Owner, OwnerGone, Refusal, digest
 from services.gateway import errors, metrics
-from services.gateway.auth import isolation
+from services.gateway.auth import endpoints, isolation
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.auth.limits import Gate
 from services.gateway.content.headers import downstream, request_head
@@ -187,7 +187,7 @@ class DataPlane:
             if usual is not None:
                 exchange.asker = usual
                 return
-            route = isolation.route_of(request.method, exchange.path)
+            route = endpoints.route_of(request.method, exchange.path)
             isolation.check_body(route, hints, request, plain)
         asker, ids = isolation.asker_of(tenant, hints, route, strict=strict)
         exchange.names(route, asker, ids)

@@ -146,7 +146,7 @@ class SocketRequests:
         the socket's resource is gone, `NotAdmitted` when only this frame is over."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         if self._strict and isinstance(frame, bytes):
-            raise NotAdmitted(isolation.bad_body("is a binary frame; send text"), None)
+            raise NotAdmitted(errors.bad_body("is a binary frame; send text"), None)
         head, read = await self._head(plain)
         if head.type != "response.create":
             if self._isolated:
