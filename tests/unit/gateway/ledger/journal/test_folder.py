@@ -10,8 +10,8 @@ from services.gateway.ledger.journal.folder import (
     LOCK,
     JournalFolder,
     left_behind,
+    locked_if_orphaned,
     remove,
-    taken_over,
 )
 
 SIZE = 4096
@@ -48,19 +48,19 @@ def test_it_is_found_by_others_and_hidden_from_itself(tmp_path: Path) -> None:
 def test_while_its_owner_lives_nobody_takes_it_over(tmp_path: Path) -> None:
     own = folder(tmp_path)
     own.new_segment()
-    with taken_over(own.path) as ours:
+    with locked_if_orphaned(own.path) as ours:
         assert not ours
     own.close(empty=False)
-    with taken_over(own.path) as ours:
+    with locked_if_orphaned(own.path) as ours:
         assert ours
-        with taken_over(own.path) as again:
+        with locked_if_orphaned(own.path) as again:
             assert not again
-    with taken_over(own.path) as ours:
+    with locked_if_orphaned(own.path) as ours:
         assert ours
 
 
 def test_a_folder_without_a_lock_is_nobodys(tmp_path: Path) -> None:
-    with taken_over(tmp_path) as ours:
+    with locked_if_orphaned(tmp_path) as ours:
         assert not ours
     assert list(tmp_path.iterdir()) == []
 

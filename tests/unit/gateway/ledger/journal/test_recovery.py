@@ -10,7 +10,7 @@ import pytest
 from libs.common.contracts.events import GatewayEvent, RequestEvent
 from libs.common.errors import RedisAway
 from services.gateway.ledger.journal import recovery
-from services.gateway.ledger.journal.folder import taken_over
+from services.gateway.ledger.journal.folder import locked_if_orphaned
 from services.gateway.ledger.journal.journal import STREAM_KINDS, Journal
 from services.gateway.ledger.journal.recovery import Successor
 from services.gateway.ledger.journal.segments import Kind
@@ -124,7 +124,7 @@ async def test_two_heirs_do_not_share(tmp_path: Path, begin: Begin) -> None:
     dead, one, two = begin("dead"), begin("one"), begin("two")
     dead.ended("r1", b"{}")
     die(dead)
-    with taken_over(tmp_path / "dead") as ours:
+    with locked_if_orphaned(tmp_path / "dead") as ours:
         assert ours
         assert await Successor(tmp_path, one).look() == 0
     assert await Successor(tmp_path, one).look() == 1
@@ -181,7 +181,7 @@ async def test_what_cannot_be_read_is_said_once_and_left(
     def broken(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(recovery, "read_estate", broken)
+    monkeypatch.setattr(recovery, "read_crashed_journal", broken)
     successor = Successor(tmp_path, heir)
     assert (await successor.look(), await successor.look()) == (0, 0)
     monkeypatch.undo()
@@ -201,8 +201,8 @@ async def test_decisions_that_make_no_sense_are_no_route(begin: Begin) -> None:
     dead.accepted("cut", head("cut", "dead"))
     dead.decided("d1", b'{"request_id":')
     dead.decided("d2", b'{"request_id":"cut","attempt":1,"resource_id":null}')
-    estate = recovery.read_estate(dead.folder.path)
-    ((_, event),) = estate.interrupted(STARTED_MS)
+    crashed = recovery.read_crashed_journal(dead.folder.path)
+    ((_, event),) = crashed.interrupted(STARTED_MS)
     assert RequestEvent.model_validate_json(event).resource_id is None
     assert Kind.DECISION in STREAM_KINDS
 
