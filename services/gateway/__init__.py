@@ -1,1 +1,1 @@
-"""The data plane: forwards /v1 and keeps no state worth keeping."""
+"""The data plane: forwards /v1 to upstreams and keeps no durable state."""

@@ -1,4 +1,4 @@
-"""A request that names a model alias: where it may go, and what is sent there."""
+"""Requests that name a model alias: checks access, and replaces the model."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,9 @@ from services.gateway.proxy.context import Exchange
 def follow(
     exchange: Exchange, way: Way, principal: Principal | None, asked: str | None
 ) -> None:
-    """Note whose request this is, and that it goes to the alias's provider. `asked` is
-    the pool it names. Raises a `Problem` when it may not go there.
-
-    A pool narrows what an alias may lead to, and never widens it: the provider has to
-    be in the pool that the request names, and in one of those its key may use."""
+    """Routes a request to the alias's provider. `asked` is the pool that the request
+    names. Raises a `Problem` when the request may not use the provider: it must be in
+    the named pool, if any, and in one of the key's pools, if those are limited."""
     exchange.way = way
     exchange.record.upstream_model = way.upstream_id
     if principal is not None:
@@ -39,7 +37,7 @@ def follow(
     hints, record = exchange.hints, exchange.record
     record.pool_id = way.pool
     exchange.session = session_within(hints.session_id, way.pool, exchange.asker.tenant)
-    # The upstream limits its model, whatever we call it.
+    # The upstream's rate limits are those of its own model name.
     exchange.hints = msgspec.structs.replace(
         hints, pool_id=way.pool, model=way.upstream_id
     )
@@ -52,16 +50,16 @@ def _allowed(principal: Principal) -> Sequence[str]:
 def splice(
     exchange: Exchange, way: Way, plain: bytes, scan: Scan | None = None
 ) -> None:
-    """Have the provider's model asked for. What came compressed leaves as it was
-    opened. Raises a `Problem`."""
+    """Replaces the alias in the request's body. A compressed body is sent decompressed.
+    Raises a `Problem`."""
     opened, exchange.body = plain is not exchange.body, spliced(plain, way, scan)
     if opened:
         exchange.headers = [h for h in exchange.headers if h[0] != b"content-encoding"]
 
 
 def spliced(plain: bytes, way: Way, scan: Scan | None = None) -> bytes:
-    """`plain` with the provider's name of the model. `scan`: that of a body whose
-    hints took steps. Raises a `Problem`."""
+    """`plain` with the provider's name for the model. `scan`: the scan of a large
+    body, if its hints were read in steps. Raises a `Problem`."""
     body = with_model(plain, way.upstream_id, scan)
     if body is None:
         raise errors.model_not_placed(way.alias)

@@ -1,0 +1,78 @@
+"""The gateway's own probes and metrics."""
+
+from collections.abc import Callable
+
+import falcon
+import httpx
+import prometheus_client
+from falcon.asgi import Request, Response
+
+from services.gateway.auth.authenticator import Admission
+from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.routing.catalogue import Directory
+
+
+class Readiness:
+    """`/healthz`, `/readyz` and `/metrics`."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        safekeeper: Safekeeper,
+        redis_up: Callable[[], bool],
+        client: httpx.AsyncClient,
+        admission: Admission,
+    ) -> None:
+        self._admission = admission
+        self._directory = directory
+        self._safekeeper = safekeeper
+        self._redis_up = redis_up
+        self._client = client
+
+    async def on_get_healthz(self, _: Request, resp: Response) -> None:
+        resp.media = {"status": "ok"}
+
+    async def on_get_readyz(self, _: Request, resp: Response) -> None:
+        """Ready while requests can be routed, if only from the last catalogue."""
+        degraded = []
+        if not self._redis_up():
+            degraded.append("redis: unreachable, routing from the last catalogue")
+            if self._admission.limits:
+                degraded.append("proxy keys: limits per minute are not enforced")
+        degraded += self._journal_problems()
+        if not await self._router_answers():
+            degraded.append("router: unreachable")
+        if not self._admission.ready:
+            degraded.append("proxy keys: not read yet")
+        ready = self._directory.known and self._admission.ready
+        resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
+        resp.media = {
+            "ready": ready,
+            "degraded": degraded,
+            "outbox": len(self._safekeeper),
+            "journal_bytes": self._safekeeper.journal.size_bytes,
+            "resources": len(self._directory.targets),
+            "catalogue": self._directory.version,
+        }
+
+    def _journal_problems(self) -> list[str]:
+        journal = self._safekeeper.journal
+        problems = [journal.problem] if journal.problem else []
+        if journal.lost:
+            problems.append(f"journal: full, {journal.lost} events lost")
+        if journal.corrupt:
+            problems.append(
+                f"journal: {journal.corrupt} corrupt records of crashed gateways"
+            )
+        return problems
+
+    async def on_get_metrics(self, _: Request, resp: Response) -> None:
+        resp.content_type = prometheus_client.CONTENT_TYPE_LATEST
+        resp.data = prometheus_client.generate_latest()
+
+    async def _router_answers(self) -> bool:
+        try:
+            answer = await self._client.get("/healthz", timeout=1.0)
+        except httpx.HTTPError:
+            return False
+        return answer.is_success
