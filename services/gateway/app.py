@@ -242,7 +242,7 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self.capturer.start()
-        self.safekeeper.sign_on(int(time.time() * 1000))
+        self.safekeeper.announce(int(time.time() * 1000))
         await self.redis.open()
         try:
             await self.heart.beat()
@@ -280,7 +280,7 @@ class Gateway:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        self.safekeeper.sign_off(int(time.time() * 1000))
+        self.safekeeper.announce_end(int(time.time() * 1000))
         await asyncio.gather(self._flush_journal(), self.capturer.close(drain_s))
         self.journal.close()
         self.upstream.close()

@@ -49,9 +49,10 @@ class Budget:
 
     def take(self, size: int) -> bool:
         """Reserves bytes; False when there is no room. For the event loop."""
-        if self.held + size > self._limit:
+        taken = self._taken + size
+        if taken - self._freed > self._limit:
             return False
-        self._taken += size
+        self._taken = taken
         return True
 
     def give_back(self, size: int) -> None:
@@ -183,12 +184,10 @@ class Capturer:
 
     def hand_over(self, request_id: str, created_at_ms: int, capture: Capture) -> None:
         """Queues the capture of a request that ended."""
-        if self._inbox.waiting >= MOST_WAITING:
+        capture.end(request_id, created_at_ms)
+        if not self._inbox.put(capture):
             capture.discard()
             DROPPED.labels("queue").inc()
-            return
-        capture.end(request_id, created_at_ms)
-        self._inbox.put(capture)
 
     async def close(self, within_s: float) -> None:
         """Sends queued captures until the time is up; the rest is lost."""
@@ -208,8 +207,12 @@ class Inbox:
     def waiting(self) -> int:
         return self._queue.qsize()
 
-    def put(self, capture: Capture) -> None:
+    def put(self, capture: Capture) -> bool:
+        """Adds a capture; False when the queue is full."""
+        if self._queue.qsize() >= MOST_WAITING:
+            return False
         self._queue.put(capture)
+        return True
 
     def close(self) -> None:
         """No capture follows."""

@@ -33,7 +33,7 @@ _NOT_UP = HOP_BY_HOP | {
     b"openai-project",
 }
 _ACCEPT_ENCODING = b"accept-encoding"
-_LOOKED_AT = _NOT_UP | {_ACCEPT_ENCODING}
+_SPECIAL = _NOT_UP | {_ACCEPT_ENCODING}
 # The codings that the gateway can decompress. In any other it could neither read usage
 # nor find the upstream key in an error.
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate", b"zstd"})
@@ -71,14 +71,14 @@ def request_head(
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
     for header in headers:
         name = header[0]
-        if name in _LOOKED_AT:
+        if name in _SPECIAL:
             if name == _ACCEPT_ENCODING:
                 lines.append(b"accept-encoding: " + readable(header[1]))
-            elif names_others(header):
+            elif name == b"connection" and names_others(header):
                 rest = end_to_end(headers)
                 return request_head(method, target, host, authorization, rest, length)
         elif not name.startswith(_PROXY_PREFIX):
-            lines.append(b"%b: %b" % header)
+            lines.append(b": ".join(header))
     lines.append(b"authorization: " + authorization)
     if length is not None:
         lines.append(b"content-length: %d" % length)

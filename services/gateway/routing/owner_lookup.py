@@ -59,17 +59,17 @@ class OwnerSearch:
         if known != _NOTHING and (whole or not ask.asker.kinds):
             LOOKED_UP.labels("memory").inc()
             return known
-        told = await self._ask_router(ask, ids)
-        if told is None:
+        reply = await self._ask_router(ask, ids)
+        if reply is None:
             LOOKED_UP.labels("router away").inc()
             return known._replace(complete=False)
         owners: dict[str, Owner | None] = {}
         for place, (digest, id_) in enumerate(zip(digests, ids, strict=True)):
-            owner = known.ids.get(digest) or _owner(told["ids"].get(id_))
+            owner = known.ids.get(digest) or _owner(reply["ids"].get(id_))
             if owner is not None or place < MOST_MISSES:
                 owners[digest] = owner
         asked = ask.session and ask.account_bound
-        sessions = {ask.session: _owner(told["session"])} if asked else {}
+        sessions = {ask.session: _owner(reply["session"])} if asked else {}
         found = any(owners.values()) or any(sessions.values())
         LOOKED_UP.labels("sql" if found else "nowhere").inc()
         return Found(sessions, owners)
@@ -91,7 +91,7 @@ class OwnerSearch:
                 "/internal/owners", json=question, timeout=TIMEOUT_S
             )
             answer.raise_for_status()
-            told: dict[str, Any] = answer.json()
+            reply: dict[str, Any] = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             if not self._failed:  # once, because clients cause as many as they like
                 log.warning(
@@ -102,10 +102,10 @@ class OwnerSearch:
             self._failed = True
             return None
         self._failed = False
-        return told
+        return reply
 
 
-def _owner(told: Any) -> Owner | None:
-    if not told:
+def _owner(reply: Any) -> Owner | None:
+    if not reply:
         return None
-    return Owner(told["resource_id"], told["account_id"], told.get("tenant", ""))
+    return Owner(reply["resource_id"], reply["account_id"], reply.get("tenant", ""))

@@ -264,7 +264,7 @@ async def test_the_books_are_reported(desk: Desk) -> None:
     books = reported.books
     assert (books.accepted, books.ended, books.held) == (2, 1, 1)
     desk.keeper.publish(5)
-    desk.keeper.sign_off(6)
+    desk.keeper.announce_end(6)
     await desk.keeper.flush()
     found: Any = await desk.redis.xrange(STREAM)
     told = [f for _, f in found if f[b"kind"] == b"gateway"]

@@ -97,7 +97,7 @@ async def test_a_zeroed_page_loses_what_was_in_it(tmp_path: Path) -> None:
 async def test_a_truncated_file_loses_its_tail(tmp_path: Path) -> None:
     """And no record of it passes for one that is in SQL already."""
     kept, at = written(tmp_path)
-    kept.settle(at[1])
+    kept.free_before(at[1])
     kept.check()
     os.truncate(only_file(kept), at[4] - kept._current.base)
     crashed = read_crashed_journal(kept.folder.path)
@@ -112,7 +112,7 @@ async def test_a_truncated_file_keeps_its_place(tmp_path: Path) -> None:
     for number in range(300):
         kept.ended(f"r{number}", EVENT % number)
     end = kept._segments[0].filled
-    kept.settle(end)  # the first is given up
+    kept.free_before(end)  # the first is given up
     kept.check()
     for path in kept.folder.path.glob("*.log"):
         os.truncate(path, SMALL - 100)
@@ -154,7 +154,7 @@ async def test_what_a_reused_file_holds_of_its_earlier_life_is_no_record(
     kept = journal(tmp_path)
     for number in range(300):
         kept.ended(f"r{number}", EVENT % number)
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
     kept.check()
     crashed = read_crashed_journal(kept.folder.path)
     assert (ids(crashed), crashed.corrupt) == ([], 0)
@@ -192,7 +192,7 @@ async def test_a_gateway_that_was_upgraded_in_place_loses_nothing(
     kept.accepted("open", b'{"id":"open"')
     for number in range(200):
         kept.ended(f"r{number}", EVENT % number)
-    kept.settle(kept._segments[2].base)
+    kept.free_before(kept._segments[2].base)
     kept.check()
     expected = read_crashed_journal(kept.folder.path)
     events = ids(expected)

@@ -106,16 +106,16 @@ class Safekeeper:
     def beat_answered(self, sent: tuple[int, int] | None, beat: Beat) -> None:
         """Evaluates a heartbeat's answer: what SQL has, or that Redis lost data."""
         now = asyncio.get_running_loop().time()
-        anew = self._connections != self._redis.connections
+        reconnected = self._connections != self._redis.connections
         self._connections = self._redis.connections
         if beat.born != self._born or self._is_another(beat.ends):
             self._send_again(self.journal.safe)
-        elif anew:
+        elif reconnected:
             self._send_again(self._position_before(now - DOUBTED_S))
         elif sent is not None and self.journal.unsent_from is None:
             self._mark(Mark(now, *sent, beat.ends.last_id))
         self._ends, self._born = beat.ends, beat.born
-        self._settle(beat.ends)
+        self._note_stored(beat.ends)
 
     def _is_another(self, ends: StreamEnds) -> bool:
         """Was the stream deleted? Its counters never decrease otherwise."""
@@ -141,13 +141,13 @@ class Safekeeper:
         if not self._marks or mark.position > self._marks[-1].position:
             self._marks.append(mark)
 
-    def _settle(self, ends: StreamEnds) -> None:
+    def _note_stored(self, ends: StreamEnds) -> None:
         safe: Mark | None = None
         while self._marks and ends.stored(self._marks[0].last_id):
             safe = self._marks.popleft()
         if safe is not None:
             self._safe_events = safe.events
-            self.journal.settle(safe.position)
+            self.journal.free_before(safe.position)
 
     # Sending again ---------------------------------------------------------------
 
@@ -200,23 +200,23 @@ class Safekeeper:
     def publish(self, now_ms: int) -> None:
         """Sends a gateway event with the current counters. Its loss is harmless: the
         next one, the last heartbeat or the journal has the same counters."""
-        told = self._redis.call(
+        sent = self._redis.call(
             *self._entry(
                 Kind.GATEWAY,
                 f"{self.journal.gateway_id}:{now_ms}",
                 self.report(now_ms),
             )
         )
-        told.add_done_callback(lambda done: done.cancelled() or done.exception())
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def sign_on(self, now_ms: int) -> None:
+    def announce(self, now_ms: int) -> None:
         """Adds the gateway event that announces this gateway to SQL. If this process
         and Redis fail together, SQL then knows that its requests are missing."""
         self.journal.adopt(
             Kind.GATEWAY, f"{self.journal.gateway_id}:opened", self.report(now_ms)
         )
 
-    def sign_off(self, now_ms: int) -> None:
+    def announce_end(self, now_ms: int) -> None:
         """Adds the last gateway event, in the state `closed`."""
         self.journal.adopt(
             Kind.GATEWAY,

@@ -193,7 +193,7 @@ class Journal:
 
     # Room ---------------------------------------------------------------------
 
-    def settle(self, safe: int) -> None:
+    def free_before(self, safe: int) -> None:
         """Notes that SQL has all events before `safe`, and frees segments that held
         nothing else. Copies requests that are still open forward."""
         self.safe = max(self.safe, safe)

@@ -60,8 +60,8 @@ class CrashedJournal:
         """Applies the next record."""
         match record.kind:
             case Kind.CHECK if len(record.data) == COUNTERS.size:
-                told = COUNTERS.unpack(record.data)
-                self.started_at_ms, self.safe, self.accepted, self.ended = told
+                counters = COUNTERS.unpack(record.data)
+                self.started_at_ms, self.safe, self.accepted, self.ended = counters
             case Kind.ACCEPTED:
                 self.accepted += 1
                 self.open[record.id] = record.data
@@ -192,14 +192,14 @@ class Successor:
         return True
 
     async def _adopt(self, crashed: CrashedJournal) -> None:
-        events = 0
-        told = crashed.events()
-        while part := list(islice(told, AT_ONCE)):
+        copied = 0
+        left = crashed.events()
+        while part := list(islice(left, AT_ONCE)):
             while self._journal.crowded:  # noqa: ASYNC110 - no event signals room
                 await asyncio.sleep(CROWDED_S)
             for record in part:
                 self._journal.adopt(record.kind, record.id, record.data)
-            events += len(part)
+            copied += len(part)
             await asyncio.sleep(0)
         now_ms = int(time.time() * 1000)
         for request_id, event in crashed.interrupted(now_ms):
@@ -220,7 +220,7 @@ class Successor:
             "journal of a crashed gateway was recovered",
             action="journal_taken_over",
             gateway=crashed.gateway_id,
-            events=events,
+            events=copied,
             interrupted=len(crashed.open),
         )
 

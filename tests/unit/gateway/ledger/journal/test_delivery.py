@@ -263,8 +263,8 @@ async def test_a_published_report_may_get_lost(
 @timeless
 async def test_the_first_and_the_last_word_are_in_the_journal(tmp_path: Path) -> None:
     books = await begun(tmp_path)
-    books.keeper.sign_on(NOW_MS)
-    books.keeper.sign_off(NOW_MS)
+    books.keeper.announce(NOW_MS)
+    books.keeper.announce_end(NOW_MS)
     told = {
         record.id: json.loads(record.data)["state"]
         for record in books.journal.read(0, books.journal.written)

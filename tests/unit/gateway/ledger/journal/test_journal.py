@@ -74,7 +74,7 @@ class TestWhatIsFoundAgain:
         kept.accepted("r1", b"{")
         kept.ended("r1", b"{}")
         kept.accepted("r2", b"{")
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
         kept.check()
         kept.ended("r2", b"{}")
         crashed = left_by(kept)
@@ -127,7 +127,7 @@ class TestRoom:
             kept.accepted(f"r{number}", b"{" + b"x" * 50)
             kept.ended(f"r{number}", b"{" + b"x" * 50)
         assert len(list(kept.folder.path.glob("*.log"))) > 5
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
         kept.check()
         kept.upkeep()
         assert kept.size_bytes == SMALL
@@ -140,7 +140,7 @@ class TestRoom:
         for number in range(300):
             kept.accepted(f"r{number}", b"{" + b"x" * 50)
             kept.ended(f"r{number}", b"{" + b"x" * 50)
-            kept.settle(kept.written)
+            kept.free_before(kept.written)
         assert kept.size_bytes <= 6 * SMALL
         crashed = left_by(kept)
         assert crashed.open == {"long": b'{"id":"long"'}
@@ -243,7 +243,7 @@ class TestItsEnd:
     def test_nothing_is_left_of_what_is_all_safe(self, tmp_path: Path) -> None:
         kept = journal(tmp_path)
         kept.ended("r1", b"{}")
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
         kept.close()
         assert list(tmp_path.iterdir()) == []
 
@@ -271,7 +271,7 @@ STEPS = st.lists(
         st.tuples(st.just("end"), st.integers(0, 600)),
         st.tuples(st.just("decide"), st.integers(0, 600)),
         st.tuples(st.just("adopt"), st.integers(0, 600)),
-        st.tuples(st.just("settle"), st.integers(0, 100)),
+        st.tuples(st.just("free"), st.integers(0, 100)),
         st.tuples(st.just("upkeep"), st.just(0)),
     ),
     max_size=120,
@@ -307,9 +307,9 @@ def test_a_successor_knows_what_the_gateway_knew(
             kept.adopt(Kind.REQUEST, id_, data)
             events.append((kept.unsent_from or 0, id_))
             kept.unsent_from = None
-        elif step == "settle":
+        elif step == "free":
             safe = max(safe, kept.written * size // 100)
-            kept.settle(safe)
+            kept.free_before(safe)
             kept.check()
         else:
             kept.take_spare(kept.upkeep())

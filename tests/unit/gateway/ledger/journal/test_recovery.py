@@ -134,7 +134,7 @@ async def test_two_heirs_do_not_share(tmp_path: Path, begin: Begin) -> None:
 async def test_what_was_safe_is_not_told_again(tmp_path: Path, begin: Begin) -> None:
     dead, heir = begin("dead"), begin("heir")
     dead.ended("stored", b"{}")
-    dead.settle(dead.written)
+    dead.free_before(dead.written)
     dead.check()
     dead.ended("new", b"{}")
     die(dead)
