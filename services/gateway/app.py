@@ -41,7 +41,7 @@ from services.gateway.proxy.handler import DataPlane, Limits
 from services.gateway.routing.catalogue import Directory
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.server.body_memory import Room
 from services.gateway.server.connection import Times
 from services.gateway.server.server import Bounds, Server
@@ -111,7 +111,7 @@ class Gateway:
             self.routing, self.journal, self.fallback.judged, self.capturer
         )
         local = self.fallback.local
-        self.chooser = Chooser(
+        self.selector = Selector(
             self.routing,
             self.directory,
             self.fallback,
@@ -146,7 +146,7 @@ class Gateway:
             self.id,
             limits,
             self.gate,
-            self.chooser,
+            self.selector,
             self.fallback,
             self.upstream,
             self.ledger,
@@ -163,11 +163,11 @@ class Gateway:
             self.data_plane.active,
             settings.request_timeout_seconds,
             self.directory,
-            self.chooser,
+            self.selector,
             reader,
         )
         opener = Opener(self._dialer, settings.connect_timeout_seconds)
-        self.sockets = SocketPlane(books, limits, self.chooser, opener, self.room)
+        self.sockets = SocketPlane(books, limits, self.selector, opener, self.room)
 
     def _build_maintenance(self) -> None:
         """What runs beside requests: heartbeats and probes."""

@@ -39,7 +39,7 @@ from services.gateway.proxy.retry import cause_of, retried
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.model_alias import follow, splice
 from services.gateway.routing.offline import Fallback
-from services.gateway.routing.selector import Chooser, problem_of
+from services.gateway.routing.selector import Selector, problem_of
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import (
@@ -81,7 +81,7 @@ class DataPlane:
         gateway_id: str,
         limits: Limits,
         gate: Gate,
-        chooser: Chooser,
+        selector: Selector,
         fallback: Fallback,
         upstream: UpstreamClient,
         ledger: Ledger,
@@ -91,7 +91,7 @@ class DataPlane:
         self._gateway_id = gateway_id
         self._limits = limits
         self._gate = gate
-        self._chooser = chooser
+        self._selector = selector
         self._upstream = upstream
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
@@ -163,7 +163,7 @@ class DataPlane:
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
-        ways = self._chooser.ways
+        ways = self._selector.ways
         way = ways.get(hints.model or "") if ways else None
         if way is None:
             exchange.comes_from(principal)
@@ -347,7 +347,7 @@ class DataPlane:
     async def _acquire(self, exchange: Exchange, attempt: int) -> Target:
         ask = exchange.ask(attempt, self._draw(31))
         try:
-            decision = await self._chooser.decide(ask, exchange.ids)
+            decision = await self._selector.decide(ask, exchange.ids)
         except ForeignId as refused:
             raise exchange.foreign(refused) from None
         except Refusal as refusal:
@@ -355,7 +355,7 @@ class DataPlane:
             if gone and self._may_replay(exchange) and await self._rewrite(exchange):
                 return await self._acquire(exchange, attempt)
             raise problem_of(refusal, ask, exchange.record.method) from None
-        target = self._chooser.known(decision) or await self._chooser.find(decision)
+        target = self._selector.known(decision) or await self._selector.find(decision)
         exchange.goes_to(decision, target.resource.account_id, attempt)
         return target
 

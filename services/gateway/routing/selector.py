@@ -31,7 +31,7 @@ from services.gateway.routing.owner_lookup import Found, OwnerSearch
 ASK_AGAIN_S = 0.05
 
 
-class Chooser:
+class Selector:
     """Selects the resource of an attempt, and finds its target."""
 
     def __init__(

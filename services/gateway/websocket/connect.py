@@ -15,7 +15,7 @@ from services.gateway.ledger.record import NEUTRAL
 from services.gateway.proxy.context import Exchange
 from services.gateway.proxy.retry import cause_of, retried
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.selector import Chooser, problem_of
+from services.gateway.routing.selector import Selector, problem_of
 from services.gateway.upstream.client import NoKey, UpstreamError
 from services.gateway.upstream.errors import NoFreeConnection
 from services.gateway.websocket.turns import PATH, Books
@@ -28,11 +28,11 @@ class Upgrades:
     """Opens upstream sockets."""
 
     def __init__(
-        self, books: Books, attempts: int, chooser: Chooser, opener: Opener
+        self, books: Books, attempts: int, selector: Selector, opener: Opener
     ) -> None:
         self._books = books
         self._attempts = attempts
-        self._chooser = chooser
+        self._selector = selector
         self._opener = opener
         self._draw: Callable[[int], int] = random.getrandbits
 
@@ -112,12 +112,12 @@ class Upgrades:
     async def _acquire(self, upgrade: Exchange, attempt: int) -> Target:
         ask = upgrade.ask(attempt, self._draw(31))
         try:
-            decision = await self._chooser.decide(ask, upgrade.ids)
+            decision = await self._selector.decide(ask, upgrade.ids)
         except ForeignId as refused:
             raise upgrade.foreign(refused) from None
         except Refusal as refusal:
             raise problem_of(refusal, ask, "WS") from None
-        target = await self._chooser.find(decision)
+        target = await self._selector.find(decision)
         upgrade.goes_to(decision, target.resource.account_id, attempt)
         return target
 

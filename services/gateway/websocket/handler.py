@@ -17,7 +17,7 @@ from services.gateway.content.headers import downstream
 from services.gateway.errors import Problem
 from services.gateway.proxy.context import Exchange
 from services.gateway.proxy.handler import Limits, with_whole_retry_after
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
@@ -38,7 +38,7 @@ class SocketPlane:
         self,
         books: Books,
         limits: Limits,
-        chooser: Chooser,
+        selector: Selector,
         opener: Opener,
         room: Room,
     ) -> None:
@@ -46,7 +46,7 @@ class SocketPlane:
         self._books = books
         self._limits = limits
         self._room = room
-        self._upgrades = Upgrades(books, limits.attempts, chooser, opener)
+        self._upgrades = Upgrades(books, limits.attempts, selector, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
 

@@ -40,7 +40,7 @@ from services.gateway.proxy.context import Exchange
 from services.gateway.routing.catalogue import Directory, Target
 from services.gateway.routing.model_alias import follow, spliced
 from services.gateway.routing.offline import Fallback
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.websocket.frames import (
     TERMINAL,
     Frame,
@@ -70,7 +70,7 @@ class Books:
     active: dict[str, Exchange]  # of all requests of this gateway
     request_s: float
     directory: Directory
-    chooser: Chooser
+    selector: Selector
     reader: Reader
 
 
@@ -328,7 +328,7 @@ class SocketRequests:
         """May it name its ids? Asks Redis, SQL, or what this gateway knows. Raises a
         `Problem`."""
         try:
-            await self._books.chooser.check(ask, exchange.ids)
+            await self._books.selector.check(ask, exchange.ids)
         except ForeignId as refused:
             raise exchange.foreign(refused) from None
 

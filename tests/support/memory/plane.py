@@ -32,7 +32,7 @@ from services.gateway.proxy.handler import DataPlane, Limits
 from services.gateway.routing.catalogue import Directory
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
-from services.gateway.routing.selector import Chooser
+from services.gateway.routing.selector import Selector
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Patience, UpstreamClient
@@ -97,7 +97,7 @@ class World:
             transport=httpx.MockTransport(self._route), base_url="http://router"
         )
         search = OwnerSearch(local.sessions, local.ids, router)
-        self.chooser = Chooser(
+        self.selector = Selector(
             routing, self.directory, self.fallback, search, self.ledger, 1.0
         )
         self.admission = Admission(self.table, required=False)
@@ -108,13 +108,13 @@ class World:
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()
         self.plane = DataPlane(
-            GATEWAY, self.limits, self.gate, self.chooser, self.fallback,
+            GATEWAY, self.limits, self.gate, self.selector, self.fallback,
             self.upstream, self.ledger, reader,
         )  # fmt: skip
         self.books = Books(
             GATEWAY, self.gate, routing, self.ledger, self.fallback,
             self.plane.active, REQUEST_S, self.directory,
-            self.chooser, reader,
+            self.selector, reader,
         )  # fmt: skip
 
     def _route(self, _: httpx.Request) -> httpx.Response:

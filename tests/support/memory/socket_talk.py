@@ -26,7 +26,7 @@ class Sockets:
         self.world = world
         opener = Opener(cast(Dialer, world.wires), 3.0)
         self.plane = SocketPlane(
-            world.books, world.limits, world.chooser, opener, Room(1 << 24)
+            world.books, world.limits, world.selector, opener, Room(1 << 24)
         )
         self._upstreams: dict[int, Upstream] = {}
 

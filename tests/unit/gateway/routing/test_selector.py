@@ -52,11 +52,11 @@ async def made(root: Path, *names: str) -> World:
 @timeless
 async def test_redis_decides_and_the_decision_is_in_the_journal(tmp_path: Path) -> None:
     world = await made(tmp_path)
-    decision = await world.chooser.decide(ask(), ())
+    decision = await world.selector.decide(ask(), ())
     assert [told["resource_id"] for told in world.decisions] == [decision.resource_id]
-    target = world.chooser.known(decision)
+    target = world.selector.known(decision)
     assert target is not None
-    assert target is await world.chooser.find(decision)
+    assert target is await world.selector.find(decision)
 
 
 @timeless
@@ -65,7 +65,7 @@ async def test_a_resource_whose_key_is_not_here_is_not_asked_for(
 ) -> None:
     world = await made(tmp_path, "a", "nowhere")
     for _ in range(3):
-        assert (await world.chooser.decide(ask(), ())).resource_id == "a"
+        assert (await world.selector.decide(ask(), ())).resource_id == "a"
     assert {asked.tried for asked in world.twin.asked} == {("nowhere",)}
 
 
@@ -78,7 +78,7 @@ async def test_a_refusal_is_in_the_journal_if_redis_wrote_it_down(
     refusal: Refusal = NoCapacity(5)
     world.twin.says.append(refusal_with_event(refusal) if written else refusal)
     with pytest.raises(NoCapacity):
-        await world.chooser.decide(ask(), ())
+        await world.selector.decide(ask(), ())
     assert len(world.decisions) == written
 
 
@@ -87,7 +87,7 @@ async def test_ids_that_sql_knows_lead_to_their_owner(tmp_path: Path) -> None:
     world = await made(tmp_path)
     world.owners = {"ids": {"resp_1": TOLD}, "session": None}
     world.twin.says.append(UnknownIds(LONG_AGO_MS))
-    decision = await world.chooser.decide(NAMING, IDS)
+    decision = await world.selector.decide(NAMING, IDS)
     assert (decision.resource_id, decision.reason) == ("b", "response_affinity")
     assert world.twin.asked[-1].resolved
     assert world.twin.adopted == [({}, {digest("resp_1"): IN_B})]
@@ -97,7 +97,7 @@ async def test_ids_that_sql_knows_lead_to_their_owner(tmp_path: Path) -> None:
 async def test_ids_that_nobody_knows_may_go_anywhere(tmp_path: Path) -> None:
     world = await made(tmp_path)
     world.twin.says.append(UnknownIds(LONG_AGO_MS))
-    decision = await world.chooser.decide(NAMING, IDS)
+    decision = await world.selector.decide(NAMING, IDS)
     assert decision.reason == "weighted_least_connections"
 
 
@@ -108,7 +108,7 @@ async def test_a_redis_that_was_emptied_may_be_told_by_another_gateway(
     world = await made(tmp_path)
     unknown = [UnknownIds(100), UnknownIds(150), NoCatalogue()]
     world.twin.says.extend([*unknown, Decision("b", "response_affinity", "v2")])
-    decision = await world.chooser.decide(NAMING, IDS)
+    decision = await world.selector.decide(NAMING, IDS)
     assert decision.resource_id == "b"
     assert not world.twin.asked[-1].resolved
 
@@ -127,7 +127,7 @@ async def test_it_is_not_waited_for_longer_than_others_need(
     if end is not None:
         world.twin.says.append(end)
     began = clock().time()
-    decision = await world.chooser.decide(NAMING, IDS)
+    decision = await world.selector.decide(NAMING, IDS)
     assert decision.reason == "weighted_least_connections"
     # One second, and two beats of one.
     assert clock().time() - began < (3.2 if end is None else 0.1)
@@ -139,10 +139,10 @@ async def test_redis_may_leave_while_owners_are_looked_for(tmp_path: Path) -> No
     world.owners = {"ids": {"resp_1": TOLD}, "session": None}
     world.twin.says.append(UnknownIds(LONG_AGO_MS))
     world.twin.away = True
-    decision = await world.chooser.decide(NAMING, IDS)
+    decision = await world.selector.decide(NAMING, IDS)
     assert (decision.resource_id, decision.degraded) == ("b", True)
     # And is remembered for the next.
-    assert (await world.chooser.decide(NAMING, IDS)).resource_id == "b"
+    assert (await world.selector.decide(NAMING, IDS)).resource_id == "b"
 
 
 @timeless
@@ -151,11 +151,11 @@ async def test_while_redis_is_away_the_gateway_decides_and_says_so(
 ) -> None:
     world = await made(tmp_path)
     world.twin.away = True
-    decision = await world.chooser.decide(ask(), ())
+    decision = await world.selector.decide(ask(), ())
     assert decision.degraded
     assert world.decisions[0]["degraded"]
     assert world.journal.unsent_events == 1
-    assert (await world.chooser.find(decision)).resource.id == decision.resource_id
+    assert (await world.selector.find(decision)).resource.id == decision.resource_id
 
 
 @timeless
@@ -163,7 +163,7 @@ async def test_while_redis_is_away_the_router_may_still_know(tmp_path: Path) -> 
     world = await made(tmp_path)
     world.owners = {"ids": {"resp_1": TOLD}, "session": None}
     world.twin.away = True
-    decision = await world.chooser.decide(NAMING, IDS)
+    decision = await world.selector.decide(NAMING, IDS)
     assert (decision.resource_id, decision.degraded) == ("b", True)
 
 
@@ -171,7 +171,7 @@ async def test_while_redis_is_away_the_router_may_still_know(tmp_path: Path) -> 
 async def test_without_a_catalogue_the_last_copy_serves(tmp_path: Path) -> None:
     world = await made(tmp_path)
     world.twin.says.append(NoCatalogue())
-    assert (await world.chooser.decide(ask(), ())).degraded
+    assert (await world.selector.decide(ask(), ())).degraded
 
 
 @pytest.mark.parametrize("away", [True, False])
@@ -182,7 +182,7 @@ async def test_before_there_was_a_catalogue_nothing_is_decided(
     world = World(tmp_path, Twin())
     world.twin.away = away
     with pytest.raises(Problem) as refused:
-        await world.chooser.decide(ask(), ())
+        await world.selector.decide(ask(), ())
     assert (refused.value.status, refused.value.code) == (503, "no_capacity")
 
 
@@ -191,20 +191,20 @@ async def test_a_decision_of_a_newer_catalogue_reads_it(tmp_path: Path) -> None:
     world = await made(tmp_path)
     world.twin.publish(*map(resource, ("a", "b", "c")))
     decision = Decision("c", "weighted_least_connections", "v3")
-    assert world.chooser.known(decision) is None
-    assert (await world.chooser.find(decision)).resource.id == "c"
-    assert world.chooser.known(decision) is not None
+    assert world.selector.known(decision) is None
+    assert (await world.selector.find(decision)).resource.id == "c"
+    assert world.selector.known(decision) is not None
 
 
 @timeless
 async def test_a_resource_that_is_gone_has_no_target(tmp_path: Path) -> None:
     world = await made(tmp_path)
     with pytest.raises(Problem) as refused:
-        await world.chooser.find(Decision("gone", "", "v2"))
+        await world.selector.find(Decision("gone", "", "v2"))
     assert refused.value.code == "no_capacity"
     world.twin.away = True
     with pytest.raises(Problem):
-        await world.chooser.find(Decision("gone", "", "v9"))
+        await world.selector.find(Decision("gone", "", "v9"))
 
 
 @pytest.mark.parametrize(
