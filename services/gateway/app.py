@@ -38,7 +38,7 @@ from services.gateway.ledger.journal.recovery import Successor
 from services.gateway.ledger.record import Ledger
 from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Selector
@@ -103,17 +103,17 @@ class Gateway:
         """Which resource an attempt goes to."""
         settings = self._settings
         sealer = Sealer(settings.fernet_keys)
-        self.directory = Directory(
+        self.catalogue = GatewayCatalogue(
             self.routing, Credentials(os.environ, sealer, self._rules)
         )
-        self.fallback = Fallback(self.directory, _terms(settings).cooldown_ms)
+        self.fallback = Fallback(self.catalogue, _terms(settings).cooldown_ms)
         self.ledger = Ledger(
             self.routing, self.journal, self.fallback.judged, self.capturer
         )
         local = self.fallback.local
         self.selector = Selector(
             self.routing,
-            self.directory,
+            self.catalogue,
             self.fallback,
             OwnerSearch(local.sessions, local.ids, self.router),
             self.ledger,
@@ -162,7 +162,7 @@ class Gateway:
             self.fallback,
             self.data_plane.active,
             settings.request_timeout_seconds,
-            self.directory,
+            self.catalogue,
             self.selector,
             reader,
         )
@@ -175,13 +175,13 @@ class Gateway:
             self.id,
             self.redis,
             self.routing,
-            self.directory,
+            self.catalogue,
             self.safekeeper,
             self.data_plane,
             self.admission,
         )
         self.readiness = Readiness(
-            self.directory,
+            self.catalogue,
             self.safekeeper,
             lambda: self.redis.up,
             self.router,

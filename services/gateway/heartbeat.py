@@ -13,7 +13,7 @@ from services.gateway.auth.authenticator import Admission
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.proxy.context import Exchange
 from services.gateway.proxy.handler import DataPlane
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import Fallback
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Heart:
         gateway_id: str,
         redis: SharedConnection,
         routing: RoutingFunctions,
-        directory: Directory,
+        catalogue: GatewayCatalogue,
         safekeeper: Safekeeper,
         data_plane: DataPlane,
         admission: Admission,
@@ -47,7 +47,7 @@ class Heart:
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
-        self._directory = directory
+        self._catalogue = catalogue
         self._safekeeper = safekeeper
         self._active: Mapping[str, Exchange] = data_plane.active
         self._fallback: Fallback = data_plane.fallback
@@ -64,7 +64,7 @@ class Heart:
             except Exception:
                 # Without heartbeats the reaper would end this gateway's leases.
                 log.exception("heartbeat failed", action="beat_failed")
-            known = self._directory.known
+            known = self._catalogue.known
             await asyncio.sleep(interval_s if known else WITHOUT_CATALOGUE_S)
 
     async def beat(self) -> None:
@@ -79,8 +79,8 @@ class Heart:
         await self._admission.refresh()
         if beat.version is None:
             raise NoCatalogue
-        if beat.version != self._directory.version:
-            await self._directory.refresh()
+        if beat.version != self._catalogue.version:
+            await self._catalogue.refresh()
         lost = self._connections != self._redis.connections
         self._connections = self._redis.connections
         self._restoring = self._restoring or not beat.known

@@ -9,7 +9,7 @@ from falcon.asgi import Request, Response
 
 from services.gateway.auth.authenticator import Admission
 from services.gateway.ledger.journal.delivery import Safekeeper
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 
 
 class Readiness:
@@ -17,14 +17,14 @@ class Readiness:
 
     def __init__(
         self,
-        directory: Directory,
+        catalogue: GatewayCatalogue,
         safekeeper: Safekeeper,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
         admission: Admission,
     ) -> None:
         self._admission = admission
-        self._directory = directory
+        self._catalogue = catalogue
         self._safekeeper = safekeeper
         self._redis_up = redis_up
         self._client = client
@@ -44,15 +44,15 @@ class Readiness:
             degraded.append("router: unreachable")
         if not self._admission.ready:
             degraded.append("proxy keys: not read yet")
-        ready = self._directory.known and self._admission.ready
+        ready = self._catalogue.known and self._admission.ready
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
         resp.media = {
             "ready": ready,
             "degraded": degraded,
             "outbox": len(self._safekeeper),
             "journal_bytes": self._safekeeper.journal.size_bytes,
-            "resources": len(self._directory.targets),
-            "catalogue": self._directory.version,
+            "resources": len(self._catalogue.targets),
+            "catalogue": self._catalogue.version,
         }
 
     def _journal_problems(self) -> list[str]:

@@ -31,7 +31,7 @@ class Target:
     sent: SentKey = NO_KEY  # the key, to be masked in answers
 
 
-class Directory:
+class GatewayCatalogue:
     """Targets by resource id."""
 
     def __init__(self, routing: RoutingFunctions, credentials: Credentials) -> None:

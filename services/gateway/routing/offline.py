@@ -12,14 +12,14 @@ from libs.common.routing.functions import Owners
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.policy import Choice, Standing
 from libs.common.routing.types import Ask, Decision, Owner, Release
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 
 
 class Fallback:
     """Selects a resource from the state of this process."""
 
-    def __init__(self, directory: Directory, cooldown_ms: int = 30_000) -> None:
-        self._directory = directory
+    def __init__(self, catalogue: GatewayCatalogue, cooldown_ms: int = 30_000) -> None:
+        self._catalogue = catalogue
         self._version: str | None = None
         self.local = LocalRouting(cooldown_ms)
 
@@ -62,9 +62,9 @@ class Fallback:
 
     def choose(self, ask: Ask) -> tuple[Decision, bytes]:
         """A decision and the JSON of its event. Raises a `Refusal`."""
-        if self._version != self._directory.version:
-            self._version = self._directory.version
-            targets = self._directory.targets.values()
+        if self._version != self._catalogue.version:
+            self._version = self._catalogue.version
+            targets = self._catalogue.targets.values()
             self.local.publish(target.resource for target in targets)
         now = int(time.time() * 1000)
         standings = self.local.standings()

@@ -24,7 +24,7 @@ from libs.common.routing.types import (
 from services.gateway import errors
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import Ledger
-from services.gateway.routing.catalogue import Directory, Target
+from services.gateway.routing.catalogue import GatewayCatalogue, Target
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import Found, OwnerSearch
 
@@ -37,7 +37,7 @@ class Selector:
     def __init__(
         self,
         routing: RoutingFunctions,
-        directory: Directory,
+        catalogue: GatewayCatalogue,
         fallback: Fallback,
         search: OwnerSearch,
         ledger: Ledger,
@@ -45,7 +45,7 @@ class Selector:
     ) -> None:
         """`beat_s`: the interval of a gateway's heartbeats."""
         self._routing = routing
-        self._directory = directory
+        self._catalogue = catalogue
         self._fallback = fallback
         self._search = search
         self._ledger = ledger
@@ -56,12 +56,12 @@ class Selector:
     @property
     def ways(self) -> Mapping[str, Way]:
         """Model aliases."""
-        return self._directory.ways
+        return self._catalogue.ways
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
         """Selects a resource. `ids` are those whose digests `ask` carries. Raises a
         `Refusal`, or a `Problem` while there is no catalogue."""
-        closed = self._directory.closed
+        closed = self._catalogue.closed
         if closed:
             ask = msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
         try:
@@ -82,9 +82,9 @@ class Selector:
 
     def known(self, decision: Decision) -> Target | None:
         """The target of a decision, if it was made with the catalogue read last."""
-        if decision.version != self._directory.version:
+        if decision.version != self._catalogue.version:
             return None
-        return self._directory.targets.get(decision.resource_id)
+        return self._catalogue.targets.get(decision.resource_id)
 
     async def _acquire(self, ask: Ask) -> Decision:
         try:
@@ -103,9 +103,9 @@ class Selector:
         """The target of a decision. Reads the catalogue again if necessary. Raises a
         `Problem` when the resource is gone."""
         try:
-            target = await self._directory.find(decision.resource_id, decision.version)
+            target = await self._catalogue.find(decision.resource_id, decision.version)
         except (RedisAway, NoCatalogue):
-            target = self._directory.targets.get(decision.resource_id)
+            target = self._catalogue.targets.get(decision.resource_id)
         if target is None:
             raise errors.no_capacity(1000)
         return target
@@ -114,7 +114,7 @@ class Selector:
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
         """Selects while Redis is down. The router may still reach SQL."""
-        if not self._directory.known:
+        if not self._catalogue.known:
             raise errors.not_ready()
         try:
             return self._choose_alone(ask)

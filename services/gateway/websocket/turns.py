@@ -37,7 +37,7 @@ from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL, Ledger
 from services.gateway.proxy.body_reader import Read, Reader
 from services.gateway.proxy.context import Exchange
-from services.gateway.routing.catalogue import Directory, Target
+from services.gateway.routing.catalogue import GatewayCatalogue, Target
 from services.gateway.routing.model_alias import follow, spliced
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.selector import Selector
@@ -69,7 +69,7 @@ class Books:
     fallback: Fallback
     active: dict[str, Exchange]  # of all requests of this gateway
     request_s: float
-    directory: Directory
+    catalogue: GatewayCatalogue
     selector: Selector
     reader: Reader
 
@@ -243,7 +243,7 @@ class SocketRequests:
         """The socket that the request should use instead of this one, if any. A model
         alias has to lead where the socket does, or can still go."""
         exchange = turn.exchange
-        way = self._books.directory.ways.get(exchange.hints.model or "")
+        way = self._books.catalogue.ways.get(exchange.hints.model or "")
         try:
             if way is not None:
                 self._take(turn, way, read)

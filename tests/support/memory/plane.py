@@ -29,7 +29,7 @@ from services.gateway.ledger.journal.segments import Kind
 from services.gateway.ledger.record import Ledger
 from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import Fallback
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Selector
@@ -87,9 +87,9 @@ class World:
         self.owners: dict[str, Any] = {"ids": {}, "session": None}
         routing = cast(RoutingFunctions, twin)
         keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
-        self.directory = Directory(routing, Credentials(keys, Sealer(()), RULES))
+        self.catalogue = GatewayCatalogue(routing, Credentials(keys, Sealer(()), RULES))
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
-        self.fallback = Fallback(self.directory)
+        self.fallback = Fallback(self.catalogue)
         capturer = Capturer(capture, Inbox(Budget(1 << 24)), None)
         self.ledger = Ledger(routing, self.journal, self.fallback.judged, capturer)
         local = self.fallback.local
@@ -98,7 +98,7 @@ class World:
         )
         search = OwnerSearch(local.sessions, local.ids, router)
         self.selector = Selector(
-            routing, self.directory, self.fallback, search, self.ledger, 1.0
+            routing, self.catalogue, self.fallback, search, self.ledger, 1.0
         )
         self.admission = Admission(self.table, required=False)
         self.gate = Gate(self.admission, cast(KeyLimits, self.table))
@@ -113,7 +113,7 @@ class World:
         )  # fmt: skip
         self.books = Books(
             GATEWAY, self.gate, routing, self.ledger, self.fallback,
-            self.plane.active, REQUEST_S, self.directory,
+            self.plane.active, REQUEST_S, self.catalogue,
             self.selector, reader,
         )  # fmt: skip
 
@@ -147,7 +147,7 @@ class World:
     async def refreshed(self) -> None:
         """What a heartbeat reads anew."""
         await self.admission.refresh()
-        await self.directory.refresh()
+        await self.catalogue.refresh()
 
     def is_at_rest(self) -> None:
         """Nothing is left of what was served: each request has one end."""

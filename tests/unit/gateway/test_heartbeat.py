@@ -49,7 +49,7 @@ class Beating:
             GATEWAY,
             redis,
             cast(RoutingFunctions, self.twin),
-            self.world.directory,
+            self.world.catalogue,
             self.keeper,
             self.world.plane,
             self.world.admission,
@@ -61,10 +61,10 @@ async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) 
     beating = Beating(tmp_path)
     await beating.heart.beat()
     assert b'"gateway_id":"gw-1"' in beating.twin.beats[0]
-    assert set(beating.world.directory.targets) == {"a", "b"}
+    assert set(beating.world.catalogue.targets) == {"a", "b"}
     beating.twin.publish(resource("c"))
     await beating.heart.beat()
-    assert set(beating.world.directory.targets) == {"c"}
+    assert set(beating.world.catalogue.targets) == {"c"}
 
 
 @timeless
@@ -195,7 +195,7 @@ async def test_a_heart_beats_on_whatever_happens(
             over.set()
         if error is not None:
             raise error
-        await beating.world.directory.refresh()
+        await beating.world.catalogue.refresh()
 
     monkeypatch.setattr(beating.heart, "beat", beat)
     running = asyncio.create_task(beating.heart.run(1.0))

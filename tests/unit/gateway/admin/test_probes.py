@@ -22,7 +22,7 @@ class House:
         self.router = Router()
         self.redis_up = True
         self.readiness = Readiness(
-            self.world.directory,
+            self.world.catalogue,
             Safekeeper(self.world.journal, cast(SharedConnection, None), "telemetry"),
             lambda: self.redis_up,
             self.router.client,

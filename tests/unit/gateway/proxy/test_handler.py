@@ -512,7 +512,7 @@ async def test_a_fault_of_ours_is_said_and_in_the_books(
 @timeless
 async def test_while_redis_is_away_traffic_goes_on(tmp_path: Path, twin: Twin) -> None:
     world = World(tmp_path, twin)
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     twin.away = True
     client, upstream = await asked(world)
     upstream.feed(answer())
@@ -598,7 +598,7 @@ async def test_an_alias_leads_to_its_provider_under_the_providers_name(
     tmp_path: Path, body: bytes, headers: list[Header]
 ) -> None:
     world = World(tmp_path, aliased())
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     _, upstream = await asked(world, body, *headers)
     assert upstream.sent.endswith(b'\r\n\r\n{"model":"m-8b","x":1}')
     assert b"content-encoding" not in upstream.sent
@@ -614,7 +614,7 @@ async def test_an_alias_leads_to_its_provider_under_the_providers_name(
 @timeless
 async def test_an_alias_outside_the_keys_pools_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path, aliased())
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     world.table.put(Principal(id="k", pools=("other",)))
     client = world.client()
     await client.asks(b'{"model":"fast"}', KEY)
@@ -784,7 +784,7 @@ async def test_redis_may_leave_between_a_decision_and_its_target(
     tmp_path: Path, twin: Twin
 ) -> None:
     world = World(tmp_path, twin)
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     twin.says.append(Decision("a", "session_affinity", "another"))
     twin.away = True
     _, upstream = await asked(world)

@@ -10,7 +10,7 @@ from libs.common.errors import RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.sealing import Sealer
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.routing.catalogue import Directory
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.upstream.errors import Origin
 from tests.support.memory.clock import timeless
 from tests.support.memory.twin import Twin, resource
@@ -30,10 +30,10 @@ class Counting(Twin):
 
 def read(
     *resources: Any, aliases: tuple[Alias, ...] = ()
-) -> tuple[Directory, Counting]:
+) -> tuple[GatewayCatalogue, Counting]:
     twin = Counting(*resources, aliases=aliases)
     routing = cast(RoutingFunctions, twin)
-    return Directory(routing, Credentials(KEYS, Sealer(()), RULES)), twin
+    return GatewayCatalogue(routing, Credentials(KEYS, Sealer(()), RULES)), twin
 
 
 @pytest.mark.parametrize(
@@ -53,36 +53,36 @@ def read(
 async def test_a_resource_is_ready_to_be_sent_to(
     url: str, origin: Origin, host: bytes, path: bytes
 ) -> None:
-    directory, _ = read(resource("a", base_url=url))
-    await directory.refresh()
-    target = directory.targets["a"]
+    catalogue, _ = read(resource("a", base_url=url))
+    await catalogue.refresh()
+    target = catalogue.targets["a"]
     assert (target.origin, target.host, target.path) == (origin, host, path)
     assert target.authorization == b"Bearer sk-a"
 
 
 @timeless
 async def test_a_decision_of_a_new_catalogue_reads_it_once() -> None:
-    directory, twin = read(resource("a"), resource("b"))
-    known = [directory.known]
-    found = await asyncio.gather(*(directory.find("a", "v2") for _ in range(3)))
-    known.append(directory.known)
+    catalogue, twin = read(resource("a"), resource("b"))
+    known = [catalogue.known]
+    found = await asyncio.gather(*(catalogue.find("a", "v2") for _ in range(3)))
+    known.append(catalogue.known)
     assert known == [False, True]
     assert len({id(target) for target in found}) == 1
     assert twin.reads == 1
-    assert await directory.find("gone", "v2") is None
+    assert await catalogue.find("gone", "v2") is None
     assert twin.reads == 1
-    await directory.refresh()
+    await catalogue.refresh()
     assert twin.reads == 2
 
 
 @timeless
 async def test_the_last_copy_stays_while_redis_is_away() -> None:
-    directory, twin = read(resource("a"))
-    await directory.refresh()
+    catalogue, twin = read(resource("a"))
+    await catalogue.refresh()
     twin.away = True
     with pytest.raises(RedisAway):
-        await directory.find("a", "v9")
-    assert set(directory.targets) == {"a"}
+        await catalogue.find("a", "v9")
+    assert set(catalogue.targets) == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ async def test_the_last_copy_stays_while_redis_is_away() -> None:
 async def test_resources_without_a_key_here_are_passed_over_unless_all_are(
     names: tuple[str, ...], closed: tuple[str, ...]
 ) -> None:
-    directory, _ = read(*map(resource, names))
-    await directory.refresh()
-    assert directory.closed == closed
+    catalogue, _ = read(*map(resource, names))
+    await catalogue.refresh()
+    assert catalogue.closed == closed
 
 
 @timeless
 async def test_aliases_are_read_with_it() -> None:
     alias = Alias(alias="fast", provider_id="p", upstream_id="m")
-    directory, _ = read(resource("a", provider_id="p"), aliases=(alias,))
-    await directory.refresh()
-    assert directory.ways["fast"].upstream_id == "m"
-    assert directory.ways["fast"].open
+    catalogue, _ = read(resource("a", provider_id="p"), aliases=(alias,))
+    await catalogue.refresh()
+    assert catalogue.ways["fast"].upstream_id == "m"
+    assert catalogue.ways["fast"].open

@@ -15,7 +15,7 @@ from libs.common.routing.types import (
     UnknownIds,
     UnknownPool,
 )
-from services.gateway.routing.catalogue import Directory, Target
+from services.gateway.routing.catalogue import GatewayCatalogue, Target
 from services.gateway.routing.offline import Fallback
 from services.gateway.upstream.errors import Origin
 
@@ -34,7 +34,7 @@ def target(number: int, account: str, pool: str = "p") -> Target:
 
 
 class Known:
-    """A directory with what it last read."""
+    """A catalogue with what it last read."""
 
     version = "v"
 
@@ -43,7 +43,7 @@ class Known:
 
 
 def fallback(*targets: Target) -> Fallback:
-    return Fallback(cast(Directory, Known(*targets)))
+    return Fallback(cast(GatewayCatalogue, Known(*targets)))
 
 
 def ask(**over: Any) -> Ask:

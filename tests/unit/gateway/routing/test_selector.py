@@ -45,7 +45,7 @@ IDS = ("resp_1",)
 
 async def made(root: Path, *names: str) -> World:
     world = World(root, Twin(*map(resource, names or ("a", "b"))))
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     return world
 
 

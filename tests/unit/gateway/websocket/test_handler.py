@@ -192,7 +192,7 @@ async def test_an_open_socket_names_the_account_of_its_key(tmp_path: Path) -> No
 @timeless
 async def test_while_redis_is_away_a_socket_opens_all_the_same(tmp_path: Path) -> None:
     world = three(tmp_path)
-    await world.directory.refresh()
+    await world.catalogue.refresh()
     world.twin.away = True
     talk = await Sockets(world).opened()
     assert talk.peer.answer is not None
