@@ -39,7 +39,7 @@ from services.gateway.ledger.record import Ledger
 from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
 from services.gateway.routing.catalogue import GatewayCatalogue
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Selector
 from services.gateway.server.body_memory import Room
@@ -106,15 +106,15 @@ class Gateway:
         self.catalogue = GatewayCatalogue(
             self.routing, Credentials(os.environ, sealer, self._rules)
         )
-        self.fallback = Fallback(self.catalogue, _terms(settings).cooldown_ms)
+        self.offline = OfflineRouting(self.catalogue, _terms(settings).cooldown_ms)
         self.ledger = Ledger(
-            self.routing, self.journal, self.fallback.judged, self.capturer
+            self.routing, self.journal, self.offline.judged, self.capturer
         )
-        local = self.fallback.local
+        local = self.offline.local
         self.selector = Selector(
             self.routing,
             self.catalogue,
-            self.fallback,
+            self.offline,
             OwnerSearch(local.sessions, local.ids, self.router),
             self.ledger,
             settings.heartbeat_seconds,
@@ -147,7 +147,7 @@ class Gateway:
             limits,
             self.gate,
             self.selector,
-            self.fallback,
+            self.offline,
             self.upstream,
             self.ledger,
             reader,
@@ -159,7 +159,7 @@ class Gateway:
             self.gate,
             self.routing,
             self.ledger,
-            self.fallback,
+            self.offline,
             self.data_plane.active,
             settings.request_timeout_seconds,
             self.catalogue,

@@ -14,7 +14,7 @@ from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.proxy.context import Exchange
 from services.gateway.proxy.handler import DataPlane
 from services.gateway.routing.catalogue import GatewayCatalogue
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class Heart:
         self._catalogue = catalogue
         self._safekeeper = safekeeper
         self._active: Mapping[str, Exchange] = data_plane.active
-        self._fallback: Fallback = data_plane.fallback
+        self._offline: OfflineRouting = data_plane.offline
         self._connections = 0
         self._beats = 0
         self._restoring = False  # Redis lost state that is not restored yet
@@ -85,7 +85,7 @@ class Heart:
         self._connections = self._redis.connections
         self._restoring = self._restoring or not beat.known
         if lost or self._restoring:
-            self._fallback.redis_is_back()
+            self._offline.redis_is_back()
             await self._restore(emptied=self._restoring)
             self._restoring = False
         await keeper.upkeep()
@@ -117,7 +117,7 @@ class Heart:
 
     async def _restore_owners(self) -> int:
         adopted = 0
-        for sessions, ids in self._fallback.remembered(AT_ONCE):
+        for sessions, ids in self._offline.remembered(AT_ONCE):
             adopted += await self._routing.adopt(sessions, ids)
         return adopted
 

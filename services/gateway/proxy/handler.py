@@ -38,7 +38,7 @@ from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.proxy.retry import cause_of, retried
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.model_alias import follow, splice
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.selector import Selector, problem_of
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
@@ -82,7 +82,7 @@ class DataPlane:
         limits: Limits,
         gate: Gate,
         selector: Selector,
-        fallback: Fallback,
+        offline: OfflineRouting,
         upstream: UpstreamClient,
         ledger: Ledger,
         reader: Reader,
@@ -95,7 +95,7 @@ class DataPlane:
         self._upstream = upstream
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
-        self.fallback = fallback
+        self.offline = offline
         self._draw: Callable[[int], int] = random.getrandbits
         self.active: dict[str, Exchange] = {}  # requests under way
 
@@ -235,7 +235,7 @@ class DataPlane:
     # Attempts ----------------------------------------------------------------
 
     async def _try_all(self, exchange: Exchange, connection: Connection) -> None:
-        record, fallback = exchange.record, self.fallback
+        record, offline = exchange.record, self.offline
         for attempt in range(1, self._limits.attempts + 1):
             try:
                 target = await self._acquire(exchange, attempt)
@@ -245,12 +245,12 @@ class DataPlane:
                     raise
                 break
             counted = record.gateway_id, record.id, target.resource.id
-            fallback.began(*counted)
+            offline.began(*counted)
             try:
                 if await self._attempt(exchange, target, connection):
                     return
             finally:
-                fallback.ended(*counted)
+                offline.ended(*counted)
         self._pass_on(exchange, connection)
 
     async def _attempt(
@@ -306,7 +306,7 @@ class DataPlane:
         learned = tuple([digest(id_) for id_ in read_event(created)[1].ids])
         tenant = exchange.asker.tenant
         owner = Owner(record.resource_id or "", record.account_id or "", tenant)
-        self.fallback.remember_success("", learned, *msgspec.structs.astuple(owner))
+        self.offline.remember_success("", learned, *msgspec.structs.astuple(owner))
         self._ledger.minted_early(learned, owner)
 
     def _learn_account(self, target: Target, answer: Answer) -> None:
@@ -515,7 +515,7 @@ class DataPlane:
         home = exchange.session if record.outcome == "completed" else ""
         if record.resource_id and (home or learned):
             account, tenant = record.account_id or "", exchange.asker.tenant
-            self.fallback.remember_success(
+            self.offline.remember_success(
                 home, learned, record.resource_id, account, tenant
             )
         if exchange.principal is not None:

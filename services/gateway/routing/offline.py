@@ -15,7 +15,7 @@ from libs.common.routing.types import Ask, Decision, Owner, Release
 from services.gateway.routing.catalogue import GatewayCatalogue
 
 
-class Fallback:
+class OfflineRouting:
     """Selects a resource from the state of this process."""
 
     def __init__(self, catalogue: GatewayCatalogue, cooldown_ms: int = 30_000) -> None:

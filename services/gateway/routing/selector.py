@@ -25,7 +25,7 @@ from services.gateway import errors
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import Ledger
 from services.gateway.routing.catalogue import GatewayCatalogue, Target
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import Found, OwnerSearch
 
 ASK_AGAIN_S = 0.05
@@ -38,7 +38,7 @@ class Selector:
         self,
         routing: RoutingFunctions,
         catalogue: GatewayCatalogue,
-        fallback: Fallback,
+        offline: OfflineRouting,
         search: OwnerSearch,
         ledger: Ledger,
         beat_s: float,
@@ -46,7 +46,7 @@ class Selector:
         """`beat_s`: the interval of a gateway's heartbeats."""
         self._routing = routing
         self._catalogue = catalogue
-        self._fallback = fallback
+        self._offline = offline
         self._search = search
         self._ledger = ledger
         # After Redis was emptied: 1 s until it has a catalogue, and two heartbeats for
@@ -140,7 +140,7 @@ class Selector:
             await self._routing.adopt(found.sessions, found.ids)
             return await self._acquire(resolved)
         except (RedisAway, NoCatalogue):
-            self._fallback.remember(found.sessions, found.ids)
+            self._offline.remember(found.sessions, found.ids)
             return self._choose_alone(resolved)
 
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
@@ -154,7 +154,7 @@ class Selector:
         try:
             await self._routing.adopt(found.sessions, found.ids)
         except (RedisAway, NoCatalogue):
-            self._fallback.remember(found.sessions, found.ids)
+            self._offline.remember(found.sessions, found.ids)
         try:
             await self._check(msgspec.structs.replace(ask, resolved=True))
         except ForeignId as refused:
@@ -164,7 +164,7 @@ class Selector:
         try:
             await self._routing.check(ask)
         except (RedisAway, NoCatalogue):
-            self._fallback.local.check_ids(ask)
+            self._offline.local.check_ids(ask)
 
     async def _decide_when_restored(self, ask: Ask) -> Decision | None:
         """Retries while the gateways restore owners in a Redis that was just emptied:
@@ -189,7 +189,7 @@ class Selector:
         return unknown.age_ms < self._restored_within_s * 1000
 
     def _choose_alone(self, ask: Ask) -> Decision:
-        decision, event = self._fallback.choose(ask)
+        decision, event = self._offline.choose(ask)
         self._ledger.decided_alone(ask.decision_id, event)
         return decision
 

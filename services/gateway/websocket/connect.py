@@ -125,11 +125,11 @@ class Upgrades:
         books, record = self._books, upgrade.record
         counted = record.gateway_id, record.id, target.resource.id
         path = PATH + upgrade.request.query
-        books.fallback.began(*counted)
+        books.offline.began(*counted)
         try:
             connection = await self._opener.open(target, path, upgrade.headers)
         finally:
-            books.fallback.ended(*counted)
+            books.offline.ended(*counted)
         return Opened(connection, target)
 
     def _note_refusal(self, upgrade: Exchange, refusal: Refused) -> None:

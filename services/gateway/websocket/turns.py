@@ -39,7 +39,7 @@ from services.gateway.proxy.body_reader import Read, Reader
 from services.gateway.proxy.context import Exchange
 from services.gateway.routing.catalogue import GatewayCatalogue, Target
 from services.gateway.routing.model_alias import follow, spliced
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.selector import Selector
 from services.gateway.websocket.frames import (
     TERMINAL,
@@ -66,7 +66,7 @@ class Books:
     gate: Gate
     routing: RoutingFunctions
     ledger: Ledger
-    fallback: Fallback
+    offline: OfflineRouting
     active: dict[str, Exchange]  # of all requests of this gateway
     request_s: float
     catalogue: GatewayCatalogue
@@ -159,15 +159,15 @@ class SocketRequests:
         self.running.append(turn)
         self._books.active[exchange.record.id] = exchange
         self._books.ledger.accepted(exchange.record)
-        self._books.fallback.began(*self._counted(exchange))
+        self._books.offline.began(*self._counted(exchange))
         await self._admit(turn)
         self._isolate(turn, plain)
         moved = await self._place(turn, read)
         self._fresh = False
         if moved is not None:
-            self._books.fallback.ended(*self._counted(exchange))
+            self._books.offline.ended(*self._counted(exchange))
             self._opened = moved
-            self._books.fallback.began(*self._counted(exchange))
+            self._books.offline.began(*self._counted(exchange))
         else:
             try:
                 await self._pin(exchange)
@@ -438,7 +438,7 @@ class SocketRequests:
         self.running.remove(turn)
         books.active.pop(record.id, None)
         resource = self._target.resource
-        books.fallback.ended(*self._counted(exchange))
+        books.offline.ended(*self._counted(exchange))
         record.take(facts)
         record.minted = facts.ids
         record.latency_ms = exchange.ms()
@@ -446,7 +446,7 @@ class SocketRequests:
         home = exchange.session if record.outcome == "completed" else ""
         if home or learned:
             account, tenant = resource.account_id, exchange.asker.tenant
-            books.fallback.remember_success(home, learned, resource.id, account, tenant)
+            books.offline.remember_success(home, learned, resource.id, account, tenant)
         books.gate.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
 

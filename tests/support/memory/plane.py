@@ -30,7 +30,7 @@ from services.gateway.ledger.record import Ledger
 from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
 from services.gateway.routing.catalogue import GatewayCatalogue
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import OwnerSearch
 from services.gateway.routing.selector import Selector
 from services.gateway.server.connection import Connection
@@ -89,16 +89,16 @@ class World:
         keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
         self.catalogue = GatewayCatalogue(routing, Credentials(keys, Sealer(()), RULES))
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
-        self.fallback = Fallback(self.catalogue)
+        self.offline = OfflineRouting(self.catalogue)
         capturer = Capturer(capture, Inbox(Budget(1 << 24)), None)
-        self.ledger = Ledger(routing, self.journal, self.fallback.judged, capturer)
-        local = self.fallback.local
+        self.ledger = Ledger(routing, self.journal, self.offline.judged, capturer)
+        local = self.offline.local
         router = httpx.AsyncClient(
             transport=httpx.MockTransport(self._route), base_url="http://router"
         )
         search = OwnerSearch(local.sessions, local.ids, router)
         self.selector = Selector(
-            routing, self.catalogue, self.fallback, search, self.ledger, 1.0
+            routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )
         self.admission = Admission(self.table, required=False)
         self.gate = Gate(self.admission, cast(KeyLimits, self.table))
@@ -108,11 +108,11 @@ class World:
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()
         self.plane = DataPlane(
-            GATEWAY, self.limits, self.gate, self.selector, self.fallback,
+            GATEWAY, self.limits, self.gate, self.selector, self.offline,
             self.upstream, self.ledger, reader,
         )  # fmt: skip
         self.books = Books(
-            GATEWAY, self.gate, routing, self.ledger, self.fallback,
+            GATEWAY, self.gate, routing, self.ledger, self.offline,
             self.plane.active, REQUEST_S, self.catalogue,
             self.selector, reader,
         )  # fmt: skip
@@ -154,7 +154,7 @@ class World:
         assert self.plane.active == {}
         counters = self.journal.counters
         assert counters.accepted == counters.ended == len(self.requests)
-        assert set(self.fallback.local.in_flight().values()) <= {0}
+        assert set(self.offline.local.in_flight().values()) <= {0}
 
 
 class Client(OpenSite):

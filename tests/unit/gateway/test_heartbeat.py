@@ -105,7 +105,7 @@ async def test_an_emptied_redis_is_given_back_leases_and_owners(tmp_path: Path) 
     await client.asks()
     owner = Owner("a", "account-a")
     for number in range(AT_ONCE + 1):
-        world.fallback.remember({}, {f"id-{number}": owner})
+        world.offline.remember({}, {f"id-{number}": owner})
     twin.knows_us = False
     await beating.heart.beat()
     (exchange,) = world.plane.active.values()
@@ -128,7 +128,7 @@ async def test_what_could_not_be_given_back_is_owed(
     twin = beating.twin
     await beating.heart.beat()
     twin.adopted.clear()
-    beating.world.fallback.remember({}, {"id": Owner("a", "account-a")})
+    beating.world.offline.remember({}, {"id": Owner("a", "account-a")})
     twin.knows_us = False
 
     async def away(*_: object) -> int:

@@ -16,7 +16,7 @@ from libs.common.routing.types import (
     UnknownPool,
 )
 from services.gateway.routing.catalogue import GatewayCatalogue, Target
-from services.gateway.routing.offline import Fallback
+from services.gateway.routing.offline import OfflineRouting
 from services.gateway.upstream.errors import Origin
 
 
@@ -42,8 +42,8 @@ class Known:
         self.targets = {t.resource.id: t for t in targets}
 
 
-def fallback(*targets: Target) -> Fallback:
-    return Fallback(cast(GatewayCatalogue, Known(*targets)))
+def offline(*targets: Target) -> OfflineRouting:
+    return OfflineRouting(cast(GatewayCatalogue, Known(*targets)))
 
 
 def ask(**over: Any) -> Ask:
@@ -70,7 +70,7 @@ TWO_ACCOUNTS = (target(1, "a"), target(2, "a"), target(3, "b"))
 
 
 def test_it_spreads_by_what_this_gateway_has_in_flight() -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     chosen: list[str] = []
     for _ in range(3):
         request = f"r{len(chosen)}"
@@ -84,7 +84,7 @@ def test_it_spreads_by_what_this_gateway_has_in_flight() -> None:
 
 
 def test_its_decisions_are_events_and_marked() -> None:
-    decision, event = fallback(*TWO_ACCOUNTS).choose(ask(tried=("openai-1",)))
+    decision, event = offline(*TWO_ACCOUNTS).choose(ask(tried=("openai-1",)))
     told = DecisionEvent.model_validate_json(event)
     assert decision.degraded
     assert told.degraded
@@ -93,7 +93,7 @@ def test_its_decisions_are_events_and_marked() -> None:
 
 
 def test_its_decisions_say_what_was_left() -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     alone.remember_success("session", (), "openai-1", "a")
     alone.local.publish(t.resource for t in TWO_ACCOUNTS)
     refused = Verdict(kind="refused", cause="401")
@@ -108,7 +108,7 @@ def test_its_decisions_say_what_was_left() -> None:
 
 
 def test_it_remembers_who_owns_ids_and_sessions() -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     alone.remember_success("session", ("id",), "openai-3", "b")
     assert alone.choose(ask(bound=("id",)))[0].reason == "response_affinity"
     by_session = alone.choose(ask(session="session"))[0]
@@ -129,14 +129,14 @@ def test_it_remembers_who_owns_ids_and_sessions() -> None:
     ],
 )
 def test_state_of_an_account_moves_to_its_siblings_only(request_: Ask) -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     alone.remember_success("session", ("id",), "openai-1", "a")
     for _ in range(5):
         assert alone.choose(request_)[0].resource_id == "openai-2"
 
 
 def test_a_key_that_was_refused_rests_until_redis_is_back() -> None:
-    alone = fallback(target(1, "a"), target(2, "b"))
+    alone = offline(target(1, "a"), target(2, "b"))
     alone.choose(ask())
     refused = Verdict(kind="refused", cause="401")
     alone.judged(Release("r", "g", "openai-1", refused, "", (), None, b"{}"))
@@ -149,7 +149,7 @@ def test_a_key_that_was_refused_rests_until_redis_is_back() -> None:
 
 
 def test_ids_it_does_not_know_are_to_be_looked_for() -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     with pytest.raises(UnknownIds):
         alone.choose(ask(bound=("id",)))
     alone.remember({}, {"id": None})
@@ -158,7 +158,7 @@ def test_ids_it_does_not_know_are_to_be_looked_for() -> None:
 
 
 def test_what_it_remembers_can_be_given_back_in_parts() -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     for number in range(5):
         alone.remember_success("s", (f"id-{number}",), "openai-1", "a")
     parts = list(alone.remembered(2))
@@ -167,7 +167,7 @@ def test_what_it_remembers_can_be_given_back_in_parts() -> None:
 
 
 def test_without_a_sibling_there_is_no_capacity() -> None:
-    alone = fallback(*TWO_ACCOUNTS)
+    alone = offline(*TWO_ACCOUNTS)
     alone.remember_success("", ("id",), "openai-3", "b")
     with pytest.raises(NoCapacity):
         alone.choose(ask(bound=("id",), tried=("openai-3",)))
@@ -175,16 +175,16 @@ def test_without_a_sibling_there_is_no_capacity() -> None:
 
 def test_what_it_refuses() -> None:
     with pytest.raises(NoResources):
-        fallback().choose(ask())
+        offline().choose(ask())
     with pytest.raises(UnknownPool) as unknown:
-        fallback(*TWO_ACCOUNTS).choose(ask(pool_id="q"))
+        offline(*TWO_ACCOUNTS).choose(ask(pool_id="q"))
     assert unknown.value.pools == ("p",)
 
 
 @pytest.mark.parametrize("kind", ["ok", "neutral", "limited"])
 def test_model_names_fill_no_memory(kind: VerdictKind) -> None:
     """Clients choose them, and Redis may be away for long."""
-    kept = fallback(target(1, "a"))
+    kept = offline(target(1, "a"))
     for number in range(3_000):
         kept.choose(ask(request_id=f"r{number}"))
         kept.judged(

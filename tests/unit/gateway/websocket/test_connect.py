@@ -127,10 +127,10 @@ async def test_an_upgrade_counts_while_it_is_under_way(tmp_path: Path) -> None:
     world = made(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
-    assert world.fallback.local.leases["a"]
+    assert world.offline.local.leases["a"]
     sockets.upstream().accepts()
     await settled()
-    assert not world.fallback.local.leases["a"]
+    assert not world.offline.local.leases["a"]
     await talk.closes()
     await talk.ended()
 
