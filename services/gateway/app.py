@@ -40,7 +40,7 @@ from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
 from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import OfflineRouting
-from services.gateway.routing.owner_lookup import OwnerSearch
+from services.gateway.routing.owner_lookup import OwnerLookup
 from services.gateway.routing.selector import Selector
 from services.gateway.server.body_memory import Room
 from services.gateway.server.connection import Times
@@ -115,7 +115,7 @@ class Gateway:
             self.routing,
             self.catalogue,
             self.offline,
-            OwnerSearch(local.sessions, local.ids, self.router),
+            OwnerLookup(local.sessions, local.ids, self.router),
             self.ledger,
             settings.heartbeat_seconds,
         )

@@ -34,7 +34,7 @@ class Found(NamedTuple):
 _NOTHING = Found({}, {})
 
 
-class OwnerSearch:
+class OwnerLookup:
     """Looks up owners outside Redis."""
 
     def __init__(

@@ -26,7 +26,7 @@ from services.gateway.errors import Problem
 from services.gateway.ledger.record import Ledger
 from services.gateway.routing.catalogue import GatewayCatalogue, Target
 from services.gateway.routing.offline import OfflineRouting
-from services.gateway.routing.owner_lookup import Found, OwnerSearch
+from services.gateway.routing.owner_lookup import Found, OwnerLookup
 
 ASK_AGAIN_S = 0.05
 
@@ -39,7 +39,7 @@ class Selector:
         routing: RoutingFunctions,
         catalogue: GatewayCatalogue,
         offline: OfflineRouting,
-        search: OwnerSearch,
+        search: OwnerLookup,
         ledger: Ledger,
         beat_s: float,
     ) -> None:

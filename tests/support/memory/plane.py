@@ -31,7 +31,7 @@ from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
 from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import OfflineRouting
-from services.gateway.routing.owner_lookup import OwnerSearch
+from services.gateway.routing.owner_lookup import OwnerLookup
 from services.gateway.routing.selector import Selector
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
@@ -96,7 +96,7 @@ class World:
         router = httpx.AsyncClient(
             transport=httpx.MockTransport(self._route), base_url="http://router"
         )
-        search = OwnerSearch(local.sessions, local.ids, router)
+        search = OwnerLookup(local.sessions, local.ids, router)
         self.selector = Selector(
             routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )

@@ -9,7 +9,7 @@ import pytest
 
 from libs.common.routing.types import Ask, Asker, Owner, digest
 from services.gateway.routing import owner_lookup
-from services.gateway.routing.owner_lookup import MOST_MISSES, OwnerSearch
+from services.gateway.routing.owner_lookup import MOST_MISSES, OwnerLookup
 
 pytestmark = pytest.mark.asyncio
 HOME = Owner("openai-1", "a")
@@ -54,7 +54,7 @@ class Router:
 
 async def test_the_gateways_own_memory_comes_first() -> None:
     router = Router()
-    search = OwnerSearch({}, {digest("resp_1"): HOME}, router.client)
+    search = OwnerLookup({}, {digest("resp_1"): HOME}, router.client)
     found = await search.find(ask("resp_1", "msg_1"), ("resp_1", "msg_1"))
     assert found == ({}, {digest("resp_1"): HOME}, True)
     assert router.asked == []
@@ -62,7 +62,7 @@ async def test_the_gateways_own_memory_comes_first() -> None:
 
 async def test_sql_is_asked_and_misses_are_told() -> None:
     router = Router(ids={"resp_1": TOLD})
-    search = OwnerSearch({}, {}, router.client)
+    search = OwnerLookup({}, {}, router.client)
     sessions, ids, complete = await search.find(
         ask("resp_1", "x", session="s"), ("resp_1", "x")
     )
@@ -74,7 +74,7 @@ async def test_sql_is_asked_and_misses_are_told() -> None:
 
 async def test_a_session_is_looked_for_where_its_state_matters() -> None:
     router = Router(session=TOLD)
-    search = OwnerSearch({}, {}, router.client)
+    search = OwnerLookup({}, {}, router.client)
     sessions, _, _ = await search.find(ask(session="s", account_bound=True), ())
     assert sessions == {digest("s"): HOME}
     assert router.asked == [{"ids": [], "session_id": "s", "tenant": ""}]
@@ -82,7 +82,7 @@ async def test_a_session_is_looked_for_where_its_state_matters() -> None:
 
 @pytest.mark.parametrize("status", [503, 500, 404])
 async def test_what_could_not_be_looked_for_is_no_miss(status: int) -> None:
-    search = OwnerSearch({}, {}, Router(status).client)
+    search = OwnerLookup({}, {}, Router(status).client)
     assert await search.find(ask("resp_1"), ("resp_1",)) == ({}, {}, False)
 
 
@@ -95,7 +95,7 @@ async def test_a_router_that_is_away_is_said_once(
         owner_lookup.log, "warning", lambda text, **_: said.append(text)
     )
     away, back = Router(status=503), Router()
-    search = OwnerSearch({}, {}, away.client)
+    search = OwnerLookup({}, {}, away.client)
     for number in range(50):
         await search.find(ask(f"resp_{number}"), (f"resp_{number}",))
     assert len(said) == 1
@@ -117,7 +117,7 @@ def isolated(*ids: str, kinds: str = "") -> Ask:
 async def test_to_know_whose_ids_are_takes_all_of_them() -> None:
     """To know where a request goes one is enough."""
     router = Router(ids={"resp_2": THEIRS})
-    search = OwnerSearch({}, {digest("resp_1"): HOME}, router.client)
+    search = OwnerLookup({}, {digest("resp_1"): HOME}, router.client)
     found = await search.find(isolated("resp_1", "resp_2"), ("resp_1", "resp_2"))
     assert found.ids == {
         digest("resp_1"): HOME,
@@ -127,7 +127,7 @@ async def test_to_know_whose_ids_are_takes_all_of_them() -> None:
 
 
 async def test_what_memory_knows_is_kept_when_the_router_is_away() -> None:
-    search = OwnerSearch({}, {digest("resp_1"): HOME}, Router(503).client)
+    search = OwnerLookup({}, {digest("resp_1"): HOME}, Router(503).client)
     found = await search.find(isolated("resp_1", "resp_2"), ("resp_1", "resp_2"))
     assert found == ({}, {digest("resp_1"): HOME}, False)
 
@@ -135,7 +135,7 @@ async def test_what_memory_knows_is_kept_when_the_router_is_away() -> None:
 async def test_few_misses_of_one_request_are_remembered() -> None:
     ids = tuple(f"msg_{n}" for n in range(500))
     router = Router(ids={"msg_499": THEIRS})
-    found = await OwnerSearch({}, {}, router.client).find(isolated(*ids), ids)
+    found = await OwnerLookup({}, {}, router.client).find(isolated(*ids), ids)
     missed = [id_ for id_, owner in found.ids.items() if owner is None]
     assert len(missed) == MOST_MISSES
     assert found.ids[digest("msg_499")] == Owner("openai-2", "b", "key:b")
