@@ -27,7 +27,7 @@ from services.gateway.admin.asgi import ControlPlane
 from services.gateway.admin.falcon_app import control_app
 from services.gateway.admin.forwarding import RouterDoor
 from services.gateway.admin.probes import Readiness
-from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.browser_guard import Doorkeeper
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.worker import make_capturer
@@ -81,9 +81,11 @@ class Gateway:
     def _build_access(self) -> None:
         """Who may send requests."""
         settings = self._settings
-        self.admission = Admission(KeyTable(self.redis), required=settings.require_keys)
+        self.authenticator = Authenticator(
+            KeyTable(self.redis), required=settings.require_keys
+        )
         self.gate = Gate(
-            self.admission, KeyLimits(self.redis), strict=settings.isolates_strictly
+            self.authenticator, KeyLimits(self.redis), strict=settings.isolates_strictly
         )
 
     def _build_ledger(self) -> None:
@@ -178,14 +180,14 @@ class Gateway:
             self.catalogue,
             self.safekeeper,
             self.data_plane,
-            self.admission,
+            self.authenticator,
         )
         self.readiness = Readiness(
             self.catalogue,
             self.safekeeper,
             lambda: self.redis.up,
             self.router,
-            self.admission,
+            self.authenticator,
         )
 
     def _build_server(self) -> None:

@@ -9,7 +9,7 @@ import structlog
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.proxy.context import Exchange
 from services.gateway.proxy.handler import DataPlane
@@ -41,9 +41,9 @@ class Heart:
         catalogue: GatewayCatalogue,
         safekeeper: Safekeeper,
         data_plane: DataPlane,
-        admission: Admission,
+        authenticator: Authenticator,
     ) -> None:
-        self._admission = admission
+        self._authenticator = authenticator
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
@@ -76,7 +76,7 @@ class Heart:
             # Before any await: the answer is about the current connection.
             keeper.beat_answered(sent, beat)
             keeper.start_flush()
-        await self._admission.refresh()
+        await self._authenticator.refresh()
         if beat.version is None:
             raise NoCatalogue
         if beat.version != self._catalogue.version:

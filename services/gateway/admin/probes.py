@@ -7,7 +7,7 @@ import httpx
 import prometheus_client
 from falcon.asgi import Request, Response
 
-from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.routing.catalogue import GatewayCatalogue
 
@@ -21,9 +21,9 @@ class Readiness:
         safekeeper: Safekeeper,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
-        admission: Admission,
+        authenticator: Authenticator,
     ) -> None:
-        self._admission = admission
+        self._authenticator = authenticator
         self._catalogue = catalogue
         self._safekeeper = safekeeper
         self._redis_up = redis_up
@@ -37,14 +37,14 @@ class Readiness:
         degraded = []
         if not self._redis_up():
             degraded.append("redis: unreachable, routing from the last catalogue")
-            if self._admission.limits:
+            if self._authenticator.limits:
                 degraded.append("proxy keys: limits per minute are not enforced")
         degraded += self._journal_problems()
         if not await self._router_answers():
             degraded.append("router: unreachable")
-        if not self._admission.ready:
+        if not self._authenticator.ready:
             degraded.append("proxy keys: not read yet")
-        ready = self._catalogue.known and self._admission.ready
+        ready = self._catalogue.known and self._authenticator.ready
         resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
         resp.media = {
             "ready": ready,

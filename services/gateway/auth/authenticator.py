@@ -33,7 +33,7 @@ class Table(Protocol):
     async def read(self) -> dict[str, Principal]: ...
 
 
-class Admission:
+class Authenticator:
     """Maps a request's `Authorization` header to the principal of its proxy key.
 
     A request costs one dictionary lookup by the header's bytes. Its duration reveals

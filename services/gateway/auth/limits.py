@@ -8,7 +8,7 @@ from libs.common.errors import RedisAway
 from libs.common.headers import Header
 from libs.common.proxy_keys import KeyLimits, Principal
 from libs.common.redis.shared_connection import Refused
-from services.gateway.auth.authenticator import Admission, over_limit
+from services.gateway.auth.authenticator import Authenticator, over_limit
 
 
 class Gate:
@@ -16,23 +16,23 @@ class Gate:
     Redis is down."""
 
     def __init__(
-        self, admission: Admission, limits: KeyLimits, *, strict: bool = False
+        self, authenticator: Authenticator, limits: KeyLimits, *, strict: bool = False
     ) -> None:
         """`strict`: keys may name only objects that their tenant made through this
         proxy."""
-        self._admission = admission
+        self._authenticator = authenticator
         self._limits = limits
         self.strict = strict
-        self.admit = admission.admit  # bound once, because each request calls it
+        self.admit = authenticator.admit  # bound once, because each request calls it
 
     @property
     def has_keys(self) -> bool:
         """Does any key exist? If so, some ids belong to tenants."""
-        return self._admission.has_keys
+        return self._authenticator.has_keys
 
     async def enter(self, headers: Sequence[Header]) -> Principal | None:
-        """See `Admission.enter`."""
-        return await self._admission.enter(headers)
+        """See `Authenticator.enter`."""
+        return await self._authenticator.enter(headers)
 
     async def count(self, principal: Principal | None) -> None:
         """Counts one request. Raises a `Problem` when a limit is reached."""

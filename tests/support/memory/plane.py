@@ -21,7 +21,7 @@ from libs.common.proxy_keys import (
     secret_hash,
 )
 from libs.common.routing.functions import RoutingFunctions
-from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Budget, Capturer, Inbox
 from services.gateway.ledger.journal.journal import Journal
@@ -100,8 +100,8 @@ class World:
         self.selector = Selector(
             routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )
-        self.admission = Admission(self.table, required=False)
-        self.gate = Gate(self.admission, cast(KeyLimits, self.table))
+        self.authenticator = Authenticator(self.table, required=False)
+        self.gate = Gate(self.authenticator, cast(KeyLimits, self.table))
         self.upstream = UpstreamClient(
             3.0, Patience(20.0, 20.0), cast(Dialer, self.wires)
         )
@@ -146,7 +146,7 @@ class World:
 
     async def refreshed(self) -> None:
         """What a heartbeat reads anew."""
-        await self.admission.refresh()
+        await self.authenticator.refresh()
         await self.catalogue.refresh()
 
     def is_at_rest(self) -> None:

@@ -52,7 +52,7 @@ class Beating:
             self.world.catalogue,
             self.keeper,
             self.world.plane,
-            self.world.admission,
+            self.world.authenticator,
         )
 
 
@@ -84,7 +84,7 @@ async def test_without_a_catalogue_a_beat_says_so_but_proxy_keys_are_read(
     beating.world.table.put(Principal(id="k"))
     with pytest.raises(NoCatalogue):
         await beating.heart.beat()
-    assert beating.world.admission.known
+    assert beating.world.authenticator.known
 
 
 @timeless

@@ -26,7 +26,7 @@ class House:
             Safekeeper(self.world.journal, cast(SharedConnection, None), "telemetry"),
             lambda: self.redis_up,
             self.router.client,
-            self.world.admission,
+            self.world.authenticator,
         )
 
     async def asked(self, probe: str) -> tuple[int, Any]:

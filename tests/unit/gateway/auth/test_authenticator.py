@@ -9,7 +9,7 @@ from libs.common.errors import RedisAway
 from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
 from libs.common.redis.shared_connection import Refused
 from services.gateway.auth import authenticator
-from services.gateway.auth.authenticator import Admission, over_limit, pool_for
+from services.gateway.auth.authenticator import Authenticator, over_limit, pool_for
 from services.gateway.errors import Problem
 
 NOW_S = 1_760_000_000.0
@@ -57,14 +57,14 @@ async def admitting(
     *,
     required: bool = True,
     clock: Callable[[], float] = lambda: NOW_S,
-) -> tuple[Admission, Table]:
+) -> tuple[Authenticator, Table]:
     table = Table(**{SECRET: principal})
-    made = Admission(table, required=required, clock=clock)
+    made = Authenticator(table, required=required, clock=clock)
     await made.refresh()
     return made, table
 
 
-async def refused(made: Admission, given: list[tuple[bytes, bytes]]) -> Problem:
+async def refused(made: Authenticator, given: list[tuple[bytes, bytes]]) -> Problem:
     with pytest.raises(Problem) as caught:
         await made.enter(given)
     return caught.value
@@ -259,10 +259,10 @@ async def test_an_emptied_redis_changes_nothing() -> None:
 async def test_before_there_is_a_table_a_key_may_well_be_right() -> None:
     table = Table()
     table.current = None
-    made = Admission(table, required=False)
+    made = Authenticator(table, required=False)
     assert not made.known
     assert made.ready  # for those without a key
-    assert not Admission(table, required=True).ready
+    assert not Authenticator(table, required=True).ready
     problem = await refused(made, headers(SECRET))
     assert (problem.status, problem.code) == (503, "not_ready")
     assert dict(problem.headers)[b"retry-after"] == b"1"

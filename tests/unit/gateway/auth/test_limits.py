@@ -15,7 +15,7 @@ from libs.common.proxy_keys import (
     secret_hash,
 )
 from libs.common.redis.shared_connection import Refused
-from services.gateway.auth.authenticator import Admission
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.limits import Gate
 from services.gateway.errors import Problem
 from tests.support.memory.clock import settled, timeless
@@ -62,8 +62,8 @@ def gate(
     error: Exception | None = None, table: Table | None = None
 ) -> tuple[Gate, Limits]:
     limits = Limits(error)
-    admission = Admission(table or Table(), required=False)
-    return Gate(admission, cast(KeyLimits, limits)), limits
+    authenticator = Authenticator(table or Table(), required=False)
+    return Gate(authenticator, cast(KeyLimits, limits)), limits
 
 
 @timeless
