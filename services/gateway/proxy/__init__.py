@@ -1,1 +1,1 @@
-"""One proxied HTTP request, from authenticator to settlement."""
+"""One proxied HTTP request, from admission to settlement."""
