@@ -27,9 +27,9 @@ from services.gateway.admin.asgi import ControlPlane
 from services.gateway.admin.falcon_app import control_app
 from services.gateway.admin.forwarding import RouterDoor
 from services.gateway.admin.probes import Readiness
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.browser_guard import Doorkeeper
-from services.gateway.auth.limits import Gate
 from services.gateway.capture.worker import make_capturer
 from services.gateway.heartbeat import Heart
 from services.gateway.ledger.journal.delivery import Safekeeper
@@ -84,7 +84,7 @@ class Gateway:
         self.authenticator = Authenticator(
             KeyTable(self.redis), required=settings.require_keys
         )
-        self.gate = Gate(
+        self.access = AccessControl(
             self.authenticator, KeyLimits(self.redis), strict=settings.isolates_strictly
         )
 
@@ -147,7 +147,7 @@ class Gateway:
         self.data_plane = DataPlane(
             self.id,
             limits,
-            self.gate,
+            self.access,
             self.selector,
             self.offline,
             self.upstream,
@@ -158,7 +158,7 @@ class Gateway:
         self.room = Room(max(share, settings.max_body_bytes))
         books = Books(
             self.id,
-            self.gate,
+            self.access,
             self.routing,
             self.ledger,
             self.offline,

@@ -23,8 +23,8 @@ from libs.common.routing.accounts import account_named, unnamed
 from libs.common.routing.types import ForeignId, Owner, OwnerGone, Refusal, digest
 from services.gateway import errors, metrics
 from services.gateway.auth import endpoints, isolation
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import UnknownKey
-from services.gateway.auth.limits import Gate
 from services.gateway.content.headers import downstream, request_head
 from services.gateway.content.key_masking import without_key
 from services.gateway.content.response_facts import read_answer, read_event
@@ -80,7 +80,7 @@ class DataPlane:
         self,
         gateway_id: str,
         limits: Limits,
-        gate: Gate,
+        access: AccessControl,
         selector: Selector,
         offline: OfflineRouting,
         upstream: UpstreamClient,
@@ -90,7 +90,7 @@ class DataPlane:
         self._reader = reader
         self._gateway_id = gateway_id
         self._limits = limits
-        self._gate = gate
+        self._access = access
         self._selector = selector
         self._upstream = upstream
         self._ledger = ledger
@@ -103,15 +103,15 @@ class DataPlane:
         exchange = Exchange(request, self._gateway_id)
         try:
             try:
-                principal = self._gate.admit(exchange.headers)
+                principal = self._access.admit(exchange.headers)
             except UnknownKey:
-                principal = await self._gate.enter(exchange.headers)
-            isolated = principal is not None or self._gate.has_keys
+                principal = await self._access.enter(exchange.headers)
+            isolated = principal is not None or self._access.has_keys
             hints = self._quick_hints(exchange, isolated)
             read = hints if hints is not None else await self._read(exchange, isolated)
             self._admit(exchange, connection, principal, read)
             if principal is not None and principal.limited:
-                await self._gate.count(principal)
+                await self._access.count(principal)
             await self._try_all(exchange, connection)
         except Problem as problem:
             self._answer_problem(exchange, problem, connection)
@@ -173,7 +173,7 @@ class DataPlane:
                 splice(exchange, way, read.plain, read.scan)
             else:
                 splice(exchange, way, exchange.body)
-        if tenant or self._gate.has_keys:
+        if tenant or self._access.has_keys:
             plain = read.plain if isinstance(read, Read) else request.body
             self._isolate(exchange, tenant, plain)
         exchange.head = self._ledger.accepted(exchange.record)
@@ -181,7 +181,7 @@ class DataPlane:
     def _isolate(self, exchange: Exchange, tenant: str, plain: bytes) -> None:
         """Note which ids the request must be allowed to name. Raises a `Problem`."""
         request, hints, route = exchange.request, exchange.hints, None
-        strict = self._gate.strict
+        strict = self._access.strict
         if strict:
             usual = isolation.plain_asker(tenant, hints, request, exchange.path)
             if usual is not None:
@@ -519,7 +519,7 @@ class DataPlane:
                 home, learned, record.resource_id, account, tenant
             )
         if exchange.principal is not None:
-            self._gate.spend(exchange.principal, record.total_tokens)
+            self._access.spend(exchange.principal, record.total_tokens)
         self._ledger.request_ended(exchange, learned)
 
 

@@ -42,7 +42,7 @@ class SocketPlane:
         opener: Opener,
         room: Room,
     ) -> None:
-        self._gate = books.gate
+        self._access = books.access
         self._books = books
         self._limits = limits
         self._room = room
@@ -81,7 +81,7 @@ class SocketPlane:
             _turn_away(client, unwelcome)
             return
         try:
-            principal = await self._gate.enter(request.headers)
+            principal = await self._access.enter(request.headers)
         except Problem as problem:
             _turn_away(client, problem)
             return

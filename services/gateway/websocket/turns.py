@@ -30,7 +30,7 @@ from libs.common.routing.types import (
 )
 from services.gateway import errors
 from services.gateway.auth import isolation
-from services.gateway.auth.limits import Gate
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.content.key_masking import hide
 from services.gateway.content.response_facts import Facts, LargeAnswer, read_event
 from services.gateway.errors import Problem
@@ -63,7 +63,7 @@ class Books:
     """Where requests of sockets are accounted for."""
 
     gateway_id: str
-    gate: Gate
+    access: AccessControl
     routing: RoutingFunctions
     ledger: Ledger
     offline: OfflineRouting
@@ -110,8 +110,8 @@ class SocketRequests:
         self._books = books
         self._request = upgrade.request
         self._upgrade = upgrade
-        self._strict = books.gate.strict
-        self._isolated = upgrade.principal is not None or books.gate.has_keys
+        self._strict = books.access.strict
+        self._isolated = upgrade.principal is not None or books.access.has_keys
         self._opened = opened
         self._move = move
         self._prepared: Exchange | None = upgrade
@@ -177,9 +177,9 @@ class SocketRequests:
 
     async def _admit(self, turn: Turn) -> None:
         """Each request anew: a key may have been revoked since the upgrade."""
-        gate, exchange = self._books.gate, turn.exchange
+        access, exchange = self._books.access, turn.exchange
         try:
-            await gate.count(await gate.enter(exchange.headers))
+            await access.count(await access.enter(exchange.headers))
         except Problem as problem:
             raise self._refused(turn, problem) from None
 
@@ -447,7 +447,7 @@ class SocketRequests:
         if home or learned:
             account, tenant = resource.account_id, exchange.asker.tenant
             books.offline.remember_success(home, learned, resource.id, account, tenant)
-        books.gate.spend(exchange.principal, record.total_tokens)
+        books.access.spend(exchange.principal, record.total_tokens)
         books.ledger.request_ended(exchange, learned)
 
 

@@ -21,8 +21,8 @@ from libs.common.proxy_keys import (
     secret_hash,
 )
 from libs.common.routing.functions import RoutingFunctions
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.auth.limits import Gate
 from services.gateway.capture.recorder import Budget, Capturer, Inbox
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
@@ -101,18 +101,18 @@ class World:
             routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )
         self.authenticator = Authenticator(self.table, required=False)
-        self.gate = Gate(self.authenticator, cast(KeyLimits, self.table))
+        self.access = AccessControl(self.authenticator, cast(KeyLimits, self.table))
         self.upstream = UpstreamClient(
             3.0, Patience(20.0, 20.0), cast(Dialer, self.wires)
         )
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()
         self.plane = DataPlane(
-            GATEWAY, self.limits, self.gate, self.selector, self.offline,
+            GATEWAY, self.limits, self.access, self.selector, self.offline,
             self.upstream, self.ledger, reader,
         )  # fmt: skip
         self.books = Books(
-            GATEWAY, self.gate, routing, self.ledger, self.offline,
+            GATEWAY, self.access, routing, self.ledger, self.offline,
             self.plane.active, REQUEST_S, self.catalogue,
             self.selector, reader,
         )  # fmt: skip

@@ -73,7 +73,7 @@ async def test_a_beat_reads_the_proxy_keys(tmp_path: Path) -> None:
     beating.world.table.put(Principal(id="k"))
     await beating.heart.beat()
     headers = [(b"authorization", b"Bearer " + SECRET.encode())]
-    assert beating.world.gate.admit(headers) == Principal(id="k")
+    assert beating.world.access.admit(headers) == Principal(id="k")
 
 
 @timeless

@@ -177,7 +177,7 @@ async def test_a_frame_that_its_key_does_not_allow_is_over_alone(
     sockets.upstream().says(DONE)
     await settled()
     talk.hears()
-    world.gate.enter = refusing(world)  # type: ignore[method-assign]
+    world.access.enter = refusing(world)  # type: ignore[method-assign]
     await talk.creates(model="m", stream_id="two")
     (told,) = talk.hears()
     assert (told["status"], told["stream_id"]) == (429, "two")

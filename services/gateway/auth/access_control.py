@@ -11,7 +11,7 @@ from libs.common.redis.shared_connection import Refused
 from services.gateway.auth.authenticator import Authenticator, over_limit
 
 
-class Gate:
+class AccessControl:
     """Admits requests and counts those of limited keys. Limits are not enforced while
     Redis is down."""
 

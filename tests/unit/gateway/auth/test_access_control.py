@@ -1,4 +1,4 @@
-"""The gate of both planes: who comes, and what a request counts."""
+"""The access of both planes: who comes, and what a request counts."""
 
 import asyncio
 from typing import cast
@@ -15,8 +15,8 @@ from libs.common.proxy_keys import (
     secret_hash,
 )
 from libs.common.redis.shared_connection import Refused
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.auth.limits import Gate
 from services.gateway.errors import Problem
 from tests.support.memory.clock import settled, timeless
 
@@ -58,17 +58,17 @@ class Limits:
             raise self.error
 
 
-def gate(
+def access(
     error: Exception | None = None, table: Table | None = None
-) -> tuple[Gate, Limits]:
+) -> tuple[AccessControl, Limits]:
     limits = Limits(error)
     authenticator = Authenticator(table or Table(), required=False)
-    return Gate(authenticator, cast(KeyLimits, limits)), limits
+    return AccessControl(authenticator, cast(KeyLimits, limits)), limits
 
 
 @timeless
 async def test_a_key_that_was_minted_a_moment_ago_comes_in() -> None:
-    made, _ = gate(table=Table(LIMITED))
+    made, _ = access(table=Table(LIMITED))
     headers: list[Header] = [(b"authorization", b"Bearer " + SECRET.encode())]
     assert await made.enter(headers) == LIMITED
     assert made.admit(headers) == LIMITED
@@ -78,7 +78,7 @@ async def test_a_key_that_was_minted_a_moment_ago_comes_in() -> None:
 @pytest.mark.parametrize("principal", [None, Principal(id="k")])
 @timeless
 async def test_without_limits_nothing_is_counted(principal: Principal | None) -> None:
-    made, limits = gate()
+    made, limits = access()
     await made.count(principal)
     made.spend(principal, 7)
     await settled()
@@ -87,7 +87,7 @@ async def test_without_limits_nothing_is_counted(principal: Principal | None) ->
 
 @timeless
 async def test_a_request_counts_and_is_refused_at_the_limit() -> None:
-    made, limits = gate()
+    made, limits = access()
     await made.count(LIMITED)
     assert limits.counted == ["k"]
     limits.reached = Reached("requests", 1200)
@@ -100,7 +100,7 @@ async def test_a_request_counts_and_is_refused_at_the_limit() -> None:
 @pytest.mark.parametrize("error", [RedisAway(), Refused("OOM")])
 @timeless
 async def test_without_redis_limits_are_not_enforced(error: Exception) -> None:
-    made, _ = gate(error)
+    made, _ = access(error)
     await made.count(LIMITED)
     made.spend(COUNTED, 7)
     await settled()
@@ -119,7 +119,7 @@ async def test_without_redis_limits_are_not_enforced(error: Exception) -> None:
 async def test_tokens_are_counted_where_they_are_limited(
     principal: Principal, tokens: int | None, spent: list[tuple[str, int]]
 ) -> None:
-    made, limits = gate()
+    made, limits = access()
     made.spend(principal, tokens)
     await settled()
     assert limits.spent == spent
@@ -127,7 +127,7 @@ async def test_tokens_are_counted_where_they_are_limited(
 
 @timeless
 async def test_counting_tokens_may_be_broken_off() -> None:
-    made, _ = gate()
+    made, _ = access()
     made.spend(COUNTED, 7)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
