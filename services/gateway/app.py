@@ -29,7 +29,7 @@ from services.gateway.admin.forwarding import RouterDoor
 from services.gateway.admin.probes import Readiness
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.auth.browser_guard import Doorkeeper
+from services.gateway.auth.browser_guard import BrowserGuard
 from services.gateway.capture.worker import make_capturer
 from services.gateway.heartbeat import Heart
 from services.gateway.ledger.journal.delivery import Safekeeper
@@ -198,7 +198,7 @@ class Gateway:
             self.data_plane,
             ControlPlane(control),
             self.sockets,
-            Doorkeeper(settings.guard),
+            BrowserGuard(settings.guard),
             bounds=Bounds(
                 connections=-(-settings.max_connections // settings.gateway_workers),
                 body=settings.max_body_bytes,

@@ -14,7 +14,7 @@ from services.gateway.errors import Problem
 from services.gateway.server.request import Request
 
 
-class Doorkeeper:
+class BrowserGuard:
     """Applies the operator's policy for browsers to the data plane."""
 
     def __init__(self, guard: Guard) -> None:

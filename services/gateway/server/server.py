@@ -13,7 +13,7 @@ import structlog
 
 from libs.common.headers import Header
 from services.gateway import metrics
-from services.gateway.auth.browser_guard import Doorkeeper
+from services.gateway.auth.browser_guard import BrowserGuard
 from services.gateway.server.body_memory import SMALL, Room
 from services.gateway.server.connection import Connection, Times
 from services.gateway.server.request import Request
@@ -71,7 +71,7 @@ class Server:
         plane: Plane,
         control: Plane,
         sockets: Sockets,
-        doorkeeper: Doorkeeper,
+        browser_guard: BrowserGuard,
         *,
         bounds: Bounds,
         times: Times,
@@ -80,7 +80,7 @@ class Server:
         self._plane = plane
         self._control = control
         self._sockets = sockets
-        self._doorkeeper = doorkeeper
+        self._browser_guard = browser_guard
         self._most = bounds.connections
         self._connections: set[Connection] = set()
         self._upgraded: set[asyncio.Task[None]] = set()
@@ -146,11 +146,11 @@ class Server:
         plane = self._control
         if request.path.startswith(b"/v1/"):
             plane = self._plane
-            self._doorkeeper.api(request)
+            self._browser_guard.api(request)
         if request.problem is not None:
             return _refuse(request, connection)
         if request.cors:
-            allowed = self._doorkeeper.preflight(request)
+            allowed = self._browser_guard.preflight(request)
             if allowed is not None:
                 return _allow(allowed, connection)
         return plane.serve(request, connection)
@@ -158,7 +158,7 @@ class Server:
     def upgrade(
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
-        self._doorkeeper.api(request)
+        self._browser_guard.api(request)
         task = asyncio.create_task(self._sockets.serve(request, transport, rest))
         self._upgraded.add(task)
         task.add_done_callback(self._upgraded.discard)

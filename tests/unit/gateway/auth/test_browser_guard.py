@@ -4,14 +4,14 @@ import pytest
 
 from libs.common.browser_guard import Guard
 from libs.common.headers import Header
-from services.gateway.auth.browser_guard import Doorkeeper
+from services.gateway.auth.browser_guard import BrowserGuard
 from services.gateway.content.headers import downstream
 from services.gateway.errors import bad_request
 from services.gateway.server.framing import relayed_head
 from services.gateway.server.request import Request
 
 LISTED = b"https://app.example"
-KEEPER = Doorkeeper(Guard(origins=(LISTED.decode(),)))
+KEEPER = BrowserGuard(Guard(origins=(LISTED.decode(),)))
 
 
 def looked_at(method: str, *headers: Header) -> Request:

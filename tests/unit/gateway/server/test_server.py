@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from libs.common.browser_guard import Guard
-from services.gateway.auth.browser_guard import Doorkeeper
+from services.gateway.auth.browser_guard import BrowserGuard
 from services.gateway.server.body_memory import Room
 from services.gateway.server.connection import Connection, Times
 from services.gateway.server.request import Request
@@ -78,7 +78,7 @@ class House:
             self.plane,
             self.control,
             self.sockets,
-            Doorkeeper(Guard()),
+            BrowserGuard(Guard()),
             bounds=Bounds(most, 1000, Room(1000)),
             times=Times(),
         )
