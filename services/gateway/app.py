@@ -32,7 +32,7 @@ from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.browser_guard import BrowserGuard
 from services.gateway.capture.worker import make_capturer
 from services.gateway.heartbeat import Heart
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.recovery import Successor
 from services.gateway.ledger.record import Ledger
@@ -95,7 +95,7 @@ class Gateway:
         self.journal = Journal(
             journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
         )
-        self.safekeeper = Safekeeper(
+        self.delivery = JournalDelivery(
             self.journal, self.redis, settings.telemetry_stream
         )
         self._successor = Successor(journals, self.journal, self.routing)
@@ -178,13 +178,13 @@ class Gateway:
             self.redis,
             self.routing,
             self.catalogue,
-            self.safekeeper,
+            self.delivery,
             self.data_plane,
             self.authenticator,
         )
         self.readiness = Readiness(
             self.catalogue,
-            self.safekeeper,
+            self.delivery,
             lambda: self.redis.up,
             self.router,
             self.authenticator,
@@ -244,7 +244,7 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self.capturer.start()
-        self.safekeeper.announce(int(time.time() * 1000))
+        self.delivery.announce(int(time.time() * 1000))
         await self.redis.open()
         try:
             await self.heart.beat()
@@ -282,7 +282,7 @@ class Gateway:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        self.safekeeper.announce_end(int(time.time() * 1000))
+        self.delivery.announce_end(int(time.time() * 1000))
         await asyncio.gather(self._flush_journal(), self.capturer.close(drain_s))
         self.journal.close()
         self.upstream.close()
@@ -292,10 +292,10 @@ class Gateway:
     async def _flush_journal(self) -> None:
         """Waits until the last events are in SQL, within the drain time: Redis may come
         back. Another gateway recovers the rest from the journal."""
-        loop, keeper = asyncio.get_running_loop(), self.safekeeper
+        loop, delivery = asyncio.get_running_loop(), self.delivery
         ends = loop.time() + self._settings.drain_seconds
-        while (self.redis.busy or len(keeper)) and loop.time() < ends:
-            await keeper.flush()
+        while (self.redis.busy or len(delivery)) and loop.time() < ends:
+            await delivery.flush()
             await asyncio.sleep(0.02)
         ends = min(ends, loop.time() + STORED_WITHIN_S)
         with contextlib.suppress(RedisAway, NoCatalogue):
@@ -306,7 +306,7 @@ class Gateway:
             log.info(
                 "journal is left for another gateway to recover",
                 action="journal_left",
-                held=keeper.held,
+                held=delivery.held,
             )
 
 

@@ -10,7 +10,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.proxy.context import Exchange
 from services.gateway.proxy.handler import DataPlane
 from services.gateway.routing.catalogue import GatewayCatalogue
@@ -39,7 +39,7 @@ class Heart:
         redis: SharedConnection,
         routing: RoutingFunctions,
         catalogue: GatewayCatalogue,
-        safekeeper: Safekeeper,
+        delivery: JournalDelivery,
         data_plane: DataPlane,
         authenticator: Authenticator,
     ) -> None:
@@ -48,7 +48,7 @@ class Heart:
         self._redis = redis
         self._routing = routing
         self._catalogue = catalogue
-        self._safekeeper = safekeeper
+        self._delivery = delivery
         self._active: Mapping[str, Exchange] = data_plane.active
         self._offline: OfflineRouting = data_plane.offline
         self._connections = 0
@@ -69,13 +69,13 @@ class Heart:
 
     async def beat(self) -> None:
         """Sends one heartbeat. Raises `RedisAway` or `NoCatalogue`."""
-        keeper, now_ms = self._safekeeper, int(time.time() * 1000)
-        sent = keeper.sent_so_far()
-        beat = await self._routing.heartbeat(self._gateway_id, keeper.report(now_ms))
+        delivery, now_ms = self._delivery, int(time.time() * 1000)
+        sent = delivery.sent_so_far()
+        beat = await self._routing.heartbeat(self._gateway_id, delivery.report(now_ms))
         if beat.version is not None:
             # Before any await: the answer is about the current connection.
-            keeper.beat_answered(sent, beat)
-            keeper.start_flush()
+            delivery.beat_answered(sent, beat)
+            delivery.start_flush()
         await self._authenticator.refresh()
         if beat.version is None:
             raise NoCatalogue
@@ -88,10 +88,10 @@ class Heart:
             self._offline.redis_is_back()
             await self._restore(emptied=self._restoring)
             self._restoring = False
-        await keeper.upkeep()
+        await delivery.upkeep()
         self._beats += 1
         if self._beats % PUBLISH_EVERY == 0:
-            keeper.publish(now_ms)
+            delivery.publish(now_ms)
         if lost or self._beats % SWEEP_EVERY == 0:
             await self._drop_unknown()
 

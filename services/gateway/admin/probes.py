@@ -8,7 +8,7 @@ import prometheus_client
 from falcon.asgi import Request, Response
 
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.routing.catalogue import GatewayCatalogue
 
 
@@ -18,14 +18,14 @@ class Readiness:
     def __init__(
         self,
         catalogue: GatewayCatalogue,
-        safekeeper: Safekeeper,
+        delivery: JournalDelivery,
         redis_up: Callable[[], bool],
         client: httpx.AsyncClient,
         authenticator: Authenticator,
     ) -> None:
         self._authenticator = authenticator
         self._catalogue = catalogue
-        self._safekeeper = safekeeper
+        self._delivery = delivery
         self._redis_up = redis_up
         self._client = client
 
@@ -49,14 +49,14 @@ class Readiness:
         resp.media = {
             "ready": ready,
             "degraded": degraded,
-            "outbox": len(self._safekeeper),
-            "journal_bytes": self._safekeeper.journal.size_bytes,
+            "outbox": len(self._delivery),
+            "journal_bytes": self._delivery.journal.size_bytes,
             "resources": len(self._catalogue.targets),
             "catalogue": self._catalogue.version,
         }
 
     def _journal_problems(self) -> list[str]:
-        journal = self._safekeeper.journal
+        journal = self._delivery.journal
         problems = [journal.problem] if journal.problem else []
         if journal.lost:
             problems.append(f"journal: full, {journal.lost} events lost")

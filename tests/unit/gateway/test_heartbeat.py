@@ -20,7 +20,7 @@ from services.gateway.heartbeat import (
     WITHOUT_CATALOGUE_S,
     Heart,
 )
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import GATEWAY, SECRET, World, answer
 from tests.support.memory.twin import Twin, resource
@@ -44,7 +44,7 @@ class Beating:
         self.twin = self.world.twin
         self.redis = Connection()
         redis = cast(SharedConnection, self.redis)
-        self.keeper = Safekeeper(self.world.journal, redis, "telemetry")
+        self.keeper = JournalDelivery(self.world.journal, redis, "telemetry")
         self.heart = Heart(
             GATEWAY,
             redis,

@@ -53,7 +53,7 @@ class Report(msgspec.Struct, omit_defaults=False):
     state: str = "running"
 
 
-class Safekeeper:
+class JournalDelivery:
     """Tracks how far SQL has the journal, and sends the rest again if necessary."""
 
     def __init__(self, journal: Journal, redis: SharedConnection, stream: str) -> None:

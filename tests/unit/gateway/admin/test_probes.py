@@ -9,7 +9,7 @@ import falcon.testing
 from libs.common.proxy_keys import Principal
 from libs.common.redis.shared_connection import SharedConnection
 from services.gateway.admin.probes import Readiness
-from services.gateway.ledger.journal.delivery import Safekeeper
+from services.gateway.ledger.journal.delivery import JournalDelivery
 from tests.support.memory.clock import timeless
 from tests.support.memory.plane import World
 from tests.support.memory.router import Router
@@ -23,7 +23,9 @@ class House:
         self.redis_up = True
         self.readiness = Readiness(
             self.world.catalogue,
-            Safekeeper(self.world.journal, cast(SharedConnection, None), "telemetry"),
+            JournalDelivery(
+                self.world.journal, cast(SharedConnection, None), "telemetry"
+            ),
             lambda: self.redis_up,
             self.router.client,
             self.world.authenticator,
