@@ -34,7 +34,7 @@ from services.gateway.capture.worker import make_capturer
 from services.gateway.heartbeat import Heart
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
-from services.gateway.ledger.journal.recovery import Successor
+from services.gateway.ledger.journal.recovery import JournalRecovery
 from services.gateway.ledger.record import Ledger
 from services.gateway.proxy.body_reader import Reader
 from services.gateway.proxy.handler import DataPlane, Limits
@@ -98,7 +98,7 @@ class Gateway:
         self.delivery = JournalDelivery(
             self.journal, self.redis, settings.telemetry_stream
         )
-        self._successor = Successor(journals, self.journal, self.routing)
+        self._recovery = JournalRecovery(journals, self.journal, self.routing)
         self.capturer = make_capturer(settings)
 
     def _build_routing(self) -> None:
@@ -254,7 +254,7 @@ class Gateway:
                 action="catalogue_awaited",
             )
         beats = self.heart.run(self._settings.heartbeat_seconds)
-        loops = [asyncio.create_task(loop) for loop in (beats, self._successor.run())]
+        loops = [asyncio.create_task(loop) for loop in (beats, self._recovery.run())]
         await self.server.listen(listening, self.data_plane, self.upstream)
         log.info("gateway started", action="gateway_started", gateway=self.id)
         stopped = asyncio.create_task(stop.wait())

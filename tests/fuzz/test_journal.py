@@ -1,4 +1,4 @@
-"""Journals whose files are damaged: a successor tells what is whole, nothing else,
+"""Journals whose files are damaged: recovery finds what is whole, nothing else,
 and never fails."""
 
 import asyncio
@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.gateway.ledger.journal.journal import STREAM_KINDS, Journal
-from services.gateway.ledger.journal.recovery import Successor
+from services.gateway.ledger.journal.recovery import JournalRecovery
 from tests.fuzz.bounds import FUZZ
 
 SEGMENT = 4_096
@@ -66,10 +66,10 @@ def written(root: Path, acts: list[tuple[str, int, int]]) -> set[Event]:
 
 
 def recovered(root: Path) -> set[Event]:
-    """What a successor tells of it, but for what it says itself."""
+    """The events that recovery finds in it, without those it adds."""
     heir = Journal(root, "heir", NOW_MS, 1 << 26, 1 << 16)
     try:
-        asyncio.run(Successor(root, heir).look())
+        asyncio.run(JournalRecovery(root, heir).look())
         records = list(heir.read(0, heir.written))
     finally:
         heir.close()

@@ -11,7 +11,7 @@ import pytest
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.recovery import (
     CrashedJournal,
-    Successor,
+    JournalRecovery,
     read_crashed_journal,
 )
 from services.gateway.ledger.journal.segments import HEAD, MAGIC_UNCHECKED, RECORD
@@ -203,7 +203,7 @@ async def test_a_gateway_that_was_upgraded_in_place_loses_nothing(
     assert (crashed.accepted, crashed.ended) == (201, 200)
     assert (crashed.safe, crashed.corrupt) == (expected.safe, 0)
     heir = journal(tmp_path, "heir")
-    assert await Successor(tmp_path, heir).look() == 1
+    assert await JournalRecovery(tmp_path, heir).look() == 1
     taken = [r.id for r in heir.read(0, heir.written) if r.id]
     assert taken == [*events, "open", "dead:closed"]
 
@@ -213,7 +213,7 @@ async def test_a_corrupt_journal_is_taken_over_and_said(tmp_path: Path) -> None:
     os.close(kept.folder._lock or -1)
     overwrite(only_file(kept), at[2] - kept._current.base + 20, b"\xff")
     heir = journal(tmp_path, "heir")
-    assert await Successor(tmp_path, heir).look() == 1
+    assert await JournalRecovery(tmp_path, heir).look() == 1
     taken = [r.id for r in heir.read(0, heir.written) if r.id]
     assert taken == [*others(2), "dead:closed"]
     assert heir.corrupt == 1

@@ -144,7 +144,7 @@ class Leases(Protocol):
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int: ...
 
 
-class Successor:
+class JournalRecovery:
     """Looks for journals of crashed gateways every few seconds and recovers them."""
 
     def __init__(

@@ -34,7 +34,7 @@ def journal(root: Path, segments: int = 1000, segment_bytes: int = SMALL) -> Jou
 
 
 def left_by(journal: Journal) -> CrashedJournal:
-    """What a successor reads, while the files are as the process left them."""
+    """What recovery reads, while the files are as the process left them."""
     return read_crashed_journal(journal.folder.path)
 
 

@@ -12,7 +12,7 @@ from libs.common.errors import RedisAway
 from services.gateway.ledger.journal import recovery
 from services.gateway.ledger.journal.folder import locked_if_orphaned
 from services.gateway.ledger.journal.journal import STREAM_KINDS, Journal
-from services.gateway.ledger.journal.recovery import Successor
+from services.gateway.ledger.journal.recovery import JournalRecovery
 from services.gateway.ledger.journal.segments import Kind
 from services.gateway.ledger.record import Record as RequestRecord
 from services.gateway.ledger.record import lease_head
@@ -77,7 +77,7 @@ async def test_its_events_are_told_and_its_requests_interrupted(
     die(dead)
 
     heir = begin("heir")
-    assert await Successor(tmp_path, heir).look() == 1
+    assert await JournalRecovery(tmp_path, heir).look() == 1
 
     told = adopted(heir)
     assert told["ended"] == ("request", b'{"id":"ended"}')
@@ -97,7 +97,7 @@ async def test_its_events_are_told_and_its_requests_interrupted(
 async def test_who_lives_is_left_alone(tmp_path: Path, begin: Begin) -> None:
     alive, heir = begin("alive"), begin("heir")
     alive.ended("r1", b"{}")
-    assert await Successor(tmp_path, heir).look() == 0
+    assert await JournalRecovery(tmp_path, heir).look() == 0
     assert (tmp_path / "alive").exists()
     assert adopted(heir) == {}
 
@@ -108,11 +108,11 @@ async def test_an_heir_that_dies_leaves_it_all_to_the_next(
     dead, heir, next_ = begin("dead"), begin("heir"), begin("next")
     dead.accepted("cut", head("cut", "dead"))
     die(dead)
-    await Successor(tmp_path, heir).look()
+    await JournalRecovery(tmp_path, heir).look()
     heir.ended("own", b"{}")
     die(heir)
 
-    assert await Successor(tmp_path, next_).look() == 1
+    assert await JournalRecovery(tmp_path, next_).look() == 1
 
     told = adopted(next_)
     assert set(told) == {"cut", "dead:closed", "own", "heir:closed"}
@@ -126,9 +126,9 @@ async def test_two_heirs_do_not_share(tmp_path: Path, begin: Begin) -> None:
     die(dead)
     with locked_if_orphaned(tmp_path / "dead") as ours:
         assert ours
-        assert await Successor(tmp_path, one).look() == 0
-    assert await Successor(tmp_path, one).look() == 1
-    assert await Successor(tmp_path, two).look() == 0
+        assert await JournalRecovery(tmp_path, one).look() == 0
+    assert await JournalRecovery(tmp_path, one).look() == 1
+    assert await JournalRecovery(tmp_path, two).look() == 0
 
 
 async def test_what_was_safe_is_not_told_again(tmp_path: Path, begin: Begin) -> None:
@@ -138,7 +138,7 @@ async def test_what_was_safe_is_not_told_again(tmp_path: Path, begin: Begin) -> 
     dead.check()
     dead.ended("new", b"{}")
     die(dead)
-    await Successor(tmp_path, heir).look()
+    await JournalRecovery(tmp_path, heir).look()
     assert set(adopted(heir)) == {"new", "dead:closed"}
 
 
@@ -147,7 +147,7 @@ async def test_who_did_nothing_leaves_its_last_word(
 ) -> None:
     dead, heir = begin("dead"), begin("heir")
     die(dead)
-    assert await Successor(tmp_path, heir).look() == 1
+    assert await JournalRecovery(tmp_path, heir).look() == 1
     assert set(adopted(heir)) == {"dead:closed"}
 
 
@@ -166,7 +166,7 @@ async def test_an_estate_waits_while_there_is_no_room(
 
     monkeypatch.setattr(asyncio, "sleep", pause)
     monkeypatch.setattr(Journal, "crowded", property(lambda _: looks < 3))
-    await Successor(tmp_path, heir).look()
+    await JournalRecovery(tmp_path, heir).look()
     assert looks >= 3
     assert len(adopted(heir)) == recovery.AT_ONCE * 2 + 1
 
@@ -182,18 +182,18 @@ async def test_what_cannot_be_read_is_said_once_and_left(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(recovery, "read_crashed_journal", broken)
-    successor = Successor(tmp_path, heir)
-    assert (await successor.look(), await successor.look()) == (0, 0)
+    recovering = JournalRecovery(tmp_path, heir)
+    assert (await recovering.look(), await recovering.look()) == (0, 0)
     monkeypatch.undo()
-    assert await successor.look() == 1
+    assert await recovering.look() == 1
 
 
 async def test_nothing_to_find(tmp_path: Path, begin: Begin) -> None:
     heir = begin("heir")
-    assert await Successor(tmp_path / "nowhere", heir).look() == 0
+    assert await JournalRecovery(tmp_path / "nowhere", heir).look() == 0
     (tmp_path / "stray-file").write_text("")
     (tmp_path / "foreign-folder").mkdir()
-    assert await Successor(tmp_path, heir).look() == 0
+    assert await JournalRecovery(tmp_path, heir).look() == 0
 
 
 async def test_decisions_that_make_no_sense_are_no_route(begin: Begin) -> None:
@@ -231,5 +231,5 @@ async def test_leases_of_what_was_open_go_with_the_journal(
     dead.ended("ended", head("ended", "dead") + b"}")
     die(dead)
     leases = Leases(away=away)
-    assert await Successor(tmp_path, heir, leases).look() == 1
+    assert await JournalRecovery(tmp_path, heir, leases).look() == 1
     assert leases.dropped == ([] if away else [("dead", ["cut"])])
