@@ -31,7 +31,7 @@ from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.browser_guard import BrowserGuard
 from services.gateway.capture.worker import make_capturer
-from services.gateway.heartbeat import Heart
+from services.gateway.heartbeat import Heartbeat
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.recovery import JournalRecovery
@@ -173,7 +173,7 @@ class Gateway:
 
     def _build_maintenance(self) -> None:
         """What runs beside requests: heartbeats and probes."""
-        self.heart = Heart(
+        self.heartbeat = Heartbeat(
             self.id,
             self.redis,
             self.routing,
@@ -247,13 +247,13 @@ class Gateway:
         self.delivery.announce(int(time.time() * 1000))
         await self.redis.open()
         try:
-            await self.heart.beat()
+            await self.heartbeat.beat()
         except (RedisAway, NoCatalogue):
             log.warning(
                 "gateway has no catalogue yet and waits for it",
                 action="catalogue_awaited",
             )
-        beats = self.heart.run(self._settings.heartbeat_seconds)
+        beats = self.heartbeat.run(self._settings.heartbeat_seconds)
         loops = [asyncio.create_task(loop) for loop in (beats, self._recovery.run())]
         await self.server.listen(listening, self.data_plane, self.upstream)
         log.info("gateway started", action="gateway_started", gateway=self.id)
@@ -300,7 +300,7 @@ class Gateway:
         ends = min(ends, loop.time() + STORED_WITHIN_S)
         with contextlib.suppress(RedisAway, NoCatalogue):
             while not self.journal.clear and loop.time() < ends:
-                await self.heart.beat()
+                await self.heartbeat.beat()
                 await asyncio.sleep(0.05)
         if not self.journal.clear:
             log.info(

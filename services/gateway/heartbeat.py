@@ -24,7 +24,7 @@ SWEEP_EVERY = 30  # heartbeats between two searches for unknown leases
 AT_ONCE = 500  # leases or owners restored by one call
 
 
-class Heart:
+class Heartbeat:
     """Sends the gateway's heartbeats.
 
     Each one reports the ledger counters, reads a changed catalogue and key table, and

@@ -18,7 +18,7 @@ from services.gateway.heartbeat import (
     PUBLISH_EVERY,
     SWEEP_EVERY,
     WITHOUT_CATALOGUE_S,
-    Heart,
+    Heartbeat,
 )
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from tests.support.memory.clock import clock, settled, timeless
@@ -45,7 +45,7 @@ class Beating:
         self.redis = Connection()
         redis = cast(SharedConnection, self.redis)
         self.keeper = JournalDelivery(self.world.journal, redis, "telemetry")
-        self.heart = Heart(
+        self.heartbeat = Heartbeat(
             GATEWAY,
             redis,
             cast(RoutingFunctions, self.twin),
@@ -59,11 +59,11 @@ class Beating:
 @timeless
 async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) -> None:
     beating = Beating(tmp_path)
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     assert b'"gateway_id":"gw-1"' in beating.twin.beats[0]
     assert set(beating.world.catalogue.targets) == {"a", "b"}
     beating.twin.publish(resource("c"))
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     assert set(beating.world.catalogue.targets) == {"c"}
 
 
@@ -71,7 +71,7 @@ async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) 
 async def test_a_beat_reads_the_proxy_keys(tmp_path: Path) -> None:
     beating = Beating(tmp_path)
     beating.world.table.put(Principal(id="k"))
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     headers = [(b"authorization", b"Bearer " + SECRET.encode())]
     assert beating.world.access.admit(headers) == Principal(id="k")
 
@@ -83,7 +83,7 @@ async def test_without_a_catalogue_a_beat_says_so_but_proxy_keys_are_read(
     beating = Beating(tmp_path, Twin())
     beating.world.table.put(Principal(id="k"))
     with pytest.raises(NoCatalogue):
-        await beating.heart.beat()
+        await beating.heartbeat.beat()
     assert beating.world.authenticator.known
 
 
@@ -92,14 +92,14 @@ async def test_without_redis_a_beat_is_missed(tmp_path: Path) -> None:
     beating = Beating(tmp_path)
     beating.twin.away = True
     with pytest.raises(RedisAway):
-        await beating.heart.beat()
+        await beating.heartbeat.beat()
 
 
 @timeless
 async def test_an_emptied_redis_is_given_back_leases_and_owners(tmp_path: Path) -> None:
     beating = Beating(tmp_path)
     world, twin = beating.world, beating.twin
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     twin.adopted.clear()
     client = world.client()
     await client.asks()
@@ -107,14 +107,14 @@ async def test_an_emptied_redis_is_given_back_leases_and_owners(tmp_path: Path) 
     for number in range(AT_ONCE + 1):
         world.offline.remember({}, {f"id-{number}": owner})
     twin.knows_us = False
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     (exchange,) = world.plane.active.values()
     assert [lease.request_id for lease in twin.resumed] == [exchange.record.id]
     assert sum(len(ids) for _, ids in twin.adopted) == AT_ONCE + 1
     assert len(twin.adopted) == 2
     twin.knows_us = True
     twin.resumed.clear()
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     assert twin.resumed == []
     world.upstreams[0].feed(answer())
     await settled()
@@ -126,7 +126,7 @@ async def test_what_could_not_be_given_back_is_owed(
 ) -> None:
     beating = Beating(tmp_path)
     twin = beating.twin
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     twin.adopted.clear()
     beating.world.offline.remember({}, {"id": Owner("a", "account-a")})
     twin.knows_us = False
@@ -137,9 +137,9 @@ async def test_what_could_not_be_given_back_is_owed(
     with monkeypatch.context() as lost:
         lost.setattr(twin, "adopt", away)
         with pytest.raises(RedisAway):
-            await beating.heart.beat()
+            await beating.heartbeat.beat()
     twin.knows_us = True
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     assert len(twin.adopted) == 1
 
 
@@ -149,14 +149,14 @@ async def test_after_a_lost_connection_unknown_leases_are_dropped(
 ) -> None:
     beating = Beating(tmp_path)
     world, twin = beating.world, beating.twin
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     await world.client().asks()
     (known,) = world.plane.active
     twin.leases = [known, "granted to nobody"]
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     dropped = [list(twin.abandoned)]
     beating.redis.connections += 1
-    await beating.heart.beat()
+    await beating.heartbeat.beat()
     dropped.append(list(twin.abandoned))
     assert dropped == [[], ["granted to nobody"]]
     world.upstreams[0].feed(answer())
@@ -169,10 +169,10 @@ async def test_now_and_then_books_are_published_and_leases_looked_at(
 ) -> None:
     beating = Beating(tmp_path)
     beating.twin.leases = ["granted to nobody"]
-    await beating.heart.beat()  # the first is of a new connection
+    await beating.heartbeat.beat()  # the first is of a new connection
     beating.twin.abandoned.clear()
     for _ in range(SWEEP_EVERY - 1):
-        await beating.heart.beat()
+        await beating.heartbeat.beat()
     assert len(beating.redis.taken) == SWEEP_EVERY // PUBLISH_EVERY
     assert beating.twin.abandoned == ["granted to nobody"]
 
@@ -197,8 +197,8 @@ async def test_a_heart_beats_on_whatever_happens(
             raise error
         await beating.world.catalogue.refresh()
 
-    monkeypatch.setattr(beating.heart, "beat", beat)
-    running = asyncio.create_task(beating.heart.run(1.0))
+    monkeypatch.setattr(beating.heartbeat, "beat", beat)
+    running = asyncio.create_task(beating.heartbeat.run(1.0))
     await over.wait()
     running.cancel()
     waited = [round(b - a, 3) for a, b in itertools.pairwise(beats)]
