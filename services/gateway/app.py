@@ -25,8 +25,8 @@ from libs.common.settings.services import GatewaySettings
 from services.gateway import metrics
 from services.gateway.admin.asgi import ControlPlane
 from services.gateway.admin.falcon_app import control_app
-from services.gateway.admin.forwarding import RouterDoor
-from services.gateway.admin.probes import Readiness
+from services.gateway.admin.forwarding import RouterForwarder
+from services.gateway.admin.probes import Probes
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.auth.browser_guard import BrowserGuard
@@ -182,7 +182,7 @@ class Gateway:
             self.data_plane,
             self.authenticator,
         )
-        self.readiness = Readiness(
+        self.probes = Probes(
             self.catalogue,
             self.delivery,
             lambda: self.redis.up,
@@ -193,7 +193,7 @@ class Gateway:
     def _build_server(self) -> None:
         """The listener, which passes requests to the planes."""
         settings = self._settings
-        control = control_app(self.readiness, RouterDoor(self.router, settings.guard))
+        control = control_app(self.probes, RouterForwarder(self.router, settings.guard))
         self.server = Server(
             self.data_plane,
             ControlPlane(control),

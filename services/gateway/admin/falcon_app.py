@@ -5,20 +5,20 @@ from typing import Any
 import falcon.asgi
 from falcon.asgi import Request, Response
 
-from services.gateway.admin.forwarding import RouterDoor
-from services.gateway.admin.probes import Readiness
+from services.gateway.admin.forwarding import RouterForwarder
+from services.gateway.admin.probes import Probes
 from services.gateway.errors import Problem
 
 
 def control_app(
-    readiness: Readiness, door: RouterDoor
+    probes: Probes, forwarder: RouterForwarder
 ) -> "falcon.asgi.App[Request, Response]":
     """Answers the probes, and forwards all other paths."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     app.add_error_handler(Problem, _answer_problem)
     for probe in ("healthz", "readyz", "metrics"):
-        app.add_route(f"/{probe}", readiness, suffix=probe)
-    app.add_sink(door.forward, "/")
+        app.add_route(f"/{probe}", probes, suffix=probe)
+    app.add_sink(forwarder.forward, "/")
     return app
 
 

@@ -46,7 +46,7 @@ class ForwardedBody:
         await self._answer.aclose()
 
 
-class RouterDoor:
+class RouterForwarder:
     """Forwards requests to the router."""
 
     def __init__(self, client: httpx.AsyncClient, guard: Guard) -> None:

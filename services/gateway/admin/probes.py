@@ -12,7 +12,7 @@ from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.routing.catalogue import GatewayCatalogue
 
 
-class Readiness:
+class Probes:
     """`/healthz`, `/readyz` and `/metrics`."""
 
     def __init__(

@@ -7,7 +7,7 @@ from falcon.asgi import Request, Response
 
 from services.gateway import errors
 from services.gateway.admin.falcon_app import control_app
-from services.gateway.admin.probes import Readiness
+from services.gateway.admin.probes import Probes
 
 
 class Forwarding:
@@ -19,7 +19,7 @@ class Forwarding:
 
 def client() -> falcon.testing.TestClient:
     nothing = cast(Any, None)
-    probes = Readiness(nothing, nothing, nothing, nothing, nothing)
+    probes = Probes(nothing, nothing, nothing, nothing, nothing)
     return falcon.testing.TestClient(control_app(probes, cast(Any, Forwarding())))
 
 

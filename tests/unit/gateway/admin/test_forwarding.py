@@ -9,16 +9,16 @@ from falcon.testing.helpers import DEFAULT_HOST
 
 from libs.common.browser_guard import Guard
 from services.gateway.admin.falcon_app import control_app
-from services.gateway.admin.forwarding import LARGEST_BODY, RouterDoor
-from services.gateway.admin.probes import Readiness
+from services.gateway.admin.forwarding import LARGEST_BODY, RouterForwarder
+from services.gateway.admin.probes import Probes
 from tests.support.memory.router import Router
 
 
 def forwarding(router: Router) -> falcon.testing.TestClient:
     nothing = cast(Any, None)
-    probes = Readiness(nothing, nothing, nothing, nothing, nothing)
+    probes = Probes(nothing, nothing, nothing, nothing, nothing)
     guard = Guard(hosts=(DEFAULT_HOST,))
-    app = control_app(probes, RouterDoor(router.client, guard))
+    app = control_app(probes, RouterForwarder(router.client, guard))
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         # The gateway's server gives a list of pairs, Falcon's client iterators.

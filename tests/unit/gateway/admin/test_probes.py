@@ -8,7 +8,7 @@ import falcon.testing
 
 from libs.common.proxy_keys import Principal
 from libs.common.redis.shared_connection import SharedConnection
-from services.gateway.admin.probes import Readiness
+from services.gateway.admin.probes import Probes
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from tests.support.memory.clock import timeless
 from tests.support.memory.plane import World
@@ -21,7 +21,7 @@ class House:
         self.world = World(root, Twin(resource("a")))
         self.router = Router()
         self.redis_up = True
-        self.readiness = Readiness(
+        self.probes = Probes(
             self.world.catalogue,
             JournalDelivery(
                 self.world.journal, cast(SharedConnection, None), "telemetry"
@@ -33,7 +33,7 @@ class House:
 
     async def asked(self, probe: str) -> tuple[int, Any]:
         app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-        app.add_route(f"/{probe}", self.readiness, suffix=probe)
+        app.add_route(f"/{probe}", self.probes, suffix=probe)
         async with falcon.testing.ASGIConductor(app) as conductor:
             result = await conductor.simulate_get(f"/{probe}")
         if result.headers["content-type"].startswith("application/json"):
