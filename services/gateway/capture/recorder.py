@@ -158,7 +158,7 @@ class Served(Protocol):
     def finish(self, within_s: float) -> None: ...
 
 
-class Capturer:
+class CaptureRecorder:
     """Starts captures and queues them when their request ends. For the event loop."""
 
     def __init__(self, limit: int, inbox: "Inbox", worker: Served | None) -> None:

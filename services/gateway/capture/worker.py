@@ -24,7 +24,7 @@ from services.gateway.capture.recorder import (
     FULL_HERE,
     Budget,
     Capture,
-    Capturer,
+    CaptureRecorder,
     Inbox,
 )
 
@@ -53,7 +53,7 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-class Worker:
+class CaptureWorker:
     """Sends queued captures to Redis, in a thread of its own."""
 
     def __init__(
@@ -209,14 +209,16 @@ def _say_lost(requests: int) -> None:
         )
 
 
-def make_worker(settings: GatewaySettings, inbox: Inbox) -> Worker:
+def make_worker(settings: GatewaySettings, inbox: Inbox) -> CaptureWorker:
     packer = Packer(settings.max_capture_bytes, Redactor(settings.redacted_paths))
     stream = PayloadStream(settings.redis_url, settings.telemetry_stream)
-    return Worker(inbox, packer, stream, settings.capture_backlog_bytes)
+    return CaptureWorker(inbox, packer, stream, settings.capture_backlog_bytes)
 
 
-def make_capturer(settings: GatewaySettings) -> Capturer:
+def make_capturer(settings: GatewaySettings) -> CaptureRecorder:
     """The gateway's capturer, which `start` sets to work."""
     inbox = Inbox(Budget(settings.capture_queue_bytes))
     limit = settings.max_capture_bytes
-    return Capturer(limit, inbox, make_worker(settings, inbox) if limit else None)
+    return CaptureRecorder(
+        limit, inbox, make_worker(settings, inbox) if limit else None
+    )

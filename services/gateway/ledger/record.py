@@ -14,7 +14,7 @@ from libs.common.routing.aliases import Way
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Asker, Owner, Release
 from services.gateway import metrics
-from services.gateway.capture.recorder import Capture, Capturer
+from services.gateway.capture.recorder import Capture, CaptureRecorder
 from services.gateway.content.response_facts import Facts
 from services.gateway.ledger.journal.journal import Journal
 
@@ -129,7 +129,7 @@ class Ledger:
         routing: RoutingFunctions,
         journal: Journal,
         without_redis: Callable[[Release], None],
-        capturer: Capturer,
+        capturer: CaptureRecorder,
     ) -> None:
         """`without_redis` is told of attempts that were decided without Redis."""
         self._routing = routing

@@ -23,7 +23,7 @@ from libs.common.settings.services import GatewaySettings
 from libs.common.store.interface import Store
 from services.gateway.capture import recorder as capturing_of
 from services.gateway.capture import worker
-from services.gateway.capture.recorder import Capturer
+from services.gateway.capture.recorder import CaptureRecorder
 from services.gateway.capture.worker import FULL_THERE, make_capturer
 from services.router.admin.captured_bodies import shown
 from tests.support.databases.sql import fetch, setting
@@ -49,7 +49,7 @@ EVENTS = [
 
 
 @asynccontextmanager
-async def capturing(redis_url: str, **settings: str) -> AsyncIterator[Capturer]:
+async def capturing(redis_url: str, **settings: str) -> AsyncIterator[CaptureRecorder]:
     """What a gateway holds; when the context is left, everything was sent."""
     environ = {"PROXY_REDIS_URL": redis_url, **settings}
     capturer = make_capturer(GatewaySettings.read(environ))
@@ -58,7 +58,7 @@ async def capturing(redis_url: str, **settings: str) -> AsyncIterator[Capturer]:
     await capturer.close(10)
 
 
-def serve(capturer: Capturer, id_: str = "req-1", padding: int = 0) -> None:
+def serve(capturer: CaptureRecorder, id_: str = "req-1", padding: int = 0) -> None:
     """One request with a compressed stream for an answer."""
     asked = json.dumps(ASKED | {"padding": "x" * padding}).encode()
     capture = capturer.begin(asked, kinds(JSON))

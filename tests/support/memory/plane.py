@@ -23,7 +23,7 @@ from libs.common.proxy_keys import (
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.capture.recorder import Budget, Capturer, Inbox
+from services.gateway.capture.recorder import Budget, CaptureRecorder, Inbox
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
 from services.gateway.ledger.record import Ledger
@@ -90,7 +90,7 @@ class World:
         self.catalogue = GatewayCatalogue(routing, Credentials(keys, Sealer(()), RULES))
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
         self.offline = OfflineRouting(self.catalogue)
-        capturer = Capturer(capture, Inbox(Budget(1 << 24)), None)
+        capturer = CaptureRecorder(capture, Inbox(Budget(1 << 24)), None)
         self.ledger = Ledger(routing, self.journal, self.offline.judged, capturer)
         local = self.offline.local
         router = httpx.AsyncClient(

@@ -20,10 +20,10 @@ from services.gateway.capture.recorder import (
     FULL_HERE,
     REQUEST_OVERHEAD,
     Budget,
-    Capturer,
+    CaptureRecorder,
     Inbox,
 )
-from services.gateway.capture.worker import FULL_THERE, UNMEASURED, Worker
+from services.gateway.capture.worker import FULL_THERE, UNMEASURED, CaptureWorker
 from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -69,11 +69,11 @@ def stream() -> Stream:
 @asynccontextmanager
 async def running(
     stream: Stream, queue_bytes: int = ROOMY, drain_s: float = 10
-) -> AsyncIterator[Capturer]:
+) -> AsyncIterator[CaptureRecorder]:
     """A capturer; when the context is left, all it could send was sent."""
     inbox = Inbox(Budget(queue_bytes))
-    worker = Worker(inbox, Packer(LIMIT, Redactor(())), stream, 1_000)
-    capturer = Capturer(LIMIT, inbox, worker)
+    worker = CaptureWorker(inbox, Packer(LIMIT, Redactor(())), stream, 1_000)
+    capturer = CaptureRecorder(LIMIT, inbox, worker)
     capturer.start()
     try:
         yield capturer
@@ -81,7 +81,7 @@ async def running(
         await capturer.close(drain_s)
 
 
-def serve(capturer: Capturer, id_: str = "r", body: bytes = b"ask") -> None:
+def serve(capturer: CaptureRecorder, id_: str = "r", body: bytes = b"ask") -> None:
     """A request with an answer of two pieces."""
     capture = capturer.begin(body, NO_KINDS)
     assert capture is not None
@@ -92,7 +92,7 @@ def serve(capturer: Capturer, id_: str = "r", body: bytes = b"ask") -> None:
 
 
 async def test_nothing_is_captured_at_a_limit_of_0() -> None:
-    capturer = Capturer(0, Inbox(Budget(ROOMY)), None)
+    capturer = CaptureRecorder(0, Inbox(Budget(ROOMY)), None)
     capturer.start()
     assert capturer.begin(b"x", NO_KINDS) is None
     await capturer.close(1)
