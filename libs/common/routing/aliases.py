@@ -12,7 +12,7 @@ from libs.common.routing.types import session_digest
 MARK = "@"
 
 
-class Way(msgspec.Struct, frozen=True, gc=False):
+class AliasTarget(msgspec.Struct, frozen=True, gc=False):
     """Where an alias leads. `pool` is the provider's own, which is in no list of
     pools; `pool_ids` are those its resources are in."""
 
@@ -44,10 +44,10 @@ def in_pool(resource: Resource, pool_id: str) -> bool:
     return resource.pool_id == pool_id
 
 
-def ways(catalogue: Catalogue) -> dict[str, Way]:
+def alias_targets(catalogue: Catalogue) -> dict[str, AliasTarget]:
     """By alias."""
     return {
-        alias.alias: Way(
+        alias.alias: AliasTarget(
             alias.alias,
             alias.provider_id,
             alias.upstream_id,

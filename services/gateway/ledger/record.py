@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from libs.common.contracts.events import Outcome, Verdict
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Asker, Owner, Release
 from services.gateway import metrics
@@ -113,7 +113,7 @@ class Attempt(Protocol):
     judged: bool
     alone: bool
     capture: Capture | None
-    way: Way | None
+    alias: AliasTarget | None
     asker: Asker
 
 
@@ -227,7 +227,7 @@ def _release(
         verdict,
         attempt.session if completed else "",
         learned,
-        record.model if attempt.way is None else attempt.way.upstream_id,
+        record.model if attempt.alias is None else attempt.alias.upstream_id,
         event,
         attempt.asker.tenant,
     )

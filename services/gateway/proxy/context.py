@@ -11,7 +11,7 @@ import uuid_utils
 from libs.common.bodies.hints import Hints
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from libs.common.routing.types import (
     ANYBODY,
     Ask,
@@ -68,7 +68,7 @@ class Exchange:
     route: Route | None = None  # where keys are isolated strictly
     tried: tuple[str, ...] = ()
     principal: Principal | None = None  # None: anybody
-    way: Way | None = None  # where its model's alias leads
+    alias: AliasTarget | None = None  # where its model's alias leads
     failure: Failure | None = None
     relay: Relay | None = None
     capture: Capture | None = None  # None: bodies are not captured

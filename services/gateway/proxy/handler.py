@@ -163,16 +163,16 @@ class DataPlane:
         exchange.deadline = self._loop.time() + self._limits.request_s
         exchange.task = connection.task
         self.active[exchange.record.id] = exchange
-        ways = self._selector.ways
-        way = ways.get(hints.model or "") if ways else None
-        if way is None:
+        alias_targets = self._selector.alias_targets
+        alias = alias_targets.get(hints.model or "") if alias_targets else None
+        if alias is None:
             exchange.comes_from(principal)
         else:
-            follow(exchange, way, principal, hints.pool_id)
+            follow(exchange, alias, principal, hints.pool_id)
             if isinstance(read, Read):
-                splice(exchange, way, read.plain, read.scan)
+                splice(exchange, alias, read.plain, read.scan)
             else:
-                splice(exchange, way, exchange.body)
+                splice(exchange, alias, exchange.body)
         if tenant or self._access.has_keys:
             plain = read.plain if isinstance(read, Read) else request.body
             self._isolate(exchange, tenant, plain)

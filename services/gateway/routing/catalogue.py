@@ -11,7 +11,7 @@ import structlog
 from libs.common.contracts.events import Catalogue, Resource
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import NO_KEY, SentKey
-from libs.common.routing.aliases import Way, ways
+from libs.common.routing.aliases import AliasTarget, alias_targets
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.upstream.errors import Origin
 
@@ -40,7 +40,7 @@ class GatewayCatalogue:
         self._targets: dict[str, Target] = {}
         self._refreshing = asyncio.Lock()
         self.version: str | None = None
-        self.ways: Mapping[str, Way] = {}  # model aliases
+        self.alias_targets: Mapping[str, AliasTarget] = {}  # model aliases
         # Resources whose keys this gateway cannot get. Not selected, unless all are.
         self.closed: tuple[str, ...] = ()
 
@@ -70,7 +70,7 @@ class GatewayCatalogue:
         self._targets = {r.id: self._target(r) for r in catalogue.resources}
         closed = [id_ for id_, t in self._targets.items() if not t.authorization]
         self.closed = tuple(closed) if len(closed) < len(self._targets) else ()
-        self.ways = ways(catalogue)
+        self.alias_targets = alias_targets(catalogue)
         self.version = catalogue.version
         log.info(
             "catalogue read",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.aliases import MARK, Way
+from libs.common.routing.aliases import MARK, AliasTarget
 from libs.common.routing.functions import Owners, RoutingFunctions
 from libs.common.routing.types import (
     NAMED,
@@ -54,9 +54,9 @@ class Selector:
         self._restored_within_s = 1 + 2 * beat_s
 
     @property
-    def ways(self) -> Mapping[str, Way]:
+    def alias_targets(self) -> Mapping[str, AliasTarget]:
         """Model aliases."""
-        return self._catalogue.ways
+        return self._catalogue.alias_targets
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
         """Selects a resource. `ids` are those whose digests `ask` carries. Raises a

@@ -70,8 +70,8 @@ class Upgrades:
         session that live elsewhere. The socket to use instead, if there is one:
         nothing was sent on the other yet. Raises a `Problem` when its model's alias
         leads elsewhere, and no socket opens there."""
-        way = first.way
-        if way is not None and way.provider_id != target.resource.provider_id:
+        alias = first.alias
+        if alias is not None and alias.provider_id != target.resource.provider_id:
             return await self._open_there(first)
         if not await self._lives_elsewhere(first, target):
             return None

@@ -18,7 +18,7 @@ from libs.common.contracts.verdicts import of_failed_response
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import NO_KINDS, Kinds
 from libs.common.providers.key_echoes import SentKey
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import (
     Ask,
@@ -243,23 +243,23 @@ class SocketRequests:
         """The socket that the request should use instead of this one, if any. A model
         alias has to lead where the socket does, or can still go."""
         exchange = turn.exchange
-        way = self._books.catalogue.ways.get(exchange.hints.model or "")
+        alias = self._books.catalogue.alias_targets.get(exchange.hints.model or "")
         try:
-            if way is not None:
-                self._take(turn, way, read)
+            if alias is not None:
+                self._take(turn, alias, read)
                 if (
                     not self._fresh
-                    and way.provider_id != self._target.resource.provider_id
+                    and alias.provider_id != self._target.resource.provider_id
                 ):
-                    raise errors.model_not_here(way.alias, way.provider_id)
+                    raise errors.model_not_here(alias.alias, alias.provider_id)
             return await self._move(exchange, self._target) if self._fresh else None
         except Problem as problem:
             raise self._refused(turn, problem) from None
 
-    def _take(self, turn: Turn, way: Way, read: Read) -> None:
+    def _take(self, turn: Turn, alias: AliasTarget, read: Read) -> None:
         asked = read_hints(PATH, turn.exchange.headers, b"").pool_id
-        follow(turn.exchange, way, self._principal, asked)
-        body = spliced(read.plain, way, read.scan)
+        follow(turn.exchange, alias, self._principal, asked)
+        body = spliced(read.plain, alias, read.scan)
         turn.frame = body.decode() if isinstance(turn.frame, str) else body
 
     def _refused(self, turn: Turn, problem: Problem) -> NotAdmitted:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from libs.common.bodies.hints import Hints, read_hints
 from libs.common.contracts.events import Candidate, Catalogue
-from libs.common.routing.aliases import Way, session_within, ways
+from libs.common.routing.aliases import AliasTarget, alias_targets, session_within
 from libs.common.routing.types import (
     Ask,
     Explanation,
@@ -61,28 +61,28 @@ class Explain:
     async def on_post(self, req: Request, resp: Response) -> None:
         asked = _asked(await req.stream.read(LARGEST_BODY + 1))
         hints = _hints(asked)
-        way = ways(self._configured.catalogue).get(hints.model or "")
-        if way is not None and not way.open:
-            raise _alias_leads_nowhere(way)
-        if way is not None and not way.passes(hints.pool_id):
-            raise _alias_elsewhere(way, hints.pool_id or "")
+        alias = alias_targets(self._configured.catalogue).get(hints.model or "")
+        if alias is not None and not alias.open:
+            raise _alias_leads_nowhere(alias)
+        if alias is not None and not alias.passes(hints.pool_id):
+            raise _alias_elsewhere(alias, hints.pool_id or "")
         try:
-            explanation, in_sql = await self._explain(hints, way, asked.tenant)
+            explanation, in_sql = await self._explain(hints, alias, asked.tenant)
         except UnknownPool as unknown:
-            if way is not None:
-                raise _alias_leads_nowhere(way) from None
+            if alias is not None:
+                raise _alias_leads_nowhere(alias) from None
             raise _unknown_pool(hints.pool_id or "", unknown.pools) from None
         except NoResources:
             raise _no_resources() from None
-        answer = _explained(hints, way, explanation, looked_up_in_sql=in_sql)
+        answer = _explained(hints, alias, explanation, looked_up_in_sql=in_sql)
         resp.text = answer.model_dump_json()
         resp.content_type = "application/json"
 
     async def _explain(
-        self, hints: Hints, way: Way | None, tenant: str
+        self, hints: Hints, alias: AliasTarget | None, tenant: str
     ) -> tuple[Explanation, bool]:
         """The explanation, and whether SQL had to be asked."""
-        ask = _ask(hints, way, tenant)
+        ask = _ask(hints, alias, tenant)
         try:
             return await self._routing.explain(ask, None), False
         except UnknownIds:
@@ -117,19 +117,19 @@ def _hints(asked: ExplainAsk) -> Hints:
     return read_hints(path.encode(), headers, body)
 
 
-def _ask(hints: Hints, way: Way | None, tenant: str) -> Ask:
+def _ask(hints: Hints, alias: AliasTarget | None, tenant: str) -> Ask:
     """As a gateway's first attempt; the draw is fixed, so that asking again says
     the same."""
     session, model = hints.session_id, hints.model
     named = session_digest(session, tenant) if session else ""
-    if way is not None:
-        named, model = session_within(session, way.pool, tenant), way.upstream_id
+    if alias is not None:
+        named, model = session_within(session, alias.pool, tenant), alias.upstream_id
     return Ask(
         request_id="explain",
         decision_id="explain",
         attempt=1,
         gateway_id="explain",
-        pool_id=way.pool if way is not None else hints.pool_id,
+        pool_id=alias.pool if alias is not None else hints.pool_id,
         session_id=session,
         session=named,
         model=model_digest(model),
@@ -143,7 +143,11 @@ def _ask(hints: Hints, way: Way | None, tenant: str) -> Ask:
 
 
 def _explained(
-    hints: Hints, way: Way | None, explanation: Explanation, *, looked_up_in_sql: bool
+    hints: Hints,
+    alias: AliasTarget | None,
+    explanation: Explanation,
+    *,
+    looked_up_in_sql: bool,
 ) -> Explained:
     return Explained(
         resource_id=explanation.resource_id,
@@ -152,8 +156,8 @@ def _explained(
         half_open=explanation.trial,
         retry_after_ms=explanation.wait_ms or None,
         looked_up_in_sql=looked_up_in_sql,
-        provider_id=way.provider_id if way is not None else None,
-        upstream_model=way.upstream_id if way is not None else hints.model,
+        provider_id=alias.provider_id if alias is not None else None,
+        upstream_model=alias.upstream_id if alias is not None else hints.model,
         hints=ExplainedHints(
             model=hints.model,
             session_id=hints.session_id,
@@ -188,21 +192,21 @@ def _unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
     )
 
 
-def _alias_leads_nowhere(way: Way) -> Problem:
+def _alias_leads_nowhere(alias: AliasTarget) -> Problem:
     return Problem(
         404,
         "model_not_found",
-        f"The model alias {way.alias!r} leads to the provider {way.provider_id!r}, "
+        f"The model alias {alias.alias!r} leads to the provider {alias.provider_id!r}, "
         "which has no resource: it is disabled or was deleted.",
         param="model",
     )
 
 
-def _alias_elsewhere(way: Way, asked: str) -> Problem:
+def _alias_elsewhere(alias: AliasTarget, asked: str) -> Problem:
     return Problem(
         400,
         "model_not_in_pool",
-        f"The model alias {way.alias!r} leads to the provider {way.provider_id!r}, "
+        f"The model alias {alias.alias!r} leads to the provider {alias.provider_id!r}, "
         f"which is not in the pool {asked[:100]!r}.",
         param="model",
     )

@@ -13,7 +13,12 @@ from libs.common.providers.registry import (
     registry_of,
     resources_of,
 )
-from libs.common.routing.aliases import in_pool, provider_pool, session_within, ways
+from libs.common.routing.aliases import (
+    alias_targets,
+    in_pool,
+    provider_pool,
+    session_within,
+)
 from libs.common.settings.resources import resources_from_environment
 
 URL = "http://127.0.0.1:1/v1"
@@ -102,7 +107,9 @@ def test_an_alias_leads_to_its_providers_pool() -> None:
         Alias(alias=name, provider_id=id_, upstream_id="gpt")
         for name, id_ in (("fast", "acme"), ("lost", "gone"))
     ]
-    found = ways(Catalogue(version="v", resources=theirs, aliases=tuple(aliases)))
+    found = alias_targets(
+        Catalogue(version="v", resources=theirs, aliases=tuple(aliases))
+    )
     fast, lost = found["fast"], found["lost"]
     assert (fast.pool, fast.open, lost.open) == ("@acme", True, False)
     assert [fast.passes(pool) for pool in (None, "p", "q")] == [True, True, False]

@@ -3,7 +3,12 @@
 import pytest
 
 from libs.common.contracts.events import Alias, Catalogue
-from libs.common.routing.aliases import in_pool, provider_pool, session_within, ways
+from libs.common.routing.aliases import (
+    alias_targets,
+    in_pool,
+    provider_pool,
+    session_within,
+)
 from libs.common.routing.types import session_digest
 from tests.support.values.catalogues import made_resource
 
@@ -20,10 +25,10 @@ CATALOGUE = Catalogue(
 
 
 def test_an_alias_leads_to_all_resources_of_its_provider() -> None:
-    way = ways(CATALOGUE)["fast"]
-    assert (way.provider_id, way.upstream_id) == ("acme", "gpt-5")
-    assert way.pool == provider_pool("acme") == "@acme"
-    reached = [r.id for r in CATALOGUE.resources if in_pool(r, way.pool)]
+    alias = alias_targets(CATALOGUE)["fast"]
+    assert (alias.provider_id, alias.upstream_id) == ("acme", "gpt-5")
+    assert alias.pool == provider_pool("acme") == "@acme"
+    reached = [r.id for r in CATALOGUE.resources if in_pool(r, alias.pool)]
     assert reached == ["acme-1", "acme-2"]
 
 
@@ -33,17 +38,17 @@ def test_an_alias_leads_to_all_resources_of_its_provider() -> None:
 def test_a_request_may_name_a_pool_that_the_provider_is_in(
     pool: str | None, passes: bool
 ) -> None:
-    assert ways(CATALOGUE)["fast"].passes(pool) is passes
+    assert alias_targets(CATALOGUE)["fast"].passes(pool) is passes
 
 
 def test_a_request_that_names_no_pool_may_go_to_any() -> None:
     pooled = made_resource("acme", pool_id="cheap", provider_id="acme")
     catalogue = Catalogue(version="v1", resources=(pooled,), aliases=(ALIAS,))
-    assert ways(catalogue)["fast"].passes(None)
+    assert alias_targets(catalogue)["fast"].passes(None)
 
 
 def test_an_alias_without_a_resource_is_closed() -> None:
-    found = ways(CATALOGUE)
+    found = alias_targets(CATALOGUE)
     assert (found["fast"].open, found["gone"].open) == (True, False)
     assert not found["gone"].passes("cheap")
 

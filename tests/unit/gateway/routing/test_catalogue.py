@@ -104,5 +104,5 @@ async def test_aliases_are_read_with_it() -> None:
     alias = Alias(alias="fast", provider_id="p", upstream_id="m")
     catalogue, _ = read(resource("a", provider_id="p"), aliases=(alias,))
     await catalogue.refresh()
-    assert catalogue.ways["fast"].upstream_id == "m"
-    assert catalogue.ways["fast"].open
+    assert catalogue.alias_targets["fast"].upstream_id == "m"
+    assert catalogue.alias_targets["fast"].open

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from libs.common.bodies.hints import Hints
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import Way
+from libs.common.routing.aliases import AliasTarget
 from services.gateway.errors import Problem
 from services.gateway.proxy.context import Exchange
 from services.gateway.routing.model_alias import follow, splice, spliced
 from services.gateway.server.request import Request
 
-WAY = Way("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
+WAY = AliasTarget("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
 
 
 def exchange(body: bytes = b"{}", **hints: str) -> Exchange:
@@ -74,19 +74,23 @@ def test_without_a_session_there_is_no_home() -> None:
         ),
         pytest.param(WAY, None, "x", 400, "model_not_in_pool", id="another pool"),
         pytest.param(
-            Way("fast", "local", "m", "@local", frozenset()), None, None, 404,
+            AliasTarget("fast", "local", "m", "@local", frozenset()), None, None, 404,
             "model_not_found", id="no resource",
         ),
     ],
 )  # fmt: skip
 def test_a_pool_narrows_what_an_alias_may_lead_to(
-    way: Way, principal: Principal | None, asked: str | None, status: int, code: str
+    alias: AliasTarget,
+    principal: Principal | None,
+    asked: str | None,
+    status: int,
+    code: str,
 ) -> None:
     made = exchange()
     with pytest.raises(Problem) as refused:
-        follow(made, way, principal, asked)
+        follow(made, alias, principal, asked)
     assert (refused.value.status, refused.value.code) == (status, code)
-    assert made.way is way  # the ledger knows what was asked
+    assert made.alias is alias  # the ledger knows what was asked
 
 
 def test_what_came_plain_keeps_its_headers() -> None:
