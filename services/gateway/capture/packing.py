@@ -34,7 +34,7 @@ class RawBody(msgspec.Struct):
 
     chunks: Sequence[bytes]
     kinds: Kinds
-    travelled: int  # bytes, including those beyond the limit
+    original_bytes: int  # bytes, including those beyond the limit
     dropped: str | None = None
 
 
@@ -69,13 +69,13 @@ class Packer:
     def _packed(
         self, raw: RawBody, sent: SentKey = NO_KEY
     ) -> tuple[Note, bytes | None]:
-        note = Note(raw.travelled, dropped=raw.dropped)
+        note = Note(raw.original_bytes, dropped=raw.dropped)
         if raw.dropped is not None:
             return note, None
         content_type, coding = raw.kinds
         note.content_type = _text(content_type)
         wire = raw.chunks[0] if len(raw.chunks) == 1 else b"".join(raw.chunks)
-        note.truncated = len(wire) < raw.travelled
+        note.truncated = len(wire) < raw.original_bytes
         plain = decompressed(wire, coding, self._limit) if coding else wire
         if plain is None and self._redactor:
             note.dropped = DROPPED_UNOPENED

@@ -70,7 +70,7 @@ class Capture:
     __slots__ = (
         *("_budget", "_chunks", "_ended", "_limit", "_room", "_unkept"),
         *("full", "held", "request_body", "request_kinds", "response_kinds"),
-        *("sent", "travelled"),
+        *("sent", "original_bytes"),
     )
 
     def __init__(
@@ -89,13 +89,13 @@ class Capture:
         )
         self._ended: tuple[str, int, int] = ("", 0, 0)
         self.held = 0  # bytes reserved in the budget
-        self.travelled = 0  # bytes of the answer, kept or not
+        self.original_bytes = 0  # bytes of the answer, kept or not
         self.full = False  # the budget was exhausted: the answer is not kept
 
     def keep(self, chunk: bytes) -> None:
         """Records a chunk of the answer."""
         size = len(chunk)
-        self.travelled += size
+        self.original_bytes += size
         if self._room <= 0:
             return
         if size > self._room:
@@ -126,7 +126,7 @@ class Capture:
     def end(self, request_id: str, created_at_ms: int) -> None:
         """Passes the capture to the worker thread; later chunks are ignored. Its bytes
         count until they are sent."""
-        self._ended = (request_id, created_at_ms, self.travelled)
+        self._ended = (request_id, created_at_ms, self.original_bytes)
         self._room = 0
         size = min(len(self.request_body), self._limit) + REQUEST_OVERHEAD
         if self._budget.take(size):
@@ -136,12 +136,12 @@ class Capture:
 
     def raw(self) -> RawPayload:
         """The captured bodies, for the worker thread."""
-        request_id, created_at_ms, travelled = self._ended
+        request_id, created_at_ms, original_bytes = self._ended
         answer = None
         if self.full:
-            answer = RawBody((), NO_KINDS, travelled, FULL_HERE)
+            answer = RawBody((), NO_KINDS, original_bytes, FULL_HERE)
         elif self.response_kinds is not None:
-            answer = RawBody(self._chunks, self.response_kinds, travelled)
+            answer = RawBody(self._chunks, self.response_kinds, original_bytes)
         if self._unkept is not None:
             request = RawBody((), NO_KINDS, self._unkept, FULL_HERE)
         else:

@@ -127,7 +127,7 @@ class DataPlane:
             self._settle(exchange)
             connection.over()
 
-    # Authenticator ---------------------------------------------------------------
+    # Admission ---------------------------------------------------------------
 
     def _quick_hints(self, exchange: Exchange, isolated: bool) -> Hints | None:
         """Those of most requests. None when it takes more to read them."""

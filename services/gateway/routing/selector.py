@@ -39,7 +39,7 @@ class Selector:
         routing: RoutingFunctions,
         catalogue: GatewayCatalogue,
         offline: OfflineRouting,
-        search: OwnerLookup,
+        lookup: OwnerLookup,
         ledger: Ledger,
         beat_s: float,
     ) -> None:
@@ -47,10 +47,10 @@ class Selector:
         self._routing = routing
         self._catalogue = catalogue
         self._offline = offline
-        self._search = search
+        self._lookup = lookup
         self._ledger = ledger
-        # After Redis was emptied: 1 s until it has a catalogue, and two heartbeats for
-        # each gateway to give its owners back.
+        # After Redis was emptied: 1 s until it has a catalogue, one heartbeat for each
+        # gateway to notice, and one more to be sure.
         self._restored_within_s = 1 + 2 * beat_s
 
     @property
@@ -124,7 +124,7 @@ class Selector:
     async def _look_up_and_decide(
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
-        found = await self._search.find(ask, ids)
+        found = await self._lookup.find(ask, ids)
         if emptied and not _enough(ask, found):
             decision = await self._decide_when_restored(ask)
             if decision is not None:
@@ -150,7 +150,7 @@ class Selector:
             await self._check(ask)
             return
         except UnknownIds:
-            found = await self._search.find(ask, ids)
+            found = await self._lookup.find(ask, ids)
         try:
             await self._routing.adopt(found.sessions, found.ids)
         except (RedisAway, NoCatalogue):

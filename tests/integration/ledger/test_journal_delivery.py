@@ -57,7 +57,7 @@ class Desk:
         await self.client.aclose()
 
     async def beat(self) -> None:
-        """As the gateway's heartbeat does."""
+        """As the gateway's heartbeat does it."""
         sent = self.delivery.sent_so_far()
         beat = await self.routing.heartbeat("gw", self.delivery.report(1))
         if beat.version is None:

@@ -1,4 +1,4 @@
-"""The access of both planes: who comes, and what a request counts."""
+"""Access control for both planes: admission, and the limits of keys."""
 
 import asyncio
 from typing import cast

@@ -58,7 +58,7 @@ def test_without_a_session_there_is_no_home() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "principal", "asked", "status", "code"),
+    ("alias", "principal", "asked", "status", "code"),
     [
         pytest.param(
             WAY, Principal(id="k", pools=("x",)), None, 403, "model_not_allowed",
