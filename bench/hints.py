@@ -14,7 +14,7 @@ from functools import partial
 import zstandard
 
 from libs.common.bodies.hints import LARGEST_QUICK, Reading, quick_hints
-from services.gateway.proxy.paths import unpacked
+from services.gateway.content.request_coding import unpacked
 
 PATH = b"/responses"
 KB, MIB = 1_000, 1 << 20

@@ -17,8 +17,9 @@ from bench import nginx
 from bench.parts import cpu, wire
 from libs.cli.commands import service_command
 from libs.common.contracts.events import Catalogue
-from libs.common.proxy_keys import KeyTable, Principal, secret_hash
+from libs.common.proxy_keys import Principal, secret_hash
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment

@@ -1,4 +1,4 @@
-"""`python -m services.gateway`: one gateway, of one or several workers."""
+"""`python -m services.gateway`: runs a gateway with one or more worker processes."""
 
 import contextlib
 import gc
@@ -19,8 +19,8 @@ from services.gateway.server import workers
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
-    """Until SIGTERM. Exits with 2 when a setting makes no sense, or the address is
-    taken."""
+    """Serves until SIGTERM. Exits with status 2 when a setting is invalid or the
+    address is in use."""
     environ = os.environ if environ is None else environ
     try:
         settings = GatewaySettings.read(environ)
@@ -43,16 +43,16 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     async def serve() -> None:
         await Gateway(settings).run(listening)
 
-    # What was made so far stays; what requests make has no circles. Looking for some
-    # is most of what the collector would do.
+    # Objects created so far live as long as the process, and those of requests form no
+    # reference cycles. So the collector should rarely run.
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
     uvloop.run(serve())
 
 
 def _take_descriptors() -> None:
-    """A request takes two. The usual soft limit of 1024 is for programs that use
-    select; the hard one is what the operator allows."""
+    """Raises the soft limit of open files to the hard limit: each request needs two
+    descriptors, and the usual soft limit of 1024 only exists for select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,5 +1,4 @@
-"""Composition root of the gateway: what one worker holds, and how it lives and
-ends."""
+"""Composition root of a gateway worker: builds its parts, runs it and shuts it down."""
 
 import asyncio
 import contextlib
@@ -8,19 +7,16 @@ import secrets
 import signal
 import socket
 import time
-from typing import Any
 
-import falcon.asgi
 import httpx
 import structlog
-from falcon.asgi import Request, Response
 
 from libs.common.browser_guard import CHECKED
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
-from libs.common.proxy_keys import KeyLimits, KeyTable
+from libs.common.redis.key_table import KeyLimits, KeyTable
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.runtime.tls import resuming_context
@@ -28,12 +24,13 @@ from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import GatewaySettings
 from services.gateway import metrics
 from services.gateway.admin.asgi import ControlPlane
-from services.gateway.admin.forwarding import Probes, RouterForwarder
+from services.gateway.admin.falcon_app import control_app
+from services.gateway.admin.forwarding import RouterForwarder
+from services.gateway.admin.probes import Probes
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.capture.worker import make_capturer
 from services.gateway.content.body_reader import Reader
-from services.gateway.errors import Problem
 from services.gateway.heartbeat import Heartbeat
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
@@ -59,33 +56,44 @@ from services.gateway.websocket.upstream import Opener
 
 log = structlog.get_logger()
 
-STORED_WITHIN_S = 0.5  # ingest's time to store what came last
-LAST_WORDS_S = 0.2  # for answers that are ended by us to reach their clients
+STORED_WITHIN_S = 0.5  # how long to wait for ingest to store the last events
+LAST_WORDS_S = 0.2  # how long clients may take to read answers that we interrupted
 
 
 class Gateway:
-    """Everything a gateway worker holds, built when the worker starts."""
+    """One gateway worker: its parts, and their start and shutdown."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        terms = Terms(
-            session_ttl_ms=int(settings.session_ttl_seconds * 1000),
-            id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
-            cooldown_ms=int(settings.cooldown_seconds * 1000),
-        )
-        limits = Limits(
-            body_bytes=settings.max_body_bytes,
-            attempts=settings.max_attempts,
-            request_s=settings.request_timeout_seconds,
-            pause_ms=terms.cooldown_ms,
-            replays=settings.replay_without_reasoning,
-        )
+        self._settings = settings
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._rules = ProviderRules.read(os.environ)
         self.redis = SharedConnection(connect(settings.redis_url))
-        self.routing = RoutingFunctions(self.redis, settings.telemetry_stream, terms)
-        rules = ProviderRules.read(os.environ)
-        self.catalogue = GatewayCatalogue(
-            self.routing, Credentials(os.environ, Sealer(settings.fernet_keys), rules)
+        self.routing = RoutingFunctions(
+            self.redis, settings.telemetry_stream, _terms(settings)
         )
+        self.router = _router_client(settings)
+        self._build_access()
+        self._build_ledger()
+        self._build_routing()
+        self._build_upstreams()
+        self._build_planes()
+        self._build_maintenance()
+        self._build_server()
+        self._register_gauges()
+
+    def _build_access(self) -> None:
+        """Who may send requests."""
+        settings = self._settings
+        self.authenticator = Authenticator(
+            KeyTable(self.redis), required=settings.require_keys
+        )
+        self.access = AccessControl(
+            self.authenticator, KeyLimits(self.redis), strict=settings.isolates_strictly
+        )
+
+    def _build_ledger(self) -> None:
+        """What is recorded of requests, and how it reaches SQL."""
+        settings = self._settings
         journals = settings.data_dir / "journal"
         self.journal = Journal(
             journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
@@ -94,67 +102,72 @@ class Gateway:
             self.journal, self.redis, settings.telemetry_stream
         )
         self._recovery = JournalRecovery(journals, self.journal, self.routing)
-        dialer = Dialer(
+        self.capturer = make_capturer(settings)
+
+    def _build_routing(self) -> None:
+        """Which resource an attempt goes to."""
+        settings = self._settings
+        sealer = Sealer(settings.fernet_keys)
+        self.catalogue = GatewayCatalogue(
+            self.routing, Credentials(os.environ, sealer, self._rules)
+        )
+        self.offline = OfflineRouting(self.catalogue, _terms(settings).cooldown_ms)
+        self.ledger = Ledger(
+            self.routing, self.journal, self.offline.judged, self.capturer
+        )
+        local = self.offline.local
+        self.selector = Selector(
+            self.routing,
+            self.catalogue,
+            self.offline,
+            OwnerLookup(local.sessions, local.ids, self.router),
+            self.ledger,
+            settings.heartbeat_seconds,
+        )
+
+    def _build_upstreams(self) -> None:
+        """Connections to upstreams."""
+        settings = self._settings
+        self._dialer = Dialer(
             Egress.read(os.environ),
             resuming_context(settings.upstream_ca_file),
-            destinations=rules.destinations,
+            destinations=self._rules.destinations,
         )
         self.upstream = UpstreamClient(
             settings.connect_timeout_seconds,
             Timeouts(
                 settings.first_byte_timeout_seconds, settings.idle_timeout_seconds
             ),
-            dialer,
+            self._dialer,
             settings.upstream_connections_per_worker,
         )
-        # Whatever proxy there is leads to upstreams, not to the router.
-        self.router = httpx.AsyncClient(
-            base_url=settings.router_url,
-            headers={CHECKED: "gateway"},
-            timeout=30.0,
-            trust_env=False,
-        )
-        offline = OfflineRouting(self.catalogue, terms.cooldown_ms)
-        self.capturer = make_capturer(settings)
-        ledger = Ledger(self.routing, self.journal, offline.judged, self.capturer)
-        local = offline.local
-        search = OwnerLookup(local.sessions, local.ids, self.router)
-        selector = Selector(
-            self.routing,
-            self.catalogue,
-            offline,
-            search,
-            ledger,
-            settings.heartbeat_seconds,
-        )
-        authenticator = Authenticator(
-            KeyTable(self.redis), required=settings.require_keys
-        )
-        access = AccessControl(
-            authenticator, KeyLimits(self.redis), strict=settings.isolates_strictly
-        )
+
+    def _build_planes(self) -> None:
+        """What serves /v1: HTTP requests and WebSockets."""
+        settings = self._settings
+        limits = _limits(settings)
         reader = Reader()
-        self.in_flight = InFlight(self.id, ledger, offline, access)
+        self.in_flight = InFlight(self.id, self.ledger, self.offline, self.access)
         self.data_plane = DataPlane(
-            limits, access, selector, self.in_flight, self.upstream, reader
-        )
-        context = TurnContext(
-            access,
-            SocketLeases(self.routing, selector, ledger),
-            self.in_flight,
-            settings.request_timeout_seconds,
-            selector,
-            reader,
+            limits, self.access, self.selector, self.in_flight, self.upstream, reader
         )
         share = settings.body_memory_bytes // settings.gateway_workers
-        room = Room(max(share, settings.max_body_bytes))
-        self.sockets = SocketPlane(
-            context,
-            limits,
-            self.data_plane.attempts,
-            Opener(dialer, settings.connect_timeout_seconds),
-            room,
+        self.room = Room(max(share, settings.max_body_bytes))
+        context = TurnContext(
+            self.access,
+            SocketLeases(self.routing, self.selector, self.ledger),
+            self.in_flight,
+            settings.request_timeout_seconds,
+            self.selector,
+            reader,
         )
+        opener = Opener(self._dialer, settings.connect_timeout_seconds)
+        self.sockets = SocketPlane(
+            context, limits, self.data_plane.attempts, opener, self.room
+        )
+
+    def _build_maintenance(self) -> None:
+        """What runs beside requests: heartbeats and probes."""
         self.heartbeat = Heartbeat(
             self.id,
             self.redis,
@@ -162,27 +175,29 @@ class Gateway:
             self.catalogue,
             self.delivery,
             self.in_flight,
-            authenticator,
+            self.authenticator,
         )
-        self.readiness = Probes(
+        self.probes = Probes(
             self.catalogue,
             self.delivery,
             lambda: self.redis.up,
             self.router,
-            authenticator,
+            self.authenticator,
         )
-        per_worker = -(-settings.max_connections // settings.gateway_workers)
+
+    def _build_server(self) -> None:
+        """The listener, which passes requests to the planes."""
+        settings = self._settings
+        control = control_app(self.probes, RouterForwarder(self.router, settings.guard))
         self.server = Server(
             self.data_plane,
-            ControlPlane(
-                _control(self.readiness, RouterForwarder(self.router, settings.guard))
-            ),
+            ControlPlane(control),
             self.sockets,
             BrowserGuard(settings.guard),
             bounds=Bounds(
-                connections=per_worker,
+                connections=-(-settings.max_connections // settings.gateway_workers),
                 body=settings.max_body_bytes,
-                room=room,
+                room=self.room,
             ),
             timeouts=ClientTimeouts(
                 settings.head_timeout_seconds,
@@ -190,59 +205,70 @@ class Gateway:
                 settings.keep_alive_seconds,
             ),
         )
-        self._watch_ourselves()
-        self._drain_s = settings.drain_seconds
-        self._beat_s = settings.heartbeat_seconds
 
-    def _watch_ourselves(self) -> None:
+    def _register_gauges(self) -> None:
         for name, text, value in (
-            ("open_connections", "Clients' connections.", lambda: self.server.open),
+            ("open_connections", "Client connections.", lambda: self.server.open),
             (
                 "body_bytes",
-                "Of large request bodies, held.",
+                "Bytes of large request bodies in memory.",
                 lambda: self.server.room.held,
             ),
-            ("requests_in_flight", "Of clients.", lambda: len(self.in_flight.active)),
-            ("upstream_connections", "To upstreams.", lambda: self.upstream.open),
-            ("tasks", "Of the event loop.", lambda: len(asyncio.all_tasks())),
+            (
+                "requests_in_flight",
+                "Active client requests.",
+                lambda: len(self.in_flight.active),
+            ),
+            (
+                "upstream_connections",
+                "Connections to upstreams.",
+                lambda: self.upstream.open,
+            ),
+            ("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks())),
             (
                 "journal_corrupt_records",
-                "Of dead gateways, skipped when their journals were taken over.",
+                "Corrupt records skipped in recovered journals of crashed gateways.",
                 lambda: self.journal.corrupt,
             ),
         ):
             metrics.watch(f"proxy_{name}", text, value)
 
     async def run(self, listening: socket.socket) -> None:
-        """Serve until SIGTERM or SIGINT, then finish what is under way."""
-        told = asyncio.Event()
+        """Serves until SIGTERM or SIGINT, then ends the active requests."""
+        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told.set)
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self.capturer.start()
         self.delivery.announce(int(time.time() * 1000))
         await self.redis.open()
         try:
             await self.heartbeat.beat()
         except (RedisAway, NoCatalogue):
-            log.warning("no catalogue yet", action="catalogue_awaited")
-        loops = [
-            asyncio.create_task(loop)
-            for loop in (self.heartbeat.run(self._beat_s), self._recovery.run())
-        ]
+            log.warning(
+                "gateway has no catalogue yet and waits for it",
+                action="catalogue_awaited",
+            )
+        beats = self.heartbeat.run(self._settings.heartbeat_seconds)
+        loops = [asyncio.create_task(loop) for loop in (beats, self._recovery.run())]
         await self.server.listen(listening, self.data_plane, self.upstream)
         log.info("gateway started", action="gateway_started", gateway=self.id)
-        asked = asyncio.create_task(told.wait())
-        await asyncio.wait([asked, *loops], return_when=asyncio.FIRST_COMPLETED)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
         for loop in filter(asyncio.Task.done, loops):
-            # A gateway that does not beat would be taken for dead while it serves.
-            log.error("a loop ended", action="loop_died", cause=repr(loop.exception()))
-        await self._end(loops)
-        asked.cancel()
+            # Without heartbeats the reaper would end this gateway's leases.
+            log.error(
+                "background task ended, gateway shuts down",
+                action="loop_died",
+                cause=repr(loop.exception()),
+            )
+        await self._shut_down(loops)
+        stopped.cancel()
 
-    async def _end(self, loops: "list[asyncio.Task[None]]") -> None:
+    async def _shut_down(self, loops: "list[asyncio.Task[None]]") -> None:
+        drain_s = self._settings.drain_seconds
         await self.server.refuse_new()
         await asyncio.gather(
-            self.sockets.drain(self._drain_s / 2), self.server.drain(self._drain_s)
+            self.sockets.drain(drain_s / 2), self.server.drain(drain_s)
         )
         if self.in_flight.active:
             self.data_plane.interrupt()
@@ -252,19 +278,19 @@ class Gateway:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         self.delivery.announce_end(int(time.time() * 1000))
-        await asyncio.gather(self._hand_over(), self.capturer.close(self._drain_s))
+        await asyncio.gather(self._flush_journal(), self.capturer.close(drain_s))
         self.journal.close()
         self.upstream.close()
         await self.router.aclose()
         await self.redis.close()
 
-    async def _hand_over(self) -> None:
-        """The last releases are on their way, and Redis may come back while we
-        wait. What is not stored by the end a successor finds in the journal."""
-        loop, keeper = asyncio.get_running_loop(), self.delivery
-        ends = loop.time() + self._drain_s
-        while (self.redis.busy or len(keeper)) and loop.time() < ends:
-            await keeper.flush()
+    async def _flush_journal(self) -> None:
+        """Waits until the last events are in SQL, within the drain time: Redis may come
+        back. Another gateway recovers the rest from the journal."""
+        loop, delivery = asyncio.get_running_loop(), self.delivery
+        ends = loop.time() + self._settings.drain_seconds
+        while (self.redis.busy or len(delivery)) and loop.time() < ends:
+            await delivery.flush()
             await asyncio.sleep(0.02)
         ends = min(ends, loop.time() + STORED_WITHIN_S)
         with contextlib.suppress(RedisAway, NoCatalogue):
@@ -272,26 +298,36 @@ class Gateway:
                 await self.heartbeat.beat()
                 await asyncio.sleep(0.05)
         if not self.journal.clear:
-            log.info("left to a successor", action="journal_left", held=keeper.held)
+            log.info(
+                "journal is left for another gateway to recover",
+                action="journal_left",
+                held=delivery.held,
+            )
 
 
-def _control(
-    readiness: Probes, door: RouterForwarder
-) -> "falcon.asgi.App[Request, Response]":
-    """What is served beside the data plane."""
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
-    app.add_error_handler(Problem, _say_problem)
-    for probe in ("healthz", "readyz", "metrics"):
-        app.add_route(f"/{probe}", readiness, suffix=probe)
-    app.add_sink(door.forward, "/")
-    return app
+def _terms(settings: GatewaySettings) -> Terms:
+    return Terms(
+        session_ttl_ms=int(settings.session_ttl_seconds * 1000),
+        id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
+        cooldown_ms=int(settings.cooldown_seconds * 1000),
+    )
 
 
-async def _say_problem(
-    _: Request, resp: Response, problem: Problem, _params: object, **__: object
-) -> None:
-    resp.status = problem.status
-    resp.content_type = "application/json"
-    resp.data = problem.body()
-    for name, value in problem.headers:
-        resp.set_header(name.decode(), value.decode())
+def _limits(settings: GatewaySettings) -> Limits:
+    return Limits(
+        body_bytes=settings.max_body_bytes,
+        attempts=settings.max_attempts,
+        request_s=settings.request_timeout_seconds,
+        pause_ms=_terms(settings).cooldown_ms,
+        replays=settings.replay_without_reasoning,
+    )
+
+
+def _router_client(settings: GatewaySettings) -> httpx.AsyncClient:
+    """Ignores HTTP proxies of the environment, which are for upstreams only."""
+    return httpx.AsyncClient(
+        base_url=settings.router_url,
+        headers={CHECKED: "gateway"},
+        timeout=30.0,
+        trust_env=False,
+    )

@@ -1,4 +1,4 @@
-"""That this gateway lives: its heartbeat, and what it does on each beat."""
+"""Sends heartbeats and runs the maintenance due on each one."""
 
 import asyncio
 import time
@@ -14,23 +14,26 @@ from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.routing.catalogue import GatewayCatalogue
+from services.gateway.routing.offline import OfflineRouting
 
 log = structlog.get_logger()
 
-EAGER_S = 0.05
-PUBLISH_EVERY = 10  # beats between two gateway events
-SWEEP_EVERY = 30  # beats between two looks for leases nobody knows
-AT_ONCE = 500  # leases, or owners, that one call gives back
+WITHOUT_CATALOGUE_S = 0.05  # the interval until there is a catalogue
+PUBLISH_EVERY = 10  # heartbeats between two gateway events
+SWEEP_EVERY = 30  # heartbeats between two searches for unknown leases
+AT_ONCE = 500  # leases or owners restored by one call
 
 
 class Heartbeat:
-    """Each beat says that the gateway lives and how its books stand, reads a changed
-    catalogue, sends events that Redis has not taken and, after a lost connection,
-    drops leases whose request is over: an acquire may have been granted to nobody. A
-    Redis that does not know the gateway has been emptied, or took it for dead: it is
-    given back the leases that are in use and what is known of sessions and ids."""
+    """Sends the gateway's heartbeats.
 
-    def __init__(  # noqa: PLR0913 - all that beats
+    Each one reports the ledger counters, reads a changed catalogue and key table, and
+    sends undelivered events. After a lost connection it also drops leases without a
+    request, because the answer to an acquire may have been lost. If Redis does not know
+    the gateway (it was emptied, or the reaper removed the gateway), it restores the
+    leases in use and the owners of sessions and ids."""
+
+    def __init__(  # noqa: PLR0913 - the parts that need maintenance
         self,
         gateway_id: str,
         redis: SharedConnection,
@@ -47,32 +50,32 @@ class Heartbeat:
         self._catalogue = catalogue
         self._delivery = delivery
         self._active: Mapping[str, Lifecycle] = in_flight.active
-        self._offline = in_flight.offline
+        self._offline: OfflineRouting = in_flight.offline
         self._connections = 0
         self._beats = 0
-        self._owes = False  # Redis was emptied, and not all is given back yet
+        self._restoring = False  # Redis lost state that is not restored yet
 
     async def run(self, interval_s: float) -> None:
         while True:
             try:
                 await self.beat()
             except (RedisAway, NoCatalogue) as cause:
-                log.debug("no beat", action="beat_missed", cause=str(cause))
+                log.debug("heartbeat missed", action="beat_missed", cause=str(cause))
             except Exception:
-                # A gateway that does not beat would be taken for dead.
-                log.exception("no beat", action="beat_failed")
-            # Without a catalogue nothing can be served: look often.
-            await asyncio.sleep(interval_s if self._catalogue.known else EAGER_S)
+                # Without heartbeats the reaper would end this gateway's leases.
+                log.exception("heartbeat failed", action="beat_failed")
+            known = self._catalogue.known
+            await asyncio.sleep(interval_s if known else WITHOUT_CATALOGUE_S)
 
     async def beat(self) -> None:
-        """Raises `RedisAway` or `NoCatalogue`."""
-        keeper, now_ms = self._delivery, int(time.time() * 1000)
-        sent = keeper.sent_so_far()
-        beat = await self._routing.heartbeat(self._gateway_id, keeper.report(now_ms))
+        """Sends one heartbeat. Raises `RedisAway` or `NoCatalogue`."""
+        delivery, now_ms = self._delivery, int(time.time() * 1000)
+        sent = delivery.sent_so_far()
+        beat = await self._routing.heartbeat(self._gateway_id, delivery.report(now_ms))
         if beat.version is not None:
-            # At once: what it says is of the connection that there is now.
-            keeper.beat_answered(sent, beat)
-            keeper.start_flush()
+            # Before any await: the answer is about the current connection.
+            delivery.beat_answered(sent, beat)
+            delivery.start_flush()
         await self._authenticator.refresh()
         if beat.version is None:
             raise NoCatalogue
@@ -80,19 +83,19 @@ class Heartbeat:
             await self._catalogue.refresh()
         lost = self._connections != self._redis.connections
         self._connections = self._redis.connections
-        self._owes = self._owes or not beat.known
-        if lost or self._owes:
+        self._restoring = self._restoring or not beat.known
+        if lost or self._restoring:
             self._offline.redis_is_back()
-            await self._resume(emptied=self._owes)
-            self._owes = False
-        await keeper.upkeep()
+            await self._restore(emptied=self._restoring)
+            self._restoring = False
+        await delivery.upkeep()
         self._beats += 1
         if self._beats % PUBLISH_EVERY == 0:
-            keeper.publish(now_ms)
+            delivery.publish(now_ms)
         if lost or self._beats % SWEEP_EVERY == 0:
             await self._drop_unknown()
 
-    async def _resume(self, *, emptied: bool) -> None:
+    async def _restore(self, *, emptied: bool) -> None:
         leases = [
             lease
             for life in self._active.values()
@@ -100,19 +103,19 @@ class Heartbeat:
         ]
         resumed = 0
         for start in range(0, len(leases), AT_ONCE):
-            # Of the requests that are still under way by now.
+            # Requests may have ended during the calls before.
             part = [x for x in leases[start:][:AT_ONCE] if x.request_id in self._active]
             resumed += await self._routing.resume(self._gateway_id, part)
-        adopted = await self._give_back() if emptied else 0
+        adopted = await self._restore_owners() if emptied else 0
         if resumed or adopted:
             log.warning(
-                "state given back",
+                "restored leases and owners in Redis",
                 action="state_resumed",
                 leases=resumed,
                 affinities=adopted,
             )
 
-    async def _give_back(self) -> int:
+    async def _restore_owners(self) -> int:
         adopted = 0
         for sessions, ids in self._offline.remembered(AT_ONCE):
             adopted += await self._routing.adopt(sessions, ids)
@@ -123,4 +126,8 @@ class Heartbeat:
         unknown = [request for request in held if request not in self._active]
         if unknown:
             dropped = await self._routing.abandon(self._gateway_id, unknown)
-            log.info("leases dropped", action="leases_dropped", leases=dropped)
+            log.info(
+                "dropped leases without a request",
+                action="leases_dropped",
+                leases=dropped,
+            )

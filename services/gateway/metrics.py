@@ -1,5 +1,5 @@
-"""What the hot path counts, for Prometheus. Plain integers, read when somebody asks:
-the library's own counters take a lock, and more time than routing a request."""
+"""Prometheus metrics of the hot path. Plain integers that are read at each scrape,
+because a counter of the client library takes a lock and longer than routing."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -20,23 +20,24 @@ BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
 requests = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 attempts = dict.fromkeys(get_args(VerdictKind), 0)
 
-refused: dict[str, int] = {}  # before they were accepted, by the error's code
+refused: dict[str, int] = {}  # requests refused before acceptance, by error code
 
 _gauges: dict[str, tuple[str, Callable[[], int]]] = {}
 
 
 def watch(name: str, text: str, value: Callable[[], int]) -> None:
-    """Say how much of something there is now, whenever somebody asks."""
+    """Registers a gauge whose `value` is called at each scrape."""
     _gauges[name] = text, value
 
 
 def count_refused(code: str) -> None:
-    """Of what leaves no row and no line in the log: there may be a flood of it."""
+    """Counts a refused request. It gets no row and no log line, since there may be
+    very many."""
     refused[code] = refused.get(code, 0) + 1
 
 
 class Histogram:
-    """Seconds, by upper bounds."""
+    """A histogram of seconds, by upper bounds."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
@@ -84,7 +85,7 @@ class _Counts(Collector):
         yield judged
         yield overhead.family(
             "proxy_overhead_seconds",
-            "From a request's arrival until it was sent upstream.",
+            "Seconds from a request's arrival until it was sent upstream.",
         )
 
 

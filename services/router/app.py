@@ -16,9 +16,9 @@ import structlog
 from libs.common.errors import ProxyError, SettingError
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
-from libs.common.proxy_keys import KeyTable
 from libs.common.redis.check_queue import Orders
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.key_table import KeyTable
 from libs.common.redis.leader import LeaderLease
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream

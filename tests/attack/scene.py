@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from libs.common.proxy_keys import KeyTable, Principal, new_secret, secret_hash
+from libs.common.proxy_keys import Principal, new_secret, secret_hash
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from tests.attack.upstream import Upstream

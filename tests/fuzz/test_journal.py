@@ -1,4 +1,4 @@
-"""Journals whose files are damaged: a successor tells what is whole, nothing else,
+"""Journals whose files are damaged: recovery finds what is whole, nothing else,
 and never fails."""
 
 import asyncio
@@ -66,7 +66,7 @@ def written(root: Path, acts: list[tuple[str, int, int]]) -> set[Event]:
 
 
 def recovered(root: Path) -> set[Event]:
-    """What a successor tells of it, but for what it says itself."""
+    """The events that recovery finds in it, without those it adds."""
     heir = Journal(root, "heir", NOW_MS, 1 << 26, 1 << 16)
     try:
         asyncio.run(JournalRecovery(root, heir).look())

@@ -1,1 +1,1 @@
-"""Admin API and probes on the gateway's address."""
+"""Serves everything but /v1: the admin API, the dashboard and the probes."""

@@ -1,5 +1,5 @@
-"""What is not the data plane's, served by Falcon: the messages of ASGI over a
-client's connection."""
+"""Runs an ASGI application (Falcon) on a client's connection, for everything but
+/v1."""
 
 import asyncio
 from typing import Any
@@ -14,11 +14,11 @@ from services.gateway.server.request import Request
 
 log = structlog.get_logger()
 
-STALL_S = 60.0  # for a client to read what it was sent
+STALL_S = 60.0  # how long a client may take to read a part of the answer
 
 
 class ControlPlane:
-    """Serves requests with an ASGI application."""
+    """Serves requests with the ASGI application `app`."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class ControlPlane:
             if not connection.gone:
                 raise
         except Exception:
-            log.exception("request failed", action="request_failed")
+            log.exception("admin request failed", action="request_failed")
             if not connection.began:
                 talk.refuse(errors.internal())
         finally:
@@ -39,7 +39,7 @@ class ControlPlane:
 
 
 class _Talk:
-    """`receive` and `send` of one request."""
+    """The ASGI `receive` and `send` of one request."""
 
     def __init__(self, request: Request, connection: Connection) -> None:
         self._request = request
@@ -51,7 +51,7 @@ class _Talk:
 
     async def receive(self) -> dict[str, Any]:
         if self._read:
-            # A client that leaves ends the task; nobody else wakes it.
+            # Waits until the client disconnects, which cancels the task.
             await asyncio.get_running_loop().create_future()
         self._read = True
         return {"type": "http.request", "body": self._request.body, "more_body": False}

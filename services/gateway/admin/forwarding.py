@@ -1,28 +1,20 @@
-"""What clients reach under the gateway's address besides /v1: the router's
-dashboard and admin API, forwarded, so that they know one origin; and the
-gateway's own probes."""
+"""Forwards the dashboard and the admin API to the router, so that clients use one
+address for everything."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import falcon
 import httpx
-import prometheus_client
-from falcon.asgi import Request, Response
 
 from libs.common.browser_guard import CHECKED, Guard, sender
 from services.gateway import errors as problems
-from services.gateway.auth.authenticator import Authenticator
 from services.gateway.content.headers import HOP_BY_HOP
-from services.gateway.errors import Problem
-from services.gateway.ledger.journal.delivery import JournalDelivery
-from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.server.browser_guard import refused
 
-LARGEST_BODY = 1_048_576  # nothing under /admin is larger
-# Where a request comes from was looked at here, where its host name means something.
+LARGEST_BODY = 1_048_576  # bytes; no request under /admin is larger
+# Origin, host and Sec-Fetch-* are checked here, because the router has another name.
 _NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {
     "content-length",
     "host",
@@ -33,15 +25,15 @@ _NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {
     "sec-fetch-user",
     CHECKED,
 }
-# An escape that is none, a control character, or bytes that are no UTF-8: no path of
-# the router has them, and the HTTP client refuses some.
+# Invalid escapes and control characters: no path of the router has them, and the HTTP
+# client rejects some.
 _ODD = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:[01][0-9A-Fa-f]|7[Ff])")
 _NOT_RETURNED = _NOT_FORWARDED | {"content-encoding"}
 
 
 class ForwardedBody:
-    """The router's answer as it comes. Falcon awaits `close`, never `aclose`
-    (hotpath.md, trap 3)."""
+    """The router's answer, streamed. An object with `close`, because Falcon closes a
+    stream with `close` and never with `aclose`."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self._answer = answer
@@ -55,7 +47,7 @@ class ForwardedBody:
 
 
 class RouterForwarder:
-    """Everything that is not the data plane's is the router's."""
+    """Forwards requests to the router."""
 
     def __init__(self, client: httpx.AsyncClient, guard: Guard) -> None:
         self._client = client
@@ -80,7 +72,7 @@ class RouterForwarder:
         try:
             answer = await self._client.send(request, stream=True)
         except httpx.HTTPError:
-            raise router_unreachable() from None
+            raise problems.router_unreachable() from None
         resp.status = answer.status_code
         resp.set_headers(
             [(k, v) for k, v in answer.headers.items() if k not in _NOT_RETURNED]
@@ -88,7 +80,8 @@ class RouterForwarder:
         resp.stream = ForwardedBody(answer)
 
     def _url(self, req: Any) -> httpx.URL:
-        """Path and query as they came. Unescaped, a %3F would begin a query."""
+        """The router's URL with the raw path and query: if unescaped, %3F would start a
+        query."""
         base, query = self._client.base_url, req.scope["query_string"]
         below = base.raw_path.rstrip(b"/") + req.scope["raw_path"]
         try:
@@ -99,7 +92,7 @@ class RouterForwarder:
 
 def _routers(path: str) -> bool:
     if not {".", ".."}.isdisjoint(path.split("/")):
-        return False  # the HTTP client would take them out, and leave /admin
+        return False  # the HTTP client would resolve them, possibly out of /admin
     exact = {"/", "/docs", "/openapi.json", "/favicon.ico"}
     return path in exact or path.startswith(("/admin/", "/dashboard/"))
 
@@ -110,79 +103,3 @@ def _odd(raw_path: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return _ODD.search(raw_path.decode("latin-1")) is not None
-
-
-def router_unreachable() -> Problem:
-    return Problem(
-        503,
-        "router_unreachable",
-        "The router does not answer, so the dashboard and the admin API are away. "
-        "Traffic under /v1 goes on. Look at the router's log.",
-        headers=((b"retry-after", b"2"),),
-    )
-
-
-class Probes:
-    """`/healthz`, `/readyz`."""
-
-    def __init__(
-        self,
-        catalogue: GatewayCatalogue,
-        delivery: JournalDelivery,
-        redis_up: Callable[[], bool],
-        client: httpx.AsyncClient,
-        authenticator: Authenticator,
-    ) -> None:
-        self._authenticator = authenticator
-        self._catalogue = catalogue
-        self._delivery = delivery
-        self._redis_up = redis_up
-        self._client = client
-
-    async def on_get_healthz(self, _: Request, resp: Response) -> None:
-        resp.media = {"status": "ok"}
-
-    async def on_get_readyz(self, _: Request, resp: Response) -> None:
-        """Ready while requests can be routed, be it from the last snapshot."""
-        degraded = []
-        if not self._redis_up():
-            degraded.append("redis: unreachable, routing from the last snapshot")
-            if self._authenticator.limits:
-                degraded.append("proxy keys: limits per minute are not enforced")
-        degraded += self._journal_problems()
-        if not await self._router_answers():
-            degraded.append("router: unreachable")
-        if not self._authenticator.ready:
-            degraded.append("proxy keys: not known yet")
-        ready = self._catalogue.known and self._authenticator.ready
-        resp.status = falcon.HTTP_200 if ready else falcon.HTTP_503
-        resp.media = {
-            "ready": ready,
-            "degraded": degraded,
-            "outbox": len(self._delivery),
-            "journal_bytes": self._delivery.journal.size_bytes,
-            "resources": len(self._catalogue.targets),
-            "catalogue": self._catalogue.version,
-        }
-
-    def _journal_problems(self) -> list[str]:
-        journal = self._delivery.journal
-        problems = [journal.problem] if journal.problem else []
-        if journal.lost:
-            problems.append(f"journal: full, {journal.lost} events lost")
-        if journal.corrupt:
-            problems.append(
-                f"journal: {journal.corrupt} corrupt records of a dead gateway skipped"
-            )
-        return problems
-
-    async def on_get_metrics(self, _: Request, resp: Response) -> None:
-        resp.content_type = prometheus_client.CONTENT_TYPE_LATEST
-        resp.data = prometheus_client.generate_latest()
-
-    async def _router_answers(self) -> bool:
-        try:
-            answer = await self._client.get("/healthz", timeout=1.0)
-        except httpx.HTTPError:
-            return False
-        return answer.is_success

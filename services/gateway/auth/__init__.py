@@ -1,1 +1,1 @@
-"""Who may send a request: proxy keys, their limits, tenants and browsers."""
+"""Decides who may send a request: proxy keys, limits, tenants and browsers."""

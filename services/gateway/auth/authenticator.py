@@ -1,8 +1,9 @@
-"""Who sends a request: proxy key to principal, and the pools it may use. Decides from
-this gateway's copy of the key table, which stays in force while Redis is away."""
+"""Authenticates requests by their proxy key. Uses this gateway's copy of the key table,
+which stays valid while Redis is down."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -13,15 +14,15 @@ from libs.common.redis.shared_connection import Refused
 from services.gateway import errors
 from services.gateway.errors import Problem
 
-LOOK_AGAIN_S = 0.1  # between two looks for keys that were minted a moment ago
-LONGEST_HEADER = 256  # bytes; ours are 54, and longer ones are not remembered
-MOST_CACHED = 65_536  # headers; a key may be spelled with more or less space
+READ_AGAIN_S = 0.1  # between two reads of the key table for unknown keys
+LONGEST_HEADER = 256  # bytes of a header that is cached; ours have 54
+MOST_CACHED = 65_536  # headers; one key can be written with varying spaces
 _MARK = MARK.encode()
 _NOBODY: Mapping[str, Principal] = {}
 
 
 class UnknownKey(Exception):
-    """A key that this gateway's copy of the table does not hold."""
+    """This gateway's copy of the key table lacks the key."""
 
 
 class Table(Protocol):
@@ -33,49 +34,52 @@ class Table(Protocol):
 
 
 class Authenticator:
-    """Admits requests by their `Authorization` header; no other carries our keys.
+    """Maps a request's `Authorization` header to the principal of its proxy key.
 
-    A request costs one look into a dictionary by that header's bytes. This gives
-    away nothing by its time: bytes are compared only with bytes of the same
-    64-bit hash, which is seeded anew in each process, so no guess that is partly
-    right takes longer; and a header that is not remembered is looked for by its
-    SHA-256, of which nobody can choose a part.
+    A request costs one dictionary lookup by the header's bytes. Its duration reveals
+    nothing about other keys: the dictionary compares bytes only if their 64-bit hashes
+    are equal, and the hash is seeded randomly for each process, so a partly correct
+    guess takes no longer. Headers that are not cached are looked up by the SHA-256 of
+    the key.
     """
 
-    def __init__(self, table: Table, *, required: bool) -> None:
-        """`required`: nobody comes in without a key (PROXY_REQUIRE_KEYS)."""
+    def __init__(
+        self, table: Table, *, required: bool, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`required`: refuse requests without a key (PROXY_REQUIRE_KEYS)."""
         self._table = table
         self._required = required
         self._version: str | None = None
-        self._principals = _NOBODY
-        self._remembered: dict[bytes, Principal] = {}
+        self._principals = _NOBODY  # by the hash of their key
+        self._cached: dict[bytes, Principal] = {}  # by the whole header
+        self._clock = clock
         self._reading = asyncio.Lock()
-        self._look: asyncio.Task[None] | None = None
-        self._looked_at = 0.0  # loop time
+        self._next_read: asyncio.Task[None] | None = None
+        self._read_at = 0.0  # loop time
 
     @property
     def known(self) -> bool:
-        """Was there ever a table?"""
+        """Was the key table ever read?"""
         return self._version is not None
 
     @property
     def ready(self) -> bool:
-        """Can anybody be admitted?"""
+        """Can requests be authenticated?"""
         return self.known or not self._required
 
     @property
     def has_keys(self) -> bool:
-        """Does anybody hold a key?"""
+        """Does any key exist?"""
         return bool(self._principals)
 
     @property
     def limits(self) -> bool:
-        """Does any key have limits?"""
+        """Does any key have limits per minute?"""
         return any(p.limited for p in self._principals.values())
 
     async def refresh(self) -> None:
-        """Read the table anew if it changed: with each heartbeat. An emptied Redis
-        changes nothing: the router fills it again. Raises `RedisAway`."""
+        """Reads the key table if it changed; called on each heartbeat. Ignores a Redis
+        without a table, because the router writes it again. Raises `RedisAway`."""
         async with self._reading:
             try:
                 version = await self._table.version()
@@ -83,31 +87,32 @@ class Authenticator:
                     return
                 principals = await self._table.read()
             except Refused as error:
-                raise RedisAway(f"Redis refuses: {str(error)[:80]}") from error
+                raise RedisAway(f"Redis refused the call: {str(error)[:80]}") from error
             self._version, self._principals = version, principals
-            self._remembered = {}
+            self._cached = {}
 
-    async def enter(self, headers: Sequence[Header], now_s: float) -> Principal | None:
-        """Who sends a request; None for anybody. A key may have been minted a moment
-        ago, so one that is not known is looked for. Raises a `Problem`."""
+    async def enter(self, headers: Sequence[Header]) -> Principal | None:
+        """The same as `admit`, but reads the key table again before it refuses an
+        unknown key, which may be new. Raises a `Problem`."""
         try:
-            return self.admit(headers, now_s)
+            return self.admit(headers)
         except UnknownKey:
-            await self._look_for_news()
+            await self._read_soon()
         try:
-            return self.admit(headers, now_s)
+            return self.admit(headers)
         except UnknownKey:
             if not self.known:
                 raise errors.keys_unknown() from None
             raise errors.invalid_proxy_key("is not known, or was revoked") from None
 
-    def admit(self, headers: Sequence[Header], now_s: float) -> Principal | None:
-        """The same from what this gateway knows. Raises `UnknownKey` too."""
+    def admit(self, headers: Sequence[Header]) -> Principal | None:
+        """The principal of a request, None for one without a proxy key. Raises a
+        `Problem`, or `UnknownKey`: then `enter` may find the key."""
         header = find(headers, b"authorization")
         if header is None:
             self._refuse_if_required()
             return None
-        principal = self._remembered.get(header)
+        principal = self._cached.get(header)
         if principal is None:
             secret = _secret(header)
             if secret is None:
@@ -115,47 +120,48 @@ class Authenticator:
                 return None
             principal = self._find(header, secret)
         expires_ms = principal.expires_at_ms
-        if expires_ms is not None and expires_ms <= now_s * 1000:
+        if expires_ms is not None and expires_ms <= self._clock() * 1000:
             raise errors.invalid_proxy_key("has expired")
         if not principal.enabled:
             raise errors.invalid_proxy_key("is disabled")
         return principal
 
     def _refuse_if_required(self) -> None:
-        """Without one of our keys: clients must send some key, and send any."""
+        """For requests without a proxy key. Where none is required clients send any
+        key, because SDKs demand one."""
         if self._required:
             raise errors.proxy_key_required()
 
     def _find(self, header: bytes, secret: bytes) -> Principal:
-        """A key of ours is never taken for any key, even where none is required: a
-        revoked or mistyped one would go on without its pools and limits."""
+        """The principal of a proxy key. An unknown one is refused even where keys are
+        not required, or a revoked key would continue without its pools and limits."""
         principal = self._principals.get(secret_hash(secret))
         if principal is None:
             raise UnknownKey
         if len(header) <= LONGEST_HEADER:
-            if len(self._remembered) >= MOST_CACHED:
-                self._remembered.clear()
-            self._remembered[header] = principal
+            if len(self._cached) >= MOST_CACHED:
+                self._cached.clear()
+            self._cached[header] = principal
         return principal
 
-    async def _look_for_news(self) -> None:
-        """One question to Redis for all unknown keys of 100 ms together: whoever
-        tries many costs it nothing, and none has to be remembered."""
-        if self._look is None:
-            self._look = asyncio.create_task(self._look_soon())
-        await asyncio.shield(self._look)
+    async def _read_soon(self) -> None:
+        """Reads the key table once for all unknown keys of 100 ms. So a client that
+        tries many keys costs Redis ten calls a second, and no state is kept."""
+        if self._next_read is None:
+            self._next_read = asyncio.create_task(self._read_later())
+        await asyncio.shield(self._next_read)
 
-    async def _look_soon(self) -> None:
+    async def _read_later(self) -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(self._looked_at + LOOK_AGAIN_S - loop.time())
-        # The question leaves now: keys minted from here on need another one.
-        self._look, self._looked_at = None, loop.time()
+        await asyncio.sleep(self._read_at + READ_AGAIN_S - loop.time())
+        # Keys created from here on need another read.
+        self._next_read, self._read_at = None, loop.time()
         with suppress(RedisAway):
             await self.refresh()
 
 
 def over_limit(principal: Principal, reached: Reached) -> Problem:
-    """The answer when one of a key's limits is reached."""
+    """The error for a request over one of its key's limits."""
     limits = {
         "requests": principal.requests_per_minute,
         "tokens": principal.tokens_per_minute,

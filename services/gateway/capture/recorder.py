@@ -1,10 +1,9 @@
-"""Bodies kept for SQL beside the traffic. The hot path keeps references to bytes
-that it has anyway, and hands them over once; a thread opens, redacts, compresses
-and sends them.
+"""Captures request and response bodies for SQL.
 
-What one gateway holds, of requests under way and of those that wait, is bounded:
-beyond that bodies are dropped and a marker says so. Nothing here ever waits for
-Redis on the event loop, and no request ever waits for anything here."""
+The event loop only keeps references to bytes that it holds anyway, and queues them
+once per request; a thread (`worker.py`) decompresses, redacts, compresses and sends
+them. The bytes held by one gateway are bounded: beyond the bound bodies are dropped and
+a marker row says so. No request waits for a capture."""
 
 import asyncio
 import queue
@@ -23,18 +22,19 @@ DROPPED = Counter(
     ["reason"],
 )
 
-CHUNK_OVERHEAD = 64  # what Python takes for a chunk beside its bytes
-REQUEST_OVERHEAD = 1_024  # and for a request: its notes, its place in the queue
-MOST_WAITING = 20_000  # requests, bare markers included
-BATCH = 64  # more would be cold memory by the time they are sent
+CHUNK_OVERHEAD = 64  # bytes that Python needs for a chunk besides its content
+REQUEST_OVERHEAD = 1_024  # bytes for a request: its notes and queue entry
+MOST_WAITING = 20_000  # requests in the queue, including mere markers
+BATCH = 64  # requests; more would have left the CPU cache when they are sent
 BATCH_BYTES = 8_388_608
-TICK_S = 0.1  # so long bodies wait before they are sent together
+TICK_S = 0.1  # how long bodies are collected before they are sent
 
 FULL_HERE = "the gateway's queue was full"
 
 
 class Budget:
-    """Bytes held. Two counters, each written by one thread alone, need no lock."""
+    """Limits the bytes held. Needs no lock: each of its two counters is written by one
+    thread only."""
 
     __slots__ = ("_freed", "_limit", "_taken")
 
@@ -48,28 +48,29 @@ class Budget:
         return self._taken - self._freed
 
     def take(self, size: int) -> bool:
-        """For the event loop."""
-        if self.held + size > self._limit:
+        """Reserves bytes; False when there is no room. For the event loop."""
+        taken = self._taken + size
+        if taken - self._freed > self._limit:
             return False
-        self._taken += size
+        self._taken = taken
         return True
 
     def give_back(self, size: int) -> None:
-        """For the event loop: what was taken is not needed after all."""
+        """Cancels a reservation. For the event loop."""
         self._taken -= size
 
     def free(self, size: int) -> None:
-        """For the worker."""
+        """Frees bytes that were sent or dropped. For the worker thread."""
         self._freed += size
 
 
 class Capture:
-    """The bodies of one request under way."""
+    """The bodies of one active request."""
 
     __slots__ = (
         *("_budget", "_chunks", "_ended", "_limit", "_room", "_unkept"),
         *("full", "held", "request_body", "request_kinds", "response_kinds"),
-        *("sent", "travelled"),
+        *("sent", "original_bytes"),
     )
 
     def __init__(
@@ -77,22 +78,24 @@ class Capture:
     ) -> None:
         self.request_body = body
         self.request_kinds = request_kinds
-        self.response_kinds: Kinds | None = None  # once there is an answer
-        self.sent = NO_KEY  # the key that the upstream got, to be hidden in its answer
+        self.response_kinds: Kinds | None = None  # set when the answer begins
+        self.sent = NO_KEY  # the upstream key, masked in the answer
         self._limit = limit
         self._budget = budget
         self._chunks: list[bytes] = []
         self._room = limit
-        self._unkept: int | None = None  # bytes of a request there is no room for
+        self._unkept: int | None = (
+            None  # size of a request body dropped for lack of room
+        )
         self._ended: tuple[str, int, int] = ("", 0, 0)
-        self.held = 0  # of the budget
-        self.travelled = 0  # bytes of the answer
-        self.full = False  # the budget was used up: the answer is not kept
+        self.held = 0  # bytes reserved in the budget
+        self.original_bytes = 0  # bytes of the answer, kept or not
+        self.full = False  # the budget was exhausted: the answer is not kept
 
     def keep(self, chunk: bytes) -> None:
-        """Note a piece of the answer."""
+        """Records a chunk of the answer."""
         size = len(chunk)
-        self.travelled += size
+        self.original_bytes += size
         if self._room <= 0:
             return
         if size > self._room:
@@ -106,7 +109,7 @@ class Capture:
         self._chunks.append(chunk)
 
     def whole(self, headers: list[Header], body: bytes) -> None:
-        """Note an answer of one piece."""
+        """Records an answer that came in one piece."""
         self.response_kinds = kinds(headers)
         self.keep(body)
 
@@ -115,15 +118,15 @@ class Capture:
         self.full = True
 
     def discard(self) -> None:
-        """Forget the answer; also for a capture that is never handed over."""
+        """Drops the answer and frees its bytes."""
         self._budget.give_back(self.held)
         self.held = self._room = 0
         self._chunks = []
 
     def end(self, request_id: str, created_at_ms: int) -> None:
-        """From here on it is the worker's: what passes later is not kept. The budget
-        holds it until it is sent."""
-        self._ended = (request_id, created_at_ms, self.travelled)
+        """Passes the capture to the worker thread; later chunks are ignored. Its bytes
+        count until they are sent."""
+        self._ended = (request_id, created_at_ms, self.original_bytes)
         self._room = 0
         size = min(len(self.request_body), self._limit) + REQUEST_OVERHEAD
         if self._budget.take(size):
@@ -132,13 +135,13 @@ class Capture:
         self._unkept, self.request_body = len(self.request_body), b""
 
     def raw(self) -> RawPayload:
-        """For the worker: what was kept."""
-        request_id, created_at_ms, travelled = self._ended
+        """The captured bodies, for the worker thread."""
+        request_id, created_at_ms, original_bytes = self._ended
         answer = None
         if self.full:
-            answer = RawBody((), NO_KINDS, travelled, FULL_HERE)
+            answer = RawBody((), NO_KINDS, original_bytes, FULL_HERE)
         elif self.response_kinds is not None:
-            answer = RawBody(self._chunks, self.response_kinds, travelled)
+            answer = RawBody(self._chunks, self.response_kinds, original_bytes)
         if self._unkept is not None:
             request = RawBody((), NO_KINDS, self._unkept, FULL_HERE)
         else:
@@ -148,7 +151,7 @@ class Capture:
 
 
 class Served(Protocol):
-    """Who takes from the inbox; a thread of its own."""
+    """The worker thread, which empties the inbox."""
 
     def start(self) -> None: ...
 
@@ -156,18 +159,17 @@ class Served(Protocol):
 
 
 class CaptureRecorder:
-    """Begins captures and takes them over. For the event loop, but for its
-    worker."""
+    """Starts captures and queues them when their request ends. For the event loop."""
 
     def __init__(self, limit: int, inbox: "Inbox", worker: Served | None) -> None:
-        """`limit`: bytes of each body; 0 captures none."""
+        """`limit`: bytes kept of each body; 0 disables capture."""
         self._limit = limit
         self._inbox = inbox
         self._worker = worker
 
     @property
     def held(self) -> int:
-        """Bytes in memory."""
+        """Bytes held in memory."""
         return self._inbox.budget.held
 
     def start(self) -> None:
@@ -175,28 +177,26 @@ class CaptureRecorder:
             self._worker.start()
 
     def begin(self, body: bytes, request_kinds: Kinds) -> Capture | None:
-        """A request came, with this body."""
+        """Starts the capture of a request; None when capture is disabled."""
         if self._limit == 0:
             return None
         return Capture(body, request_kinds, self._limit, self._inbox.budget)
 
     def hand_over(self, request_id: str, created_at_ms: int, capture: Capture) -> None:
-        """A request ended."""
-        if self._inbox.waiting >= MOST_WAITING:
+        """Queues the capture of a request that ended."""
+        capture.end(request_id, created_at_ms)
+        if not self._inbox.put(capture):
             capture.discard()
             DROPPED.labels("queue").inc()
-            return
-        capture.end(request_id, created_at_ms)
-        self._inbox.put(capture)
 
     async def close(self, within_s: float) -> None:
-        """Send what waits, as far as it goes in time; the rest is lost."""
+        """Sends queued captures until the time is up; the rest is lost."""
         if self._worker is not None:
             await asyncio.to_thread(self._worker.finish, within_s)
 
 
 class Inbox:
-    """What waits for the worker."""
+    """The queue between the event loop and the worker thread."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -207,19 +207,23 @@ class Inbox:
     def waiting(self) -> int:
         return self._queue.qsize()
 
-    def put(self, capture: Capture) -> None:
+    def put(self, capture: Capture) -> bool:
+        """Adds a capture; False when the queue is full."""
+        if self._queue.qsize() >= MOST_WAITING:
+            return False
         self._queue.put(capture)
+        return True
 
     def close(self) -> None:
-        """Nothing will follow."""
+        """No capture follows."""
         self._closing.set()
 
     def take(self) -> tuple[list[Capture], bool]:
-        """What came in the last moments; and whether something may follow."""
+        """The next batch, and whether more may follow."""
         more = not self._closing.is_set()
         if self.waiting < BATCH:
-            # Nobody waits at the queue: waking a thread for each request would take
-            # more of the event loop's time than all else here.
+            # Polls instead of blocking on the queue: waking a thread for each request
+            # would cost the event loop more than the rest of the capture.
             self._closing.wait(TICK_S)
         batch: list[Capture] = []
         size = 0

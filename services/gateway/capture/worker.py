@@ -1,5 +1,7 @@
-"""The thread between captured bodies and Redis: batches, packs, sends, and keeps
-bodies out of a Redis that has no room for them. The ledger comes first."""
+"""The thread that packs captured bodies and sends them to Redis in batches.
+
+It sends no bodies while Redis is short of memory, because the ledger needs that memory
+more."""
 
 import os
 import sys
@@ -30,19 +32,19 @@ log = structlog.get_logger()
 
 SENT = Counter("proxy_captured_total", "Captured requests handed to ingest.")
 
-LOOK_EVERY_S = 2.0  # at the backlog in Redis
+LOOK_EVERY_S = 2.0  # between two measurements of the backlog in Redis
 NICE = 10
 PAUSE_S = 0.5  # before Redis is tried again
-# The ledger needs room in Redis too: with less than this left bodies stay out.
+# Of Redis's `maxmemory`: above it no bodies are sent, so that the ledger has room.
 MEMORY_SHARE = 0.8
-MOST_ENTRIES = 200_000  # in Redis, markers included
+MOST_ENTRIES = 200_000  # in the stream, including markers
 
 FULL_THERE = "the backlog in Redis was full"
 UNMEASURED = "the backlog in Redis could not be measured"
 
 
 class Stream(Protocol):
-    """Where they go; blocks."""
+    """The payload stream. Its calls block."""
 
     def append(self, payloads: Sequence[Payload]) -> int: ...
 
@@ -52,7 +54,7 @@ class Stream(Protocol):
 
 
 class CaptureWorker:
-    """The thread between the queue and Redis."""
+    """Sends queued captures to Redis, in a thread of its own."""
 
     def __init__(
         self, inbox: Inbox, packer: Packer, stream: Stream, backlog_bytes: int
@@ -61,13 +63,13 @@ class CaptureWorker:
         self._packer = packer
         self._stream = stream
         self._backlog_bytes = backlog_bytes
-        # A daemon: a process that ends does not wait for Redis.
+        # A daemon thread, so that process exit does not wait for Redis.
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._late = threading.Event()  # the time to finish is over
+        self._late = threading.Event()  # set when the time to finish is over
         self._looked_at = float("-inf")
-        self._sent_bytes = 0  # since then
-        self._closed_for: str | None = None  # why bodies stay out of Redis now
-        self._mute = False  # so do markers
+        self._sent_bytes = 0  # since the last measurement
+        self._closed_for: str | None = None  # why no bodies are sent at present
+        self._mute = False  # not even markers are sent
         self._away = False
         self._refused = False
 
@@ -81,12 +83,12 @@ class CaptureWorker:
         self._thread.join(within_s)
         self._late.set()
         self._thread.join(PAUSE_S)
-        if self._thread.is_alive():  # Redis hangs
+        if self._thread.is_alive():  # blocked in a Redis call
             _say_lost(self._inbox.waiting)
 
     def _run(self) -> None:
         if sys.platform == "linux":
-            # Requests first: on a full machine the event loop gets the core.
+            # On a busy machine the event loop gets the core first.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         more = True
         while more:
@@ -102,8 +104,10 @@ class CaptureWorker:
                 return
             self._deliver([self._packed(capture.raw()) for capture in batch])
         except Exception:
-            # A body that nobody thought of must not end the capture of all.
-            log.exception("capture failed", action="capture_failed")
+            # One unexpected body must not end the capture of all others.
+            log.exception(
+                "captured bodies could not be packed", action="capture_failed"
+            )
             DROPPED.labels("failed").inc(len(batch))
         finally:
             self._inbox.budget.free(sum(capture.held for capture in batch))
@@ -142,10 +146,10 @@ class CaptureWorker:
             DROPPED.labels("backlog").inc(payloads)
 
     def _admitted(self, payloads: list[Payload]) -> list[Payload]:
-        """All, without their bodies while there is no room in Redis, and
-        none at all while there is none for markers either."""
+        """The payloads to send: reduced to markers while Redis has no room for bodies,
+        and none while it has no room for markers either."""
         now = time.monotonic()
-        # In a burst the bound is not to be overrun between two looks.
+        # A burst must not overrun the bound between two measurements.
         rash = self._sent_bytes > self._backlog_bytes // 8
         if rash or now - self._looked_at >= LOOK_EVERY_S:
             self._look()
@@ -170,24 +174,39 @@ class CaptureWorker:
 
     def _close_for(self, why: str | None, seen: str) -> None:
         if why != self._closed_for:
-            log.warning("bodies", action="capture_room", closed_for=why, seen=seen)
+            text = (
+                "captured bodies are sent again"
+                if why is None
+                else ("captured bodies are not sent to Redis")
+            )
+            log.warning(text, action="capture_room", closed_for=why, seen=seen)
         self._closed_for = why
 
     def _lost(self, error: RedisAway) -> None:
         if not self._away:
-            log.warning("bodies wait", action="capture_waits", error=str(error))
+            log.warning(
+                "captured bodies wait for Redis",
+                action="capture_waits",
+                error=str(error),
+            )
         self._away = True
 
     def _complain(self, cause: str) -> None:
         if not self._refused:
-            log.warning("bodies refused", action="capture_refused", cause=cause)
+            log.warning(
+                "Redis refused captured bodies", action="capture_refused", cause=cause
+            )
         self._refused = True
 
 
 def _say_lost(requests: int) -> None:
     if requests:
         DROPPED.labels("stopped").inc(requests)
-        log.error("captured bodies lost", action="capture_lost", requests=requests)
+        log.error(
+            "captured bodies were not sent before shutdown",
+            action="capture_lost",
+            requests=requests,
+        )
 
 
 def make_worker(settings: GatewaySettings, inbox: Inbox) -> CaptureWorker:
@@ -197,7 +216,7 @@ def make_worker(settings: GatewaySettings, inbox: Inbox) -> CaptureWorker:
 
 
 def make_capturer(settings: GatewaySettings) -> CaptureRecorder:
-    """What a gateway holds. Begins to work with `start`."""
+    """The gateway's capturer, which `start` sets to work."""
     inbox = Inbox(Budget(settings.capture_queue_bytes))
     limit = settings.max_capture_bytes
     return CaptureRecorder(

@@ -1,1 +1,1 @@
-"""What is read from headers and bodies of answers."""
+"""Reading and rewriting of the headers and bodies of messages."""

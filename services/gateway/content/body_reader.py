@@ -19,7 +19,7 @@ from libs.common.bodies.hints import (
 )
 from libs.common.bodies.scanner import Scan
 from libs.common.headers import Header
-from services.gateway.proxy.paths import Unopened, unpacked
+from services.gateway.content.request_coding import Unopened, unpacked
 
 WINDOW = 262_144  # bytes that are searched at once
 NAMED_ONCE = b'"previous_response_id"'

@@ -1,4 +1,5 @@
-"""Packed answers, opened piece by piece while they pass, for their facts only."""
+"""Decompresses message bodies: whole ones up to a limit, and streams piece by piece,
+to read them. What is forwarded stays as it was compressed. Pure."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -6,15 +7,15 @@ from typing import Any
 
 import zstandard
 
-LARGEST_WINDOW = 1 << 27  # of a zstd frame; more memory is not given to open one
-LARGEST_OPENED = 4_194_304  # bytes that one piece may unpack to
-PIECE = 65_536  # bytes unpacked at a time
-ZSTD_STEP = 64  # bytes of zstd taken at a time: four of them may stand for 128 KiB
+LARGEST_WINDOW = 1 << 27  # bytes of memory that one zstd frame may demand
+LARGEST_OPENED = 4_194_304  # bytes that one piece may decompress to
+PIECE = 65_536  # bytes decompressed at a time
+ZSTD_STEP = 64  # bytes of zstd input at a time: four may expand to 128 KiB
 
 
 class Opener:
-    """Gives the plain bytes of each piece; `broken` once it cannot any more: nothing
-    comes then, and what the rest says is not known."""
+    """Decompresses a stream. `broken` is set once it cannot go on: it then returns
+    nothing, and the rest of the stream stays unread."""
 
     def __init__(self, unpack: Callable[[bytes], Iterator[bytes]] | None) -> None:
         self._unpack = unpack
@@ -24,7 +25,7 @@ class Opener:
         return b"".join(self.pieces(piece))
 
     def pieces(self, piece: bytes) -> Iterator[bytes]:
-        """The same, some at a time."""
+        """The plain bytes of `piece`, at most about `PIECE` at a time."""
         if self._unpack is None or self.broken:
             return
         size = 0
@@ -39,7 +40,8 @@ class Opener:
 
 
 def opener(coding: bytes | None) -> Opener | None:
-    """None for what is not packed."""
+    """A decompressor for a stream with this Content-Encoding. None when it is not
+    compressed; a broken one when the coding is unknown."""
     if coding == b"gzip":
         return Opener(_inflater(zlib.decompressobj(wbits=31)))
     if coding == b"deflate":
@@ -50,24 +52,24 @@ def opener(coding: bytes | None) -> Opener | None:
 
 
 class _TooMuch(Exception):
-    """It unpacks to more than anybody would send."""
+    """One piece decompresses to more than `LARGEST_OPENED`."""
 
 
 def _inflater(inflate: Any) -> Callable[[bytes], Iterator[bytes]]:
-    def opened(piece: bytes) -> Iterator[bytes]:
+    def unpacked(piece: bytes) -> Iterator[bytes]:
         for start in range(0, len(piece), PIECE):
             rest = piece[start : start + PIECE]
             while rest:
                 yield inflate.decompress(rest, PIECE)
                 rest = inflate.unconsumed_tail
 
-    return opened
+    return unpacked
 
 
 def _zstd() -> Callable[[bytes], Iterator[bytes]]:
     unpack = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).decompressobj()
 
-    def opened(piece: bytes) -> Iterator[bytes]:
+    def unpacked(piece: bytes) -> Iterator[bytes]:
         plain = bytearray()
         for start in range(0, len(piece), ZSTD_STEP):
             plain += unpack.decompress(piece[start : start + ZSTD_STEP])
@@ -76,4 +78,44 @@ def _zstd() -> Callable[[bytes], Iterator[bytes]]:
                 plain.clear()
         yield bytes(plain)
 
-    return opened
+    return unpacked
+
+
+def decompressed(body: bytes, coding: bytes, limit: int) -> bytes | None:
+    """The plain bytes of a whole body, cut at `limit` + 1. Of a truncated body, as
+    many as it yields. None when the coding is unknown or the data is corrupt."""
+    coding = coding.strip().lower()
+    if coding == b"identity" or not body:
+        return body[: limit + 1]
+    try:
+        if coding == b"zstd":
+            unpack = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+            with unpack.stream_reader(body, read_across_frames=True) as reader:
+                return reader.read(limit + 1)
+        if coding in (b"gzip", b"x-gzip"):
+            return _inflated(body, 31, limit)
+        if coding == b"deflate":
+            return _deflated(body, limit)
+    except (zlib.error, zstandard.ZstdError):
+        pass
+    return None
+
+
+def _deflated(body: bytes, limit: int) -> bytes:
+    """RFC 9110 section 8.4.1.2 requires the zlib header; some senders omit it."""
+    try:
+        return _inflated(body, 15, limit)
+    except zlib.error:
+        return _inflated(body, -15, limit)
+
+
+def _inflated(body: bytes, wbits: int, limit: int) -> bytes:
+    """All members: a gzip body may have several."""
+    pieces: list[bytes] = []
+    size = 0
+    while body and size <= limit:
+        inflate = zlib.decompressobj(wbits=wbits)
+        pieces.append(inflate.decompress(body, limit + 1 - size))
+        size += len(pieces[-1])
+        body = inflate.unused_data
+    return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""The `response.failed` event that ends a stream whose upstream broke off. Pure."""
+"""The `response.failed` event that ends a stream whose upstream broke off."""
 
 import time
 from typing import Any

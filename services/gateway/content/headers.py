@@ -1,11 +1,11 @@
-"""Which headers travel up, and which travel down. Pure."""
+"""Selects and rewrites the headers of forwarded requests and answers. Pure."""
 
 from collections.abc import Iterable
 from functools import lru_cache
 
 from libs.common.headers import Header
 
-# RFC 9110 section 7.6.1, and what concerns one connection only.
+# RFC 9110 section 7.6.1, and other headers that concern one connection only.
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -19,8 +19,8 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# The client's credentials are the proxy's own business; host and length are
-# written anew; `expect` has been answered by our server.
+# The client's credentials are for this proxy; `host` and `content-length` are written
+# for the upstream request; our server has already answered `expect`.
 _NOT_UP = HOP_BY_HOP | {
     b"authorization",
     b"api-key",
@@ -33,17 +33,17 @@ _NOT_UP = HOP_BY_HOP | {
     b"openai-project",
 }
 _ACCEPT_ENCODING = b"accept-encoding"
-_LOOKED_AT = _NOT_UP | {_ACCEPT_ENCODING}
-# What the gateway can open: in an answer in any other coding it could neither read
-# usage nor see that an error shows the upstream's key.
+_SPECIAL = _NOT_UP | {_ACCEPT_ENCODING}
+# The codings that the gateway can decompress. In any other it could neither read usage
+# nor find the upstream key in an error.
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate", b"zstd"})
 _USUAL_OPTIONS = (b"keep-alive", b"close")
 _PROXY_PREFIX = b"x-proxy-"
-# Keys, versions and extensions are between two ends; a subprotocol is where
-# browsers put a client's key.
+# The WebSocket library negotiates keys, versions and extensions with the upstream;
+# browsers send the client's key as a subprotocol.
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
-# Cookies are the edge network's; the next two name the upstream account. Whose pages
-# may read an answer is ours to say.
+# The upstream's CORS headers are replaced by the gateway's own policy. Cookies belong
+# to the upstream's edge network; the organization and project name its account.
 NOT_DOWN = HOP_BY_HOP | {
     b"access-control-allow-credentials",
     b"access-control-allow-headers",
@@ -66,19 +66,19 @@ def request_head(
     headers: Iterable[Header],
     length: int | None,
 ) -> bytes:
-    """The head of an upstream request, ready for the wire. `length` is None
-    when there is no body to announce."""
+    """The serialized head of an upstream request. Without a `length` it has no
+    Content-Length."""
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
     for header in headers:
         name = header[0]
-        if name in _LOOKED_AT:
+        if name in _SPECIAL:
             if name == _ACCEPT_ENCODING:
                 lines.append(b"accept-encoding: " + readable(header[1]))
-            elif names_others(header):
+            elif name == b"connection" and names_others(header):
                 rest = end_to_end(headers)
                 return request_head(method, target, host, authorization, rest, length)
         elif not name.startswith(_PROXY_PREFIX):
-            lines.append(b"%b: %b" % header)
+            lines.append(b": ".join(header))
     lines.append(b"authorization: " + authorization)
     if length is not None:
         lines.append(b"content-length: %d" % length)
@@ -87,7 +87,8 @@ def request_head(
 
 
 def upgrade_head(headers: Iterable[Header], authorization: bytes) -> list[Header]:
-    """The same of an upgrade, but for what the socket's library writes itself."""
+    """Headers of an upstream upgrade request, without those that the WebSocket
+    library writes itself."""
     kept = [
         (name, readable(value) if name == _ACCEPT_ENCODING else value)
         for name, value in end_to_end(headers)
@@ -97,7 +98,8 @@ def upgrade_head(headers: Iterable[Header], authorization: bytes) -> list[Header
 
 
 def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header]:
-    """The head of the client's answer: the upstream's headers, then ours."""
+    """The headers of the client's answer: the upstream's, then `ours`, which replace
+    headers of the same name."""
     replaced = {name for name, _ in ours}
     kept = [
         header
@@ -111,7 +113,7 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
 
 
 def readable(accepted: bytes) -> bytes:
-    """An Accept-Encoding with those codings only that the gateway can open."""
+    """An Accept-Encoding limited to the codings that the gateway can decompress."""
     return _readable(accepted) if len(accepted) <= 100 else _narrowed(accepted)
 
 
@@ -132,14 +134,13 @@ _readable = lru_cache(256)(_narrowed)
 
 
 def names_others(header: Header) -> bool:
-    """Is it a Connection header that names others, which concern the connection
-    only?"""
+    """Is it a Connection header that makes other headers hop-by-hop?"""
     return header[0] == b"connection" and header[1].lower() not in _USUAL_OPTIONS
 
 
 def end_to_end(headers: Iterable[Header]) -> list[Header]:
-    """All but the Connection headers, and what they name. A length stays: what frames
-    a message is ours to know, whoever names it."""
+    """Drops Connection headers and the headers they name. Content-Length stays even if
+    named, because the framing of a message does not depend on what a peer names."""
     named = {b"connection"}
     for header in headers:
         if names_others(header):

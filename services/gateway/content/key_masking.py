@@ -1,4 +1,4 @@
-"""An upstream's error as it may be passed on: without the key it was sent. Pure."""
+"""Removes the upstream key from upstream errors before clients see them. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,17 +6,16 @@ from typing import NamedTuple
 from libs.common.headers import Header
 from libs.common.providers.key_echoes import SHORTEST, SentKey
 from services.gateway import errors
-from services.gateway.capture.packing import opened
+from services.gateway.content.coding import decompressed
 from services.gateway.content.headers import CODINGS
 from services.gateway.content.response_facts import Facts
 
-LARGEST_OPENED = 4_194_304  # bytes of an error that are searched
+LARGEST_OPENED = 4_194_304  # bytes of a decompressed error that are searched
 _JSON: Header = (b"content-type", b"application/json")
-_NAMES = ("model", "service_tier", "response_id")
 
 
 class ErrorAnswer(NamedTuple):
-    """`plain` is its body opened, for its facts."""
+    """An error that is safe to pass on. `plain` is its body, decompressed."""
 
     headers: list[Header]
     body: bytes
@@ -26,46 +25,51 @@ class ErrorAnswer(NamedTuple):
 def without_key(
     status: int, headers: Sequence[Header], body: bytes, sent: SentKey
 ) -> ErrorAnswer:
-    """The answer itself when it does not show the key; with the key replaced, and
-    not packed any more, when it does. One whose coding nobody here can open is
-    replaced: what it shows is not known."""
-    shown = [(name, sent.hidden_bytes(value)) for name, value in headers]
+    """The answer unchanged if it does not contain the key; otherwise decompressed and
+    with the key replaced. An answer in a coding that cannot be decompressed is
+    replaced by an error of the gateway, because it may contain the key."""
+    masked = [(name, sent.hidden_bytes(value)) for name, value in headers]
     codings = _codings(headers)
-    plain = _opened(body, codings)
+    plain = _plain(body, codings)
     if plain is None:
         named = b", ".join(codings).decode("latin-1")
         envelope = errors.unreadable_error(status, sent.hidden(named)).body()
-        headers = [*_without(shown, b"content-encoding", b"content-type"), _JSON]
+        headers = [*_without(masked, b"content-encoding", b"content-type"), _JSON]
         return ErrorAnswer(headers, envelope, envelope)
     hidden = sent.hidden_bytes(plain)
     if hidden == plain:
-        return ErrorAnswer(shown, body, plain)
-    return ErrorAnswer(_without(shown, b"content-encoding"), hidden, hidden)
+        return ErrorAnswer(masked, body, plain)
+    return ErrorAnswer(_without(masked, b"content-encoding"), hidden, hidden)
 
 
 def hide(facts: Facts, sent: SentKey) -> None:
-    """What an answer told of itself, without the key."""
-    key = sent.text
+    """Replaces the key in the facts of an answer. Runs for each request, so the common
+    case is three substring searches."""
     if facts.error_message is not None:
         facts.error_message = sent.hidden(facts.error_message)
     if facts.error_code is not None:
         facts.error_code = sent.hidden(facts.error_code)
+    key = sent.text
     if len(key) < SHORTEST:
         return
-    for name in _NAMES:
-        text = getattr(facts, name)
-        if text is not None and key in text:
-            setattr(facts, name, sent.hidden(text))
+    model, tier, id_ = facts.model, facts.service_tier, facts.response_id
+    if model is not None and key in model:
+        facts.model = sent.hidden(model)
+    if tier is not None and key in tier:
+        facts.service_tier = sent.hidden(tier)
+    if id_ is not None and key in id_:
+        facts.response_id = sent.hidden(id_)
 
 
-def _opened(body: bytes, codings: Sequence[bytes]) -> bytes | None:
-    """None when nobody here can open it. The body itself when it is not what its
-    coding says: clients cannot open it either. Of a bomb its beginning."""
+def _plain(body: bytes, codings: Sequence[bytes]) -> bytes | None:
+    """The body decompressed, cut at `LARGEST_OPENED` + 1. None when the coding is
+    unknown; the body itself when it is corrupt, because clients cannot decompress it
+    either."""
     if not codings or not body:
         return body
     if len(codings) > 1 or codings[0] not in CODINGS:
         return None
-    plain = opened(body, codings[0], LARGEST_OPENED)
+    plain = decompressed(body, codings[0], LARGEST_OPENED)
     return body if plain is None else plain
 
 

@@ -1,6 +1,6 @@
-"""Forms, looked at no further than isolation needs: does a field name a file by its
-id? Pure, and stricter than RFC 7578: what another parser could read in another way is
-refused."""
+"""Checks multipart forms for fields that name a file by its id. Pure.
+
+Stricter than RFC 7578: a form that two parsers could read differently is refused."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _TYPE = re.compile(
     rb"(?:; *charset=[A-Za-z0-9-]+)?",
     re.IGNORECASE,
 )
-# One field name in plain ASCII, and perhaps a file's name.
+# One field name in plain ASCII, optionally with a file name.
 _DISPOSITION = re.compile(
     rb'content-disposition: *form-data; *name="?([A-Za-z0-9_.\[\]-]{1,100})"?'
     rb'(?:; *filename="[^"\r\n]*"(?:; *filename\*=[^;\r\n]*)?)?[ \t]*',
@@ -25,12 +25,12 @@ _NO_FILE_IDS = re.compile(rb"(?i)file_ids?(\[.*)?|input_file_id")
 
 
 def fault_of(headers: Sequence[Header], body: bytes) -> str | None:
-    """What is wrong with a form, if anything."""
+    """Why a form is refused, as the predicate of a sentence, or None."""
     found = _TYPE.fullmatch((find(headers, b"content-type") or b"").strip())
     if found is None:
         return "is a form without a plain boundary; send multipart/form-data with one"
     mark = b"--" + (found[1] or found[2])
-    # A mark within a file's content ends the part for some parsers: each counts.
+    # Some parsers end a part at a boundary within a file's content: check each one.
     at, parts = body.find(mark), 0
     while at >= 0:
         at += len(mark)
@@ -39,7 +39,7 @@ def fault_of(headers: Sequence[Header], body: bytes) -> str | None:
         parts += 1
         fault = _fault_of_part(body, at)
         if fault is not None or parts > MOST_PARTS:
-            return fault or f"is a form of more than {MOST_PARTS} parts; send fewer"
+            return fault or f"is a form with more than {MOST_PARTS} parts; send fewer"
         at = body.find(mark, at)
     return None
 
@@ -54,9 +54,9 @@ def _fault_of_part(body: bytes, at: int) -> str | None:
     folded = any(line[:1] in (b" ", b"\t") or b"\n" in line for line in lines)
     if found is None or folded:
         return (
-            "is a form with a part that has no plain Content-Disposition; send "
+            "is a form with a part that lacks a plain Content-Disposition; send "
             'form-data; name="..."'
         )
     if _NO_FILE_IDS.fullmatch(found[1]):
-        return "is a form that names a file by its id; send JSON for that"
+        return "is a form that names a file by its id; send JSON instead"
     return None

@@ -1,27 +1,30 @@
 """The gateway's own headers of an answer. Pure."""
 
 from libs.common.headers import Header
-from services.gateway.ledger.record import Record
 
 
-def own_headers(record: Record, reason: str) -> list[Header]:
+def own_headers(
+    request_id: str, attempts: int, resource_id: str | None, reason: str
+) -> list[Header]:
     """What a client is told about its request."""
     headers = [
-        (b"x-proxy-request-id", record.id.encode()),
-        (b"x-proxy-attempts", b"%d" % record.attempts),
+        (b"x-proxy-request-id", request_id.encode()),
+        (b"x-proxy-attempts", b"%d" % attempts),
     ]
-    if record.resource_id:
-        headers.append((b"x-proxy-resource-id", record.resource_id.encode()))
+    if resource_id:
+        headers.append((b"x-proxy-resource-id", resource_id.encode()))
     if reason:
         headers.append((b"x-proxy-reason", reason.encode()))
     return headers
 
 
-def own_lines(record: Record, reason: str) -> bytes:
+def own_lines(
+    request_id: str, attempts: int, resource_id: str | None, reason: str
+) -> bytes:
     """The same for a relayed answer, as lines for the wire."""
     return (
-        f"x-proxy-request-id: {record.id}\r\n"
-        f"x-proxy-attempts: {record.attempts}\r\n"
-        f"x-proxy-resource-id: {record.resource_id}\r\n"
+        f"x-proxy-request-id: {request_id}\r\n"
+        f"x-proxy-attempts: {attempts}\r\n"
+        f"x-proxy-resource-id: {resource_id}\r\n"
         f"x-proxy-reason: {reason}\r\n"
     ).encode()

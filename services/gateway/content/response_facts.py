@@ -1,5 +1,6 @@
-"""What the ledger and affinity need to know of an answer, read from its bytes.
-Pure. An answer of another shape tells nothing and passes all the same."""
+"""Reads what the ledger and affinity need from the bytes of upstream answers. Pure.
+
+An answer of another shape gives no facts; the client gets it all the same."""
 
 import contextlib
 import re
@@ -10,14 +11,27 @@ import msgspec
 
 from libs.common.bodies.minted_ids import is_minted
 from libs.common.bodies.scanner import Scan
-from libs.common.bodies.schema import keep
-from libs.common.bodies.shapes import ODD_JSON, Shape
+from libs.common.bodies.shapes import ODD_JSON
+from services.gateway.content.response_shapes import (
+    ANSWER_TYPES,
+    Answer,
+    CodeEvent,
+    CodeItem,
+    CodeOutput,
+    Error,
+    Event,
+    LargeAnswerShape,
+    LargeError,
+    LargeEventShape,
+    LargeOutputItem,
+    Usage,
+)
 
-MOST_LEARNED = 128  # ids of one answer
+MOST_LEARNED = 128  # ids taken from one answer
 
 
 class Facts(msgspec.Struct, gc=False):
-    """What an answer told of itself."""
+    """What one answer states about itself. Members it lacks are None."""
 
     response_id: str | None = None
     status: str | None = None
@@ -30,216 +44,64 @@ class Facts(msgspec.Struct, gc=False):
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     total_tokens: int | None = None
-    minted: tuple[str, ...] = ()  # ids this account can be asked for again
+    minted: tuple[str, ...] = ()  # ids that only the answering account can resolve
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """All that were minted, the response's own first."""
+        """All minted ids, the response's own first."""
         if self.response_id is None or self.response_id in self.minted:
             return self.minted
         return (self.response_id, *self.minted)
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-    total_tokens: int | None = None
-    # Chat completions and embeddings name them so.
-    prompt_tokens: int | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens: int | None = None
-    completion_tokens_details: _OutputDetails | None = None
-
-
-class _Error(msgspec.Struct):
-    code: object = None
-    message: object = None
-
-
-class _Item(msgspec.Struct):
-    id: object = None
-
-
-class _Annotation(msgspec.Struct):
-    container_id: object = None
-    file_id: object = None
-
-
-class _Part(msgspec.Struct):
-    annotations: list[_Annotation] | None = None
-
-
-class _Rich(msgspec.Struct):
-    """An output item that ran code: its container, and the files made there."""
-
-    container_id: object = None
-    content: list[_Part] | str | None = None
-
-
-class _Output(msgspec.Struct):
-    output: list[_Rich] | None = None
-
-
-class _OutputEvent(msgspec.Struct):
-    response: _Output | None = None
-
-
-class _Answer(msgspec.Struct):
-    id: Any = None
-    object: Any = None
-    status: Any = None
-    model: Any = None
-    service_tier: Any = None
-    conversation: _Item | None = None
-    output: list[_Item] | None = None
-    data: list[_Item] | None = None  # of a list: input items, a conversation's items
-    file: _Item | None = None  # of an upload that is complete
-    usage: _Usage | None = None
-    error: _Error | str | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    response: _Answer | None = None
-    error: _Error | str | None = None
-    code: object = None
-    message: object = None
-
-
-# The same for answers that are read in steps (libs/common/bodies/scanner.py).
-class _LargeItem(Shape):
-    id: str | None = None
-
-
-class _LargeNote(Shape):
-    container_id: str | None = None
-    file_id: str | None = None
-
-
-class _LargePart(Shape):
-    annotations: list[_LargeNote | None] | None = None
-
-
-class _LargeOutput(_LargeItem):
-    container_id: str | None = None
-    content: list[_LargePart | None] | None = None
-
-
-class _LargeUsage(Shape, _Usage):
-    pass
-
-
-class _LargeError(Shape):
-    code: str | int | None = None
-    message: str | None = None
-
-
-class _LargeAnswer(Shape):
-    id: str | None = None
-    object: str | None = None
-    status: str | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    conversation: _LargeItem | None = None
-    output: list[_LargeOutput | None] | None = None
-    file: _LargeItem | None = None
-    data: list[_LargeItem | None] | None = None
-    usage: _LargeUsage | None = None
-    error: _LargeError | str | None = None
-
-
-class _LargeEvent(Shape):
-    type: str | None = None
-    stream_id: str | None = None
-    response: _LargeAnswer | None = None
-    error: _LargeError | str | None = None
-    code: str | int | None = None
-    message: str | None = None
-
-
-keep(_LargeItem, lambda item: item.id)
-keep(_LargeOutput, lambda item: item.id)
-keep(_LargePart, lambda part: part.annotations)
-keep(_LargeNote, lambda note: note.container_id or note.file_id)
-
-_answers = msgspec.json.Decoder(_Answer)
-_odd = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TYPES = {field.name: field.type for field in msgspec.structs.fields(_Answer)}
-_events = msgspec.json.Decoder(_Event)
-
-
-_outputs = msgspec.json.Decoder(_Output)
-_output_events = msgspec.json.Decoder(_OutputEvent)
-# A JSON answer that is too large to be read begins with its id.
+_answers = msgspec.json.Decoder(Answer)
+_events = msgspec.json.Decoder(Event)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_code_outputs = msgspec.json.Decoder(CodeOutput)
+_code_events = msgspec.json.Decoder(CodeEvent)
+# The beginning of a JSON answer, which holds its id.
 _BEGINNING = re.compile(
     rb'\s*\{\s*(?:"object"\s*:\s*"[a-z._]{1,64}"\s*,\s*)?"id"\s*:\s*"([A-Za-z0-9_-]{1,512})"'
 )
 
 
 def read_answer(body: bytes) -> Facts:
-    """Facts of a JSON answer."""
+    """Facts of a JSON answer. An odd member hides no other."""
     try:
-        facts = _facts(_answers.decode(body))
+        answer = _answers.decode(body)
     except msgspec.ValidationError:
-        return _facts_by_field(body)
+        answer = _answer_by_member(body)
     except ODD_JSON:
         return Facts()
+    facts = _facts(answer)
     if b"container" in body or b"file_path" in body:
-        _take_objects(facts, body, _outputs)
+        _add_code_objects(facts, body, _code_outputs)
     return facts
 
 
 def read_beginning(body: bytes) -> Facts:
-    """What the first bytes of a large JSON answer tell: its id."""
+    """The id of a JSON answer that is too large to be read, from its first bytes."""
     found = _BEGINNING.match(body)
     id_ = found[1].decode() if found else None
-    if not is_minted(id_):
+    if id_ is None or not is_minted(id_):
         return Facts()
-    response_id = id_ if id_ is not None and id_.startswith("resp_") else None
-    return Facts(response_id, minted=(id_,) if id_ else ())
+    return Facts(id_ if id_.startswith("resp_") else None, minted=(id_,))
 
 
-def _take_objects(facts: Facts, body: bytes, decoder: Any) -> None:
-    """Containers that output items name, and files made there: not at the top of
-    the answer, and rare. Without the words `container` and `file_path` there are
-    none."""
+def read_event(data: bytes) -> tuple[str, Facts]:
+    """Type and facts of one stream event (the JSON of its `data:` lines)."""
     try:
-        read = decoder.decode(body)
+        event = _events.decode(data)
     except ODD_JSON:
-        return
-    answer = read.response if isinstance(read, _OutputEvent) else read
-    _add_objects(facts, (answer.output if answer else None) or ())
-
-
-def _add_objects(facts: Facts, output: Iterable[_Rich | _LargeOutput | None]) -> None:
-    found: list[object] = []
-    for item in output:
-        if item is None:
-            continue
-        found.append(item.container_id)
-        for part in item.content if isinstance(item.content, list) else ():
-            for note in (part.annotations if part else None) or ():
-                if note is not None:
-                    found += (note.container_id, note.file_id)
-    minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
-    facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
+        return "", Facts()
+    return event.type, _event_facts(event, data)
 
 
 class LargeAnswer:
-    """A JSON answer, or with `event` an event, that is read in steps."""
+    """A JSON answer, or with `event` a stream event, that is read in steps."""
 
     def __init__(self, data: bytes, *, event: bool = False) -> None:
-        self._scan = Scan(data, _LargeEvent if event else _LargeAnswer)
+        self._scan = Scan(data, LargeEventShape if event else LargeAnswerShape)
         self.type: str | None = None  # of an event
         self.lane: str | None = None
         self.facts = Facts()
@@ -247,9 +109,9 @@ class LargeAnswer:
     def steps(self) -> Iterator[None]:
         yield from self._scan.steps()
         found = self._scan.parsed
-        if isinstance(found, _LargeEvent):
+        if isinstance(found, LargeEventShape):
             self.type, self.lane = found.type, found.stream_id
-            self.facts = _facts_of(found)
+            self.facts = _event_facts(found)
             found = found.response
         elif found is not None:
             self.facts = _facts(found)
@@ -257,43 +119,36 @@ class LargeAnswer:
             _add_objects(self.facts, found.output or ())
 
 
-def _facts_by_field(body: bytes) -> Facts:
-    """One odd field costs no other fact."""
-    answer = _Answer()
+def _answer_by_member(body: bytes) -> Answer:
+    """Reads each member on its own and leaves out those of a wrong type."""
+    answer = Answer()
     try:
-        fields = _odd.decode(body)
+        members = _members.decode(body)
     except ODD_JSON:
-        return Facts()
-    for name, kind in _TYPES.items():
+        return answer
+    for name, kind in ANSWER_TYPES.items():
         with contextlib.suppress(*ODD_JSON):
-            given = fields.get(name, b"null")
+            given = members.get(name, b"null")
             setattr(answer, name, msgspec.json.decode(given, type=kind))
-    return _facts(answer)
+    return answer
 
 
-def read_event(data: bytes) -> tuple[str, Facts]:
-    """Type and facts of one stream event (the JSON behind `data:`)."""
-    try:
-        event = _events.decode(data)
-    except ODD_JSON:
-        return "", Facts()
-    return event.type, _facts_of(event, data)
-
-
-def _facts_of(event: _Event | _LargeEvent, data: bytes = b"") -> Facts:
+def _event_facts(event: Event | LargeEventShape, data: bytes = b"") -> Facts:
     facts = Facts()
     if event.response:
         facts = _facts(event.response)
         if b"container" in data or b"file_path" in data:
-            _take_objects(facts, data, _output_events)
+            _add_code_objects(facts, data, _code_events)
     if facts.error_code is None:
-        _take_error(facts, event.error or _Error(event.code, event.message))
+        _take_error(facts, event.error or Error(event.code, event.message))
     return facts
 
 
-def _facts(answer: _Answer | _LargeAnswer) -> Facts:
+def _facts(answer: Answer | LargeAnswerShape) -> Facts:
+    kind = answer.object
+    is_response = isinstance(kind, str) and kind.startswith("response")
     facts = Facts(
-        _text(answer.id) if _is_response(answer) else None,
+        _text(answer.id) if is_response else None,
         _text(answer.status),
         _text(answer.model),
         _text(answer.service_tier),
@@ -306,42 +161,67 @@ def _facts(answer: _Answer | _LargeAnswer) -> Facts:
     return facts
 
 
-def _is_response(answer: _Answer | _LargeAnswer) -> bool:
-    return isinstance(answer.object, str) and answer.object.startswith("response")
-
-
-def _minted(answer: _Answer | _LargeAnswer) -> tuple[str, ...]:
+def _minted(answer: Answer | LargeAnswerShape) -> tuple[str, ...]:
     ids: list[Any] = [answer.id]
     if answer.file is not None:
         ids.append(answer.file.id)
     if answer.conversation is not None:
         ids.append(answer.conversation.id)
-    for items in (answer.output, answer.data):
-        if items is not None:
-            ids += [item.id for item in items if item is not None]
-    return tuple([id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED])
+    if answer.output is not None:
+        ids += [item.id for item in answer.output if item is not None]
+    if answer.data is not None:
+        ids += [item.id for item in answer.data if item is not None]
+    return tuple(filter(is_minted, ids))[:MOST_LEARNED]
 
 
-def _take_usage(facts: Facts, usage: _Usage) -> None:
-    facts.input_tokens = _either(usage.input_tokens, usage.prompt_tokens)
-    facts.output_tokens = _either(usage.output_tokens, usage.completion_tokens)
+def _take_usage(facts: Facts, usage: Usage) -> None:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    facts.input_tokens = prompt if usage.input_tokens is None else usage.input_tokens
+    facts.output_tokens = (
+        completion if usage.output_tokens is None else usage.output_tokens
+    )
     facts.total_tokens = usage.total_tokens
     read = usage.input_tokens_details or usage.prompt_tokens_details
-    facts.cached_tokens = read.cached_tokens if read else None
+    if read is not None:
+        facts.cached_tokens = read.cached_tokens
     written = usage.output_tokens_details or usage.completion_tokens_details
-    facts.reasoning_tokens = written.reasoning_tokens if written else None
+    if written is not None:
+        facts.reasoning_tokens = written.reasoning_tokens
 
 
 def _take_error(facts: Facts, error: Any) -> None:
-    if isinstance(error, _Error | _LargeError):
+    if isinstance(error, Error | LargeError):
         facts.error_code = _text(error.code)
         facts.error_message = _text(error.message)
     elif isinstance(error, str):
         facts.error_message = error
 
 
-def _either(first: int | None, second: int | None) -> int | None:
-    return second if first is None else first
+def _add_code_objects(facts: Facts, body: bytes, decoder: Any) -> None:
+    """Adds the containers that output items name, and the files made there. Only
+    bodies with the word `container` or `file_path` have any."""
+    try:
+        read = decoder.decode(body)
+    except ODD_JSON:
+        return
+    answer = read.response if isinstance(read, CodeEvent) else read
+    _add_objects(facts, (answer.output if answer else None) or ())
+
+
+def _add_objects(
+    facts: Facts, output: Iterable[CodeItem | LargeOutputItem | None]
+) -> None:
+    found: list[object] = []
+    for item in output:
+        if item is None:
+            continue
+        found.append(item.container_id)
+        for part in item.content if isinstance(item.content, list) else ():
+            for note in (part.annotations if part else None) or ():
+                if note is not None:
+                    found += (note.container_id, note.file_id)
+    minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
+    facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
 
 
 def _text(value: object) -> str | None:

@@ -1,38 +1,39 @@
-"""Server-sent events, sans IO: the bytes of a stream go in, what the ledger
-wants to know comes out. Pure. Reads no event it need not read."""
+"""Extracts facts for the ledger from a stream of server-sent events. Pure.
+
+Parses only the events that carry such facts."""
 
 import re
 
 from libs.common.bodies.hints import LARGEST_QUICK
 from services.gateway.content.response_facts import Facts, read_event
 
-# Types whose JSON is read: they carry ids or usage (responses-api.md section 7).
+# Types whose JSON is parsed: they carry ids or usage (docs/upstream-api.md).
 _TERMINAL = {
     b"response.completed": "completed",
     b"response.failed": "failed",
     b"response.incomplete": "incomplete",
     b"error": "error",
 }
-# Most of a stream, once its first token was seen.
-_TELLING_NOTHING = (
+# Events that are skipped once the first token was seen: most of a stream.
+_SKIPPED = (
     b"event: response.output_text.delta\n",
     b"event: response.function_call_arguments.delta\n",
     b"event: response.reasoning_summary_text.delta\n",
     b"event: response.reasoning_text.delta\n",
     b"event: response.custom_tool_call_input.delta\n",
 )
-MOST_LINES = 1_000  # of an event that is read
+MOST_LINES = 1_000  # of an event that is parsed
 LONGEST_TYPE = 128
-# Where there is no `event:` line, the type is the first member of the JSON.
+# In events without an `event:` line the type is the first member of the JSON.
 _first_member = re.compile(rb'\{\s*"type"\s*:\s*"([a-z0-9_.]+)"')
-LARGEST_EVENT = 32_000_000  # beyond that an event passes unread
+LARGEST_EVENT = 32_000_000  # bytes; larger events are relayed without being parsed
 
 
 class EventTap:
-    """Feed it chunks as they pass.
+    """Observes the chunks of a stream while they are relayed.
 
-    `terminal` is None until an event ended the response; then completed,
-    failed, incomplete or error. `facts` are those of that event.
+    `terminal` is None until an event ends the response, then `completed`, `failed`,
+    `incomplete` or `error`; `facts` are those of that event.
     """
 
     def __init__(self) -> None:
@@ -42,18 +43,18 @@ class EventTap:
         self.saw_token = False
         self.mid_event = False  # the last chunk ended inside an event
         self.events = 0
-        self.unread = b""  # JSON of a terminal event whose reading takes steps
+        self.unread = b""  # JSON of a terminal event that has to be parsed in steps
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._created: bytes = b""
-        self._cr = False  # the last chunk ended in a CR that is held back
+        self._cr = False  # the last chunk ended in a CR, which is held back
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the stream."""
+        """Processes the next bytes of the stream."""
         if (
             self.saw_token
             and not self._held
-            and chunk.startswith(_TELLING_NOTHING)
+            and chunk.startswith(_SKIPPED)
             and chunk.find(b"\n\n") == len(chunk) - 2  # one whole event
         ):
             self.events += 1
@@ -78,7 +79,7 @@ class EventTap:
             self._held_bytes = len(rest)
 
     def _without_cr(self, chunk: bytes) -> bytes:
-        """CRLF as LF, also when it was cut in two."""
+        """Replaces CRLF with LF, also where a chunk boundary splits it."""
         if self._cr:
             chunk = b"\r" + chunk
         self._cr = chunk.endswith(b"\r")
@@ -111,7 +112,7 @@ class EventTap:
 
     @property
     def speaks_responses(self) -> bool:
-        """Is this a stream of the Responses API, which must end in a terminal
+        """Is this a stream of the Responses API, which must end with a terminal
         event?"""
         return self.first_event is not None and self.first_event.startswith(
             b"response."
@@ -119,17 +120,17 @@ class EventTap:
 
     @property
     def created(self) -> bytes:
-        """The JSON of the first event, which names the response."""
+        """The JSON of the first event, which holds the response's id."""
         return _data(self._created)
 
     @property
     def response_id(self) -> str | None:
-        """The id, as soon as the stream gave one."""
+        """The response's id, once the first event has come."""
         return read_event(self.created)[1].response_id
 
     @property
     def model(self) -> str | None:
-        """The model that answers, as the stream's first event names it."""
+        """The answering model, as named by the first event."""
         return read_event(self.created)[1].model
 
 

@@ -9,10 +9,10 @@ import uuid_utils
 from libs.common.bodies.strip_reasoning import without_reasoning
 from libs.common.routing.types import Ask, ForeignId, OwnerGone, Refusal
 from services.gateway.content.body_reader import Reader
+from services.gateway.content.request_coding import Unopened
 from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
-from services.gateway.proxy.paths import Unopened
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import Selector, problem_of

@@ -15,7 +15,7 @@ from services.gateway import errors, metrics
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.capture.recorder import Capture
 from services.gateway.content.headers import downstream, request_head
-from services.gateway.content.own_headers import own_headers, own_lines
+from services.gateway.content.own_headers import own_lines
 from services.gateway.errors import Problem
 from services.gateway.proxy.failures import (
     read_failure,
@@ -229,7 +229,9 @@ class HttpExchange:
         if life.answered(answer.status) is READ:
             return await read_failure(life, answer, target, services.limits.request_s)
         relay = self._begin_relay(answer, target)
-        await relay.run(own_lines(life.record, life.decision.reason))
+        record = life.record
+        reason, resource_id = life.decision.reason, record.resource_id
+        await relay.run(own_lines(record.id, record.attempts, resource_id, reason))
         return DONE
 
     def _begin_relay(self, answer: Answer, target: Target) -> Relay:
@@ -253,9 +255,7 @@ class HttpExchange:
         if problem is not None:
             raise problem
         failure = self.life.passes_on()
-        headers = downstream(
-            failure.headers, own_headers(self.life.record, self.life.reason)
-        )
+        headers = downstream(failure.headers, self.life.headers_of_ours)
         if failure.status == 429:
             headers = with_whole_retry_after(headers, self._services.limits.pause_ms)
         if self._capture is not None:
@@ -268,7 +268,7 @@ class HttpExchange:
             metrics.count_refused(problem.ledger_code)
         body = problem.body()
         life.answers(problem, len(body))
-        headers = [JSON_TYPE, *problem.headers, *own_headers(life.record, life.reason)]
+        headers = [JSON_TYPE, *problem.headers, *life.headers_of_ours]
         if self._capture is not None:
             self._capture.whole(headers, body)
         self._answer = problem.status, headers, body
@@ -326,7 +326,7 @@ class HttpExchange:
             headers = [
                 JSON_TYPE,
                 *problem.headers,
-                *own_headers(self.life.record, self.life.reason),
+                *self.life.headers_of_ours,
             ]
             self._answer = status, headers, problem.body()
         life.interrupted(status, "gateway_restarts")

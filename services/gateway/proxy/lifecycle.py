@@ -14,6 +14,7 @@ from datetime import datetime
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Outcome, Verdict
 from libs.common.contracts.verdicts import judge
+from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import AliasTarget
 from libs.common.routing.types import (
@@ -24,6 +25,7 @@ from libs.common.routing.types import (
     digest,
     model_digest,
 )
+from services.gateway.content.own_headers import own_headers
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem, upstream_timeout, upstream_unreachable
 from services.gateway.ledger.record import (
@@ -354,3 +356,9 @@ class Lifecycle(RequestContext):
         if resource_id is None or self.phase is SETTLED:
             return None
         return Lease(self.record.id, resource_id, lease_record(self.record))
+
+    @property
+    def headers_of_ours(self) -> list[Header]:
+        """The gateway's own headers of the answer."""
+        record = self.record
+        return own_headers(record.id, record.attempts, record.resource_id, self.reason)

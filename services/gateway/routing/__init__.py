@@ -1,1 +1,1 @@
-"""Where an attempt goes: the catalogue, the choice, and routing while Redis is down."""
+"""Selects the resource of each attempt, with Redis or without it."""

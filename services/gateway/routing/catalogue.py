@@ -1,5 +1,5 @@
-"""The gateway's copy of the catalogue: where each resource is and how to
-authorize there. Goes on with the last copy while Redis is away."""
+"""The gateway's copy of the catalogue: the address and key of each resource. The last
+copy stays in use while Redis is down."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A resource, ready to be sent to. `path` is the base URL's, without a
-    trailing slash; `authorization` is empty when the key cannot be had here."""
+    """A resource with what a request to it needs. `path` is the base URL's, without a
+    trailing slash; `authorization` is empty when this gateway cannot get the key."""
 
     resource: Resource
     origin: Origin
     host: bytes
     path: bytes
     authorization: bytes
-    sent: SentKey = NO_KEY  # to be hidden in answers
+    sent: SentKey = NO_KEY  # the key, to be masked in answers
 
 
 class GatewayCatalogue:
@@ -41,12 +41,12 @@ class GatewayCatalogue:
         self._refreshing = asyncio.Lock()
         self.version: str | None = None
         self.alias_targets: Mapping[str, AliasTarget] = {}  # model aliases
-        # Resources whose keys this gateway cannot have: passed over, unless all are.
+        # Resources whose keys this gateway cannot get. Not selected, unless all are.
         self.closed: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:
-        """Was there ever a catalogue?"""
+        """Was the catalogue ever read?"""
         return self.version is not None
 
     @property
@@ -54,13 +54,13 @@ class GatewayCatalogue:
         return self._targets
 
     async def find(self, resource_id: str, version: str) -> Target | None:
-        """The target of a decision made from catalogue `version`."""
+        """The target of a decision made with catalogue `version`."""
         if version != self.version:
             await self.refresh(version)
         return self._targets.get(resource_id)
 
     async def refresh(self, wanted: str | None = None) -> None:
-        """Read the catalogue anew, unless another task just read `wanted`.
+        """Reads the catalogue, unless another task has just read version `wanted`.
         Raises `RedisAway` or `NoCatalogue`."""
         async with self._refreshing:
             if wanted is None or wanted != self.version:
@@ -81,7 +81,7 @@ class GatewayCatalogue:
 
     def _target(self, resource: Resource) -> Target:
         key = self._credentials.key_of(resource)
-        if key is None:  # perhaps because the address makes no sense
+        if key is None:  # possibly because the base URL is invalid
             return Target(resource, Origin("http", "", 0), b"", b"", b"")
         url = urlsplit(resource.base_url)
         host = url.hostname or ""

@@ -1,6 +1,6 @@
-"""Routing while Redis is away: the last catalogue, this gateway's own load, what
-it remembers of sessions and ids, and what it saw of keys since. Visibly degraded,
-never refusing what can be served."""
+"""Routing while Redis is down, from the last catalogue, this gateway's own load, the
+owners of sessions and ids that it knows, and the failures it has seen. Its decisions
+are marked `degraded`."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from services.gateway.routing.catalogue import GatewayCatalogue
 
 
 class OfflineRouting:
-    """Chooses among the directory's targets by what this process knows."""
+    """Selects a resource from the state of this process."""
 
     def __init__(self, catalogue: GatewayCatalogue, cooldown_ms: int = 30_000) -> None:
         self._catalogue = catalogue
@@ -24,7 +24,7 @@ class OfflineRouting:
         self.local = LocalRouting(cooldown_ms)
 
     def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
-        """Count a request of this gateway, whoever routed it."""
+        """Counts an attempt, whether Redis or this gateway routed it."""
         held = self.local.leases.get(resource_id)
         if held is None:
             held = self.local.leases[resource_id] = set()
@@ -34,7 +34,7 @@ class OfflineRouting:
         self.local.leases[resource_id].discard((gateway_id, request_id))
 
     def remember(self, sessions: Owners, ids: Owners) -> None:
-        """Keep who owns sessions and ids, for the time Redis is away or empty."""
+        """Stores owners of sessions and ids for when Redis is down or empty."""
         self.local.remember(sessions, ids)
 
     def remember_success(
@@ -45,7 +45,7 @@ class OfflineRouting:
         account_id: str,
         tenant: str = "",
     ) -> None:
-        """The same of an answer: it is newer than what was known."""
+        """Stores owners learned from an answer, which replace older ones."""
         owner = Owner(resource_id, account_id, tenant)
         if session:
             self.local.keep(self.local.sessions, session, owner)
@@ -53,15 +53,15 @@ class OfflineRouting:
             self.local.keep(self.local.ids, digest, owner)
 
     def remembered(self, at_once: int) -> Iterator[tuple[Owners, Owners]]:
-        """All of it, sessions and ids, so many at a time. For the time of one
-        iteration nothing is lost if the memory changes meanwhile."""
+        """All stored owners of sessions and ids, `at_once` of each at a time. Changes
+        during the iteration do not affect it."""
         sessions, ids = list(self.local.sessions.items()), list(self.local.ids.items())
         for start in range(0, max(len(sessions), len(ids)), at_once):
             part = slice(start, start + at_once)
             yield _known(sessions[part]), _known(ids[part])
 
     def choose(self, ask: Ask) -> tuple[Decision, bytes]:
-        """A decision, and its event's JSON. Raises a `Refusal`."""
+        """A decision and the JSON of its event. Raises a `Refusal`."""
         if self._version != self._catalogue.version:
             self._version = self._catalogue.version
             targets = self._catalogue.targets.values()
@@ -69,7 +69,7 @@ class OfflineRouting:
         now = int(time.time() * 1000)
         standings = self.local.standings()
         choice = self.local.acquire(ask, now)
-        # It counts from `began` on: nobody may come to call `ended` before that.
+        # The attempt counts from `began` on; until then nothing ensures `ended`.
         self.ended(ask.gateway_id, ask.request_id, choice.resource_id or "")
         decision = Decision(
             resource_id=choice.resource_id or "",
@@ -81,16 +81,16 @@ class OfflineRouting:
         return decision, _event(ask, choice, standings, now)
 
     def judged(self, release: Release) -> None:
-        """Note what an attempt that was decided here says of its resource. No check
-        tells us when a refused key works again, so it only rests for a while."""
+        """Applies the verdict of an attempt that was routed here. A refused key only
+        gets a cooldown, because no health check would report its recovery."""
         verdict = release.verdict
         if verdict and verdict.kind in ("refused", "exhausted"):
-            rests = Verdict(kind="limited", cause=verdict.cause)
-            release = msgspec.structs.replace(release, verdict=rests, model=None)
+            cooldown = Verdict(kind="limited", cause=verdict.cause)
+            release = msgspec.structs.replace(release, verdict=cooldown, model=None)
         self.local.release(release, time.time() * 1000)
 
     def redis_is_back(self) -> None:
-        """What we saw of keys meanwhile is old by the next time."""
+        """Drops the health seen without Redis, which would be outdated next time."""
         self.local.forget_health()
 
 
@@ -124,6 +124,6 @@ def _candidate(standing: Standing, ask: Ask) -> dict[str, object]:
         "score": None if standing.ready_ms else standing.rank,
         "in_flight": standing.in_flight,
         "weight": standing.weight,
-        "health": "unknown",  # to this gateway
+        "health": "unknown",  # only Redis knows it
         "refused": refused,
     }

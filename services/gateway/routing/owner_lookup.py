@@ -1,5 +1,5 @@
-"""Whose sessions and ids these are, when Redis does not know: first what this
-gateway remembers, then SQL, through the router."""
+"""Looks up the owners of sessions and ids that Redis does not know: first in this
+gateway's memory, then in SQL, through the router."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,18 +13,18 @@ from libs.common.routing.types import Ask, Owner
 
 log = structlog.get_logger()
 
-PATIENCE_S = 2.0
-# Of one request: each miss is remembered in Redis, and clients may invent many ids.
+TIMEOUT_S = 2.0
+# Unknown ids of one request that are stored as such in Redis. Clients may invent many.
 MOST_MISSES = 32
 LOOKED_UP = Counter(
     "proxy_owner_lookups_total",
-    "Unknown ids looked for, by where they were.",
+    "Lookups of ids that Redis does not know, by where they were found.",
     ["where"],
 )
 
 
 class Found(NamedTuple):
-    """Sessions and ids, by digest. Not `complete`: SQL could not be asked."""
+    """Owners by digest. Not `complete`: SQL could not be queried."""
 
     sessions: Owners
     ids: Owners
@@ -35,7 +35,7 @@ _NOTHING = Found({}, {})
 
 
 class OwnerLookup:
-    """Looks for owners beyond Redis."""
+    """Looks up owners outside Redis."""
 
     def __init__(
         self,
@@ -43,33 +43,33 @@ class OwnerLookup:
         ids: Mapping[str, Owner | None],
         router: httpx.AsyncClient,
     ) -> None:
-        """`sessions` and `ids` are this gateway's own memory."""
+        """`sessions` and `ids`: the owners that this gateway knows."""
         self._sessions = sessions
         self._ids = ids
         self._router = router
-        self._missed = False  # the last lookup
+        self._failed = False  # did the last query fail?
 
     async def find(self, ask: Ask, ids: Sequence[str]) -> Found:
-        """By digest, the owners of what `ask` names; None for what is nowhere. What
-        could not be looked for is left out. To know where a request goes one owner is
-        enough; to know whether it may name its ids takes all."""
+        """The owners of the session and ids that `ask` names, None for unknown ones.
+        What could not be looked up is left out. One owner is enough to route a
+        request; to check access (`asker.kinds`) all are needed."""
         digests = (*ask.bound, *ask.asker.further)
         known = self._remembered(ask, digests)
         whole = all(digest in known.ids for digest in digests)
         if known != _NOTHING and (whole or not ask.asker.kinds):
             LOOKED_UP.labels("memory").inc()
             return known
-        told = await self._ask_router(ask, ids)
-        if told is None:
+        reply = await self._ask_router(ask, ids)
+        if reply is None:
             LOOKED_UP.labels("router away").inc()
             return known._replace(complete=False)
         owners: dict[str, Owner | None] = {}
         for place, (digest, id_) in enumerate(zip(digests, ids, strict=True)):
-            owner = known.ids.get(digest) or _owner(told["ids"].get(id_))
+            owner = known.ids.get(digest) or _owner(reply["ids"].get(id_))
             if owner is not None or place < MOST_MISSES:
                 owners[digest] = owner
         asked = ask.session and ask.account_bound
-        sessions = {ask.session: _owner(told["session"])} if asked else {}
+        sessions = {ask.session: _owner(reply["session"])} if asked else {}
         found = any(owners.values()) or any(sessions.values())
         LOOKED_UP.labels("sql" if found else "nowhere").inc()
         return Found(sessions, owners)
@@ -82,30 +82,30 @@ class OwnerLookup:
         return _NOTHING
 
     async def _ask_router(self, ask: Ask, ids: Sequence[str]) -> dict[str, Any] | None:
-        # A session is looked for where its state matters.
+        # A session's owner only matters if the account holds state of it.
         session = ask.session_id if ask.account_bound else None
         tenant = ask.asker.tenant
         question = {"ids": list(ids), "session_id": session, "tenant": tenant}
         try:
             answer = await self._router.post(
-                "/internal/owners", json=question, timeout=PATIENCE_S
+                "/internal/owners", json=question, timeout=TIMEOUT_S
             )
             answer.raise_for_status()
-            told: dict[str, Any] = answer.json()
+            reply: dict[str, Any] = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            if not self._missed:  # clients choose how many there are
+            if not self._failed:  # once, because clients cause as many as they like
                 log.warning(
-                    "owners are not looked up",
+                    "owners of ids cannot be looked up: the router does not answer",
                     action="owners_missed",
                     cause=type(error).__name__,
                 )
-            self._missed = True
+            self._failed = True
             return None
-        self._missed = False
-        return told
+        self._failed = False
+        return reply
 
 
-def _owner(told: Any) -> Owner | None:
-    if not told:
+def _owner(reply: Any) -> Owner | None:
+    if not reply:
         return None
-    return Owner(told["resource_id"], told["account_id"], told.get("tenant", ""))
+    return Owner(reply["resource_id"], reply["account_id"], reply.get("tenant", ""))

@@ -1,5 +1,5 @@
-"""Which resource an attempt goes to: asked of Redis, of what SQL knows about ids
-that Redis does not, and while Redis is away of this gateway's own knowledge."""
+"""Selects the resource of an attempt: with Redis, with SQL for ids that Redis does not
+know, and with this gateway's own state while Redis is down."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -32,25 +32,26 @@ ASK_AGAIN_S = 0.05
 
 
 class Selector:
-    """Finds the target of an attempt."""
+    """Selects the resource of an attempt, and finds its target."""
 
     def __init__(
         self,
         routing: RoutingFunctions,
         catalogue: GatewayCatalogue,
         offline: OfflineRouting,
-        search: OwnerLookup,
+        lookup: OwnerLookup,
         ledger: Ledger,
         beat_s: float,
     ) -> None:
-        """`beat_s`: between two heartbeats of a gateway."""
+        """`beat_s`: the interval of a gateway's heartbeats."""
         self._routing = routing
         self._catalogue = catalogue
         self._offline = offline
-        self._search = search
+        self._lookup = lookup
         self._ledger = ledger
-        # Until the catalogue is back, a beat to notice, and one to be sure.
-        self._told_within_s = 1 + 2 * beat_s
+        # After Redis was emptied: 1 s until it has a catalogue, one heartbeat for each
+        # gateway to notice, and one more to be sure.
+        self._restored_within_s = 1 + 2 * beat_s
 
     @property
     def alias_targets(self) -> Mapping[str, AliasTarget]:
@@ -58,13 +59,13 @@ class Selector:
         return self._catalogue.alias_targets
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
-        """`ids` are those whose digests `ask` carries. Raises a `Refusal`, or
-        a `Problem` while there is nothing to choose from."""
+        """Selects a resource. `ids` are those whose digests `ask` carries. Raises a
+        `Refusal`, or a `Problem` while there is no catalogue."""
         closed = self._catalogue.closed
         if closed:
             ask = msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
         try:
-            # As `_acquire` does, with a coroutine less.
+            # The same as `_acquire`, without its coroutine.
             decision = await self._routing.acquire(ask)
             self._ledger.decided(ask.decision_id, decision.event)
             return decision
@@ -80,7 +81,7 @@ class Selector:
             return await self._decide_alone(ask, ids, emptied=False)
 
     def known(self, decision: Decision) -> Target | None:
-        """The target of a decision, if it was made from the catalogue we have."""
+        """The target of a decision, if it was made with the catalogue read last."""
         if decision.version != self._catalogue.version:
             return None
         return self._catalogue.targets.get(decision.resource_id)
@@ -99,7 +100,8 @@ class Selector:
             self._ledger.decided(ask.decision_id, refusal.event)
 
     async def find(self, decision: Decision) -> Target:
-        """The target of a decision."""
+        """The target of a decision. Reads the catalogue again if necessary. Raises a
+        `Problem` when the resource is gone."""
         try:
             target = await self._catalogue.find(decision.resource_id, decision.version)
         except (RedisAway, NoCatalogue):
@@ -111,7 +113,7 @@ class Selector:
     async def _decide_alone(
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
-        """Redis is away; the router may still reach SQL."""
+        """Selects while Redis is down. The router may still reach SQL."""
         if not self._catalogue.known:
             raise errors.not_ready()
         try:
@@ -122,9 +124,9 @@ class Selector:
     async def _look_up_and_decide(
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
-        found = await self._search.find(ask, ids)
+        found = await self._lookup.find(ask, ids)
         if emptied and not _enough(ask, found):
-            decision = await self._decide_when_told(ask)
+            decision = await self._decide_when_restored(ask)
             if decision is not None:
                 return decision
         try:
@@ -142,13 +144,13 @@ class Selector:
             return self._choose_alone(resolved)
 
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
-        """May a request that is not routed anew name its ids? Raises `ForeignId`, or a
-        `Problem` when that cannot be told."""
+        """Checks the ids of a request that needs no new resource. Raises `ForeignId`,
+        or a `Problem` when the check is not possible."""
         try:
             await self._check(ask)
             return
         except UnknownIds:
-            found = await self._search.find(ask, ids)
+            found = await self._lookup.find(ask, ids)
         try:
             await self._routing.adopt(found.sessions, found.ids)
         except (RedisAway, NoCatalogue):
@@ -164,12 +166,12 @@ class Selector:
         except (RedisAway, NoCatalogue):
             self._offline.local.check_ids(ask)
 
-    async def _decide_when_told(self, ask: Ask) -> Decision | None:
-        """Redis was emptied a moment ago, and another gateway may know what it lost
-        before SQL heard of it: each gives back what it remembers on its next beat.
-        None when that time is over."""
+    async def _decide_when_restored(self, ask: Ask) -> Decision | None:
+        """Retries while the gateways restore owners in a Redis that was just emptied:
+        each does so on its next heartbeat, and may know owners that are not in SQL
+        yet. None when that time is over."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._told_within_s
+        ends = loop.time() + self._restored_within_s
         while loop.time() < ends:
             await asyncio.sleep(ASK_AGAIN_S)
             try:
@@ -184,7 +186,7 @@ class Selector:
         return None
 
     def _is_young(self, unknown: UnknownIds) -> bool:
-        return unknown.age_ms < self._told_within_s * 1000
+        return unknown.age_ms < self._restored_within_s * 1000
 
     def _choose_alone(self, ask: Ask) -> Decision:
         decision, event = self._offline.choose(ask)
@@ -193,7 +195,7 @@ class Selector:
 
 
 def _enough(ask: Ask, found: Found) -> bool:
-    """Need nobody else be asked? Ids that clients do not invent must be somebody's."""
+    """Are the owners found enough? Ids that clients cannot invent must have one."""
     if ask.asker.kinds:
         return not _named_missing(ask, found.ids)
     return any(found.sessions.values()) or any(found.ids.values())
@@ -208,17 +210,17 @@ def _named_missing(ask: Ask, owners: Owners) -> bool:
 
 
 def _unless_unverified(refused: ForeignId, found: Found) -> Exception:
-    """An id is not said to be unknown while SQL cannot be asked."""
+    """The error to raise: an id is not called unknown while SQL cannot be queried."""
     if found.complete or refused.known:
         return refused
     return errors.ids_unverified()
 
 
 def problem_of(refusal: Refusal, ask: Ask, method: str) -> Problem:
-    """What the client is told when no resource may serve its request."""
+    """The error for a request that no resource may serve."""
     match refusal:
         case UnknownPool() if (ask.pool_id or "").startswith(MARK):
-            # A moment ago it had resources.
+            # The provider lost its last resource after the alias was read.
             provider_id = (ask.pool_id or "").removeprefix(MARK)
             return errors.provider_gone(provider_id)
         case UnknownPool(pools=pools):

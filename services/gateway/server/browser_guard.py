@@ -1,5 +1,5 @@
-"""Turns away what pages of others ask of /v1 through their visitors' browsers, and
-answers browsers that ask before they send (CORS)."""
+"""Refuses requests that web pages of other origins make to /v1 through a browser, and
+answers CORS preflights of the allowed origins."""
 
 from libs.common.browser_guard import (
     SAFE_METHODS,
@@ -15,15 +15,15 @@ from services.gateway.server.request import Request
 
 
 class BrowserGuard:
-    """Knows what the operator allows."""
+    """Applies the operator's policy for browsers to the data plane."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     def api(self, request: Request) -> None:
-        """Look at a request. One that is refused gets its problem; answers
-        to a listed origin may be read by its pages. Requests of programs pay for two
-        comparisons."""
+        """Checks a request. Sets `request.problem` if it is refused, and
+        `request.cors` if an allowed origin may read the answer. A request without
+        Origin costs two comparisons."""
         origin = request.origin
         if origin is None:
             if request.method not in SAFE_METHODS:
@@ -36,8 +36,8 @@ class BrowserGuard:
             request.problem = request.problem or refused(refusal)
 
     def preflight(self, request: Request) -> list[Header] | None:
-        """The headers of the answer to a listed origin that asks what it may send;
-        None when this is another request."""
+        """The headers of the answer to a CORS preflight of an allowed origin; None for
+        any other request."""
         if not request.cors or request.method != "OPTIONS":
             return None
         headers = request.headers

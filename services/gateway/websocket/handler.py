@@ -12,7 +12,6 @@ from libs.common.proxy_keys import Principal
 from libs.common.routing.accounts import unnamed
 from services.gateway import errors, metrics
 from services.gateway.content.headers import downstream
-from services.gateway.content.own_headers import own_headers
 from services.gateway.errors import Problem
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.failures import with_whole_retry_after
@@ -151,16 +150,14 @@ class SocketPlane:
         headers = [
             _JSON,
             *problem.headers,
-            *own_headers(upgrade.record, upgrade.reason),
+            *upgrade.headers_of_ours,
         ]
         client.refuse(problem.status, headers, problem.body())
 
     def _forward_refusal(
         self, upgrade: Lifecycle, refused: Failure, client: ClientSocket
     ) -> None:
-        headers = downstream(
-            refused.headers, own_headers(upgrade.record, upgrade.reason)
-        )
+        headers = downstream(refused.headers, upgrade.headers_of_ours)
         if refused.status == 429:
             headers = with_whole_retry_after(headers, self._limits.pause_ms)
         client.refuse(refused.status, headers, refused.body)

@@ -178,8 +178,8 @@ def _alias_leads_nowhere(alias: AliasTarget) -> Problem:
     return Problem(
         404,
         "model_not_found",
-        f"The model alias {alias.alias!r} is for the provider {alias.provider_id!r}, which "
-        "has no resource: it is disabled or was deleted.",
+        f"The model alias {alias.alias!r} is for the provider {alias.provider_id!r}, "
+        "which has no resource: it is disabled or was deleted.",
         param="model",
     )
 
@@ -188,8 +188,8 @@ def _alias_elsewhere(alias: AliasTarget, asked: str) -> Problem:
     return Problem(
         400,
         "model_not_in_pool",
-        f"The model alias {alias.alias!r} is for the provider {alias.provider_id!r}, which "
-        f"is not in the pool {asked[:100]!r}. Name its pool, or none.",
+        f"The model alias {alias.alias!r} is for the provider {alias.provider_id!r}, "
+        f"which is not in the pool {asked[:100]!r}. Name its pool, or none.",
         param="model",
     )
 

@@ -17,8 +17,9 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from libs.common.proxy_keys import KeyTable, Principal, secret_hash
+from libs.common.proxy_keys import Principal, secret_hash
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect as connect_redis
 from libs.common.routing.functions import RoutingFunctions
 from libs.simulator.server import Simulator

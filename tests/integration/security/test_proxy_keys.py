@@ -15,16 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis as PlainRedis
 
-from libs.common.proxy_keys import (
-    KeyLimits,
-    KeyTable,
-    Principal,
-    Reached,
-    new_secret,
-    secret_hash,
-)
+from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
 from libs.common.redis import keys
 from libs.common.redis.client import Caller, ClientCaller
+from libs.common.redis.key_table import KeyLimits, KeyTable
 from libs.common.redis.shared_connection import Refused, SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.store.interface import Cursor, Store

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from libs.common.proxy_keys import KeyTable, Principal
+from libs.common.proxy_keys import Principal
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.key_table import KeyTable
 from tests.integration.websocket.test_server_sockets import CREATE, received
 from tests.support.clients import raw
 from tests.support.clients.frames import PING, PONG, TEXT, UPGRADE, frame

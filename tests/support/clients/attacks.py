@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from services.gateway.auth.isolation import RULES
+from services.gateway.auth.endpoints import RULES
 
 MODEL = "gpt-5.5"
 KINDS = {

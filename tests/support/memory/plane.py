@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-from services.gateway.auth.access_control import AccessControl
 
 from libs.common.headers import Header
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.sealing import Sealer
-from libs.common.proxy_keys import (
-    KeyLimits,
-    Principal,
-    Reached,
-    new_secret,
-    secret_hash,
-)
+from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
+from libs.common.redis.key_table import KeyLimits
 from libs.common.routing.functions import RoutingFunctions
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.capture.recorder import Budget, CaptureRecorder, Inbox
 from services.gateway.content.body_reader import Reader

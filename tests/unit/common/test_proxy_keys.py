@@ -13,14 +13,13 @@ from structlog.testing import capture_logs
 from libs.common.proxy_keys import (
     MARK,
     PREFIX_CHARS,
-    KeyLimits,
-    KeyTable,
     Principal,
     Reached,
     new_secret,
     secret_hash,
 )
 from libs.common.redis import keys
+from libs.common.redis.key_table import KeyLimits, KeyTable
 
 KEY = Principal("key_1", pools=("a", "b"), requests_per_minute=60)
 RECORD = b'{"id":"key_1","pools":["a","b"],"requests_per_minute":60}'

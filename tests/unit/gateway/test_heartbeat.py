@@ -15,9 +15,9 @@ from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner
 from services.gateway.heartbeat import (
     AT_ONCE,
-    EAGER_S,
     PUBLISH_EVERY,
     SWEEP_EVERY,
+    WITHOUT_CATALOGUE_S,
     Heartbeat,
 )
 from services.gateway.ledger.journal.delivery import JournalDelivery
@@ -203,4 +203,9 @@ async def test_a_heart_beats_on_whatever_happens(
     running.cancel()
     waited = [round(b - a, 3) for a, b in itertools.pairwise(beats)]
     # Until there is a catalogue it looks often.
-    assert waited == [EAGER_S, EAGER_S, EAGER_S, 1.0]
+    assert waited == [
+        WITHOUT_CATALOGUE_S,
+        WITHOUT_CATALOGUE_S,
+        WITHOUT_CATALOGUE_S,
+        1.0,
+    ]

@@ -35,8 +35,8 @@ def written(root: Path, count: int = COUNT) -> tuple[Journal, list[int]]:
     return kept, at
 
 
-def ids(estate: CrashedJournal) -> list[str]:
-    return [record.id for record in estate.events()]
+def ids(crashed: CrashedJournal) -> list[str]:
+    return [record.id for record in crashed.events()]
 
 
 def others(*corrupt: int, count: int = COUNT) -> list[str]:
@@ -63,15 +63,15 @@ async def test_whichever_byte_is_wrong_only_its_record_is_lost(
     whole = path.read_bytes()
     for place in range(at[2] - base, at[3] - base):
         overwrite(path, place, bytes([whole[place] ^ flip]))
-        estate = read_crashed_journal(kept.folder.path)
-        assert (ids(estate), estate.corrupt) == (others(2), 1), place - at[2] + base
-        assert dict.fromkeys(r.data for r in estate.events()) == dict.fromkeys(
+        crashed = read_crashed_journal(kept.folder.path)
+        assert (ids(crashed), crashed.corrupt) == (others(2), 1), place - at[2] + base
+        assert dict.fromkeys(r.data for r in crashed.events()) == dict.fromkeys(
             EVENT % n for n in (0, 1, 3, 4)
         )
-        estate.close()
+        crashed.close()
         overwrite(path, place, whole[place : place + 1])
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.corrupt) == (others(), 0)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.corrupt) == (others(), 0)
 
 
 @pytest.mark.parametrize("length", [0, 1, 40, 0x7FFFFF, 0xFFFFFF])
@@ -79,8 +79,8 @@ async def test_a_garbage_length_loses_one_record(tmp_path: Path, length: int) ->
     kept, at = written(tmp_path)
     place = at[1] - kept._current.base
     overwrite(only_file(kept), place, length.to_bytes(3, "little"))
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.corrupt) == (others(1), 1)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.corrupt) == (others(1), 1)
 
 
 async def test_a_zeroed_page_loses_what_was_in_it(tmp_path: Path) -> None:
@@ -88,21 +88,21 @@ async def test_a_zeroed_page_loses_what_was_in_it(tmp_path: Path) -> None:
     base = kept._segments[0].base
     (path,) = [p for p in kept.folder.path.glob("*.log") if p.name == "000000.log"]
     overwrite(path, 512, bytes(1024))
-    estate = read_crashed_journal(kept.folder.path)
+    crashed = read_crashed_journal(kept.folder.path)
     lost = [n for n in range(60) if at[n + 1] - base > 512 and at[n] - base < 1536]
     assert len(lost) > 5
-    assert (ids(estate), estate.corrupt) == (others(*lost, count=60), 1)
+    assert (ids(crashed), crashed.corrupt) == (others(*lost, count=60), 1)
 
 
 async def test_a_truncated_file_loses_its_tail(tmp_path: Path) -> None:
     """And no record of it passes for one that is in SQL already."""
     kept, at = written(tmp_path)
-    kept.settle(at[1])
+    kept.free_before(at[1])
     kept.check()
     os.truncate(only_file(kept), at[4] - kept._current.base)
-    estate = read_crashed_journal(kept.folder.path)
-    assert ids(estate) == ["r0", "r1", "r2", "r3"]  # what is safe was lost with it
-    estate.close()
+    crashed = read_crashed_journal(kept.folder.path)
+    assert ids(crashed) == ["r0", "r1", "r2", "r3"]  # what is safe was lost with it
+    crashed.close()
     overwrite(only_file(kept), at[4] - kept._current.base, b"{}")
     assert ids(read_crashed_journal(kept.folder.path)) == ["r0", "r1", "r2", "r3"]
 
@@ -112,7 +112,7 @@ async def test_a_truncated_file_keeps_its_place(tmp_path: Path) -> None:
     for number in range(300):
         kept.ended(f"r{number}", EVENT % number)
     end = kept._segments[0].filled
-    kept.settle(end)  # the first is given up
+    kept.free_before(end)  # the first is given up
     kept.check()
     for path in kept.folder.path.glob("*.log"):
         os.truncate(path, SMALL - 100)
@@ -127,8 +127,8 @@ async def test_a_segment_without_its_head_is_counted(
 ) -> None:
     kept, _ = written(tmp_path)
     overwrite(only_file(kept), place, b"\xee")
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.corrupt) == ([], 1)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.corrupt) == ([], 1)
 
 
 @pytest.mark.parametrize("place", range(8, 12))
@@ -137,15 +137,15 @@ async def test_a_segment_with_a_wrong_number_is_counted(
 ) -> None:
     kept, _ = written(tmp_path)
     overwrite(only_file(kept), place, b"\xee")
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.corrupt) == ([], 1)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.corrupt) == ([], 1)
 
 
 async def test_a_torn_end_is_no_corruption(tmp_path: Path) -> None:
     kept, at = written(tmp_path)
     overwrite(only_file(kept), at[-1] - kept._current.base + RECORD.size, b"torn")
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.corrupt) == (others(), 0)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.corrupt) == (others(), 0)
 
 
 async def test_what_a_reused_file_holds_of_its_earlier_life_is_no_record(
@@ -154,10 +154,10 @@ async def test_what_a_reused_file_holds_of_its_earlier_life_is_no_record(
     kept = journal(tmp_path)
     for number in range(300):
         kept.ended(f"r{number}", EVENT % number)
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
     kept.check()
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.corrupt) == ([], 0)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.corrupt) == ([], 0)
 
 
 def as_written_by_0_1(folder: Path) -> None:
@@ -192,16 +192,16 @@ async def test_a_gateway_that_was_upgraded_in_place_loses_nothing(
     kept.accepted("open", b'{"id":"open"')
     for number in range(200):
         kept.ended(f"r{number}", EVENT % number)
-    kept.settle(kept._segments[2].base)
+    kept.free_before(kept._segments[2].base)
     kept.check()
     expected = read_crashed_journal(kept.folder.path)
     events = ids(expected)
     os.close(kept.folder._lock or -1)  # its process dies
     age(kept.folder.path)
-    estate = read_crashed_journal(kept.folder.path)
-    assert (ids(estate), estate.open) == (events, expected.open)
-    assert (estate.accepted, estate.ended) == (201, 200)
-    assert (estate.safe, estate.corrupt) == (expected.safe, 0)
+    crashed = read_crashed_journal(kept.folder.path)
+    assert (ids(crashed), crashed.open) == (events, expected.open)
+    assert (crashed.accepted, crashed.ended) == (201, 200)
+    assert (crashed.safe, crashed.corrupt) == (expected.safe, 0)
     heir = journal(tmp_path, "heir")
     assert await JournalRecovery(tmp_path, heir).look() == 1
     taken = [r.id for r in heir.read(0, heir.written) if r.id]
@@ -231,8 +231,8 @@ async def test_no_garbage_stops_a_successor(
     whole = path.read_bytes()
     for place in range(HEAD.size, kept._current.fill):
         overwrite(path, place, b"\xff")
-        estate = read_crashed_journal(kept.folder.path)
-        assert all(isinstance(id_, str) for id_ in ids(estate))
-        list(estate.interrupted(STARTED_MS))
-        estate.close()
+        crashed = read_crashed_journal(kept.folder.path)
+        assert all(isinstance(id_, str) for id_ in ids(crashed))
+        list(crashed.interrupted(STARTED_MS))
+        crashed.close()
         overwrite(path, place, whole[place : place + 1])

@@ -1,1 +1,1 @@
-"""The journal: records in memory-mapped files until SQL has them."""
+"""The journal: a log in memory-mapped files that keeps events until SQL has them."""

@@ -1,11 +1,12 @@
-"""When is an event safe? Not when Redis took it, but when SQL did: until then the
-journal keeps it, and fills the stream again from what it kept.
+"""Delivers journal events to SQL at least once: tracks which events SQL has, and sends
+the others again when Redis lost them.
 
-Ingest deletes an entry of the stream after its commit, so all that is older than the
-stream's first entry is stored (or a dead letter). A gateway's calls are answered in
-their order, so what it sent before a heartbeat is not younger than the last entry
-that the heartbeat's answer names. Each beat leaves such a mark; it is safe once the
-first entry has passed it."""
+Ingest deletes a stream entry after its commit, so every event older than the stream's
+first entry is in SQL (or is a dead letter). Redis answers a gateway's calls in order,
+so all that was sent before a heartbeat is no newer than the last entry id in its
+answer. Each heartbeat therefore leaves a mark (journal position, last entry id). Once
+the stream's first entry is newer than that id, SQL has all events up to that
+position."""
 
 import asyncio
 from collections import deque
@@ -25,13 +26,14 @@ from services.gateway.ledger.journal.segments import Kind, Record
 log = structlog.get_logger()
 
 BATCH = 500
-# A Redis that failed over, or came back from its disk, may lack its last moments.
+# After a failover or a restart from disk, Redis may lack its last seconds.
 DOUBTED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """So much was sent at `at`, and is not younger than entry `last_id`."""
+    """At the loop time `at`, all events before `position` were sent and are no newer
+    than the stream entry `last_id`."""
 
     at: float
     position: int
@@ -40,7 +42,7 @@ class Mark:
 
 
 class Report(msgspec.Struct, omit_defaults=False):
-    """What a gateway says of its books: the fields of `contracts.GatewayEvent`."""
+    """A gateway's ledger counters: the fields of `contracts.events.GatewayEvent`."""
 
     created_at_ms: int
     gateway_id: str
@@ -52,7 +54,7 @@ class Report(msgspec.Struct, omit_defaults=False):
 
 
 class JournalDelivery:
-    """Knows what of the journal is safe, and sends again what is not."""
+    """Tracks how far SQL has the journal, and sends the rest again if necessary."""
 
     def __init__(self, journal: Journal, redis: SharedConnection, stream: str) -> None:
         self.journal = journal
@@ -63,21 +65,21 @@ class JournalDelivery:
         self._ends: StreamEnds | None = None
         self._born = ""
         self._connections = 0
-        self._in_hand = 0  # events that are being sent again
+        self._in_hand = 0  # events being sent again at present
         self._flushing: asyncio.Task[int] | None = None
         self._checked = (0, 0, 0)
 
     def __len__(self) -> int:
-        """About so many events wait to be taken by Redis."""
+        """Roughly the number of events that wait to be sent to Redis."""
         return self.journal.unsent_events + self._in_hand
 
     @property
     def held(self) -> int:
-        """Requests that ended and are not known to be stored."""
+        """Ended requests that are not known to be in SQL."""
         return self.journal.events - self._safe_events
 
     def report(self, now_ms: int, state: str = "running") -> bytes:
-        """The books, for the next beat."""
+        """The ledger counters, for the next heartbeat."""
         counters = self.journal.counters
         return msgspec.json.encode(
             Report(
@@ -94,40 +96,42 @@ class JournalDelivery:
     # Beats ---------------------------------------------------------------------
 
     def sent_so_far(self) -> tuple[int, int] | None:
-        """To be taken right before a beat is sent, and given to `beat_answered`.
-        None while not all was sent: what is being sent again comes after the beat."""
+        """The journal's position and event count, for `beat_answered`; call it right
+        before the heartbeat is sent. None while events are being sent again, because
+        those come after the heartbeat."""
         if self.journal.unsent_from is not None or self._in_hand:
             return None
         return self.journal.written, self.journal.events
 
     def beat_answered(self, sent: tuple[int, int] | None, beat: Beat) -> None:
-        """Learn from a beat what is safe, or that Redis forgot what it had."""
+        """Evaluates a heartbeat's answer: what SQL has, or that Redis lost data."""
         now = asyncio.get_running_loop().time()
-        anew = self._connections != self._redis.connections
+        reconnected = self._connections != self._redis.connections
         self._connections = self._redis.connections
         if beat.born != self._born or self._is_another(beat.ends):
             self._send_again(self.journal.safe)
-        elif anew:
+        elif reconnected:
             self._send_again(self._position_before(now - DOUBTED_S))
         elif sent is not None and self.journal.unsent_from is None:
             self._mark(Mark(now, *sent, beat.ends.last_id))
         self._ends, self._born = beat.ends, beat.born
-        self._settle(beat.ends)
+        self._note_stored(beat.ends)
 
     def _is_another(self, ends: StreamEnds) -> bool:
-        """Was the stream deleted? Its counters never go back."""
+        """Was the stream deleted? Its counters never decrease otherwise."""
         before = self._ends
         return before is not None and (
             ends.last_id < before.last_id or ends.added < before.added
         )
 
     def _position_before(self, moment: float) -> int:
-        """What was sent before that moment ends here."""
+        """The journal position up to which all was sent before `moment`."""
         known = [mark.position for mark in self._marks if mark.at < moment]
         return max(known, default=self.journal.safe)
 
     def _send_again(self, position: int) -> None:
-        """Marks beyond are of entries that may be gone."""
+        """Sends all from `position` on again. Drops later marks, whose entries may be
+        lost."""
         while self._marks and self._marks[-1].position > position:
             self._marks.pop()
         if position < self.journal.written:
@@ -137,24 +141,24 @@ class JournalDelivery:
         if not self._marks or mark.position > self._marks[-1].position:
             self._marks.append(mark)
 
-    def _settle(self, ends: StreamEnds) -> None:
+    def _note_stored(self, ends: StreamEnds) -> None:
         safe: Mark | None = None
         while self._marks and ends.stored(self._marks[0].last_id):
             safe = self._marks.popleft()
         if safe is not None:
             self._safe_events = safe.events
-            self.journal.settle(safe.position)
+            self.journal.free_before(safe.position)
 
     # Sending again ---------------------------------------------------------------
 
     def start_flush(self) -> None:
-        """Send again beside the beats: a long way back must not silence them."""
+        """Runs `flush` in a task, so that a long one does not delay heartbeats."""
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self.flush())
 
     async def flush(self) -> int:
-        """Send what Redis has not taken, oldest first; returns how many went. An
-        event sent twice is stored once, so what is in doubt is sent again."""
+        """Sends the undelivered events, oldest first, and returns their number. Sends
+        events again if in doubt, because SQL stores an event once."""
         journal = self.journal
         if journal.unsent_from is None or self._in_hand:
             return 0
@@ -169,15 +173,19 @@ class JournalDelivery:
                 start = batch[-1].position
             start = end
         except (RedisAway, Refused) as cause:
-            log.debug("redis took no more", action="flush_broken", cause=str(cause))
+            log.debug(
+                "sending journal events was interrupted",
+                action="flush_broken",
+                cause=str(cause),
+            )
         finally:
-            # Whatever was not confirmed stays, cancellation included.
+            # Unconfirmed events stay undelivered, also after a cancellation.
             self._in_hand = 0
             if start < end:
                 journal.unsent(start)
                 journal.unsent_events += max(0, waiting - sent - 1)
         if sent:
-            log.info("events sent again", action="journal_sent", events=sent)
+            log.info("journal events sent again", action="journal_sent", events=sent)
         return sent
 
     def _append(self, record: Record) -> "asyncio.Future[object]":
@@ -190,36 +198,36 @@ class JournalDelivery:
         )  # fmt: skip
 
     def publish(self, now_ms: int) -> None:
-        """Have the books stored as they are now. Should this get lost, the next one
-        will do, or the last report to Redis, or the journal."""
-        told = self._redis.call(
+        """Sends a gateway event with the current counters. Its loss is harmless: the
+        next one, the last heartbeat or the journal has the same counters."""
+        sent = self._redis.call(
             *self._entry(
                 Kind.GATEWAY,
                 f"{self.journal.gateway_id}:{now_ms}",
                 self.report(now_ms),
             )
         )
-        told.add_done_callback(lambda done: done.cancelled() or done.exception())
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def announce(self, now_ms: int) -> None:
-        """Have SQL know of these books before anything is in them: should this
-        process and Redis die together, they are missed until they are found."""
+        """Adds the gateway event that announces this gateway to SQL. If this process
+        and Redis fail together, SQL then knows that its requests are missing."""
         self.journal.adopt(
             Kind.GATEWAY, f"{self.journal.gateway_id}:opened", self.report(now_ms)
         )
 
     def announce_end(self, now_ms: int) -> None:
-        """Nothing more will come: the books are closed."""
+        """Adds the last gateway event, in the state `closed`."""
         self.journal.adopt(
             Kind.GATEWAY,
             f"{self.journal.gateway_id}:closed",
             self.report(now_ms, "closed"),
         )
 
-    # Upkeep ------------------------------------------------------------------------
+    # Maintenance ---------------------------------------------------------------
 
     async def upkeep(self) -> None:
-        """What takes system calls: once a beat, in a thread."""
+        """Work that needs system calls, once for each heartbeat, in a thread."""
         journal, counters = self.journal, self.journal.counters
         checked = journal.safe, counters.accepted, counters.ended
         if checked != self._checked:
@@ -230,7 +238,7 @@ class JournalDelivery:
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """The events among them, some at a time."""
+    """The events among `records`, in batches."""
     batch: list[Record] = []
     for record in records:
         if record.kind in EVENT_KINDS:

@@ -1,4 +1,4 @@
-"""Where journals lie: a folder for each gateway process, locked while it lives."""
+"""Journal folders: one for each gateway process, locked while the process lives."""
 
 import fcntl
 import os
@@ -14,40 +14,41 @@ LOCK = "lock"
 
 
 class JournalFolder:
-    """A gateway's own folder, made and locked when the first segment is."""
+    """A gateway's own folder, created and locked with its first segment."""
 
     def __init__(self, root: Path, gateway_id: str, segment_bytes: int) -> None:
         self._root = root
         self._hidden = root / f".{gateway_id}"
         self._segment_bytes = segment_bytes
         self._lock: int | None = None
-        self._numbers = count()  # of files, whatever part of the log they become
+        self._numbers = count()  # for file names; segments have their own numbers
         self.path = root / gateway_id
 
     def new_segment(self) -> Segment:
-        """A file, not yet part of the log. Raises `OSError`."""
+        """A new file that is not yet part of the log. Raises `OSError`."""
         if self._lock is None:
             self._open()
         name = f"{next(self._numbers):06d}.log"
         return create(self.path / name, self._segment_bytes)
 
     def _open(self) -> None:
-        """Locked before it has its name: nobody may find it without an owner."""
+        """Locks the folder before it gets its name, so that recovery never finds it
+        unlocked while this process lives."""
         self._root.mkdir(parents=True, exist_ok=True)
         self._hidden.mkdir(mode=0o700, exist_ok=True)
         self._lock = _locked(self._hidden)
         if self._lock is None:
-            raise OSError("the journal's folder is in use")
+            raise OSError(f"journal folder {self.path} is in use by another process")
         self._hidden.rename(self.path)
 
     def discard(self, segment: Segment) -> None:
-        """Give its space back."""
+        """Closes the segment and deletes its file."""
         segment.close()
         if segment.path is not None:
             segment.path.unlink(missing_ok=True)
 
     def close(self, *, empty: bool) -> None:
-        """Let go; `empty`: there is nothing to be found by a successor."""
+        """Releases the lock. `empty`: nothing is left to recover; delete the folder."""
         if self._lock is None:
             return
         if empty:
@@ -57,20 +58,20 @@ class JournalFolder:
 
 
 def left_behind(root: Path, own: Path) -> list[Path]:
-    """Folders of other gateways, dead or alive."""
+    """The folders of other gateways, running or crashed."""
     try:
         found = sorted(root.iterdir())
-    except OSError:  # the journal itself says what is wrong with it
+    except OSError:  # reported by the journal itself
         return []
     return [f for f in found if f != own and not f.name.startswith(".") and f.is_dir()]
 
 
 @contextmanager
 def locked_if_orphaned(folder: Path) -> Iterator[bool]:
-    """True while the folder is ours because its owner is dead."""
+    """Locks another gateway's folder. Yields False if that gateway still runs."""
     lock = _locked(folder) if (folder / LOCK).exists() else None
     try:
-        # Who held the lock a moment ago may have emptied the folder.
+        # The previous holder of the lock may have deleted the folder.
         yield lock is not None and (folder / LOCK).exists()
     finally:
         if lock is not None:
@@ -78,7 +79,7 @@ def locked_if_orphaned(folder: Path) -> Iterator[bool]:
 
 
 def remove(folder: Path) -> None:
-    """All of it, the lock last: until then nobody else begins with it."""
+    """Deletes the folder, the lock file last, so that nobody else recovers it."""
     for path in folder.iterdir():
         if path.name != LOCK:
             path.unlink()
@@ -86,7 +87,7 @@ def remove(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """The lock's descriptor, or None when another process holds it."""
+    """The descriptor of the lock, or None when another process holds it."""
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

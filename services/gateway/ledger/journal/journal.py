@@ -1,9 +1,10 @@
-"""What a gateway must not forget, until it is in SQL: every request it accepted and
-has not ended, and the events that say how requests were routed and how they ended.
+"""The journal keeps what a gateway must not lose before it is in SQL: each accepted
+request that has not ended, and the events of routing decisions and ended requests.
 
-A log in memory-mapped files (`segments.py`). It is read only after a death: of Redis,
-whose stream is then filled again from here, or of this process, by a successor. It
-never raises into a request: without a disk it lives in memory and says so."""
+It is a log in memory-mapped files (`segments.py`). It is read only after a failure:
+when Redis lost events, to send them again (`delivery.py`), or when this process
+crashed, by another gateway (`recovery.py`). Writing never raises: without a disk the
+journal continues in memory, and `problem` says so."""
 
 import struct
 from collections import deque
@@ -24,26 +25,29 @@ from services.gateway.ledger.journal.segments import (
 
 log = structlog.get_logger()
 
-MEMORY_SEGMENTS = 16  # kept at most while there is no disk
-COUNTERS = struct.Struct("<QQQQ")  # started at ms; safe, accepted, ended
-SPARES = 2  # files kept for reuse: pages that are there cost no fault
-LEFT_ALONE = 8  # segments that wait for their requests to end
-# Larger records are not kept: ingest would not take them as events either.
-LARGEST_RECORD_PART = 4  # of a segment
+MEMORY_SEGMENTS = 16  # segments kept at most while there is no disk
+COUNTERS = struct.Struct("<QQQQ")  # started at (ms), safe, accepted, ended
+SPARES = 2  # files kept for reuse, because their pages are already mapped
+LEFT_ALONE = 8  # segments that may wait for their open requests to end
+# A record larger than this part of a segment (1/4) is dropped. Ingest rejects events of
+# that size, too.
+LARGEST_RECORD_PART = 4
+# As plain integers: arithmetic with members of an IntEnum takes longer.
+_ACCEPTED, _DECISION, _REQUEST = map(int, (Kind.ACCEPTED, Kind.DECISION, Kind.REQUEST))
 
 
 @dataclass(slots=True)
 class Counters:
-    """Of this gateway's own requests, since it started."""
+    """Requests of this gateway since it started."""
 
     accepted: int = 0
     ended: int = 0
 
 
 class Journal:
-    """Positions count the bytes of the log. Everything before `safe` is in SQL, or
-    a dead letter; the log begins at the oldest segment with something after it, or
-    with a request that is still open."""
+    """Positions are offsets in the log, in bytes. All events before `safe` are in SQL
+    or are dead letters. The log starts with the oldest segment that holds an event
+    after `safe` or an open request."""
 
     def __init__(
         self,
@@ -62,33 +66,39 @@ class Journal:
         self._segments: deque[Segment] = deque()
         self._spares: list[Segment] = []
         self._retired: list[Segment] = []
-        self._open: dict[str, int] = {}  # request -> its record's position
+        self._open: dict[str, int] = {}  # request id -> position of its record
         self._carrying = False
         self.counters = Counters()
-        self.events = 0  # request events written, adopted ones included
+        self.events = 0  # request events written, including adopted ones
         self.safe = 0
         self.unsent_from: int | None = None
         self.unsent_events = 0
-        self.lost = 0  # events given up unsent, for want of room
-        self.too_large = 0
-        self.corrupt = 0  # gaps in the journals of others that were taken over
+        self.lost = 0  # unsent events dropped for lack of room
+        self.too_large = 0  # records dropped for their size
+        self.corrupt = 0  # gaps in recovered journals of crashed gateways
         self.problem: str | None = None
         self._current = self._begin_segment(bounded=False)
 
     # The hot path -------------------------------------------------------------
 
     def accepted(self, request_id: str, head: bytes) -> None:
-        """A request begins. `head` is its lease record: the JSON of its event so
-        far, without the last brace."""
-        # Counted once it is written: a new segment begins with the counters.
-        self._open[request_id] = self._append(
-            Kind.ACCEPTED, request_id.encode() + b"\n" + head
-        )
+        """Records that a request began. `head` is the JSON of its event so far,
+        without the last brace."""
+        payload = request_id.encode() + b"\n" + head
+        position = self._current.append(_ACCEPTED, payload)
+        if position < 0:
+            position = self._append_elsewhere(_ACCEPTED, payload)
+        self._open[request_id] = position
+        # After the record, because a new segment starts with the counters.
         self.counters.accepted += 1
 
     def ended(self, request_id: str, event: bytes) -> int:
-        """A request ended; the position of its event, by which `unsent` knows it."""
-        position = self._append(Kind.REQUEST, request_id.encode() + b"\n" + event)
+        """Records that a request ended. Returns the position of its event, for
+        `unsent`."""
+        payload = request_id.encode() + b"\n" + event
+        position = self._current.append(_REQUEST, payload)
+        if position < 0:
+            position = self._append_elsewhere(_REQUEST, payload)
         if self._open.pop(request_id, None) is None:
             self.counters.accepted += 1
         self.counters.ended += 1
@@ -96,11 +106,15 @@ class Journal:
         return position
 
     def decided(self, decision_id: str, event: bytes) -> int:
-        """An attempt was routed; the position of its event."""
-        return self._append(Kind.DECISION, decision_id.encode() + b"\n" + event)
+        """Records a routing decision. Returns the position of its event."""
+        payload = decision_id.encode() + b"\n" + event
+        position = self._current.append(_DECISION, payload)
+        if position < 0:
+            position = self._append_elsewhere(_DECISION, payload)
+        return position
 
     def unsent(self, position: int) -> None:
-        """Redis did not take the event at this position: it is sent again."""
+        """Marks the event at `position` as not delivered, to be sent again."""
         self.unsent_events += 1
         if self.unsent_from is None or position < self.unsent_from:
             self.unsent_from = position
@@ -115,40 +129,40 @@ class Journal:
             return self.written
         position = self._begin_segment(bounded=True).append(kind, payload)
         if position < 0:
-            # Requests that were carried over have filled it already.
+            # Carried-over requests have already filled the new segment.
             position = self._begin_segment(bounded=False).append(kind, payload)
         return position
 
-    # Events of others ---------------------------------------------------------
+    # Events of crashed gateways -----------------------------------------------
 
     def adopt(self, kind: Kind, event_id: str, event: bytes) -> None:
-        """Take over an event that was not sent by this gateway."""
+        """Adds an event that this gateway has not sent, to be sent."""
         if kind is Kind.REQUEST or kind is Kind.ADOPTED:
             kind = Kind.ADOPTED
             self.events += 1
         self.unsent(self._append(kind, event_id.encode() + b"\n" + event))
 
-    # What there is ------------------------------------------------------------
+    # Contents -----------------------------------------------------------------
 
     @property
     def written(self) -> int:
-        """The position behind the last record."""
+        """The position after the last record."""
         return self._current.filled
 
     @property
     def open(self) -> int:
-        """Requests accepted and not ended."""
+        """The number of accepted requests that have not ended."""
         return len(self._open)
 
     @property
     def clear(self) -> bool:
-        """Is there nothing that a successor would have to tell?"""
+        """Is there nothing to recover?"""
         left = self.read(self.safe, self.written)
         return not self._open and not any(r.kind in EVENT_KINDS for r in left)
 
     @property
     def crowded(self) -> bool:
-        """Is half of the room taken?"""
+        """Is half of the room in use?"""
         return len(self._segments) * 2 > self._max_segments
 
     @property
@@ -156,8 +170,8 @@ class Journal:
         return len(self._segments) * self._segment_bytes
 
     def read(self, start: int, end: int) -> Iterator[Record]:
-        """The records from `start` to `end`. What is given up meanwhile is left
-        out; what is appended is not waited for."""
+        """The records from `start` to `end`, without those that are freed during the
+        iteration."""
         position = start
         while position < end:
             segment = self._holding(position)
@@ -171,7 +185,7 @@ class Journal:
             position = segment.end
 
     def _holding(self, position: int) -> Segment | None:
-        """The first segment that reaches beyond `position`."""
+        """The segment that holds `position`, or the first one after it."""
         for segment in self._segments:
             if segment.end > position:
                 return segment
@@ -179,17 +193,17 @@ class Journal:
 
     # Room ---------------------------------------------------------------------
 
-    def settle(self, safe: int) -> None:
-        """All before `safe` is in SQL: give up what only held that. Requests that
-        are still open are carried over."""
+    def free_before(self, safe: int) -> None:
+        """Notes that SQL has all events before `safe`, and frees segments that held
+        nothing else. Copies requests that are still open forward."""
         self.safe = max(self.safe, safe)
         while len(self._segments) > 1 and self._segments[0].end <= self.safe:
             if self._holds_open(self._segments[0]) and not self._grown:
-                return  # most end by themselves; copying them costs time
+                return  # wait: most requests end soon, and copying costs time
             self._give_up_oldest()
 
     def _holds_open(self, segment: Segment) -> bool:
-        """Those that began first come first."""
+        """Does the segment hold an open request? They are in order of acceptance."""
         return bool(self._open) and next(iter(self._open.values())) < segment.end
 
     @property
@@ -197,7 +211,7 @@ class Journal:
         return len(self._segments) > min(LEFT_ALONE, self._max_segments // 2)
 
     def check(self) -> None:
-        """Note the counters and what is safe, for a successor."""
+        """Records the counters and `safe`, for recovery."""
         self._append(Kind.CHECK, b"\n" + self._counters())
 
     def _counters(self) -> bytes:
@@ -207,12 +221,12 @@ class Journal:
         )
 
     def _begin_segment(self, *, bounded: bool) -> Segment:
-        """Never raises: without a file it is memory. `bounded`: the oldest goes for
-        it, if it must."""
+        """Starts a segment, in memory if no file can be created. `bounded`: drops the
+        oldest segment when there are too many."""
         segment = self._spares.pop() if self._spares else self._new_segment()
         number = self._segments[-1].number + 1 if self._segments else 1
         segment.start(number)
-        # A successor may find this segment to be the first.
+        # This may be the first segment that recovery finds.
         segment.append(Kind.CHECK, b"\n" + self._counters())
         self._segments.append(segment)
         self._current = segment
@@ -237,8 +251,8 @@ class Journal:
         )
 
     def _drop_oldest(self) -> None:
-        """For want of room: what Redis never took is lost, the rest is without
-        protection against a death of Redis."""
+        """Frees the oldest segment for lack of room. Its unsent events are lost; its
+        other events are lost if Redis loses them."""
         oldest = self._segments[0]
         if self.unsent_from is not None and self.unsent_from < oldest.end:
             lost = sum(
@@ -247,7 +261,11 @@ class Journal:
             )
             self.lost += lost
             self.unsent_from = oldest.end
-            log.error("events lost", action="journal_full", events=lost)
+            log.error(
+                "journal is full and dropped unsent events",
+                action="journal_full",
+                events=lost,
+            )
         self._give_up_oldest()
         self.safe = max(self.safe, oldest.end)
 
@@ -263,7 +281,7 @@ class Journal:
         self.take_spare(oldest)
 
     def _carry_over(self, oldest: Segment) -> None:
-        """The oldest open requests come first."""
+        """Copies the open requests of the oldest segment to the current one."""
         while self._open:
             request_id, position = next(iter(self._open.items()))
             if position >= oldest.end:
@@ -283,16 +301,15 @@ class Journal:
         return bool(self._retired) or not self._spares
 
     def upkeep(self) -> Segment | None:
-        """Give files back, and make one when there is no spare, for `take_spare`.
-        May run in a thread: it touches nothing that requests do."""
+        """Deletes freed files and, if there is no spare, returns a new one for
+        `take_spare`. May run in a thread: requests use none of this."""
         retired, self._retired = self._retired, []
         for segment in retired:
             self.folder.discard(segment)
         return None if self._spares else self._new_segment()
 
     def take_spare(self, spare: Segment | None) -> None:
-        """Have it ready for when the current segment is full. Memory can be had
-        at any time, so only files are kept."""
+        """Keeps a file for the next segment. A segment in memory needs no spare."""
         if spare is None:
             return
         if spare.path is not None and len(self._spares) < SPARES:
@@ -301,7 +318,7 @@ class Journal:
             self._retired.append(spare)
 
     def close(self) -> None:
-        """The process ends. What is not safe stays for a successor."""
+        """Releases the folder. Events after `safe` stay for recovery."""
         self.folder.close(empty=self.clear)
 
 

@@ -1,9 +1,9 @@
-"""Journals whose gateway is dead: what it had to tell is told by us.
+"""Recovers the journals of crashed gateways.
 
-A successor takes the events into its own journal, which keeps them until they are in
-SQL, and ends what the dead gateway had under way: `interrupted`, under the request's
-own id. The router's reaper tells the same of its leases, and whoever comes second
-changes nothing; nor does either change a real outcome."""
+Copies the events into this gateway's journal, which keeps them until SQL has them, and
+ends the requests that were active with an `interrupted` event under their own id. The
+router's reaper does the same from the leases. The second event of a request changes
+nothing, and neither replaces a real outcome."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ from services.gateway.ledger.journal.segments import (
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 3.0
-AT_ONCE = 500  # records taken over before others get their turn
+AT_ONCE = 500  # records copied before the event loop may run other tasks
 CROWDED_S = 0.5
 GATEWAY_LOST = (
     b'"outcome":"interrupted","error_code":"gateway_lost",'
@@ -45,23 +45,23 @@ GATEWAY_LOST = (
 
 @dataclass(slots=True)
 class CrashedJournal:
-    """What a dead gateway left, as its journal tells."""
+    """The contents of a crashed gateway's journal."""
 
     gateway_id: str
     started_at_ms: int = 0
     accepted: int = 0
     ended: int = 0
-    safe: int = 0  # what is before that position is in SQL
-    open: dict[str, bytes] = field(default_factory=dict)  # request -> its lease record
+    safe: int = 0  # SQL has all events before this position
+    open: dict[str, bytes] = field(default_factory=dict)  # request id -> event head
     segments: list[Segment] = field(default_factory=list)
-    corrupt: int = 0  # gaps in it: records, or whole segments, that cannot be read
+    corrupt: int = 0  # gaps: records or whole segments that cannot be read
 
     def note(self, record: Record) -> None:
-        """Read on."""
+        """Applies the next record."""
         match record.kind:
             case Kind.CHECK if len(record.data) == COUNTERS.size:
-                told = COUNTERS.unpack(record.data)
-                self.started_at_ms, self.safe, self.accepted, self.ended = told
+                counters = COUNTERS.unpack(record.data)
+                self.started_at_ms, self.safe, self.accepted, self.ended = counters
             case Kind.ACCEPTED:
                 self.accepted += 1
                 self.open[record.id] = record.data
@@ -75,13 +75,13 @@ class CrashedJournal:
                 pass
 
     def events(self) -> Iterator[Record]:
-        """Those that may not be in SQL."""
+        """The events that may not be in SQL."""
         for record in _records(self.segments):
             if record.kind in EVENT_KINDS and record.position >= self.safe:
                 yield record
 
     def interrupted(self, now_ms: int) -> Iterator[tuple[str, bytes]]:
-        """An event for each request that was under way."""
+        """An `interrupted` event for each request that was active."""
         routes = self._routes()
         for request_id, head in self.open.items():
             ended = b'%b%b,"completed_at_ms":%d,%b' % (
@@ -90,7 +90,7 @@ class CrashedJournal:
             yield request_id, ended
 
     def _routes(self) -> dict[str, bytes]:
-        """Where the open requests were sent, by their last decisions."""
+        """The last routing decision of each open request, as JSON members."""
         routes: dict[str, bytes] = {}
         for record in _records(self.segments):
             if record.kind is Kind.DECISION:
@@ -125,27 +125,27 @@ def _records(segments: Iterable[Segment]) -> Iterator[Record]:
 
 
 def read_crashed_journal(folder: Path) -> CrashedJournal:
-    """Raises `OSError`."""
+    """Reads a crashed gateway's journal. Raises `OSError`."""
     segments, corrupt = read_segments(folder)
-    estate = CrashedJournal(folder.name, segments=segments, corrupt=corrupt)
+    crashed = CrashedJournal(folder.name, segments=segments, corrupt=corrupt)
     for record in _records(segments):
-        estate.note(record)
-    # A segment that was begun holds the counters at least.
-    estate.corrupt += sum(
+        crashed.note(record)
+    # Each started segment holds at least the counters.
+    crashed.corrupt += sum(
         segment.corrupt or not any(True for _ in segment.records())
         for segment in segments
     )
-    return estate
+    return crashed
 
 
 class Leases(Protocol):
-    """Those in Redis."""
+    """The leases in Redis."""
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int: ...
 
 
 class JournalRecovery:
-    """Looks for the journals of dead gateways, at its start and from then on."""
+    """Looks for journals of crashed gateways every few seconds and recovers them."""
 
     def __init__(
         self, root: Path, journal: Journal, leases: Leases | None = None
@@ -161,7 +161,7 @@ class JournalRecovery:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> int:
-        """Once; returns how many estates were taken over."""
+        """Looks once. Returns the number of journals recovered."""
         taken = 0
         own = self._journal.folder.path
         for folder in await asyncio.to_thread(left_behind, self._root, own):
@@ -171,7 +171,7 @@ class JournalRecovery:
                 if folder not in self._unreadable:
                     self._unreadable.add(folder)
                     log.exception(
-                        "a journal cannot be read",
+                        "journal of another gateway cannot be read",
                         action="journal_unreadable",
                         folder=str(folder),
                         cause=error.strerror,
@@ -182,64 +182,64 @@ class JournalRecovery:
         with locked_if_orphaned(folder) as ours:
             if not ours:
                 return False
-            estate = await asyncio.to_thread(read_crashed_journal, folder)
+            crashed = await asyncio.to_thread(read_crashed_journal, folder)
             try:
-                await self._take_over(estate)
+                await self._adopt(crashed)
             finally:
-                estate.close()
-            # All of it is in our own journal: should we die now, it is told twice.
+                crashed.close()
+            # If this process crashes now, the events are sent twice, which is harmless.
             await asyncio.to_thread(remove, folder)
         return True
 
-    async def _take_over(self, estate: CrashedJournal) -> None:
-        events = 0
-        told = estate.events()
-        while part := list(islice(told, AT_ONCE)):
-            while self._journal.crowded:  # noqa: ASYNC110 - nobody tells of room
+    async def _adopt(self, crashed: CrashedJournal) -> None:
+        copied = 0
+        left = crashed.events()
+        while part := list(islice(left, AT_ONCE)):
+            while self._journal.crowded:  # noqa: ASYNC110 - no event signals room
                 await asyncio.sleep(CROWDED_S)
             for record in part:
                 self._journal.adopt(record.kind, record.id, record.data)
-            events += len(part)
+            copied += len(part)
             await asyncio.sleep(0)
         now_ms = int(time.time() * 1000)
-        for request_id, event in estate.interrupted(now_ms):
+        for request_id, event in crashed.interrupted(now_ms):
             self._journal.adopt(Kind.REQUEST, request_id, event)
-        await self._lay_down(estate)
-        last_word = self._last_word(estate, now_ms)
-        closed = f"{estate.gateway_id}:closed"
-        self._journal.adopt(Kind.GATEWAY, closed, last_word)
-        if estate.corrupt:
-            self._journal.corrupt += estate.corrupt
+        await self._end_leases(crashed)
+        closing = self._closing_report(crashed, now_ms)
+        closed = f"{crashed.gateway_id}:closed"
+        self._journal.adopt(Kind.GATEWAY, closed, closing)
+        if crashed.corrupt:
+            self._journal.corrupt += crashed.corrupt
             log.error(
-                "journal records are corrupt and were skipped",
+                "corrupt records in the journal of a crashed gateway were skipped",
                 action="journal_corrupt",
-                gateway=estate.gateway_id,
-                gaps=estate.corrupt,
+                gateway=crashed.gateway_id,
+                gaps=crashed.corrupt,
             )
         log.warning(
-            "took over from a dead gateway",
+            "journal of a crashed gateway was recovered",
             action="journal_taken_over",
-            gateway=estate.gateway_id,
-            events=events,
-            interrupted=len(estate.open),
+            gateway=crashed.gateway_id,
+            events=copied,
+            interrupted=len(crashed.open),
         )
 
-    async def _lay_down(self, estate: CrashedJournal) -> None:
-        """Its leases. The reaper would, once it has been silent for long enough: that
-        its journal is left is proof already."""
-        if self._leases is not None and estate.open:
+    async def _end_leases(self, crashed: CrashedJournal) -> None:
+        """Ends the leases of the crashed gateway. The reaper would do so only after
+        PROXY_GATEWAY_SILENCE_SECONDS; the unlocked journal proves the crash now."""
+        if self._leases is not None and crashed.open:
             with suppress(RedisAway, NoCatalogue):
-                await self._leases.abandon(estate.gateway_id, list(estate.open))
+                await self._leases.abandon(crashed.gateway_id, list(crashed.open))
 
-    def _last_word(self, estate: CrashedJournal, now_ms: int) -> bytes:
-        """All its requests have ended now."""
+    def _closing_report(self, crashed: CrashedJournal, now_ms: int) -> bytes:
+        """Its last gateway event: all its requests have ended."""
         return msgspec.json.encode(
             Report(
                 created_at_ms=now_ms,
-                gateway_id=estate.gateway_id,
-                started_at_ms=estate.started_at_ms,
-                accepted=estate.accepted,
-                ended=estate.accepted,
+                gateway_id=crashed.gateway_id,
+                started_at_ms=crashed.started_at_ms,
+                accepted=crashed.accepted,
+                ended=crashed.accepted,
                 held=0,
                 state="closed",
             )

@@ -1,11 +1,11 @@
-"""The files of a journal: records in memory-mapped segments of one size.
+"""The files of a journal: memory-mapped segments of one size that hold records.
 
-A record is written by the process's own stores, without a system call, and lives
-in the page cache from then on: `kill -9` does not lose it, the machine's crash may
-(nothing is fsynced). The last thing written of a record is its stamp, which depends on
-its place and its bytes: without it the rest is not there, be it torn or what a reused
-segment holds of its earlier life. Where whole records follow one that is not, that one
-is corrupt: it is skipped and counted."""
+A record is written to the mapping without a system call, and is in the page cache from
+then on: it survives `kill -9`, but not a crash of the machine, because nothing is
+fsynced. A record's stamp is written last and depends on its position and its bytes. So
+a torn record has no valid stamp, nor has a record that a reused segment still holds
+from its previous use. An invalid record before valid ones is corrupt: it is skipped and
+counted."""
 
 import mmap
 import os
@@ -20,31 +20,31 @@ from zlib import crc32
 SEGMENT_BYTES = 4 * 1024 * 1024
 HEAD = struct.Struct("<8sII")  # magic, number, size
 MAGIC = b"RPXJ0002"
-MAGIC_UNCHECKED = b"RPXJ0001"  # of 0.1: no checksum in a stamp, no size in the head
-RECORD = struct.Struct("<II")  # kind above the length; stamp
+MAGIC_UNCHECKED = b"RPXJ0001"  # 0.1: stamps without checksum, heads without size
+RECORD = struct.Struct("<II")  # kind << LENGTH_BITS | payload length; stamp
 LENGTH_BITS = 24
 LENGTH_MASK = (1 << LENGTH_BITS) - 1
-_SPREAD = 0x9E3779B1  # odd: two segments' stamps differ at every offset
+_SPREAD = 0x9E3779B1  # odd, so stamps of different segments differ at every offset
 _STAMP_MASK = 0xFFFFFFFF
 _pack_into = RECORD.pack_into
-# The byte of a record's kind. What is not a record's head is text, mostly.
+# The kind byte of a record's head; rare in payloads, which are text.
 _CANDIDATE = re.compile(rb"[\x01-\x07]")
 
 
 class Kind(IntEnum):
-    """What a record tells. All but CHECK: an id, a newline, JSON."""
+    """Payloads are an id, a newline and JSON, except that of CHECK."""
 
-    ACCEPTED = 1  # a request's lease record, without its last brace
-    CARRIED = 2  # the same once more, for a segment that is given up
+    ACCEPTED = 1  # a request began: its event so far, without the last brace
+    CARRIED = 2  # a copy of ACCEPTED, because its segment is freed
     DECISION = 3
     REQUEST = 4  # a request ended: its event
-    ADOPTED = 5  # the same, of a gateway that died
-    CHECK = 6  # counters, and what is safe
+    ADOPTED = 5  # the request event of a crashed gateway
+    CHECK = 6  # counters, and the position up to which SQL has all events
     GATEWAY = 7  # a gateway event
 
 
 class Record(NamedTuple):
-    """`position` counts bytes since the journal began."""
+    """`position` is the offset in the journal, in bytes since its start."""
 
     position: int
     kind: Kind
@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 
 class Segment:
-    """One part of the log. Without a file it is memory alone."""
+    """One part of the log, in a file or, without a `path`, in memory only."""
 
     __slots__ = ("base", "buffer", "checked", "corrupt", "fill", "number", "path",
                  "seed", "size")  # fmt: skip
@@ -70,18 +70,18 @@ class Segment:
         self.path = path
         self.size = len(buffer)
         self.number = self.base = self.fill = self.seed = 0
-        self.checked = True  # do its stamps cover its records' bytes?
-        self.corrupt = 0  # gaps that `records` skipped when last it read to the end
+        self.checked = True  # do the stamps include a checksum of the payload?
+        self.corrupt = 0  # gaps found by the last complete run of `records`
 
     def start(self, number: int) -> None:
-        """Become the log's `number`th part. Until then a successor passes it over."""
+        """Makes it the log's `number`th segment. Before that, recovery ignores it."""
         self._take_place(number)
         self.fill = HEAD.size
         HEAD.pack_into(self.buffer, 0, MAGIC, number, self.size)
 
     def reopen(self, number: int, size: int, *, checked: bool) -> None:
-        """Be read once more, as the `number`th part of a dead gateway's log. The file
-        may be shorter than it was."""
+        """Prepares it for reading as the `number`th segment of a crashed gateway's
+        log. The file may have been truncated."""
         self.size, self.checked = size, checked
         self._take_place(number)
         self.fill = len(self.buffer)
@@ -93,16 +93,16 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """The position behind it."""
+        """The position after the segment."""
         return self.base + self.size
 
     @property
     def filled(self) -> int:
-        """The position behind its last record."""
+        """The position after its last record."""
         return self.base + self.fill
 
     def append(self, kind: int, payload: bytes) -> int:
-        """Write a record; its position, or -1 when it does not fit."""
+        """Writes a record. Returns its position, or -1 when it does not fit."""
         at = self.fill
         body = at + 8
         end = body + len(payload)
@@ -116,7 +116,7 @@ class Segment:
         return self.base + at
 
     def record(self, position: int) -> Record | None:
-        """The record there; None when there is none, or none that is whole."""
+        """The record at `position`; None when there is no valid one."""
         at = position - self.base
         if not HEAD.size <= at <= self.fill - RECORD.size:
             return None
@@ -132,7 +132,7 @@ class Segment:
         return Record(position, Kind(kind), payload)
 
     def records(self, position: int = 0) -> Iterator[Record]:
-        """Those from `position` on, or from its beginning if that is later."""
+        """The valid records from `position` on."""
         at = max(position, self.base + HEAD.size)
         corrupt = 0
         while True:
@@ -147,8 +147,8 @@ class Segment:
         self.corrupt = corrupt
 
     def _next_whole(self, position: int) -> Record | None:
-        """The first whole record behind a corrupt one at `position`, if there is one:
-        behind the last record nothing has this segment's stamp."""
+        """The first valid record after a corrupt one at `position`, if any. After the
+        last record no bytes have this segment's stamp."""
         start = position - self.base + 1
         for found in _CANDIDATE.finditer(self.buffer, start, self.fill):
             record = self.record(self.base + found.start() - _KIND_AT)
@@ -157,7 +157,7 @@ class Segment:
         return None
 
     def retire(self) -> None:
-        """Never to be read again, also if the process dies before it is removed."""
+        """Invalidates it, so that recovery ignores it even if it is never removed."""
         self.buffer[: HEAD.size] = bytes(HEAD.size)
 
     def close(self) -> None:
@@ -169,13 +169,13 @@ _KIND_AT = 3  # bytes into a record
 
 
 def in_memory(size: int) -> Segment:
-    """A segment that dies with the process."""
+    """A segment that is lost with the process."""
     return Segment(mmap.mmap(-1, size), None)
 
 
 def create(path: Path, size: int) -> Segment:
-    """A new file with all its space taken, so that a full disk is told here and
-    not by a signal in the middle of a write. Raises `OSError`."""
+    """A segment in a new file. Allocates all its space, so that a full disk is an
+    `OSError` here and not a SIGBUS during a later write."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(file, 0, size)
@@ -188,8 +188,8 @@ def create(path: Path, size: int) -> Segment:
 
 
 def read_segments(folder: Path) -> tuple[list[Segment], int]:
-    """A dead gateway's segments in order, ready to be read, and how many files cannot
-    be told to be one. Raises `OSError`."""
+    """A crashed gateway's segments in order, ready for reading, and the number of files
+    whose head is corrupt. Raises `OSError`."""
     opened = [(path, _opened(path)) for path in folder.glob("*.log")]
     buffers = [(path, buffer) for path, buffer in opened if buffer is not None]
     largest = max((len(buffer) for _, buffer in buffers), default=0)
@@ -201,15 +201,15 @@ def read_segments(folder: Path) -> tuple[list[Segment], int]:
             segment.reopen(number, size or largest, checked=magic == MAGIC)
             found.append(segment)
         else:
-            corrupt += magic != bytes(len(magic))  # zeros: retired, or not begun
+            corrupt += magic != bytes(len(magic))  # zeros: retired or not started
             buffer.close()
     return sorted(found, key=lambda segment: segment.number), corrupt
 
 
 def _opened(path: Path) -> mmap.mmap | None:
-    """None for one that is too short to hold anything."""
+    """None for a file that is too short for a record."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < HEAD.size + RECORD.size:
             return None
-        # A private copy: reading must not change what another may have to read.
+        # Copy on write: another gateway may have to read the file after us.
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

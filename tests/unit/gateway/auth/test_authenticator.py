@@ -1,6 +1,7 @@
 """Who gets in by which header, from a table that changes, is away or is empty."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -53,19 +54,20 @@ def headers(secret: str, scheme: str = "Bearer") -> list[tuple[bytes, bytes]]:
 
 
 async def admitting(
-    principal: Principal = PRINCIPAL, *, required: bool = True
+    principal: Principal = PRINCIPAL,
+    *,
+    required: bool = True,
+    clock: Callable[[], float] = lambda: NOW_S,
 ) -> tuple[Authenticator, Table]:
     table = Table(**{SECRET: principal})
-    made = Authenticator(table, required=required)
+    made = Authenticator(table, required=required, clock=clock)
     await made.refresh()
     return made, table
 
 
-async def refused(
-    made: Authenticator, given: list[tuple[bytes, bytes]], now_s: float = NOW_S
-) -> Problem:
+async def refused(made: Authenticator, given: list[tuple[bytes, bytes]]) -> Problem:
     with pytest.raises(Problem) as caught:
-        await made.enter(given, now_s)
+        await made.enter(given)
     return caught.value
 
 
@@ -75,7 +77,7 @@ async def refused(
 async def test_a_key_names_its_principal(scheme: str, required: bool) -> None:
     made, _ = await admitting(required=required)
     for _ in range(2):  # found, then remembered
-        assert await made.enter(headers(SECRET, scheme), NOW_S) == PRINCIPAL
+        assert await made.enter(headers(SECRET, scheme)) == PRINCIPAL
 
 
 FOREIGN = [
@@ -95,7 +97,7 @@ async def test_without_a_key_of_ours_one_is_anybody(
     given: list[tuple[bytes, bytes]],
 ) -> None:
     made, table = await admitting(required=False)
-    assert await made.enter(given, NOW_S) is None
+    assert await made.enter(given) is None
     assert table.looks == 1
 
 
@@ -142,9 +144,11 @@ async def test_a_key_of_ours_that_does_not_work_is_never_taken_for_anybody(
 
 
 @pytest.mark.asyncio
-async def test_a_key_expires_while_it_is_remembered() -> None:
-    made, _ = await admitting(Principal(id="k", expires_at_ms=int(NOW_S * 1000)))
-    assert await made.enter(headers(SECRET), NOW_S - 1) is not None
+async def test_a_key_expires_while_it_is_cached() -> None:
+    expiring = Principal(id="k", expires_at_ms=int(NOW_S * 1000))
+    times = iter([NOW_S - 1, NOW_S])
+    made, _ = await admitting(expiring, clock=lambda: next(times))
+    assert await made.enter(headers(SECRET)) is not None
     assert "expired" in (await refused(made, headers(SECRET))).message
 
 
@@ -153,33 +157,33 @@ async def test_no_hash_is_computed_for_a_header_seen_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made, _ = await admitting()
-    made.admit(headers(SECRET), NOW_S)
+    made.admit(headers(SECRET))
     monkeypatch.setattr(authenticator, "secret_hash", None)
-    assert made.admit(headers(SECRET), NOW_S) == PRINCIPAL
+    assert made.admit(headers(SECRET)) == PRINCIPAL
 
 
 @pytest.mark.asyncio
-async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authenticator, "MOST_REMEMBERED", 3)
+async def test_what_is_cached_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authenticator, "MOST_CACHED", 3)
     made, _ = await admitting()
     for spaces in range(300):
         given = headers(" " * spaces + SECRET)
-        assert made.admit(given, NOW_S) == PRINCIPAL
-        assert len(made._remembered) <= 3
-    assert all(len(header) <= 256 for header in made._remembered)
+        assert made.admit(given) == PRINCIPAL
+        assert len(made._cached) <= 3
+    assert all(len(header) <= 256 for header in made._cached)
 
 
 @pytest.mark.asyncio
 async def test_a_key_minted_after_the_last_beat_works_at_once() -> None:
     made, table = await admitting()
     table.put(ANOTHER, Principal(id="key_2"))
-    assert await made.enter(headers(ANOTHER), NOW_S) == Principal(id="key_2")
+    assert await made.enter(headers(ANOTHER)) == Principal(id="key_2")
 
 
 @pytest.mark.asyncio
 async def test_a_revoked_key_ends_with_the_next_beat() -> None:
     made, table = await admitting(required=False)
-    await made.enter(headers(SECRET), NOW_S)
+    await made.enter(headers(SECRET))
     table.principals.clear()
     table.current = "2"
     await made.refresh()
@@ -194,7 +198,7 @@ async def test_many_unknown_keys_cost_redis_one_question() -> None:
     await asyncio.gather(*tries)
     assert table.looks - before <= 2
     assert table.reads == 1  # at the start
-    assert made._remembered == {}
+    assert made._cached == {}
 
 
 @pytest.mark.asyncio
@@ -204,7 +208,7 @@ async def test_a_question_under_way_is_too_old_for_a_key_that_comes_now() -> Non
     early = asyncio.create_task(refused(made, headers(new_secret())))
     await table.asked.wait()
     # Asked, not answered yet: this key is minted meanwhile.
-    late = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
+    late = asyncio.create_task(made.enter(headers(ANOTHER)))
     await asyncio.sleep(0)
     await early
     table.put(ANOTHER, Principal(id="key_2"))
@@ -215,8 +219,8 @@ async def test_a_question_under_way_is_too_old_for_a_key_that_comes_now() -> Non
 async def test_a_client_that_leaves_takes_nobodys_answer_with_it() -> None:
     made, table = await admitting()
     table.put(ANOTHER, Principal(id="key_2"))
-    first = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
-    second = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
+    first = asyncio.create_task(made.enter(headers(ANOTHER)))
+    second = asyncio.create_task(made.enter(headers(ANOTHER)))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == Principal(id="key_2")
@@ -239,7 +243,7 @@ async def test_the_last_table_stays_in_force_while_redis_is_away(
     table.error = error
     with pytest.raises(RedisAway):
         await made.refresh()
-    assert await made.enter(headers(SECRET), NOW_S) == PRINCIPAL
+    assert await made.enter(headers(SECRET)) == PRINCIPAL
     assert (await refused(made, headers(ANOTHER))).status == 401
 
 
@@ -249,7 +253,7 @@ async def test_an_emptied_redis_changes_nothing() -> None:
     table.current = None
     table.principals.clear()
     await made.refresh()
-    assert await made.enter(headers(SECRET), NOW_S) == PRINCIPAL
+    assert await made.enter(headers(SECRET)) == PRINCIPAL
 
 
 @pytest.mark.asyncio
@@ -263,7 +267,7 @@ async def test_before_there_is_a_table_a_key_may_well_be_right() -> None:
     problem = await refused(made, headers(SECRET))
     assert (problem.status, problem.code) == (503, "not_ready")
     assert dict(problem.headers)[b"retry-after"] == b"1"
-    assert await made.enter([], NOW_S) is None
+    assert await made.enter([]) is None
 
 
 @pytest.mark.asyncio

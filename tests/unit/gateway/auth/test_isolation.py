@@ -1,46 +1,14 @@
-"""Which endpoints keys may use, which ids are checked, and the table in the docs."""
+"""Which ids of a request are checked, and which bodies could hide some."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from libs.common.bodies.hints import Hints, read_hints
-from services.gateway.auth.isolation import (
-    LISTS,
-    RULES,
-    asker_of,
-    check_body,
-    not_found,
-    route_of,
-)
-from services.gateway.content.multipart import fault_of
+from services.gateway.auth.endpoints import route_of
+from services.gateway.auth.isolation import asker_of, check_body, not_found
 from services.gateway.errors import Problem
 from services.gateway.server.request import Request
-from tests.support.clients.attacks import FRAMES, HTTP
-
-
-def test_the_table_in_the_docs_is_what_is_tried() -> None:
-    """Each route is tried with a foreign id at two gateways and with one that does not
-    exist; each frame with both, first and later on its socket."""
-    lines = [f"| {attack.what} | 3 | {attack.result} |" for attack in HTTP]
-    for frame in FRAMES:
-        tries = 1 if frame.kind == "msg" else 4
-        lines.append(f"| socket, {frame.what} | {tries} | {frame.result} |")
-    assert "\n".join(lines) in Path("docs/isolation.md").read_text(), "\n".join(lines)
-
-
-def test_every_route_with_an_id_is_tried() -> None:
-    tried = {(attack.method, attack.what.split(" /v1")[1]) for attack in HTTP}
-    wanted = {(r.method, r.template) for r in RULES if "{id}" in r.template}
-    assert wanted <= tried
-
-
-def test_a_route_gives_the_ids_of_its_path() -> None:
-    route = route_of("GET", b"/conversations/conv_1/items/msg_1")
-    assert (route.object_id, route.child_id) == ("conv_1", "msg_1")
-    assert route_of("GET", b"/models/ft:gpt%3A1").object_id is None
-    assert route_of("HEAD", b"/responses/resp_1").object_id == "resp_1"
 
 
 def test_words_of_routes_are_no_ids() -> None:
@@ -48,13 +16,6 @@ def test_words_of_routes_are_no_ids() -> None:
     hints = read_hints(path, [], b'{"file_ids":["file-1"]}', isolate=True)
     _, ids = asker_of("key:a", hints, route_of("POST", path), strict=True)
     assert sorted(ids) == ["file-1", "vs_1"]
-
-
-@pytest.mark.parametrize("path", sorted(LISTS))
-def test_lists_say_why_they_are_refused(path: bytes) -> None:
-    with pytest.raises(Problem, match="PROXY_FOREIGN_IDS=allow") as refused:
-        route_of("GET", path)
-    assert refused.value.code == "list_not_isolated"
 
 
 def test_an_id_that_hides_behind_an_escape_is_found_where_nothing_is_strict() -> None:
@@ -104,7 +65,12 @@ FORM = (b"content-type", b"multipart/form-data; boundary=b")
         ("/responses", b"[]", [JSON], "one JSON object"),
         ("/responses", b"--b\r\n\r\n--b--", [FORM], "is a form; send JSON"),
         ("/files", b"{}", [JSON], None),
-        ("/files", b"--b--", [FORM, (b"content-encoding", b"gzip")], "send it plain"),
+        (
+            "/files",
+            b"--b--",
+            [FORM, (b"content-encoding", b"gzip")],
+            "send it uncompressed",
+        ),
         ("/images/edits", b'{"image":"x"}', [JSON], None),
         ("/images/edits", b'{"a":[{"file_id":"f"}]}', [JSON], "names a file"),
         ("/images/edits", b'{"a":"\\u0066ile_id"}', [JSON], "names a file"),
@@ -122,53 +88,6 @@ def test_the_largest_number_of_ids_is_told() -> None:
     said = refusal("/responses", b'{"input":[%b]}' % items.encode(), JSON)
     assert said is not None
     assert "more than 512 ids" in said
-
-
-def part(name: str, more: str = "", content: str = "x") -> bytes:
-    head = f'Content-Disposition: form-data; name="{name}"{more}'
-    return f"--b\r\n{head}\r\n\r\n{content}\r\n".encode()
-
-
-@pytest.mark.parametrize(
-    ("body", "fault"),
-    [
-        (part("file", '; filename="a.txt"\r\nContent-Type: text/plain') + b"--b--", 0),
-        (part("purpose") + part("file", '; filename="file_id"') + b"--b--\r\n", 0),
-        (part("file", content='name="file_id" in a text') + b"--b--", 0),
-        (part("file_id") + b"--b--", 1),
-        (part("FILE_ID") + b"--b--", 1),
-        (part("file_ids[]") + b"--b--", 1),
-        (part("file", '; name="file_id"') + b"--b--", 1),
-        (part("file", '; filename="a\\"; name="file_id"') + b"--b--", 1),
-        (part("file") + part("file_id").replace(b"\r\n", b"\n") + b"--b--", 1),
-        (b"--b\r\nX: y\r\n\r\nz\r\n--b--", 1),
-        (part("file").replace(b"; name", b";\r\n name") + b"--b--", 1),
-        (
-            (
-                b'--b\r\nContent-Disposition: form-data; name="a"\r\n'
-                b'content-disposition: form-data; name="file_id"\r\n\r\nx\r\n--b--'
-            ),
-            1,
-        ),
-        (part("a") * 65 + b"--b--", 1),
-        (part("file", "; filename*=utf-8''a") + b"--b--", 1),
-    ],
-)
-def test_a_form_that_names_a_file_by_its_id_is_refused(body: bytes, fault: int) -> None:
-    assert (fault_of([FORM], body) is not None) == bool(fault)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        b"multipart/form-data",
-        b"multipart/form-data; boundary=b; boundary=c",
-        b"multipart/mixed; boundary=b",
-        b'multipart/form-data; boundary="b"; boundary*=c',
-    ],
-)
-def test_a_form_needs_one_plain_boundary(kind: bytes) -> None:
-    assert fault_of([(b"content-type", kind)], b"--b--") is not None
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def test_stops_at_the_limit_and_counts_on() -> None:
     raw = capture.raw()
     assert raw.response is not None
     assert [len(chunk) for chunk in raw.response.chunks] == [30, 30, 30, 10]
-    assert raw.response.travelled == 150
+    assert raw.response.original_bytes == 150
     assert [len(chunk) for chunk in raw.request.chunks] == [LIMIT]
-    assert raw.request.travelled == 300
+    assert raw.request.original_bytes == 300
 
 
 def test_an_answer_without_room_is_let_go() -> None:
@@ -53,7 +53,7 @@ def test_an_answer_without_room_is_let_go() -> None:
     capture.end("r", 1)
     raw = capture.raw()
     assert raw.response is not None
-    assert (raw.response.dropped, raw.response.travelled) == (FULL_HERE, 60)
+    assert (raw.response.dropped, raw.response.original_bytes) == (FULL_HERE, 60)
     assert raw.request.dropped is None
     assert budget.held == capture.held == REQUEST_OVERHEAD
 
@@ -72,4 +72,4 @@ def test_what_passes_after_the_end_changes_nothing() -> None:
     capture.keep(b"after")
     answer = capture.raw().response
     assert answer is not None
-    assert (answer.chunks, answer.travelled) == ([b"before"], 6)
+    assert (answer.chunks, answer.original_bytes) == ([b"before"], 6)

@@ -1,4 +1,4 @@
-"""Packed answers, opened while they pass."""
+"""Decompression of whole bodies and of streams."""
 
 import gzip
 import zlib
@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.content.coding import LARGEST_OPENED, opener
+from services.gateway.content.coding import LARGEST_OPENED, decompressed, opener
 from tests.support.memory.transports import cut_at, one_by_one
 
 PLAIN = b'{"id": "resp_1", "usage": {"total_tokens": 7}}' * 20
@@ -51,6 +51,28 @@ def test_after_nonsense_nothing_more_is_known(coding: bytes) -> None:
     assert open_(b"\xff" * 9) == b""
     assert open_.broken
     assert open_(PACKED[coding]) == b""
+
+
+@pytest.mark.parametrize("coding", [*PACKED, b" GZIP"])
+def test_a_whole_body_is_decompressed_up_to_the_limit(coding: bytes) -> None:
+    packed = PACKED[coding.strip().lower()]
+    assert decompressed(packed, coding, len(PLAIN)) == PLAIN
+    assert decompressed(packed, coding, 9) == PLAIN[:10]
+    cut = decompressed(packed[:-9], coding, len(PLAIN))
+    assert cut is not None
+    assert PLAIN.startswith(cut)
+
+
+@pytest.mark.parametrize(("coding", "body"), [(b"br", PLAIN), (b"gzip", PLAIN)])
+def test_a_whole_body_that_cannot_be_decompressed(coding: bytes, body: bytes) -> None:
+    assert decompressed(body, coding, 99) is None
+
+
+def test_deflate_without_its_zlib_header_and_gzip_of_several_members() -> None:
+    raw = zlib.compressobj(wbits=-15)
+    assert decompressed(raw.compress(PLAIN) + raw.flush(), b"deflate", 9999) == PLAIN
+    assert decompressed(PACKED[b"gzip"] * 2, b"x-gzip", 9999) == PLAIN * 2
+    assert decompressed(PLAIN, b"identity", 9) == PLAIN[:10]
 
 
 BOMB = bytes(LARGEST_OPENED * 4)

@@ -77,6 +77,11 @@ def test_objects_that_code_made_are_minted_by_large_answers_too(event: bool) -> 
     assert large.facts.ids == OF_CODE
 
 
+def test_an_odd_member_costs_no_object_that_code_made() -> None:
+    facts = read_answer(b'{"id":"resp_1","object":"response","usage":5,%b}' % RAN_CODE)
+    assert facts.minted == OF_CODE
+
+
 def test_what_the_client_said_is_not_minted() -> None:
     """An answer repeats what its request held."""
     facts = read_answer(

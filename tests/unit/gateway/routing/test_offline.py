@@ -34,7 +34,7 @@ def target(number: int, account: str, pool: str = "p") -> Target:
 
 
 class Known:
-    """A directory with what it last read."""
+    """A catalogue as if it had been read."""
 
     version = "v"
 

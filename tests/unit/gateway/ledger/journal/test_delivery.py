@@ -51,7 +51,7 @@ class Books:
     def __init__(self, root: Path) -> None:
         self.journal = Journal(root, "gw", NOW_MS, 1 << 24, 1 << 16)
         self.redis = Redis()
-        self.keeper = JournalDelivery(
+        self.delivery = JournalDelivery(
             self.journal, cast(SharedConnection, self.redis), STREAM
         )
         self.added = 0
@@ -71,15 +71,15 @@ class Books:
     def beat(self, *, born: str = "born", added: int | None = None) -> None:
         count = self.added if added is None else added
         ends = StreamEnds(self.first, (count, 0), count)
-        sent = self.keeper.sent_so_far()
-        self.keeper.beat_answered(sent, Beat("v", True, born, ends))
+        sent = self.delivery.sent_so_far()
+        self.delivery.beat_answered(sent, Beat("v", True, born, ends))
 
 
 async def begun(root: Path) -> Books:
     """After the first beat and its flush: nothing is in doubt."""
     books = Books(root)
     books.beat()
-    await books.keeper.flush()
+    await books.delivery.flush()
     books.redis.taken.clear()
     return books
 
@@ -88,15 +88,15 @@ async def begun(root: Path) -> Books:
 async def test_what_is_stored_is_safe_once_a_beat_has_marked_it(tmp_path: Path) -> None:
     books = await begun(tmp_path)
     books.end(3)
-    held = [books.keeper.held]
+    held = [books.delivery.held]
     books.beat()
-    held.append(books.keeper.held)
+    held.append(books.delivery.held)
     books.stored(2)
     books.beat()
-    held.append(books.keeper.held)  # the mark is of all three
+    held.append(books.delivery.held)  # the mark is of all three
     books.stored(3)
     books.beat()
-    held.append(books.keeper.held)
+    held.append(books.delivery.held)
     assert held == [3, 3, 3, 0]
     assert books.journal.safe == books.journal.written
 
@@ -109,7 +109,7 @@ async def test_what_was_written_since_the_mark_is_not_safe(tmp_path: Path) -> No
     books.end(1)
     books.stored(2)
     books.beat()
-    assert books.keeper.held == 1
+    assert books.delivery.held == 1
 
 
 @timeless
@@ -117,11 +117,11 @@ async def test_while_something_is_unsent_no_beat_marks_anything(tmp_path: Path) 
     books = await begun(tmp_path)
     books.end(1)
     books.journal.unsent(books.journal.ended("late", b"{}"))
-    assert books.keeper.sent_so_far() is None
+    assert books.delivery.sent_so_far() is None
     books.beat()
     books.stored(9)
     books.beat()
-    assert books.keeper.held == 2
+    assert books.delivery.held == 2
 
 
 @pytest.mark.parametrize("how", ["emptied", "stream deleted", "counter went back"])
@@ -144,7 +144,7 @@ async def test_a_redis_that_forgot_gets_all_that_is_not_safe(
         books.beat()
     else:
         books.beat(added=4)
-    assert await books.keeper.flush() == 3
+    assert await books.delivery.flush() == 3
     assert books.redis.ids == ["r3", "r4", "r5"]
 
 
@@ -158,7 +158,7 @@ async def test_a_new_connection_doubts_the_last_moments_only(tmp_path: Path) -> 
     books.beat()
     books.redis.connections += 1
     books.beat()
-    assert await books.keeper.flush() == 1
+    assert await books.delivery.flush() == 1
     assert books.redis.ids == ["r2"]
 
 
@@ -168,8 +168,8 @@ async def test_events_are_sent_again_as_they_were_sent(tmp_path: Path) -> None:
     books.journal.unsent(books.journal.ended("r1", b'{"id":"r1"}'))
     books.journal.unsent(books.journal.decided("d1", b"{}"))
     books.journal.accepted("r2", b"{")
-    assert len(books.keeper) == 2
-    assert await books.keeper.flush() == 2
+    assert len(books.delivery) == 2
+    assert await books.delivery.flush() == 2
     first = books.redis.taken[0]
     assert first[:3] == ("XADD", STREAM, "*")
     fields = dict(zip(first[3::2], first[4::2], strict=True))
@@ -179,8 +179,8 @@ async def test_events_are_sent_again_as_they_were_sent(tmp_path: Path) -> None:
         b'{"id":"r1"}',
     )
     assert books.redis.ids == ["r1", "d1"]
-    assert len(books.keeper) == 0
-    assert await books.keeper.flush() == 0
+    assert len(books.delivery) == 0
+    assert await books.delivery.flush() == 0
 
 
 @pytest.mark.parametrize("error", [RedisAway("away"), Refused("OOM")])
@@ -190,10 +190,10 @@ async def test_what_redis_does_not_take_stays(tmp_path: Path, error: Exception) 
     for number in range(BATCH + 10):
         books.journal.unsent(books.journal.ended(f"r{number}", b"{}"))
     books.redis.error, books.redis.room = error, BATCH + 3
-    assert await books.keeper.flush() == BATCH
-    assert len(books.keeper) > 0
+    assert await books.delivery.flush() == BATCH
+    assert len(books.delivery) > 0
     books.redis.error = None
-    await books.keeper.flush()
+    await books.delivery.flush()
     assert set(books.redis.ids) == {f"r{number}" for number in range(BATCH + 10)}
     assert books.journal.unsent_from is None
 
@@ -203,14 +203,14 @@ async def test_a_flush_that_is_broken_off_loses_nothing(tmp_path: Path) -> None:
     books = await begun(tmp_path)
     books.journal.unsent(books.journal.ended("r1", b"{}"))
     books.redis.holds = asyncio.Event()
-    flushing = asyncio.create_task(books.keeper.flush())
+    flushing = asyncio.create_task(books.delivery.flush())
     await settled()
-    assert len(books.keeper) == 1
-    assert books.keeper.sent_so_far() is None
+    assert len(books.delivery) == 1
+    assert books.delivery.sent_so_far() is None
     flushing.cancel()
     await settled()
     books.redis.holds = None
-    assert await books.keeper.flush() == 1
+    assert await books.delivery.flush() == 1
 
 
 @timeless
@@ -218,15 +218,15 @@ async def test_one_flush_at_a_time(tmp_path: Path) -> None:
     books = await begun(tmp_path)
     books.journal.unsent(books.journal.ended("r1", b"{}"))
     books.redis.holds = asyncio.Event()
-    books.keeper.start_flush()
-    books.keeper.start_flush()
+    books.delivery.start_flush()
+    books.delivery.start_flush()
     await settled()
     books.journal.unsent(books.journal.ended("r2", b"{}"))
-    assert await books.keeper.flush() == 0
+    assert await books.delivery.flush() == 0
     books.redis.holds.set()
     await settled()
     assert books.redis.ids == ["r1"]
-    books.keeper.start_flush()
+    books.delivery.start_flush()
     await settled()
     assert books.redis.ids == ["r1", "r2"]
 
@@ -239,7 +239,7 @@ async def test_a_report_is_a_gateway_event(tmp_path: Path) -> None:
     books = await begun(tmp_path)
     books.journal.accepted("r0", b"{")
     books.end(2)
-    told = GatewayEvent.model_validate_json(books.keeper.report(NOW_MS))
+    told = GatewayEvent.model_validate_json(books.delivery.report(NOW_MS))
     assert (told.accepted, told.ended, told.held) == (3, 2, 2)
     assert (told.gateway_id, told.started_at_ms, told.state) == (
         "gw",
@@ -255,7 +255,7 @@ async def test_a_published_report_may_get_lost(
 ) -> None:
     books = await begun(tmp_path)
     books.redis.error, books.redis.room = error, 0
-    books.keeper.publish(NOW_MS)
+    books.delivery.publish(NOW_MS)
     await settled()
     assert books.redis.ids == ([] if error else [f"gw:{NOW_MS}"])
 
@@ -263,15 +263,15 @@ async def test_a_published_report_may_get_lost(
 @timeless
 async def test_the_first_and_the_last_word_are_in_the_journal(tmp_path: Path) -> None:
     books = await begun(tmp_path)
-    books.keeper.announce(NOW_MS)
-    books.keeper.announce_end(NOW_MS)
+    books.delivery.announce(NOW_MS)
+    books.delivery.announce_end(NOW_MS)
     told = {
         record.id: json.loads(record.data)["state"]
         for record in books.journal.read(0, books.journal.written)
         if record.kind is Kind.GATEWAY
     }
     assert told == {"gw:opened": "running", "gw:closed": "closed"}
-    assert await books.keeper.flush() == 2
+    assert await books.delivery.flush() == 2
 
 
 @timeless
@@ -282,11 +282,11 @@ async def test_upkeep_notes_what_changed_and_makes_room(tmp_path: Path) -> None:
         read = books.journal.read(0, books.journal.written)
         return sum(record.kind is Kind.CHECK for record in read)
 
-    await books.keeper.upkeep()
+    await books.delivery.upkeep()
     before = checks()
-    await books.keeper.upkeep()
+    await books.delivery.upkeep()
     assert checks() == before
     books.end(1)
-    await books.keeper.upkeep()
+    await books.delivery.upkeep()
     assert checks() == before + 1
     assert not books.journal.wants_upkeep

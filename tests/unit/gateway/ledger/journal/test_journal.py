@@ -34,12 +34,12 @@ def journal(root: Path, segments: int = 1000, segment_bytes: int = SMALL) -> Jou
 
 
 def left_by(journal: Journal) -> CrashedJournal:
-    """What a successor reads, while the files are as the process left them."""
+    """What recovery reads, while the files are as the process left them."""
     return read_crashed_journal(journal.folder.path)
 
 
-def told(estate: CrashedJournal) -> list[tuple[Kind, str, bytes]]:
-    return [(r.kind, r.id, r.data) for r in estate.events()]
+def told(crashed: CrashedJournal) -> list[tuple[Kind, str, bytes]]:
+    return [(r.kind, r.id, r.data) for r in crashed.events()]
 
 
 def no_room(*_: object) -> None:
@@ -54,10 +54,10 @@ class TestWhatIsFoundAgain:
         kept.decided("d1", b'{"request_id":"r2"}')
         kept.ended("r1", b'{"id":"r1","outcome":"completed"}')
 
-        estate = left_by(kept)
-        assert (estate.accepted, estate.ended) == (2, 1)
-        assert estate.open == {"r2": b'{"id":"r2"'}
-        assert told(estate) == [
+        crashed = left_by(kept)
+        assert (crashed.accepted, crashed.ended) == (2, 1)
+        assert crashed.open == {"r2": b'{"id":"r2"'}
+        assert told(crashed) == [
             (Kind.DECISION, "d1", b'{"request_id":"r2"}'),
             (Kind.REQUEST, "r1", b'{"id":"r1","outcome":"completed"}'),
         ]
@@ -66,28 +66,28 @@ class TestWhatIsFoundAgain:
     def test_an_end_without_a_beginning_counts_as_both(self, tmp_path: Path) -> None:
         kept = journal(tmp_path)
         kept.ended("r1", b"{}")
-        estate = left_by(kept)
-        assert (kept.counters.accepted, estate.accepted, estate.ended) == (1, 1, 1)
+        crashed = left_by(kept)
+        assert (kept.counters.accepted, crashed.accepted, crashed.ended) == (1, 1, 1)
 
     def test_nothing_is_told_again_of_what_is_safe(self, tmp_path: Path) -> None:
         kept = journal(tmp_path)
         kept.accepted("r1", b"{")
         kept.ended("r1", b"{}")
         kept.accepted("r2", b"{")
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
         kept.check()
         kept.ended("r2", b"{}")
-        estate = left_by(kept)
-        assert told(estate) == [(Kind.REQUEST, "r2", b"{}")]
-        assert (estate.accepted, estate.ended, estate.open) == (2, 2, {})
+        crashed = left_by(kept)
+        assert told(crashed) == [(Kind.REQUEST, "r2", b"{}")]
+        assert (crashed.accepted, crashed.ended, crashed.open) == (2, 2, {})
 
     def test_events_of_others_are_not_counted_as_its_own(self, tmp_path: Path) -> None:
         kept = journal(tmp_path)
         kept.adopt(Kind.REQUEST, "theirs", b"{}")
         kept.adopt(Kind.DECISION, "d", b"{}")
-        estate = left_by(kept)
-        assert (estate.accepted, kept.counters.accepted, kept.events) == (0, 0, 1)
-        assert told(estate) == [
+        crashed = left_by(kept)
+        assert (crashed.accepted, kept.counters.accepted, kept.events) == (0, 0, 1)
+        assert told(crashed) == [
             (Kind.ADOPTED, "theirs", b"{}"),
             (Kind.DECISION, "d", b"{}"),
         ]
@@ -127,12 +127,12 @@ class TestRoom:
             kept.accepted(f"r{number}", b"{" + b"x" * 50)
             kept.ended(f"r{number}", b"{" + b"x" * 50)
         assert len(list(kept.folder.path.glob("*.log"))) > 5
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
         kept.check()
         kept.upkeep()
         assert kept.size_bytes == SMALL
-        estate = left_by(kept)
-        assert (estate.accepted, estate.ended, told(estate)) == (200, 200, [])
+        crashed = left_by(kept)
+        assert (crashed.accepted, crashed.ended, told(crashed)) == (200, 200, [])
 
     def test_what_is_still_open_is_carried_over(self, tmp_path: Path) -> None:
         kept = journal(tmp_path, segments=8)
@@ -140,11 +140,11 @@ class TestRoom:
         for number in range(300):
             kept.accepted(f"r{number}", b"{" + b"x" * 50)
             kept.ended(f"r{number}", b"{" + b"x" * 50)
-            kept.settle(kept.written)
+            kept.free_before(kept.written)
         assert kept.size_bytes <= 6 * SMALL
-        estate = left_by(kept)
-        assert estate.open == {"long": b'{"id":"long"'}
-        assert (estate.accepted, estate.ended) == (301, 300)
+        crashed = left_by(kept)
+        assert crashed.open == {"long": b'{"id":"long"'}
+        assert (crashed.accepted, crashed.ended) == (301, 300)
         kept.ended("long", b"{}")
         assert left_by(kept).open == {}
 
@@ -243,7 +243,7 @@ class TestItsEnd:
     def test_nothing_is_left_of_what_is_all_safe(self, tmp_path: Path) -> None:
         kept = journal(tmp_path)
         kept.ended("r1", b"{}")
-        kept.settle(kept.written)
+        kept.free_before(kept.written)
         kept.close()
         assert list(tmp_path.iterdir()) == []
 
@@ -271,7 +271,7 @@ STEPS = st.lists(
         st.tuples(st.just("end"), st.integers(0, 600)),
         st.tuples(st.just("decide"), st.integers(0, 600)),
         st.tuples(st.just("adopt"), st.integers(0, 600)),
-        st.tuples(st.just("settle"), st.integers(0, 100)),
+        st.tuples(st.just("free"), st.integers(0, 100)),
         st.tuples(st.just("upkeep"), st.just(0)),
     ),
     max_size=120,
@@ -307,9 +307,9 @@ def test_a_successor_knows_what_the_gateway_knew(
             kept.adopt(Kind.REQUEST, id_, data)
             events.append((kept.unsent_from or 0, id_))
             kept.unsent_from = None
-        elif step == "settle":
+        elif step == "free":
             safe = max(safe, kept.written * size // 100)
-            kept.settle(safe)
+            kept.free_before(safe)
             kept.check()
         else:
             kept.take_spare(kept.upkeep())
@@ -319,11 +319,11 @@ def test_a_successor_knows_what_the_gateway_knew(
     part = part[: max(0, segment.size - at)]
     segment.buffer[at : at + len(part)] = part
 
-    estate = left_by(kept)
-    assert estate.open == open_
-    assert estate.accepted == kept.counters.accepted
-    assert estate.ended == kept.counters.ended
-    left = [record.id for record in estate.events()]
+    crashed = left_by(kept)
+    assert crashed.open == open_
+    assert crashed.accepted == kept.counters.accepted
+    assert crashed.ended == kept.counters.ended
+    left = [record.id for record in crashed.events()]
     assert left == [id_ for position, id_ in events if position >= kept.safe]
-    estate.close()
+    crashed.close()
     kept.folder.close(empty=True)

@@ -134,7 +134,7 @@ async def test_two_heirs_do_not_share(tmp_path: Path, begin: Begin) -> None:
 async def test_what_was_safe_is_not_told_again(tmp_path: Path, begin: Begin) -> None:
     dead, heir = begin("dead"), begin("heir")
     dead.ended("stored", b"{}")
-    dead.settle(dead.written)
+    dead.free_before(dead.written)
     dead.check()
     dead.ended("new", b"{}")
     die(dead)
@@ -181,11 +181,11 @@ async def test_what_cannot_be_read_is_said_once_and_left(
     def broken(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(recovery, "read_estate", broken)
-    successor = JournalRecovery(tmp_path, heir)
-    assert (await successor.look(), await successor.look()) == (0, 0)
+    monkeypatch.setattr(recovery, "read_crashed_journal", broken)
+    recovering = JournalRecovery(tmp_path, heir)
+    assert (await recovering.look(), await recovering.look()) == (0, 0)
     monkeypatch.undo()
-    assert await successor.look() == 1
+    assert await recovering.look() == 1
 
 
 async def test_nothing_to_find(tmp_path: Path, begin: Begin) -> None:
@@ -201,8 +201,8 @@ async def test_decisions_that_make_no_sense_are_no_route(begin: Begin) -> None:
     dead.accepted("cut", head("cut", "dead"))
     dead.decided("d1", b'{"request_id":')
     dead.decided("d2", b'{"request_id":"cut","attempt":1,"resource_id":null}')
-    estate = recovery.read_crashed_journal(dead.folder.path)
-    ((_, event),) = estate.interrupted(STARTED_MS)
+    crashed = recovery.read_crashed_journal(dead.folder.path)
+    ((_, event),) = crashed.interrupted(STARTED_MS)
     assert RequestEvent.model_validate_json(event).resource_id is None
     assert Kind.DECISION in STREAM_KINDS
 

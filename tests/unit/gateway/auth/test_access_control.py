@@ -1,21 +1,16 @@
-"""The gate of both planes: who comes, and what a request counts."""
+"""Access control for both planes: admission, and the limits of keys."""
 
 import asyncio
 from typing import cast
 
 import pytest
-from services.gateway.auth.access_control import AccessControl
 
 from libs.common.errors import RedisAway
 from libs.common.headers import Header
-from libs.common.proxy_keys import (
-    KeyLimits,
-    Principal,
-    Reached,
-    new_secret,
-    secret_hash,
-)
+from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
+from libs.common.redis.key_table import KeyLimits
 from libs.common.redis.shared_connection import Refused
+from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.errors import Problem
 from tests.support.memory.clock import settled, timeless

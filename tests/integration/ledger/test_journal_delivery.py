@@ -27,14 +27,14 @@ SMALL = 4096
 
 
 class Desk:
-    """A gateway's safekeeping, and the test as ingest and router."""
+    """A gateway's journal delivery; the test is ingest and router."""
 
     def __init__(self, url: str, root: Path) -> None:
         self.client = connect(url)
         self.shared = SharedConnection(connect(url))
         self.routing = RoutingFunctions(self.shared, STREAM, library=LIBRARY)
         self.journal = Journal(root, "gw", 1, 1 << 24, SMALL)
-        self.keeper = JournalDelivery(self.journal, self.shared, STREAM)
+        self.delivery = JournalDelivery(self.journal, self.shared, STREAM)
         self.ingest = TelemetryStream(self.client, STREAM, GROUP)
 
     @property
@@ -57,14 +57,14 @@ class Desk:
         await self.client.aclose()
 
     async def beat(self) -> None:
-        """As the gateway's heart does."""
-        sent = self.keeper.sent_so_far()
-        beat = await self.routing.heartbeat("gw", self.keeper.report(1))
+        """As the gateway's heartbeat does it."""
+        sent = self.delivery.sent_so_far()
+        beat = await self.routing.heartbeat("gw", self.delivery.report(1))
         if beat.version is None:
             raise NoCatalogue
-        self.keeper.beat_answered(sent, beat)
-        await self.keeper.flush()
-        await self.keeper.upkeep()
+        self.delivery.beat_answered(sent, beat)
+        await self.delivery.flush()
+        await self.delivery.upkeep()
 
     async def end(self, *request_ids: str) -> None:
         """Requests end, and Redis takes their events."""
@@ -96,26 +96,26 @@ async def desk(valkey: str, tmp_path: Path) -> AsyncIterator[Desk]:
 async def test_what_is_stored_is_safe_and_not_before(desk: Desk) -> None:
     await desk.end("r1", "r2")
     await desk.beat()
-    assert desk.keeper.held == 2
+    assert desk.delivery.held == 2
     assert await desk.store(1) == ["r1"]
     await desk.beat()
     # Of a beat's events all are safe, or none.
-    assert desk.keeper.held == 2
+    assert desk.delivery.held == 2
     await desk.store(1)
     await desk.beat()
-    assert (desk.keeper.held, desk.journal.clear) == (0, True)
+    assert (desk.delivery.held, desk.journal.clear) == (0, True)
 
 
 async def test_what_came_after_the_beat_is_not_safe_with_it(desk: Desk) -> None:
-    sent = desk.keeper.sent_so_far()
+    sent = desk.delivery.sent_so_far()
     await desk.end("r1")
-    beat = await desk.routing.heartbeat("gw", desk.keeper.report(1))
+    beat = await desk.routing.heartbeat("gw", desk.delivery.report(1))
     await desk.store(1)
-    desk.keeper.beat_answered(sent, beat)
-    assert desk.keeper.held == 1
+    desk.delivery.beat_answered(sent, beat)
+    assert desk.delivery.held == 1
     await desk.beat()
     await desk.beat()
-    assert desk.keeper.held == 0
+    assert desk.delivery.held == 0
 
 
 async def test_other_gateways_events_hold_nothing_up_for_long(desk: Desk) -> None:
@@ -125,7 +125,7 @@ async def test_other_gateways_events_hold_nothing_up_for_long(desk: Desk) -> Non
     await desk.ingest.append("request", "later", "{}")
     await desk.store(2)
     await desk.beat()
-    assert desk.keeper.held == 0
+    assert desk.delivery.held == 0
     assert await desk.streamed() == ["later"]
 
 
@@ -138,10 +138,10 @@ async def test_entries_that_another_ingest_still_has_are_not_passed(
     quick = await desk.ingest.read("quick", 1, 1)
     await desk.ingest.acknowledge([entry.id for entry in quick])
     await desk.beat()
-    assert desk.keeper.held == 2
+    assert desk.delivery.held == 2
     await desk.ingest.acknowledge([entry.id for entry in slow])
     await desk.beat()
-    assert desk.keeper.held == 0
+    assert desk.delivery.held == 0
 
 
 async def test_an_emptied_redis_is_filled_again(desk: Desk, valkey: str) -> None:
@@ -162,10 +162,10 @@ async def test_an_emptied_redis_is_filled_again(desk: Desk, valkey: str) -> None
     # The connection never broke, and the old marks are of another stream.
     await desk.store(3)
     await desk.beat()
-    assert desk.keeper.held == 3
+    assert desk.delivery.held == 3
     await desk.store(2)
     await desk.beat()
-    assert desk.keeper.held == 0
+    assert desk.delivery.held == 0
 
 
 async def test_an_answer_that_was_lost_hides_no_emptied_redis(
@@ -175,10 +175,10 @@ async def test_an_answer_that_was_lost_hides_no_emptied_redis(
     await desk.beat()
     empty(valkey)
     await desk.publish()
-    await desk.routing.heartbeat("gw", desk.keeper.report(1))  # nobody hears it
+    await desk.routing.heartbeat("gw", desk.delivery.report(1))  # nobody hears it
     await desk.beat()
     assert await desk.streamed() == ["r1"]
-    assert desk.keeper.held == 1
+    assert desk.delivery.held == 1
 
 
 async def test_a_deleted_stream_is_filled_again(desk: Desk) -> None:
@@ -187,7 +187,7 @@ async def test_a_deleted_stream_is_filled_again(desk: Desk) -> None:
     await desk.redis.delete(STREAM)
     await desk.beat()
     assert await desk.streamed() == ["r1", "r2"]
-    assert desk.keeper.held == 2
+    assert desk.delivery.held == 2
 
 
 async def test_a_lost_connection_brings_the_last_moments_again(desk: Desk) -> None:
@@ -210,37 +210,37 @@ async def test_a_lost_connection_brings_the_last_moments_again(desk: Desk) -> No
 async def test_what_redis_did_not_take_is_sent(desk: Desk) -> None:
     desk.journal.unsent(desk.journal.ended("r1", b"{}"))
     await desk.end("r2")
-    assert len(desk.keeper) == 1
+    assert len(desk.delivery) == 1
     await desk.beat()
     assert await desk.streamed() == ["r2", "r1", "r2"]
-    assert len(desk.keeper) == 0
+    assert len(desk.delivery) == 0
 
 
 async def test_a_broken_flush_keeps_what_was_not_confirmed(desk: Desk) -> None:
     for number in range(1200):
         desk.journal.unsent(desk.journal.decided(f"d{number}", b"{}"))
     await desk.shared.close()
-    assert await desk.keeper.flush() == 0
-    assert len(desk.keeper) == 1200
+    assert await desk.delivery.flush() == 0
+    assert len(desk.delivery) == 1200
     await desk.shared.open()
-    assert await desk.keeper.flush() == 1200
+    assert await desk.delivery.flush() == 1200
     assert await desk.streamed() == [f"d{n}" for n in range(1200)]
-    assert len(desk.keeper) == 0
+    assert len(desk.delivery) == 0
 
 
 async def test_many_go_back_while_beats_go_on(desk: Desk) -> None:
     for number in range(3000):
         desk.journal.unsent(desk.journal.decided(f"d{number}", b"{}"))
-    desk.keeper.start_flush()
-    desk.keeper.start_flush()
+    desk.delivery.start_flush()
+    desk.delivery.start_flush()
     await asyncio.sleep(0)  # it begins
-    assert await desk.keeper.flush() == 0  # one at a time
-    sent = desk.keeper.sent_so_far()
-    beat = await desk.routing.heartbeat("gw", desk.keeper.report(1))
-    desk.keeper.beat_answered(sent, beat)
+    assert await desk.delivery.flush() == 0  # one at a time
+    sent = desk.delivery.sent_so_far()
+    beat = await desk.routing.heartbeat("gw", desk.delivery.report(1))
+    desk.delivery.beat_answered(sent, beat)
 
     async def all_there() -> bool:
-        return int(await desk.redis.xlen(STREAM)) == 3000 and not len(desk.keeper)
+        return int(await desk.redis.xlen(STREAM)) == 3000 and not len(desk.delivery)
 
     await eventually(all_there)
 
@@ -263,9 +263,9 @@ async def test_the_books_are_reported(desk: Desk) -> None:
     assert reported.age_ms < 5_000
     books = reported.books
     assert (books.accepted, books.ended, books.held) == (2, 1, 1)
-    desk.keeper.publish(5)
-    desk.keeper.announce_end(6)
-    await desk.keeper.flush()
+    desk.delivery.publish(5)
+    desk.delivery.announce_end(6)
+    await desk.delivery.flush()
     found: Any = await desk.redis.xrange(STREAM)
     told = [f for _, f in found if f[b"kind"] == b"gateway"]
     assert [f[b"id"] for f in told] == [b"gw:5", b"gw:closed"]
