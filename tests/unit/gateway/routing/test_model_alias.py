@@ -33,7 +33,7 @@ def test_an_alias_leads_to_all_of_its_provider(
 
 
 @pytest.mark.parametrize(
-    ("way", "principal", "asked", "status", "code"),
+    ("alias", "principal", "asked", "status", "code"),
     [
         pytest.param(
             WAY, Principal(id="k", pools=("x",)), None, 403, "model_not_allowed",
