@@ -171,11 +171,15 @@ class RequestParser:
             self.phase, self._overhead = BODY_CONTINUED, 0
             self._body_seen, self._body_checked = self._body_bytes, -BODY_STEP
             self._check_length()
+            self._join_pieces()
         elif phase is HEAD_CONTINUED:
             self._overhead += count
         elif phase is BODY_CONTINUED:
+            # What is no body (trailers, extensions of chunks) counts until it grows.
             self._overhead += count
-            self._measure_body()
+            if self._body_bytes > self._body_seen:
+                self._body_seen, self._overhead = self._body_bytes, 0
+            self._join_pieces()
         if self._overhead > LARGEST_HEAD:
             self.stop(errors.head_too_large(LARGEST_HEAD))
         return False
@@ -187,12 +191,8 @@ class RequestParser:
         if request is not None and announced_length(request.headers) > largest:
             self.stop(errors.body_too_large(largest))
 
-    def _measure_body(self) -> None:
-        """Bytes that are no body (trailers, extensions of chunks) count until it grows.
-        Its pieces are joined when there are many: each weighs more than the few bytes
-        it may bring."""
-        if self._body_bytes > self._body_seen:
-            self._body_seen, self._overhead = self._body_bytes, 0
+    def _join_pieces(self) -> None:
+        """Many small pieces of a body would take far more memory than it has bytes."""
         if len(self._pieces) > MOST_PIECES:
             first, *others = self._pieces
             joined = first if isinstance(first, bytearray) else bytearray(first)

@@ -307,3 +307,11 @@ def test_nothing_behind_connect_is_parsed(lines: bytes) -> None:
     (request,) = parser.requests
     assert (request.method, request.keep_alive) == ("CONNECT", False)
     assert parser.phase is Phase.STOPPED
+
+
+def test_pieces_of_one_read_are_joined_before_the_next() -> None:
+    parser = RequestParser(1_000_000, 1_000_000, Room(0))
+    parser.feed(CHUNKED + b"1\r\nb\r\n" * (MOST_PIECES + 1))
+    assert len(parser._pieces) <= MOST_PIECES
+    parser.feed(b"0\r\n\r\n")
+    assert parser.requests[0].body == b"b" * (MOST_PIECES + 1)
