@@ -205,12 +205,12 @@ def test_a_body_without_room_is_refused_and_gives_back_what_it_took() -> None:
     assert (code(parser), room.held) == ("no_capacity", 0)
 
 
-def test_what_is_discarded_gives_back_its_memory() -> None:
+def test_a_closed_parser_gives_back_its_memory() -> None:
     room = Room(1000)
     parser = made(room)
     parser.feed(posting(500) + b"b" * 400)
-    parser.discard()
-    assert room.held == 0
+    parser.close()
+    assert (room.held, parser.phase) == (0, Phase.STOPPED)
 
 
 def test_a_body_of_many_pieces_is_joined() -> None:
