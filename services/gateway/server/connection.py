@@ -62,7 +62,8 @@ class State(Enum):
 
     WAITING <-> SERVING for each request. From SERVING, after the last response:
     CLOSING, or LINGERING if the client was refused and may be sending. WAITING ->
-    CLOSING when nothing arrives for long. All -> GONE, which is final.
+    CLOSING when nothing arrives for long, or the server has to close an idle
+    connection. All -> GONE, which is final.
     """
 
     WAITING = "for a request or the rest of one"
@@ -330,7 +331,6 @@ class Connection(asyncio.Protocol):
         if self._state is _GONE:
             return
         self._become_gone()
-        self._parser.discard()
         if self._request is not None:
             self._give_back(self._request)
         for request in self._parser.requests:
@@ -340,6 +340,7 @@ class Connection(asyncio.Protocol):
 
     def _become_gone(self) -> None:
         self._state = _GONE
+        self._parser.close()
         self._writer.transport = None
         self._site.left(self)
         if self.task is not None:

@@ -55,9 +55,7 @@ BODY_CONTINUED = Phase.BODY_CONTINUED
 STOPPED = Phase.STOPPED
 UPGRADED = Phase.UPGRADED
 
-_METHODS = {
-    name.encode(): name for name in ("DELETE", "GET", "HEAD", "OPTIONS", "POST")
-}
+_METHODS = {b"GET": "GET", b"POST": "POST"}  # others are decoded
 
 
 class _StopParsing(Exception):
@@ -67,9 +65,8 @@ class _StopParsing(Exception):
 class RequestParser:
     """Parses one connection's bytes. Complete requests are appended to `requests`.
 
-    A request that is refused is the last one: it is complete at once, and
-    its `problem` says why. The parser is httptools' callback object itself: a
-    method in between would cost a call for each header.
+    A request that is refused is the last one: it is complete at once, and its `problem`
+    says why. httptools calls this object itself, which saves a call for each header.
     """
 
     __slots__ = (
@@ -107,7 +104,7 @@ class RequestParser:
 
     def _restart(self) -> None:
         self._http: Any = httptools.HttpRequestParser(self)
-        self._feed = self._http.feed_data
+        self._feed: Any = self._http.feed_data
 
     def feed(self, data: bytes) -> bool:
         """Parse what one read brought. Returns True when it ends in a head that began
@@ -142,12 +139,18 @@ class RequestParser:
         request = self._incoming or self.upgraded or Request("", b"/", [])
         request.problem, request.keep_alive = problem, False
         self.requests.append(request)
-        self.discard()
+        self._discard()
 
-    def discard(self) -> None:
-        """Drop the request that arrives, and what it holds."""
+    def close(self) -> None:
+        """Parse no more, and free what is held at once: the garbage collector, which
+        runs rarely, would find the cycle with httptools late."""
+        self.phase = STOPPED
+        self._discard()
+        self._http = self._feed = None
+
+    def _discard(self) -> None:
         self._incoming = None
-        self._pieces = []
+        self._headers, self._pieces = [], []
         self._room.let_go(self._held)
         self._held = 0
 
@@ -171,11 +174,15 @@ class RequestParser:
             self.phase, self._overhead = BODY_CONTINUED, 0
             self._body_seen, self._body_checked = self._body_bytes, -BODY_STEP
             self._check_length()
+            self._join_pieces()
         elif phase is HEAD_CONTINUED:
             self._overhead += count
         elif phase is BODY_CONTINUED:
+            # What is no body (trailers, extensions of chunks) counts until it grows.
             self._overhead += count
-            self._measure_body()
+            if self._body_bytes > self._body_seen:
+                self._body_seen, self._overhead = self._body_bytes, 0
+            self._join_pieces()
         if self._overhead > LARGEST_HEAD:
             self.stop(errors.head_too_large(LARGEST_HEAD))
         return False
@@ -187,12 +194,8 @@ class RequestParser:
         if request is not None and announced_length(request.headers) > largest:
             self.stop(errors.body_too_large(largest))
 
-    def _measure_body(self) -> None:
-        """Bytes that are no body (trailers, extensions of chunks) count until it grows.
-        Its pieces are joined when there are many: each weighs more than the few bytes
-        it may bring."""
-        if self._body_bytes > self._body_seen:
-            self._body_seen, self._overhead = self._body_bytes, 0
+    def _join_pieces(self) -> None:
+        """Many small pieces of a body would take far more memory than it has bytes."""
         if len(self._pieces) > MOST_PIECES:
             first, *others = self._pieces
             joined = first if isinstance(first, bytearray) else bytearray(first)

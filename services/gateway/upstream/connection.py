@@ -75,7 +75,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._state = _IDLE
         self._transport: asyncio.Transport | None = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._feed = self._parser.feed_data
+        self._feed: Any = self._parser.feed_data
         self._head: asyncio.Future[Answer] | None = None  # while WAITING
         self._answer: Answer | None = None  # from its head to its end
         self._headers: list[Header] = []
@@ -248,6 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish()
         else:
             self._fail("it closed the connection")
+        self._parser = self._feed = None  # a cycle, which the collector would find late
 
     def _ends_with_connection(self) -> bool:
         """Whether the response has neither a length nor chunks."""

@@ -205,12 +205,12 @@ def test_a_body_without_room_is_refused_and_gives_back_what_it_took() -> None:
     assert (code(parser), room.held) == ("no_capacity", 0)
 
 
-def test_what_is_discarded_gives_back_its_memory() -> None:
+def test_a_closed_parser_gives_back_its_memory() -> None:
     room = Room(1000)
     parser = made(room)
     parser.feed(posting(500) + b"b" * 400)
-    parser.discard()
-    assert room.held == 0
+    parser.close()
+    assert (room.held, parser.phase) == (0, Phase.STOPPED)
 
 
 def test_a_body_of_many_pieces_is_joined() -> None:
@@ -307,3 +307,11 @@ def test_nothing_behind_connect_is_parsed(lines: bytes) -> None:
     (request,) = parser.requests
     assert (request.method, request.keep_alive) == ("CONNECT", False)
     assert parser.phase is Phase.STOPPED
+
+
+def test_pieces_of_one_read_are_joined_before_the_next() -> None:
+    parser = RequestParser(1_000_000, 1_000_000, Room(0))
+    parser.feed(CHUNKED + b"1\r\nb\r\n" * (MOST_PIECES + 1))
+    assert len(parser._pieces) <= MOST_PIECES
+    parser.feed(b"0\r\n\r\n")
+    assert parser.requests[0].body == b"b" * (MOST_PIECES + 1)
