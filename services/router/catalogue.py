@@ -11,7 +11,7 @@ import structlog
 import uuid_utils
 from prometheus_client import Counter
 
-from libs.common.contracts.events import Alias, Catalogue, Resource
+from libs.common.contracts.catalogue import Alias, Catalogue, Resource
 from libs.common.errors import NoCatalogue, ProxyError
 from libs.common.providers.registry import published_part
 from libs.common.routing.accounts import with_accounts

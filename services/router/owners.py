@@ -10,7 +10,7 @@ import msgspec
 from falcon.asgi import Request, Response
 from pydantic import Field, ValidationError
 
-from libs.common.contracts.events import Published
+from libs.common.contracts.catalogue import Published
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
 from libs.common.store.interface import ID_CHARS_MAX

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 from libs.common.headers import Header, find
 
 # It travels in keys, JSON and SQL; what is no name there is none.

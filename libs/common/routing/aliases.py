@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from libs.common.contracts.events import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.routing.types import session_digest
 
 # No pool of an operator begins like this.

@@ -4,7 +4,8 @@ Unix milliseconds."""
 
 from dataclasses import dataclass
 
-from libs.common.contracts.events import HealthState, Verdict
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.verdicts import Verdict
 
 NEVER = 9e15  # when a refused key may be tried
 FAULTS_IN_A_ROW = 3  # so many open the circuit

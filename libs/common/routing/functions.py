@@ -14,18 +14,12 @@ import msgspec
 from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.events import (
-    Catalogue,
-    HealthState,
-    Reason,
-    RegistryEvent,
-    ResourceState,
-    Verdict,
-)
+from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
+from libs.common.contracts.events import Reason, RegistryEvent
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.redis.client import Caller, Clock, servers_clock
-from libs.common.routing.beats import Beat, Reported, StreamEnds
 from libs.common.routing.replies import (
     entry_id_of,
     holds_library,
@@ -37,12 +31,15 @@ from libs.common.routing.replies import (
 )
 from libs.common.routing.types import (
     Ask,
+    Beat,
     Decision,
     Explanation,
     Lease,
     Owner,
     Refusal,
     Release,
+    Reported,
+    StreamEnds,
     model_digest,
 )
 

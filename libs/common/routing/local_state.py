@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from libs.common.contracts.events import HealthState, Reason, Resource, Verdict
+from libs.common.contracts.catalogue import HealthState, Resource
+from libs.common.contracts.events import Reason
+from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.aliases import MARK, in_pool
 from libs.common.routing.circuit_breaker import (
     NEVER,

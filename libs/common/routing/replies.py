@@ -8,21 +8,18 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.events import (
-    GatewayEvent,
-    HealthState,
-    Resource,
-    ResourceState,
-)
+from libs.common.contracts.catalogue import HealthState, Resource, ResourceState
+from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.beats import EntryId, Reported
 from libs.common.routing.types import (
+    EntryId,
     ForeignId,
     NoCapacity,
     NoResources,
     OwnerGone,
     OwnerLimited,
     Refusal,
+    Reported,
     UnknownIds,
     UnknownPool,
 )

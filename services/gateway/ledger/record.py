@@ -9,7 +9,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from libs.common.contracts.events import Outcome, Verdict
+from libs.common.contracts.events import Outcome
+from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.aliases import Way
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Asker, Owner, Release

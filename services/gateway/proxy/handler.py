@@ -15,8 +15,7 @@ import structlog
 
 from libs.common.bodies.hints import Hints, quick_hints
 from libs.common.bodies.strip_reasoning import without_reasoning
-from libs.common.contracts.events import Verdict
-from libs.common.contracts.verdicts import judge
+from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header, find
 from libs.common.proxy_keys import Principal
 from libs.common.routing.accounts import account_named, unnamed

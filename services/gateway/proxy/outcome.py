@@ -1,7 +1,6 @@
 """The end of a request: what became of it, and what that says of its resource."""
 
-from libs.common.contracts.events import Verdict
-from libs.common.contracts.verdicts import of_failed_response
+from libs.common.contracts.verdicts import Verdict, of_failed_response
 from libs.common.routing.types import digest
 from services.gateway.ledger.record import NEUTRAL, Record
 from services.gateway.proxy.context import Exchange

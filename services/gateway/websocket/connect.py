@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from libs.common.contracts.events import Cause, Reason, Verdict
-from libs.common.contracts.verdicts import judge
+from libs.common.contracts.events import Cause, Reason
+from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.types import ForeignId, Refusal, UnknownIds
 from services.gateway import errors

@@ -10,7 +10,8 @@ from falcon.asgi import Request, Response
 from pydantic import ValidationError
 
 from libs.common.bodies.hints import Hints, read_hints
-from libs.common.contracts.events import Candidate, Catalogue
+from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.events import Candidate
 from libs.common.routing.aliases import Way, session_within, ways
 from libs.common.routing.types import (
     Ask,

@@ -11,7 +11,7 @@ from typing import Protocol
 from falcon.asgi import Request, Response
 
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing.beats import Reported
+from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 from services.router.admin.audit import Account, Finding, accounts, doubled, judge
 from services.router.admin.shapes import GatewayBooks, Ledger, WholeLedger

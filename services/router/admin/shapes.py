@@ -5,15 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, create_model
 
-from libs.common.contracts.events import (
-    Candidate,
-    DecisionEvent,
-    Frozen,
-    HealthState,
-    RequestEvent,
-    ResourceState,
-    Row,
-)
+from libs.common.contracts.catalogue import Frozen, HealthState, ResourceState
+from libs.common.contracts.events import Candidate, DecisionEvent, RequestEvent, Row
 
 
 class Ledger(Frozen):

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.common.contracts.events import ResourceState
+from libs.common.contracts.catalogue import ResourceState
 from libs.common.redis.check_queue import Orders
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Catalogue, GatewayEvent
+from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import NoCatalogue
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.redis.telemetry_stream import Entry, TelemetryStream

@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Catalogue, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.redis.shared_connection import SharedConnection, connect

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Catalogue, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect

@@ -14,7 +14,7 @@ import httpx
 from redis.asyncio import Redis
 
 from libs.cli.commands import service_command
-from libs.common.contracts.events import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions

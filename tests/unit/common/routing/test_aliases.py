@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.contracts.events import Alias, Catalogue
+from libs.common.contracts.catalogue import Alias, Catalogue
 from libs.common.routing.aliases import in_pool, provider_pool, session_within, ways
 from libs.common.routing.types import session_digest
 from tests.support.values.catalogues import made_resource

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.events import HealthState, Verdict, VerdictKind
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.circuit_breaker import (
     FAULTS_IN_A_ROW,
     NEVER,

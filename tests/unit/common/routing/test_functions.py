@@ -9,13 +9,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.events import (
-    Alias,
-    Catalogue,
-    DecisionEvent,
-    HealthState,
-    Verdict,
-)
+from libs.common.contracts.catalogue import Alias, Catalogue, HealthState
+from libs.common.contracts.events import DecisionEvent
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis import keys
 from libs.common.routing import types

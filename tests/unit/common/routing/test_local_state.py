@@ -8,13 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.events import (
-    Cause,
-    HealthState,
-    Reason,
-    Verdict,
-    VerdictKind,
-)
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.events import Cause, Reason
+from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.types import (
     NoCapacity,

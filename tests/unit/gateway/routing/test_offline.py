@@ -5,7 +5,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from libs.common.contracts.events import DecisionEvent, Resource, Verdict, VerdictKind
+from libs.common.contracts.catalogue import Resource
+from libs.common.contracts.events import DecisionEvent
+from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.local_state import MOST_PAUSED
 from libs.common.routing.types import (
     Ask,

@@ -6,7 +6,7 @@ import pytest
 from falcon.asgi import Request, Response
 from pydantic import AfterValidator, Field
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from services.router.admin.request_body import LARGEST_BODY, asked
 from tests.support.values.admin import client, problem
 
