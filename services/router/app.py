@@ -45,9 +45,10 @@ from services.router.admin.provider_tests import ModelTest, ProviderTest
 from services.router.admin.providers import OneProvider, Providers, Surroundings
 from services.router.admin.state import Events, Overview, State
 from services.router.admin.tokens import FixedToken, KeptToken
-from services.router.catalogue import LIBRARY, Publisher, build_catalogue
+from services.router.catalogue import Publisher, build_catalogue
 from services.router.dashboard_files import CSP, FILES, Page
 from services.router.errors import say
+from services.router.function_library import LIBRARY
 from services.router.key_table import KeyPublisher
 from services.router.openapi import Docs, OpenApi
 from services.router.owners import Owners

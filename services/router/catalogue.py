@@ -4,7 +4,6 @@ library, also after Redis was emptied or came back empty."""
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -19,7 +18,6 @@ from services.router.registry import Parts
 
 log = structlog.get_logger()
 
-LIBRARY = Path(__file__).with_name("library.lua").read_text()
 EVERY_S = 0.5
 VERSION_CHARACTERS = 16
 FAILURES = Counter(

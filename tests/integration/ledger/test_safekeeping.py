@@ -18,8 +18,9 @@ from libs.common.redis.telemetry_stream import Entry, TelemetryStream
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.ledger.journal.delivery import Safekeeper
 from services.gateway.ledger.journal.journal import Journal
+from services.router.function_library import LIBRARY
 from tests.support.databases.valkey import empty
-from tests.support.processes.stack import LIBRARY, STREAM
+from tests.support.processes.stack import STREAM
 from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

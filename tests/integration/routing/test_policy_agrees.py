@@ -4,7 +4,6 @@ histories on a real server: the same choices, and leases that never drift."""
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -45,8 +44,8 @@ from libs.common.routing.types import (
     digest,
     model_digest,
 )
+from services.router.function_library import LIBRARY
 
-LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"
 COOLDOWN_MS = 1_000
 SILENT_MS = 5_000

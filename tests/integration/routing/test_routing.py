@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +27,8 @@ from libs.common.routing.types import (
     UnknownPool,
     digest,
 )
+from services.router.function_library import LIBRARY
 
-LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"
 OK = Verdict(kind="ok", latency_ms=1.5)
 FAULT = Verdict(kind="fault", cause="500")
