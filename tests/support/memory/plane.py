@@ -154,7 +154,7 @@ class World:
         assert self.plane.active == {}
         counters = self.journal.counters
         assert counters.accepted == counters.ended == len(self.requests)
-        assert set(self.fallback.local.in_flight().values()) <= {0}
+        assert set(map(len, self.fallback.local.leases.values())) <= {0}
 
 
 class Client(OpenSite):
