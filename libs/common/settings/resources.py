@@ -22,7 +22,7 @@ VARIABLES = (KEY, KEYS, f"{KEY}_1", WEIGHTS, POOLS, POOL, ACCOUNTS)
 
 DEFAULT_POOL = "openai-default"
 HIGHEST_WEIGHT = 1_000_000.0
-# Below, many requests on such a key would rank like a moment (library.lua).
+# Below, many requests on such a key would rank like a time (functions/ranking.lua).
 LOWEST_WEIGHT = 0.001
 
 _NUMBERED = re.compile(rf"{KEY}_([0-9]{{1,6}})")
