@@ -13,7 +13,7 @@ from libs.common.headers import Header, find
 _NO_MONEY = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-LONGEST_PAUSE_MS = 3_600_000
+LONGEST_COOLDOWN_MS = 3_600_000
 
 VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
 
@@ -49,11 +49,13 @@ def judge(
         return Verdict(kind="refused", cause=f"{status} {error_code or 'refused'}")
     if status == 429:
         return Verdict(
-            kind="limited", cause="429 rate limited", cooldown_ms=pause_ms(headers, now)
+            kind="limited",
+            cause="429 rate limited",
+            cooldown_ms=cooldown_ms(headers, now),
         )
     if status >= 500:
         return Verdict(
-            kind="fault", cause=f"{status}", cooldown_ms=pause_ms(headers, now)
+            kind="fault", cause=f"{status}", cooldown_ms=cooldown_ms(headers, now)
         )
     if status < 400:
         return Verdict(kind="ok")
@@ -75,7 +77,7 @@ def of_failed_response(error_code: str | None) -> Verdict:
     return Verdict(kind="neutral")
 
 
-def pause_ms(headers: Sequence[Header], now: Callable[[], datetime]) -> int | None:
+def cooldown_ms(headers: Sequence[Header], now: Callable[[], datetime]) -> int | None:
     """The cooldown that a response asks for, in milliseconds, from the first of
     retry-after-ms, retry-after and x-ratelimit-reset-*; None without any."""
     asked = _number(find(headers, b"retry-after-ms"))
@@ -86,7 +88,7 @@ def pause_ms(headers: Sequence[Header], now: Callable[[], datetime]) -> int | No
         asked = max((reset for reset in resets if reset is not None), default=None)
     if asked is None:
         return None
-    return int(min(max(asked, 0), LONGEST_PAUSE_MS))
+    return int(min(max(asked, 0), LONGEST_COOLDOWN_MS))
 
 
 def _seconds_or_date(value: bytes | None, now: Callable[[], datetime]) -> float | None:
