@@ -16,12 +16,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.parts.servers import LIBRARY, SERVER_CORE, STREAM, valkey
-from libs.common.contracts.events import Catalogue, Verdict
+from bench.parts.servers import SERVER_CORE, STREAM, valkey
+from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Release, digest, model_digest
 from libs.common.settings.resources import resources_from_environment
+from services.router.function_library import LIBRARY
 
 SIZES = (4, 20, 200)
 CALLS = 200  # of each kind in a round

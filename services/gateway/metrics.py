@@ -13,7 +13,8 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import REGISTRY, Collector
 
-from libs.common.contracts.events import Outcome, VerdictKind
+from libs.common.contracts.events import Outcome
+from libs.common.contracts.verdicts import VerdictKind
 
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
 

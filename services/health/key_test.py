@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import ProxyError
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey

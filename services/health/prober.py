@@ -11,7 +11,8 @@ import httpx
 import structlog
 from prometheus_client import Counter, Histogram
 
-from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 import httpx
 import msgspec
 
-from libs.common.contracts.events import Verdict
-from libs.common.contracts.verdicts import judge
+from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header
 from libs.common.providers.key_echoes import SentKey
 from libs.common.routing.accounts import account_named

@@ -51,9 +51,10 @@ from services.router.admin.registry.providers import (
 from services.router.admin.state import Events, Overview, State
 from services.router.api.docs_page import Docs
 from services.router.api.document import OpenApi, document
-from services.router.catalogue import LIBRARY, Publisher, build_catalogue
+from services.router.catalogue import Publisher, build_catalogue
 from services.router.dashboard_files import CSP, FILES, Page
 from services.router.errors import say
+from services.router.function_library import LIBRARY
 from services.router.key_table import KeyPublisher
 from services.router.owners import Owners
 from services.router.probes import Healthz, Metrics, Readyz

@@ -1,17 +1,16 @@
-"""The catalogue: all resources, and their being in Redis with the function
-library, also after Redis was emptied or came back empty."""
+"""Publishes the catalogue and the function library in Redis, again whenever Redis
+lost them."""
 
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 import structlog
 import uuid_utils
 from prometheus_client import Counter
 
-from libs.common.contracts.events import Alias, Catalogue, Resource
+from libs.common.contracts.catalogue import Alias, Catalogue, Resource
 from libs.common.errors import NoCatalogue, ProxyError
 from libs.common.providers.registry import published_part
 from libs.common.routing.accounts import with_accounts
@@ -19,7 +18,6 @@ from services.router.registry import Parts
 
 log = structlog.get_logger()
 
-LIBRARY = Path(__file__).with_name("library.lua").read_text()
 EVERY_S = 0.5
 VERSION_CHARACTERS = 16
 FAILURES = Counter(
@@ -30,8 +28,8 @@ FAILURES = Counter(
 def build_catalogue(
     resources: Iterable[Resource], aliases: Iterable[Alias] = ()
 ) -> Catalogue:
-    """The version is a hash of the content: equal content, equal version. The
-    order counts, as it is the order in which resources are shown."""
+    """The version is a hash of the content. The order of resources counts: they are
+    shown in it."""
     listed, named = tuple(resources), tuple(aliases)
     content = "\n".join(part.model_dump_json() for part in (*listed, *named))
     digest = hashlib.sha256(content.encode()).hexdigest()
@@ -40,7 +38,7 @@ def build_catalogue(
 
 
 class Library(Protocol):
-    """Where a catalogue is published."""
+    """Where the catalogue is published."""
 
     async def load_library(self) -> None: ...
 
@@ -58,18 +56,18 @@ class Leadership(Protocol):
 
 
 class Registered(Protocol):
-    """All resources and aliases; None: SQL was not read yet."""
+    """Resources and aliases of the registry; None: SQL was not read yet."""
 
     @property
     def parts(self) -> Parts | None: ...
 
 
 class Publisher:
-    """Puts the function library and the catalogue where they are missing, or
-    were another's. Only the leading router does: replicas that are configured
-    differently, as during a rollout, would replace each other's for ever.
+    """Publishes the function library and the catalogue when they are missing or differ.
+    Only the leading router does: replicas with different configurations, as during a
+    rollout, would otherwise replace each other's forever.
 
-    `published` says whether there was a catalogue a moment ago.
+    `published`: whether Redis had a catalogue in the last round.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Publisher:
         leadership: Leadership,
         registered: Registered | None = None,
     ) -> None:
-        """`ours` is of the environment alone."""
+        """`ours`: the catalogue of the environment alone."""
         self._library = library
         self._ours = Parts(ours.resources, ours.aliases)
         self._registered = registered
@@ -87,29 +85,29 @@ class Publisher:
         self._made = ours
         self._learned: dict[str, str] = {}
         self._leadership = leadership
-        self._turn = asyncio.Lock()  # no older catalogue after a newer one
+        self._turn = asyncio.Lock()  # so that no older catalogue replaces a newer one
         self.published = False
-        self._said = ""  # the last failure, logged once
+        self._said = ""  # the last failure; each is logged once
 
     async def run(self) -> None:
-        """For ever; what goes wrong is tried again with the next round."""
+        """Publishes periodically. Failures are retried in the next round."""
         while True:
             await self._try()
             await asyncio.sleep(EVERY_S)
 
     @property
     def catalogue(self) -> Catalogue:
-        """As this router would publish it."""
+        """The catalogue that this router would publish."""
         known = self._registered.parts if self._registered else None
         return self._build(known or self._ours)
 
     async def renew(self) -> None:
-        """Publish a change at once. Never raises: the next round tries again."""
+        """Publish now. Never raises: failures are retried in the next round."""
         await self._try()
 
     async def ensure(self) -> None:
-        """Safe to repeat. Raises `RedisAway`, or `NoCatalogue` while another
-        router leads and has not published."""
+        """Idempotent. Raises `RedisAway`, or `NoCatalogue` while another router leads
+        and has not published."""
         async with self._turn:
             if not await self._leadership.hold():
                 if await self._library.catalogue_version() is None:
@@ -128,7 +126,7 @@ class Publisher:
                 )
 
     async def _parts(self) -> Parts:
-        """While SQL cannot be read, what was published of the registry stays."""
+        """While SQL cannot be read, keeps the published part of the registry."""
         if self._registered is None:
             return self._ours
         if self._registered.parts is not None:
@@ -142,8 +140,8 @@ class Publisher:
         return Parts((*self._ours.resources, *others), kept[1])
 
     def _build(self, parts: Parts) -> Catalogue:
-        """The catalogue with the accounts that upstreams told. What was learned
-        outlives an emptied Redis here."""
+        """The catalogue with the accounts that upstreams named. This router remembers
+        them when Redis was emptied."""
         if self._made_of != (parts, self._learned):
             self._made_of = parts, dict(self._learned)
             resources = with_accounts(parts.resources, self._learned)
@@ -156,8 +154,8 @@ class Publisher:
         except ProxyError as cause:
             self._fail(str(cause))
         except Exception as error:  # noqa: BLE001 - the outermost loop
-            # A Redis that refuses writes (full, a replica) comes back too, and
-            # until then the router still shows what is wrong.
+            # For example a Redis that refuses writes (full, a replica): it may
+            # recover, and until then the router must be able to show the cause.
             self._fail(f"{type(error).__name__}: {error}")
         else:
             self.published, self._said = True, ""
@@ -166,5 +164,7 @@ class Publisher:
         self.published = False
         FAILURES.inc()
         if cause != self._said:
-            log.error("cannot publish", action="publish_failed", cause=cause)
+            log.error(
+                "cannot publish the catalogue", action="publish_failed", cause=cause
+            )
         self._said = cause

@@ -8,7 +8,7 @@ import falcon
 import structlog
 from falcon.asgi import Request, Response
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.interface import BadQuery
 

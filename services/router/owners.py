@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from pydantic import Field
 
-from libs.common.contracts.events import Published
+from libs.common.contracts.catalogue import Published
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
 from libs.common.store.interface import ID_CHARS_MAX

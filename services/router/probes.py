@@ -8,7 +8,7 @@ import prometheus_client
 from falcon.asgi import Response
 from prometheus_client import Gauge
 
-from libs.common.contracts.events import HealthState, ResourceState
+from libs.common.contracts.catalogue import HealthState, ResourceState
 from libs.common.errors import ProxyError
 from libs.common.runtime.probes import Readiness, readiness_body
 from services.router.admin.schemas.state import AdminState

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import structlog
 from prometheus_client import Counter
 
-from libs.common.contracts.events import Alias, Resource
+from libs.common.contracts.catalogue import Alias, Resource
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.providers.registry import Registry, joined
 from libs.common.providers.sealing import Sealer, Unsealable

@@ -14,12 +14,13 @@ from libs.common.redis.client import ClientCaller
 from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
+from services.router.function_library import LIBRARY
 from tests.attack.upstream import Upstream
 from tests.support.clients import raw
 from tests.support.clients.raw import Caller, calling
 from tests.support.clients.sockets import visited
 from tests.support.databases.valkey import empty
-from tests.support.processes.stack import LIBRARY, STREAM, Stack, gateway_stack
+from tests.support.processes.stack import STREAM, Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
 UPSTREAM_KEYS = [f"sk-attack-{number}" for number in range(8)]

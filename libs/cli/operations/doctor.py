@@ -24,7 +24,7 @@ from libs.cli.operations.stored_providers import broken_providers
 from libs.cli.plan import RedisSeen, without_password
 from libs.cli.readiness_listener import readiness
 from libs.common.admin_token import FILE, read_file
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 from libs.common.errors import SettingError
 from libs.common.runtime.tls import client_context, tls_cause
 from libs.common.settings.base import CommonSettings, DatabaseSettings

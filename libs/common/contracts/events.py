@@ -1,28 +1,16 @@
-"""What crosses a process border: catalogue, decisions, events, verdicts.
+"""Events: what goes over the telemetry stream and the stream of captured bodies.
 
 Times are Unix milliseconds (`_ms`), durations milliseconds, unless a name says
-otherwise. Field names of events are the column names of design.md section 5.
+otherwise. Fields of events are named like the SQL columns that store them.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from libs.common.contracts.catalogue import Frozen, HealthState
 
 EVENT_VERSION = 1
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HealthState(StrEnum):
-    UNKNOWN = "unknown"
-    HEALTHY = "healthy"
-    DEGRADED = "degraded"  # cooling down
-    UNHEALTHY = "unhealthy"  # the upstream refused the key (401, 403)
 
 
 class Reason(StrEnum):
@@ -31,34 +19,34 @@ class Reason(StrEnum):
     WEIGHTED_LEAST_CONNECTIONS = "weighted_least_connections"
     SESSION_FAILOVER = "session_failover"
     PANIC = "panic"
-    # The owning account is gone; PROXY_REPLAY_WITHOUT_REASONING allows it.
+    # The owning account is gone and PROXY_REPLAY_WITHOUT_REASONING is set.
     REPLAYED = "replayed_without_reasoning"
-    # A later request of a socket goes where the socket goes.
+    # A later request on a WebSocket uses the socket's resource.
     SOCKET = "socket"
 
 
 class Cause(StrEnum):
-    """What made a request leave a resource: how the attempt there ended, or, of a
-    first attempt, why the home of its session or state was passed over."""
+    """Why a request left a resource: how the previous attempt ended or, for a first
+    attempt, why the resource that holds its session or state was not chosen."""
 
     RATE_LIMITED = "rate_limited"  # 429
-    INSUFFICIENT_QUOTA = "insufficient_quota"  # 429: no money left
+    INSUFFICIENT_QUOTA = "insufficient_quota"  # 429: no credit left
     KEY_REFUSED = "key_refused"  # 401, 403
-    MODEL_REFUSED = "model_refused"  # 403: this key is not given this model
-    # 400 for another account's reasoning; it is left out the next time.
+    MODEL_REFUSED = "model_refused"  # 403: this key has no access to the model
+    # 400 for another account's reasoning; the next attempt omits it.
     REQUEST_REFUSED = "request_refused"
     SERVER_ERROR = "server_error"  # 5xx
     CONNECT_ERROR = "connect_error"  # nothing was sent
-    CONNECTION_LOST = "connection_lost"  # or no HTTP, before the answer's head
-    TIMEOUT = "timeout"  # no answer within PROXY_FIRST_BYTE_TIMEOUT_SECONDS
-    NO_KEY = "no_key"  # this gateway cannot resolve it
-    NO_FREE_CONNECTION = "no_free_connection"  # this gateway has no more
-    # Of sockets: their first request names state that is elsewhere.
+    CONNECTION_LOST = "connection_lost"  # or invalid HTTP, before the response head
+    TIMEOUT = "timeout"  # no response within PROXY_FIRST_BYTE_TIMEOUT_SECONDS
+    NO_KEY = "no_key"  # this gateway cannot resolve the credential
+    NO_FREE_CONNECTION = "no_free_connection"  # in this gateway
+    # The first request on a WebSocket names state of another account.
     LIVES_ELSEWHERE = "lives_elsewhere"
-    # Why a home is passed over.
+    # First attempts only.
     COOLING_DOWN = "cooling_down"
     UNHEALTHY = "unhealthy"
-    GONE = "gone"  # from the catalogue
+    GONE = "gone"  # not in the catalogue
     ANOTHER_POOL = "another_pool"
 
 
@@ -69,61 +57,20 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Published(BaseModel):
-    """Read also by older gateways than the router that wrote it: what they do
-    not know they pass over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Resource(Published):
-    """One upstream key. Never holds a plain key: `credential` says where it is."""
-
-    id: str
-    name: str
-    pool_id: str | None  # None: serves only requests that name no pool
-    account_id: str
-    weight: float = Field(gt=0)
-    base_url: str  # no trailing slash, ends in /v1 for OpenAI
-    credential: str  # "env:NAME", "env:NAME#2" (second of a comma list), "sealed:TOKEN"
-    provider_id: str | None = None  # of the registry; None: from the environment
-
-
-class Alias(Published):
-    """A name for a model of one provider: requests for it go to that provider's
-    resources, and ask for `upstream_id` there."""
-
-    alias: str
-    provider_id: str
-    upstream_id: str
-
-
-class Catalogue(Published):
-    """All resources and model aliases. `version` is a hash of the content, so equal
-    means same."""
-
-    version: str
-    resources: tuple[Resource, ...]
-    aliases: tuple[Alias, ...] = ()
-
-    @property
-    def pools(self) -> tuple[str, ...]:
-        return tuple(sorted({r.pool_id for r in self.resources if r.pool_id}))
-
-
 class Candidate(Frozen):
-    """A resource as a decision saw it. `score` is (in flight + 1) / weight."""
+    """A resource considered by a decision. `score` is (in flight + 1) / weight."""
 
     resource: str
     score: float | None = None
     in_flight: int | None = None
     weight: float | None = None
     health: HealthState = HealthState.HEALTHY
-    refused: str | None = None  # why it was not eligible; None for the eligible
+    refused: str | None = None  # why it was not eligible; None: it was
 
 
 class DecisionEvent(Frozen):
-    """One attempt's choice; written by acquire. The entry's id is `decisions.id`."""
+    """The choice for one attempt, written by acquire. The entry's id is
+    `decisions.id`."""
 
     request_id: str
     attempt: int
@@ -134,14 +81,14 @@ class DecisionEvent(Frozen):
     reason: str
     candidates: tuple[Candidate, ...] = ()
     degraded: bool = False
-    cause: str | None = None  # a `Cause`, if anything was left
+    cause: str | None = None  # a `Cause`
 
 
 class RequestEvent(Frozen):
-    """One finished request; written by release, or by the reaper
-    (`interrupted`). The entry's id is the request id, which is `requests.id`,
-    so a request is stored once whatever is sent twice; a real outcome replaces
-    `interrupted`, never the other way round."""
+    """One finished request, written by release or by the reaper (`interrupted`).
+
+    The entry's id is the request id (`requests.id`), so a duplicate is stored once. A
+    real outcome replaces `interrupted`, never the reverse."""
 
     id: str
     created_at_ms: int
@@ -152,7 +99,7 @@ class RequestEvent(Frozen):
     resource_id: str | None = None
     account_id: str | None = None
     proxy_key_id: str | None = None
-    team_id: str | None = None  # of the proxy key, at that time
+    team_id: str | None = None  # of the proxy key when the request began
     method: str
     path: str
     model: str | None = None
@@ -179,30 +126,30 @@ class RequestEvent(Frozen):
     response_id: str | None = None
     previous_response_id: str | None = None
     gateway_id: str | None = None
-    # Ids this answer minted: the account that serves it can be asked for them
-    # again, and no other. In SQL a table of their own, no column.
+    # Ids that this response minted. Only the account that minted an id can resolve it.
+    # Stored in a table of their own.
     minted: tuple[str, ...] = ()
 
     @property
     def tenant(self) -> str:
-        """To whom the minted ids belong."""
+        """The owner of the minted ids."""
         return tenant_of(self.proxy_key_id, self.team_id)
 
     @property
     def repeats(self) -> bool:
-        """May the answer have told ids that were there before, as lists do?"""
+        """Whether the response can contain ids minted earlier, as lists do."""
         return self.method not in ("POST", "WS") or self.path.endswith("/items")
 
 
 def tenant_of(key_id: str | None, team_id: str | None) -> str:
-    """Whose a request is: its key's team, else its key, else nobody's (empty)."""
+    """The tenant of a request: its key's team, else its key; empty without a key."""
     if team_id:
         return f"team:{team_id}"
     return f"key:{key_id}" if key_id else ""
 
 
 class HealthEvent(Frozen):
-    """A resource's health changed; with `model`, for that model alone."""
+    """A resource's health changed; with `model`, for that model only."""
 
     created_at_ms: int
     resource_id: str
@@ -222,26 +169,26 @@ class RegistryEvent(Frozen):
     aliases: tuple[str, ...] = ()
 
 
-# How a captured body is packed on its way to ingest, which packs what is not.
+# Compression of a captured body in the stream. Ingest compresses `identity` bodies.
 PACKED, PLAIN = "zstd", "identity"
 
 
 class BodyNote(Frozen):
-    """What is known of a captured body, or why there is none. The bytes travel
-    beside the JSON, in a field of the entry."""
+    """Describes a captured body, or why it is missing. The bytes are in another field
+    of the stream entry."""
 
     content_type: str | None = None
-    # As Content-Encoding would say it, the outermost last: "zstd", or "br, zstd"
-    # when what travelled could not be opened.
+    # In the order of Content-Encoding, outermost last: "zstd", or "br, zstd" for a
+    # body whose own coding could not be decoded.
     encoding: str = PACKED
-    original_bytes: int  # that travelled
+    original_bytes: int  # as transferred
     truncated: bool = False
-    dropped: str | None = None  # why the body is not there
+    dropped: str | None = None  # why the body is missing
 
 
 class PayloadEvent(Frozen):
-    """The captured bodies of one request. On a stream of its own, so that what is
-    done about a backlog of bodies never touches the ledger."""
+    """The captured bodies of one request. They have a stream of their own, so that
+    dropping bodies under backlog never affects the ledger."""
 
     request_id: str
     created_at_ms: int  # the request's
@@ -250,9 +197,9 @@ class PayloadEvent(Frozen):
 
 
 class GatewayEvent(Frozen):
-    """A gateway's books: what it accepted and ended since it started, and how many
-    of the ended it still holds, as it does not know them to be stored. `closed` is
-    its last word, by itself or by who found its journal."""
+    """A gateway's ledger report: requests accepted and ended since it started, and how
+    many ended ones it still holds because they are not known to be stored. `closed` is
+    the last report, by the gateway or by the one that recovered its journal."""
 
     created_at_ms: int
     gateway_id: str
@@ -273,7 +220,7 @@ Event = (
     | PayloadEvent
 )
 
-# Of the telemetry stream; a payload has its own.
+# Kinds in the telemetry stream; payloads have a stream of their own.
 EVENTS: dict[str, type[Event]] = {
     "decision": DecisionEvent,
     "request": RequestEvent,
@@ -285,17 +232,17 @@ EVENTS: dict[str, type[Event]] = {
 
 @dataclass(frozen=True, slots=True)
 class StreamedEvent:
-    """An entry of the telemetry stream, decoded.
+    """A decoded entry of the telemetry stream.
 
-    On the wire an entry has four fields: `kind`, `id` (the event's own,
-    time-ordered, made by the writer), `v` (EVENT_VERSION) and `data` (JSON).
+    An entry has four fields: `kind`, `id` (of the event: time-ordered, assigned by the
+    writer), `v` (EVENT_VERSION) and `data` (JSON).
     """
 
-    entry_id: str  # Redis's, "1700000000000-0"; for acknowledging only
+    entry_id: str  # assigned by Redis ("1700000000000-0"); only for acknowledgment
     id: str
     kind: Kind
     event: Event
-    # The JSON that `event` was read from, unless something was taken out of it.
+    # The JSON that `event` was decoded from; None if it was altered since.
     data: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -305,50 +252,13 @@ class StreamedEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamedPayload(StreamedEvent):
-    """The captured bodies of one request: `kind` is `payload`, `id` the request's.
-    Fields `request` and `response` hold the bodies that its notes speak of. Gateways
-    put many into one entry (`payload_batches`)."""
+    """The captured bodies of one request: `kind` is `payload`, `id` the request id.
+    Fields `request` and `response` hold the bodies. Gateways write many of them as one
+    stream entry (libs/common/redis/capture_batches.py)."""
 
     event: PayloadEvent
     bodies: dict[str, bytes] = field(default_factory=dict)
 
 
-class ResourceState(Frozen):
-    """A card of the dashboard; the shape of `/admin/state`'s `resources`."""
-
-    id: str
-    name: str
-    pool_id: str | None
-    account_id: str
-    weight: float
-    health: HealthState
-    cooldown_until: str | None  # ISO 8601, UTC
-    paused_models: tuple[str, ...] = ()  # rate limited there, others are served
-    in_flight: int
-    requests: int
-    errors: int
-    last_latency_ms: float | None
-    last_error: str | None
-
-
-VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
-
-
-class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """What a check or an answer says of a resource's health.
-
-    kind: ok (works), fault (5xx, connect error, timeout: counts in a row),
-    limited (429: cool down at once, for its model when there is one), exhausted
-    (no money left: unhealthy; a check that passes afterwards proves only the key, so
-    one request tries it), refused (401, 403: unhealthy until a check passes),
-    neutral (says nothing of the resource).
-    """
-
-    kind: VerdictKind
-    cause: str = ""
-    cooldown_ms: int | None = None
-    latency_ms: float | None = None
-
-
 Row = dict[str, Any]
-"""A row of history, by SQL column name."""
+"""A row by SQL column name."""

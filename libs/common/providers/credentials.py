@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 from libs.common.errors import ProxyError
 from libs.common.providers.destinations import Forbidden
 from libs.common.providers.rules import ProviderRules

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from libs.common.contracts.events import Alias, Catalogue, Resource, Row
+from libs.common.contracts.catalogue import Alias, Catalogue, Resource
+from libs.common.contracts.events import Row
 from libs.common.providers.credentials import SEALED
 from libs.common.providers.references import VARIABLE
 from libs.common.settings.resources import keys_in

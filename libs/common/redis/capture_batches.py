@@ -1,7 +1,7 @@
-"""Captured bodies on the wire: those of many requests in one stream entry, which
-costs a gateway several times what a small body does. Pure."""
+"""Captured bodies as entries of their stream. An entry costs a gateway several times
+what a small body does, so one entry holds the bodies of many requests. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -10,12 +10,14 @@ from libs.common.contracts.events import EVENT_VERSION, PACKED
 Fields = Mapping[bytes, bytes]
 
 BATCH_KIND = b"payloads"
-BATCH_BYTES = 32_768  # in one entry, but for a request that has more by itself
-NOTES_BYTES = 128  # what is said of a request's bodies, about
+BATCH_BYTES = 32_768  # in one entry, unless a single request has more
+WRITE_BYTES = 262_144  # encoded at once, unless a single entry has more
+NOTES_BYTES = 128  # of a request without its bodies, about
 
 
 class Note(msgspec.Struct, omit_defaults=True, gc=False):
-    """The fields of `contracts.BodyNote` (a test compares them), cheap to write."""
+    """The fields of `contracts.events.BodyNote` (a test compares them), as a struct
+    that is cheap to make."""
 
     original_bytes: int
     content_type: str | None = None
@@ -25,8 +27,8 @@ class Note(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Payload(msgspec.Struct, array_like=True, gc=False):
-    """The captured bodies of one request, and what `contracts.PayloadEvent` says of
-    them."""
+    """The captured bodies of one request, and the fields of
+    `contracts.events.PayloadEvent`."""
 
     request_id: str
     created_at_ms: int
@@ -37,18 +39,20 @@ class Payload(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes on the wire, about."""
+        """Bytes in the stream, about."""
         bodies = len(self.request_body or b"") + len(self.response_body or b"")
         return NOTES_BYTES + bodies
 
+
+Batch = Sequence[Payload]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Payload]).decode
 _encode_json = msgspec.json.Encoder().encode
 
 
-def batches(payloads: Sequence[Payload]) -> Iterator[Sequence[Payload]]:
-    """Those that travel together, in order."""
+def batches(payloads: Sequence[Payload]) -> Iterator[Batch]:
+    """Payloads by entry, in order."""
     first = size = 0
     for position, payload in enumerate(payloads):
         if size and size + payload.size > BATCH_BYTES:
@@ -59,16 +63,33 @@ def batches(payloads: Sequence[Payload]) -> Iterator[Sequence[Payload]]:
         yield payloads[first:]
 
 
-def packed(payloads: Sequence[Payload]) -> tuple[str | bytes | int, ...]:
-    """A batch as fields of an entry."""
+def writes(entries: Iterable[Batch]) -> Iterator[Sequence[Batch]]:
+    """Entries by write to the socket, in order. Bounds what is in memory twice, plain
+    and encoded."""
+    together: list[Batch] = []
+    size = 0
+    for batch in entries:
+        added = sum(payload.size for payload in batch)
+        if together and size + added > WRITE_BYTES:
+            yield together
+            together, size = [], 0
+        together.append(batch)
+        size += added
+    if together:
+        yield together
+
+
+def packed(payloads: Batch) -> tuple[str | bytes | int, ...]:
+    """The fields of an entry: name, value, name, value..."""
     kind, data = BATCH_KIND, _encode(payloads)
     return ("kind", kind, "v", EVENT_VERSION, "data", data)
 
 
 def unpacked(fields: Fields) -> Sequence[Fields]:
-    """The entries that a batch stands for, each with its event's JSON and bodies in
-    fields of their own. What is no batch is itself; one that cannot be read is left
-    without its content, for poison is kept and bodies must not be."""
+    """The fields of one entry for each payload of a batch, in the form of
+    `contracts.events.StreamedPayload`. An entry that is no batch is returned as it is.
+    A batch that cannot be decoded loses its content, because dead letters are kept and
+    captured bodies must not be."""
     if fields.get(b"kind") != BATCH_KIND:
         return (fields,)
     version = fields.get(b"v", b"")

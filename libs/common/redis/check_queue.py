@@ -1,5 +1,5 @@
-"""Orders from the router to the health service, by way of Redis: only the
-latter talks to upstreams."""
+"""Checks that the router orders from the health service, through Redis: only the health
+service connects to upstreams."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 from libs.common.errors import RedisAway
 from libs.common.redis import keys
 
-WAIT_S = 1.0  # less than a client's answer timeout
-KEPT_S = 60  # orders and answers nobody fetched
+WAIT_S = 1.0  # less than the client's answer timeout
+KEPT_S = 60  # for orders and answers that nobody fetches
 
 
 class Orders:
-    """One end each: `place` and `fetch`, `take` and `answer`. All raise
-    `RedisAway`. An order is an id, and what else is wanted after a space."""
+    """The router calls `place`, `fetch` and `withdraw`; the health service calls `take`
+    and `answer`. All raise `RedisAway`. An order is an id, then optionally a space and
+    arguments."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -28,18 +29,18 @@ class Orders:
             await self._redis.expire(keys.check_orders(), KEPT_S)
 
     async def fetch(self, order: str) -> bytes | None:
-        """The answer, waited for a moment."""
+        """Wait up to WAIT_S for the answer."""
         with _translated():
             found = await self._redis.blpop(_answer_key(order), WAIT_S)
         return found[1] if found else None
 
     async def withdraw(self, order: str) -> bool:
-        """Take back an order; False when somebody has taken it already."""
+        """Cancel an order; False when it was taken already."""
         with _translated():
             return bool(await self._redis.lrem(keys.check_orders(), 0, order))
 
     async def take(self) -> str | None:
-        """The oldest order, waited for a moment."""
+        """Wait up to WAIT_S for the oldest order."""
         with _translated():
             found = await self._redis.brpop(keys.check_orders(), WAIT_S)
         return found[1].decode() if found else None

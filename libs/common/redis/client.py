@@ -1,4 +1,4 @@
-"""How commands reach Redis, and by whose clock. What `routing.py` is built on."""
+"""How the routing functions send commands, and which clock they use."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from libs.common.redis.factory import cause_of
 
 
 class Caller(Protocol):
-    """How a command reaches Redis: the shared connection, or a client."""
+    """Sends commands: the shared connection, or an ordinary client."""
 
     def call(self, *command: Any) -> Awaitable[Any]: ...
 
@@ -20,7 +20,7 @@ class Caller(Protocol):
 
 
 class ClientCaller:
-    """Calls by an ordinary client, for processes off the hot path."""
+    """Sends commands by an ordinary client, off the hot path."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
@@ -45,5 +45,5 @@ Clock = Callable[[], int | str]
 
 
 def servers_clock() -> str:
-    """Let Redis say what time it is: skewed gateways cannot bend it."""
+    """The argument for the server's clock, which skewed gateways cannot affect."""
     return ""

@@ -1,11 +1,10 @@
-"""Which Redis a URL means: clients for it, for event loops and for threads. None
-connects before its first use.
+"""Redis clients for a URL, for event loops and for threads. They connect on first use.
 
-A primary may change under a client: Sentinels name another one, or a host's name
-leads elsewhere. A connection whose server became a replica is closed, so that the
-next one is made to whoever is the primary by then. But a primary that was replaced
-may not know of it for ten seconds and more, and what is written to it is lost: so
-Sentinels are asked again and again, also while all seems well."""
+The primary may change while a client is in use: Sentinels name another one, or the
+host name resolves to another address. A connection whose server became a replica is
+closed, and the next one goes to the new primary. But a replaced primary may take more
+than ten seconds to notice, and what is written to it is lost. So Sentinels are asked
+periodically, also while calls succeed."""
 
 import asyncio
 import contextlib
@@ -30,9 +29,9 @@ from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from libs.common.redis.url import RedisUrl, parse
 from libs.common.runtime.tls import tls_cause
 
-# One that is gone must not use up the time in which the others can be asked.
+# Short, so that a dead Sentinel leaves time to ask the others.
 SENTINEL_TIMEOUT_S = 0.5
-LOOK_EVERY_S = 1.0  # how often they are asked again
+LOOK_EVERY_S = 1.0  # between two questions to Sentinels
 
 
 def client(url: str, connect_s: float, answer_s: float) -> Redis:
@@ -48,9 +47,14 @@ def client(url: str, connect_s: float, answer_s: float) -> Redis:
     return made
 
 
-def blocking_client(url: str, connect_s: float, answer_s: float) -> BlockingRedis:
+def blocking_client(
+    url: str, connect_s: float, answer_s: float, packer: Any = None
+) -> BlockingRedis:
+    """`packer` encodes commands in place of redis-py's default, hiredis."""
     place, options = parse(url), _options(connect_s, answer_s)
     options["retry"] = BlockingRetry(NoBackoff(), 0)
+    if packer is not None:
+        options["command_packer"] = packer
     if not place.sentinels:
         return BlockingRedis.from_url(place.server, **options)
     primary, sentinels = _of_sentinels(place, options)
@@ -61,10 +65,10 @@ def blocking_client(url: str, connect_s: float, answer_s: float) -> BlockingRedi
 
 def _options(connect_s: float, answer_s: float) -> dict[str, Any]:
     return {
-        "protocol": 2,  # replies are lists and bytes, with the parser's fast path
+        "protocol": 2,  # replies are lists and bytes, on the parser's fast path
         "socket_connect_timeout": connect_s,
         "socket_timeout": answer_s,
-        # With no retry at all, this closes the connection and no more.
+        # Without retries this only closes the connection.
         "retry_on_error": [ReadOnlyError],
     }
 
@@ -72,8 +76,8 @@ def _options(connect_s: float, answer_s: float) -> dict[str, Any]:
 def _of_sentinels(
     place: RedisUrl, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How to connect to the primary, and how to its Sentinels: the same way, but
-    for credentials and patience."""
+    """Options for the primary and for its Sentinels: the same but for credentials and
+    timeouts."""
     primary: dict[str, Any] = {**parse_url(place.server), **options}  # type: ignore[no-untyped-call]
     primary["ssl"] = primary.pop("connection_class", None) is not None
     for told in ("host", "port"):
@@ -87,8 +91,8 @@ def _of_sentinels(
 
 
 class _FollowingPool(loops.SentinelConnectionPool):
-    """redis-py asks Sentinels when it makes a connection; this one goes on asking as
-    long as connections are used. Its end is the end of those to Sentinels, too."""
+    """redis-py asks Sentinels when it makes a connection. This pool also asks while
+    connections are in use. Closing it closes the connections to Sentinels."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -99,7 +103,7 @@ class _FollowingPool(loops.SentinelConnectionPool):
         now = asyncio.get_running_loop().time()
         if now >= self._look_at and (self._looking is None or self._looking.done()):
             self._look_at = now + LOOK_EVERY_S
-            # Beside the command, which shall not wait for Sentinels that are away.
+            # In a task: the command must not wait for unreachable Sentinels.
             self._looking = asyncio.create_task(self._look())
         return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
 
@@ -121,16 +125,16 @@ class _FollowingPool(loops.SentinelConnectionPool):
 
 
 async def replaced(client: Redis, connection: Any) -> bool:
-    """Do Sentinels by now name another primary than the one `connection` is to? For
-    connections that were made by hand; those of the pool are looked after."""
+    """Whether Sentinels name another primary than that of `connection`. For connections
+    outside the pool."""
     pool = client.connection_pool
     if not isinstance(pool, _FollowingPool):
         return False
-    # Whatever goes wrong with asking: who asks must be there to ask again.
+    # Any failure: the caller must survive to ask again.
     with contextlib.suppress(Exception):
         primary = await pool.get_master_address()  # type: ignore[no-untyped-call]
         return bool(primary != (connection.host, connection.port))
-    return False  # nobody says so
+    return False
 
 
 def replaced_blocking(client: BlockingRedis, connection: Any) -> bool:
@@ -145,7 +149,7 @@ def replaced_blocking(client: BlockingRedis, connection: Any) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """Why Redis cannot be used, in a few words without a secret."""
+    """A short reason without secrets why Redis cannot be used."""
     if isinstance(error, MasterNotFoundError | loops.MasterNotFoundError):
         return _no_primary(str(error))
     if (tls := tls_cause(error)) is not None:
@@ -161,7 +165,8 @@ def cause_of(error: BaseException) -> str:
 
 
 def _no_primary(text: str) -> str:
-    """redis-py keeps only the text of what each Sentinel's connection raised."""
+    """From the text of the error: redis-py keeps nothing else of what each Sentinel's
+    connection raised."""
     for sign in ("certificate verify failed", "WRONGPASS", "NOAUTH", "Authentication"):
         if sign.lower() in text.lower():
             return f"no Sentinel tells the primary: {sign}"

@@ -1,29 +1,29 @@
-"""Every Redis key name. All routing keys share one hash tag, so that one
-function call may touch them on a Cluster. `library.lua` repeats the names:
-its head is the map, `tests/integration` holds the two together."""
+"""All Redis key names. Routing keys share one hash tag, so that one function call may
+use them on a Cluster. services/router/functions/catalogue.lua repeats the names and
+has the full description."""
 
 TAG = "{rpx}"
 
 
 def catalogue() -> str:
-    """String: the catalogue's JSON document (`contracts.Catalogue`)."""
+    """String: the catalogue's JSON document (`contracts.catalogue.Catalogue`)."""
     return f"{TAG}:catalogue"
 
 
 def catalogue_version() -> str:
-    """String: the version of that document; a content hash."""
+    """String: the version of that document, a content hash."""
     return f"{TAG}:catalogue:version"
 
 
 def ranking(pool_id: str) -> str:
-    """Sorted set: resource -> its load, or from 1e12 up the Unix ms when an
-    unavailable one may be tried."""
+    """Sorted set: resource -> load, or from 1e12 up the Unix ms when an unavailable
+    resource may be tried."""
     return f"{TAG}:ranking:{pool_id}"
 
 
 def leases(resource_id: str) -> str:
-    """Hash: gateway/request -> lease record, what the reaper needs to tell of it.
-    Its size is in flight."""
+    """Hash: gateway/request -> lease record (JSON), from which the reaper makes the
+    request event. Its size is the number in flight."""
     return f"{TAG}:leases:{resource_id}"
 
 
@@ -33,7 +33,7 @@ def gateways() -> str:
 
 
 def reports() -> str:
-    """Hash: gateway -> "ms|JSON": its books as of its last heartbeat."""
+    """Hash: gateway -> "ms|JSON": the ledger report of its last heartbeat."""
     return f"{TAG}:reports"
 
 
@@ -43,7 +43,7 @@ def health(resource_id: str) -> str:
 
 
 def pauses(digest: str) -> str:
-    """String: JSON of a model's pauses by resource, while there are any."""
+    """String: JSON, resource -> cooldown of a model; while there is any."""
     return f"{TAG}:pauses:{digest}"
 
 
@@ -53,38 +53,38 @@ def accounts() -> str:
 
 
 def session(digest: str) -> str:
-    """String: the resource a session is bound to; sliding expiry."""
+    """String: the owner of a session; sliding expiry."""
     return f"{TAG}:session:{digest}"
 
 
 def sessions() -> str:
-    """Sorted set: session digest -> Unix ms when its binding ends."""
+    """Sorted set: session digest -> Unix ms when that key expires."""
     return f"{TAG}:sessions"
 
 
 def bound(digest: str) -> str:
-    """String: the resource whose account minted an upstream id; a day."""
+    """String: the owner of an upstream id; expires after a day."""
     return f"{TAG}:bound:{digest}"
 
 
 def registry_changes() -> str:
-    """String: counts changes of the provider registry in SQL, so that every router
-    hears of them."""
+    """String: a number that increases with each change of the provider registry in SQL,
+    so that all routers notice."""
     return f"{TAG}:registry:changes"
 
 
 def proxy_keys() -> str:
-    """Hash: SHA-256 of a proxy key's secret -> what its holder may do (JSON)."""
+    """Hash: SHA-256 of a proxy key's secret -> its record (JSON)."""
     return f"{TAG}:proxy_keys"
 
 
 def proxy_keys_version() -> str:
-    """String: a number that grows with each change of that table."""
+    """String: a number that increases with each change of that hash."""
     return f"{TAG}:proxy_keys:version"
 
 
 def spent(key_id: str) -> str:
-    """String (msgpack): what a proxy key used in the last minute; so long."""
+    """String (msgpack): the use of a proxy key in the last minute; expires."""
     return f"{TAG}:spent:{key_id}"
 
 
@@ -94,7 +94,7 @@ def born() -> str:
 
 
 def leader(role: str) -> str:
-    """String: who holds the lease of `role` (router, health)."""
+    """String: the holder of the leader lease of `role` (router, health)."""
     return f"{TAG}:leader:{role}"
 
 
@@ -104,15 +104,15 @@ def dead_letters(stream: str) -> str:
 
 
 def payloads(stream: str) -> str:
-    """Stream: captured bodies, beside the telemetry stream of that name."""
+    """Stream: captured bodies, for the telemetry stream of that name."""
     return f"{stream}:payloads"
 
 
 def check_orders() -> str:
-    """List: checks asked for by the admin API; the health service takes them."""
+    """List: checks that the admin API requests of the health service."""
     return f"{TAG}:checks"
 
 
 def check_answer(order: str) -> str:
-    """List: the answer to one such order, for a minute."""
+    """List: the answer to one of them; expires after a minute."""
     return f"{TAG}:checks:{order}"

@@ -1,7 +1,7 @@
-"""Who does the work that must happen once: a lease in Redis, by role.
+"""Leader election by a lease in Redis, for work that one replica of a role does.
 
-A leader that dies or loses Redis is followed by another after `ttl_ms`; call
-`hold` a few times within that span."""
+Call `hold` several times within `ttl_ms`. When a leader crashes or loses Redis, another
+takes over after that time."""
 
 from collections.abc import Awaitable
 from pathlib import Path
@@ -25,11 +25,11 @@ class LeaderLease:
         self._ttl_ms = ttl_ms
 
     async def hold(self) -> bool:
-        """Take the lease or renew ours; True while we lead. Raises `RedisAway`."""
+        """Take or renew the lease; returns whether we lead. Raises `RedisAway`."""
         return await self._eval(HOLD, self._holder, self._ttl_ms)
 
     async def release(self) -> None:
-        """Let a successor start at once. Raises `RedisAway`."""
+        """End the lease, so that a successor can start. Raises `RedisAway`."""
         await self._eval(RELEASE, self._holder)
 
     async def _eval(self, script: str, *args: str | int) -> bool:

@@ -1,6 +1,6 @@
-"""Redis connections: an ordinary client for control traffic, and for the hot
-path one shared connection on which the calls of an event-loop tick travel
-together. redis-py makes the connection (TLS, authentication, Sentinel)."""
+"""Redis connections: an ordinary client for control traffic, and for the hot path one
+shared connection that sends the calls of an event-loop iteration together. redis-py
+makes the connection (TLS, authentication, Sentinel)."""
 
 import asyncio
 import contextlib
@@ -22,25 +22,24 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.2
-DEMOTED = "READONLY"  # how a replica refuses to write
+DEMOTED = "READONLY"  # prefix of a replica's reply to a write
 
 Reply = Any
-Refused = ResponseError  # Redis answered a call with an error: full, a replica, ...
+Refused = ResponseError  # an error reply: Redis is full, a replica, ...
 
 
 def connect(url: str) -> Redis:
-    """A client for control traffic. Connects on first use; its errors are
-    redis-py's. Calls that block longer than the timeout need one of their own."""
+    """A client for control traffic. Connects on first use; raises redis-py's errors.
+    Calls that block longer than the timeout need a client of their own."""
     return factory.client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
 
 
 class SharedConnection:
-    """One connection, many callers. Commands are answered in the order in which
-    they were called, so a release never overtakes its acquire.
+    """One connection for many callers. Commands are executed in the order of the calls,
+    so a release never overtakes its acquire.
 
-    While the connection is down every call fails at once with `RedisAway`; it
-    comes back by itself. An error reply (`ResponseError`) fails its own call
-    only.
+    While the connection is down all calls fail at once with `RedisAway`; it reconnects
+    by itself. An error reply (`ResponseError`) fails its own call only.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -48,8 +47,8 @@ class SharedConnection:
         self._loop = asyncio.get_running_loop()
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._trouble = ""  # why it is down, as it was said last
-        self.connections = 0  # made so far: more than one means replies were lost
+        self._trouble = ""  # why it is down, as last logged
+        self.connections = 0  # made so far; more than one: replies were lost
 
     @property
     def up(self) -> bool:
@@ -57,11 +56,11 @@ class SharedConnection:
 
     @property
     def busy(self) -> bool:
-        """Are there calls that have not been answered?"""
+        """Whether calls wait for a reply."""
         return self._wire is not None and bool(self._wire.unanswered)
 
     async def open(self) -> None:
-        """Connect, or begin trying. Returns after the first attempt."""
+        """Connect, or keep trying. Returns after the first attempt."""
         with contextlib.suppress(RedisAway):
             await self._connect()
         self._keeper = asyncio.create_task(self._keep())
@@ -76,16 +75,16 @@ class SharedConnection:
         await self._client.aclose()
 
     def call(self, *command: Any) -> asyncio.Future[Reply]:
-        """Send a command; the future gives its reply. It is sent even when the
-        caller no longer waits."""
+        """Send a command; the future gets its reply. Canceling the future does not
+        cancel the command."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         wire = self._wire
         if wire is None:
             future.set_exception(RedisAway("Redis is not connected."))
             return future
         try:
-            # Before it is counted as asked: replies are told apart by their order
-            # alone. hiredis packs in C, redis-py's asyncio connection in Python.
+            # Before the call is queued: replies are matched by order. hiredis packs in
+            # C, redis-py's asyncio connection in Python.
             packed = hiredis.pack_command(command)
         except (TypeError, ValueError) as error:
             future.set_exception(Refused(f"cannot be sent: {type(error).__name__}"))
@@ -94,8 +93,8 @@ class SharedConnection:
         return future
 
     def tell(self, failed: Callable[[], None], *command: Any) -> None:
-        """Send a command whose reply nobody needs; `failed` is called should it not
-        be done, or not be known to be."""
+        """Send a command without waiting for its reply. Calls `failed` if the command
+        failed or its outcome is unknown."""
         wire = self._wire
         if wire is None:
             failed()
@@ -110,8 +109,8 @@ class SharedConnection:
     # The connection ----------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Connect anew whenever the connection is lost, and give one up that hangs:
-        a Redis that hangs must not hang its callers."""
+        """Reconnects when the connection is lost, and drops it when Redis hangs, so
+        that callers do not hang."""
         look_at = 0.0
         while True:
             wire = self._wire
@@ -133,13 +132,13 @@ class SharedConnection:
             self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         )
         try:
-            # Sentinels are asked first.
+            # Includes the question to Sentinels.
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
             wire = _Wire(connection, self._lost)
         except Exception as error:
-            # Whatever it is, also a connection that was lost as soon as it was made:
-            # nobody else would try again.
+            # Any failure, also of a connection that is lost at once: nothing else
+            # would reconnect.
             await connection.disconnect(nowait=True)
             self._say(factory.cause_of(error))
             raise RedisAway("Redis cannot be reached.") from error
@@ -148,7 +147,7 @@ class SharedConnection:
         log.info("redis connected", action="redis_connected")
 
     def _say(self, trouble: str) -> None:
-        """Once for each cause, not for each try."""
+        """Log each cause once, not each attempt."""
         if trouble != self._trouble:
             log.warning(
                 "redis cannot be reached", action="redis_unreachable", cause=trouble
@@ -161,7 +160,7 @@ class SharedConnection:
 
 
 class _Told:
-    """Waits for a reply in place of a future, at a fraction of its cost."""
+    """Takes the place of a future in `tell`, at a fraction of its cost."""
 
     __slots__ = ("failed",)
 
@@ -169,40 +168,41 @@ class _Told:
         self.failed = failed
 
     def tell(self) -> None:
-        """It failed. What the one who hears it raises is kept from the others, who
-        wait for replies of their own."""
+        """Report the failure. Errors in `failed` must not affect other callers."""
         try:
             self.failed()
         except Exception:
-            log.exception("a failed call was not dealt with", action="call_lost")
+            log.exception("the handler of a failed call raised", action="call_lost")
 
 
 Waiter = asyncio.Future[Reply] | _Told
 
 
 class _Wire(asyncio.Protocol):
-    """A connection that redis-py made and greeted, taken over: bytes go from the
-    socket to hiredis without a stream, a task or a timer in between, which is
-    most of what a call costs (hotpath.md)."""
+    """Takes over a connection that redis-py made and authenticated. Bytes go from the
+    socket to hiredis without redis-py's stream reader, task and timer, which are most
+    of the cost of a call."""
 
     def __init__(self, connection: AbstractConnection, lost: Any) -> None:
-        """`lost` is told, once, how many calls will get no reply."""
+        """`lost` is called once with the number of calls without a reply."""
         self._loop = asyncio.get_running_loop()
-        self.connection = connection  # keeps the transport's owner alive
+        self.connection = connection  # owns the transport
         self._reader = hiredis.Reader(replyError=ResponseError)
         self._lost = lost
         self._over = self._loop.create_future()
-        self._progress = 0.0  # loop time of the last reply, or of the first wait
+        self._progress = (
+            0.0  # loop time of the last reply, or of the first unanswered call
+        )
         self._unsent: list[bytes] = []
-        self._asked = 0  # in this turn
-        self._seldom = True  # in the last turn that had any it was one
+        self._asked = 0  # calls in this iteration of the loop
+        self._seldom = True  # the last iteration with calls had only one
         self.unanswered: deque[Waiter] = deque()
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
         if self._transport.is_closing():
             raise ConnectionResetError
         self._transport.set_protocol(self)
         self._transport.resume_reading()
-        # What is in flight is bounded by the requests that wait for it.
+        # The data is bounded by the number of waiting requests.
         self._transport.set_write_buffer_limits(high=2**30)
 
     def ask(self, packed: bytes, waiter: Waiter) -> None:
@@ -218,32 +218,31 @@ class _Wire(asyncio.Protocol):
             self._unsent.append(packed)
 
     def _flush(self) -> None:
-        """Send what one turn of the loop collected, in one system call. Where turns
-        have one call at most, it need not wait for their end."""
+        """Send the calls of one loop iteration in one system call. (`ask` sends the
+        first call at once while iterations have one call at most.)"""
         unsent, self._unsent = self._unsent, []
         self._seldom, self._asked = self._asked == 1, 0
         if unsent and not self._over.done():
             self._transport.write(b"".join(unsent))
 
     def silent_s(self) -> float:
-        """How long calls have waited without any reply."""
+        """For how long calls have waited without any reply."""
         return self._loop.time() - self._progress if self.unanswered else 0.0
 
     async def lost_within(self, seconds: float) -> None:
-        """Returns when the connection is lost, or the time is over."""
+        """Returns when the connection is lost, or after `seconds`."""
         await asyncio.wait([self._over], timeout=seconds)
 
     def drop(self, cause: str) -> None:
-        """Give it up; whoever waits is told."""
+        """Close the connection and fail all waiting calls."""
         if self._over.done():
             return
         self._over.set_result(None)
         waiters, self.unanswered = self.unanswered, deque()
-        # The keeper first: whatever the others do when they hear of it, a dead
-        # connection is not left in place.
+        # First: whatever the handlers below do, no dead connection stays in use.
         self._lost(len(waiters))
         self._transport.abort()
-        # It would warn that nobody closed it.
+        # Otherwise it warns that it was not closed.
         self.connection._close()  # type: ignore[no-untyped-call]
         error = RedisAway(f"Redis {cause}.")
         for waiter in waiters:
@@ -251,7 +250,7 @@ class _Wire(asyncio.Protocol):
                 waiter.tell()
             elif not waiter.done():
                 waiter.set_exception(error)
-                waiter.exception()  # nobody may be waiting any more
+                waiter.exception()  # marks it as retrieved: the caller may be gone
 
     # asyncio.Protocol --------------------------------------------------------
 
@@ -277,8 +276,8 @@ class _Wire(asyncio.Protocol):
         elif not waiter.done():
             waiter.set_exception(error)
         if str(error).startswith(DEMOTED):
-            # It goes on answering, and will never serve us again: look for the new
-            # primary, by Sentinel or whatever stands behind the host's name.
+            # It keeps replying but accepts no writes. Reconnecting finds the new
+            # primary, through Sentinels or the host name.
             self.drop("is a replica now")
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,8 +1,8 @@
-"""The telemetry stream: one consumer group between gateways and SQL.
+"""The telemetry stream, read by one consumer group.
 
-What is stored is deleted, so the stream's length is what is still to be stored.
-Survives a Redis that came back empty: the group is made again, from the start.
-Every method raises `RedisAway`."""
+Stored entries are deleted, so the stream's length is the number still to be stored.
+After Redis was emptied the group is created again, from the start. All methods raise
+`RedisAway`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,15 +17,15 @@ from libs.common.errors import RedisAway
 from libs.common.redis import keys
 from libs.common.redis.factory import cause_of
 
-# The dead-letter stream is for looking at; the table holds all of them.
+# The dead-letter stream is for inspection; the SQL table has all of them.
 DEAD_LETTERS_KEPT = 10_000
-# Redis's words for "this group is not there (any more)".
+# Error replies that say that the group does not exist.
 GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry as Redis has it. Its id begins with the Unix ms of its append."""
+    """An undecoded entry. Its id begins with the Unix ms when it was added."""
 
     id: str
     fields: Mapping[bytes, bytes]
@@ -38,18 +38,18 @@ class TelemetryStream:
         self._group = group
 
     async def append(self, kind: Kind, id_: str, data: str | bytes) -> None:
-        """Add an event in the form that `contracts.StreamedEvent` describes."""
+        """Add an event in the form of `contracts.events.StreamedEvent`."""
         await self.append_fields(
             {"kind": kind, "id": id_, "v": EVENT_VERSION, "data": data}
         )
 
     async def append_fields(self, fields: Mapping[Any, Any]) -> None:
-        """Add an entry as it is."""
+        """Add an entry with these fields."""
         async with _translated():
             await self._redis.xadd(self._stream, dict(fields))
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
-        """New entries for `consumer`, waiting up to `block_ms` for the first."""
+        """New entries for `consumer`. Waits up to `block_ms` for the first."""
         async with _translated():
             try:
                 reply: Any = await self._redis.xreadgroup(
@@ -61,7 +61,7 @@ class TelemetryStream:
         return [entry for _, entries in reply or [] for entry in _entries(entries)]
 
     async def claim(self, consumer: str, count: int, min_idle_ms: int) -> list[Entry]:
-        """Take over entries that somebody read and left for `min_idle_ms`."""
+        """Claim entries that another consumer left pending for `min_idle_ms`."""
         cursor: Any = "0-0"
         async with _translated():
             while True:
@@ -72,15 +72,15 @@ class TelemetryStream:
                 except ResponseError as error:
                     await self._make_group(error)
                     return []
-                # One call looks at a bounded number of entries only.
+                # One call examines a bounded number of entries.
                 if entries or cursor in (b"0-0", "0-0"):
                     return _entries(entries)
 
     async def acknowledge(
         self, ids: Sequence[str], dead: Sequence[Mapping[str, str]] = ()
     ) -> int:
-        """Delete what is stored, park what is `dead`, all at once; returns what
-        is left to be stored. Safe to repeat, but for a second dead letter."""
+        """Delete stored entries and add dead letters, in one transaction. Returns the
+        number of entries left. A repeated call adds the dead letters twice."""
         async with _translated(), self._redis.pipeline(transaction=True) as pipe:
             for letter in dead:
                 fields: dict[Any, Any] = dict(letter)
@@ -97,13 +97,13 @@ class TelemetryStream:
             return int((await pipe.execute())[-1])
 
     async def depth(self) -> int:
-        """Entries that are not stored yet."""
+        """The number of entries that are not stored yet."""
         async with _translated():
             return int(await self._redis.xlen(self._stream))
 
     async def leave(self, consumer: str) -> None:
-        """Forget `consumer`, unless entries are pending in its name: with it
-        they would be lost to the group."""
+        """Delete `consumer` unless it has pending entries, which the group would
+        lose."""
         async with _translated():
             try:
                 pending = await self._redis.xpending_range(
@@ -117,7 +117,7 @@ class TelemetryStream:
                 _require_group_lost(error)
 
     async def _make_group(self, error: ResponseError) -> None:
-        """After `error` said that the group is missing; anything else is raised."""
+        """Create the group if `error` says that it is missing; else raise `error`."""
         _require_group_lost(error)
         try:
             await self._redis.xgroup_create(

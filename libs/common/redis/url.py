@@ -1,8 +1,8 @@
-"""PROXY_REDIS_URL, taken apart: one server, or a primary that Sentinels name. (pure)
+"""Parses PROXY_REDIS_URL: one server, or a primary that Sentinels name. Pure.
 
-redis-py knows no URL for Sentinels. Ours is the one that other Python clients have:
-`redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DATABASE]`,
-credentials and database being the primary's; `rediss+sentinel://` is TLS to both."""
+redis-py has no URL for Sentinels. This is the form that other Python clients use:
+`redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DATABASE]`, with
+credentials and database of the primary. `rediss+sentinel://` uses TLS to both."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -23,23 +23,23 @@ _OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password
 
 
 class BadRedisUrl(ValueError):
-    """What is wrong with it, to be read behind the variable's name."""
+    """What is wrong; read after the name of the variable."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """`server` is for redis-py. With Sentinels it has the first one's address, in
-    place of the primary's, which they will tell."""
+    """`server` is a URL for redis-py. With Sentinels it has the address of the first
+    one in place of the primary's, which is not known yet."""
 
     server: str
-    files: tuple[str, ...]  # of certificates and keys
+    files: tuple[str, ...]  # certificates and keys
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_login: tuple[tuple[str, str], ...] = ()  # username, password
 
 
 def parse(url: str) -> RedisUrl:
-    """Raises `BadRedisUrl`, which never quotes a password."""
+    """Raises `BadRedisUrl`, which never contains a password."""
     scheme, _, rest = url.partition("://")
     if scheme not in SERVERS and scheme not in SENTINELS:
         raise BadRedisUrl("is no Redis URL")
@@ -56,7 +56,7 @@ def parse(url: str) -> RedisUrl:
 
 
 def addresses(url: str) -> tuple[tuple[str, int], ...]:
-    """Hosts and ports that the URL names. Raises `BadRedisUrl`."""
+    """The hosts and ports in the URL. Raises `BadRedisUrl`."""
     parsed = parse(url)
     if parsed.sentinels:
         return parsed.sentinels
@@ -91,7 +91,7 @@ def _address(text: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
-    except ValueError:  # a port that is none, a bracket that is not closed
+    except ValueError:  # an invalid port or an unclosed bracket
         port = 0
     if port == 0 or "," in text:
         raise BadRedisUrl("has an address that is no HOST:PORT")

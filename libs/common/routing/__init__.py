@@ -1,1 +1,1 @@
-"""The routing functions and what decides without them."""
+"""Routing: the functions in Redis, and the same rules in memory."""

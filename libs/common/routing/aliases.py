@@ -1,14 +1,13 @@
-"""Model aliases: a name that clients ask for, and the provider and model that it
-stands for. Pure."""
+"""Model aliases: a client-facing name for a model of one provider. Pure."""
 
 from collections.abc import Iterable
 
 import msgspec
 
-from libs.common.contracts.events import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.routing.types import session_digest
 
-# No pool of an operator begins like this.
+# Prefix of provider pools. Names of operators' pools cannot begin with it.
 MARK = "@"
 
 
@@ -24,21 +23,21 @@ class AliasTarget(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def open(self) -> bool:
-        """Has its provider any resource?"""
+        """Whether the provider has any resource."""
         return bool(self.pool_ids)
 
     def passes(self, pool_id: str | None) -> bool:
-        """May a request that names this pool go there?"""
+        """Whether a request that names this pool may use the alias."""
         return pool_id is None or pool_id in self.pool_ids
 
 
 def provider_pool(provider_id: str) -> str:
-    """The pool of all resources of a provider."""
+    """The pool of all resources of a provider, by name."""
     return MARK + provider_id
 
 
 def in_pool(resource: Resource, pool_id: str) -> bool:
-    """A resource is in the pool it was given and in that of its provider."""
+    """A resource is in its configured pool and in that of its provider."""
     if pool_id.startswith(MARK):
         return resource.provider_id == pool_id[1:]
     return resource.pool_id == pool_id
@@ -63,6 +62,6 @@ def _pools(resources: Iterable[Resource], provider_id: str) -> frozenset[str | N
 
 
 def session_within(session_id: str | None, pool: str, tenant: str = "") -> str:
-    """Digest of a session as one provider knows it: the session has a home at each,
-    so that asking two models in turn moves it nowhere."""
+    """Session digest within one provider. A session has a resource at each provider, so
+    that alternating between models of two does not move it."""
     return session_digest(f"{pool}\0{session_id}", tenant) if session_id else ""

@@ -1,25 +1,27 @@
-"""When a resource, or one model on it, may be used: a circuit for each, moved by
-verdicts. The rules of services/router/library.lua in Python. Pure; times are
-Unix milliseconds."""
+"""Circuit breakers: when a resource, or one model on it, may be used. The rules of
+services/router/functions/health.lua in Python. Pure; times are Unix milliseconds.
+
+Refused keys and probes occur only where health checks run, so not in a gateway without
+Redis. They are here because they are part of the same state machine."""
 
 from dataclasses import dataclass
 
-from libs.common.contracts.events import HealthState, Verdict
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.verdicts import Verdict
 
-NEVER = 9e15  # when a refused key may be tried
-FAULTS_IN_A_ROW = 3  # so many open the circuit
-PAUSE_CAP = 16  # repeated failure doubles the pause up to so many times
-TRIAL_MS = 30_000  # a half-open trial that never reports is over by then
-PROBE = "probe"  # who brought a verdict, when no request did
+NEVER = 9e15  # for a refused key
+FAULTS_IN_A_ROW = 3  # open the circuit
+COOLDOWN_CAP = 16  # repeated failures double the cooldown up to this factor
+TRIAL_MS = 30_000  # after which a half-open trial without a report is over
+PROBE = "probe"  # the source of a verdict that no request reported
 
 
 @dataclass(slots=True)
-class Pause:
-    """Of one model on a resource. It is there from the first pause until a
-    success."""
+class Cooldown:
+    """Of one model on a resource, from the first rate limit until a success."""
 
     until_ms: float = 0
-    pauses: int = 0
+    cooldowns: int = 0
     trial: str = ""
     trial_until: float = 0
     cause: str = ""
@@ -31,100 +33,102 @@ class Pause:
 
 @dataclass(slots=True)
 class Health:
-    """Of a resource as a whole. `ready_ms` is when it may be tried; 0: now."""
+    """Of a resource as a whole. `ready_ms`: when it may be tried; 0: now."""
 
     state: HealthState = HealthState.UNKNOWN
     until_ms: float = 0
     failures: int = 0
-    pauses: int = 0
+    cooldowns: int = 0
     trial: str = ""
     cause: str = ""
-    retry_at: float = 0  # of a key without money: when one request may try
+    retry_at: float = 0  # of a key without credit: when one request may try it
     ready_ms: float = 0
 
 
 def judge(
-    health: Health, verdict: Verdict, pause_ms: float, by: str, now: float
+    health: Health, verdict: Verdict, cooldown_ms: float, by: str, now: float
 ) -> None:
-    """Move a resource's circuit. `by` is the request that brought the verdict,
-    or `PROBE`. A `limited` that concerns one model goes to `judge_model` and
-    comes here as `neutral`."""
+    """Apply a verdict to a resource's circuit. `by` is the request that reported it, or
+    `PROBE`. A `limited` of one model goes to `judge_model` and comes here as
+    `neutral`."""
     match verdict.kind:
         case "ok":
             _succeed(health, by, now)
         case "refused" | "exhausted":
-            _shut(health, verdict, pause_ms, now)
+            _shut(health, verdict, cooldown_ms, now)
         case _ if health.state is HealthState.UNHEALTHY:
             return
         case "limited":
-            _pause(health, verdict, pause_ms, now)
+            _cool_down(health, verdict, cooldown_ms, now)
         case "fault":
-            _fail(health, verdict, pause_ms, by, now)
+            _fail(health, verdict, cooldown_ms, by, now)
         case _:
-            _said_nothing(health, by, now)
+            _end_trial(health, by, now)
 
 
 def judge_model(
-    pause: Pause | None, verdict: Verdict, pause_ms: float, by: str, now: float
-) -> Pause | None:
-    """The same for one model on a resource; returns the pause that results."""
-    on_trial = pause is not None and bool(pause.trial) and pause.trial == by
+    cooldown: Cooldown | None, verdict: Verdict, cooldown_ms: float, by: str, now: float
+) -> Cooldown | None:
+    """The same for one model on a resource; returns the resulting cooldown."""
+    on_trial = cooldown is not None and bool(cooldown.trial) and cooldown.trial == by
     if verdict.kind == "limited" or (verdict.kind == "fault" and on_trial):
-        pause = pause or Pause()
-        _lengthen(pause, pause_ms, now)
-        pause.trial_until, pause.cause = 0, verdict.cause
-        return pause
-    if pause is None:
+        cooldown = cooldown or Cooldown()
+        _lengthen(cooldown, cooldown_ms, now)
+        cooldown.trial_until, cooldown.cause = 0, verdict.cause
+        return cooldown
+    if cooldown is None:
         return None
     if verdict.kind == "ok":
-        return None if on_trial or pause.until_ms <= now else pause
+        return None if on_trial or cooldown.until_ms <= now else cooldown
     if on_trial:
-        pause.trial, pause.trial_until = "", 0
-    return pause
+        cooldown.trial, cooldown.trial_until = "", 0
+    return cooldown
 
 
-def _lengthen(circuit: Health | Pause, pause_ms: float, now: float) -> None:
-    """Failing again after a pause doubles the next one; failing during it (answers
-    still under way, checks, panic) does not. Deadlines merge by max."""
+def _lengthen(circuit: Health | Cooldown, cooldown_ms: float, now: float) -> None:
+    """A failure after a cooldown doubles the next one. A failure during it (responses
+    that were under way, checks, panic) does not. The later deadline wins."""
     during = circuit.until_ms > now
-    factor = 1 if during else min(2**circuit.pauses, PAUSE_CAP)
-    circuit.until_ms = max(circuit.until_ms, now + pause_ms * factor)
-    circuit.pauses += 0 if during else 1
+    factor = 1 if during else min(2**circuit.cooldowns, COOLDOWN_CAP)
+    circuit.until_ms = max(circuit.until_ms, now + cooldown_ms * factor)
+    circuit.cooldowns += 0 if during else 1
     circuit.trial = ""
 
 
-def _pause(health: Health, verdict: Verdict, pause_ms: float, now: float) -> None:
-    _lengthen(health, pause_ms, now)
+def _cool_down(
+    health: Health, verdict: Verdict, cooldown_ms: float, now: float
+) -> None:
+    _lengthen(health, cooldown_ms, now)
     health.state, health.cause = HealthState.DEGRADED, verdict.cause
     health.failures = 0
     health.ready_ms = health.until_ms
 
 
 def _fail(
-    health: Health, verdict: Verdict, pause_ms: float, by: str, now: float
+    health: Health, verdict: Verdict, cooldown_ms: float, by: str, now: float
 ) -> None:
     on_trial = bool(health.trial) and health.trial == by
     if on_trial or health.failures + 1 >= FAULTS_IN_A_ROW:
-        _pause(health, verdict, pause_ms, now)
+        _cool_down(health, verdict, cooldown_ms, now)
     else:
         health.failures += 1
 
 
-def _said_nothing(health: Health, by: str, now: float) -> None:
-    """A trial that told nothing of the resource: next, please."""
+def _end_trial(health: Health, by: str, now: float) -> None:
+    """If this was a trial it proved nothing: the next request is a trial too."""
     if health.trial and health.trial == by:
         health.trial, health.ready_ms = "", now
 
 
-def _shut(health: Health, verdict: Verdict, pause_ms: float, now: float) -> None:
-    """A key the upstream refuses, or one without money. A check passes without
-    money too: it only lets one request try, at `retry_at` the earliest."""
+def _shut(health: Health, verdict: Verdict, cooldown_ms: float, now: float) -> None:
+    """The key was refused, or has no credit left. A check passes without credit, so
+    after it one request tries the key, at `retry_at` at the earliest."""
     retry_at: float = 0
     if verdict.kind == "exhausted":
         during = health.state is HealthState.UNHEALTHY
-        factor = 1 if during else min(2**health.pauses, PAUSE_CAP)
-        retry_at = max(health.retry_at, now + pause_ms * factor)
-        health.pauses += 0 if during else 1
+        factor = 1 if during else min(2**health.cooldowns, COOLDOWN_CAP)
+        retry_at = max(health.retry_at, now + cooldown_ms * factor)
+        health.cooldowns += 0 if during else 1
     health.state, health.cause = HealthState.UNHEALTHY, verdict.cause
     health.until_ms = health.ready_ms = NEVER
     health.failures, health.trial, health.retry_at = 0, "", retry_at
@@ -140,14 +144,14 @@ def _succeed(health: Health, by: str, now: float) -> None:
             health.state = HealthState.DEGRADED
             health.until_ms = health.ready_ms = max(now, health.retry_at)
             return
-    elif health.state is HealthState.DEGRADED and _goes_on(health, by, now):
+    elif health.state is HealthState.DEGRADED and _continues(health, by, now):
         return
     _recover(health)
 
 
-def _goes_on(health: Health, by: str, now: float) -> bool:
-    """A pause that still runs is not cut short by an answer that was under way
-    before it began; nor does a check prove that there is money."""
+def _continues(health: Health, by: str, now: float) -> bool:
+    """A response that was under way before the cooldown began does not end it. A check
+    does not prove that there is credit."""
     on_trial = bool(health.trial) and health.trial == by
     if health.until_ms > now and not on_trial:
         return True
@@ -157,4 +161,4 @@ def _goes_on(health: Health, by: str, now: float) -> bool:
 def _recover(health: Health) -> None:
     health.state, health.cause, health.trial = HealthState.HEALTHY, "", ""
     health.until_ms = health.ready_ms = health.retry_at = 0
-    health.failures = health.pauses = 0
+    health.failures = health.cooldowns = 0

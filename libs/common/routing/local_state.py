@@ -1,19 +1,22 @@
-"""The routing state in memory, with the operations of the function library: what
-a gateway routes by while Redis is away, and the reference that library is
-tested against. Pure; times are Unix milliseconds."""
+"""Routing state in memory. A gateway routes by it while Redis is away. Pure; times are
+Unix milliseconds.
+
+tests/support/memory/reference.py adds what only the function library in Redis does;
+tests/integration/routing/test_policy_agrees.py compares the two."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from libs.common.contracts.events import HealthState, Reason, Resource, Verdict
+from libs.common.contracts.catalogue import HealthState, Resource
+from libs.common.contracts.events import Reason
+from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.aliases import MARK, in_pool
 from libs.common.routing.circuit_breaker import (
     NEVER,
-    PROBE,
     TRIAL_MS,
+    Cooldown,
     Health,
-    Pause,
     judge,
     judge_model,
 )
@@ -32,7 +35,6 @@ from libs.common.routing.policy import (
 from libs.common.routing.types import (
     Ask,
     ForeignId,
-    Lease,
     NoCapacity,
     NoResources,
     Owner,
@@ -45,29 +47,28 @@ from libs.common.routing.types import (
     model_digest,
 )
 
-MOST_PAUSED = 1000  # models, as in library.lua
+MOST_COOLING = 1000  # models in cooldown, as in functions/health.lua
 NEUTRAL = Verdict(kind="neutral")
 Field = tuple[str, str]  # gateway, request
 
 
 class LocalRouting:
-    """Resources, their health, leases, and who owns sessions and ids."""
+    """Resources, their health and leases, and the owners of sessions and ids."""
 
     def __init__(self, cooldown_ms: int = 30_000, most_owners: int = 50_000) -> None:
         self._cooldown_ms = cooldown_ms
         self._most_owners = most_owners
         self.resources: dict[str, Resource] = {}
         self.health: dict[str, Health] = {}
-        self.pauses: dict[str, dict[str, Pause]] = {}  # model digest -> resource
+        self.cooldowns: dict[str, dict[str, Cooldown]] = {}  # model digest -> resource
         self.leases: dict[str, set[Field]] = {}
-        self.gateways: dict[str, float] = {}
         self.sessions: OrderedDict[str, Owner | None] = OrderedDict()
         self.ids: OrderedDict[str, Owner | None] = OrderedDict()
 
     # Catalogue ---------------------------------------------------------------
 
     def publish(self, resources: Iterable[Resource]) -> None:
-        """Take over a catalogue; new keys or addresses begin with a clean record."""
+        """Replace the catalogue. A new key or address starts without a record."""
         before, self.resources = self.resources, {r.id: r for r in resources}
         for old in before.values():
             new = self.resources.get(old.id)
@@ -103,12 +104,12 @@ class LocalRouting:
         return replace(choice, cause=cause_of_leaving(standing, question))
 
     def _choose(self, ask: Ask, now: float) -> tuple[str | None, Question, Choice]:
-        """With the home of the session or of state, if there is one."""
+        """Also returns the resource of the session or state, if any."""
         if not self.resources:
             raise NoResources
         pool = self._pool(ask.pool_id)
-        pauses = self.pauses.get(ask.model) or None
-        question = Question(now, ask.draw, ask.tried, pauses)
+        cooldowns = self.cooldowns.get(ask.model) or None
+        question = Question(now, ask.draw, ask.tried, cooldowns)
         self.check_ids(ask)
         session = self.sessions.get(ask.session)
         owner = owner_of([self.ids.get(digest) for digest in ask.bound])
@@ -125,8 +126,8 @@ class LocalRouting:
         return home, question, by_load(pool, question, _reason(ask, session))
 
     def check_ids(self, ask: Ask) -> None:
-        """May the request name its ids? Raises `ForeignId`, or `UnknownIds` when that
-        has to be looked up."""
+        """Raises `ForeignId` if the request may not name its ids, `UnknownIds` if SQL
+        must be asked first."""
         asker = ask.asker
         ids = (*ask.bound, *asker.further)
         owners: Mapping[str, Owner | None] = self.ids
@@ -143,10 +144,10 @@ class LocalRouting:
         """Every resource as the policy sees it."""
         return [self._standing(resource) for resource in self.resources.values()]
 
-    # What comes back ---------------------------------------------------------
+    # Reports -----------------------------------------------------------------
 
     def release(self, release: Release, now: float) -> None:
-        """Note how an attempt ended; with an event the request is over."""
+        """Apply how an attempt ended. With an event the request is over."""
         over = release.event is not None
         if release.verdict and release.resource_id in self.resources:
             self._apply(release, release.resource_id, release.verdict, now)
@@ -156,18 +157,12 @@ class LocalRouting:
             return
         held = self._drop((release.gateway_id, release.request_id), release.resource_id)
         if held in self.resources and held != release.resource_id:
-            # Left before it was known where it went: no trial has taken place.
+            # Ended before its gateway knew the resource: no trial has taken place.
             self._apply(release, held, NEUTRAL, now)
 
-    def verdict(self, resource_id: str, verdict: Verdict, now: float) -> None:
-        """A health check's finding."""
-        if resource_id in self.resources:
-            pause_ms = self._pause_ms(verdict)
-            judge(self.health[resource_id], verdict, pause_ms, PROBE, now)
-
     def forget_health(self) -> None:
-        """Begin anew: somebody else kept the books meanwhile."""
-        self.pauses.clear()
+        """Drop all health: Redis has kept it meanwhile."""
+        self.cooldowns.clear()
         self.health = {id_: Health() for id_ in self.resources}
 
     def remember(
@@ -175,42 +170,11 @@ class LocalRouting:
         sessions: Mapping[str, Owner | None],
         ids: Mapping[str, Owner | None],
     ) -> None:
-        """Whose these are, unless that is known; None: nobody knows."""
+        """Add owners that are not known yet. None: SQL does not know the id."""
         for kept, told in ((self.sessions, sessions), (self.ids, ids)):
             for name, owner in told.items():
                 if kept.get(name) is None:
                     self.keep(kept, name, owner)
-
-    # Gateways ----------------------------------------------------------------
-
-    def heartbeat(self, gateway_id: str, now: float) -> bool:
-        """Returns whether the gateway was known."""
-        known = gateway_id in self.gateways
-        self.gateways[gateway_id] = now
-        return known
-
-    def resume(self, gateway_id: str, leases: Iterable[Lease]) -> None:
-        for lease in leases:
-            if lease.resource_id in self.resources:
-                self.leases[lease.resource_id].add((gateway_id, lease.request_id))
-
-    def reap(self, silent_ms: float, now: float, *, strays: bool = False) -> list[str]:
-        """End the leases of silent gateways; returns their requests."""
-        silent = {g for g, beat in self.gateways.items() if beat <= now - silent_ms}
-        ended = []
-        for resource_id, held in self.leases.items():
-            for gateway, request in sorted(held):
-                if gateway in silent:
-                    self._end(resource_id, (gateway, request), now)
-                    ended.append(request)
-                elif strays:
-                    self.gateways.setdefault(gateway, now)
-        for gateway in silent:
-            del self.gateways[gateway]
-        return ended
-
-    def in_flight(self) -> dict[str, int]:
-        return {id_: len(self.leases[id_]) for id_ in self.resources}
 
     # Within ------------------------------------------------------------------
 
@@ -235,7 +199,7 @@ class LocalRouting:
     def _by_account(
         self, owner: Owner, pool_id: str | None, question: Question
     ) -> Choice:
-        """Pools do not hold back what one account alone can serve; a provider does."""
+        """State of an account is looked for beyond pools, but within a provider."""
         resource = self.resources.get(owner.resource_id)
         account = resource.account_id if resource else owner.account_id
         of_provider = pool_id is not None and pool_id.startswith(MARK)
@@ -247,18 +211,18 @@ class LocalRouting:
         return unless_limited(choice, self._cause(choice.resource_id, question))
 
     def _cause(self, resource_id: str, question: Question) -> str:
-        pause = (question.pauses or {}).get(resource_id)
-        return pause.cause if pause else self.health[resource_id].cause
+        cooldown = (question.cooldowns or {}).get(resource_id)
+        return cooldown.cause if cooldown else self.health[resource_id].cause
 
     def _unsought(self, ask: Ask) -> bool:
-        """Are there ids that nobody has looked for in SQL?"""
+        """Whether SQL was not asked for some of the ids."""
         session = ask.account_bound and ask.session and ask.session not in self.sessions
         return bool(session) or any(digest not in self.ids for digest in ask.bound)
 
     def _begin_trial(self, ask: Ask, resource_id: str, now: float) -> None:
-        pause = self.pauses.get(ask.model, {}).get(resource_id)
-        if pause:
-            pause.trial, pause.trial_until = ask.request_id, now + TRIAL_MS
+        cooldown = self.cooldowns.get(ask.model, {}).get(resource_id)
+        if cooldown:
+            cooldown.trial, cooldown.trial_until = ask.request_id, now + TRIAL_MS
         health = self.health[resource_id]
         if health.ready_ms:
             health.trial, health.ready_ms = ask.request_id, now + TRIAL_MS
@@ -266,26 +230,26 @@ class LocalRouting:
     def _apply(
         self, release: Release, resource_id: str, verdict: Verdict, now: float
     ) -> None:
-        """Move the circuits of a resource, and of the request's model there."""
-        pause_ms, by = self._pause_ms(verdict), release.request_id
+        """Apply a verdict to a resource, and to the request's model on it."""
+        cooldown_ms, by = self.cooldown_of(verdict), release.request_id
         model = model_digest(release.model)
         if model:
-            paused = self.pauses.pop(model, {})
-            before = paused.pop(resource_id, None)
-            pause = judge_model(before, verdict, pause_ms, by, now)
-            if pause:
-                paused[resource_id] = pause
-            if paused:
-                self._keep_pauses(model, paused)
+            cooling = self.cooldowns.pop(model, {})
+            before = cooling.pop(resource_id, None)
+            cooldown = judge_model(before, verdict, cooldown_ms, by, now)
+            if cooldown:
+                cooling[resource_id] = cooldown
+            if cooling:
+                self._keep_cooldowns(model, cooling)
             if verdict.kind == "limited":
                 verdict = NEUTRAL  # for the resource as a whole
-        judge(self.health[resource_id], verdict, pause_ms, by, now)
+        judge(self.health[resource_id], verdict, cooldown_ms, by, now)
 
-    def _keep_pauses(self, model: str, paused: dict[str, Pause]) -> None:
-        """Clients choose the names of models: the one judged last makes room."""
-        if len(self.pauses) >= MOST_PAUSED:
-            del self.pauses[next(iter(self.pauses))]
-        self.pauses[model] = paused
+    def _keep_cooldowns(self, model: str, cooling: dict[str, Cooldown]) -> None:
+        """Clients choose model names, so their number is bounded: the oldest goes."""
+        if len(self.cooldowns) >= MOST_COOLING:
+            del self.cooldowns[next(iter(self.cooldowns))]
+        self.cooldowns[model] = cooling
 
     def _remember(self, release: Release, verdict: Verdict) -> None:
         resource = self.resources[release.resource_id]
@@ -298,8 +262,8 @@ class LocalRouting:
     def keep(
         self, kept: OrderedDict[str, Owner | None], name: str, owner: Owner | None
     ) -> None:
-        """An id stays with the tenant that minted it: a later answer may repeat ids
-        that its client chose."""
+        """Set an owner. An id stays with the tenant that minted it, because a later
+        response may repeat ids that its client chose."""
         before = kept.get(name)
         if before is not None:
             if owner is not None and before.tenant != owner.tenant:
@@ -310,20 +274,14 @@ class LocalRouting:
             kept.popitem(last=False)
 
     def _drop(self, field: Field, likely: str) -> str:
-        """End a lease wherever it is; returns where it was, or nothing."""
+        """Remove a lease; returns the resource that had it, or ''."""
         for id_ in (likely, *self.leases):
             if field in self.leases.get(id_, ()):
                 self.leases[id_].discard(field)
                 return id_
         return ""
 
-    def _end(self, resource_id: str, field: Field, now: float) -> None:
-        """A trial dies with its gateway."""
-        self.leases[resource_id].discard(field)
-        if resource_id in self.resources:
-            judge(self.health[resource_id], NEUTRAL, 0, field[1], now)
-
-    def _pause_ms(self, verdict: Verdict) -> int:
+    def cooldown_of(self, verdict: Verdict) -> int:
         given = verdict.cooldown_ms
         return self._cooldown_ms if given is None else given
 

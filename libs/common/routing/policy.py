@@ -1,24 +1,24 @@
-"""Which resource a request goes to: the rules of services/router/library.lua in
-Python. The reference that library is tested against, and what a gateway decides
-by while Redis is away. Pure; times are Unix milliseconds."""
+"""The choice of a resource: the rules of services/router/functions/choice.lua and
+ranking.lua in Python. A gateway uses them without Redis, and tests compare the two.
+Pure; times are Unix milliseconds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from libs.common.contracts.events import Cause
-from libs.common.routing.circuit_breaker import NEVER, Pause
+from libs.common.routing.circuit_breaker import NEVER, Cooldown
 from libs.common.routing.types import NAMED, Asker, Owner
 
-WINDOW = 16  # of a large pool, ranks looked at for ties
+WINDOW = 16  # ranks of a large pool in which ties are looked for
 
 How = Literal["free", "trial", "forced"]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A resource as the policy sees it. `ready_ms` is when it may be tried; 0:
-    it is available."""
+    """A resource as the policy sees it. `ready_ms`: when it may be tried; 0: it is
+    available."""
 
     resource_id: str
     account_id: str
@@ -28,27 +28,27 @@ class Standing:
 
     @property
     def rank(self) -> float:
-        """Work per unit of weight, were the next request placed here; of the
-        unavailable, the moment they may be tried, which is always higher."""
+        """Load per weight with the next request. For an unavailable resource the time
+        when it may be tried, which is always higher."""
         return self.ready_ms or (self.in_flight + 1) / self.weight
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the choice depends on beside the resources. `pauses` are those of the
-    request's model, by resource."""
+    """What the choice depends on besides resources. `cooldowns` of the request's model,
+    by resource."""
 
     now: float
     draw: int
     tried: Sequence[str] = ()
-    pauses: Mapping[str, Pause] | None = None
+    cooldowns: Mapping[str, Cooldown] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A resource, or none and why. `how`: free, as it is available; trial, half
-    open; forced, in spite of its condition. `until_ms`: worth asking again. `cause`:
-    why the home of the session or state was passed over, at the first attempt."""
+    """A resource, or None and the reason. `how`: free (available), trial (half open),
+    forced (in spite of its state). `until_ms`: when asking again may succeed. `cause`:
+    for a first attempt, why the resource of the session or state was not chosen."""
 
     resource_id: str | None
     reason: str
@@ -65,8 +65,8 @@ class _Weighed:
 
 
 def by_load(pool: Sequence[Standing], question: Question, reason: str) -> Choice:
-    """The least loaded of a pool; half open before that; else the one that is
-    back first."""
+    """A half-open resource first, else the least loaded, else the one that is ready
+    first."""
     ranking = sorted(pool, key=lambda s: (s.rank, s.resource_id.encode()))
     weighed = _weigh(ranking, question)
     soonest = weighed.soonest
@@ -81,8 +81,8 @@ def by_load(pool: Sequence[Standing], question: Question, reason: str) -> Choice
 
 
 def by_account(siblings: Sequence[Standing], owner: str, question: Question) -> Choice:
-    """Where an account's state can be read: its owner, else a sibling, else the
-    one that is back first decides (design.md section 3)."""
+    """For state of an account: the resource that made it, else the least loaded of the
+    account; when none is available, by the one that is ready first."""
     if not siblings:
         return Choice(None, "owner_gone")
     for standing in siblings:
@@ -104,38 +104,39 @@ def by_account(siblings: Sequence[Standing], owner: str, question: Question) -> 
 
 
 def unless_limited(choice: Choice, cause: str) -> Choice:
-    """An account that is rate limited is waited for; one that fails, yet is the
-    only one, is tried anyway."""
+    """A rate-limited account is waited for. A failing one is tried, because no other
+    account can serve the request."""
     if choice.how == "forced" and cause.startswith("429"):
         return Choice(None, "owner_limited", until_ms=choice.until_ms)
     return choice
 
 
 def at_home(standing: Standing | None, question: Question) -> bool:
-    """Can a session's home serve its next request too?"""
+    """Whether a session's resource can serve its next request."""
     return standing is not None and _serves(standing, question)
 
 
 def cause_of_leaving(home: Standing | None, question: Question) -> Cause:
-    """Why the home of a session or of state was passed over; None: it is gone."""
+    """Why the resource of a session or state was not chosen. None: it is gone."""
     if home is None:
         return Cause.GONE
     if home.ready_ms >= NEVER:
         return Cause.UNHEALTHY
-    paused = question.pauses is not None and home.resource_id in question.pauses
-    return Cause.COOLING_DOWN if home.ready_ms or paused else Cause.ANOTHER_POOL
+    cooling = question.cooldowns is not None and home.resource_id in question.cooldowns
+    return Cause.COOLING_DOWN if home.ready_ms or cooling else Cause.ANOTHER_POOL
 
 
 def owner_of(bound: Sequence[Owner | None]) -> Owner | None:
-    """The first that is known, as the most telling ids come first."""
+    """The first known owner: the most specific ids come first."""
     return next((owner for owner in bound if owner is not None), None)
 
 
 def foreign_id(
     asker: Asker, ids: Sequence[str], owners: Mapping[str, Owner | None]
 ) -> tuple[str, int] | None:
-    """Why a request may not name its ids, and which one. `ids` are digests in the
-    order of `asker.kinds`; those that `owners` lacks nobody has looked for yet."""
+    """Why a request may not name its ids, and which one; None if it may. `ids` are
+    digests in the order of `asker.kinds`. SQL was not asked for ids that are not in
+    `owners`."""
     for which, id_ in enumerate(ids):
         if id_ not in owners:
             continue
@@ -150,21 +151,21 @@ def foreign_id(
 
 def _serves(standing: Standing, question: Question) -> bool:
     id_ = standing.resource_id
-    paused = question.pauses is not None and id_ in question.pauses
-    return not standing.ready_ms and id_ not in question.tried and not paused
+    cooling = question.cooldowns is not None and id_ in question.cooldowns
+    return not standing.ready_ms and id_ not in question.tried and not cooling
 
 
 def _weigh(ranking: Sequence[Standing], question: Question) -> _Weighed:
-    """The least loaded that can serve, and who is back first of those that
-    cannot yet."""
-    pauses = question.pauses or {}
+    """The least loaded that can serve, and of the others the one that is ready
+    first."""
+    cooldowns = question.cooldowns or {}
     free: list[Standing] = []
     soonest, soonest_ms = None, NEVER
     for standing in ranking:
         if standing.resource_id in question.tried:
             continue
-        pause = pauses.get(standing.resource_id)
-        ready_ms = max(standing.ready_ms, pause.ready_ms if pause else 0)
+        cooldown = cooldowns.get(standing.resource_id)
+        ready_ms = max(standing.ready_ms, cooldown.ready_ms if cooldown else 0)
         if not ready_ms:
             free.append(standing)
         elif ready_ms < soonest_ms:
@@ -176,12 +177,13 @@ def _weigh(ranking: Sequence[Standing], question: Question) -> _Weighed:
 def _drawn(
     ranking: Sequence[Standing], question: Question, ties: Sequence[Standing]
 ) -> Standing:
-    """Ties fall to `draw`, so that replicas do not herd. In a large pool the
-    library does not read them all: it draws a place among them."""
+    """Breaks ties by `draw`, so that gateways do not all choose the same resource. For
+    a large pool the Lua library does not read all ties: it draws a place among
+    them."""
     draw, window = question.draw, ranking[:WINDOW]
     large = len(window) == WINDOW and not window[-1].ready_ms
     near = [standing for standing in ties if standing in window]
-    if large and near and not question.pauses:
+    if large and near and not question.cooldowns:
         lowest = ties[0].rank
         everyone = [s for s in ranking if s.rank == lowest]
         drawn = everyone[draw % len(everyone)]

@@ -1,5 +1,5 @@
-"""What the routing functions answer, read. Pure, but for the clock that says whether a
-pause is over."""
+"""Decodes replies of the routing functions. Pure, but for the clock that says whether
+a cooldown is over."""
 
 import time
 from collections.abc import Callable
@@ -8,36 +8,33 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.events import (
-    GatewayEvent,
-    HealthState,
-    Resource,
-    ResourceState,
-)
+from libs.common.contracts.catalogue import HealthState, Resource, ResourceState
+from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.beats import EntryId, Reported
 from libs.common.routing.types import (
+    EntryId,
     ForeignId,
     NoCapacity,
     NoResources,
     OwnerGone,
     OwnerLimited,
     Refusal,
+    Reported,
     UnknownIds,
     UnknownPool,
 )
 
 
 def unusable(error: ResponseError) -> Exception:
-    """What an error reply means to a caller."""
+    """The exception for an error reply."""
     if "not found" in str(error).lower():
         return NoCatalogue("The function library is not loaded.")
-    # Full, loading, or a replica: it answers, but does not serve.
+    # Full, loading, or a replica: it replies but cannot serve.
     return RedisAway(f"Redis refuses: {str(error)[:80]}")
 
 
 def pairs_of(found: Any) -> dict[str, bytes]:
-    """A hash. redis-py makes a dictionary of it, the shared connection does not."""
+    """A hash: a dictionary from redis-py, a list from the shared connection."""
     if not isinstance(found, dict):
         found = dict(zip(found[::2], found[1::2], strict=True))
     return {k.decode(): v for k, v in found.items()}
@@ -49,7 +46,7 @@ def entry_id_of(text: bytes) -> EntryId:
 
 
 def report_of(value: bytes, now_ms: int) -> Reported | None:
-    """None for what another version wrote."""
+    """None if another version wrote it."""
     at, _, books = value.partition(b"|")
     try:
         event = GatewayEvent.model_validate_json(books)
@@ -88,7 +85,7 @@ def holds_library(listed: Any, source: str) -> bool:
 
 
 def state_of(resource: Resource, live: dict[str, Any]) -> ResourceState:
-    """A resource of which one model is paused counts as cooling down."""
+    """A resource with a model in cooldown is shown as cooling down."""
     state = HealthState(live.get("state", "unknown"))
     paused = live.get("paused") or ()
     ends = [pause["until_ms"] for pause in paused]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 from libs.common.errors import SettingError
 
 KEY = "OPENAI_API_KEY"

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from services.gateway.content.response_facts import Facts
 
 

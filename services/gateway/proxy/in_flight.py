@@ -4,7 +4,7 @@ import time
 
 import uuid_utils
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.routing.accounts import account_named
 from libs.common.routing.types import Owner, digest

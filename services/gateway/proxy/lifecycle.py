@@ -12,8 +12,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from libs.common.bodies.hints import Hints
-from libs.common.contracts.events import Outcome, Verdict
-from libs.common.contracts.verdicts import judge
+from libs.common.contracts.events import Outcome
+from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import AliasTarget

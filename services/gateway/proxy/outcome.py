@@ -2,8 +2,7 @@
 
 from typing import Protocol
 
-from libs.common.contracts.events import Verdict
-from libs.common.contracts.verdicts import of_failed_response
+from libs.common.contracts.verdicts import Verdict, of_failed_response
 from services.gateway.content.response_facts import Facts
 from services.gateway.ledger.record import NEUTRAL, Record
 

@@ -1,6 +1,7 @@
 """May a failed attempt be repeated elsewhere, and what is said of it? Pure."""
 
-from libs.common.contracts.events import Cause, Verdict
+from libs.common.contracts.events import Cause
+from libs.common.contracts.verdicts import Verdict
 
 # Before the first byte reached the client. 401 and 403 too: the client did not
 # choose the key.

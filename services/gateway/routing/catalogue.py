@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from libs.common.contracts.events import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from libs.common.routing.aliases import AliasTarget, alias_targets

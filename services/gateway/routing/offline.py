@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.functions import Owners
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.policy import Choice, Standing

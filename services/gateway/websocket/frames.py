@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from libs.common.bodies.shapes import NULL, ODD_JSON, Body
-from libs.common.contracts.events import Verdict
-from libs.common.contracts.verdicts import judge, of_failed_response
+from libs.common.contracts.verdicts import Verdict, judge, of_failed_response
 from libs.common.headers import Header
 
 Message = str | bytes  # text or binary, as received

@@ -6,7 +6,8 @@ from contextlib import suppress
 import msgspec
 import uuid_utils
 
-from libs.common.contracts.events import Reason, Resource
+from libs.common.contracts.catalogue import Resource
+from libs.common.contracts.events import Reason
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Decision, ForeignId, Refusal, UnknownIds

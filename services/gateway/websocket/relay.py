@@ -9,7 +9,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.providers.key_echoes import SentKey
 from libs.common.routing.types import OwnerGone
 from services.gateway import errors

@@ -12,8 +12,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection
 
 from libs.common.bodies.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
-from libs.common.contracts.events import Verdict
-from libs.common.contracts.verdicts import of_failed_response
+from libs.common.contracts.verdicts import Verdict, of_failed_response
 from libs.common.headers import NO_KINDS, Kinds
 from libs.common.providers.key_echoes import SentKey
 from libs.common.routing.types import (

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from libs.common.routing.beats import Reported
+from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 
 CLOSED_FOR_MS = 10_000  # by then the gateway that closed the counts has reported

@@ -8,7 +8,8 @@ from typing import Protocol
 import msgspec
 
 from libs.common.bodies.hints import Hints, read_hints
-from libs.common.contracts.events import Candidate, Catalogue
+from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.events import Candidate
 from libs.common.routing.aliases import AliasTarget, alias_targets, session_within
 from libs.common.routing.types import (
     Ask,

@@ -9,7 +9,7 @@ from time import time
 from typing import Protocol
 
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing.beats import Reported
+from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 from services.router.admin.audit import Account, Finding, accounts, doubled, judge
 from services.router.admin.schemas.state import GatewayBooks, Ledger, WholeLedger

@@ -9,13 +9,13 @@ from typing import Protocol
 
 from falcon.asgi import SSEvent
 
-from libs.common.contracts.events import (
+from libs.common.contracts.catalogue import (
     Catalogue,
     HealthState,
     Resource,
     ResourceState,
-    Row,
 )
+from libs.common.contracts.events import Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import HistoryQuery, Page

@@ -13,14 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.common.contracts.events import ResourceState
+from libs.common.contracts.catalogue import ResourceState
 from libs.common.redis.check_queue import Orders
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment
 from libs.simulator.server import RunningSimulator, Simulator
-from services.router.catalogue import LIBRARY, build_catalogue
+from services.router.catalogue import build_catalogue
+from services.router.function_library import LIBRARY
 from tests.support.clients.sockets import relay_to, visited
 from tests.support.databases.certificates import Authority, make_authority
 from tests.support.databases.valkey import running_valkey

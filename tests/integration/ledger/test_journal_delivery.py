@@ -10,15 +10,17 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Catalogue, GatewayEvent
+from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import NoCatalogue
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.redis.telemetry_stream import Entry, TelemetryStream
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
+from services.router.function_library import LIBRARY
 from tests.support.databases.valkey import empty
-from tests.support.processes.stack import LIBRARY, STREAM
+from tests.support.processes.stack import STREAM
 from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio

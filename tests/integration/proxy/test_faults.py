@@ -15,7 +15,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Catalogue, ResourceState
+from libs.common.contracts.catalogue import Catalogue, ResourceState
 from libs.common.settings.resources import resources_from_environment
 from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator, Simulator

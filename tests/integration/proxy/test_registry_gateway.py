@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from cryptography.fernet import Fernet
 
-from libs.common.contracts.events import Alias, Catalogue, Resource
+from libs.common.contracts.catalogue import Alias, Catalogue, Resource
 from libs.common.providers.sealing import Sealer
 from libs.common.settings.resources import resources_from_environment
 from tests.support.databases.valkey import empty, running_valkey

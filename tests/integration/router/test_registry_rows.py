@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Alias
+from libs.common.contracts.catalogue import Alias
 from libs.common.providers.registry import provider_of
 from libs.common.store.factory import open_store
 from libs.common.store.interface import Store

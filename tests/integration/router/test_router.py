@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Catalogue, Verdict
+from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect

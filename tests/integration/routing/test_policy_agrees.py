@@ -4,7 +4,6 @@ histories on a real server: the same choices, and leases that never drift."""
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,13 +22,13 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Catalogue, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.circuit_breaker import NEVER
 from libs.common.routing.functions import RoutingFunctions, Terms
-from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.types import (
     Ask,
     Asker,
@@ -44,8 +43,9 @@ from libs.common.routing.types import (
     digest,
     model_digest,
 )
+from services.router.function_library import LIBRARY
+from tests.support.memory.reference import ReferenceRouting
 
-LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"
 COOLDOWN_MS = 1_000
 SILENT_MS = 5_000
@@ -143,7 +143,7 @@ class Histories(RuleBasedStateMachine):
         self.lua = RoutingFunctions(
             ClientCaller(self.redis), STREAM, terms, LIBRARY, lambda: self.now
         )
-        self.python = LocalRouting(COOLDOWN_MS)
+        self.python = ReferenceRouting(COOLDOWN_MS)
         self.held: dict[str, str] = {}  # request -> resource: the bare truth
         self.owner: dict[str, str] = {}  # request -> gateway
 
@@ -359,7 +359,7 @@ class Histories(RuleBasedStateMachine):
         circuits = [*self.python.health.values()]
         ends = [health.ready_ms for health in circuits] + [
             pause.ready_ms
-            for paused in self.python.pauses.values()
+            for paused in self.python.cooldowns.values()
             for pause in paused.values()
         ]
         coming = sorted(e for e in ends if self.now < e < NEVER)

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.redis.shared_connection import SharedConnection, connect
@@ -27,8 +27,8 @@ from libs.common.routing.types import (
     UnknownPool,
     digest,
 )
+from services.router.function_library import LIBRARY
 
-LIBRARY = Path("services/router/library.lua").read_text()
 STREAM = "telemetry:events"
 OK = Verdict(kind="ok", latency_ms=1.5)
 FAULT = Verdict(kind="fault", cause="500")

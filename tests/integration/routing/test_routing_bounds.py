@@ -1,24 +1,24 @@
 """What clients can grow in Redis is bounded: at so many keys a new one ends an old one
-(MOST_KEYS in library.lua; fewer here)."""
+(MOST_KEYS in functions/affinity.lua; fewer here)."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Catalogue, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Ask, Owner, Release, digest
+from services.router.function_library import LIBRARY
 
-SOURCE = Path("services/router/library.lua").read_text()
 MOST = 2_000
 SLACK = 150  # written between two looks, and keys that are no affinity
-LIBRARY = SOURCE.replace("local MOST_KEYS = 1000000", f"local MOST_KEYS = {MOST}")
+SMALL = LIBRARY.replace("local MOST_KEYS = 1000000", f"local MOST_KEYS = {MOST}")
 HOME = Owner("openai-1", "account-1")
 
 pytestmark = pytest.mark.asyncio
@@ -32,9 +32,7 @@ async def redis(valkey: str) -> AsyncIterator[Any]:
 
 @pytest_asyncio.fixture
 async def routing(redis: Any) -> RoutingFunctions:
-    routing = RoutingFunctions(
-        ClientCaller(redis), "telemetry:events", Terms(), LIBRARY
-    )
+    routing = RoutingFunctions(ClientCaller(redis), "telemetry:events", Terms(), SMALL)
     await routing.load_library()
     await routing.publish(
         Catalogue(

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,11 +22,11 @@ from libs.common.redis.shared_connection import Refused, SharedConnection, conne
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.store.interface import Cursor, Store
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows
+from services.router.function_library import LIBRARY
 from tests.support.databases.valkey import empty
 from tests.support.values.telemetry import T0_MS, stored_request
 
 pytestmark = pytest.mark.asyncio
-LIBRARY = Path("services/router/library.lua").read_text()
 BORN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 KEY = NewKey(
     id="key_1",

@@ -17,9 +17,10 @@ from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect as connect_redis
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, digest
+from services.router.function_library import LIBRARY
 from tests.support.clients.attacks import new_id
 from tests.support.databases.valkey import running_valkey
-from tests.support.processes.stack import LIBRARY, STREAM, Stack, gateway_stack
+from tests.support.processes.stack import STREAM, Stack, gateway_stack
 
 pytestmark = pytest.mark.asyncio
 SECRETS = {name: f"rpx_{name * 43}" for name in "AB"}

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from libs.cli.commands import service_command
-from libs.common.contracts.events import Catalogue
+from libs.common.contracts.catalogue import Catalogue
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, running

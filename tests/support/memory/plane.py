@@ -160,7 +160,7 @@ class World:
         assert self.in_flight.active == {}
         counters = self.journal.counters
         assert counters.accepted == counters.ended == len(self.requests)
-        assert set(self.offline.local.in_flight().values()) <= {0}
+        assert set(map(len, self.offline.local.leases.values())) <= {0}
 
 
 class Client(OpenSite):

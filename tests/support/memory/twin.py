@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from libs.common.contracts.events import Alias, Catalogue, Reason, Resource
+from libs.common.contracts.catalogue import Alias, Catalogue, Resource
+from libs.common.contracts.events import Reason
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.beats import Beat, StreamEnds
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.types import (
     Ask,
+    Beat,
     Decision,
     Explanation,
     Lease,
@@ -20,6 +21,7 @@ from libs.common.routing.types import (
     OwnerGone,
     Refusal,
     Release,
+    StreamEnds,
 )
 
 Owners = Mapping[str, Owner | None]

@@ -14,12 +14,13 @@ import httpx
 from redis.asyncio import Redis
 
 from libs.cli.commands import service_command
-from libs.common.contracts.events import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment
 from libs.simulator.server import RunningSimulator, Simulator
+from services.router.function_library import LIBRARY
 from tests.support.clients.sockets import Handle, visited
 from tests.support.databases.valkey import empty
 from tests.support.processes.ports import free_port
@@ -27,7 +28,6 @@ from tests.support.processes.processes import Process, running
 from tests.support.processes.waiting import eventually
 
 STREAM = "telemetry:events"
-LIBRARY = Path("services/router/library.lua").read_text()
 # Four keys of two accounts.
 KEYS = {
     "sk-sim-a1": "acct-a",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import Ask, Release
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 
 
 def made_resource(id_: str = "openai-1", **given: Any) -> Resource:

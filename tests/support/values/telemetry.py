@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.events import (
     Candidate,
     DecisionEvent,
     Event,
     GatewayEvent,
     HealthEvent,
-    HealthState,
     Kind,
     Outcome,
     RegistryEvent,

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.contracts.events import HealthState, Verdict
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import RedisAway
 from libs.common.redis.check_queue import Orders
 from services.health.check_queue import CheckQueueWorker

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from libs.common.contracts.events import Catalogue, HealthState, Resource, Verdict
+from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
+from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules

@@ -6,7 +6,7 @@ import ssl
 import httpx
 import pytest
 
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.health.verdict import account_of, of_answer, of_error, timed_out
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from libs.common.contracts.events import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.errors import NoCatalogue, RedisAway
 from services.router.catalogue import Publisher, build_catalogue
 from tests.support.processes.waiting import eventually

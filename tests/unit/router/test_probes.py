@@ -7,7 +7,7 @@ import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from libs.common.contracts.events import HealthState, ResourceState
+from libs.common.contracts.catalogue import HealthState, ResourceState
 from libs.common.errors import StoreAway
 from services.router import probes
 from services.router.admin.schemas.state import AdminState, Ledger

@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
-from libs.common.contracts.events import Alias, Resource
+from libs.common.contracts.catalogue import Alias, Resource
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.providers.registry import Provider, Registry
 from libs.common.providers.sealing import Sealer

@@ -19,7 +19,7 @@ import structlog
 from libs.common.contracts.events import EVENT_VERSION
 from libs.common.errors import RedisAway
 from libs.common.redis.shared_connection import Refused, SharedConnection
-from libs.common.routing.beats import Beat, StreamEnds
+from libs.common.routing.types import Beat, StreamEnds
 from services.gateway.ledger.journal.journal import EVENT_KINDS, STREAM_KINDS, Journal
 from services.gateway.ledger.journal.segments import Kind, Record
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from pydantic import SecretStr
 
-from libs.common.contracts.events import Resource, Row
+from libs.common.contracts.catalogue import Resource
+from libs.common.contracts.events import Row
 from libs.common.providers.registry import (
     Provider,
     joined,

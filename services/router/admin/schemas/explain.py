@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from libs.common.contracts.events import Candidate, Frozen
+from libs.common.contracts.catalogue import Frozen
+from libs.common.contracts.events import Candidate
 
 
 class ExplainAsk(Frozen):

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
-from libs.common.contracts.events import DecisionEvent, Frozen, RequestEvent
+from libs.common.contracts.catalogue import Frozen
+from libs.common.contracts.events import DecisionEvent, RequestEvent
 from services.router.admin.schemas.pages import PageFilter, Parameter, page_of
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from services.router.admin.schemas.pages import page_of
 
 # Without control characters, which not every database stores.

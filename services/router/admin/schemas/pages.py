@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic.json_schema import SkipJsonSchema
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from libs.common.store.interface import LIMIT_MAX
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from libs.common.errors import SettingError
 from libs.common.providers.references import may_hold_keys
 from libs.common.settings.base import SettingErrorCarrier

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from libs.common.contracts.events import Frozen, HealthState, ResourceState, Row
+from libs.common.contracts.catalogue import Frozen, HealthState, ResourceState
+from libs.common.contracts.events import Row
 
 
 class Ledger(Frozen):

@@ -3,12 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
+from libs.common.contracts.catalogue import Resource
 from libs.common.contracts.events import (
     EVENTS,
-    Catalogue,
     DecisionEvent,
     GatewayEvent,
-    Resource,
     StreamedEvent,
     StreamedPayload,
 )
@@ -42,22 +41,6 @@ def test_a_field_that_nobody_knows_makes_poison_of_an_event(kind: str) -> None:
     unknown = MADE[kind].model_dump() | {"surprise": 1}
     with pytest.raises(ValidationError, match="surprise"):
         EVENTS[kind].model_validate(unknown)
-
-
-def test_what_a_newer_router_publishes_is_read_by_an_older_gateway() -> None:
-    resource = made_resource().model_dump() | {"surprise": 1}
-    catalogue = {"version": "v", "resources": [resource], "surprise": 1}
-    assert Catalogue.model_validate(catalogue).resources == (made_resource(),)
-
-
-def test_a_catalogue_of_before_aliases_is_read() -> None:
-    assert Catalogue.model_validate({"version": "v", "resources": []}).aliases == ()
-
-
-def test_pools_are_each_told_once() -> None:
-    resources = [made_resource(str(n), pool_id=p) for n, p in enumerate("bab")]
-    resources.append(made_resource("none", pool_id=None))
-    assert Catalogue(version="v", resources=tuple(resources)).pools == ("a", "b")
 
 
 @pytest.mark.parametrize("weight", [0, -1])

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from libs.common.contracts.verdicts import judge, pause_ms
+from libs.common.contracts.verdicts import cooldown_ms, judge
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
@@ -73,4 +73,4 @@ def test_verdict(status: int, code: str | None, kind: str) -> None:
     ],
 )
 def test_pause(headers: list[tuple[bytes, bytes]], expected: int | None) -> None:
-    assert pause_ms(headers, now) == expected
+    assert cooldown_ms(headers, now) == expected

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import Alias, Catalogue
+from libs.common.contracts.catalogue import Alias, Catalogue
 from libs.common.providers.registry import (
     Provider,
     Registry,

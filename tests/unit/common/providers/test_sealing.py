@@ -4,7 +4,7 @@ import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 from libs.common.errors import SettingError
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.destinations import Forbidden

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.events import PayloadEvent
 from libs.common.redis import capture_batches
-from libs.common.redis.capture_batches import Note, Payload, batches, packed, unpacked
+from libs.common.redis.capture_batches import (
+    Note,
+    Payload,
+    batches,
+    packed,
+    unpacked,
+    writes,
+)
 from tests.support.values.telemetry import as_redis_gives
 
 SIZES = st.lists(st.integers(0, 300), max_size=40)
@@ -26,6 +33,17 @@ def test_all_travel_in_order_in_batches_of_a_bounded_size(sizes: list[int]) -> N
         found = list(batches(payloads))
     assert list(chain.from_iterable(found)) == payloads
     assert all(len(b) == 1 or sum(p.size for p in b) <= 1_000 for b in found)
+    assert all(found)
+
+
+@given(sizes=SIZES)
+def test_entries_travel_in_order_in_writes_of_a_bounded_size(sizes: list[int]) -> None:
+    entries = [[payload(str(n), size)] for n, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capture_batches, "WRITE_BYTES", 1_000)
+        found = list(writes(iter(entries)))
+    assert list(chain.from_iterable(found)) == entries
+    assert all(len(r) == 1 or sum(b[0].size for b in r) <= 1_000 for r in found)
     assert all(found)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.contracts.events import Resource
+from libs.common.contracts.catalogue import Resource
 from libs.common.routing.accounts import account_named, unnamed, with_accounts
 
 

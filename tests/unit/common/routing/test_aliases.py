@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.contracts.events import Alias, Catalogue
+from libs.common.contracts.catalogue import Alias, Catalogue
 from libs.common.routing.aliases import (
     alias_targets,
     in_pool,

@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.events import HealthState, Verdict, VerdictKind
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.circuit_breaker import (
+    COOLDOWN_CAP,
     FAULTS_IN_A_ROW,
     NEVER,
-    PAUSE_CAP,
     PROBE,
+    Cooldown,
     Health,
-    Pause,
     judge,
     judge_model,
 )
@@ -124,12 +125,12 @@ def test_failing_after_a_cooldown_doubles_the_next_one() -> None:
         waits.append((health.until_ms - at) / COOLDOWN)
         at = health.until_ms
     assert waits == [1, 2, 4, 8, 16, 16, 16]
-    assert PAUSE_CAP == 16
+    assert COOLDOWN_CAP == 16
 
 
 def test_failing_during_a_cooldown_does_not_double_it() -> None:
     health = after("limited", "limited", "limited")
-    assert (health.until_ms, health.pauses) == (NOW + COOLDOWN, 1)
+    assert (health.until_ms, health.cooldowns) == (NOW + COOLDOWN, 1)
     told(health, "limited", at=NOW + COOLDOWN / 2)  # deadlines merge by the later
     assert health.until_ms == NOW + 1.5 * COOLDOWN
 
@@ -165,12 +166,12 @@ def test_what_others_bring_does_not_end_a_trial() -> None:
 
 
 def of_model(
-    pause: Pause | None, kind: VerdictKind, by: str = "r", at: float = NOW
-) -> Pause | None:
+    pause: Cooldown | None, kind: VerdictKind, by: str = "r", at: float = NOW
+) -> Cooldown | None:
     return judge_model(pause, say(kind), COOLDOWN, by, at)
 
 
-def paused() -> Pause:
+def paused() -> Cooldown:
     pause = of_model(None, "limited")
     assert pause is not None
     return pause

@@ -8,14 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.events import (
-    Cause,
-    HealthState,
-    Reason,
-    Verdict,
-    VerdictKind,
-)
-from libs.common.routing.local_state import LocalRouting
+from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.events import Cause, Reason
+from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.types import (
     NoCapacity,
     NoResources,
@@ -27,6 +22,7 @@ from libs.common.routing.types import (
     UnknownPool,
     model_digest,
 )
+from tests.support.memory.reference import ReferenceRouting
 from tests.support.values.asks import made_ask, made_release
 from tests.support.values.catalogues import made_resource
 
@@ -37,17 +33,17 @@ LIMITED = Verdict(kind="limited", cause="429 rate limited")
 FAULT = Verdict(kind="fault", cause="500")
 
 
-def routing(*resources: Any) -> LocalRouting:
-    made = LocalRouting(COOLDOWN)
+def routing(*resources: Any) -> ReferenceRouting:
+    made = ReferenceRouting(COOLDOWN)
     made.publish(resources or (ONE, TWO))
     return made
 
 
-def went(local: LocalRouting, request_id: str = "r1", **given: Any) -> str | None:
+def went(local: ReferenceRouting, request_id: str = "r1", **given: Any) -> str | None:
     return local.acquire(made_ask(request_id, **given), NOW).resource_id
 
 
-def states_of(local: LocalRouting) -> dict[str, str]:
+def states_of(local: ReferenceRouting) -> dict[str, str]:
     return {id_: str(health.state) for id_, health in local.health.items()}
 
 
@@ -62,7 +58,7 @@ def test_requests_go_where_the_least_is_in_flight() -> None:
 
 def test_without_resources_there_is_no_choice() -> None:
     with pytest.raises(NoResources):
-        went(LocalRouting())
+        went(ReferenceRouting())
 
 
 def test_a_pool_that_is_not_there_is_told_with_those_that_are() -> None:
@@ -310,7 +306,7 @@ def test_what_is_remembered_is_not_replaced_by_what_is_told_later() -> None:
 
 
 def test_of_what_is_remembered_the_oldest_goes() -> None:
-    local = LocalRouting(most_owners=2)
+    local = ReferenceRouting(most_owners=2)
     local.publish((ONE,))
     for name in ("a", "b", "a", "c"):
         local.release(made_release("one", session=name), NOW)

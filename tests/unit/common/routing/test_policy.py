@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.routing.circuit_breaker import NEVER, Pause
+from libs.common.routing.circuit_breaker import NEVER, Cooldown
 from libs.common.routing.policy import (
     WINDOW,
     Choice,
@@ -27,8 +27,8 @@ def at(
 
 
 def ask(draw: int = 0, tried: tuple[str, ...] = (), **paused: float) -> Question:
-    pauses = {id_: Pause(until_ms=until) for id_, until in paused.items()}
-    return Question(NOW, draw, tried, pauses or None)
+    cooldowns = {id_: Cooldown(until_ms=until) for id_, until in paused.items()}
+    return Question(NOW, draw, tried, cooldowns or None)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_choice_is_available_and_none_is_less_loaded(
     [
         pytest.param(None, ask(), "gone", id="not in the catalogue any more"),
         pytest.param(at("a", ready_ms=NEVER), ask(), "unhealthy", id="key refused"),
-        pytest.param(at("a", ready_ms=LATER), ask(), "cooling_down", id="pauses"),
+        pytest.param(at("a", ready_ms=LATER), ask(), "cooling_down", id="cooldowns"),
         pytest.param(at("a"), ask(a=LATER), "cooling_down", id="model paused"),
         pytest.param(at("a"), ask(b=LATER), "another_pool", id="could serve"),
     ],

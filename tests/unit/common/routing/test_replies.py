@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.events import HealthState
+from libs.common.contracts.catalogue import HealthState
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
-from libs.common.routing.beats import Reported
 from libs.common.routing.replies import (
     entry_id_of,
     holds_library,
@@ -19,6 +18,7 @@ from libs.common.routing.replies import (
     state_of,
     unusable,
 )
+from libs.common.routing.types import Reported
 from tests.support.values.catalogues import made_resource
 from tests.support.values.telemetry import gateway_event
 

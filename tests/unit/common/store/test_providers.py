@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import Alias
+from libs.common.contracts.catalogue import Alias
 from libs.common.store.providers import RegistryRows
 from libs.common.store.sqlite.store import SqliteStore
 

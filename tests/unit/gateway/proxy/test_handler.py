@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from libs.common.contracts.events import Alias
+from libs.common.contracts.catalogue import Alias
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal, Reached
 from libs.common.routing.types import (

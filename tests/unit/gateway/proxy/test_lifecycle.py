@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from libs.common.bodies.hints import Hints
-from libs.common.contracts.events import Verdict
+from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import AliasTarget

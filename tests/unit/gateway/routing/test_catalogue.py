@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.contracts.events import Alias, Catalogue
+from libs.common.contracts.catalogue import Alias, Catalogue
 from libs.common.errors import RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.sealing import Sealer

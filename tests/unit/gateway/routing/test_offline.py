@@ -5,8 +5,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from libs.common.contracts.events import DecisionEvent, Resource, Verdict, VerdictKind
-from libs.common.routing.local_state import MOST_PAUSED
+from libs.common.contracts.catalogue import Resource
+from libs.common.contracts.events import DecisionEvent
+from libs.common.contracts.verdicts import Verdict, VerdictKind
+from libs.common.routing.local_state import MOST_COOLING
 from libs.common.routing.types import (
     Ask,
     NoCapacity,
@@ -80,7 +82,7 @@ def test_it_spreads_by_what_this_gateway_has_in_flight() -> None:
     assert sorted(chosen) == ["openai-1", "openai-2", "openai-3"]
     for number, resource_id in enumerate(chosen):
         alone.ended("g", f"r{number}", resource_id)
-    assert set(alone.local.in_flight().values()) == {0}
+    assert set(map(len, alone.local.leases.values())) == {0}
 
 
 def test_its_decisions_are_events_and_marked() -> None:
@@ -199,4 +201,4 @@ def test_model_names_fill_no_memory(kind: VerdictKind) -> None:
                 event=None,
             )
         )
-    assert len(kept.local.pauses) == (MOST_PAUSED if kind == "limited" else 0)
+    assert len(kept.local.cooldowns) == (MOST_COOLING if kind == "limited" else 0)

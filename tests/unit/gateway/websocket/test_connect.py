@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import Alias
+from libs.common.contracts.catalogue import Alias
 from libs.common.errors import RedisAway
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import Alias
+from libs.common.contracts.catalogue import Alias
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import digest

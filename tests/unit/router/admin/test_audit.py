@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.routing.beats import Reported
+from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 from services.router.admin.audit import (
     CLOSED_FOR_MS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import Alias, Catalogue
+from libs.common.contracts.catalogue import Alias, Catalogue
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.aliases import session_within
 from libs.common.routing.types import (

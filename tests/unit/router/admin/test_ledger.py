@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing.beats import Reported
+from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 from services.router.admin.ledger import Auditor, LedgerView, Reading, summed
 from tests.support.values.admin import client

@@ -10,15 +10,10 @@ import pytest
 from falcon.asgi import Request, Response
 from falcon.testing import ASGIRequestEventEmitter, create_scope
 
-from libs.common.contracts.events import (
-    Candidate,
-    Catalogue,
-    HealthState,
-    ResourceState,
-    Row,
-)
+from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
+from libs.common.contracts.events import Candidate, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing.beats import Reported
+from libs.common.routing.types import Reported
 from libs.common.store.interface import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
 from services.router.admin.state import MOST_WATCHING, Events, Overview

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from services.router.api.document import OpenApi, document
 from services.router.api.operation import EVENTS, Operation
 from tests.support.values.admin import client

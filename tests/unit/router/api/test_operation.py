@@ -8,7 +8,7 @@ import pytest
 from falcon.asgi import Response, SSEvent
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from libs.common.contracts.events import Frozen
+from libs.common.contracts.catalogue import Frozen
 from services.router.api.operation import (
     EVENTS,
     LARGEST_BODY,

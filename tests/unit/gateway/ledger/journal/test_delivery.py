@@ -10,7 +10,7 @@ import pytest
 from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import RedisAway
 from libs.common.redis.shared_connection import Refused, SharedConnection
-from libs.common.routing.beats import Beat, EntryId, StreamEnds
+from libs.common.routing.types import Beat, EntryId, StreamEnds
 from services.gateway.ledger.journal.delivery import BATCH, DOUBTED_S, JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind

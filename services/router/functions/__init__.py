@@ -1,0 +1,1 @@
+"""The function library in Redis, as Lua files (services/router/function_library.py)."""

@@ -1,0 +1,170 @@
+-- The catalogue and the names of all keys.
+--
+-- Keys read:    catalogue, catalogue:version
+-- Keys written: none
+--
+-- The files of this folder are one library (services/router/function_library.py gives
+-- their order). It is the only code that changes routing state. Each call is one
+-- atomic step over all gateways. FUNCTION LOAD REPLACE replaces the library under
+-- running gateways, so a function with a changed signature gets a new version (_v2) and
+-- the old version stays for one release.
+-- libs/common/routing/policy.py, circuit_breaker.py and local_state.py are the same
+-- rules in Python; tests/integration/routing/test_policy_agrees.py compares the two.
+--
+-- Keys (libs/common/redis/keys.py). All share the hash tag {rpx}:
+--   catalogue, catalogue:version   the catalogue as JSON, and its content hash
+--   born             string Unix ms of the first catalogue since Redis was empty
+--   accounts         hash   resource -> account named by the upstream's headers
+--   ranking:<pool>   zset   resource -> rank (ranking.lua)
+--   leases:<res>     hash   <gateway>/<request> -> lease record (JSON of the request
+--                           event so far). Its size is the number in flight.
+--   retired          set    resources that left the catalogue with leases on them
+--   gateways         zset   gateway -> Unix ms of the last heartbeat
+--   reports          hash   gateway -> "ms|ledger report (JSON)" of the last heartbeat
+--   health:<res>     hash   state, until, cause, failures, pauses, trial, ...
+--   pauses:<model>   string JSON: resource -> cooldown of that model there
+--   pauses           zset   model digest -> Unix ms when its last cooldown ends
+--   session:<digest> string "resource|account|tenant" of the session, or "-"
+--   sessions         zset   session digest -> Unix ms when that key expires
+--   bound:<digest>   string "resource|account|tenant" that minted an upstream id, or "-"
+--                           (affinity.lua)
+--   unproven         set    available resources that have not answered yet
+--   proxy_keys       hash   SHA-256 of a proxy key's secret -> key record (JSON)
+--   proxy_keys:version      number, increases with each change of that hash
+--   registry:changes string number, increases with each change of the registry in SQL
+--   spent:<key id>   string msgpack: use of a proxy key in the last minute (limits.lua)
+--
+-- KEYS of the routing functions: 1 catalogue:version, 2 the telemetry stream. Other
+-- names are built from the tag, so they are in the same slot.
+-- An argument `now` is '' for the server's clock, which skewed gateways cannot affect.
+-- Tests pass a number.
+
+local TAG = '{rpx}:'
+local ALL = '*'          -- the pool of all resources; for requests without a pool
+local OF_PROVIDER = '@'  -- and the provider id: the pool of its resources, for aliases
+local NOTHING = {}
+
+-- The decoded catalogue, kept between calls. Each call compares its version, a hash of
+-- the content, so a stale copy is never used.
+local cached = { version = false }
+
+local function clock(now)
+  if now ~= '' then return tonumber(now) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Adds a resource to a pool.
+local function join(pools, name, id)
+  local pool = pools[name]
+  if not pool then
+    pool = { ids = {} }
+    pools[name] = pool
+  end
+  pool.ids[#pool.ids + 1] = id
+end
+
+-- Returns pool -> key of its ranking. Pools with the same resources share one ranking,
+-- so a single pool with all resources uses that of "*".
+local function rankings_of(pools)
+  local rankings, shared = {}, {}
+  local names = {}
+  for name in pairs(pools) do names[#names + 1] = name end
+  table.sort(names)  -- "*" sorts before pool names, some of which sort before "@..."
+  for _, name in ipairs(names) do
+    local members = table.concat(pools[name].ids, ' ')
+    shared[members] = shared[members] or TAG .. 'ranking:' .. name
+    rankings[name] = shared[members]
+  end
+  return rankings
+end
+
+local function add_sibling(accounts, resource)
+  local siblings = accounts[resource.account_id] or {}
+  siblings[#siblings + 1] = resource.id
+  accounts[resource.account_id] = siblings
+end
+
+-- Returns the keys of the rankings that a resource is in, each once.
+local function distinct(rankings, names)
+  local keys, seen = {}, {}
+  for _, name in ipairs(names) do
+    local key = rankings[name]
+    if not seen[key] then keys[#keys + 1], seen[key] = key, true end
+  end
+  return keys
+end
+
+-- Adds to a resource what calls would otherwise compute or format again.
+local function prepare(resource)
+  resource.leases = TAG .. 'leases:' .. resource.id
+  resource.health = TAG .. 'health:' .. resource.id
+  resource.owner = resource.id .. '|' .. resource.account_id
+  resource.ends_lease = string.format(',"resource_id":"%s","account_id":"%s"}',
+    resource.id, resource.account_id)
+  resource.shown = string.format('{"resource":"%s","weight":%.6g', resource.id, resource.weight)
+  -- Formatted ranks, and candidates as JSON (telemetry.lua).
+  resource.ranks, resource.rows, resource.elsewhere, resource.rows_kept = {}, {}, {}, 0
+end
+
+-- Returns the names of the pools that a resource is in, its own pool or nil, and the
+-- pool of its provider or nil.
+local function pools_of(resource)
+  local names, pool, provider = { ALL }, resource.pool_id, resource.provider_id
+  if pool == cjson.null then pool = nil end
+  if provider == cjson.null then provider = nil end
+  if pool then names[2] = pool end
+  if provider then
+    provider = OF_PROVIDER .. provider
+    names[#names + 1] = provider
+  end
+  return names, pool, provider
+end
+
+local function index(document, version)
+  local parsed = cjson.decode(document)
+  local known = {
+    version = version, list = parsed.resources, by_id = {}, pools = {},
+    -- account -> ids of its resources; `within` the same for each provider, because a
+    -- request for a provider's model reaches no state of other providers.
+    accounts = {}, within = {},
+    all_proven = false, unproven = {},
+  }
+  local pools = { [ALL] = { ids = {} } }
+  for _, resource in ipairs(parsed.resources) do
+    local names, pool, provider = pools_of(resource)
+    if pool and not pools[pool] then known.pools[#known.pools + 1] = pool end
+    if provider then
+      known.within[provider] = known.within[provider] or {}
+      add_sibling(known.within[provider], resource)
+    end
+    resource.names, resource.pools = names, {}
+    for _, name in ipairs(names) do
+      join(pools, name, resource.id)
+      resource.pools[name] = true
+    end
+    prepare(resource)
+    known.by_id[resource.id] = resource
+    add_sibling(known.accounts, resource)
+  end
+  known.rankings = rankings_of(pools)
+  for _, resource in ipairs(parsed.resources) do
+    resource.rankings = distinct(known.rankings, resource.names)
+  end
+  return known
+end
+
+-- Returns the decoded catalogue of that version, or nil without one.
+local function catalogue(version)
+  if not version then return nil end
+  if cached.version ~= version then
+    local document = redis.call('GET', TAG .. 'catalogue')
+    if not document then return nil end
+    cached = index(document, version)
+  end
+  return cached
+end
+
+local function current()
+  return catalogue(redis.call('GET', TAG .. 'catalogue:version'))
+end

@@ -1,0 +1,144 @@
+-- Release: applies how an attempt ended, and ends the request.
+--
+-- Keys read:    catalogue:version, catalogue, pauses:<model>, health:<res>, leases:<res>,
+--               retired
+-- Keys written: leases:<res>, ranking:<pool>, retired, health:<res>, unproven, pauses,
+--               pauses:<model>, session:<digest>, sessions, bound:<digest>, the telemetry
+--               stream
+
+local SAID = {}  -- reused by each call: a new table costs more
+
+-- ARGV of rpx_release_v2:
+--    1-3  gateway, request, resource or ''
+--    4-6  verdict: kind or '', cause, cooldown ms
+--    7,8  latency ms or '', now
+--    9-11 session digest or '', session ttl ms, id ttl ms
+--   12,13 model digest or '', model name
+--   14    request event (JSON) or ''
+--   15    tenant or ''; not in rpx_release_v1
+--   then the digests of the ids that the response minted
+local function read_release(keys, args)
+  local said = SAID
+  said.stream, said.gateway, said.by, said.resource = keys[2], args[1], args[2], args[3]
+  said.kind, said.cause, said.cooldown_ms = args[4], args[5], tonumber(args[6])
+  said.latency_ms, said.clock, said.now = args[7], args[8], nil
+  said.session, said.session_ttl, said.id_ttl = args[9], args[10], args[11]
+  said.model, said.model_name, said.event = args[12], args[13], args[14]
+  return said
+end
+
+-- Sets and returns said.now. Most reports need no time, and TIME is a Redis call.
+local function time_of(said)
+  local now = said.now or clock(said.clock)
+  said.now = now
+  return now
+end
+
+-- Returns the catalogue and the cooldowns of the request's model.
+local function release_state(said)
+  local version = TAG .. 'catalogue:version'
+  if said.model == '' then return catalogue(redis.call('GET', version)) end
+  local found = redis.call('MGET', version, TAG .. 'pauses:' .. said.model)
+  return catalogue(found[1]), read_cooldowns(found[2])
+end
+
+-- Stores who holds the session and the minted ids. A session needs a success; minted ids
+-- are facts however the request ended.
+local function remember(said, resource, args, tenant, first)
+  local owner = tenant and resource.owner .. '|' .. tenant or resource.owner
+  if said.session ~= '' and said.kind == 'ok' then
+    local ends = time_of(said) + tonumber(said.session_ttl)
+    redis.call('SET', TAG .. 'session:' .. said.session, owner, 'PX', said.session_ttl)
+    redis.call('ZADD', TAG .. 'sessions', ends, said.session)
+  end
+  for i = first, #args do learn(args[i], owner, tenant, said.id_ttl) end
+  written = written + #args - first + 2
+  if written >= LOOK_EVERY then make_room(time_of(said)) end
+end
+
+local function tally(said, resource, health)
+  local fields = { 'requests', health.requests + 1 }
+  if said.latency_ms ~= '' then
+    fields[3], fields[4] = 'latency_ms', said.latency_ms
+  end
+  if said.kind ~= 'ok' and said.kind ~= 'neutral' then
+    fields[#fields + 1], fields[#fields + 2] = 'errors', health.errors + 1
+    fields[#fields + 1], fields[#fields + 2] = 'last_error', said.cause
+  end
+  redis.call('HSET', resource.health, unpack(fields))
+end
+
+-- `apply` for the usual end of a request: success on a healthy resource, so only its
+-- counters change. Returns nil in the other cases.
+local function count_success(said, resource)
+  local h = redis.call('HMGET', resource.health, 'state', 'failures', 'requests')
+  if h[1] ~= 'healthy' or (h[2] or '0') ~= '0' then return nil end
+  local requests = (h[3] or 0) + 1
+  if said.latency_ms == '' then
+    redis.call('HSET', resource.health, 'requests', requests)
+  else
+    redis.call('HSET', resource.health, 'requests', requests, 'latency_ms', said.latency_ms)
+  end
+  return 'healthy'
+end
+
+-- Applies the report of an attempt to its resource; returns the resulting state.
+local function apply(said, resource, cooldowns, over)
+  local ok = said.kind == 'ok'
+  if ok and over and not cooldowns then
+    local state = count_success(said, resource)
+    if state then return state end
+  end
+  time_of(said)
+  local health = read_health(resource)
+  -- `ok` before the end says that a trial began well. Its end is counted.
+  if over or not ok then tally(said, resource, health) end
+  local of_model = said.model ~= '' and judge_model(said, resource, cooldowns)
+  return judge(said, resource, health, of_model)
+end
+
+-- Applies that a request held a lease elsewhere than its gateway knew: it ended before
+-- the reply to acquire arrived, so a trial there has not taken place.
+local function apply_unknown(said, holder, cooldowns)
+  said.kind = 'neutral'
+  time_of(said)
+  local state = judge(said, holder, read_health(holder))
+  judge_model(said, holder, cooldowns)
+  return state
+end
+
+-- rpx_release_v2  ARGV: see read_release.
+-- With an event the request is over: its lease ends and the event is emitted. Without
+-- one only the verdict is applied; the next acquire moves the lease, so a gateway that
+-- crashes between two attempts still leaves one. No verdict kind: the attempt was
+-- judged already.
+-- Idempotent. Returns the stream id of the request event, or '' without one.
+local function release(keys, args, tenant, first)
+  local said = read_release(keys, args)
+  local known, cooldowns = release_state(said)
+  local id = said.resource
+  local resource, over, state = known and known.by_id[id], said.event ~= '', nil
+  if resource and said.kind ~= '' then
+    state = apply(said, resource, cooldowns, over)
+    if over then remember(said, resource, args, tenant, first) end
+  end
+  if not over then return '' end
+  local field = field_of(said.gateway, said.by)
+  local held = id ~= '' and redis.call('HDEL', leases_of(id), field) == 1 and id
+    or drop_lease(known, field)
+  if held then
+    local holder = known and known.by_id[held]
+    if holder and held ~= id then state = apply_unknown(said, holder, cooldowns) end
+    reweigh(known, held, state)
+  end
+  return emit(said.stream, 'request', said.by, said.event)
+end
+
+-- rpx_release_v1  For gateways of a version before tenants.
+local function release_for_anybody(keys, args)
+  return release(keys, args, nil, 15)
+end
+
+local function release_for_tenant(keys, args)
+  return release(keys, args, args[15], 16)
+end

@@ -1,0 +1,136 @@
+"""Routing functions off the hot path: their arguments, and what their replies become.
+What the functions do is tested in tests/integration/routing/test_routing.py."""
+
+import json
+from typing import Any
+
+import pytest
+
+from libs.common.contracts.catalogue import Alias, Catalogue, HealthState
+from libs.common.contracts.verdicts import Verdict
+from libs.common.errors import NoCatalogue
+from libs.common.redis import keys
+from libs.common.routing.control import ControlFunctions
+from tests.support.memory.called_functions import NOW, Redis
+from tests.support.values.catalogues import made_resource
+from tests.support.values.telemetry import gateway_event
+
+pytestmark = pytest.mark.asyncio
+CATALOGUE = Catalogue(
+    version="v1",
+    resources=(made_resource("one"), made_resource("two")),
+    aliases=(Alias(alias="fast", provider_id="p", upstream_id="m"),),
+)
+
+
+# Library and catalogue ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listed", "loads"),
+    [
+        ([[b"library_code", b"source"]], False),
+        ([[b"library_code", b"older"]], True),
+        ([], True),
+    ],
+)
+async def test_the_library_is_loaded_unless_it_is_there(
+    listed: Any, loads: bool
+) -> None:
+    redis = Redis(FUNCTION=listed)
+    await redis.functions.load_library()
+    loaded = [c for c in redis.commands if c[1] == "LOAD"]
+    assert loaded == ([("FUNCTION", "LOAD", "REPLACE", "source")] if loads else [])
+
+
+async def test_only_the_router_holds_the_library() -> None:
+    with pytest.raises(AssertionError, match="router"):
+        await ControlFunctions(Redis(), "events").load_library()
+
+
+@pytest.mark.parametrize(("reply", "news"), [(1, True), (0, False)])
+async def test_publishing_writes_an_event(reply: int, news: bool) -> None:
+    redis = Redis(rpx_publish_v1=reply)
+    assert await redis.functions.publish(CATALOGUE, "e1") is news
+    version, document, id_, event = redis.arguments()
+    assert (version, id_) == ("v1", "e1")
+    assert Catalogue.model_validate_json(document) == CATALOGUE
+    told = json.loads(event)
+    assert (told["resources"], told["aliases"]) == (["one", "two"], ["fast"])
+
+
+@pytest.mark.parametrize("document", [None, b"{}", b"rubbish"])
+async def test_a_catalogue_that_is_none_of_ours(document: bytes | None) -> None:
+    with pytest.raises(NoCatalogue):
+        await Redis(GET={keys.catalogue(): document}).functions.catalogue()
+
+
+async def test_the_catalogue_and_its_version() -> None:
+    document = CATALOGUE.model_dump_json().encode()
+    redis = Redis(GET={keys.catalogue(): document, keys.catalogue_version(): b"v1"})
+    assert await redis.functions.catalogue() == CATALOGUE
+    assert await redis.functions.catalogue_version() == "v1"
+    assert await Redis(GET={}).functions.catalogue_version() is None
+
+
+# Gateways -------------------------------------------------------------------
+
+
+async def test_reports_have_their_age_by_the_servers_clock() -> None:
+    books = gateway_event("gw").model_dump_json().encode()
+    redis = Redis(
+        TIME=[b"10", b"500000"],
+        HGETALL={b"gw": b"10000|" + books, b"odd": b"of another version"},
+    )
+    (report,) = (await redis.functions.reports()).items()
+    assert (report[0], report[1].age_ms) == ("gw", 500)
+
+
+async def test_accounts_that_were_learned() -> None:
+    redis = Redis(HGETALL=[b"one", b"org/p"])
+    assert await redis.functions.learned_accounts() == {"one": "org/p"}
+
+
+@pytest.mark.parametrize("strays", [False, True])
+async def test_reaping(strays: bool) -> None:
+    redis = Redis(rpx_reap_v1=4)
+    assert await redis.functions.reap(5000, strays=strays) == 4
+    assert redis.arguments() == (5000, NOW, int(strays))
+
+
+# Health and figures ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [([b"ok", b"degraded"], HealthState.DEGRADED), ([], HealthState.UNKNOWN)],
+)
+async def test_a_checks_verdict(reply: list[bytes], state: HealthState) -> None:
+    redis = Redis(rpx_verdict_v1=reply)
+    verdict = Verdict(kind="fault", cause="500", latency_ms=1.23456)
+    assert await redis.functions.verdict("one", verdict) is state
+    assert redis.arguments() == ("one", "fault", "500", 3, 1.235, NOW)
+    await redis.functions.verdict("one", Verdict(kind="ok", cooldown_ms=0))
+    assert redis.arguments() == ("one", "ok", "", 0, "", NOW)
+
+
+async def test_states_come_in_the_catalogues_order() -> None:
+    live = b'[{"id":"two","in_flight":2},{"id":"one","in_flight":1},{"id":"gone"}]'
+    document = CATALOGUE.model_dump_json().encode()
+    redis = Redis(GET={keys.catalogue(): document}, rpx_states_v1=[b"ok", live])
+    states = await redis.functions.states()
+    assert [(state.id, state.in_flight) for state in states] == [("one", 1), ("two", 2)]
+    assert await redis.functions.in_flight() == 3
+
+
+async def test_no_states_without_a_catalogue() -> None:
+    document = CATALOGUE.model_dump_json().encode()
+    redis = Redis(GET={keys.catalogue(): document}, rpx_states_v1=[b"no_catalogue"])
+    with pytest.raises(NoCatalogue):
+        await redis.functions.states()
+
+
+async def test_sessions_are_counted_from_now_on() -> None:
+    redis = Redis(ZCOUNT=5)
+    assert await redis.functions.affinity_count() == 5
+    assert redis.commands[0][1] == keys.sessions()
