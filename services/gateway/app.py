@@ -240,8 +240,7 @@ class Gateway:
         await asyncio.gather(
             self.sockets.drain(self._drain_s / 2), self.server.drain(self._drain_s)
         )
-        if self.in_flight.active:
-            self.data_plane.interrupt()
+        if self.data_plane.interrupt():
             await self.server.drain(LAST_WORDS_S)
         await self.server.stop()
         for loop in loops:
