@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from libs.common.headers import Header
 from services.gateway.capture.recorder import Capture
 from services.gateway.content.response_facts import Facts
-from services.gateway.proxy.relay import Relay
+from services.gateway.proxy.relay import Relay, at_once
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.errors import UpstreamError
@@ -77,7 +78,11 @@ class Talk(OpenSite):
     """A client that asked, and an upstream's answer that is relayed to it."""
 
     def __init__(
-        self, *headers: Header, status: int = 200, capture: Capture | None = None
+        self,
+        *headers: Header,
+        status: int = 200,
+        capture: Capture | None = None,
+        run: Callable[[Iterator[None]], Awaitable[None]] = at_once,
     ) -> None:
         super().__init__()
         self.source = Source()
@@ -86,7 +91,7 @@ class Talk(OpenSite):
         self.raised: Exception | None = None
         self.connection = Connection(self, asyncio.get_running_loop())
         self.wire = Wire(self.connection)
-        self.relay = Relay(self.answer, self.connection, capture)
+        self.relay = Relay(self.answer, self.connection, capture, run=run)
         self.wire.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
 
     async def serve(self, request: Request, connection: Connection) -> None:

@@ -1,23 +1,28 @@
 """What is noted of an answer in passing, whatever its pieces and its coding."""
 
+import asyncio
 import gzip
+import json
 import zlib
+from collections.abc import Iterator
 
 import pytest
 import zstandard
 
 from libs.common.headers import Header
 from services.gateway.content.response_facts import Facts
-from services.gateway.proxy.answer_notes import LARGEST_READ
+from services.gateway.proxy.answer_notes import LARGEST_READ, LOOK
 from services.gateway.upstream.response import Interrupted
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.relays import (
     ANSWER,
+    COMPLETED,
     CREATED,
     DELTA,
     EVENTS,
     FACTS,
     JSON,
+    STREAM,
     Talk,
     relayed,
 )
@@ -102,3 +107,71 @@ async def test_a_stream_that_was_cut_still_names_its_response() -> None:
         "server_error",
         "The upstream broke off.",
     )
+
+
+# Large answers -----------------------------------------------------------------
+
+LONG = b"x" * (3 * LOOK)
+
+
+@pytest.mark.parametrize("behind", [0, 5])
+@timeless
+async def test_a_large_json_answer_is_read_in_steps(behind: int) -> None:
+    large = ANSWER[:-1] + b',"text":"' + LONG + LONG + b'"}'
+    edge = len(large) - behind
+    talk = await relayed([large[:9], large[9:edge], large[edge:]], JSON)
+    assert talk.body == large
+    assert talk.relay.facts() == FACTS
+
+
+@timeless
+async def test_a_large_terminal_event_is_read_in_steps() -> None:
+    end = COMPLETED.replace(b'"output":', b'"text": "' + LONG + LONG + b'", "output":')
+    sent = [CREATED + DELTA, end[:30], end[30:]]
+    talk = await relayed(sent, EVENTS)
+    assert talk.body == b"".join(sent)
+    assert (talk.relay.terminal, talk.relay.facts()) == ("completed", FACTS)
+
+
+@timeless
+async def test_pieces_behind_one_that_is_read_wait_for_it() -> None:
+    end = COMPLETED.replace(b'"output":', b'"text": "' + LONG + LONG + b'", "output":')
+    talk = Talk(EVENTS, run=slowly)
+    await settled()
+    talk.answer.feed(CREATED, last=False)
+    talk.answer.feed(end, last=False)
+    talk.answer.feed(b": one", last=False)
+    assert talk.source.said[-1] == "rest"  # the upstream waits, too
+    talk.answer.fail(Interrupted("x"))
+    assert b"completed" not in talk.body
+    while not talk.relay.over:
+        await settled()
+    await settled()
+    assert talk.body == CREATED + end + b": one"
+    assert (talk.raised, talk.relay.torn) == (None, False)
+    assert talk.relay.facts() == FACTS
+
+
+async def slowly(steps: Iterator[None]) -> None:
+    for _ in steps:
+        await asyncio.sleep(0)
+
+
+@timeless
+async def test_a_packed_stream_is_read_through_its_coding() -> None:
+    packed = gzip.compress(STREAM)
+    coding = (b"content-encoding", b"gzip")
+    talk = await relayed([packed[:50], packed[50:]], EVENTS, coding)
+    assert talk.body == packed
+    assert (talk.relay.terminal, talk.relay.facts()) == ("completed", FACTS)
+
+
+@timeless
+async def test_the_event_that_names_the_response_is_told_once() -> None:
+    talk, told = Talk(EVENTS), list[bytes]()
+    talk.relay.on_created = told.append
+    await settled()
+    talk.answer.feed(CREATED, last=False)
+    talk.answer.feed(DELTA + COMPLETED, last=False)
+    (created,) = told
+    assert json.loads(created)["response"]["id"] == "resp_1"

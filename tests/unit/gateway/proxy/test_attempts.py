@@ -1,19 +1,28 @@
 """The retry loop: a request goes elsewhere while that helps, and its client gets
 what says most."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
+import zstandard
 
+from libs.common.bodies.hints import Hints
+from libs.common.proxy_keys import Principal
 from libs.common.routing.types import (
     Decision,
+    ForeignId,
     NoCapacity,
     OwnerGone,
     OwnerLimited,
     UnknownPool,
 )
+from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.services import Limits
+from services.gateway.proxy.steps import Next
+from services.gateway.routing.catalogue import Target
+from services.gateway.server.request import Request
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import (
@@ -23,6 +32,7 @@ from tests.support.memory.plane import (
     error,
 )
 from tests.support.memory.requests import (
+    KEY,
     asked,
     one_row,
 )
@@ -314,3 +324,131 @@ async def test_what_cannot_be_replayed_is_the_clients_error(
     upstream.feed(error(400, code))
     await one_row(world)
     assert (client.status, client.code, len(world.upstreams)) == (400, code, 1)
+
+
+@timeless
+async def test_a_429_on_every_attempt_is_the_clients(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    client, _ = await asked(world)
+    for number in range(3):
+        wait = b"%d" % (number + 5)
+        world.upstreams[number].feed(error(429, None, (b"retry-after", wait)))
+        await settled()
+    row = await one_row(world)
+    assert (client.status, client.head[b"retry-after"]) == (429, b"7")
+    assert (row["attempts"], row["status_code"], row["outcome"]) == (3, 429, "failed")
+    kinds = [release.verdict and release.verdict.kind for release in twin.released]
+    assert kinds == ["limited"] * 3 + [None]
+    assert len({decision["resource_id"] for decision in world.decisions}) == 3
+
+
+@pytest.mark.parametrize("replays", [True, False])
+@timeless
+async def test_without_permission_nothing_is_rewritten(
+    tmp_path: Path, twin: Twin, replays: bool
+) -> None:
+    limits = Limits(100_000, 3, REQUEST_S, replays=replays)
+    world = World(tmp_path, twin, limits=limits)
+    twin.says.append(OwnerGone())
+    client = world.client()
+    await client.asks(REASONED)
+    assert len(world.upstreams) == (1 if replays else 0)
+    if replays:
+        world.upstreams[0].feed(answer())
+    row = await one_row(world)
+    expected = "completed" if replays else "failed"
+    assert (row["outcome"], len(twin.asked)) == (expected, 2 if replays else 1)
+    if not replays:
+        assert row["error_code"] == "affinity_owner_unavailable"
+        assert client.head[b"x-proxy-reason"] == b"affinity_owner_unavailable"
+
+
+@timeless
+async def test_without_permission_unreadable_reasoning_is_the_clients_error(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    twin.says.append(Decision("a", "session_affinity", "v3"))
+    client, upstream = await asked(world, REASONED)
+    upstream.feed(error(400, "invalid_encrypted_content"))
+    row = await one_row(world)
+    assert (client.status, row["error_code"]) == (400, "invalid_encrypted_content")
+    assert (row["attempts"], len(world.upstreams)) == (1, 1)
+    kinds = [release.verdict and release.verdict.kind for release in twin.released]
+    assert kinds == ["neutral", None]
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        pytest.param(b"zstd", zstandard.compress(REASONED), id="packed"),
+        pytest.param(b"br", b"nonsense", id="unknown coding"),
+        pytest.param(b"gzip", gzip.compress(REASONED)[:-9], id="cut"),
+    ],
+)
+@timeless
+async def test_a_packed_body_is_rewritten_if_it_can_be_opened(
+    tmp_path: Path, twin: Twin, coding: bytes, body: bytes
+) -> None:
+    world = World(tmp_path, twin, limits=REPLAYING)
+    twin.says.append(OwnerGone())
+    client = world.client()
+    await client.asks(body, (b"content-encoding", coding))
+    if coding == b"zstd":
+        assert b'"content":"hi"' in world.upstreams[0].sent
+        assert b"content-encoding" not in world.upstreams[0].sent
+        world.upstreams[0].feed(answer())
+    row = await one_row(world)
+    assert row["outcome"] == ("completed" if coding == b"zstd" else "failed")
+
+
+@timeless
+async def test_a_body_that_cannot_be_opened_is_not_rewritten(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin, limits=REPLAYING)
+    life = world.in_flight.arrived(Request("POST", b"/v1/responses", []))
+    life.request.coding, life.body = b"gzip", b"nonsense"
+    life.admit(b"/responses", Hints(account_bound=True), None)
+    world.in_flight.admitted(life)
+    twin.says.append(OwnerGone())
+    assert await world.plane.attempts.run(life, never) is Next.ANSWER
+    assert life.problem is not None
+    assert life.problem.ledger_code == "affinity_owner_unavailable"
+
+
+async def never(life: Lifecycle, target: Target) -> Next:
+    raise AssertionError("no resource was found")
+
+
+@timeless
+async def test_a_foreign_id_is_answered_as_unknown(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin)
+    world.table.put(Principal(id="k"))
+    twin.says.append(ForeignId(0, known=True))
+    client = world.client()
+    await client.asks(b'{"previous_response_id":"resp_1"}', KEY)
+    row = await one_row(world)
+    assert (client.code, row["error_code"]) == (
+        "previous_response_not_found",
+        "foreign_id",
+    )
+
+
+@timeless
+async def test_an_attempt_counts_as_load_while_it_runs(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    _, upstream = await asked(world)
+    (life,) = world.in_flight.active.values()
+    name = life.record.resource_id or ""
+    held = world.fallback.local.leases
+    assert held[name] == {("gw-1", life.record.id)}
+    upstream.feed(error(500))
+    await settled()
+    assert not held[name]
+    world.upstreams[1].feed(answer())
+    await one_row(world)

@@ -59,3 +59,43 @@ async def test_a_restart_is_told_to_whoever_can_be_told(
     assert row["outcome"] == "interrupted"
     assert client.wire.sent.endswith(ends)
     assert client.wire.aborted is (ends == b"")
+
+
+@timeless
+async def test_requests_in_time_are_left_alone(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin)
+    client, upstream = await asked(world)
+    world.plane.check(clock().time() + REQUEST_S + CLIENT_GRACE_S)
+    await settled()
+    upstream.feed(answer())
+    assert (await one_row(world))["outcome"] == "completed"
+    assert client.status == 200
+
+
+@timeless
+async def test_all_requests_under_way_are_interrupted(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    assert not world.plane.interrupt()
+    clients = [(await asked(world))[0] for _ in range(3)]
+    assert world.plane.interrupt()
+    await settled()
+    world.is_at_rest()
+    assert [row["outcome"] for row in world.requests] == ["interrupted"] * 3
+    assert {row["status_code"] for row in world.requests} == {503}
+    assert {client.code for client in clients} == {"gateway_restarts"}
+    assert {client.head[b"retry-after"] for client in clients}
+    assert not world.plane.interrupt()
+
+
+@timeless
+async def test_a_request_that_stalls_before_its_answer_is_given_up(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    client, upstream = await asked(world)
+    world.plane.check(clock().time() + REQUEST_S + CLIENT_GRACE_S + 1)
+    assert (await one_row(world))["outcome"] == "cancelled"
+    assert upstream.aborted
+    assert client.wire.aborted
