@@ -270,8 +270,7 @@ class Gateway:
         await asyncio.gather(
             self.sockets.drain(drain_s / 2), self.server.drain(drain_s)
         )
-        if self.in_flight.active:
-            self.data_plane.interrupt()
+        if self.data_plane.interrupt():
             await self.server.drain(LAST_WORDS_S)
         await self.server.stop()
         for loop in loops:

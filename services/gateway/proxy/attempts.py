@@ -93,8 +93,10 @@ class Attempts:
         return rewritten
 
     async def _rewritten(self, life: Lifecycle) -> bool:
-        """Rewrite a request that only its account can read, if that is allowed."""
-        if not self._replays or not life.account_bound:
+        """Rewrite a request that only its account can read, if that is allowed. Frames
+        of sockets are sent as they came."""
+        socket = life.record.transport == "ws"
+        if not self._replays or not life.account_bound or socket:
             return False
         try:
             plain = await self._reader.opened(life.body, life.request.coding)

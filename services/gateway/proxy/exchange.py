@@ -42,6 +42,7 @@ log = structlog.get_logger()
 # TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
 _REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
 JSON_TYPE: Header = (b"content-type", b"application/json")
+RESTARTS = "This gateway restarts; ask again."
 
 
 class HttpExchange:
@@ -99,7 +100,7 @@ class HttpExchange:
                 raise
         finally:
             self._under_way.discard(self)
-            if self._relay is not None and not self._relay.over:
+            if self._relay is not None:
                 self._relay.close()
             connection.over()
 
@@ -124,6 +125,8 @@ class HttpExchange:
         if isinstance(error, Torn):
             log.debug("answer cut", action="answer_cut", cause=str(error))
             return True
+        if self._interrupted and self._relay is not None:
+            self._relay.interrupt(RESTARTS)
         return self._connection.gone or self._interrupted or self._stalled
 
     # Admission ---------------------------------------------------------------
@@ -281,8 +284,11 @@ class HttpExchange:
             request=self.life.record.id,
             exc_info=error,
         )
-        if not self._connection.began:
-            self._answer_problem(errors.internal())
+        problem = errors.internal()
+        if self._relay is None:
+            self._answer_problem(problem)
+        else:
+            self.life.answers(problem)  # the client's connection breaks
 
     def _note_answer(self) -> None:
         if self._relay is None:
@@ -309,7 +315,9 @@ class HttpExchange:
         """Note why the task was canceled. False when neither the client nor the
         gateway is the reason."""
         life, connection = self.life, self._connection
-        if connection.gone:
+        if self._relay is not None and self._relay.whole:
+            pass  # nothing was left to give up
+        elif connection.gone:
             life.cancelled()
         elif self._interrupted:
             self._say_restart()
@@ -320,7 +328,7 @@ class HttpExchange:
     def _say_restart(self) -> None:
         problem, status, life = errors.restarts(), None, self.life
         if self._relay is not None:
-            self._relay.interrupt("This gateway restarts; ask again.")
+            self._relay.interrupt(RESTARTS)
         elif not self._connection.began:
             status = problem.status
             headers = [

@@ -58,7 +58,10 @@ class DataPlane:
             if now > exchange.deadline + CLIENT_GRACE_S:
                 exchange.stop(stalled=True)
 
-    def interrupt(self) -> None:
-        """End all requests under way: the gateway stops."""
-        for exchange in list(self._under_way):
+    def interrupt(self) -> bool:
+        """End all requests under way: the gateway stops. Returns whether there were
+        any."""
+        under_way = list(self._under_way)
+        for exchange in under_way:
             exchange.stop()
+        return bool(under_way)

@@ -24,11 +24,12 @@ class Relayed(Protocol):
 
 def outcome_of(before: str | None, answer: Relayed) -> str:
     """`before`: `cancelled` or `interrupted` when the client left or the gateway
-    stops. A client that leaves after the terminal event has completed."""
+    stops, `failed` after a fault of the gateway. A client that leaves after the
+    terminal event has completed."""
     terminal = answer.terminal
     if terminal is not None:
         return "failed" if terminal in ("failed", "error") else "completed"
-    if before in ("cancelled", "interrupted"):
+    if before is not None:
         return before
     return "failed" if answer.status >= 400 or answer.torn else "completed"
 

@@ -92,6 +92,11 @@ class Relay(AnswerNotes):
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def whole(self) -> bool:
+        """Has the answer ended, without a failure?"""
+        return self.over and self._failure is None
+
     def finish(self) -> bool:
         """Send the bytes that waited for the settlement. Returns whether more may
         follow: then await `rest`."""
@@ -200,15 +205,19 @@ class Relay(AnswerNotes):
 
     def interrupt(self, cause: str) -> None:
         """End the answer where it is: the gateway stops."""
+        if self.over:
+            return
         with suppress(Torn):
             self.cut(cause)
 
     def cut(self, cause: str) -> None:
         """End the answer where it is, and tell the client. Raises `Torn` when it
         cannot be told in the stream."""
-        self.torn = True
+        # After its terminal event a response is what that event says.
+        self.torn = self.torn or not self._known
         if not self._can_tell():
-            self._told = cause  # the ledger is, if not the client
+            if not self._known:
+                self._told = cause  # the ledger is, if not the client
             raise Torn(cause)
         data = b""
         if self._lacks_end() or not self.bytes_out:

@@ -1,11 +1,13 @@
 """Opens upstream sockets: one resource after the other, until one accepts."""
 
 from libs.common.contracts.events import Cause
+from libs.common.contracts.verdicts import judge
 from services.gateway import errors
 from services.gateway.content.response_facts import read_answer
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.failures import utc_now
 from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.retry import cause_of
 from services.gateway.proxy.steps import Failure, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.upstream.client import UpstreamError
@@ -85,7 +87,12 @@ class SocketConnector:
         except UpgradeRefused as refused:
             failure = Failure(refused.status, refused.headers, refused.body)
             facts = read_answer(refused.plain)
-            return life.rejected(failure, facts, utc_now), None
+            step = life.rejected(failure, facts, utc_now)
+            if step is Next.ANSWER:
+                # A resource on trial waits for a verdict, and a move goes on.
+                verdict = judge(refused.status, refused.headers, None, utc_now)
+                life.another(verdict, cause_of(refused.status, verdict))
+            return step, None
         except UpstreamError as error:
             return life.unopened(error), None
         return Next.DONE, Opened(connection, target)

@@ -30,6 +30,7 @@ from services.gateway.ledger.record import NEUTRAL
 from services.gateway.proxy.failures import utc_now
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.steps import SENT
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.model_alias import with_alias_model
 from services.gateway.routing.selector import Selector
@@ -201,7 +202,7 @@ class SocketTurns:
         """A frame that asks for no response may name ids, too: of running responses,
         or of input for them. Raises `NotAdmitted`."""
         life = self._in_flight.arrived_on_socket(self._request)
-        life.admit(PATH, hints, self._principal)
+        life.admit(PATH, self._in_pool(hints), self._principal)
         try:
             if self._strict:
                 isolation.check_frame(hints, head.type, plain)
@@ -242,12 +243,15 @@ class SocketTurns:
             life.follow(alias, asked)
             body = with_alias_model(read.plain, alias, read.scan)
             turn.frame = body.decode() if isinstance(turn.frame, str) else body
-            if (
-                not self._fresh
-                and alias.provider_id != self._target.resource.provider_id
-            ):
+            provider_id = self._target.resource.provider_id
+            if not self._fresh and alias.provider_id != provider_id:
                 raise errors.model_not_here(alias.alias, alias.provider_id)
-        return await self._move(life, self._target) if self._fresh else None
+        if not self._fresh:
+            return None
+        moved = await self._move(life, self._target)
+        if moved is None:
+            self._count(life)  # a decision for this resource ended its count
+        return moved
 
     def sent(self, turn: Turn) -> None:
         """Its frame goes upstream now."""
@@ -260,10 +264,12 @@ class SocketTurns:
         else:
             life.begin_turn(time.perf_counter(), int(time.time() * 1000))
         life.rewrite(plain, plain=False)
-        # The pool was chosen with the socket.
-        hints = msgspec.structs.replace(hints, pool_id=self._pool_id)
-        life.admit(PATH, hints, self._principal)
+        life.admit(PATH, self._in_pool(hints), self._principal)
         return life
+
+    def _in_pool(self, hints: Hints) -> Hints:
+        """The pool was chosen with the socket."""
+        return msgspec.structs.replace(hints, pool_id=self._pool_id)
 
     # The upstream's frames ---------------------------------------------------
 
@@ -296,7 +302,7 @@ class SocketTurns:
             turn.capture.response_kinds = LINES
             turn.capture.keep(event)
             turn.capture.keep(b"\n")
-        if not turn.answered:
+        if not turn.answered and life.phase is SENT:
             turn.answered = True
             life.heard(now)
         is_token = str(head.type).endswith(".delta")

@@ -84,8 +84,10 @@ class World:
         self.table = Table()
         self.owners: dict[str, Any] = {"ids": {}, "session": None}
         routing = cast(RoutingFunctions, twin)
-        keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
-        self.catalogue = GatewayCatalogue(routing, Credentials(keys, Sealer(()), RULES))
+        self.keys = {f"KEY_{id_.upper()}": f"sk-{id_}" for id_ in ("a", "b", "c")}
+        self.catalogue = GatewayCatalogue(
+            routing, Credentials(self.keys, Sealer(()), RULES)
+        )
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
         self.offline = OfflineRouting(self.catalogue)
         capturer = CaptureRecorder(capture, Inbox(Budget(1 << 24)), None)

@@ -25,6 +25,7 @@ from libs.common.routing.types import (
 )
 
 Owners = Mapping[str, Owner | None]
+NOBODY: Owners = {}
 
 
 def resource(name: str, **over: Any) -> Resource:
@@ -119,7 +120,7 @@ class Twin:
         choice = self.local.choose(ask, 0)
         return Explanation("ok", choice.resource_id, choice.reason, False, 0, [])
 
-    async def adopt(self, sessions: Owners, ids: Owners) -> int:
+    async def adopt(self, sessions: Owners = NOBODY, ids: Owners = NOBODY) -> int:
         self._answers()
         self.adopted.append((sessions, ids))
         self.local.remember(sessions, ids)

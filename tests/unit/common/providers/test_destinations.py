@@ -3,7 +3,6 @@
 import pytest
 
 from libs.common.providers.destinations import Destinations, address_of
-from libs.common.providers.rules import ProviderRules
 
 UPSTREAM = "https://api.openai.com/v1"
 OPEN, CLOSED = Destinations(UPSTREAM), Destinations(UPSTREAM, private=False)
@@ -109,22 +108,3 @@ def test_the_configured_upstream_is_the_operators_word() -> None:
     assert rules.refusal("http://169.254.1.1:81/other") is None
     for other in ("http://169.254.1.1:82/v1", "https://169.254.1.1:81/v1"):
         assert rules.refusal(other) is not None
-
-
-def test_the_stack_knows_its_own_addresses() -> None:
-    rules = ProviderRules.read(
-        {
-            "PROXY_PORT": "9000",
-            "PROXY_REDIS_URL": "redis+sentinel://u:p@S1:1,s2/main/0",
-            "PROXY_DATABASE_URL": "postgresql://u:p@db1,db2/x",
-            "PROXY_ROUTER_URL": "http://router:8001",
-        }
-    ).destinations
-    assert rules.listening == {9000, 8001, 8002, 8003}
-    assert rules.ours == {
-        *(("s1", 1), ("s2", 26379), ("db1", 5432), ("db2", 5432)),
-        ("router", 8001),
-    }
-    assert rules.host_refusal("ROUTER.", 8001) is not None
-    local = ProviderRules.read({"PROXY_REDIS_URL": "unix:///run/redis.sock"})
-    assert local.destinations.ours == frozenset()

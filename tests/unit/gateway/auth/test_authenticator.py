@@ -10,7 +10,6 @@ from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
 from libs.common.redis.shared_connection import Refused
 from services.gateway.auth import authenticator
 from services.gateway.auth.authenticator import Authenticator, over_limit
-from services.gateway.auth.pools import pool_for
 from services.gateway.errors import Problem
 
 NOW_S = 1_760_000_000.0
@@ -277,35 +276,6 @@ async def test_limits_are_known_of() -> None:
     table.put(ANOTHER, Principal(id="k", tokens_per_minute=5))
     await made.refresh()
     assert made.limits
-
-
-@pytest.mark.parametrize(
-    ("principal", "asked", "pool"),
-    [
-        pytest.param(Principal(id="k"), None, None, id="any: none named"),
-        pytest.param(Principal(id="k"), "a", "a", id="any: as named"),
-        pytest.param(Principal(id="k", pool_id="p"), "a", "p", id="pinned: named"),
-        pytest.param(Principal(id="k", pool_id="p"), None, "p", id="pinned"),
-        pytest.param(
-            Principal(id="k", pool_id="p", pools=("a",)), "a", "p", id="pin wins"
-        ),
-        pytest.param(Principal(id="k", pools=("a",)), None, "a", id="one: none named"),
-        pytest.param(
-            Principal(id="k", pools=("b", "a")), None, "b", id="several: the first"
-        ),
-        pytest.param(Principal(id="k", pools=("b", "a")), "a", "a", id="one of them"),
-    ],
-)
-def test_pools(principal: Principal, asked: str | None, pool: str | None) -> None:
-    assert pool_for(principal, asked) == pool
-
-
-def test_another_pool_is_refused_and_the_allowed_ones_named() -> None:
-    with pytest.raises(Problem) as caught:
-        pool_for(Principal(id="k", pools=("b", "a")), "c")
-    problem = caught.value
-    assert (problem.status, problem.code) == (403, "pool_not_allowed")
-    assert (problem.param, "Its pools: b, a." in problem.message) == ("pool_id", True)
 
 
 def test_over_the_limit() -> None:

@@ -11,8 +11,7 @@ from libs.common.bodies.hints import Hints
 from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import AliasTarget
-from libs.common.routing.types import Asker, Decision, ForeignId, digest, session_digest
+from libs.common.routing.types import Asker, Decision, digest, session_digest
 from services.gateway import errors
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem
@@ -33,7 +32,6 @@ HINTS = Hints(
     account_bound=True,
 )
 DECISION = Decision("a", "session_affinity", "v", trial=True, degraded=True)
-WAY = AliasTarget("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
 REJECTED = Facts(error_code="invalid_encrypted_content", error_message="x")
 
 
@@ -84,15 +82,6 @@ def failure(status: int, *headers: Header) -> Failure:
 # Admission -------------------------------------------------------------------
 
 
-def test_what_a_request_says_is_in_its_record() -> None:
-    life = admitted()
-    record = life.record
-    assert (record.model, record.session_id, record.session_name) == ("m", "s", "name")
-    assert (record.pool_id, record.previous_response_id) == ("p", "resp_1")
-    assert record.request_bytes == 5
-    assert life.phase is Phase.ADMITTED
-
-
 def test_routing_is_asked_by_digests() -> None:
     ask = admitted().ask(1, "d", 7)
     assert (ask.session, ask.session_id) == (session_digest("s"), "s")
@@ -108,48 +97,12 @@ def test_the_lease_of_a_first_attempt_is_the_head_that_was_journaled() -> None:
     assert life.ask(2, "d", 0).lease != b'{"as":"written"'
 
 
-@pytest.mark.parametrize(
-    ("principal", "pool"),
-    [
-        pytest.param(None, "p", id="no key"),
-        pytest.param(Principal(id="k"), "p", id="any pool"),
-        pytest.param(Principal(id="k", pool_id="q"), "q", id="pinned"),
-    ],
-)
-def test_a_key_may_decide_the_pool(principal: Principal | None, pool: str) -> None:
-    life = admitted(principal=principal)
-    assert (life.hints.pool_id, life.record.pool_id) == (pool, pool)
-    assert life.record.proxy_key_id == (principal.id if principal else None)
-
-
 def test_a_request_for_another_pool_than_the_keys_gets_a_row_and_an_error() -> None:
     life = arrived()
     with pytest.raises(Problem) as refused:
         life.admit(b"/responses", HINTS, Principal(id="k", pools=("q",)))
     assert refused.value.code == "pool_not_allowed"
     assert life.phase is Phase.ADMITTED
-
-
-def test_an_alias_changes_pool_model_and_home() -> None:
-    life, hints = arrived(), Hints(model="fast", session_id="s")
-    life.admit(b"/responses", hints, None, WAY)
-    assert (life.hints.pool_id, life.hints.model) == ("@local", "m-8b")
-    assert (life.record.model, life.record.upstream_model) == ("fast", "m-8b")
-    assert life.session not in ("", session_digest("s"))
-
-
-def test_an_alias_that_is_refused_is_in_the_record() -> None:
-    life = arrived()
-    with pytest.raises(Problem):
-        life.admit(b"/responses", Hints(pool_id="other"), None, WAY)
-    assert life.record.upstream_model == "m-8b"
-
-
-@pytest.mark.parametrize(("plain", "kept"), [(True, 0), (False, 1)])
-def test_a_rewritten_body_may_be_plain(plain: bool, kept: int) -> None:
-    life = admitted()
-    life.rewrite(b"{}", plain=plain)
-    assert (life.body, len(life.headers)) == (b"{}", kept)
 
 
 def test_a_request_that_was_rewritten_is_bound_to_no_account() -> None:
@@ -160,16 +113,6 @@ def test_a_request_that_was_rewritten_is_bound_to_no_account() -> None:
     assert (ask.bound, ask.account_bound, ask.replayed) == ((), False, True)
     assert (life.body, life.headers, life.ids) == (b"{}", [], ())
     assert ask.asker == Asker("t", True)
-
-
-@pytest.mark.parametrize(
-    ("known", "code"), [(True, "foreign_id"), (False, "unknown_id")]
-)
-def test_a_foreign_id_is_answered_like_an_unknown_one(known: bool, code: str) -> None:
-    life = admitted()
-    problem = life.foreign(ForeignId(0, known=known))
-    assert (problem.status, problem.ledger_code) == (400, code)
-    assert problem.code == "previous_response_not_found"
 
 
 # Attempts --------------------------------------------------------------------
@@ -429,12 +372,6 @@ def test_a_lease_is_held_from_the_decision_to_the_settlement() -> None:
     assert msgspec.json.decode(lease.record)["account_id"] == "account"
     life.unpinned()
     assert life.lease() is None
-
-
-def test_an_upgrade_becomes_the_first_turn() -> None:
-    life = admitted()
-    life.begin_turn(20.0, 5000)
-    assert (life.began, life.record.created_at_ms) == (20.0, 5000)
 
 
 def test_an_account_that_is_gone_is_the_reason() -> None:

@@ -1,131 +1,31 @@
 """An answer on its way: all its bytes, its facts whatever the cuts, and an upstream's
 death told in words its client understands."""
 
-import asyncio
 import gzip
 import json
 import zlib
 from typing import Any
 
 import pytest
-import zstandard
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from libs.common.headers import NO_KINDS, Header
 from services.gateway.capture.recorder import Budget, Capture
-from services.gateway.content.failed_event import failed_event
-from services.gateway.content.response_facts import Facts
-from services.gateway.proxy.answer_notes import LARGEST_READ
-from services.gateway.proxy.relay import Relay, Torn
-from services.gateway.server.connection import Connection
-from services.gateway.server.request import Request
+from services.gateway.proxy.relay import Torn
 from services.gateway.upstream.errors import Interrupted, Slow, TimedOut, UpstreamError
-from services.gateway.upstream.response import Answer
 from tests.support.memory.clock import settled, timeless
-from tests.support.memory.sites import OpenSite
-from tests.support.memory.transports import Wire, cut_at, cut_in_two, cuts
-
-EVENTS: Header = (b"content-type", b"text/event-stream; charset=utf-8")
-JSON: Header = (b"content-type", b"application/json")
-
-
-def event(kind: str, **more: Any) -> bytes:
-    data = json.dumps({"type": kind} | more).encode()
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
-
-
-CREATED = event(
-    "response.created",
-    sequence_number=0,
-    response={"id": "resp_1", "object": "response", "model": "m", "output": []},
+from tests.support.memory.relays import (
+    COMPLETED,
+    CREATED,
+    DELTA,
+    EVENTS,
+    FACTS,
+    JSON,
+    STREAM,
+    Talk,
+    relayed,
 )
-DELTA = event("response.output_text.delta", delta="hello")
-COMPLETED = event(
-    "response.completed",
-    response={
-        "id": "resp_1",
-        "object": "response",
-        "status": "completed",
-        "model": "m-2026",
-        "output": [{"id": "msg_1"}],
-        "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7},
-    },
-)
-STREAM = CREATED + DELTA + DELTA + COMPLETED
-
-
-class Source:
-    """The upstream's connection."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.said: list[str] = []
-
-    def pause_reading(self) -> None:
-        self.said.append("rest")
-
-    def resume_reading(self) -> None:
-        self.said.append("read on")
-
-    def abort(self) -> None:
-        self.said.append("abort")
-
-    def end_within(self, seconds: float) -> None:
-        self.said.append("end soon")
-
-
-class Talk(OpenSite):
-    """A client that asked, and an upstream's answer that is relayed to it."""
-
-    def __init__(
-        self, *headers: Header, status: int = 200, capture: Capture | None = None
-    ) -> None:
-        super().__init__()
-        self.source = Source()
-        self.answer = Answer(self.source, status, list(headers))
-        self.ends: list[bytes] = []  # what was sent when all was known
-        self.raised: Exception | None = None
-        self.connection = Connection(self, asyncio.get_running_loop())
-        self.wire = Wire(self.connection)
-        self.relay = Relay(self.answer, self.connection, capture)
-        self.wire.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-
-    async def serve(self, request: Request, connection: Connection) -> None:
-        try:
-            await self.relay.run(b"x-proxy-reason: r\r\n")
-            self.ends.append(self.wire.sent)
-            self.relay.finish()
-            await self.relay.rest()
-        except Exception as error:  # noqa: BLE001 - a test looks at it
-            self.raised = error
-        self.relay.close()
-        connection.over()
-
-    @property
-    def body(self) -> bytes:
-        """What the client got, unframed."""
-        body, rest = b"", self.wire.sent.partition(b"\r\n\r\n")[2]
-        while rest:
-            size, _, rest = rest.partition(b"\r\n")
-            body += rest[: int(size, 16)]
-            rest = rest[int(size, 16) + 2 :]
-        return body
-
-
-async def relayed(
-    pieces: list[bytes], *headers: Header, end: UpstreamError | None = None
-) -> Talk:
-    talk = Talk(*headers)
-    await settled()
-    for piece in pieces:
-        talk.answer.feed(piece, last=False)
-    if end is None:
-        talk.answer.feed(b"", last=True)
-    else:
-        talk.answer.fail(end)
-    await settled()
-    return talk
+from tests.support.memory.transports import cut_at, cut_in_two, cuts
 
 
 def told(talk: Talk) -> list[dict[str, Any]]:
@@ -148,17 +48,6 @@ async def test_an_answer_passes_with_our_lines_in_its_head() -> None:
     )
     assert talk.body == b'{"id":"x"}'
     assert (talk.relay.bytes_out, talk.raised, talk.relay.torn) == (10, None, False)
-
-
-FACTS = Facts(
-    response_id="resp_1",
-    status="completed",
-    model="m-2026",
-    input_tokens=3,
-    output_tokens=4,
-    total_tokens=7,
-    minted=("resp_1", "msg_1"),
-)
 
 
 async def passes_whole(pieces: list[bytes]) -> None:
@@ -185,18 +74,6 @@ def test_a_stream_is_understood_in_any_pieces(positions: list[int]) -> None:
         await passes_whole(cut_at(STREAM, positions))
 
     run()
-
-
-@timeless
-async def test_the_time_of_the_first_token_is_kept() -> None:
-    talk = Talk(EVENTS)
-    await settled()
-    times = []
-    for piece in (CREATED, DELTA, DELTA):
-        talk.answer.feed(piece, last=False)
-        times.append(talk.relay.first_token_at)
-    assert times[0] is None
-    assert times[1] == times[2] is not None
 
 
 @timeless
@@ -275,84 +152,6 @@ async def test_a_capture_keeps_what_passed_and_what_it_was() -> None:
     assert kept is not None
     assert b"".join(kept.chunks) == gzip.compress(b"{}") == talk.body
     assert capture.response_kinds == (b"application/json", b"gzip")
-
-
-# Facts -------------------------------------------------------------------------
-
-ANSWER = (
-    b'{"id":"resp_1","object":"response","status":"completed","model":"m-2026",'
-    b'"output":[{"id":"msg_1"}],'
-    b'"usage":{"input_tokens":3,"output_tokens":4,"total_tokens":7}}'
-)
-
-
-@pytest.mark.parametrize(
-    ("coding", "packed"),
-    [
-        pytest.param(None, ANSWER, id="plain"),
-        pytest.param(b"identity", ANSWER, id="identity"),
-        pytest.param(b"gzip", gzip.compress(ANSWER), id="gzip"),
-        pytest.param(b"deflate", zlib.compress(ANSWER), id="deflate"),
-        pytest.param(b"zstd", zstandard.compress(ANSWER), id="zstd"),
-    ],
-)
-@timeless
-async def test_facts_are_read_through_a_coding_which_stays(
-    coding: bytes | None, packed: bytes
-) -> None:
-    headers = [JSON] + ([(b"content-encoding", coding)] if coding else [])
-    middle = len(packed) // 2
-    talk = await relayed([packed[:middle], packed[middle:]], *headers)
-    assert talk.body == packed
-    assert talk.relay.facts() == FACTS
-
-
-@pytest.mark.parametrize(
-    ("headers", "body"),
-    [
-        pytest.param([JSON, (b"content-encoding", b"br")], ANSWER, id="unknown coding"),
-        pytest.param([JSON, (b"content-encoding", b"gzip")], ANSWER, id="no gzip"),
-        pytest.param([(b"content-type", b"audio/wav")], ANSWER, id="another type"),
-        pytest.param([], ANSWER, id="no type"),
-        pytest.param([JSON], b"no JSON", id="no JSON"),
-        pytest.param([JSON], b"", id="empty"),
-    ],
-)
-@timeless
-async def test_what_cannot_be_read_passes_all_the_same(
-    headers: list[Header], body: bytes
-) -> None:
-    talk = await relayed([body], *headers)
-    assert talk.body == body
-    assert talk.relay.facts() == Facts()
-
-
-@pytest.mark.parametrize(
-    ("beginning", "facts"),
-    [
-        pytest.param(ANSWER, Facts("resp_1", minted=("resp_1",)), id="an id first"),
-        pytest.param(b'{"object":"list"', Facts(), id="no id"),
-    ],
-)
-@timeless
-async def test_of_a_long_answer_the_beginning_alone_is_read(
-    beginning: bytes, facts: Facts
-) -> None:
-    large = b" " * (LARGEST_READ // 2)
-    talk = await relayed([beginning, large, large], JSON)
-    assert talk.relay.facts() == facts
-    assert talk.relay.bytes_out == len(beginning) + 2 * len(large)
-
-
-@timeless
-async def test_a_stream_that_was_cut_still_names_its_response() -> None:
-    talk = await relayed([CREATED + DELTA], EVENTS, end=Interrupted("x"))
-    facts = talk.relay.facts()
-    assert (facts.response_id, facts.model) == ("resp_1", "m")
-    assert (facts.error_code, facts.error_message) == (
-        "server_error",
-        "The upstream broke off.",
-    )
 
 
 # Deaths ------------------------------------------------------------------------
@@ -510,22 +309,3 @@ async def test_a_cut_keeps_what_the_client_was_told_in_the_capture() -> None:
     kept = capture.raw().response
     assert kept is not None
     assert b"".join(kept.chunks) == talk.body
-
-
-# The notice itself -------------------------------------------------------------
-
-
-@given(created=st.binary(max_size=30) | st.sampled_from([
-    b'{"response":1}', b'{"response":null}', b"[]", b"1", b"{}", b'{"response":{}}',
-]))  # fmt: skip
-def test_whatever_was_created_the_notice_is_well_formed(created: bytes) -> None:
-    notice = failed_event(created, 5, 'it "died"\n')
-    frames = notice.split(b"\n\n")
-    assert frames.pop() == b""
-    assert len(frames) == (1 if created else 2)
-    for number, frame in enumerate(frames, 5):
-        kind, data = frame.split(b"\n")
-        content = json.loads(data.removeprefix(b"data: "))
-        assert kind == b"event: " + content["type"].encode()
-        assert content["sequence_number"] == number
-    assert content["response"]["error"]["message"] == 'it "died"\n'

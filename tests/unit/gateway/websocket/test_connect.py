@@ -1,6 +1,7 @@
 """Opens an upstream's socket: failover of the upgrade, and the move to the resource
 that the first request belongs to."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from libs.common.routing.types import (
     ForeignId,
     NoCapacity,
     Owner,
+    OwnerGone,
     digest,
     session_digest,
 )
+from services.gateway.proxy.services import Limits
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.plane import SECRET, World
@@ -313,3 +316,59 @@ async def test_an_alias_whose_provider_refuses_sockets_is_reported(
     await talk.closes()
     await talk.ended()
     world.is_at_rest()
+
+
+# Verdicts, and what sockets do not do ------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(404, "neutral"), (520, "fault")])
+@timeless
+async def test_a_refusal_that_is_not_retried_is_a_verdict(
+    tmp_path: Path, status: int, verdict: str
+) -> None:
+    world = made(tmp_path)
+    sockets = Sockets(world)
+    talk = await sockets.asks()
+    sockets.upstream(0).refuses(status, b"{}")
+    await settled()
+    assert talk.wire.sent.startswith(b"HTTP/1.1 %d" % status)
+    kinds = [r.verdict and r.verdict.kind for r in world.twin.released]
+    assert kinds == [verdict, None]
+    assert world.requests[0]["status_code"] == status
+
+
+@timeless
+async def test_a_move_that_is_refused_reports_the_other_resource(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m", **owned(world, "session"))
+    sockets.upstream(1).refuses(404, b"{}")
+    await settled()
+    (release,) = world.twin.released
+    assert (release.resource_id, release.event) == ("b", None)
+    assert world.twin.asked[-1].previous == "b"
+    await check_not_moved(world, sockets, talk)
+
+
+@timeless
+async def test_a_frame_is_not_rewritten_for_another_account(tmp_path: Path) -> None:
+    """It is sent as it came, so it must stay where it can be read."""
+    world = World(
+        tmp_path,
+        Twin(resource("a"), resource("b"), resource("c")),
+        limits=Limits(100_000, 3, 60.0, replays=True),
+    )
+    world.twin.says.append(AT_A)
+    sockets = Sockets(world)
+    talk = await sockets.opened()
+    world.twin.local.remember({session_digest("s"): IN_B}, {})
+    world.twin.says.append(OwnerGone())
+    reasoning = {"type": "reasoning", "encrypted_content": "gAAAA", "id": "rs_1"}
+    await talk.creates(model="m", metadata={"session_id": "s"}, input=[reasoning])
+    assert len(world.upstreams) == 1
+    assert not world.twin.asked[-1].replayed
+    (sent,) = sockets.upstream(0).hears()
+    assert "gAAAA" in json.dumps(sent)
+    await talk.closes()
+    await talk.ended()

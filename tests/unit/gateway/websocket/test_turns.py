@@ -1,6 +1,7 @@
 """Requests of sockets: each is a row, with a lease and a decision of its own, whatever
 runs beside it."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from libs.common.contracts.catalogue import Alias
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.types import digest
+from libs.common.routing.types import Owner, digest, session_digest
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import SECRET, World
 from tests.support.memory.socket_talk import Sockets, Talk
@@ -315,3 +316,171 @@ async def test_a_later_alias_that_leads_elsewhere_needs_another_socket(
     assert (told["status"], told["error"]["code"]) == (400, "model_not_here")
     rows = await over(world, talk)
     assert [row["outcome"] for row in rows] == ["completed", "failed"]
+
+
+# Odd order ---------------------------------------------------------------------
+
+
+@timeless
+async def test_an_event_before_the_frame_was_sent_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    waits = asyncio.get_running_loop().create_future()
+
+    async def count(_: Any) -> None:
+        await waits
+
+    monkeypatch.setattr(world.access, "count", count)
+    await talk.creates(model="m")
+    sockets.upstream().says({"type": "keepalive"})
+    await settled()
+    waits.set_result(None)
+    await settled()
+    sockets.upstream().says(done())
+    await settled()
+    (row,) = await over(world, talk)
+    assert 0 <= row["upstream_ms"] < 10_000
+    assert row["outcome"] == "completed"
+
+
+@timeless
+async def test_a_socket_that_ends_during_admission_has_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _, talk = await joined(tmp_path)
+    waits = asyncio.get_running_loop().create_future()
+
+    async def count(_: Any) -> None:
+        await waits
+
+    monkeypatch.setattr(world.access, "count", count)
+    await talk.creates(model="m")
+    world.upstreams[0].hangs_up()
+    await talk.ended()
+    world.is_at_rest()
+    (row,) = world.requests
+    assert (row["outcome"], row["attempts"]) == ("failed", 1)
+
+
+@timeless
+async def test_a_pool_that_another_frame_names_does_not_matter(tmp_path: Path) -> None:
+    """The pool was chosen with the socket."""
+    world = World(tmp_path, Twin(resource("a")))
+    world.table.put(Principal(id="k", pools=("pool",)))
+    sockets = Sockets(world)
+    talk = await sockets.opened(KEY)
+    await talk.says({"type": "response.cancel", "metadata": {"pool_id": "other"}})
+    assert talk.hears() == []
+    assert not talk.task.done()
+    await talk.creates(model="m", metadata={"pool_id": "other"})
+    sockets.upstream().says(done())
+    await settled()
+    (row,) = await over(world, talk)
+    assert (row["pool_id"], row["outcome"]) == ("pool", "completed")
+
+
+@timeless
+async def test_a_turn_counts_as_load_where_its_session_lives(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=Twin(resource("a")))
+    world.twin.local.remember({session_digest("s"): Owner("a", "account-a")}, {})
+    await talk.creates(model="m", metadata={"session_id": "s"})
+    assert len(world.offline.local.leases["a"]) == 1
+    sockets.upstream().says(done())
+    await settled()
+    assert not world.offline.local.leases["a"]
+    await over(world, talk)
+
+
+# Isolation ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@timeless
+async def test_another_frame_may_name_its_own_ids_only(
+    tmp_path: Path, strict: bool
+) -> None:
+    world = World(tmp_path, Twin(resource("a")))
+    world.access.strict = strict
+    principal = Principal(id="k", team_id="t")
+    world.table.put(principal)
+    theirs = Owner("a", "account-a", "they")
+    world.twin.local.remember({}, {digest("resp_9"): theirs})
+    sockets = Sockets(world)
+    talk = await sockets.opened(KEY)
+    await talk.creates(model="m")
+    sockets.upstream().says(event("response.created"))
+    await settled()
+    talk.hears()
+    await talk.says({"type": "response.cancel", "response_id": "resp_1"})  # it runs
+    assert talk.hears() == []
+    await talk.says({"type": "response.cancel", "response_id": "resp_9"})
+    assert len(talk.hears()) == 1
+    sockets.upstream().says(done())
+    await settled()
+    assert [row["outcome"] for row in await over(world, talk)] == ["completed"]
+
+
+@timeless
+async def test_a_strict_gateway_refuses_binary_frames(tmp_path: Path) -> None:
+    world = World(tmp_path, Twin(resource("a")))
+    world.access.strict = True
+    world.table.put(Principal(id="k"))
+    talk = await Sockets(world).opened(KEY)
+    await talk.says(b'{"type":"response.create"}')
+    (refused,) = talk.hears()
+    assert "binary" in refused["error"]["message"]
+    assert await over(world, talk) == []
+
+
+# Large frames ------------------------------------------------------------------
+
+
+@timeless
+async def test_large_frames_are_read_in_steps(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m", input="x" * 60_000)
+    sockets.upstream().says(event("response.created", instructions="y" * 60_000))
+    sockets.upstream().says(
+        done(
+            instructions="y" * 60_000,
+            usage={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+        )
+    )
+    for _ in range(5):
+        await settled()
+    (row,) = await over(world, talk)
+    assert (row["model"], row["total_tokens"], row["outcome"]) == ("m", 3, "completed")
+
+
+@pytest.mark.parametrize("large", [True, False])
+@timeless
+async def test_an_event_that_cannot_be_understood_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    def odd(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("odd")
+
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    monkeypatch.setattr("services.gateway.websocket.turns.LargeAnswer", odd)
+    monkeypatch.setattr("services.gateway.websocket.turns.read_event", odd)
+    sockets.upstream().says(done(instructions="y" * (60_000 if large else 1)))
+    await settled()
+    assert len(talk.hears()) == 1
+    monkeypatch.undo()
+    (row,) = await over(world, talk)
+    assert row["outcome"] == "cancelled"
+
+
+@timeless
+async def test_the_ids_of_a_large_created_event_are_not_read_twice(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    sockets.upstream().says(event("response.created", instructions="y" * 60_000))
+    for _ in range(3):
+        await settled()
+    (row,) = await over(world, talk)
+    assert (row["outcome"], row.get("response_id")) == ("cancelled", None)
