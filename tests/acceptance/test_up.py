@@ -121,7 +121,7 @@ def test_a_token_of_ones_own_is_not_shown(tmp_path: Path) -> None:
     environ = environment(tmp_path, PROXY_ADMIN_TOKEN="hush-hush-hush")
     with running(environ, tmp_path) as up:
         up.wait_until_ready()
-        assert "asks for PROXY_ADMIN_TOKEN" in up.output
+        assert "requires the token in PROXY_ADMIN_TOKEN" in up.output
         assert "#token=" not in up.output
         assert "hush" not in up.output
         assert not Path(up.data_dir, "admin-token").exists()
@@ -160,9 +160,9 @@ def test_a_service_that_cannot_start_ends_everything(tmp_path: Path) -> None:
     with running(environ, tmp_path) as up:
         assert up.process.wait(60) == 1
 
-        assert re.search(r"responses-proxy: (\w+ could not|not ready)", up.output)
+        assert re.search(r"responses-proxy: (\w+ did not start|not ready)", up.output)
         assert "no such luck" in up.output
-        assert "stopping everything" in up.output
+        assert "stopping all services" in up.output
         assert up.children() == []
 
 

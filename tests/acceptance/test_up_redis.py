@@ -109,4 +109,4 @@ def test_doctor_takes_the_url_that_is_said(up: Up, tmp_path: Path) -> None:
         env=environment(tmp_path, PROXY_REDIS_URL=url_of(up)),
         capture_output=True, text=True, timeout=30, cwd=ROOT, check=False,
     )  # fmt: skip
-    assert "it holds our keys" in done.stdout
+    assert "it holds this proxy's keys" in done.stdout

@@ -200,8 +200,8 @@ async def test_the_row_is_one(store: Store) -> None:
             "PROXY_ADMIN_TOKEN: is set",
         ),
         ({"PROXY_ADMIN_TOKEN": "hush-hush"}, (), 2, "PROXY_ADMIN_TOKEN: is set"),
-        ({}, ("--new",), 2, "which holds no admin-token"),
-        ({}, (), 2, "which holds no admin-token"),
+        ({}, ("--new",), 2, "which has no admin-token"),
+        ({}, (), 2, "which has no admin-token"),
     ],
 )
 async def test_what_cannot_be_replaced(
