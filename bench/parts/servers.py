@@ -1,6 +1,6 @@
-"""What is measured, started as users run it: the canned upstream, nginx, and a
-gateway with its Redis-compatible server. Each ends with its context, and by
-itself should the benchmark be killed."""
+"""Starts what is measured the way users do: the canned upstream, nginx, and a gateway
+with its Redis-compatible server. Each process ends with its context, or when the
+benchmark is killed."""
 
 import asyncio
 import sys
@@ -26,18 +26,18 @@ from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT, Process
 
 STREAM = "telemetry:events"
-LIBRARY_FILE = Path("services/router/library.lua")  # below a checkout
+LIBRARY_FILE = Path("services/router/library.lua")  # relative to a checkout
 LIBRARY = LIBRARY_FILE.read_text()
 SERVER_CORE, LOAD_CORE = cpu.cores()
 
 
 class NotStarted(Exception):
-    """A process under test is not there within its time."""
+    """A process under test did not start in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Something to put a load on."""
+    """A server to put load on."""
 
     name: str
     port: int
@@ -45,7 +45,8 @@ class Server:
     redis: Redis | None = None
 
     async def tidy(self) -> None:
-        """Trim the telemetry, as ingest does: it is not what is measured."""
+        """Trim the telemetry stream as ingest does; that is not part of the
+        measurement."""
         if self.redis is not None:
             for stream in (STREAM, f"{STREAM}:payloads"):
                 await self.redis.xtrim(stream, maxlen=0, approximate=False)
@@ -61,7 +62,7 @@ async def child(
     port: int,
     environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Process]:
-    """A process on one core, once it listens on `port`."""
+    """Start a process on one core; yields once it listens on `port`."""
     pinned = [
         "taskset",
         "-c",
@@ -134,10 +135,10 @@ async def gateway(
     settings: Mapping[str, str] | None = None,
     checkout: Path | None = None,
 ) -> AsyncIterator[Server]:
-    """A gateway as the command line starts it, with four upstream keys and everything
-    on, unless `settings` say else: proxy keys, affinity, telemetry, captured bodies.
-    `module` is run in its place. `checkout`: run the code of another checkout, with
-    its own virtual environment and function library."""
+    """A gateway as the command line starts it, with four upstream keys and every
+    feature on unless `settings` override it: proxy keys, affinity, telemetry, captured
+    bodies. `module` is run in its place. `checkout`: run the code of another checkout,
+    with its own virtual environment and function library."""
     root = checkout or ROOT
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
@@ -147,9 +148,9 @@ async def gateway(
             "PROXY_HOST": "127.0.0.1",
             "PROXY_PORT": str(port),
             "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
-            # As long as real ones: answers are searched for them.
+            # As long as real keys: answers are searched for them.
             "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
-            # Else learned from the headers of an upstream that has accounts.
+            # Otherwise learned from the headers of an upstream that has accounts.
             "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
             "PROXY_REQUIRE_KEYS": "true",
             "PROXY_GATEWAY_WORKERS": str(workers),
@@ -180,8 +181,8 @@ async def gateway(
 
 
 async def _tidying(server: Server, stopped: asyncio.Event) -> None:
-    """Trim as ingest does after each batch, so that gateways drop what is stored.
-    Ends by the event: redis-py can swallow a cancellation."""
+    """Trim as ingest does after each batch, so that gateways drop what is stored. The
+    event ends it, because redis-py can swallow a cancellation."""
     while not stopped.is_set():
         await asyncio.sleep(0.2)
         await server.tidy()
@@ -204,7 +205,7 @@ def _before(
 
 
 async def _publish(redis: Redis, environ: dict[str, str], library: str) -> None:
-    """What the router does: load the library, publish the catalogue."""
+    """Load the library and publish the catalogue, as the router does."""
     routing = RoutingFunctions(ClientCaller(redis), STREAM, library=library)
     await routing.load_library()
     resources = resources_from_environment(environ, environ["PROXY_UPSTREAM_BASE_URL"])
