@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
+CLIENTS = "tests/acceptance/clients"
 DOC = (ROOT / "docs/clients.md").read_text()
 COLUMNS = 6
 ROWS = [
@@ -16,7 +17,7 @@ ROWS = [
     if line.startswith("| ")
 ][1:]
 CELLS = [cell for row in ROWS for cell in row[1:]]
-LINK = re.compile(r'\[pass\]\(\.\./(tests/\w+/test_\w+\.py) "([\w:]+)"\)')
+LINK = re.compile(r'\[pass\]\(\.\./(tests/[\w/]+/test_\w+\.py) "([\w:]+)"\)')
 NAMED = {match.groups() for cell in CELLS if (match := LINK.fullmatch(cell))}
 
 
@@ -47,10 +48,8 @@ def test_what_a_cell_names_exists(file: str, test: str) -> None:
 
 
 def test_each_test_of_a_client_is_a_cell() -> None:
-    files = sorted(Path(__file__).parent.glob("test_conformance_*.py"))
-    there = {
-        (f"tests/acceptance/{f.name}", test) for f in files for test in named_in(f)
-    }
+    files = sorted((ROOT / CLIENTS).glob("test_conformance_*.py"))
+    there = {(f"{CLIENTS}/{f.name}", test) for f in files for test in named_in(f)}
     assert len(files) == 4
     assert there - NAMED == set()
 

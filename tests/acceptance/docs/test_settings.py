@@ -9,7 +9,7 @@ from libs.common.settings import resources
 from libs.common.settings.base import Settings
 from libs.common.settings.services import SERVICES, UpSettings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
 MODELS: tuple[type[Settings], ...] = (*SERVICES.values(), UpSettings)
 VARIABLES = {v for model in MODELS for v in model.variables()} | set(
