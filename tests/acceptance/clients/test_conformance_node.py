@@ -17,7 +17,7 @@ MODULES = ROOT / ".venv/node"
 
 
 async def run(stack: Stack, scenario: str) -> Any:
-    """What a scenario saw."""
+    """The result of a scenario."""
     assert (MODULES / "node_modules/openai").exists(), "run `make setup-node`"
     process = await asyncio.create_subprocess_exec(
         "node", SCRIPT, scenario, stack.url, MODULES,

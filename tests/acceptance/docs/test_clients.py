@@ -1,5 +1,5 @@
-"""docs/clients.md tells the truth: every cell is a test, every test of a client is a
-cell, and the versions are those that are tested."""
+"""Checks docs/clients.md: every cell links to a test, every test of a client is in a
+cell, and the versions are the tested ones."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ NAMED = {match.groups() for cell in CELLS if (match := LINK.fullmatch(cell))}
 
 
 def named_in(path: Path) -> set[str]:
-    """The tests of a file, as pytest names them."""
+    """The tests of a file, by pytest's names."""
     found: set[str] = set()
     for node in ast.parse(path.read_text()).body:
         inner = node.body if isinstance(node, ast.ClassDef) else [node]

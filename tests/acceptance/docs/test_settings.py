@@ -54,7 +54,7 @@ def test_defaults_are_the_documented_ones(model: type[Settings]) -> None:
 
 def test_compose_passes_every_setting_on() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
-    # Made by compose itself, or without meaning in a container.
+    # Set by compose itself, or meaningless in a container.
     others = {
         *("DATABASE_URL", "SERVICE_DATABASE_URL", "PROXY_SQLITE_URL"),
         *("PROXY_DATA_DIR", "PROXY_SIMULATE", "PROXY_TELEMETRY_CONSUMER"),

@@ -1,4 +1,4 @@
-"""`responses-proxy up`: from nothing to an answer, and back to nothing."""
+"""`responses-proxy up`: from an empty directory to an answer, and a clean shutdown."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ from tests.support.processes.up import (
 
 
 def refused(environ: Mapping[str, str], *command: str) -> str:
-    """Run a command that must refuse; its one line."""
+    """Run a command that must fail; returns its only line."""
     done = subprocess.run(
         [*COMMAND, *command],
         env=environ,
@@ -43,7 +43,7 @@ def refused(environ: Mapping[str, str], *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One that is ready, without any configuration but its ports."""
+    """A ready `up`, configured with nothing but ports."""
     tmp_path = tmp_path_factory.mktemp("up")
     with running(environment(tmp_path), tmp_path) as up:
         up.wait_until_ready()
@@ -112,7 +112,7 @@ def test_the_banner_has_a_link_that_logs_in(tmp_path: Path) -> None:
         assert (state.status_code, state.json()["admin"]) == (200, "token")
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(STOP_SECONDS) == 0
-    with running(environ, tmp_path) as up:  # later it is the same
+    with running(environ, tmp_path) as up:  # the same on a later start
         up.wait_until_ready()
         assert f"/#token={token}\n" in up.output
 

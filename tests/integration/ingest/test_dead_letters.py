@@ -1,4 +1,4 @@
-"""`responses-proxy dead-letters`, a real process beside a real ingest, on either
+"""`responses-proxy dead-letters` as a process, with a real ingest, on either
 database."""
 
 import subprocess
@@ -51,7 +51,7 @@ class Told:
 
 
 def letter(kind: str, id_: str, data: str, v: int = 1) -> DeadLetter:
-    """What was refused once for a reason that is mended."""
+    """A letter whose reason no longer exists, so that a replay succeeds."""
     fields = {b"kind": kind.encode(), b"id": id_.encode(), b"v": b"%d" % v,
               b"data": data.encode()}  # fmt: skip
     return dead_letter(ENTRY, fields, "refused on purpose")
@@ -145,7 +145,7 @@ async def test_killed_between_sending_and_deleting(
 async def test_without_ingest_nothing_is_deleted(
     environ: dict[str, str], redis: Redis, store: Store, url: str
 ) -> None:
-    # Redis may be lost before it is stored, and with it the entry just sent.
+    # Redis may be lost before the entry that was just sent is stored.
     await store.write([stored_request("a", outcome=Outcome.INTERRUPTED)])
     await store.write_dead_letters([request_letter("a")])
     told = Told(environ, "replay", "--all", "--wait", "0.3")

@@ -1,4 +1,4 @@
-"""Events are kept until SQL has them, whatever becomes of Redis."""
+"""Events are kept until they are in SQL, whatever happens to Redis."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ SMALL = 4096
 
 
 class Desk:
-    """A gateway's safekeeping, and the test as ingest and router."""
+    """A gateway's event delivery; the test acts as router and ingest."""
 
     def __init__(self, url: str, root: Path) -> None:
         self.client = connect(url)
@@ -57,7 +57,7 @@ class Desk:
         await self.client.aclose()
 
     async def beat(self) -> None:
-        """As the gateway's heart does."""
+        """One heartbeat, as the gateway does it."""
         sent = self.keeper.sent_so_far()
         beat = await self.routing.heartbeat("gw", self.keeper.report(1))
         if beat.version is None:
@@ -67,13 +67,13 @@ class Desk:
         await self.keeper.upkeep()
 
     async def end(self, *request_ids: str) -> None:
-        """Requests end, and Redis takes their events."""
+        """Requests end, and Redis accepts their events."""
         for id_ in request_ids:
             self.journal.ended(id_, b'{"id":"%b"}' % id_.encode())
             await self.ingest.append("request", id_, "{}")
 
     async def store(self, count: int) -> list[str]:
-        """What ingest does with the next entries; their events' ids."""
+        """Store the next entries as ingest does; returns their events' ids."""
         entries: list[Entry] = []
         while len(entries) < count:
             entries += await self.ingest.read("c", count - len(entries), 1)
@@ -99,7 +99,7 @@ async def test_what_is_stored_is_safe_and_not_before(desk: Desk) -> None:
     assert desk.keeper.held == 2
     assert await desk.store(1) == ["r1"]
     await desk.beat()
-    # Of a beat's events all are safe, or none.
+    # All events of a heartbeat are safe, or none.
     assert desk.keeper.held == 2
     await desk.store(1)
     await desk.beat()
@@ -159,7 +159,7 @@ async def test_an_emptied_redis_is_filled_again(desk: Desk, valkey: str) -> None
     await desk.end("r3")
     await desk.beat()
     assert await desk.streamed() == ["r3", "d1", "r1", "r2", "r3"]
-    # The connection never broke, and the old marks are of another stream.
+    # The connection never broke, but the old marks belong to another stream.
     await desk.store(3)
     await desk.beat()
     assert desk.keeper.held == 3
@@ -175,7 +175,9 @@ async def test_an_answer_that_was_lost_hides_no_emptied_redis(
     await desk.beat()
     empty(valkey)
     await desk.publish()
-    await desk.routing.heartbeat("gw", desk.keeper.report(1))  # nobody hears it
+    await desk.routing.heartbeat(
+        "gw", desk.keeper.report(1)
+    )  # sent, but the reply is lost
     await desk.beat()
     assert await desk.streamed() == ["r1"]
     assert desk.keeper.held == 1
@@ -191,7 +193,7 @@ async def test_a_deleted_stream_is_filled_again(desk: Desk) -> None:
 
 
 async def test_a_lost_connection_brings_the_last_moments_again(desk: Desk) -> None:
-    """A replica that takes over may lack them."""
+    """A replica that takes over may lack the latest events."""
     await desk.end("r1")
     await desk.beat()
     before = desk.shared.connections
@@ -233,8 +235,8 @@ async def test_many_go_back_while_beats_go_on(desk: Desk) -> None:
         desk.journal.unsent(desk.journal.decided(f"d{number}", b"{}"))
     desk.keeper.start_flush()
     desk.keeper.start_flush()
-    await asyncio.sleep(0)  # it begins
-    assert await desk.keeper.flush() == 0  # one at a time
+    await asyncio.sleep(0)  # the flush begins
+    assert await desk.keeper.flush() == 0  # only one flush at a time
     sent = desk.keeper.sent_so_far()
     beat = await desk.routing.heartbeat("gw", desk.keeper.report(1))
     desk.keeper.beat_answered(sent, beat)
