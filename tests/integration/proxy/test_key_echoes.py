@@ -175,7 +175,8 @@ def shows_key(data: bytes) -> bool:
 async def test_an_upstream_that_echoes_the_key(
     stack: Stack, valkey_server: str, name: str
 ) -> None:
-    """Finding 8."""
+    """An upstream's error that contains the key reaches neither the client nor the
+    ledger."""
     empty(valkey_server)
     await stack.reset()
     before = await stack.redis.xlen(keys.payloads(STREAM))

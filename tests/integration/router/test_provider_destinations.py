@@ -125,7 +125,7 @@ REFERENCES = [
 async def test_credential_references_can_be_sent_to_any_address(
     world: World, thief: Listener, path: str, reference: str
 ) -> None:
-    """Finding 2."""
+    """A reference to an operator's variable must not be sent to another address."""
     given = world.provider(base_url=thief.url, credential_ref=reference)
     answer = await world.admin("POST", path, **given)
     assert thief.heard == []

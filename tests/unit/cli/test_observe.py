@@ -1,4 +1,4 @@
-"""What answers as Redis, and which ports are free."""
+"""Inspecting the server at Redis's address, and free ports."""
 
 import os
 import socket

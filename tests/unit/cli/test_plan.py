@@ -1,4 +1,4 @@
-"""What `up` starts, as a table of environments and of what was seen."""
+"""What `up` starts, for a table of environments and observations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the watch says, and how it reads readiness."""
+"""What the readiness listener prints, and how it checks readiness."""
 
 import http.server
 import threading

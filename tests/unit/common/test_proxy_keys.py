@@ -1,5 +1,5 @@
-"""Secrets of proxy keys, their table in Redis, and their limits, as asked for.
-tests/integration/security/test_proxy_keys.py tests what the library does with them."""
+"""Proxy key secrets, their table in Redis, and calls for their limits.
+tests/integration/security/test_proxy_keys.py tests the functions themselves."""
 
 import hashlib
 from typing import Any
@@ -27,7 +27,7 @@ RECORD = b'{"id":"key_1","pools":["a","b"],"requests_per_minute":60}'
 
 
 class Caller:
-    """Redis, which gives one answer."""
+    """A Redis with a single answer."""
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer

@@ -1,5 +1,5 @@
-"""What each beat does: says that the gateway lives, reads what changed, and gives back
-what an emptied Redis lost."""
+"""The work of each heartbeat: reports to Redis, reads changes, and restores what an
+emptied Redis has lost."""
 
 import asyncio
 import itertools
@@ -202,5 +202,5 @@ async def test_a_heart_beats_on_whatever_happens(
     await over.wait()
     running.cancel()
     waited = [round(b - a, 3) for a, b in itertools.pairwise(beats)]
-    # Until there is a catalogue it looks often.
+    # Until there is a catalogue, it polls often.
     assert waited == [EAGER_S, EAGER_S, EAGER_S, 1.0]

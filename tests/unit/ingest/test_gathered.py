@@ -1,4 +1,4 @@
-"""A batch on its way: entries, what they are, and how large it is."""
+"""A batch in progress: its entries, their kinds, and its size."""
 
 from collections.abc import Sequence
 
@@ -49,7 +49,7 @@ def test_an_entry_of_many_is_taken_apart() -> None:
     assert [event.id for event in batch.events] == ["a", "b"]
     assert {event.entry_id for event in batch.events} == {"5-0"}
     assert batch.size.entries == 1
-    # Of one that the database refuses, its own fields and not the whole entry.
+    # Of an event that the database rejects, its fields and not the whole entry.
     assert batch.fields_of(batch.events[1])[b"id"] == b"b"
 
 

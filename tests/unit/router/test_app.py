@@ -1,5 +1,5 @@
-"""The router put together: its routes, and what keeps it from starting. With Redis and
-a database it is in tests/integration/router/test_router.py."""
+"""The router as a whole: its routes, and what keeps it from starting.
+tests/integration/router/test_router.py uses Redis and a database."""
 
 import asyncio
 import os
@@ -115,7 +115,7 @@ async def test_every_call_that_is_described_has_a_route(
     async with scripted(lambda _: Exception("LOADING")) as server:
         monkeypatch.setenv("PROXY_REDIS_URL", server.url)
         async with testing.ASGIConductor(create_app(), BY_GATEWAY) as api:
-            # The route is looked for before the token is.
+            # Routes are matched before the token is checked.
             token = {"authorization": "Bearer correct-horse"}
             for operation in OPERATIONS:
                 if operation.path.startswith("/v1"):

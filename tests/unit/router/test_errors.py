@@ -1,4 +1,4 @@
-"""What the router says of errors, in OpenAI's envelope."""
+"""The router's errors, in OpenAI's format."""
 
 import falcon
 import pytest

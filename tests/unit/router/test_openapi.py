@@ -1,4 +1,4 @@
-"""The API's description agrees with the code."""
+"""The OpenAPI description matches the code."""
 
 import re
 from typing import Any

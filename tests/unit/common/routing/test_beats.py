@@ -1,4 +1,4 @@
-"""What is known to be stored, by the ends of the stream."""
+"""Which events are known to be stored, from the ends of the stream."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""The calls of the routing functions: their arguments, and what their replies become.
-What the functions do is tested in tests/integration/routing/test_routing.py."""
+"""Calls of the routing functions: their arguments and parsed replies.
+tests/integration/routing/test_routing.py tests the functions themselves."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ FULL = ResponseError("OOM command not allowed")
 
 
 class Redis:
-    """Answers commands by their name, functions by theirs."""
+    """Answers commands and functions by name."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -68,7 +68,7 @@ class Redis:
         return RoutingFunctions(self, "events", TERMS, "source", lambda: NOW)
 
     def arguments(self) -> tuple[Any, ...]:
-        """Of the last function, without its name and keys."""
+        """Of the last function call, without its name and keys."""
         name, number, *rest = self.commands[-1][1:]
         assert (number, rest[:2]) == (2, [keys.catalogue_version(), "events"]), name
         return tuple(rest[2:])

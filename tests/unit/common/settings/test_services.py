@@ -1,5 +1,4 @@
-"""URLs of upstreams, and settings that are made from others. What each variable takes
-and refuses is the table in test_settings.py."""
+"""Upstream URLs and derived settings. test_base.py has the table of accepted values."""
 
 import pytest
 from hypothesis import given

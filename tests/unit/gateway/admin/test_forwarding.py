@@ -1,4 +1,4 @@
-"""What is served beside the data plane: probes, and the router's pages, forwarded."""
+"""Requests outside the data plane: probes, and the forwarded pages of the router."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,7 @@ from tests.support.memory.twin import Twin, resource
 
 
 class Router:
-    """Answers, and keeps what it was asked."""
+    """Answers, and records requests."""
 
     def __init__(self) -> None:
         self.asked: list[httpx.Request] = []

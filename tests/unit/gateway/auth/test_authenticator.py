@@ -1,4 +1,5 @@
-"""Who gets in by which header, from a table that changes, is away or is empty."""
+"""Authentication by header, with a key table that changes, is unreachable or is
+empty."""
 
 import asyncio
 
@@ -18,7 +19,7 @@ PRINCIPAL = Principal(id="key_1")
 
 
 class Table:
-    """The table in Redis, and how often it was asked for."""
+    """The table in Redis; counts reads."""
 
     def __init__(self, **principals: Principal) -> None:
         self.current: str | None = "1"
@@ -202,7 +203,7 @@ async def test_a_question_under_way_is_too_old_for_a_key_that_comes_now() -> Non
     table.asked.clear()
     early = asyncio.create_task(refused(made, headers(new_secret())))
     await table.asked.wait()
-    # Asked, not answered yet: this key is minted meanwhile.
+    # While the lookup waits for its reply, this key is minted.
     late = asyncio.create_task(made.enter(headers(ANOTHER), NOW_S))
     await asyncio.sleep(0)
     await early

@@ -1,4 +1,4 @@
-"""The gate of both planes: who comes, and what a request counts."""
+"""Admission on both planes, and what counts against a key's limits."""
 
 import asyncio
 from typing import cast
@@ -38,7 +38,7 @@ class Table:
 
 
 class Limits:
-    """Counts; may be away."""
+    """Counts requests; can be made unreachable."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error

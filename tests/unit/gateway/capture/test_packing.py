@@ -1,5 +1,4 @@
-"""What becomes of a captured body: opened, redacted, compressed, or dropped with
-the reason."""
+"""Packing captured bodies: decoded, redacted, compressed, or dropped with a reason."""
 
 import gzip
 import json
@@ -56,7 +55,7 @@ CODINGS: dict[str, tuple[str, Any]] = {
 
 
 def read(payload: Payload) -> PayloadEvent:
-    """As ingest does."""
+    """Reads entries as ingest does."""
     (fields,) = unpacked(as_redis_gives(packed([payload])))
     return PayloadEvent.model_validate_json(fields[b"data"])
 
@@ -68,7 +67,7 @@ def pack(
     travelled: int | None = None,
     limit: int = LIMIT,
 ) -> tuple[BodyNote, bytes | None]:
-    """A body's note, and what is stored of it, opened."""
+    """A body's note, and its stored bytes after decoding."""
     size = len(body) if travelled is None else travelled
     raw = RawPayload("r", 1, RawBody((body,), kinds(headers), size), None)
     payload = Packer(limit, Redactor(parse_paths(redact))).pack(raw)
@@ -77,7 +76,7 @@ def pack(
     kept = payload.request_body
     if kept and event.request.encoding.endswith("zstd"):
         kept = zstandard.decompress(kept)
-    # What is small ingest compresses.
+    # Ingest compresses small bodies.
     stored = event.request.encoding.replace("identity", "zstd")
     return event.request.model_copy(update={"encoding": stored}), kept
 

@@ -1,4 +1,4 @@
-"""Captured bodies reach Redis while it has room for them; else markers do."""
+"""Captured bodies are sent to Redis while it has room, otherwise markers are sent."""
 
 import asyncio
 import threading
@@ -33,7 +33,7 @@ ROOMY = 1_000_000
 
 
 class Stream:
-    """Redis, or none."""
+    """A Redis that can be unreachable."""
 
     def __init__(self) -> None:
         self.payloads: list[Payload] = []
@@ -70,7 +70,7 @@ def stream() -> Stream:
 async def running(
     stream: Stream, queue_bytes: int = ROOMY, drain_s: float = 10
 ) -> AsyncIterator[Capturer]:
-    """A capturer; when the context is left, all it could send was sent."""
+    """A running worker; when the context ends, it has sent everything it could."""
     inbox = Inbox(Budget(queue_bytes))
     worker = Worker(inbox, Packer(LIMIT, Redactor(())), stream, 1_000)
     capturer = Capturer(LIMIT, inbox, worker)

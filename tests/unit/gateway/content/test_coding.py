@@ -1,4 +1,4 @@
-"""Packed answers, opened while they pass."""
+"""Decoding compressed answers while they are relayed."""
 
 import gzip
 import zlib

@@ -1,4 +1,4 @@
-"""What is known of one request."""
+"""The state of one request."""
 
 import msgspec
 import pytest

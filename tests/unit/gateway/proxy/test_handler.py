@@ -1,5 +1,5 @@
-"""A request from its bytes to its row: whatever becomes of it, the client has one
-answer, the ledger one event, and nothing is held."""
+"""One request from its bytes to its row: the client gets one answer, the ledger one
+event, and nothing is held afterwards."""
 
 import json
 import zlib

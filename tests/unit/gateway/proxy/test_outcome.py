@@ -1,4 +1,4 @@
-"""What a relayed answer makes of its request, and says of its resource."""
+"""The outcome of a request from its answer, and the verdict on its resource."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -46,7 +46,7 @@ class Source:
 
 
 class Site(OpenSite):
-    """One request, whose answer is relayed."""
+    """One request whose answer is relayed."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Paths stay below /v1; compressed bodies are opened for their hints only."""
+"""Paths stay below /v1; compressed bodies are decompressed for their hints only."""
 
 import gzip
 import os
@@ -101,7 +101,7 @@ def test_opened(body: bytes, coding: bytes | None, expected: bytes | None) -> No
     [
         pytest.param(gzip.compress(bytes(LARGEST_OPENED)), id="zeros"),
         pytest.param(gzip.compress(os.urandom(1 << 20)), id="chance"),
-        # Blocks that hold nothing.
+        # Empty blocks.
         pytest.param(
             gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * 100_000, id="empty blocks"
         ),

@@ -1,5 +1,5 @@
-"""An answer on its way: all its bytes, its facts whatever the cuts, and an upstream's
-death told in words its client understands."""
+"""Relaying an answer: every byte arrives, its facts do not depend on cuts, and a client
+gets an error that it understands when the upstream breaks off."""
 
 import asyncio
 import gzip
@@ -74,7 +74,7 @@ class Source:
 
 
 class Talk(OpenSite):
-    """A client that asked, and an upstream's answer that is relayed to it."""
+    """A client's request, and the upstream's answer that is relayed to it."""
 
     def __init__(
         self, *headers: Header, status: int = 200, capture: Capture | None = None
@@ -101,7 +101,7 @@ class Talk(OpenSite):
 
     @property
     def body(self) -> bytes:
-        """What the client got, unframed."""
+        """The body that the client received, without framing."""
         body, rest = b"", self.wire.sent.partition(b"\r\n\r\n")[2]
         while rest:
             size, _, rest = rest.partition(b"\r\n")
@@ -126,7 +126,7 @@ async def relayed(
 
 
 def told(talk: Talk) -> list[dict[str, Any]]:
-    """The events the client got."""
+    """The events that the client received."""
     return [
         json.loads(line[6:])
         for line in talk.body.split(b"\n")

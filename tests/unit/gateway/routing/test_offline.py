@@ -1,4 +1,4 @@
-"""Routing while Redis is away."""
+"""Routing while Redis is unreachable."""
 
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ def target(number: int, account: str, pool: str = "p") -> Target:
 
 
 class Known:
-    """A directory with what it last read."""
+    """A catalogue with the state it last read."""
 
     version = "v"
 
@@ -183,7 +183,7 @@ def test_what_it_refuses() -> None:
 
 @pytest.mark.parametrize("kind", ["ok", "neutral", "limited"])
 def test_model_names_fill_no_memory(kind: VerdictKind) -> None:
-    """Clients choose them, and Redis may be away for long."""
+    """Clients choose them, and Redis may be unreachable for long."""
     kept = fallback(target(1, "a"))
     for number in range(3_000):
         kept.choose(ask(request_id=f"r{number}"))

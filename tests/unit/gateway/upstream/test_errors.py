@@ -1,4 +1,4 @@
-"""Where connections go, and why one was not made."""
+"""Connection targets, and why a connection could not be made."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""A client's socket from bytes alone: messages in and out, whatever the cuts, and how
-each end learns of the other's."""
+"""A client's WebSocket without a socket: messages in and out however bytes are cut, and
+how each end learns of the other's close."""
 
 import asyncio
 from typing import Any

@@ -1,5 +1,5 @@
-"""A socket's way to an upstream: one resource after the other, and where its first
-request's state lives."""
+"""Connecting a socket to an upstream: one resource after the other, and the account of
+its first request's state."""
 
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ async def test_ids_that_only_sql_knows_move_the_socket(tmp_path: Path) -> None:
 @timeless
 async def test_ids_that_nobody_knows_move_nothing(tmp_path: Path) -> None:
     world, sockets, talk = await joined(tmp_path)
-    # Else Redis was emptied a moment ago, and others may still tell.
+    # Otherwise Redis was emptied just now, and other gateways may still report.
     world.twin.local.remember({}, {digest("resp_1"): None})
     await talk.creates(model="m", previous_response_id="resp_1")
     await stays(world, sockets, talk)

@@ -1,4 +1,4 @@
-"""What a socket's frames say."""
+"""Reading frames of sockets."""
 
 from datetime import UTC, datetime
 

@@ -1,5 +1,5 @@
-"""A socket from a client's upgrade to its end: opened when the upstream's is, refused
-in the upstream's words, drained between two requests."""
+"""A socket from the client's upgrade to its end: accepted after the upstream's, refused
+with the upstream's answer, drained between two requests."""
 
 import asyncio
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Two sockets joined: frames pass untouched, and each end learns how the other one
-ended."""
+"""Two joined sockets: frames pass unchanged, and each end learns how the other
+closed."""
 
 import asyncio
 import gc
@@ -107,7 +107,7 @@ async def test_an_event_that_is_too_large_is_not_the_upstreams_fault(
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
     upstream = sockets.upstream()
-    # A frame's head alone says how much it will be.
+    # A frame's head already gives its length.
     upstream.wire.feed(b"\x81\x7f" + (1 << 40).to_bytes(8, "big"))
     await talk.ended()
     (told,) = talk.hears()
@@ -188,7 +188,7 @@ async def test_a_frame_that_its_key_does_not_allow_is_over_alone(
 
 
 def refusing(world: World) -> Any:
-    """As if the socket's key had a limit that is reached by now."""
+    """As if the socket's key had reached a limit."""
     world.table.reached = Reached("requests", 1000)
 
     async def enter(_: object) -> Principal:

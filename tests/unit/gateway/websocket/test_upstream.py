@@ -1,4 +1,5 @@
-"""Opening a socket to an upstream: what it is asked, and what its answer means."""
+"""Opening a socket to an upstream: the upgrade request, and the meaning of its
+answer."""
 
 import asyncio
 from typing import cast

@@ -1,4 +1,4 @@
-"""Orders to the health service, and `POST /admin/health/check`."""
+"""Requests to the health service, and `POST /admin/health/check`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.support.values.admin import client, problem
 
 
 class Orders:
-    """A health service that answers, is slow, or is not there."""
+    """A health service that answers, is slow, or is absent."""
 
     def __init__(self) -> None:
         self.answers: list[bytes | None] = [b'[{"resource_id": "openai-1"}]']

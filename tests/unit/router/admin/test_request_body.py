@@ -1,4 +1,4 @@
-"""Bodies of admin calls as shapes; what makes no sense, named."""
+"""Parsing bodies of admin requests; errors name the field."""
 
 from typing import Annotated
 

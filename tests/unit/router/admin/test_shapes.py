@@ -1,4 +1,4 @@
-"""Which proxy keys can be asked for, and what rows look like."""
+"""Which proxy keys are valid, and how rows are shown."""
 
 import json
 from typing import Any
