@@ -142,22 +142,8 @@ async def gateway(
     root = checkout or ROOT
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
-        environ = {
-            "PROXY_REDIS_URL": url,
-            "PROXY_DATA_DIR": str(folder),
-            "PROXY_HOST": "127.0.0.1",
-            "PROXY_PORT": str(port),
-            "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
-            # As long as real keys: answers are searched for them.
-            "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
-            # Otherwise learned from the headers of an upstream that has accounts.
-            "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
-            "PROXY_REQUIRE_KEYS": "true",
-            "PROXY_GATEWAY_WORKERS": str(workers),
-            "BENCH_PROFILE": str(folder / "profile"),
-            "PYTHONPATH": str(root),  # `module` may be ours, which is not installed
-            **(settings or {}),
-        }
+        environ = _environment(folder, root, upstream, url, port)
+        environ |= {"PROXY_GATEWAY_WORKERS": str(workers), **(settings or {})}
         command = service_command("gateway", environ)
         if module is not None:
             command[-1] = module
@@ -178,6 +164,25 @@ async def gateway(
                 stopped.set()
                 await tidying
         await redis.aclose()
+
+
+def _environment(
+    folder: Path, root: Path, upstream: Server, redis_url: str, port: int
+) -> dict[str, str]:
+    return {
+        "PROXY_REDIS_URL": redis_url,
+        "PROXY_DATA_DIR": str(folder),
+        "PROXY_HOST": "127.0.0.1",
+        "PROXY_PORT": str(port),
+        "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
+        # As long as real keys: answers are searched for them.
+        "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
+        # Otherwise learned from the headers of an upstream that has accounts.
+        "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
+        "PROXY_REQUIRE_KEYS": "true",
+        "BENCH_PROFILE": str(folder / "profile"),
+        "PYTHONPATH": str(root),  # `module` may be ours, which is not installed
+    }
 
 
 async def _tidying(server: Server, stopped: asyncio.Event) -> None:
