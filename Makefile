@@ -1,4 +1,4 @@
-# Everything a person or CI runs. `make` alone lists the targets.
+# Everything that developers and CI run. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -6,35 +6,38 @@ export PYTHON
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
-# Wheels only: nothing is compiled, so no compiler is needed and setup is quick.
+# Wheels only: setup needs no compiler and is quick.
 INSTALL := $(PIP) install --require-hashes --only-binary :all:
-# No build isolation: setuptools is in the lock, so this fetches nothing.
+# Without build isolation, because setuptools is in the lock: nothing is downloaded.
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --editable .
 CODEX := 0.169.0
-# openai-node, and what it makes WebSockets with.
+# openai-node, and its WebSocket library.
 OPENAI_NODE := openai@7.57.0 ws@8.23.0
-# Tests wait for processes half of the time. A file stays with one worker, as what
-# its tests share does; files start in their order, the longest first.
-TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Tests wait for processes half of the time, so three workers fit on two cores. All
+# tests of a file run in one worker, which has its fixtures; files start in order, the
+# longest first.
+WORKERS ?= 3
+IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
 LAB ?= ../shared/docker-lab/lab
 
-# Unit tests are many and short: a worker that is done takes some of the other's.
+# Unit tests are many and short: an idle worker takes over some of the other's.
 UNIT := tests/unit --numprocesses 2 --dist worksteal
 REST := tests/acceptance tests/integration
-# With MEASURE=1 tests leave what they covered in .coverage, also by their processes.
+# MEASURE=1 records coverage in .coverage, also of the processes that tests start.
 RUN_TESTS = $(BIN)/python $(if $(MEASURE),-m coverage run) -m pytest
-# Of services and libs, by the whole suite; by unit tests alone: in pyproject.toml.
+# Percent of services and libs that the whole suite must cover. The floor of the unit
+# tests is in pyproject.toml.
 WHOLE_FLOOR := 90
 
 .PHONY: help setup setup-test setup-codex setup-node run unit test check lint coverage coverage-rest coverage-all format bench fuzz attack audit chaos lock lab clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-setup: $(VENV)/.run-stamp ## make .venv with what `make run` needs
+setup: $(VENV)/.run-stamp ## create .venv with everything `make run` needs
 
-setup-test: $(VENV)/.test-stamp ## the same, with what tests and checks need
+setup-test: $(VENV)/.test-stamp ## the same, with everything tests and checks need
 
 setup-codex: $(VENV)/.codex-stamp ## install Codex for the acceptance tests (npm)
 
@@ -66,41 +69,43 @@ $(VENV)/.node-stamp: | $(VENV)/bin/python
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/node $(OPENAI_NODE)
 	@touch $@
 
-# Through launch: it ends with make, even if make is killed outright.
+# Through launch, so that it ends with make, even if make is killed.
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
 	@exec $(BIN)/python -P -m libs.cli.process.launch $(BIN)/responses-proxy up
 
-unit: $(VENV)/.test-stamp ## unit tests alone, for the edit loop; ARGS="-k word" for some
+unit: $(VENV)/.test-stamp ## run the unit tests; ARGS="-k word" selects some
 	@exec $(BIN)/python -m pytest $(UNIT) --quiet $(ARGS)
 
-test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## unit, integration and acceptance tests; ARGS="-k word" or SUITE=folder for some
+test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## run all tests; ARGS="-k word" or SUITE=folder selects some, WORKERS=3
 ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
 else
 	@status=0; \
 	$(BIN)/python -m pytest -m alone $(SUITE) || status=$$?; \
-	$(RUN_TESTS) -m "not alone" $(TWO_AT_ONCE) $(SUITE) || status=$$?; \
+	$(RUN_TESTS) -m "not alone" $(IN_PARALLEL) $(SUITE) || status=$$?; \
 	exit $$status
 endif
 
-check: lint coverage ## lint, and the unit tests with their coverage
+# Both at once; the output of each is printed when it ends.
+check: $(VENV)/.test-stamp ## lint, and unit tests with the coverage floor
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint coverage
 
-coverage: $(VENV)/.test-stamp ## unit tests, and that they cover what they should
+coverage: $(VENV)/.test-stamp ## run the unit tests and check their coverage
 	@rm -rf .coverage && mkdir .coverage
 	@$(BIN)/python -m coverage run -m pytest $(UNIT) --quiet
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-coverage-rest: ## after `make coverage`: the other tests, and the coverage of all
+coverage-rest: ## after `make coverage`: the other tests, and the total coverage
 	@$(MAKE) --no-print-directory test MEASURE=1 SUITE="$(or $(SUITE),$(REST))"
 	@$(BIN)/python -m coverage combine --quiet --append
 	@$(BIN)/python -m coverage report --fail-under=$(WHOLE_FLOOR)
 
-coverage-all: ## coverage of the whole suite
+coverage-all: ## run the whole suite and check its coverage
 	@$(MAKE) --no-print-directory coverage
 	@$(MAKE) --no-print-directory coverage-rest
 
-lint: $(VENV)/.test-stamp ## format, lint, types, dependency rules
+lint: $(VENV)/.test-stamp ## check format, style, types and dependency rules
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
@@ -111,31 +116,30 @@ format: $(VENV)/.test-stamp ## format the code and fix what ruff can
 	@$(BIN)/ruff check --quiet --fix .
 
 bench: $(VENV)/.test-stamp ## measure throughput and overhead
-	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
 	@exec $(BIN)/python -m bench $(ARGS)
 
-fuzz: $(VENV)/.test-stamp ## fuzz what reads bytes of others; FUZZ_SECONDS=600
+fuzz: $(VENV)/.test-stamp ## fuzz the parsers of external input; FUZZ_SECONDS=600
 	@exec $(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
 
-attack: $(VENV)/.test-stamp ## attack a running stack, print docs/security-tests.md's table
+attack: $(VENV)/.test-stamp ## attack a running stack; print the table of docs/security-tests.md
 	@exec $(BIN)/python -m tests.attack $(ARGS)
 
-audit: $(VENV)/.run-stamp ## compare the lock files with an advisory database
+audit: $(VENV)/.run-stamp ## look the lock files up in an advisory database
 	@VENV=$(VENV) bash deploy/audit.sh
 
-chaos: $(VENV)/.test-stamp ## kill everything under load, compare the books (minutes)
+chaos: $(VENV)/.test-stamp ## kill all processes under load, then check the ledger (minutes)
 	@exec $(BIN)/python -m bench.chaos $(ARGS)
 
-# Hashes, no index addresses: the lock is the same whatever mirror made it.
+# Hashes without index addresses: the lock does not depend on the mirror.
 LOCK = UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --generate-hashes \
 	--universal --python-version 3.11 --no-header --no-emit-index-url
 
-lock: $(VENV)/.test-stamp ## resolve requirements*.lock anew
+lock: $(VENV)/.test-stamp ## upgrade requirements*.lock
 	@test -x $(BIN)/uv || $(PIP) install uv
 	@$(LOCK) --upgrade --extra dev -o requirements-dev.lock pyproject.toml
 	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
 
-lab: ## build the images, run compose with two gateways, ask through them
+lab: ## build the images, run compose with two gateways, send requests
 	@LAB=$(LAB) bash tests/lab/run.sh
 
 clean: ## remove .venv and caches

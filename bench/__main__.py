@@ -28,7 +28,7 @@ from bench.parts.servers import (
 )
 from libs.common.runtime import logs
 
-LONGEST_S = 420  # a run that takes longer hangs
+LONGEST_S = 420  # a longer run is treated as hanging
 
 
 async def compare(folder: Path) -> str:
@@ -40,17 +40,17 @@ async def compare(folder: Path) -> str:
         for server in (upstream, nginx, ours):
             await check(server)
         measured = await measure.measure((upstream, nginx, ours))
-        # Last: what it opened and closed would be seen in the figures.
+        # Last, because the connections it opens and closes would disturb the others.
         still = {server.name: await idle.measure(server) for server in (nginx, ours)}
     two = await workers.gain(folder)
-    books = await telemetry.cost(folder)
+    ledger = await telemetry.cost(folder)
     costs = await routing.measure(folder)
-    shown = table.render(table.Found(measured, still, two, books, costs))
+    shown = table.render(table.Found(measured, still, two, ledger, costs))
     return f"{shown}\n\n{await ingest()}"
 
 
 async def ingest() -> str:
-    """Ingest's section, by a process of its own: it has other servers."""
+    """Ingest's section, measured by a separate process with its own servers."""
     command = [sys.executable, "-m", "bench.ingest_rate", "compare"]
     measuring = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
     try:
@@ -64,7 +64,7 @@ async def ingest() -> str:
 
 
 async def check(server: Server) -> None:
-    """Does it pass answers on untouched?"""
+    """Check that the server passes answers on unchanged."""
     async with httpx.AsyncClient(trust_env=False) as client:
         for streamed in (False, True):
             raw = wire.request("bench", "check", streamed=streamed)
@@ -102,7 +102,7 @@ def main() -> int:
             print(f"bench: {error}", file=sys.stderr)
             return 1
         except TimeoutError:
-            print(f"bench: not done after {LONGEST_S} s", file=sys.stderr)
+            print(f"bench: not finished after {LONGEST_S} s", file=sys.stderr)
             return 1
     print(f"Took {time.monotonic() - began:.0f} s.")
     return 0

@@ -1,6 +1,6 @@
-"""`python -m bench.chaos`: everything is killed in turn while clients ask, until so
-many whole answers were had; then clients, ledger and SQL are compared. The small
-one is `tests/acceptance/test_closed_ledger.py`."""
+"""`python -m bench.chaos`: kills every process in turn under load until enough complete
+answers have arrived, then compares clients, ledger and SQL. The short version is the
+test `test_closed_ledger.py`."""
 
 import argparse
 import asyncio
@@ -11,30 +11,30 @@ from pathlib import Path
 from libs.common.runtime import logs
 from tests.support.processes.havoc import Outcome, Scale, scene, wreak
 
-LONGEST_S = 900  # a run that takes longer hangs
+LONGEST_S = 900  # a longer run is treated as hanging
 
 
 def render(outcome: Outcome) -> str:
-    """What happened, as a Markdown table."""
+    """The result as a Markdown table."""
     heard, ledger = outcome.heard, outcome.ledger
     ends = outcome.ends()
     rows = {
         "kills": ", ".join(f"{n} x {what}" for what, n in outcome.kills.items()),
         "seconds": f"{outcome.seconds:.0f}",
-        "whole answers": str(len(heard.answered)),
+        "complete answers": str(len(heard.answered)),
         "broken, refused or unanswered": str(heard.failed.total()),
         "rows of `requests`": ", ".join(
             f"{n} {end}" for end, n in sorted(ends.items())
         ),
-        "answered and not stored, or stored twice": "see below"
+        "answered but not stored, or stored twice": "see below"
         if outcome.faults()
         else "0",
-        "whole answers without a decision": str(outcome.undecided),
+        "complete answers without a decision": str(outcome.undecided),
         "ledger at the end": ", ".join(
             f"{name} {ledger[name]}"
             for name in ("accepted", "stored", "pending", "in_flight", "dead_lettered")
         ),
-        "balanced": f"{ledger['balanced']}; asked {outcome.ledgers} times meanwhile, "
+        "balanced": f"{ledger['balanced']}; checked {outcome.ledgers} times, "
         f"{len(outcome.alarms)} alarms",
     }
     lines = ["| closed ledger | |", "|---|---|"]

@@ -1,7 +1,7 @@
-"""`python -m bench.hints`: what reading a request's body takes of the event loop.
+"""`python -m bench.hints`: how much event loop time it takes to read a request's body.
 
-Processor time of this thread, so that other programs count little. A step is what
-runs without a pause; the gateway lets others run after a millisecond of steps."""
+Measures processor time of this thread, which other programs hardly affect. A step is
+work without a pause; the gateway yields to others after a millisecond of steps."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from services.gateway.content.request_coding import unpacked
 
 PATH = b"/responses"
 KB, MIB = 1_000, 1 << 20
-ROUNDS = 200  # of what takes microseconds
+ROUNDS = 200  # for bodies that take microseconds
 TEXT = 'Hello, this is "text"\nwith {braces}, [brackets] and commas. '
 PART = {"type": "input_text", "text": TEXT * 10}
 MESSAGE = {"id": "msg_1", "type": "message", "role": "user", "content": [PART]}
@@ -30,7 +30,7 @@ def _dumped(*items: object) -> bytes:
     return json.dumps(items)[1:-1].encode() + b","
 
 
-# A body's beginning, what is repeated in it, and its end.
+# Name -> the body's start, the repeated part, and its end.
 Shape = tuple[bytes, bytes, bytes]
 USUAL: dict[str, Shape] = {
     "an agent's history": (
@@ -74,7 +74,7 @@ def body(shape: Shape, size: int) -> bytes:
 
 
 def measure(steps: Callable[[], Iterator[object]]) -> tuple[float, float]:
-    """The longest step and all of them, ms."""
+    """The longest step and the sum of all steps, in ms."""
     longest, began = 0.0, time.thread_time()
     first = began
     for _ in steps():
@@ -95,7 +95,7 @@ def peak(steps: Callable[[], Iterator[object]]) -> int:
 
 
 def reading(plain: bytes, *, isolate: bool) -> Iterator[object]:
-    """As the gateway does it."""
+    """Reads hints as the gateway does."""
     if quick_hints(PATH, [], plain, isolate) is None:
         read = Reading(PATH, [], plain, isolate)
         yield from read.steps()
@@ -116,7 +116,7 @@ def opening(packed: bytes, coding: bytes, *, isolate: bool) -> Iterator[object]:
 def row(name: str, size: int, steps: Callable[[], Iterator[object]]) -> None:
     tries = 3 if size <= MIB else 1
     longest, total = min((measure(steps) for _ in range(tries)), key=lambda m: m[0])
-    # The body is there, too.
+    # The measured memory includes the body itself.
     times = peak(steps) / size + 1
     print(f"| {name} | {shown(size)} | {longest:.2f} | {total:,.1f} | {times:.1f} |")
 

@@ -1,5 +1,5 @@
-"""Where the gateway's time goes: its load under py-spy when that is installed,
-else under cProfile, which makes calls look dearer than they are."""
+"""Profiles the gateway under load, with py-spy if it is installed, else with cProfile,
+which overstates the cost of calls."""
 
 import asyncio
 import pstats
@@ -15,8 +15,8 @@ from bench.parts.servers import NotStarted, Server, direct, gateway
 
 TOP = 25
 SECONDS = 8
-RATE = 400  # samples a second
-STARTING = 0.98  # frames in so many stacks start the loop, and say nothing
+RATE = 400  # samples per second
+STARTING = 0.98  # a frame in this share of stacks only starts the loop
 LOADS = {
     "JSON, 32 connections": load.Load(connections=32, seconds=SECONDS),
     "streams, 32 at once": load.Load(connections=32, seconds=SECONDS, streamed=True),
@@ -24,7 +24,7 @@ LOADS = {
 
 
 async def profile(folder: Path) -> str:
-    """The dearest functions, cumulative and own."""
+    """The most expensive functions, cumulative and own time."""
     sampler = shutil.which("py-spy")
     if sampler is None:
         return await _traced(folder)
@@ -55,14 +55,14 @@ async def _sample(sampler: str, server: Server, what: load.Load, to: Path) -> No
 
 
 def _report(stacks: Iterable[str]) -> str:
-    """Of collapsed stacks, `frame;frame;frame count` a line."""
+    """Parse collapsed stacks, one `frame;frame;frame count` per line."""
     own: Counter[str] = Counter()
     cumulative: Counter[str] = Counter()
     for line in stacks:
         frames, _, count = line.rpartition(" ")
         path = frames.split(";")
         if not frames:
-            continue  # threads without Python: Granian's own
+            continue  # threads without Python frames: Granian's own
         own[path[-1]] += int(count)
         for frame in set(path):
             cumulative[frame] += int(count)

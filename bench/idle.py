@@ -1,5 +1,5 @@
-"""What open streams cost while nothing happens on them: memory, and whether they
-last. Each has got its first event; the upstream says no more."""
+"""Measures the memory of open, idle streams, and whether the gateway keeps them open.
+Each stream has received its first event; the upstream then sends nothing."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from bench.parts import wire
 from bench.parts.servers import Server
 
 COUNTS = (1000, 5000)
-AT_ONCE = 100  # connections opened together
+AT_ONCE = 100  # connections opened at the same time
 WITHIN_S = 30.0
-QUIET_S = 2.0  # so long they have to last
+QUIET_S = 2.0  # how long the streams must stay open
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """`mb`: memory over that of the server without streams. `dropped`: streams that
-    ended by themselves."""
+    """`mb`: memory above that of the server without streams. `dropped`: streams that
+    were closed."""
 
     streams: int
     mb: float
@@ -49,7 +49,7 @@ class _Watcher(asyncio.Protocol):
 
 
 async def measure(server: Server) -> list[Idle]:
-    """By number of streams, fewest first."""
+    """Results by number of streams, fewest first."""
     before = _memory_mb(server)
     watchers: list[_Watcher] = []
     found = []
@@ -85,7 +85,8 @@ async def _open(server: Server, first: int) -> list[_Watcher]:
 
 
 def _memory_mb(server: Server) -> float:
-    """What the server's processes have of memory, shared pages by share."""
+    """Memory of the server's processes in MB, shared pages divided among their
+    users."""
     total = 0
     for pid in server.parties.server:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -1,9 +1,9 @@
-"""Events per second from stream to SQL, one ingest process on one core, on both
-databases; Redis and Postgres have another core.
+"""Measures events per second from stream to SQL: one ingest process on one core, on
+both databases; Redis and Postgres run on another core.
 
-python -m bench.ingest_rate compare [events]   beside bare writes of the same rows
-python -m bench.ingest_rate drain [events]     a backlog, with memory as it goes
-"""
+- `python -m bench.ingest_rate compare [events]`: relative to bare writes of the same
+  rows
+- `python -m bench.ingest_rate drain [events]`: a backlog, with memory over time"""
 
 import argparse
 import asyncio
@@ -42,14 +42,14 @@ _LINE = "{:<46}{:>11}{:>11}"
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """Where things are."""
+    """Addresses and process ids of the servers."""
 
     folder: Path
     redis_url: str
     postgres: str
 
     def database(self, kind: str) -> str:
-        """The URL of a new one."""
+        """Create a database; returns its URL."""
         name = f"bench_{next(_numbers)}"
         if kind == "sqlite":
             return f"sqlite:///{self.folder}/{name}.sqlite3"
@@ -81,11 +81,11 @@ async def prepare(url: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Drained:
     seconds: float
-    cpu_us: float  # of ingest, an event
+    cpu_us: float  # of ingest, per event
 
 
 async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
-    """The stream into the database, by the loop that the service runs."""
+    """Drain the stream into the database with the service's own loop."""
     store = open_store(url)
     async with connect(redis_url) as redis:
         stream = TelemetryStream(redis, STREAM, "workers")
@@ -112,7 +112,7 @@ async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
 
 
 async def _tell(stream: TelemetryStream, count: int) -> None:
-    """A line for each tenth of the backlog."""
+    """Print a line for each tenth of the backlog."""
     done, at = 0, time.perf_counter()
     while (left := await stream.depth()) > 0:
         now = time.perf_counter()
@@ -136,7 +136,7 @@ def _bare(source: str, target: str) -> float:
 
 
 def compare(count: int) -> str:
-    """A section of the bench's table: medians of interleaved rounds."""
+    """The table's ingest section: medians of interleaved rounds."""
     rates: dict[str, list[tuple[float, float, float]]] = {"sqlite": [], "postgres": []}
     with machinery() as parts:
         for kind in [*rates] * ROUNDS:

@@ -1,5 +1,5 @@
-"""nginx as a plain proxy, the yardstick: one worker, no logs, connections to
-the upstream kept. Not buffering, as streams need it."""
+"""nginx as a plain reverse proxy, for comparison: one worker, no logs, upstream
+keep-alive, no buffering because streams need that."""
 
 import shutil
 import subprocess
@@ -40,7 +40,7 @@ http {{
 
 
 def installed() -> str | None:
-    """nginx's path, installed from the distribution when it is missing."""
+    """The path of nginx; installs the distribution's package if it is missing."""
     command = ["bash", "deploy/ensure-debian.sh", "nginx:nginx-light"]
     if _find() is None and subprocess.run(command, check=False).returncode != 0:
         return None
@@ -52,7 +52,7 @@ def _find() -> str | None:
 
 
 def command(nginx: str, folder: Path, port: int, upstream: int) -> list[str]:
-    """The command that serves `port`, its configuration written to `folder`."""
+    """Write a configuration to `folder`; returns the command that serves `port`."""
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, port=port, upstream=upstream))
     return [nginx, "-p", str(folder), "-c", str(config), "-e", "stderr"]

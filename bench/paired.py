@@ -1,9 +1,10 @@
-"""What a change costs: `python -m bench.paired CHECKOUT` compares this code with
-that of another checkout, which has a `.venv` of its own (`make setup` there).
+"""Measures the cost of a change: `python -m bench.paired CHECKOUT` compares this code
+with another checkout, which needs its own `.venv` (`make setup` there).
 
-Both gateways run at once and take turns, with proxy keys required and everything on.
-Each round gives one ratio, so the machine's good and bad minutes cancel out. There are
-several starts because the same code, started twice, differs by up to a tenth."""
+Both gateways run at the same time and take turns, with proxy keys required and every
+feature on. Each round gives one ratio, so changes of the machine's speed cancel out.
+The processes are started several times, because the same code can differ by a tenth
+between starts."""
 
 import argparse
 import asyncio
@@ -30,7 +31,7 @@ Ratios = dict[str, list[float]]
 
 
 async def compare(folder: Path, other: Path, starts: int) -> str:
-    """A table: CPU of this code by that of the other, the medians of all rounds."""
+    """A table of CPU time ratios, this code / the other: medians of all rounds."""
     ratios: Ratios = {
         name: [] for name in (*WHAT, *(f"Redis, {name}" for name in WHAT))
     }
@@ -51,7 +52,7 @@ async def _measure(folder: Path, other: Path, start: int, ratios: Ratios) -> Non
         upstream = await stack.enter_async_context(direct(folder))
         servers: list[Server] = []
         checkouts: list[tuple[str, Path | None]] = [("ours", None), ("theirs", other)]
-        if start % 2:  # who starts first may get the better memory
+        if start % 2:  # swap the start order, which may affect memory placement
             checkouts.reverse()
         for name, checkout in checkouts:
             place = folder / name

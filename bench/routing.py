@@ -1,10 +1,11 @@
-"""What a routing call costs the Redis server, against a call of an empty
-function with the same arguments. Two measures of many short rounds:
+"""Measures what a routing call costs the Redis server, relative to an empty function
+with the same arguments. Two measures of many short rounds:
 
-- the CPU time of the server process (`INFO cpu`), calls sent together as gateways
-  send them: reading, executing and answering; the median;
-- the time spent executing (`INFO commandstats`), without reading and answering. It
-  is wall time, to which others on the machine can only add: the least."""
+- the CPU time of the server process (`INFO cpu`): reading, executing and answering
+calls that are sent together, as gateways send them; the median;
+
+- the time spent executing (`INFO commandstats`), without reading and answering. It is
+wall time, which other processes can only increase: the minimum."""
 
 import asyncio
 import statistics
@@ -64,7 +65,7 @@ Measured = dict[int, dict[str, Cost]]
 
 
 class Bench:
-    """One catalogue's calls, timed by the server."""
+    """The calls on one catalogue, timed by the server."""
 
     def __init__(self, redis: Redis, shared: SharedConnection) -> None:
         self._redis = redis
@@ -74,7 +75,7 @@ class Bench:
         self._chosen: dict[str, str] = {}
 
     async def prepare(self, resources: int) -> None:
-        """An empty server with a catalogue of so many resources."""
+        """Empty the server and publish a catalogue of this many resources."""
         await self._redis.flushall()
         await self._routing.load_library()
         await self._redis.execute_command(  # type: ignore[no-untyped-call]
@@ -88,7 +89,7 @@ class Bench:
         await self._routing.publish(catalogue, "published")
 
     async def round(self) -> dict[str, Cost]:
-        """What calls of each kind cost."""
+        """The cost of calls of each kind."""
         await self._redis.xtrim(STREAM, maxlen=0, approximate=False)
         costs: dict[str, Cost] = {}
         for kind, named in (("by load", False), ("by session", True)):
@@ -152,7 +153,7 @@ class Bench:
         )
 
     def _empty(self) -> Awaitable[object]:
-        """The twin of an acquire: same arguments, nothing done."""
+        """The empty counterpart of an acquire: same arguments, no work."""
         return self._shared.call(
             "FCALL", "bench_empty", 2, "{rpx}:catalogue:version", STREAM,
             "bench", "0199f0a2-0000-7000-8000-000000000001", 1,
@@ -162,7 +163,7 @@ class Bench:
 
 
 async def measure(folder: Path) -> Measured:
-    """By number of resources, the cost of each kind of call."""
+    """The cost of each kind of call, by number of resources."""
     async with valkey(folder, core=SERVER_CORE) as (url, _):
         redis = connect(url)
         shared = SharedConnection(connect(url))
@@ -171,7 +172,7 @@ async def measure(folder: Path) -> Measured:
         found = {}
         for size in SIZES:
             await bench.prepare(size)
-            await bench.round()  # warm: every resource proven, every session bound
+            await bench.round()  # warm up: every resource verified, every session bound
             found[size] = _least([await bench.round() for _ in range(ROUNDS)])
         await shared.close()
         await redis.aclose()

@@ -1,11 +1,12 @@
-"""What a second worker brings. The machine may have no core to spare for it, so each
-worker gets the same small share of one, by the kernel's quota (cgroup cpu): twice the
-workers have twice the time, and what is missing of twice the requests is what workers
-cost each other.
+"""Measures what a second worker brings.
 
-A small share is mostly waited for, which two workers do at the same time: alone that
-rate would flatter them. So CPU per request is compared, too, and the lower gain of both
-is told."""
+The machine may have no spare core, so each worker gets the same small share of one by
+the kernel's quota (cgroup cpu). Two workers then have twice the time, and the
+difference to twice the requests is what workers cost each other.
+
+With a small share, most time is spent waiting, which two workers do at the same time:
+the request rate alone would overstate the gain. So CPU per request is compared too, and
+the lower of the two gains is reported."""
 
 import contextlib
 import os
@@ -24,8 +25,8 @@ LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
 
 
 async def gain(folder: Path) -> float | None:
-    """What two workers bring, by what one does: 2 at best, but for luck. None where
-    this process may not set quotas."""
+    """Throughput of two workers / one: 2 at best. None where this process may not set
+    quotas."""
     if not os.access(GROUPS / "cpu.cfs_period_us", os.W_OK):
         return None
     taken = []
@@ -44,7 +45,8 @@ async def gain(folder: Path) -> float | None:
 
 @contextlib.contextmanager
 def _limited(server: Server) -> Iterator[None]:
-    """Each worker in a group of its own. The parent, which only waits, in none."""
+    """Put each worker into a group of its own; their parent, which only waits, into
+    none."""
     found = [pid for first in server.parties.server for pid in family(first)]
     workers = sorted({pid for pid in found if not set(family(pid)) - {pid}})
     groups = []

@@ -9,7 +9,7 @@ done
 [[ ${#packages[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
-  echo "missing: ${packages[*]}. Install these packages and try again." >&2
+  echo "missing Debian packages: ${packages[*]}. Install them and try again." >&2
   exit 1
 fi
 echo "installing Debian packages: ${packages[*]} ..."

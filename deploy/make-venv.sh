@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Make the virtual environment $VENV with the first Python 3.11 to 3.13 there is.
+# Create the virtual environment $VENV with the first suitable Python (3.11 to 3.13).
 set -euo pipefail
 
 venv=${VENV:-.venv}
 fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 
-# The distribution's own Python first: it is built with profile-guided optimization,
-# which is an eighth of a request's CPU (docs/benchmarks.md). One that can make an
-# environment as it is goes before one that would need a package for it.
+# The distribution's Python first: it is built with profile-guided optimization, which
+# saves an eighth of a request's CPU time (docs/benchmarks.md). A Python that has the
+# venv module is preferred to one that would need a package for it.
 able= fitting=
 for candidate in ${PYTHON:-/usr/bin/python3} python3 python3.13 python3.12 python3.11; do
-  # Run it: a pyenv shim is on the PATH whether its Python is active or not.
+  # Run it: a pyenv shim is on the PATH even if its Python is not active.
   "$candidate" -c "$fits" 2>/dev/null || continue
   fitting=${fitting:-$candidate}
   if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then able=$candidate; break; fi
 done
 python=${able:-$fitting}
 if [[ -z $python ]]; then
-  echo "no Python 3.11, 3.12 or 3.13 found. Install one, or name it: make setup PYTHON=/path/to/python3.13" >&2
+  echo "no Python 3.11, 3.12 or 3.13 found. Install one, or give its path: make setup PYTHON=/path/to/python3.13" >&2
   exit 1
 fi
 
@@ -25,7 +25,7 @@ echo "making $venv with $("$python" --version) ..."
 if [[ -n $able ]]; then
   "$python" -m venv "$venv"
 elif [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
-  # Debian ships the module in a package of its own.
+  # Debian has the module in a separate package.
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends python3-venv >/dev/null

@@ -1,6 +1,6 @@
-"""Fixtures for all tests; each lives with what it starts."""
+"""Fixtures of all tests; each is defined next to what it starts."""
 
-# In order of import: pytest wants to see a plugin before others import it.
+# In import order: pytest must see a plugin before other modules import it.
 pytest_plugins = [
     "tests.support.databases.valkey",
     "tests.support.databases.postgres",

@@ -1,1 +1,1 @@
-"""What the benchmarks are made of."""
+"""Building blocks of the benchmarks."""

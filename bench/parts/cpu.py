@@ -1,4 +1,4 @@
-"""CPU time of processes, from /proc: Linux only. Times are seconds."""
+"""CPU time of processes, from /proc (Linux only). Times are in seconds."""
 
 import os
 import time
@@ -10,8 +10,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> tuple[int, int]:
-    """The core of the server under test, and that of everything else. The same
-    one when there is but one."""
+    """The core of the server under test and the core of everything else. Both are the
+    same on a machine with one core."""
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[1 % len(allowed)]
 
@@ -26,7 +26,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """User and system time that processes have used, threads included."""
+    """User and system time used by processes, threads included."""
     ticks = 0
     for pid in pids:
         fields = _stat(pid)
@@ -35,7 +35,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat that follow the command's name."""
+    """The fields of /proc/PID/stat after the command name."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -51,25 +51,25 @@ def _parents() -> Iterable[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU time used by each party until `at`, in seconds."""
+    """CPU seconds used by each party until `at`."""
 
     at: float
     server: float
     valkey: float
-    load_side: float  # the load, the upstream and valkey: they share a core
+    load_side: float  # the load, the upstream and valkey share a core
     machine: float  # all processes, on all cores
 
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """Who takes part in a measurement, by process id."""
+    """The parties of a measurement, by process id."""
 
     server: tuple[int, ...]
     upstream: tuple[int, ...]
     valkey: tuple[int, ...] = ()
 
     def usage(self) -> Usage:
-        """What they used so far."""
+        """The CPU time used so far."""
         valkey = cpu_s(self.valkey)
         return Usage(
             at=time.monotonic(),

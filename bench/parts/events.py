@@ -1,4 +1,4 @@
-"""Telemetry as gateways write it, to drain: half requests, half decisions."""
+"""Generates telemetry as gateways write it: half requests, half decisions."""
 
 import secrets
 import time
@@ -13,7 +13,7 @@ CHUNK = 1000
 
 
 async def fill(url: str, count: int) -> None:
-    """`count` events; 100 sessions; created now. An answer mints a response, a
+    """`count` events of 100 sessions, created now. Each answer mints a response, a
     message and a reasoning item."""
     async with connect(url) as redis:
         for start in range(0, count // 2, CHUNK):

@@ -1,5 +1,5 @@
-"""The load: keep-alive connections that ask, read the whole answer and ask
-again. Parses no more than framing needs; an answer that is not 200 ends the run."""
+"""The load generator: keep-alive connections that send a request, read the answer and
+send the next. Parses only the framing; an answer other than 200 ends the run."""
 
 import asyncio
 import re
@@ -15,12 +15,12 @@ _clock = time.perf_counter
 
 
 class LoadError(Exception):
-    """The server under test answered something else than it should."""
+    """The server under test sent an unexpected answer."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the connections saw, in seconds, in the order of completion."""
+    """Timings of all connections in seconds, in order of completion."""
 
     whole: list[float] = field(default_factory=list)  # until an answer's last byte
     first: list[float] = field(default_factory=list)  # until its first body byte
@@ -28,7 +28,7 @@ class Tally:
 
 
 class _Asker(asyncio.Protocol):
-    """One connection. `stop` lets the answer under way be the last."""
+    """One connection. After `stop`, the current answer is the last."""
 
     def __init__(self, request: bytes, tally: Tally) -> None:
         self._request = request
@@ -56,7 +56,7 @@ class _Asker(asyncio.Protocol):
         self._stopped = True
 
     def _begin(self) -> None:
-        """Forget the last answer."""
+        """Reset the state of the last answer."""
         raise NotImplementedError
 
     def _done(self) -> None:
@@ -78,7 +78,7 @@ class _Asker(asyncio.Protocol):
 
 
 class JsonAsker(_Asker):
-    """Answers with a length."""
+    """Answers with a Content-Length."""
 
     def _begin(self) -> None:
         self._left = -1
@@ -102,7 +102,7 @@ class JsonAsker(_Asker):
 
 
 class StreamAsker(_Asker):
-    """Chunked answers; notes their first body byte."""
+    """Chunked answers; records when the first body byte arrives."""
 
     def _begin(self) -> None:
         self._tail = b""
@@ -129,8 +129,8 @@ class StreamAsker(_Asker):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to ask, by how many connections, for how long. `stagger_s` spreads
-    the first requests over that time."""
+    """What to request, on how many connections, for how long. The first requests are
+    spread over `stagger_s`."""
 
     connections: int
     seconds: float
@@ -141,8 +141,8 @@ class Load:
 
 
 async def run(load: Load, port: int, between: Callable[[], None]) -> Tally:
-    """Put a load on a port. `between` is called twice: when the measured part
-    begins, and when it ends; only that part is in the tally."""
+    """Run the load against a port. `between` is called when the measured part begins
+    and again when it ends; only that part is in the tally."""
     tally = Tally()
     askers = [await _connect(load, port, tally, i) for i in range(load.connections)]
     try:

@@ -1,5 +1,5 @@
-"""The measurements, interleaved: every server takes its turn in each round, so
-that what else the machine does falls on all of them alike."""
+"""Runs the measurements interleaved: every server is measured in each round, so that
+other load on the machine affects all of them alike."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -42,8 +42,8 @@ class Sample:
         return read(self.after) - read(self.before)
 
     def busy(self) -> Figures:
-        """Shares of a core: the server's, the load side's, and what processes
-        that are not ours took of the machine."""
+        """Shares of a core: the server, the load side, and other processes of the
+        machine."""
         server = self.spent(lambda u: u.server)
         valkey_and_load = self.spent(lambda u: u.load_side)
         machine = self.spent(lambda u: u.machine)
@@ -54,7 +54,7 @@ class Sample:
         }
 
     def costs(self) -> Figures:
-        """Rate, and CPU milliseconds for each answer."""
+        """Requests per second, and CPU milliseconds per answer."""
         count = max(len(self.tally.whole), 1)
         return {
             "rate": count / self.seconds,
@@ -84,7 +84,7 @@ def latency(taken: Sample) -> Figures:
 
 
 def pacing(taken: Sample) -> Figures:
-    """First byte, and CPU microseconds for each event."""
+    """First byte time, and CPU microseconds per event."""
     costs = taken.costs()
     return {
         "p50": percentile(taken.tally.first, 50) * 1e6,
@@ -123,7 +123,7 @@ def _medians(figures: Sequence[Figures]) -> Figures:
 
 
 def percentile(values: Iterable[float], percent: int) -> float:
-    """By nearest rank; NaN of nothing."""
+    """By nearest rank; NaN if there are no values."""
     ranked = sorted(values)
     if not ranked:
         return float("nan")

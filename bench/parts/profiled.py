@@ -1,5 +1,5 @@
-"""The gateway under cProfile: `python -m bench.parts.profiled`. BENCH_PROFILE names
-the file that gets the figures."""
+"""The gateway under cProfile: `python -m bench.parts.profiled`. BENCH_PROFILE names the
+output file."""
 
 import cProfile
 import os

@@ -1,4 +1,4 @@
-"""What no ingest can beat: the same rows put into the same empty tables, indexes
+"""The upper bound for ingest: the same rows written to the same empty tables, indexes
 included, by a bare COPY (SQLite: executemany) in one transaction."""
 
 import sqlite3

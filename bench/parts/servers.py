@@ -1,6 +1,6 @@
-"""What is measured, started as users run it: the canned upstream, nginx, and a
-gateway with its Redis-compatible server. Each ends with its context, and by
-itself should the benchmark be killed."""
+"""Starts what is measured the way users do: the canned upstream, nginx, and a gateway
+with its Redis-compatible server. Each process ends with its context, or when the
+benchmark is killed."""
 
 import asyncio
 import runpy
@@ -32,12 +32,12 @@ SERVER_CORE, LOAD_CORE = cpu.cores()
 
 
 class NotStarted(Exception):
-    """A process under test is not there within its time."""
+    """A process under test did not start in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Something to put a load on."""
+    """A server to put load on."""
 
     name: str
     port: int
@@ -45,7 +45,8 @@ class Server:
     redis: Redis | None = None
 
     async def tidy(self) -> None:
-        """Trim the telemetry, as ingest does: it is not what is measured."""
+        """Trim the telemetry stream as ingest does; that is not part of the
+        measurement."""
         if self.redis is not None:
             for stream in (STREAM, f"{STREAM}:payloads"):
                 await self.redis.xtrim(stream, maxlen=0, approximate=False)
@@ -61,7 +62,7 @@ async def child(
     port: int,
     environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Process]:
-    """A process on one core, once it listens on `port`."""
+    """Start a process on one core; yields once it listens on `port`."""
     pinned = [
         "taskset",
         "-c",
@@ -134,29 +135,15 @@ async def gateway(
     settings: Mapping[str, str] | None = None,
     checkout: Path | None = None,
 ) -> AsyncIterator[Server]:
-    """A gateway as the command line starts it, with four upstream keys and everything
-    on, unless `settings` say else: proxy keys, affinity, telemetry, captured bodies.
-    `module` is run in its place. `checkout`: run the code of another checkout, with
-    its own virtual environment and function library."""
+    """A gateway as the command line starts it, with four upstream keys and every
+    feature on unless `settings` override it: proxy keys, affinity, telemetry, captured
+    bodies. `module` is run in its place. `checkout`: run the code of another checkout,
+    with its own virtual environment and function library."""
     root = checkout or ROOT
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
-        environ = {
-            "PROXY_REDIS_URL": url,
-            "PROXY_DATA_DIR": str(folder),
-            "PROXY_HOST": "127.0.0.1",
-            "PROXY_PORT": str(port),
-            "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
-            # As long as real ones: answers are searched for them.
-            "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
-            # Else learned from the headers of an upstream that has accounts.
-            "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
-            "PROXY_REQUIRE_KEYS": "true",
-            "PROXY_GATEWAY_WORKERS": str(workers),
-            "BENCH_PROFILE": str(folder / "profile"),
-            "PYTHONPATH": str(root),  # `module` may be ours, which is not installed
-            **(settings or {}),
-        }
+        environ = _environment(folder, root, upstream, url, port)
+        environ |= {"PROXY_GATEWAY_WORKERS": str(workers), **(settings or {})}
         command = service_command("gateway", environ)
         if module is not None:
             command[-1] = module
@@ -179,9 +166,28 @@ async def gateway(
         await redis.aclose()
 
 
+def _environment(
+    folder: Path, root: Path, upstream: Server, redis_url: str, port: int
+) -> dict[str, str]:
+    return {
+        "PROXY_REDIS_URL": redis_url,
+        "PROXY_DATA_DIR": str(folder),
+        "PROXY_HOST": "127.0.0.1",
+        "PROXY_PORT": str(port),
+        "PROXY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
+        # As long as real keys: answers are searched for them.
+        "OPENAI_API_KEYS": ",".join(f"sk-proj-bench-{n:040}" for n in range(4)),
+        # Otherwise learned from the headers of an upstream that has accounts.
+        "OPENAI_RESOURCE_ACCOUNT_IDS": "acct-a,acct-a,acct-b,acct-b",
+        "PROXY_REQUIRE_KEYS": "true",
+        "BENCH_PROFILE": str(folder / "profile"),
+        "PYTHONPATH": str(root),  # `module` may be ours, which is not installed
+    }
+
+
 async def _tidying(server: Server, stopped: asyncio.Event) -> None:
-    """Trim as ingest does after each batch, so that gateways drop what is stored.
-    Ends by the event: redis-py can swallow a cancellation."""
+    """Trim as ingest does after each batch, so that gateways drop what is stored. The
+    event ends it, because redis-py can swallow a cancellation."""
     while not stopped.is_set():
         await asyncio.sleep(0.2)
         await server.tidy()
@@ -214,7 +220,7 @@ def library_of(checkout: Path) -> str:
 
 
 async def _publish(redis: Redis, environ: dict[str, str], library: str) -> None:
-    """What the router does: load the library, publish the catalogue."""
+    """Load the library and publish the catalogue, as the router does."""
     routing = RoutingFunctions(ClientCaller(redis), STREAM, library=library)
     await routing.load_library()
     resources = resources_from_environment(environ, environ["PROXY_UPSTREAM_BASE_URL"])

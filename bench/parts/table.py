@@ -1,4 +1,4 @@
-"""The one table a run prints."""
+"""The table that a run prints."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,13 @@ _ROUTING = _LINE
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that was measured. `workers`: two by one, if it could be had. `books`: what
-    telemetry costs."""
+    """All results. `workers`: two workers / one, if it could be measured. `ledger`:
+    the cost of telemetry."""
 
     measured: Measured
     idle: Mapping[str, Sequence[Idle]]
     workers: float | None
-    books: telemetry.Cost
+    ledger: telemetry.Cost
     costs: routing.Measured
 
 
@@ -45,9 +45,9 @@ def render(found: Found) -> str:
         lines += ["two workers ÷ one, each with the same share of a core"]
         lines += [f"  requests/s, or by CPU per request {found.workers:>48.2f}"]
     lines += [
-        "CPU per JSON request ÷ that of a gateway that keeps no books",
-        f"  decisions and requests {found.books.events:>57.2f}",
-        f"  with captured bodies {found.books.bodies:>59.2f}",
+        "CPU per JSON request ÷ that of a gateway without a ledger",
+        f"  decisions and requests {found.ledger.events:>57.2f}",
+        f"  with captured bodies {found.ledger.bodies:>59.2f}",
     ]
     lines += ["", *_routing(found.costs)]
     return "\n".join(lines + _remarks(measured))
@@ -91,9 +91,9 @@ def _pacing(by_server: Mapping[str, Figures]) -> Sequence[str]:
 
 
 def _idle(by_server: Mapping[str, Sequence[Idle]]) -> Sequence[str]:
-    lines = ["streams on which nothing happens"]
+    lines = ["idle streams"]
     for position, each in enumerate(by_server["gateway"]):
-        title = f"  memory of {each.streams:,}, MB over none"
+        title = f"  memory of {each.streams:,}, MB above none"
         at = {name: {"mb": idle[position].mb} for name, idle in by_server.items()}
         lines.append(_row(title, at, "mb", digits=1))
         if each.dropped:
@@ -136,7 +136,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _limited_by_load(figures: Figures) -> bool:
-    """Had the server time left, but not the load?"""
+    """Whether the load side was saturated while the server was not."""
     busy, load = figures.get("server busy", 1), figures.get("load busy", 0)
     return load > SATURATED > busy
 
@@ -181,5 +181,7 @@ def _remarks(measured: Measured) -> list[str]:
     others = max(f["others busy"] for by in measured.values() for f in by.values()
                  if "others busy" in f)  # fmt: skip
     noise = f"Of a core, other processes took up to {others:.0%}"
-    verdict = "quiet enough." if others < 0.1 else "trust ratios, and repeat."
+    verdict = (
+        "quiet enough." if others < 0.1 else "trust only ratios, and repeat the run."
+    )
     return ["", f"Busy share of a core (JSON): {busy}.", f"{noise}: {verdict}"]

@@ -1,7 +1,9 @@
-"""What telemetry costs the hot path: CPU per request of gateways that keep books, in
-times one that keeps none. All are there at once and take turns, and each round has a
-ratio of its own: so the machine's good and bad minutes fall out. What falls out only
-by starting anew is a process's luck with its memory, which is worth a tenth."""
+"""Measures what telemetry costs the hot path: CPU per request of gateways with a
+ledger, relative to a gateway without.
+
+All gateways run at the same time and take turns, and each round gives a ratio, so
+changes of the machine's speed cancel out. Differences between starts of a process, up
+to a tenth, are averaged out by restarting."""
 
 import statistics
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from bench.parts.servers import Server, direct, gateway
 STARTS = 4
 ROUNDS = 3
 NO_BODIES = {"PROXY_MAX_CAPTURE_BYTES": "0"}
-# Name, module in its place, settings.
+# Name, module to run, settings.
 GATEWAYS: tuple[tuple[str, str | None, dict[str, str]], ...] = (
     ("untold", "bench.parts.without_ledger", NO_BODIES),
     ("events", None, NO_BODIES),
@@ -25,14 +27,14 @@ GATEWAYS: tuple[tuple[str, str | None, dict[str, str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Ratios: the events alone, and with captured bodies."""
+    """Ratios: with events alone, and with captured bodies."""
 
     events: float
     bodies: float
 
 
 async def cost(folder: Path) -> Cost:
-    """For JSON requests."""
+    """The cost for JSON requests."""
     rounds: list[list[float]] = []
     for start in range(STARTS):
         place = folder / f"telemetry-{start}"
@@ -57,7 +59,7 @@ async def _measured(folder: Path) -> list[list[float]]:
 
 
 async def _round(servers: Sequence[Server], number: int) -> list[float]:
-    """CPU milliseconds per request of each; who is first changes."""
+    """CPU milliseconds per request of each gateway; the order changes each round."""
     turn = number % len(servers)
     spent = {}
     for server in (*servers[turn:], *servers[:turn]):

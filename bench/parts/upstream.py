@@ -1,5 +1,5 @@
-"""A canned upstream, far cheaper than what is measured before it: no routing,
-no parsing beyond the framing. `python -m bench.parts.upstream PORT`."""
+"""A canned upstream, much cheaper than the servers under test: no routing, no parsing
+beyond the framing. `python -m bench.parts.upstream PORT`."""
 
 import asyncio
 import re
@@ -35,7 +35,7 @@ LAST = CHUNKS[-1] + wire.STREAM_END
 
 
 class Canned(asyncio.Protocol):
-    """Answers each request of a connection, one after the other."""
+    """Answers the requests of a connection one after the other."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class Canned(asyncio.Protocol):
             self._loop.call_soon(self._hurry, 1)
 
     def _hurry(self, number: int) -> None:
-        """One event in each turn of the loop, so each is a write of its own."""
+        """Write one event per turn of the loop, so that each is a separate write."""
         if self._write(number):
             self._loop.call_soon(self._hurry, number + 1)
 
@@ -78,7 +78,7 @@ class Canned(asyncio.Protocol):
             self._loop.call_at(due, self._pace, number + 1, began)
 
     def _write(self, number: int) -> bool:
-        """Write an event; is there another?"""
+        """Write an event; returns whether there is another."""
         if self._transport is None:
             return False
         last = number == wire.EVENTS - 1

@@ -1,5 +1,5 @@
-"""What travels in a benchmark: the request, the answer, the stream. Shared by
-the load and the upstream, so that both know when an answer is complete."""
+"""The request, answer and stream of a benchmark. The load and the upstream share them,
+so that both know when an answer is complete."""
 
 import json
 
@@ -16,8 +16,8 @@ STREAM_END = b"0\r\n\r\n"
 def request(
     target: str, session: str, *, streamed: bool = False, pace: str = "none"
 ) -> bytes:
-    """A request of about 1 KB, as an agent sends it. `target` is host:port; `pace`
-    of a stream is none, slow, or held: then nothing follows its first event."""
+    """A request of about 1 KB, as an agent sends it. `target` is host:port; `pace` of a
+    stream is none, slow, or held (nothing follows the first event)."""
     body = {
         "model": "gpt-5",
         "stream": streamed,
@@ -45,7 +45,7 @@ def answer_body() -> bytes:
 
 
 def stream_events() -> list[bytes]:
-    """The frames of a stream, `EVENTS` in all, the last one terminal."""
+    """The frames of a stream, `EVENTS` in total, the last one terminal."""
     events = [_event("response.created", 0, response=_response("in_progress", ""))]
     events.extend(
         _event(

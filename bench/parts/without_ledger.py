@@ -1,14 +1,15 @@
 """A gateway without a ledger, to measure what the ledger costs:
-`python -m bench.parts.without_ledger`. It routes, forwards and learns ids. It encodes
-no event and writes no journal; with PROXY_MAX_CAPTURE_BYTES=0 it captures nothing.
-Redis still records its decisions, in its own time."""
+`python -m bench.parts.without_ledger`.
+
+It routes, forwards and learns ids, but encodes no events and writes no journal; with
+PROXY_MAX_CAPTURE_BYTES=0 it captures nothing. Redis still records its decisions."""
 
 from libs.common.routing import functions
 from services.gateway.__main__ import run
 from services.gateway.ledger import record as outcomes
 from services.gateway.ledger.journal.journal import Journal
 
-NOTHING = b"{}"  # an event all the same, for it ends the lease
+NOTHING = b"{}"  # still an event, because the event ends the lease
 
 
 def _nothing(journal: Journal, id_: str, content: bytes) -> int:  # noqa: ARG001
@@ -16,7 +17,7 @@ def _nothing(journal: Journal, id_: str, content: bytes) -> int:  # noqa: ARG001
 
 
 def forget() -> None:
-    """Replace what writes."""
+    """Replace the functions that write."""
     outcomes._encode = lambda record: NOTHING  # noqa: ARG005
     functions._decision_head = lambda ask, now: NOTHING[:-1]  # noqa: ARG005
     for name in ("accepted", "ended", "decided"):

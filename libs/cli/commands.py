@@ -1,4 +1,4 @@
-"""Which command runs a service, by name: libs may not import services.  (pure)"""
+"""The command line of each service, by name. libs may not import services. (pure)"""
 
 import math
 import sys
@@ -8,10 +8,10 @@ from libs.common.settings.base import CommonSettings
 
 SERVICES = ("ingest", "router", "health", "gateway")
 
-# -P: a `services` or `libs` folder where the command is run must not shadow ours.
+# -P: a folder named `services` or `libs` in the working directory must not shadow ours.
 PYTHON = (sys.executable, "-P", "-m")
 
-# How much longer Granian waits for its workers than they wait for their streams.
+# Added to the drain time: how long Granian waits for its workers before it kills them.
 KILL_MARGIN_SECONDS = 2
 
 
@@ -42,12 +42,12 @@ def _granian(name: str, host: str, port: int) -> list[str]:
         *(*PYTHON, "libs.cli.process.serve", f"services.{name}.app:create_app"),
         *("--interface", "asgi", "--factory"),
         *("--host", host, "--port", str(port), "--loop", "uvloop"),
-        # Below warning, Granian logs every chunk sent after a disconnect.
+        # At level info Granian logs every chunk that is sent after a disconnect.
         *("--log-level", "warning", "--respawn-failed-workers"),
     ]
 
 
 def _drain(seconds: float) -> list[str]:
-    # Granian drains without limit unless told (hotpath.md, trap 5).
+    # Without a limit Granian waits for open connections forever.
     kill_after = math.ceil(seconds) + KILL_MARGIN_SECONDS
     return ["--workers-kill-timeout", str(kill_after)]

@@ -1,12 +1,12 @@
-"""Starts and stops the gateway and ingest as one process:
-`python -P -m libs.cli.gateway_with_ingest`. `responses-proxy gateway` becomes this
-under PROXY_IN_PROCESS_WORKER=true.
+"""Runs the gateway and ingest as one command:
+`python -P -m libs.cli.gateway_with_ingest`. `responses-proxy gateway` runs this when
+PROXY_IN_PROCESS_WORKER=true.
 
-Two processes all the same: services do not import each other, and storing a batch
-would hold up every stream that shares its event loop. Ingest that ends is started
-again, with growing pauses, whatever it ended of: traffic does not depend on it. The
-gateway's end is the end of both, ingest last, so that it stores what the gateway said
-at the end. Killed outright, it takes both along (`launch`)."""
+The two are still separate processes: services do not import each other, and storing a
+batch would block every stream on a shared event loop. Ingest is restarted whenever it
+exits, whatever the reason, with growing delays: traffic does not depend on it. When the
+gateway exits, ingest is stopped after it, so that it stores the gateway's last events.
+If this process is killed, both children get SIGTERM (`launch`)."""
 
 import asyncio
 import os
@@ -19,12 +19,12 @@ from libs.common.settings.services import GatewaySettings
 
 LAUNCH = (*PYTHON, "libs.cli.process.launch")
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-STEADY_S = 60.0  # a run this long was a good one
+STEADY_S = 60.0  # a longer run resets the delay
 KILL_MARGIN_S = 2.0
 
 
 class Worker:
-    """Ingest, kept running until told to end."""
+    """The ingest process, restarted until it is told to stop."""
 
     def __init__(self, command: list[str], drain_s: float) -> None:
         self._command = command
@@ -32,7 +32,7 @@ class Worker:
         self._process: Process | None = None
 
     async def keep(self) -> None:
-        """For ever; to be cancelled."""
+        """Runs until canceled."""
         clock, pause_s = asyncio.get_running_loop().time, PAUSE_S
         while True:
             began = clock()
@@ -41,14 +41,14 @@ class Worker:
             if clock() - began >= STEADY_S:
                 pause_s = PAUSE_S
             sys.stderr.write(
-                f"responses-proxy: ingest ended with {code}, starts again in "
-                f"{pause_s:g} s; events wait in Redis meanwhile\n"
+                f"responses-proxy: ingest exited with code {code}; restarting it in "
+                f"{pause_s:g} s. Events wait in Redis until then.\n"
             )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def end(self) -> None:
-        """Let it store what it has read, within its time."""
+        """Stop ingest; it has the drain time to store what it has read."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.terminate()
@@ -61,7 +61,7 @@ class Worker:
 
 
 async def run(gateway_command: list[str], worker: Worker) -> int:
-    """Both, until the gateway ends; its exit code."""
+    """Run both until the gateway exits; returns its exit code."""
     gateway = await _start(gateway_command)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,7 +77,7 @@ async def run(gateway_command: list[str], worker: Worker) -> int:
 
 
 async def _start(command: list[str]) -> Process:
-    # A session of its own: a terminal's Ctrl-C is for us to pass on.
+    # In a session of its own: Ctrl-C reaches this process only, which passes it on.
     return await asyncio.create_subprocess_exec(
         *LAUNCH, *command, start_new_session=True
     )

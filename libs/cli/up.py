@@ -1,4 +1,4 @@
-"""`responses-proxy up`: decides what to start, and becomes supervisord."""
+"""`responses-proxy up`: decides what to start and becomes supervisord."""
 
 import fcntl
 import os
@@ -29,22 +29,22 @@ WANTED_DESCRIPTORS = 262_144
 
 
 class Briefing(BaseModel):
-    """What `up` tells the watch, in `run/briefing.json`."""
+    """What `up` passes to the readiness listener, in `run/briefing.json`."""
 
     started_at: float  # Unix time
     choices: tuple[tuple[str, str], ...]
     addresses: dict[str, str]  # service -> URL
     logs: Path
-    token_dir: Path | None  # where the token is, if `up` keeps it
+    token_dir: Path | None  # directory of the token file, if `up` keeps the token
 
 
 def up(environ: Mapping[str, str]) -> None:
-    """Never returns: this process turns into supervisord, PID 1 of a container
-    included. Raises `SettingError` when it cannot start."""
+    """Replace this process by supervisord; never returns. Also works as a container's
+    PID 1. Raises `SettingError` if it cannot start."""
     started_at = time.time()
     check_settings(environ)
     settings = CommonSettings.read(environ)
-    os.umask(0o077)  # captured bodies are nobody else's business
+    os.umask(0o077)  # captured bodies are private
     data_dir = _prepared(settings.data_dir)
     lock(data_dir)
     check_ports(environ, *PORTS)
@@ -62,16 +62,16 @@ def up(environ: Mapping[str, str]) -> None:
 
 
 def lock(data_dir: Path) -> None:
-    """Hold the data directory for as long as this process, and supervisord after
-    it, lives; the kernel lets go of it however they end."""
+    """Lock the data directory until this process, which becomes supervisord, ends. The
+    kernel releases the lock however it ends."""
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SettingError(
             "PROXY_DATA_DIR",
-            f"is {data_dir}, which another `responses-proxy up` uses",
-            "Stop that one, or set PROXY_DATA_DIR to another directory",
+            f"is {data_dir}, which another `responses-proxy up` is using",
+            "Stop that process, or set PROXY_DATA_DIR to another directory",
         ) from None
     os.dup2(descriptor, descriptors.LOCK, inheritable=True)
     os.close(descriptor)
@@ -92,21 +92,21 @@ def _prepared(configured: Path) -> Path:
     if any(mark in str(data_dir) for mark in (" ;", " #", "\n", '"', "%")):
         raise SettingError(
             "PROXY_DATA_DIR",
-            "has a character in it that supervisord's file cannot hold",
-            "Use a plainer path",
+            "contains a character that supervisord's configuration cannot hold",
+            'Use a path without %, ", line breaks, " ;" and " #"',
         )
     try:
         for directory in (data_dir, data_dir / "logs", data_dir / "run"):
             directory.mkdir(parents=True, exist_ok=True)
-        (data_dir / "run").chmod(0o700)  # Redis's socket is in it
+        (data_dir / "run").chmod(0o700)  # it contains Redis's socket
         probe = data_dir / "run" / "writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise SettingError(
             "PROXY_DATA_DIR",
-            f"is {data_dir}, which cannot be written to ({error.strerror})",
-            "Name a directory of yours, or give this user the right to write",
+            f"is {data_dir}, which is not writable ({error.strerror})",
+            "Choose another directory, or give this user write permission",
         ) from None
     return data_dir
 
@@ -116,14 +116,15 @@ def _keeps_token(settings: CommonSettings) -> bool:
 
 
 def _token(data_dir: Path) -> None:
-    """The router and the watch read it there: it is in no argument of theirs."""
+    """Create the token file, unless it exists. The router and the readiness listener
+    read it, so the token is in no process's arguments."""
     try:
         ensure_file(data_dir)
     except OSError as error:
         raise SettingError(
             "PROXY_DATA_DIR",
-            f"is {data_dir}, where {FILE} cannot be kept ({error.strerror})",
-            "Let this user own that file, or set PROXY_ADMIN_TOKEN",
+            f"is {data_dir}, where {FILE} cannot be read or created ({error.strerror})",
+            "Make this user the owner of that file, or set PROXY_ADMIN_TOKEN",
         ) from None
 
 

@@ -52,7 +52,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def _announce(path: Path, base_url: str) -> None:
-    # Renamed into place: a reader never sees half a line.
+    # Renamed into place, so that no reader sees an incomplete line.
     draft = path.with_name(f"{path.name}.new")
     draft.write_text(f"{base_url}\n")
     draft.replace(path)

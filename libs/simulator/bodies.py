@@ -1,4 +1,4 @@
-"""Request bodies: content encodings and JSON. Pure."""
+"""Decodes request bodies: content encodings and JSON. Pure."""
 
 import io
 import zlib
@@ -14,7 +14,8 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def decoded(raw: bytes, encoding: str) -> bytes:
-    """The body without its content encoding; refuses what cannot be read."""
+    """The body without its content encoding; raises `ApiError` if it cannot be
+    decoded."""
     try:
         plain = _decoded(raw, encoding.strip().lower())
     except (zlib.error, zstandard.ZstdError) as error:

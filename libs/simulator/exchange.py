@@ -1,4 +1,4 @@
-"""One HTTP request's life: journal, account, fault, answer, delivery."""
+"""Handles one HTTP request: journal, account, fault, answer, delivery."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from libs.simulator.wire import Answer, Json, Plain, Stream, encode
 
 @dataclass(frozen=True)
 class Call:
-    """What a handler is given."""
+    """What a handler gets."""
 
     account: Account
     method: str
@@ -43,7 +43,7 @@ WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Gate:
-    """Stands before every route of the service."""
+    """The checks before every route of the service."""
 
     def __init__(
         self, accounts: Accounts, faults: Faults, journal: Journal, holding: Holding
@@ -55,7 +55,8 @@ class Gate:
         self._window = RateWindow()
 
     def guard(self, handler: Handler, *, holds: bool = False) -> WebHandler:
-        """The handler as aiohttp wants it. `holds`: it waits while held."""
+        """Wrap a handler for aiohttp. `holds`: the route waits while its key is
+        held."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             started = time.monotonic()
@@ -141,7 +142,7 @@ class _Way:
 
 
 class Recorded:
-    """Closes a journal entry, noting whether the client went away first."""
+    """Completes a journal entry, noting whether the client disconnected first."""
 
     def __init__(self, journal: Journal, entry: Entry) -> None:
         self._journal = journal
@@ -152,7 +153,8 @@ class Recorded:
         return self._entry
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # aiohttp cancels a handler, or fails its next write, when the client left.
+        # When the client disconnects, aiohttp cancels the handler or fails its next
+        # write.
         if kind and issubclass(kind, asyncio.CancelledError | ConnectionError):
             self._entry.client_left()
         self._journal.close(self._entry)
@@ -169,7 +171,7 @@ def opened_entry(request: web.Request, raw: bytes) -> Entry:
 
 
 def raw_headers(request: web.BaseRequest) -> Pairs:
-    """The headers as sent: order, case and repetition kept."""
+    """The headers as sent: order, case and repetitions kept."""
     return [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in request.raw_headers
@@ -177,7 +179,7 @@ def raw_headers(request: web.BaseRequest) -> Pairs:
 
 
 def scripted(fault: Fault, entry: Entry, account: Account) -> ApiError | None:
-    """The refusal a fault asks for."""
+    """The error that a fault prescribes."""
     if fault.revoked:
         return errors.wrong_key(entry.key)
     status = fault.status

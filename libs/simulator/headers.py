@@ -1,4 +1,4 @@
-"""The headers of an answer, the ones that reveal the upstream account included."""
+"""The headers of answers, including those that reveal the upstream account."""
 
 import time
 from collections import Counter
@@ -12,7 +12,7 @@ _TOKENS_PER_REQUEST = 100
 
 
 class RateWindow:
-    """How many requests each account made in the running minute."""
+    """Counts each account's requests in the current minute."""
 
     def __init__(self) -> None:
         self._minute = 0
@@ -29,8 +29,8 @@ class RateWindow:
 def answer_headers(
     account: Account | None, used: int, started: float, *, named: bool = True
 ) -> dict[str, str]:
-    """Headers for one answer. `started` is monotonic time; `used` counts the
-    account's requests of this minute; `named`: they say which account it is."""
+    """Headers for one answer. `started` is monotonic time; `used` counts the account's
+    requests of this minute; `named`: include the account's names."""
     headers = {
         "x-request-id": f"req_{random_hex(32)}",
         "openai-processing-ms": str(int((time.monotonic() - started) * 1000)),

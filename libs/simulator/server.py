@@ -1,4 +1,4 @@
-"""The composition root: builds the application and runs it."""
+"""The composition root: builds and runs the application."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -22,13 +22,13 @@ from libs.simulator.state.journal import Journal
 from libs.simulator.state.state import State
 from libs.simulator.wire import Answer
 
-# aiohttp waits this long twice, for handlers that end and for those it cancels.
+# aiohttp waits this long twice: for handlers to end, then for those it has canceled.
 _SHUTDOWN_S = 0.3
 _MAX_HEADER_BYTES = 64 * 1024
 
 
 class Simulation:
-    """Everything one simulated upstream remembers."""
+    """The whole state of one simulated upstream."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -160,14 +160,14 @@ class RunningSimulator:
         return f"http://{self._host}:{self.port}/__sim"
 
     def revoke(self, key: str) -> None:
-        """Answer 401 to everything this key asks, until it is restored."""
+        """Answer 401 to every request with this key, until it is restored."""
         self.state.accounts.revoke(key)
 
     def restore(self, key: str) -> None:
         self.state.accounts.restore(key)
 
     async def close(self) -> None:
-        """Stop listening and end every connection, within a second."""
+        """Stop listening and close every connection, within a second."""
         self.state.holding.release()
         await self._runner.cleanup()
 
@@ -175,12 +175,12 @@ class RunningSimulator:
 async def serve(
     settings: Settings, host: str = "127.0.0.1", port: int = 0
 ) -> RunningSimulator:
-    """Start listening; port 0 takes a free one."""
+    """Start listening; port 0 selects a free port."""
     app = build_app(settings)
     runner = web.AppRunner(
         app,
         access_log=None,
-        # The journal wants bodies as sent.
+        # The journal needs bodies as sent.
         auto_decompress=False,
         handler_cancellation=True,
         shutdown_timeout=_SHUTDOWN_S,
@@ -200,7 +200,7 @@ async def start_simulator(
     *,
     name_accounts: bool = True,
 ) -> RunningSimulator:
-    """A simulator with these keys, listening."""
+    """Start a simulator with these keys."""
     settings = Settings(keys=dict(keys), name_accounts=name_accounts)
     return await serve(settings, host, port)
 

@@ -1,4 +1,4 @@
-"""What the simulated upstream can be told: keys, bounds, pace."""
+"""Settings of the simulated upstream: keys, limits, timing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """One simulated upstream."""
+    """Settings of one simulated upstream."""
 
-    # API key -> account (organisation); several keys may share one account.
+    # API key -> account (organization); several keys may share one account.
     keys: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_KEYS))
-    # Accept every key not listed, each as an account of its own.
+    # Accept unlisted keys too, each as an account of its own.
     any_key: bool = False
-    # Tell each authenticated caller its organisation and project in headers.
+    # Send each authenticated caller its organization and project in headers.
     name_accounts: bool = True
     # How long a background response takes, in ms.
     background_ms: int = 300
-    # Bounds on what is remembered; the oldest go first.
+    # Limits of what is remembered; the oldest entries are dropped.
     max_responses: int = 50_000
     max_response_bytes: int = 256 * 1024 * 1024
     max_journal_entries: int = 2_000
@@ -40,7 +40,7 @@ class Settings:
 
 
 def parse_keys(text: str) -> dict[str, str]:
-    """Read `key=account,key=account`; ValueError names the part that is wrong."""
+    """Parse `key=account,key=account`; ValueError names the invalid part."""
     keys: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         key, equals, account = (piece.strip() for piece in part.partition("="))

@@ -1,4 +1,4 @@
-"""JSON in and out, SSE frames, and the two forms an answer can take."""
+"""JSON and SSE encoding, and the two forms of an answer."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,23 +18,23 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class Plain:
-    """An answer with a whole body."""
+    """An answer with a complete body."""
 
     body: bytes
     status: int = 200
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-    # Called when the answer is about to be sent: a client that leaves earlier
-    # ends the generation, and nothing is stored.
+    # Called when the answer is about to be sent. If the client disconnects earlier, the
+    # generation is canceled and nothing is stored.
     commit: Callable[[], None] = nothing
-    # Called once whatever happens, sent or not.
+    # Always called once, whether the answer was sent or not.
     release: Callable[[], None] = nothing
     response_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer sent frame by frame. The frames commit for themselves."""
+    """An answer sent frame by frame. Producing the frames commits the turn."""
 
     frames: AsyncGenerator[bytes, None]
     release: Callable[[], None] = nothing
@@ -49,5 +49,5 @@ def json_answer(value: Any, status: int = 200) -> Plain:
 
 
 def sse_frame(event: Json) -> bytes:
-    """One event as the service frames it: no id, no [DONE]."""
+    """An event in the service's framing: no id, no [DONE]."""
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), encode(event))

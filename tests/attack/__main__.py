@@ -1,5 +1,5 @@
-"""`make attack`: every attack against a running gateway that demands keys, and the
-table of them. Exits with 1 when one was not held."""
+"""`make attack`: runs every attack against a gateway that requires keys, and prints the
+table of results. Exits with 1 if an attack succeeded."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from libs.common.runtime import logs
 from tests.attack.scene import Attack
 from tests.attack.table import attacked, table
 
-SHOWN = 20  # breaches of one attack
+SHOWN = 20  # breaches shown per attack
 
 
 def tell(attack: Attack) -> None:

@@ -1,5 +1,5 @@
-"""Too much of everything: each gets its defined answer, the gateway's memory stays
-bounded, and afterwards nothing of it is left."""
+"""Exceeds every limit: each attempt gets its documented answer, the gateway's memory
+stays bounded, and nothing is left afterwards."""
 
 import asyncio
 import gzip
@@ -14,7 +14,7 @@ from tests.support.clients.raw import Caller, calling, get, post
 from tests.support.processes.tasks import beside
 
 PATIENCE_S = 60.0
-GROWTH_MB = 200  # of the gateway, through all of this
+GROWTH_MB = 200  # of the gateway, over the whole attack
 HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: proxy\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 JSON = b'{"model":"gpt-5.5","input":%b}'
@@ -23,10 +23,10 @@ BOMB = gzip.compress(b" " * 200_000_000, 1)
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent after the key, and what may be answered."""
+    """What is sent after the key's header, and which answers are allowed."""
 
     name: str
-    data: Callable[[bytes], bytes]  # of the key's line
+    data: Callable[[bytes], bytes]  # takes the key's header line
     statuses: tuple[int, ...]
     times: int = 20
 
@@ -96,7 +96,7 @@ SOCKETS = (
 
 
 async def exhaust(scene: Scene, every: int = 1) -> list[Attack]:
-    """`every`: so many tries of each are left out, and one is made."""
+    """Run the attack; of `every` cases of a kind, one is run."""
     before = raw.resident_mb(scene.stack.gateway.pid)
     attack = Attack("limits: heads, bodies, chunks, shapes, slow clients")
     for case in CASES:
@@ -164,7 +164,8 @@ async def _socket(
 
 
 async def _flood(scene: Scene, attack: Attack, data: bytes) -> None:
-    """Nobody reads the answers: the client is not heard any more."""
+    """The client does not read the answers, so the gateway must stop reading
+    requests."""
     attack.tries += 1
     sent = 0
 
@@ -183,8 +184,8 @@ async def _flood(scene: Scene, attack: Attack, data: bytes) -> None:
 
 
 async def _crowd(scene: Scene, attack: Attack) -> None:
-    """More connections than there may be, all with a head that trickles: those who
-    have a request come through again once the others' time is up."""
+    """Open more connections than allowed, all with heads that trickle in. Clients with
+    complete requests are served again once those connections time out."""
     async with AsyncExitStack() as callers:
         for _ in range(MOST_CONNECTIONS + 64):
             attack.tries += 1
@@ -196,7 +197,7 @@ async def _crowd(scene: Scene, attack: Attack) -> None:
 
 
 async def _answered(scene: Scene, attack: Attack) -> None:
-    """Ask as clients do: again, when there is no room."""
+    """Send a request as clients do: again, while the gateway has no room."""
     attack.tries += 1
     for wait in _tries():
         await wait()

@@ -1,6 +1,7 @@
-"""Whose answer is it? Clients over kept connections, pipelines and sockets that leave
-at random moments, before an upstream that keeps to nothing: every byte that a client
-gets is of its own request, or of the gateway's."""
+"""Checks that no answer reaches another request. Clients use kept connections,
+pipelines and sockets and disconnect at random, while the upstream violates the
+protocol: every byte that a client gets must belong to its own request or be the
+gateway's own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from tests.support.clients.wire import cut
 from tests.support.processes.waiting import eventually
 
 PATIENCE_S = 60.0
-LEAVES = 0.06  # chance that a client leaves before an answer is whole
-# Bytes behind an answer, in the same write.
+LEAVES = 0.06  # probability that a client disconnects before the answer is complete
+# Bytes that follow an answer in the same write.
 BEHIND = (b"twice", b"half-more", b"crlf-more", b"long", b"long-chunks")
 USUAL = [b"json", b"stream", b"chunked"] * 3
 HOSTILE = [*USUAL, *(act for act in ACTS if act not in (*BEHIND, b"twice-late"))]
 
 
 class Left(Exception):
-    """The client had enough."""
+    """The client disconnected on purpose."""
 
 
 def request(scene: Scene, token: bytes, act: bytes) -> bytes:
@@ -42,7 +43,7 @@ def request(scene: Scene, token: bytes, act: bytes) -> bytes:
 
 
 def judge(attack: Attack, token: bytes, act: bytes, got: "Got") -> None:
-    """One answer that is over, whole or not."""
+    """Check one answer that has ended, complete or not."""
     whole = got.whole and got.status == 200
     streamed = b"".join(tokens.events(token))
     plain = tokens.answer(token)
@@ -61,7 +62,7 @@ def judge(attack: Attack, token: bytes, act: bytes, got: "Got") -> None:
 
 
 def _died(body: bytes, streamed: bytes) -> bool:
-    """A part of its own stream, then the gateway's notice."""
+    """A part of the request's own stream, then the gateway's error event."""
     pairs = zip(body, streamed, strict=False)
     same = next((n for n, (a, b) in enumerate(pairs) if a != b), len(streamed))
     return same > 0 and b"response.failed" in body[max(0, same - 30) :]
@@ -72,7 +73,7 @@ def _part(body: bytes, streamed: bytes) -> bool:
 
 
 class Got:
-    """An answer as far as it came."""
+    """An answer, as far as it was received."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -82,12 +83,12 @@ class Got:
 
 
 async def read(caller: Caller, got: Got) -> None:
-    """Raises when the connection ends before the answer does."""
+    """Raises if the connection ends before the answer does."""
     reader = caller.reader
     status, headers = await caller.head()
     got.status, got.token = status, headers.get("x-token", "").encode()
     if "x-evil" in headers:
-        got.token = tokens.EVIL  # a part of a head that nobody asked for
+        got.token = tokens.EVIL  # part of an unsolicited head
     if headers.get("transfer-encoding") == "chunked":
         while size := int(await reader.readuntil(b"\r\n"), 16):
             await _take(reader, size, got)
@@ -110,7 +111,7 @@ async def _take(reader: asyncio.StreamReader, size: int, got: Got) -> None:
 
 
 class Client:
-    """Asks over one connection after the other until enough was answered."""
+    """Sends requests, connection after connection, until enough were answered."""
 
     def __init__(
         self, scene: Scene, attack: Attack, acts: Sequence[bytes], pipelines: bool
@@ -281,7 +282,7 @@ async def _socket(
 
 
 async def _turn(attack: Attack, caller: Caller, token: bytes) -> bool:
-    """Read one turn's events. Is the socket still open?"""
+    """Read the events of one turn; returns whether the socket is still open."""
     wanted = _events(token)
     for number, event in enumerate(wanted):
         opcode, payload = await read_frame(caller.reader)
@@ -302,8 +303,8 @@ def _events(token: bytes) -> list[bytes]:
 
 
 async def unasked(scene: Scene, tries: int) -> list[Attack]:
-    """An answer that nobody asked for, on a connection that is idle by then: the next
-    request, which would get it, is sent once it has arrived."""
+    """The upstream sends an unsolicited answer on an idle connection. The next request
+    is sent only after it has arrived, and must not get it."""
     attack = Attack("mix-ups: answers nobody asked for, on idle connections")
     client = Client(scene, attack, [b"twice-late"], pipelines=False)
     for _ in range(tries):

@@ -1,5 +1,4 @@
-"""A gateway that demands keys, before the upstream of the attacks; and what was
-found."""
+"""A gateway that requires keys, in front of the attacks' upstream, and the results."""
 
 import json
 import random
@@ -62,7 +61,7 @@ class Attack:
 
 @dataclass
 class Scene:
-    """What attacks need at hand."""
+    """What attacks share."""
 
     stack: Stack
     upstream: Upstream
@@ -71,18 +70,19 @@ class Scene:
 
     @property
     def key(self) -> bytes:
-        """The header line that lets a client in."""
+        """The header line with a valid key."""
         return b"authorization: Bearer " + self.secret
 
     def calling(self, buffer: int | None = None) -> "AsyncIterator[Caller]":
         return calling(self.stack.origin, buffer)  # type: ignore[return-value]
 
     async def rests(self) -> None:
-        """Wait until nothing is under way; the upstream's notes are whole then."""
+        """Wait until nothing is in progress, so that the upstream's records are
+        complete."""
         await eventually(lambda: raw.at_rest(self.stack), within_s=60)
 
     def judged(self, attack: Attack) -> Attack:
-        """What the upstream saw meanwhile counts as well."""
+        """Collect breaches, including those the upstream saw."""
         for breach in self.upstream.breaches:
             attack.breach(f"upstream: {breach}")
         self.upstream.breaches.clear()
@@ -110,7 +110,7 @@ async def scene(valkey: str, folder: Path, seed: int = 1) -> AsyncIterator[Scene
 
 
 def is_ours(body: bytes) -> bool:
-    """Is it an error in OpenAI's envelope?"""
+    """Whether the body is an error in OpenAI's format."""
     try:
         error = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):

@@ -1,5 +1,5 @@
-"""Requests within requests: whatever a client sends, the upstream gets one
-well-formed request for each that was answered by it, and none that was hidden."""
+"""Request smuggling: for each answered request, whatever its form, the upstream gets
+exactly one well-formed request, and no request that was hidden in another."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from tests.attack import tokens
 from tests.attack.scene import Attack, Scene
 from tests.support.clients.raw import Caller, calling, post
 
-PATIENCE_S = 60.0  # the gateway closes what says no more, much sooner
+PATIENCE_S = 60.0  # the gateway closes silent connections much sooner
 AT_ONCE = 48
 HIDDEN = post(b"", b"x-evil: 1", path=b"/v1/evil")
 CHUNK = b"2\r\n{}\r\n0\r\n\r\n"
 TE = b"transfer-encoding: chunked"
 
-# Header lines that speak of a body, in ways that two servers may read differently.
+# Header lines about the body that two servers may read differently.
 CODINGS = (
     TE,
     b"Transfer-Encoding: CHUNKED",
@@ -73,7 +73,7 @@ LENGTHS = (
     b"x-nothing: 1",
 )
 BODIES = (CHUNK + HIDDEN, b"{}" + HIDDEN, b"0\r\n\r\n" + HIDDEN)
-# Chunked bodies that two servers may end at different places.
+# Chunked bodies that two servers may end in different places.
 CHUNKS = (
     b"2\r\n{}\r\n0\r\n\r\n",
     b"2;a=b\r\n{}\r\n0\r\n\r\n",
@@ -104,7 +104,7 @@ CHUNKS = (
     b"2\r\n{}\r\n0\r\nx: y\nz: 1\r\n\r\n",
     b"2\r\n{}\r\n0\r\nno colon\r\n\r\n",
 )
-# Heads as a whole.
+# Complete heads.
 TARGETS = (
     b"POST /v1/responses HTTP/1.1",
     b"POST http://proxy/v1/responses HTTP/1.1",
@@ -179,7 +179,7 @@ EXTRAS = (
 
 
 def attempts(scene: Scene) -> Iterator[tuple[str, bytes, bytes]]:
-    """Kind, token and bytes of each; `scene`'s key lets them in."""
+    """Kind, token and bytes of each attempt; `scene`'s key authenticates them."""
     start = b"POST /v1/responses HTTP/1.1"
     for coding, length, body in product(CODINGS, LENGTHS, BODIES):
         yield _made(scene, "CL.TE, TE.CL, TE.TE", start, (coding, length), body)
@@ -205,7 +205,7 @@ def _made(
 
 
 async def smuggle(scene: Scene, every: int = 1) -> list[Attack]:
-    """`every`: so many are left out, and one is tried."""
+    """Run the attack; of `every` attempts, one is run."""
     attacks: dict[str, Attack] = {}
     turn = asyncio.Semaphore(AT_ONCE)
 
@@ -228,7 +228,7 @@ async def smuggle(scene: Scene, every: int = 1) -> list[Attack]:
 
 
 async def _heard(scene: Scene, data: bytes) -> bytes:
-    """All that is answered until the gateway closes or waits for more."""
+    """All answers until the gateway closes or waits for more."""
     heard = b""
     async with calling(scene.stack.origin) as caller:
         with suppress(ConnectionError):
@@ -249,7 +249,7 @@ def _judge(attack: Attack, token: bytes, data: bytes, heard: bytes) -> None:
     if tokens.foreign(heard, {token}):
         attack.breach(f"foreign answer to {data!r}: {heard[:200]!r}")
     failed = (s >= b"500" and s not in (b"501", b"505") for s in statuses)
-    # There is no router here to ask whose an id in a path is.
+    # There is no router that could look up the owner of an id in a path.
     if any(failed) and b'"not_ready"' not in heard:
         attack.breach(f"{statuses} to {data!r}: {heard[:300]!r}")
     attack.ends[statuses[0].decode() if statuses else "no answer"] += 1
@@ -258,9 +258,9 @@ def _judge(attack: Attack, token: bytes, data: bytes, heard: bytes) -> None:
 def _compare(
     scene: Scene, attack: Attack, token: bytes, data: bytes, heard: bytes
 ) -> None:
-    """Of what was sent with this token the upstream got at most one request; it is
-    the first one, as the client framed it. The hidden one carries no key, so that the
-    gateway itself refuses it when it takes it for the next request."""
+    """For this token the upstream must have received at most one request: the first
+    one, as the client framed it. The hidden request carries no key, so the gateway
+    refuses it if it reads it as the next request."""
     got = [seen for seen in scene.upstream.seen if seen.token == token]
     if len(got) > 1:
         attack.breach(f"{len(got)} requests of {data!r}")

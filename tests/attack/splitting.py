@@ -1,6 +1,6 @@
-"""Response splitting and header injection, both ways: no text of a client becomes a
-header line upstream, none of an upstream's becomes one for clients, and no head has
-a control character in it."""
+"""Response splitting and header injection in both directions: no client input becomes a
+header line upstream, no upstream output becomes a header line for clients, and no head
+contains a control character."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ PATIENCE_S = 10.0
 STATUS = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [\t\x20-\x7e\x80-\xff]*")
 LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\t\x20-\x7e\x80-\xff]*")
 INJECTED = b"x-evil: 1"
-# What stands between a value and the line that is to be injected.
+# Between a value and the header line to inject.
 BREAKS = (
     b"\r\n",
     b"\r\n ",
@@ -53,7 +53,7 @@ DOWN = (
 
 
 async def split(scene: Scene, every: int = 1) -> list[Attack]:
-    """`every`: so many are left out, and one is tried."""
+    """Run the attack; of `every` attempts, one is run."""
     up = Attack("injection: client's headers, targets, bodies and upgrades")
     for number, data in enumerate(requests(scene)):
         if number % every == 0:
@@ -73,7 +73,7 @@ def requests(scene: Scene) -> Iterator[bytes]:
     for gap in BREAKS:
         evil = b"a" + gap + INJECTED
         for name in NAMES:
-            if gap != b"\r\n":  # that is another header, and nothing of an attack
+            if gap != b"\r\n":  # otherwise it is an ordinary second header
                 yield post(body, _token(), scene.key, name + b": " + evil)
                 lines = (_token(), scene.key, name + b": " + evil)
                 yield get(b"/v1/responses", *UPGRADE, *lines)
@@ -101,10 +101,10 @@ def _token() -> bytes:
 
 
 def heads() -> Iterator[tuple[bytes, bytes]]:
-    """Header lines and reason phrases of an upstream."""
+    """Header lines and reason phrases that the upstream sends."""
     for gap in BREAKS:
         if gap.startswith(b"\r\n\r\n"):
-            continue  # an upstream may end its head where it likes
+            continue  # an upstream may end its head anywhere
         for name in DOWN:
             if gap != b"\r\n":
                 yield name + b": a" + gap + INJECTED + b"\r\n", b"OK"
@@ -145,7 +145,7 @@ async def _rest(caller: Caller) -> bytes:
 
 
 async def _look(attack: Attack, caller: Caller, sent: bytes) -> bytes:
-    """The head of the one answer, which must be clean."""
+    """The head of the only answer, which must be clean."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             head = await caller.reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""All attacks, and the table of them."""
+"""All attacks, and the table of their results."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ Runs = Iterator[Coroutine[Any, Any, list[Attack]]]
 
 
 def runs(at: Scene, answers: int) -> Runs:
-    """`answers`: to be judged over HTTP; half of them more over sockets."""
+    """`answers`: how many to check over HTTP; half as many are checked over sockets."""
     yield mixups.kept(at, answers // 2)
     yield mixups.pipelined(at, answers // 4)
     yield mixups.behind(at, answers // 4)

@@ -1,5 +1,5 @@
-"""What tells whose answer it is: each request has a token, and every byte of its
-answer follows from that."""
+"""Shows to which request an answer belongs: each request has a token, and every byte of
+its answer is derived from the token."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from itertools import count
 from tests.support.clients.raw import event
 
 TOKEN = re.compile(rb"tok-[0-9a-z]{8}")
-EVIL = b"tok-evil0000"  # of what nobody asked for
+EVIL = b"tok-evil0000"  # in unsolicited bytes
 _numbers = count(1)
 
 
@@ -19,17 +19,17 @@ def new_token() -> bytes:
 
 
 def foreign(data: bytes, own: set[bytes]) -> set[bytes]:
-    """Tokens in `data` that are of somebody else's request."""
+    """Tokens of other requests that appear in `data`."""
     return set(TOKEN.findall(data)) - own
 
 
 def size_of(token: bytes) -> int:
-    """Of some answers a few bytes, of others more than a socket takes at once."""
+    """Some answers have a few bytes, others more than a socket buffer holds."""
     return (0, 1, 40, 700, 3_000, 20_000)[zlib.crc32(token) % 6]
 
 
 def answer(token: bytes) -> bytes:
-    """The JSON that answers a request."""
+    """The JSON answer of a request."""
     text = token.decode()
     told = {
         "id": f"resp_{text}",
@@ -43,7 +43,7 @@ def answer(token: bytes) -> bytes:
 
 
 def events(token: bytes) -> Iterator[bytes]:
-    """The stream that answers it."""
+    """The streamed answer of a request."""
     text = token.decode()
     response = {"id": f"resp_{text}", "object": "response", "status": "in_progress"}
     yield event("response.created", sequence_number=0, response=response)

@@ -1,5 +1,5 @@
-"""An upstream that keeps to nothing: it answers as the request's `x-act` says, and
-notes what it was sent. What is not one well-formed request is a breach."""
+"""An upstream that violates the protocol as the request's `x-act` header says, and
+records what it receives. Anything but one well-formed request is a breach."""
 
 import asyncio
 import random
@@ -41,7 +41,7 @@ class Seen:
 
 
 class Malformed(Exception):
-    """It is not what a gateway may send."""
+    """A request that a gateway must not send."""
 
 
 @dataclass
@@ -52,10 +52,10 @@ class Upstream:
     keys: frozenset[bytes]
     seen: list[Seen] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
-    again: set[bytes] = field(default_factory=set)  # tokens that were let down once
-    extra_head: bytes = b""  # of the next answers: header lines, raw
+    again: set[bytes] = field(default_factory=set)  # tokens whose first try was failed
+    extra_head: bytes = b""  # raw header lines for the next answers
     reason: bytes = b"OK"
-    late: int = 0  # answers that nobody asked for, and not sent yet
+    late: int = 0  # unsolicited answers that are still to be sent
     port: int = 0
 
     async def serve(
@@ -68,7 +68,7 @@ class Upstream:
     async def _serve_one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Is the connection kept?"""
+        """Serve one request; returns whether the connection is kept."""
         try:
             request = await self._read(reader, writer)
         except Malformed as error:
@@ -93,7 +93,7 @@ class Upstream:
         headers = tuple(map(_header, lines))
         self._look(start, headers)
         early = dict(headers).get(b"x-act") == b"early"
-        if early:  # it does not wait for the body
+        if early:  # answers before it has read the body
             writer.write(sized(dict(headers)[b"x-token"]))
             await writer.drain()
         length = int(dict(headers).get(b"content-length", b"0"))
@@ -117,7 +117,7 @@ class Upstream:
             raise Malformed(f"smuggled or split: {start!r} {headers}")
 
     def _compare(self, request: Seen) -> None:
-        """Head, target and body must be of one request."""
+        """Head, target and body must belong to the same request."""
         token = request.token
         others = set(TOKEN.findall(request.target + request.body)) - {token, EVIL}
         if token and others:
@@ -189,7 +189,7 @@ def head(token: bytes, *lines: bytes) -> bytes:
 
 
 def sized(token: bytes, body: bytes | None = None, more: int = 0) -> bytes:
-    """`more`: bytes that the length tells beyond those that are there."""
+    """`more`: bytes that Content-Length promises but that are not sent."""
     body = answer(token) if body is None else body
     return head(token, b"content-length: %d" % (len(body) + more)) + body
 
@@ -263,7 +263,7 @@ async def _twice_late(up: Upstream, token: bytes, writer: asyncio.StreamWriter) 
 
 
 async def _half_more(up: Upstream, token: bytes, writer: asyncio.StreamWriter) -> bool:
-    """A part of an answer that nobody asked for, in the same write."""
+    """Part of an unsolicited answer, in the same write."""
     more = sized(EVIL)
     writer.write(sized(token) + more[: up.draw.randrange(1, len(more) - 1)])
     return True
@@ -275,7 +275,7 @@ async def _crlf_more(_: Upstream, token: bytes, writer: asyncio.StreamWriter) ->
 
 
 async def _long(_: Upstream, token: bytes, writer: asyncio.StreamWriter) -> bool:
-    """More bytes than the length told."""
+    """More bytes than Content-Length promises."""
     writer.write(sized(token) + b'{"token":"%b"}' % EVIL * 3)
     return True
 
@@ -324,7 +324,7 @@ async def _refuse_once(up: Upstream, token: bytes, w: asyncio.StreamWriter) -> b
 
 
 async def _late(up: Upstream, token: bytes, writer: asyncio.StreamWriter) -> bool:
-    """Many clients have left by then."""
+    """Many clients have disconnected by then."""
     await asyncio.sleep(up.draw.random() * 0.03)
     return await (_json if up.draw.random() < 0.5 else _stream)(up, token, writer)
 

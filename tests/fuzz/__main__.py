@@ -1,5 +1,5 @@
-"""`make fuzz`: the targets over and over, with other examples each time, until the
-time is up or one fails."""
+"""`make fuzz`: runs all targets repeatedly with new examples until the time is up or
+one fails."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import time
 
 USUAL_S = 600
-ROUND = {"FUZZ_EXAMPLES": "300"}  # of each target
+ROUND = {"FUZZ_EXAMPLES": "300"}  # per target
 OPTIONS = ("-q", "--no-header", "--timeout=3600", "-p", "no:cacheprovider")
 
 

@@ -1,5 +1,5 @@
-"""How long to fuzz. In the normal suite: the same few examples every time. With
-`make fuzz`: other examples each time, and more of them."""
+"""How long to fuzz. The normal suite uses the same few examples every time; `make fuzz`
+uses new and more examples."""
 
 import os
 
@@ -14,7 +14,7 @@ FUZZ = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-# Where to cut what is sent; modulo its length.
+# Where to cut the bytes that are sent; modulo their length.
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=40)
 
 SCALARS = st.one_of(
@@ -28,7 +28,7 @@ SCALARS = st.one_of(
 
 
 def values(keys: st.SearchStrategy[str]) -> st.SearchStrategy[object]:
-    """JSON values whose objects have those keys: of every shape, few of them right."""
+    """JSON values whose objects have these keys, of every type; few are valid."""
     return st.recursive(
         SCALARS,
         lambda inner: st.one_of(
@@ -39,7 +39,7 @@ def values(keys: st.SearchStrategy[str]) -> st.SearchStrategy[object]:
 
 
 def damaged(data: bytes, damage: list[tuple[int, int, bytes]]) -> bytes:
-    """`data` with pieces replaced: place, length, and what comes there."""
+    """`data` with pieces replaced: position, length and replacement."""
     for place, length, piece in damage:
         at = place % (len(data) + 1)
         data = data[:at] + piece + data[at + length :]

@@ -1,5 +1,5 @@
-"""What clients send, cut anywhere: the same requests and the same answers come of
-it, one answer for each, in order."""
+"""Bytes from clients, cut anywhere: the same requests and answers result, one answer
+per request, in order."""
 
 import asyncio
 import re
@@ -61,7 +61,7 @@ class Site:
 
 
 async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
-    """What comes of those bytes."""
+    """The requests and answers that result from these bytes."""
     site, loop = Site(), asyncio.get_running_loop()
     connection = Connection(site, loop)
     transport = FakeTransport(connection)
@@ -72,13 +72,13 @@ async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
         await asyncio.sleep(0)
     written = bytes(transport.written).replace(CONTINUE, b"")
     answers = [int(token) for token in TOKEN.findall(written)]
-    # One for each, in their order; none that nobody asked for.
+    # One answer per request, in order; no unsolicited ones.
     assert answers == list(range(1, len(answers) + 1))
     assert len(answers) <= len(site.served)
     assert all(len(served[4]) <= LARGEST for served in site.served)
     assert sum(served[5] is not None for served in site.served) <= 1
-    # Whether the server still listens is no part of it: the end of a connection
-    # that was refused comes with the client's.
+    # Whether the server still reads is not compared: a refused connection ends when the
+    # client closes it.
     return site.served, written, site.upgraded
 
 

@@ -1,5 +1,5 @@
-"""What clients send as bodies: hints of every one, and the same ones however the
-JSON is laid out."""
+"""Request bodies: hints can be read from every one, and do not depend on the JSON's
+layout."""
 
 import json
 
@@ -36,7 +36,7 @@ HEADERS = st.lists(
 
 
 def hints(path: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Hints:
-    """Those of a request, which are sane whatever it is."""
+    """The hints of a request; checks their types and limits."""
     found = read_hints(path, headers, body)
     for name in ("model", "session_id", "session_name", "pool_id"):
         text = getattr(found, name)

@@ -27,7 +27,7 @@ ACTS = st.lists(
     ),
     max_size=40,
 )
-# Of a file: place, and what is written there; None cuts the file off.
+# Damage to a file: position and bytes to write; None truncates the file.
 PIECES = st.none() | st.binary(min_size=1, max_size=16)
 HARM = st.lists(
     st.tuples(st.integers(0, 7), st.integers(0, SEGMENT), PIECES),
@@ -46,7 +46,7 @@ def folder() -> Iterator[Path]:
 
 
 def written(root: Path, acts: list[tuple[str, int, int]]) -> set[Event]:
-    """The events of a gateway that did all this and died. Each is told by its id."""
+    """The events of a gateway that did all this and crashed, by their ids."""
     journal = Journal(root, "dead", NOW_MS, 100 * SEGMENT, SEGMENT)
     events: set[Event] = set()
     for number, (act, request, size) in enumerate(acts):

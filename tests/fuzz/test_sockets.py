@@ -1,4 +1,4 @@
-"""What clients and upstreams send over WebSockets, cut anywhere."""
+"""WebSocket bytes from clients and upstreams, cut anywhere."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ HEADERS = [
 
 
 async def heard(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
-    """The messages that come of those bytes, and what was answered."""
+    """The messages that result from these bytes, and the replies."""
     request = Request("GET", b"/v1/responses", list(HEADERS))
     transport = FakeTransport(asyncio.Protocol())
     socket = ClientSocket(request, transport, LARGEST, Room(LARGEST))
@@ -90,7 +90,7 @@ EMPTY = b"\x81\x80\0\0\0\0"
 
 
 @FUZZ
-@example([NO_UTF_8, EMPTY], [], [])  # a message was heard after the end
+@example([NO_UTF_8, EMPTY], [], [])  # a message was delivered after the end
 @example([NO_UTF_8, UNMASKED], [], [7])
 @given(st.lists(frames(), max_size=6), DAMAGE, CUTS)
 def test_frames_cut_anywhere(
@@ -131,7 +131,7 @@ def test_any_error_event_has_a_verdict(
 ) -> None:
     event = json.dumps({**fields, "type": "error"}).encode()
     if socket_frames.head_of(event).type != "error":
-        return  # no JSON to the gateway: NaN, or a lone surrogate
+        return  # not JSON to the gateway: NaN, or a lone surrogate
     status, verdict = socket_frames.of_error(event, code, lambda: datetime.now(UTC))
     assert isinstance(status, int)
     assert verdict.kind

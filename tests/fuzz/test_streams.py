@@ -1,5 +1,5 @@
-"""What upstreams stream and answer, and what gateways stream to ingest: every byte
-string is read without an exception, and the same however it is cut."""
+"""Streams and answers of upstreams, and entries for ingest: all bytes are read without
+an exception, with the same result however they are cut."""
 
 import json
 
@@ -55,7 +55,7 @@ def told(pieces: tuple[bytes, ...]) -> tuple[object, ...]:
     for piece in pieces:
         tap.feed(piece)
         fed += len(piece)
-        # A piece is held until its event is whole; the smallest bound is tried.
+        # A piece is held until its event is complete; the smallest limit is tested.
         assert sum(map(len, tap._held)) <= min(fed, sse.LARGEST_EVENT + len(piece))
     assert tap.terminal in (None, "completed", "failed", "incomplete", "error")
     sane(tap.facts)
@@ -77,7 +77,7 @@ def test_a_stream_cut_anywhere(
 
 
 def sane(facts: Facts) -> None:
-    """Of the types that columns take, and bounded."""
+    """Values have the types of their columns, and are bounded."""
     for name in ("response_id", "status", "model", "error_code", "error_message"):
         text = getattr(facts, name)
         assert text is None or (isinstance(text, str) and text)

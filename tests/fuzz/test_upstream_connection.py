@@ -1,5 +1,5 @@
-"""What an upstream sends, cut anywhere: the same answer or the same failure comes of
-it, once, and the next request gets nothing of it."""
+"""Bytes from an upstream, cut anywhere: the same answer or the same failure results,
+once, and the next request gets none of them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ NEXT = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext"
 
 
 class Upstream:
-    """A connection in a pool, and its other end."""
+    """A connection in a pool, and its remote end."""
 
     def __init__(self) -> None:
         self.pool: Pool[UpstreamConnection] = Pool(1, 60, UpstreamConnection.abort)
@@ -33,14 +33,14 @@ class Upstream:
     async def asked(
         self, pieces: Iterable[bytes], *, bodiless: bool, ends: bool = False
     ) -> Told:
-        """What comes of a request that is answered with those bytes."""
+        """The result of a request that is answered with these bytes."""
         head = self.connection.send(
             b"GET / HTTP/1.1\r\n\r\n", b"", 1e18, NO_TIMEOUTS, bodiless=bodiless
         )
         reading = asyncio.ensure_future(_read(head))
         await feed(self.transport, pieces)
         if ends or not reading.done():
-            # It hangs up: whatever is not whole fails.
+            # The upstream closes: an incomplete answer fails.
             self.transport.ended = self.transport.ended or "by the upstream"
             self.connection.connection_lost(None)
             await turn()

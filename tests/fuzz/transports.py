@@ -1,4 +1,4 @@
-"""A transport without a socket, and a peer that feeds it bytes as TCP would: cut
+"""A transport without a socket, and a peer that feeds it bytes as TCP does: cut
 anywhere, and not while reading is paused."""
 
 import asyncio
@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-TURNS = 6  # of the loop, until what was fed is answered
+TURNS = 6  # of the loop, until fed bytes are answered
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written; ends the connection as a socket's would."""
+    """Records what is written; closes and aborts like a socket's transport."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class FakeTransport(asyncio.Transport):
 
 
 async def feed(transport: FakeTransport, pieces: Iterable[bytes]) -> None:
-    """Send the pieces, each once the one before was looked at."""
+    """Feed the pieces, each after the previous one was processed."""
     left = deque(piece for piece in pieces if piece)
     while left and transport.ended is None:
         await turn()
         if not transport.reading:
-            return  # nobody will take more
+            return  # the connection no longer reads
         transport.protocol.data_received(left.popleft())
     await turn()
 

@@ -1,1 +1,1 @@
-"""Tests."""
+"""Tests of one service or library with real servers and processes."""

@@ -1,7 +1,8 @@
-"""`responses-proxy admin-token`: the link that logs in to the dashboard.
+"""Print the link that logs in to the dashboard.
 
-`up` keeps the token in its data directory. Elsewhere SQL has its hash alone, so it
-can be replaced, not shown. Run it with the environment of the router."""
+Run this with the environment of the router. `up` keeps the token in its data directory.
+Other deployments keep only its hash, in SQL: that token can be replaced, but not
+shown."""
 
 import asyncio
 import os
@@ -38,7 +39,8 @@ app = typer.Typer(
 @app.command(help=__doc__)
 def admin_token(
     new: Annotated[
-        bool, typer.Option("--new", help="Replace the token; the old one ends.")
+        bool,
+        typer.Option("--new", help="Replace the token; the old one becomes invalid."),
     ] = False,
 ) -> None:
     try:
@@ -52,7 +54,8 @@ def admin_token(
         _fail(f"{FILE} cannot be written ({error.strerror})", FAILED)
     if settings.open_admin:
         print(
-            "PROXY_ALLOW_OPEN_ADMIN=true: the token is not asked for", file=sys.stderr
+            "warning: PROXY_ALLOW_OPEN_ADMIN=true, so no token is required",
+            file=sys.stderr,
         )
     print(link)
 
@@ -61,8 +64,8 @@ def _token(settings: CommonSettings, *, new: bool) -> str:
     if settings.admin_token is not None:
         raise SettingError(
             "PROXY_ADMIN_TOKEN",
-            "is set, and is the token",
-            "Change it there and restart the router",
+            "is set and holds the token",
+            "To replace the token, change the variable and restart the router",
         )
     kept = read_file(settings.data_dir)
     if kept is not None:
@@ -70,8 +73,8 @@ def _token(settings: CommonSettings, *, new: bool) -> str:
     url = _database(settings)
     if not new:
         raise ProxyError(
-            "only the token's hash is kept, so it cannot be shown; replace it with "
-            "`responses-proxy admin-token --new`"
+            "the token cannot be shown, because only its hash is stored. Replace it: "
+            "responses-proxy admin-token --new"
         )
     token = new_token()
     asyncio.run(_put(url, token))
@@ -79,14 +82,14 @@ def _token(settings: CommonSettings, *, new: bool) -> str:
 
 
 def _database(settings: CommonSettings) -> str:
-    """Of the router. A file that is not there is not made by looking."""
+    """The router's database. Raises instead of creating a missing SQLite file."""
     url = DatabaseSettings.read(os.environ).url
     path = Path(url.removeprefix(SQLITE))
     if url.startswith(SQLITE) and not path.exists():
         raise SettingError(
             "PROXY_DATA_DIR",
-            f"is {settings.data_dir}, which holds no {FILE}, and there is no {path}",
-            "Run this where `up` or the router runs, with the same settings",
+            f"is {settings.data_dir}, which has no {FILE}, and {path} does not exist",
+            "Run this command where `up` or the router runs, with the same settings",
         )
     return url
 

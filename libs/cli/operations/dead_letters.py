@@ -1,9 +1,8 @@
-"""`responses-proxy dead-letters`: what could not be stored, and why; after a fix it
-is sent again.
+"""List, show and resend events that could not be stored.
 
-A letter is deleted only once its event is in its table. Whatever dies in between,
-the letter is still there and the command may be run again: an event that is sent
-twice is stored once, and one that is refused again is the same letter."""
+A dead letter is deleted only after its event is stored. The command can be repeated at
+any time, also after a crash: an event that is sent twice is stored once, and an event
+that is rejected again becomes the same dead letter again."""
 
 import asyncio
 import json
@@ -28,11 +27,11 @@ from libs.common.store.interface import Store
 FAILED, UNUSABLE = 1, 2  # exit codes
 REASON_CHARS = 70  # in a list
 LOOK_EVERY_S = 0.2
-TOGETHER = 200  # letters sent before it is waited for them
+TOGETHER = 200  # letters sent before waiting for them
 
-CANNOT = "not possible: the row does not hold the whole entry"
-REFUSED = "sent, and refused again"
-LATE = "sent, and not stored yet: refused again, or ingest is behind or down"
+CANNOT = "not possible: the row does not hold the complete entry"
+REFUSED = "sent, but rejected again: see its new reason with `show`"
+LATE = "sent, but not stored yet: check that ingest runs, then try again"
 
 app = typer.Typer(
     name="responses-proxy dead-letters",
@@ -45,15 +44,15 @@ app = typer.Typer(
 
 @app.command("list")
 def list_letters(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 50,
 ) -> None:
-    """The newest dead letters, one a line."""
+    """List the newest dead letters, one per line."""
     _do(lambda store: _list(store, limit))
 
 
 @app.command()
 def show(letter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """One dead letter, with all that is known of it."""
+    """Show one dead letter in full."""
     _do(lambda store: _show(store, letter_id))
 
 
@@ -61,20 +60,20 @@ def show(letter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 def replay(
     letter_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All of them, oldest first.")
+        bool, typer.Option("--all", help="All dead letters, oldest first.")
     ] = False,
     wait_s: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait for ingest.")
     ] = 10.0,
 ) -> None:
-    """Send one dead letter again, or all, and delete what was stored then."""
+    """Resend one dead letter, or all of them, and delete those that were stored."""
     if everything == (letter_id is not None):
-        raise typer.BadParameter("name one ID, or --all")
+        raise typer.BadParameter("give either an ID or --all")
     _do(lambda store: _replay(store, letter_id, wait_s))
 
 
 def _do(work: Callable[[Store], Awaitable[bool]]) -> None:
-    """Exit with 0 when `work` could do all it was asked for."""
+    """Exit with 0 if `work` returns true, else with 1."""
     try:
         done = asyncio.run(_with_store(_database(), work))
     except SettingError as error:
@@ -86,11 +85,16 @@ def _do(work: Callable[[Store], Awaitable[bool]]) -> None:
 
 
 def _database() -> str:
-    """Where the letters are. A file that is not there is not made by looking."""
+    """The database that holds the letters. Raises instead of creating a missing SQLite
+    file."""
     url = DatabaseSettings.read(os.environ).url
     path = Path(url.removeprefix(SQLITE))
     if url.startswith(SQLITE) and not path.exists():
-        raise SettingError("PROXY_SQLITE_URL", f"no {path} is there", "Start ingest")
+        raise SettingError(
+            "PROXY_SQLITE_URL",
+            f"names {path}, which does not exist",
+            "Run this command with the settings of ingest, or start ingest first",
+        )
     return url
 
 
@@ -151,7 +155,7 @@ async def _replay(store: Store, letter_id: str | None, wait_s: float) -> bool:
 
 
 class Replay:
-    """Sends letters again and deletes those whose events were stored."""
+    """Resends letters and deletes those whose events were stored."""
 
     def __init__(self, store: Store, stream: TelemetryStream, wait_s: float) -> None:
         self._store = store
@@ -164,7 +168,7 @@ class Replay:
         for id_ in ids:
             letter = await self._store.dead_letter(id_)
             if letter is None or await self._settled(letter):
-                continue  # stored since: a replay that died before it could say so
+                continue  # an interrupted replay stored it
             entry = entry_of(letter)
             if entry is None:
                 print(f"{id_}  {CANNOT}")
@@ -180,11 +184,12 @@ class Replay:
         return stored
 
     async def _left(self, waiting: list[Row]) -> list[tuple[Row, str]]:
-        """What was not stored in time, and why not."""
+        """The letters that were not stored in time, each with the reason."""
         clock = asyncio.get_running_loop().time
         ends = clock() + self._wait_s
         while True:
-            # In this order: what left the stream was stored, or refused, before.
+            # Depth first: an entry that has left the stream is already stored or
+            # rejected.
             empty = await self._stream.depth() == 0
             waiting = [each for each in waiting if not await self._settled(each)]
             if not waiting:
@@ -197,7 +202,11 @@ class Replay:
 
 
 def _unknown(letter_id: str) -> bool:
-    print(f"responses-proxy: no dead letter {_plain(letter_id)}", file=sys.stderr)
+    print(
+        f"responses-proxy: there is no dead letter {_plain(letter_id)}; "
+        "`responses-proxy dead-letters list` shows their ids",
+        file=sys.stderr,
+    )
     return False
 
 
@@ -209,7 +218,8 @@ def _indented(data: str) -> str:
 
 
 def _plain(text: Any) -> str:
-    """Without what a terminal would obey: anybody may have written it."""
+    """Escapes control characters: anybody may have written them, and a terminal
+    obeys."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
         for c in str(text)

@@ -1,6 +1,7 @@
-"""`responses-proxy doctor`: one line for each thing that must work, with the fix.
+"""`responses-proxy doctor`: checks the configuration and every connection.
 
-Never prints a secret: neither keys nor what stands before the @ of a URL."""
+Prints one line for each check, with a fix if it failed. Prints no secrets: no keys, and
+no URL's user and password."""
 
 import os
 import sqlite3
@@ -41,7 +42,7 @@ TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `fix` is empty when nothing is wrong."""
+    """One line of the report. `fix` is empty if the check passed."""
 
     subject: str
     state: str
@@ -58,7 +59,7 @@ Check = Callable[[Mapping[str, str]], Iterator[Finding]]
 
 
 def examine(environ: Mapping[str, str]) -> int:
-    """Print every finding; 0 when nothing failed, else 1."""
+    """Print every finding; returns 0 if no check failed, else 1."""
     failed = False
     checks = (_settings, _admin, _ports, _redis, _database, _providers, _upstreams)
     for check in checks:
@@ -66,7 +67,7 @@ def examine(environ: Mapping[str, str]) -> int:
             failed = failed or bool(finding.fix)
             print(finding, flush=True)
         if failed and check is _settings:
-            break  # the others would only stumble over the same value
+            break  # the other checks would fail on the same value
     return 1 if failed else 0
 
 
@@ -74,29 +75,29 @@ def _settings(environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         check_settings(environ)
     except SettingError as error:
-        yield Finding("settings", "cannot be used", str(error))
+        yield Finding("settings", "invalid", str(error))
         return
-    yield Finding("settings", "make sense")
+    yield Finding("settings", "valid")
 
 
 def _admin(environ: Mapping[str, str]) -> Iterator[Finding]:
     settings = CommonSettings.read(environ)
     file = settings.data_dir / FILE
     if settings.open_admin:
-        state = "OPEN to whoever reaches it (PROXY_ALLOW_OPEN_ADMIN=true)"
+        state = "OPEN to everyone who can reach it (PROXY_ALLOW_OPEN_ADMIN=true)"
         yield Finding("admin API", state)
     elif settings.admin_token is not None:
-        yield Finding("admin API", "asks for PROXY_ADMIN_TOKEN")
+        yield Finding("admin API", "requires the token in PROXY_ADMIN_TOKEN")
     elif read_file(settings.data_dir) is None:
-        yield Finding("admin API", "a token is made at the first start")
+        yield Finding("admin API", "the first start will create a token")
     elif file.stat().st_mode & 0o077:
-        fix = f"chmod 600 {file}, then replace it: responses-proxy admin-token --new"
-        yield Finding("admin API", f"others may read the token in {file}", fix)
+        fix = f"chmod 600 {file}; then replace it: responses-proxy admin-token --new"
+        yield Finding("admin API", f"other users can read the token in {file}", fix)
     else:
-        yield Finding("admin API", f"asks for the token in {file}")
+        yield Finding("admin API", f"requires the token in {file}")
     hosts = GatewaySettings.read(environ).guard.hosts
-    names = ", ".join(hosts) or "none (PROXY_ALLOWED_HOSTS)"
-    yield Finding("dashboard", f"names beside this machine's addresses: {names}")
+    names = ", ".join(hosts) or "none (PROXY_ALLOWED_HOSTS is empty)"
+    yield Finding("dashboard", f"host names beside loopback addresses: {names}")
 
 
 def _ports(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -107,9 +108,9 @@ def _ports(environ: Mapping[str, str]) -> Iterator[Finding]:
             check_ports(environ, service)
         except SettingError as error:
             if readiness(address(settings, service)) is None:
-                yield Finding(subject, "in use; it answers as a service of ours does")
+                yield Finding(subject, "in use by a service that is ready")
             else:
-                yield Finding(subject, f"not usable for {variable}", str(error))
+                yield Finding(subject, f"cannot be used for {variable}", str(error))
             continue
         yield Finding(subject, "free")
 
@@ -121,12 +122,13 @@ def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
     if seen.usable:
         yield Finding(subject, f"answers and has functions; {seen.value}")
     elif not environ.get("PROXY_REDIS_URL"):
-        yield Finding(subject, f"{seen.value}; `up` embeds a server instead")
+        yield Finding(subject, f"{seen.value}; `up` starts an embedded server instead")
     elif seen is RedisSeen.FOREIGN:
         yield Finding(
             subject,
             seen.value,
-            "Check that sharing is meant, or name another database in PROXY_REDIS_URL",
+            "If it is not meant to be shared, select another database in "
+            "PROXY_REDIS_URL",
         )
     else:
         state = f"{seen.value} ({cause})" if cause else seen.value
@@ -136,12 +138,12 @@ def _redis(environ: Mapping[str, str]) -> Iterator[Finding]:
 def _redis_fix(seen: RedisSeen, cause: str) -> str:
     if cause.startswith("TLS"):
         return (
-            "Name the CA of the server's certificate in PROXY_REDIS_URL "
-            "(?ssl_ca_certs=FILE), and the host by a name that the certificate has"
+            "Set the CA of the server's certificate in PROXY_REDIS_URL "
+            "(?ssl_ca_certs=FILE), and use a host name that the certificate contains"
         )
     if seen is RedisSeen.LOCKED:
         return "Correct USER:PASSWORD in PROXY_REDIS_URL, or the user's ACL"
-    return "Start Redis 7 or newer, or correct PROXY_REDIS_URL"
+    return "Start Redis 7 or later, or correct PROXY_REDIS_URL"
 
 
 def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -164,11 +166,11 @@ def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 _DATABASE_FIX = (
-    "Check host, user, password and database name of PROXY_DATABASE_URL, or the "
-    "directory of PROXY_SQLITE_URL"
+    "Check the host, user, password and database name in PROXY_DATABASE_URL, or the "
+    "directory in PROXY_SQLITE_URL"
 )
 _TLS_FIX = (
-    "Check the host, sslmode and sslrootcert (the file of the CA's certificate) of "
+    "Check the host, sslmode and sslrootcert (a file with the CA's certificate) in "
     "PROXY_DATABASE_URL"
 )
 
@@ -194,14 +196,14 @@ def _providers(environ: Mapping[str, str]) -> Iterator[Finding]:
     private = "allowed" if settings.provider_private_addresses else "refused"
     yield Finding(
         "providers",
-        f"keys in variables that match {settings.credential_variables}; private "
-        f"addresses are {private}",
+        f"keys may be in variables that match {settings.credential_variables}; "
+        f"private addresses are {private}",
     )
     for id_, cause in broken_providers(environ, TIMEOUT_SECONDS):
         yield Finding(
             f"provider {id_}",
             f"gets no requests: {cause}",
-            f"Correct it with PATCH /admin/providers/{id_}, or disable it",
+            f"Correct or disable it with PATCH /admin/providers/{id_}",
         )
 
 
@@ -209,7 +211,7 @@ def _upstreams(environ: Mapping[str, str]) -> Iterator[Finding]:
     settings = GatewaySettings.read(environ)
     resources = resources_from_environment(environ, settings.upstream_base_url)
     if not resources:
-        yield Finding("upstream", "no key is set; `up` simulates one")
+        yield Finding("upstream", "no key is set; `up` starts a simulated upstream")
     context = client_context(settings.upstream_ca_file)
     for resource in resources:
         proxy = _proxy(resource, environ)
@@ -245,15 +247,15 @@ def _ask_upstream(
             "the network",
         )
     if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-        state = f"refuses the key ({answer.status_code})"
-        return Finding(subject, state, f"Put a valid key into {variable}")
+        state = f"rejects the key (status {answer.status_code})"
+        return Finding(subject, state, f"Set {variable} to a valid key")
     if answer.is_error:
         return Finding(
             subject,
-            f"answers {answer.status_code} to /models",
+            f"answers GET /models with status {answer.status_code}",
             "Check PROXY_UPSTREAM_BASE_URL; OpenAI's ends in /v1",
         )
-    return Finding(subject, "answers, and takes the key")
+    return Finding(subject, "answers and accepts the key")
 
 
 if __name__ == "__main__":

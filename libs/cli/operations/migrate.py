@@ -1,6 +1,8 @@
-"""`responses-proxy migrate`: brings the schema up to date and says what it did. Ingest
-does the same when it starts; here it can be done before, with rights that ingest need
-not have. Several at once are safe: the database lets one at a time."""
+"""`responses-proxy migrate`: upgrades the database schema and prints what it did.
+
+Ingest does the same when it starts. Run this command first when ingest's database user
+may not change the schema. Concurrent runs are safe: each holds the migration lock in
+turn."""
 
 import asyncio
 import logging
@@ -19,9 +21,9 @@ UNUSABLE = 2
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """0 when the schema is the newest, 1 when the database is away, 2 when it
-    cannot be: a newer schema, or a setting that makes no sense."""
-    # The pool tells each failed try; what is raised in the end says it once.
+    """Exit code: 0 if the schema is up to date, 1 if the database is unreachable, 2 if
+    the schema is newer than this version or a setting is invalid."""
+    # The pool logs every failed try; the exception raised at the end is enough.
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     try:
         url = DatabaseSettings.read(environ).url
@@ -35,7 +37,7 @@ def main(environ: Mapping[str, str]) -> int:
 
 
 async def migrated(url: str) -> list[str]:
-    """What was done, a line each."""
+    """Upgrade the schema; returns the lines to print."""
     store = open_store(url)
     try:
         before = await store.schema_version()
@@ -48,9 +50,9 @@ async def migrated(url: str) -> list[str]:
     ]
     place = without_password(url)
     if not applied:
-        return [f"{place}: schema {after}, nothing to do"]
+        return [f"{place}: schema version {after} is up to date"]
     return [
-        f"{place}: schema {before} -> {after}",
+        f"{place}: upgraded the schema from version {before} to {after}",
         *(f"applied {name}" for name in applied),
     ]
 

@@ -1,4 +1,4 @@
-"""Every setting of every service, checked before anything starts."""
+"""Checks every setting of every service before anything starts."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from libs.common.settings.http_proxies import Egress
 from libs.common.settings.resources import resources_from_environment
 from libs.common.settings.services import SERVICES, GatewaySettings, UpSettings
 
-# Which variable says where a service listens, and which field has it.
+# Service -> the variable and the settings field of its port.
 PORTS = {
     "gateway": ("PROXY_PORT", "port"),
     "router": ("PROXY_ROUTER_PORT", "router_port"),
@@ -19,7 +19,7 @@ PORTS = {
 
 
 def check_settings(environ: Mapping[str, str]) -> None:
-    """Raise `SettingError` for the first value that makes no sense."""
+    """Raise `SettingError` for the first invalid value."""
     for settings in SERVICES.values():
         settings.read(environ)
     UpSettings.read(environ)
@@ -30,7 +30,7 @@ def check_settings(environ: Mapping[str, str]) -> None:
 
 
 def check_ports(environ: Mapping[str, str], *services: str) -> None:
-    """Raise `SettingError` for the first port that is taken."""
+    """Raise `SettingError` for the first port that is in use."""
     settings = CommonSettings.read(environ)
     for service in services:
         variable, field = PORTS[service]
@@ -38,7 +38,7 @@ def check_ports(environ: Mapping[str, str], *services: str) -> None:
 
 
 def address(settings: CommonSettings, service: str) -> str:
-    """Where `service` answers from this machine."""
+    """The URL of `service` as seen from this machine."""
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
     host = anywhere.get(settings.host, settings.host)
     port = getattr(settings, PORTS[service][1])

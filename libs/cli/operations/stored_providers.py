@@ -1,5 +1,5 @@
-"""Registered providers that break the rules of today: rows of an older version, or
-written by hand. Nothing is sent for them."""
+"""Finds registered providers that violate the current rules: rows written by an older
+version or by hand. They get no requests."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ _ROWS = "SELECT id, base_url, credential_ref FROM providers WHERE enabled ORDER 
 def broken_providers(
     environ: Mapping[str, str], timeout_s: float
 ) -> Iterator[tuple[str, str]]:
-    """Ids, and what is wrong. None while the database cannot be read: that is another
-    check's finding."""
+    """Yields each provider's id and the violation. Yields nothing if the database is
+    unreachable, which is another check's finding."""
     rules = ProviderRules.read(environ)
     for id_, base_url, reference in _rows(environ, timeout_s):
         refusal = rules.destinations.refusal(base_url)
         if refusal is not None:
-            yield id_, f"its address {refusal}"
+            yield id_, f"its base_url {refusal}"
         elif reference is not None:
             refusal = rules.references.refusal(reference, base_url)
             if refusal is not None:

@@ -1,9 +1,8 @@
-"""File descriptors that survive from `up` through supervisord to its children.
+"""File descriptors that pass from `up` through supervisord to its children.
 
-supervisord closes its children's descriptors below FIRST_KEPT, so these are above.
-Kept apart because `launch` must import next to nothing.
-"""
+supervisord closes its children's descriptors below FIRST_KEPT, so these are above. A
+module of its own because `launch` must import very little."""
 
 FIRST_KEPT = 16
-LOCK = 30  # the data directory's lock; supervisord's alone
-OUTPUT = 31  # where `up` prints; supervisord's and the watch's
+LOCK = 30  # the data directory's lock, held by supervisord only
+OUTPUT = 31  # standard output of `up`, for supervisord and the readiness listener

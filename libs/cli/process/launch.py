@@ -1,6 +1,7 @@
-"""Becomes the command it is given, after tying it to its parent's life:
-`python -m libs.cli.process.launch [--keep-output] COMMAND...`. Imports next to nothing:
-every program under supervisord starts through it."""
+"""Runs a command that gets SIGTERM when its parent dies:
+`python -m libs.cli.process.launch [--keep-output] COMMAND...`.
+
+Imports very little: every program under supervisord starts through this module."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Ties a process to its parent's life. Imports next to nothing."""
+"""Ends a process when its parent dies. Imports very little."""
 
 import ctypes
 import signal
@@ -8,7 +8,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Get SIGTERM when the parent dies, so that one killed outright leaves nobody
-    behind. Linux only. Survives an exec, not a fork."""
+    """Send SIGTERM to this process when its parent dies, even if the parent is killed.
+    Linux only. Survives exec, but not fork."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,5 +1,5 @@
-"""Health check of a container: `python -m libs.cli.process.probe PORT` asks /readyz on
-loopback; exit code 0 when ready, else 1 with the reason."""
+"""Container health check: `python -m libs.cli.process.probe PORT` requests /readyz on
+loopback. Exits with 0 if ready, else with 1 and prints the reason."""
 
 import sys
 

@@ -1,11 +1,10 @@
 """Runs Granian with two changes:
 `python -P -m libs.cli.process.serve APP GRANIAN-ARGUMENTS...`.
 
-Its workers end when their main process is killed outright; by itself an orphaned
-worker goes on serving the port beside its successor, for ever. And it takes the
-application from our package, whatever folder it is run in: Granian puts the current
-one first on the path, where a package `services` of somebody else may lie.
-"""
+Workers exit when their main process is killed; otherwise an orphaned worker serves the
+port forever, beside its successor. The application is imported from our package:
+Granian puts the working directory first on the path, where another package named
+`services` may be."""
 
 import importlib
 import os
@@ -18,7 +17,7 @@ from libs.cli.process.lifeline import die_with_parent
 
 def main() -> None:
     package = sys.argv[1].partition(".")[0]
-    importlib.import_module(package)  # found once, its modules come from there
+    importlib.import_module(package)  # later imports of its modules use this package
     os.register_at_fork(after_in_child=die_with_parent)
     entrypoint()  # type: ignore[no-untyped-call]
 

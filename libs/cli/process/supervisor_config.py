@@ -1,4 +1,4 @@
-"""The configuration that supervisord runs a plan from. (pure)"""
+"""Renders the supervisord configuration of a plan. (pure)"""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -8,8 +8,8 @@ from libs.cli.commands import PYTHON
 from libs.cli.plan import Plan, Program
 from libs.cli.process import descriptors
 
-# Groups start in this order and stop in the reverse: the gateway's last events
-# reach Redis, and ingest stores what it can, before Redis goes.
+# Groups start in this order and stop in reverse: the gateway's last events reach Redis
+# and ingest stores them before Redis stops.
 GROUPS = ("base", "services", "front")
 
 LAUNCH = (*PYTHON, "libs.cli.process.launch")
@@ -17,14 +17,14 @@ WATCH = (*LAUNCH, "--keep-output", *PYTHON, "libs.cli.readiness_listener")
 
 
 def render(plan: Plan, data_dir: Path) -> str:
-    """The whole file."""
+    """The content of supervisord.conf."""
     logs, run = data_dir / "logs", data_dir / "run"
     sections = [
         _section(
             "supervisord",
             {
                 "nodaemon": "true",
-                "silent": "true",  # its own log goes to the file only
+                "silent": "true",  # logs to its file only
                 "logfile": logs / "supervisord.log",
                 "logfile_maxbytes": "10MB",
                 "logfile_backups": "3",
@@ -43,7 +43,7 @@ def render(plan: Plan, data_dir: Path) -> str:
                 "priority": 1,  # started first, stopped last
                 "stopwaitsecs": 1,
                 "killasgroup": "true",
-                "stdout_logfile": "NONE",  # that is the event protocol
+                "stdout_logfile": "NONE",  # standard output carries the event protocol
                 **_log("stderr", logs / "watch.log"),
             },
         ),
@@ -74,13 +74,13 @@ def _program(program: Program, logs: Path) -> str:
             "command": shlex.join((*LAUNCH, *program.command)),
             "environment": environment,
             "autorestart": "true",
-            # A Granian whose application cannot be imported gives up after some
-            # seconds; five such starts in a row are FATAL.
+            # A Granian that cannot import its application exits after some seconds;
+            # five such starts in a row are FATAL.
             "startsecs": 3,
             "startretries": 4,
             "stopwaitsecs": program.stop_seconds,
-            # SIGTERM goes to the main process, which stops its workers in
-            # order; what is left at the deadline is killed with its group.
+            # SIGTERM goes to the main process only, which stops its workers; at the
+            # deadline the whole process group is killed.
             "stopasgroup": "false",
             "killasgroup": "true",
             "redirect_stderr": "true",
@@ -98,6 +98,6 @@ def _log(stream: str, path: Path) -> dict[str, object]:
 
 
 def _section(name: str, values: Mapping[str, object]) -> str:
-    # A per cent sign would begin a substitution.
+    # supervisord expands % sequences.
     lines = [f"{key}={str(value).replace('%', '%%')}" for key, value in values.items()]
     return "\n".join([f"[{name}]", *lines, ""])

@@ -1,7 +1,8 @@
 """Runs supervisord as a foreground command:
-`python -m libs.cli.process.supervisord RUN_DIR`. It exits with 1 when the readiness
-listener gave up. It treats SIGHUP, which a closing terminal sends, as a request to
-stop, not to restart."""
+`python -m libs.cli.process.supervisord RUN_DIR`.
+
+Exits with 1 if the readiness listener reported a failure. SIGHUP, sent when a terminal
+closes, stops it instead of restarting it."""
 
 import contextlib
 import signal
@@ -16,7 +17,7 @@ from supervisor.supervisord import Supervisor
 
 class Foreground(Supervisor):  # type: ignore[misc]  # untyped library
     def runforever(self) -> None:
-        # At once: the loop begins with waiting for a second.
+        # Start programs at once: the loop would first wait for a second.
         for group in sorted(self.process_groups.values()):
             group.transition()
         super().runforever()
@@ -33,7 +34,7 @@ def main() -> int:
     options = ServerOptions()
     options.realize(["-n", "-c", str(run_dir / "supervisord.conf")])
     options.first, options.test = True, False
-    # As PID 1 it gets no default reaction to a signal that comes early.
+    # PID 1 has no default signal handlers; handle a SIGTERM during startup.
     signal.signal(signal.SIGTERM, _leave)
     with contextlib.suppress(asyncore.ExitNow):
         Foreground(options).main()

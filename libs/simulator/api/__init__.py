@@ -1,1 +1,1 @@
-"""The simulated API."""
+"""The routes of the simulated API."""

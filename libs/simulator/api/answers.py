@@ -1,5 +1,5 @@
-"""What the simulated model answers: output items and the response object. Pure:
-ids come from the mint, the time is an argument."""
+"""Builds the simulated model's answers: output items and response objects. Pure: the
+mint provides ids, and the time is an argument."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Mint(Protocol):
 
 @dataclass(frozen=True)
 class Fate:
-    """How a response ends when a fault says so."""
+    """The terminal status that a fault prescribes."""
 
     status: str  # "failed" or "incomplete"
     code: str
@@ -37,7 +37,7 @@ class Fate:
 
 
 def outputs(ask: Ask, thread: Thread, mint: Mint) -> list[Json]:
-    """The output items of an answer to this history."""
+    """The output items that answer this history."""
     if ask.warms_up:
         return []
     if ask.compacts:
@@ -50,7 +50,7 @@ def outputs(ask: Ask, thread: Thread, mint: Mint) -> list[Json]:
 
 
 def wanted_call(ask: Ask, thread: Thread) -> ToolCall | None:
-    """The tool call this history asks for, if it has not been answered yet."""
+    """The tool call this history asks for, unless it has been answered already."""
     choice = ask.body.get("tool_choice") or "auto"
     forced = choice not in ("auto", "none")
     wanted = (thread.asks_for_tool or forced) and choice != "none"
@@ -58,7 +58,7 @@ def wanted_call(ask: Ask, thread: Thread) -> ToolCall | None:
 
 
 def answer_text(ask: Ask, thread: Thread, mint: Mint) -> str:
-    """The labelled answer; in the asked shape if there is one."""
+    """The answer's text; valid JSON for the requested schema, if there is one."""
     text = f"Simulated answer from {mint.account}: {thread.echo}".rstrip()
     extra = ask.number("simulate_words", 0)
     if extra:
@@ -116,7 +116,7 @@ def tool_call(mint: Mint, call: ToolCall, *, stored: bool) -> Json:
 
 
 def usage(thread: Thread, items: Sequence[Json], cached: int) -> Json:
-    """The token counts: a token is four characters of text."""
+    """Token counts, at four characters per token."""
     given = thread.tokens
     cached = min(cached, given)
     reasoned = sum(REASONING_TOKENS for i in items if i["type"] == "reasoning")
@@ -133,7 +133,7 @@ def usage(thread: Thread, items: Sequence[Json], cached: int) -> Json:
     }
 
 
-# Fields echoed from the request, with what the service fills in when absent.
+# Fields echoed from the request, with the service's defaults for absent ones.
 _ECHOED: dict[str, Any] = {
     "background": False,
     "instructions": None,
@@ -157,7 +157,7 @@ _ECHOED: dict[str, Any] = {
 def response_object(
     ask: Ask, response_id: str, items: list[Json], counts: Json, now: float
 ) -> Json:
-    """The completed response."""
+    """The completed response object."""
     body = ask.body
     response: Json = {
         "id": response_id,
@@ -197,7 +197,7 @@ def _tier(asked: Any) -> str:
 
 
 def pending(response: Json, status: str) -> Json:
-    """The response as it looked before it ended."""
+    """The response object before it ends."""
     return {
         **response,
         "status": status,
@@ -210,7 +210,8 @@ def pending(response: Json, status: str) -> Json:
 
 
 def spoiled(response: Json, fate: Fate | None) -> Json:
-    """The response as it ends under a fault; unchanged without one."""
+    """The response object with the fault's terminal status; unchanged without a
+    fault."""
     if fate is None:
         return response
     if fate.status == "incomplete":

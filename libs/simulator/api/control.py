@@ -1,5 +1,5 @@
-"""The control API under /__sim/: faults, holding, key revocation, journal. No
-authentication."""
+"""The control API under /__sim/, without authentication: faults, holds, key revocation,
+the journal."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from libs.simulator.wire import Json, encode
 
 @dataclass(frozen=True)
 class Order:
-    """What one call of the control API says."""
+    """The body of a control API request."""
 
     query: Mapping[str, str]
     body: Json
@@ -29,7 +29,7 @@ Action = Callable[[Order], Json]
 
 
 class Control:
-    """Lets a test script the upstream and read what it saw."""
+    """Lets a test script the upstream and read its journal."""
 
     def __init__(
         self, faults: Faults, journal: Journal, holding: Holding, accounts: Accounts

@@ -12,7 +12,7 @@ from libs.simulator.wire import Answer, Json, json_answer
 
 
 class Conversations:
-    """Keeps conversations, each inside its account."""
+    """Stores conversations per account."""
 
     def __init__(self, state: State) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""The create request as parsed at the border. Pure."""
+"""Parses create requests. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class Ask:
-    """What a create request asks for. `body` stays as sent, for echoing."""
+    """A parsed create request. `body` stays as sent, for echoing."""
 
     body: Json
     model: str
@@ -34,7 +34,7 @@ class Ask:
 
     @property
     def warms_up(self) -> bool:
-        """WebSocket only: take the input in, answer nothing."""
+        """WebSocket only: store the input and generate nothing."""
         return self.body.get("generate") is False
 
     @property
@@ -43,13 +43,13 @@ class Ask:
         return options.get("include_obfuscation") is not False
 
     def number(self, name: str, default: int) -> int:
-        """A number given to the simulator in the request's metadata."""
+        """A number that a test passes to the simulator in the request's metadata."""
         value = str((self.body.get("metadata") or {}).get(name, ""))
         return int(value) if value.isdecimal() else default
 
 
 def parse(body: Json) -> Ask:
-    """Read a create request; raises the refusal the service would answer."""
+    """Parse a create request; raises the `ApiError` that the service would return."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise errors.missing("model")
@@ -73,7 +73,7 @@ def parse(body: Json) -> Ask:
 
 
 def input_items(value: Any) -> list[Json]:
-    """The input as a list of items; a string is one user message."""
+    """The input as a list of items; a string becomes one user message."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -84,7 +84,7 @@ def input_items(value: Any) -> list[Json]:
 
 
 def parts(item: Json) -> Iterator[Json]:
-    """The content parts of a message; a string is one text part."""
+    """The content parts of a message; a string becomes one text part."""
     content = item.get("content")
     if isinstance(content, str):
         yield {"type": "input_text", "text": content}
@@ -93,7 +93,7 @@ def parts(item: Json) -> Iterator[Json]:
 
 
 def file_ids(item: Json) -> Iterator[str]:
-    """The uploaded files an item names: in its content, or in a tool's output."""
+    """The ids of uploaded files in an item's content or in a tool's output."""
     for content in (item.get("content"), item.get("output")):
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict) and isinstance(part.get("file_id"), str):
@@ -101,7 +101,7 @@ def file_ids(item: Json) -> Iterator[str]:
 
 
 def bound_ids(tools: Any) -> Iterator[str]:
-    """The stores, containers and files that tools are to work on."""
+    """The ids of vector stores, containers and files that the tools use."""
     for tool in tools if isinstance(tools, list) else ():
         if isinstance(tool, dict):
             yield from filter(_is_text, _named_by(tool))

@@ -1,4 +1,4 @@
-"""Refusals, with the words, codes and statuses of the real service."""
+"""Error responses with the service's messages, codes and statuses."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ _KEYS_PAGE = "https://platform.openai.com/account/api-keys"
 
 
 class ApiError(Exception):
-    """A refusal as the caller will see it."""
+    """An error response."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ def wrong_key(key: str) -> ApiError:
 
 
 def wrong_selector(what: str) -> ApiError:
-    """The header OpenAI-Organization or OpenAI-Project does not fit the key."""
+    """The OpenAI-Organization or OpenAI-Project header does not match the key."""
     return ApiError(
         401,
         f"OpenAI-{what.capitalize()} header should match {what} for API key",
@@ -158,7 +158,7 @@ _KINDS = {"vs": "Vector store", "cntr": "Container", "batch": "Batch"}
 
 
 def object_not_found(object_id: str) -> ApiError:
-    """A vector store, container or batch."""
+    """A vector store, container or batch does not exist."""
     kind = _KINDS.get(object_id.partition("_")[0], "Object")
     return ApiError(404, f"{kind} with id '{object_id}' not found.")
 
@@ -176,8 +176,8 @@ def no_cancel() -> ApiError:
     return ApiError(400, "Cannot cancel a synchronous response.")
 
 
-# What each status says when a scripted fault gives no body of its own:
-# type, code, message. `{model}` and `{account}` are filled in.
+# Type, code and message per status, for scripted faults without a body of their own.
+# `{model}` and `{account}` are filled in.
 _BY_STATUS: Mapping[int, tuple[str, str | None, str]] = {
     400: ("invalid_request_error", None, "The request is invalid."),
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
@@ -225,7 +225,7 @@ _BY_CODE: Mapping[str, tuple[str, str]] = {
 def by_status(
     status: int, code: str | None, message: str | None, *, model: str, account: str
 ) -> ApiError:
-    """The refusal a status usually carries; code and message may be chosen."""
+    """The usual error of a status; code and message can be overridden."""
     kind, usual_code, text = _BY_STATUS.get(status, _SERVER_ERROR)
     if code and code in _BY_CODE:
         kind, text = _BY_CODE[code]

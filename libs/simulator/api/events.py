@@ -1,5 +1,5 @@
-"""The events of a response, in the service's order. Pure: a replay of the same
-response gives the same events and numbers, obfuscation aside."""
+"""Streams a response as events, in the service's order. Pure: the same response always
+gives the same events and sequence numbers; only the obfuscation differs."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +15,10 @@ _OPENING = ("response.created", "response.queued", "response.in_progress")
 
 
 def events_of(response: Json, pad: Pad | None = None) -> Iterator[Json]:
-    """Every event up to the response's present status, numbered from 0.
+    """Every event up to the response's current status, numbered from 0.
 
-    A terminal event is the last one; while a background response runs, the
-    events so far. `pad` makes the random filler of deltas.
-    """
+    An ended response has a terminal event; a background response in progress has the
+    events so far. `pad` makes the random obfuscation of deltas."""
     for number, event in enumerate(_unnumbered(response, pad)):
         yield {"type": event.pop("type"), "sequence_number": number, **event}
 
@@ -88,13 +87,13 @@ def _padded(event: Json, pad: Pad | None) -> Json:
 
 
 def is_terminal(event: Json) -> bool:
-    """Nothing follows this event."""
+    """Whether this event ends the stream."""
     kind = event["type"]
     return kind == "error" or kind.removeprefix("response.") in TERMINAL
 
 
 def with_error(events: Iterable[Json], error: Json) -> Iterator[Json]:
-    """The stream breaking off with an `error` event once it is under way."""
+    """The events of a stream that ends in an `error` event."""
     number = 0
     for event in events:
         if event["type"] not in _OPENING:

@@ -1,4 +1,4 @@
-"""What stands beside /responses: models, chat completions, embeddings, files."""
+"""Resources beside /responses: models, chat completions, embeddings, files."""
 
 import email.parser
 import email.policy
@@ -18,7 +18,7 @@ _DIMENSIONS = 8
 
 
 class Models:
-    """The catalogue; creating a response checks no model name against it."""
+    """Lists models. Responses can be created with any model name."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._models = {
@@ -42,7 +42,7 @@ class Models:
 
 
 async def chat(call: Call) -> Answer:
-    """A chat completion, whole or streamed."""
+    """A chat completion, in one piece or streamed."""
     model = _model(call)
     thread = Thread().extended(input_items(call.body.get("messages")))
     text = f"Simulated answer from {call.account.name}: {thread.echo}".rstrip()
@@ -89,7 +89,7 @@ async def _chunks(shared: Json, text: str) -> AsyncGenerator[bytes, None]:
 
 
 async def embeddings(call: Call) -> Answer:
-    """One small vector per input, the same for the same text."""
+    """A small vector for each input; the same input always gets the same vector."""
     model, given = _model(call), call.body.get("input")
     texts = given if isinstance(given, list) else [given]
     vectors = [
@@ -115,7 +115,7 @@ def _model(call: Call) -> str:
 
 
 class Files:
-    """Uploads, each inside its account."""
+    """Stores uploaded files per account."""
 
     def __init__(self, state: State) -> None:
         self._state = state

@@ -1,5 +1,5 @@
-"""What a project keeps beside responses: vector stores, containers, batches. Each
-lives in the account that made it; their own work is not simulated."""
+"""Vector stores, containers and batches. Each belongs to the account that created it;
+what they do is not simulated."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _ID_HEX = 32
 
 
 class Kept:
-    """One collection: create, list, show and delete, inside the caller's account."""
+    """A collection with create, list, retrieve and delete, per account."""
 
     def __init__(
         self, state: State, prefix: str, about: Callable[[Call], Json]
@@ -73,7 +73,7 @@ class Kept:
 
 
 class VectorStores(Kept):
-    """Vector stores and the files put into them."""
+    """Vector stores and the files attached to them."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state, "vs", _vector_store)
@@ -118,7 +118,7 @@ class VectorStores(Kept):
 
 
 class Containers(Kept):
-    """Where code of the code interpreter would run."""
+    """Containers of the code interpreter."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state, "cntr", _container)
@@ -128,7 +128,7 @@ class Containers(Kept):
 
 
 class Batches(Kept):
-    """Batches: they stay in progress until they are cancelled."""
+    """Batches: in progress until they are canceled."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state, "batch", _batch)
@@ -195,7 +195,7 @@ def _file_counts(completed: int) -> Json:
 
 
 def _file_ids(call: Call) -> list[str]:
-    """The files a create request names: all must be the caller's own."""
+    """The file ids of a create request; all must belong to the caller."""
     named = call.body.get("file_ids")
     listed = named if isinstance(named, list) else []
     return [

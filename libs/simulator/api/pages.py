@@ -1,4 +1,4 @@
-"""List pages: `after`, `limit`, `order`. Pure."""
+"""Paginates lists by `after`, `limit` and `order`. Pure."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,8 @@ _MAX_LIMIT = 100
 
 
 def page(items: list[Json], query: Mapping[str, str]) -> Json:
-    """One page of items given oldest first; the newest come first by default."""
+    """One page of items. The input is oldest first; the default order is newest
+    first."""
     ordered = items if query.get("order") == "asc" else items[::-1]
     ids = [item["id"] for item in ordered]
     after = query.get("after")

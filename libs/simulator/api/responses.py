@@ -35,7 +35,7 @@ def pad_for(ask: Ask) -> Pad | None:
 
 
 def turn_events(turn: Turn, fault: Fault) -> Iterator[Json]:
-    """The events of a finished turn, as the fault leaves them."""
+    """The events of a finished turn, changed by the fault."""
     events = events_of(turn.response, pad_for(turn.ask))
     spec = fault.error_event
     if spec is None:
@@ -47,7 +47,7 @@ def turn_events(turn: Turn, fault: Fault) -> Iterator[Json]:
 
 
 class Responses:
-    """Creates, shows, cancels and deletes responses."""
+    """Creates, retrieves, cancels and deletes responses."""
 
     def __init__(
         self, state: State, turns: Turns, jobs: Jobs, background_ms: int

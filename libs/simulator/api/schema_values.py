@@ -1,4 +1,4 @@
-"""A plausible value for a JSON schema: tool arguments, structured answers. Pure."""
+"""Generates values for a JSON schema: tool arguments and structured answers. Pure."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def _object(schema: Json, text: str, depth: int) -> Json:
 
 
 def arguments(parameters: Any) -> Json:
-    """Arguments for a tool: a harmless command where it takes one."""
+    """Arguments for a tool: a harmless command where the tool takes one."""
     value: Json = _object(parameters if isinstance(parameters, dict) else {}, "hi", 0)
     properties = (parameters or {}).get("properties", {})
     for name in ("cmd", "command"):

@@ -1,5 +1,5 @@
-"""One turn: from a create request to the response it will get. Shared by HTTP and
-WebSocket; nothing is stored before `commit`."""
+"""Turns a create request into a response. HTTP and WebSocket share it; nothing is
+stored before `commit`."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _NO_MEMORY: Mapping[str, Thread] = {}
 
 @dataclass(frozen=True)
 class Turn:
-    """A request taken in and its answer, not yet given."""
+    """A parsed request with its prepared answer."""
 
     account: Account
     ask: Ask
@@ -35,7 +35,7 @@ class Turn:
 
 
 class Turns:
-    """Takes requests in against what is stored."""
+    """Prepares turns against the stored state."""
 
     def __init__(self, state: State, clock: Callable[[], float] = time.time) -> None:
         self._state = state
@@ -48,11 +48,10 @@ class Turns:
         fate: Fate | None = None,
         memory: Mapping[str, Thread] = _NO_MEMORY,
     ) -> Turn:
-        """Decide the answer, or raise the refusal.
+        """Prepare the answer, or raise `ApiError`.
 
-        `memory` holds what the caller's WebSocket remembers by response id. A
-        conversation is locked from here until `release`.
-        """
+        `memory` maps response ids to what the caller's WebSocket remembers. A
+        conversation is locked from here until `release`."""
         state, body = self._state, ask.body
         conversation = self._conversation(account, ask)
         thread = self._history(account, ask, conversation, memory)
@@ -75,7 +74,7 @@ class Turns:
         return Turn(account, ask, response, thread, conversation)
 
     def count(self, account: Account, ask: Ask) -> int:
-        """The input tokens this request would have."""
+        """The number of input tokens this request would have."""
         conversation = self._conversation(account, ask)
         thread = self._history(account, ask, conversation, _NO_MEMORY)
         self._state.check_items(account, ask.items)
@@ -84,15 +83,15 @@ class Turns:
         return thread.opening(ask.body.get("instructions")).tokens
 
     def commit(self, turn: Turn, encoded: bytes | None = None) -> None:
-        """Store the finished turn where the request wanted it. `encoded` is its
-        response in bytes, where the caller has them."""
+        """Store the finished turn where the request asked for it. `encoded` is the
+        encoded response, if the caller has it."""
         if turn.conversation:
             self._append(turn, turn.conversation)
         if turn.ask.store:
             self.keep(turn, encoded)
 
     def keep(self, turn: Turn, encoded: bytes | None = None) -> None:
-        """Store the response as it is now; again when it has changed."""
+        """Store the response in its current state; called again when it has changed."""
         before = self._state.response(turn.account, turn.response_id)
         if before:
             inputs, item_ids = before.input_items, before.item_ids
@@ -149,14 +148,14 @@ class Turns:
 
 
 def changed(turn: Turn, response: Json) -> Turn:
-    """The same turn with its response moved on."""
+    """A copy of the turn with this response."""
     return replace(turn, response=response)
 
 
 def add_items(
     state: State, conversation: Conversation, items: list[Json]
 ) -> list[Json]:
-    """Put listed items at the conversation's end; returns them."""
+    """Append listed items to the conversation; returns them."""
     for item in items:
         conversation.items[item["id"]] = item
     state.keep_items(conversation.account, [item["id"] for item in items])

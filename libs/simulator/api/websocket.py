@@ -1,4 +1,4 @@
-"""WebSockets on /v1/responses: frames in, events out, lanes, the socket's memory."""
+"""WebSockets on /v1/responses: frames, events, lanes and the connection's memory."""
 
 import asyncio
 import time
@@ -24,14 +24,14 @@ from libs.simulator.state.threads import Thread
 from libs.simulator.wire import Json, encode
 
 _MAX_LANES = 32
-# Frames some clients send that expect no answer.
+# Frames that some clients send and that get no answer.
 _SILENT = ("response.processed",)
 
 Lane = str | None
 
 
 class SocketMemory:
-    """The latest response of each lane: it needs no storage to be continued."""
+    """The latest response of each lane, which can be continued without being stored."""
 
     def __init__(self) -> None:
         self.threads: dict[str, Thread] = {}
@@ -43,7 +43,7 @@ class SocketMemory:
         self.threads[response_id] = thread
 
     def drop(self, response_id: str | None) -> None:
-        """A failed turn takes the response it continued with it."""
+        """A failed turn also removes the response it continued."""
         self.threads.pop(response_id or "", None)
 
 
@@ -87,7 +87,7 @@ class Sockets:
 
 
 class Session:
-    """One client's socket."""
+    """One WebSocket connection."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Session:
         self._lanes: dict[Lane, asyncio.Queue[bytes]] = {}
 
     async def run(self) -> None:
-        """Read until the client closes; each lane answers its frames in order."""
+        """Read until the client closes. Each lane answers its frames in order."""
         async with asyncio.TaskGroup() as group:
             workers = []
             async for message in self._socket:
@@ -114,7 +114,7 @@ class Session:
                     break
                 lane = _lane(message.data)
                 if lane not in self._lanes:
-                    # One too many is answered, and refused, on the unnamed lane.
+                    # A frame over the lane limit is refused on the unnamed lane.
                     lane = lane if self._has_room else None
                 if lane not in self._lanes:
                     self._lanes[lane] = asyncio.Queue()
@@ -149,7 +149,7 @@ class Session:
         lane, fault = _lane(raw), NO_FAULT
         try:
             body = bodies.parsed(raw)
-            # A key may be revoked while its sockets are open.
+            # A key may be revoked while its connections are open.
             self._gate.accounts.of(entry.key)
             entry.asked(body)
             entry.stream = True
@@ -211,7 +211,8 @@ class Session:
         await self._socket.send_frame(frame, WSMsgType.TEXT)
 
     def finished(self, turn: Turn, lane: Lane) -> None:
-        """The terminal event is next: keep what the client may continue from."""
+        """Called before the terminal event: remember what the client may continue
+        from."""
         self._turns.commit(turn)
         if turn.response["status"] == "failed":
             self._memory.drop(turn.ask.previous_id)
@@ -221,7 +222,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Outlet:
-    """Where the events of one turn go, and where a fault stops them."""
+    """Sends the events of one turn, and stops where a fault says so."""
 
     session: Session
     entry: Entry
@@ -269,7 +270,7 @@ def _too_many_lanes() -> ApiError:
 
 
 def _as_status(fault: Fault) -> Fault:
-    """A refused upgrade answers like a status fault."""
+    """A refused upgrade is answered like a status fault."""
     return Fault(
         status=fault.ws_refuse,
         revoked=fault.revoked,

@@ -1,1 +1,1 @@
-"""Scripted faults and how they reach the wire."""
+"""Scripted faults and how they are sent."""

@@ -1,4 +1,4 @@
-"""Puts answers on the wire, or breaks the connection where a fault says so."""
+"""Sends answers, or breaks the connection where a fault says so."""
 
 import asyncio
 import gzip
@@ -19,7 +19,7 @@ _SSE = "text/event-stream; charset=utf-8"
 
 
 def reset(request: web.BaseRequest) -> None:
-    """Break the TCP connection with a reset instead of an orderly end."""
+    """Close the TCP connection with a reset."""
     transport = request.transport
     if transport is None:
         return
@@ -30,13 +30,13 @@ def reset(request: web.BaseRequest) -> None:
 
 
 async def until_client_leaves() -> None:
-    """Wait without end: the server cancels a handler whose client has left."""
+    """Wait forever: the server cancels a handler whose client has disconnected."""
     await asyncio.Event().wait()
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One HTTP request and the way its answer goes out."""
+    """One HTTP request and how it is answered."""
 
     request: web.Request
     entry: Entry
@@ -44,7 +44,7 @@ class Exchange:
     headers: dict[str, str]
 
     async def broken(self) -> web.StreamResponse | None:
-        """Break the connection before any answer, if the fault is of that kind."""
+        """Break the connection before any answer, if the fault asks for it."""
         fault, transport = self.fault, self.request.transport
         if fault.timeout is True:
             await until_client_leaves()
@@ -100,8 +100,8 @@ class Exchange:
         self.entry.answered(200, response.headers.items())
         await response.prepare(self.request)
         sent = 0
-        # A frame is asked for only when it may be sent: asking for the last one
-        # stores the response.
+        # Do not fetch a frame before it may be sent: fetching the last one stores the
+        # response.
         while not await self._ends_after(sent):
             frame = await anext(answer.frames, None)
             if frame is None:
@@ -127,12 +127,12 @@ class Exchange:
 
 
 def _nothing_more() -> web.StreamResponse:
-    """What aiohttp wants returned; the connection is gone already."""
+    """aiohttp requires a return value although the connection is closed."""
     return web.Response()
 
 
 def scripted_body(fault: Fault, usual: Any) -> tuple[bytes, str]:
-    """The body a status fault sends, and its content type."""
+    """The body of a status fault and its content type."""
     body = fault.body
     if body is None:
         return encode(usual), "application/json"

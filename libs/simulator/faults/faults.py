@@ -1,4 +1,4 @@
-"""Scripted misbehaviour: what a fault is, and which one a request meets. Pure."""
+"""Scripted faults: their fields, and which fault applies to a request. Pure."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,9 +25,9 @@ class ErrorSpec(
 class Fault(
     msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
 ):
-    """One way to misbehave; the fields given apply together."""
+    """One way to misbehave. The fields that are set apply together."""
 
-    # An answer of this status. `body` replaces the usual envelope; `code` picks
+    # Answer with this status. `body` replaces the usual error body; `code` selects
     # another error (insufficient_quota, slow_down).
     status: int | None = None
     headers: dict[str, str] = {}
@@ -36,9 +36,9 @@ class Fault(
     message: str | None = None
     # TCP reset before any answer.
     reset: bool = False
-    # No answer for this many seconds (true: until the client leaves), then a reset.
+    # Seconds without an answer, then a reset (true: until the client disconnects).
     timeout: float | bool = False
-    # Bytes that are no HTTP, then the end.
+    # Bytes that are not HTTP, then the connection closes.
     garbage: bool = False
     # 401, as for a revoked key.
     revoked: bool = False
@@ -47,23 +47,23 @@ class Fault(
     # Milliseconds before the headers, and between two events.
     delay_ms: float = 0
     event_gap_ms: float = 0
-    # After so many events: silence, a TCP reset, a clean end.
+    # After this many events: silence, a TCP reset, a clean end.
     stall_after: int | None = None
     cut_after: int | None = None
     end_after: int | None = None
-    # The response ends otherwise than completed.
+    # The response ends with another status than completed.
     failed_event: ErrorSpec | None = None
     error_event: ErrorSpec | None = None
     incomplete: str | None = None  # the reason
     # WebSocket: the status that refuses the upgrade; events before a TCP reset.
     ws_refuse: int | None = None
     ws_cut_after: int | None = None
-    # gzip for clients that accept it. Alone it goes with any other fault.
+    # gzip, for clients that accept it. Can be combined with any other fault.
     compress: bool = False
 
     @property
     def fate(self) -> Fate | None:
-        """How the response itself ends."""
+        """The terminal status that the fault prescribes."""
         if self.incomplete:
             return Fate("incomplete", self.incomplete)
         if self.failed_event:
@@ -72,7 +72,7 @@ class Fault(
 
     @property
     def cut(self) -> int | None:
-        """After how many events the connection breaks."""
+        """The number of events after which the connection breaks."""
         return self.cut_after if self.ws_cut_after is None else self.ws_cut_after
 
 
@@ -90,7 +90,7 @@ _SHORTHAND: dict[str, Any] = {
 class Match(
     msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
 ):
-    """Which requests of a key meet the fault."""
+    """Which requests of a key the fault applies to."""
 
     path: str | None = None
     model: str | None = None
@@ -99,21 +99,20 @@ class Match(
 class Script(
     msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True
 ):
-    """A fault as the control API takes it."""
+    """A fault as the control API accepts it."""
 
     fault: Fault
     key: str = "*"
     match: Match = Match()
-    # How often; null or absent: until cleared.
+    # How often it applies; null or absent: until it is cleared.
     times: int | None = None
 
 
 def parse_script(body: Json) -> Script:
-    """Read a script; msgspec.ValidationError says what is wrong.
+    """Parse a script; raises msgspec.ValidationError.
 
-    `{"kind": K, "value": V}` may be written for `{K: V}`, and `true` or a bare
-    code where a field takes an object.
-    """
+    `{"kind": K, "value": V}` is accepted for `{K: V}`, and `true` or a bare code where
+    a field takes an object."""
     fault = body.get("fault")
     if isinstance(fault, dict):
         body = {**body, "fault": _spelled_out(fault)}
@@ -159,7 +158,7 @@ class Faults:
         ]
 
     def take(self, key: str, path: str, model: str | None, stage: Stage) -> Fault:
-        """The fault this request meets; its count goes down in the same step."""
+        """The fault that applies to this request, if any; its count is decremented."""
         compress = False
         for queued in list(self._queue):
             if not _applies(queued.script, key, path, model, stage):
@@ -186,14 +185,14 @@ def _applies(
         return False
     if script.match.path and not path.startswith(script.match.path):
         return False
-    # An upgrade names no model: it is never refused by a fault bound to one.
+    # An upgrade names no model, so faults bound to a model do not apply to it.
     if script.match.model and script.match.model != model:
         return False
     return _concerns(script.fault, stage)
 
 
 def _concerns(fault: Fault, stage: Stage) -> bool:
-    """A fault made for one stage is not used up by another."""
+    """A fault of one stage does not apply to, and is not consumed by, another stage."""
     for_upgrade = any(getattr(fault, name) for name in _UPGRADE_FIELDS)
     if stage == "upgrade":
         return for_upgrade

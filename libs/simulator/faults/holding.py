@@ -1,4 +1,4 @@
-"""Answers held back until a test lets them go."""
+"""Holds answers back until a test releases them."""
 
 import asyncio
 from collections import Counter
@@ -21,14 +21,14 @@ class Holding:
         self._held.setdefault(key, asyncio.Event())
 
     def release(self, key: str | None = None) -> None:
-        """Let go what waits for one key, or everything."""
+        """Release the answers of one key, or of all."""
         for name in [key] if key else list(self._held):
             released = self._held.pop(name, None)
             if released:
                 released.set()
 
     async def pass_by(self, key: str) -> None:
-        """Return as soon as nothing holds this key."""
+        """Return as soon as this key is not held."""
         while held := self._held.get(EVERY_KEY) or self._held.get(key):
             with self._counted(key):
                 await held.wait()

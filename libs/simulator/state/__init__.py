@@ -1,1 +1,1 @@
-"""What the simulated upstream remembers."""
+"""The state of the simulated upstream."""

@@ -1,4 +1,4 @@
-"""Which account a request belongs to."""
+"""Finds the account of a request."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from libs.simulator.state.ids import Mint
 
 @dataclass(frozen=True)
 class Account:
-    """One organisation with its only project."""
+    """One organization with its only project."""
 
     name: str
 
@@ -40,14 +40,14 @@ class Accounts:
         return sorted(self._revoked)
 
     def revoke(self, key: str) -> None:
-        """From now on the key is refused like one that never was."""
+        """From now on refuse the key like an unknown one."""
         self._revoked.add(key)
 
     def restore(self, key: str) -> None:
         self._revoked.discard(key)
 
     def of(self, key: str) -> Account:
-        """The account of a key, or the refusal a wrong key gets."""
+        """The account of a key; raises the error of an incorrect key."""
         if key in self._revoked:
             raise errors.wrong_key(key)
         known = self._accounts.get(key)
@@ -61,7 +61,7 @@ class Accounts:
         return Account(f"acct-{digest}")
 
     def admit(self, headers: Mapping[str, str]) -> Account:
-        """The account of a request; its selector headers must fit the key."""
+        """The account of a request; its selector headers must match the key."""
         account = self.of(bearer(headers))
         if headers.get("openai-organization", account.name) != account.name:
             raise errors.wrong_selector("organization")

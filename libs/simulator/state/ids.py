@@ -1,7 +1,7 @@
-"""Identifiers and sealed blobs that know which account they belong to.
+"""Ids and sealed blobs that carry the account they belong to.
 
-They can be judged without storage, so they survive a restart as the real ones do.
-"""
+They can be checked without storage, so that they survive a restart, like the
+service's."""
 
 import base64
 import binascii
@@ -18,14 +18,14 @@ _TAG_HEX = 8
 _CHECK_HEX = 9
 _BODY_HEX = _RANDOM_HEX + _TAG_HEX + 1 + _CHECK_HEX
 _MAC_BYTES = 32
-# Version byte, time, tag and random: the layout of a Fernet token, so that the
+# Version byte, time, tag and random bytes: the layout of a Fernet token, so that the
 # blob starts with `gAAAA` like a real one.
 _HEAD_BYTES = 1 + 8 + 8
 
 
 @functools.lru_cache(maxsize=10_000)
 def account_tag(account: str) -> str:
-    """Eight hex characters standing for the account inside its ids."""
+    """The account's tag inside its ids: eight hex characters."""
     return hashlib.blake2s(account.encode(), key=_SECRET, digest_size=4).hexdigest()
 
 
@@ -39,7 +39,7 @@ def random_hex(length: int) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a minted id says about itself."""
+    """What a minted id contains."""
 
     tag: str
     stored: bool
@@ -52,7 +52,7 @@ class Mint:
     account: str
 
     def new_id(self, prefix: str, *, stored: bool = True) -> str:
-        """An id like the service's: prefix and 50 hex characters."""
+        """An id in the service's format: a prefix and 50 hex characters."""
         body = random_hex(_RANDOM_HEX) + account_tag(self.account) + "01"[stored]
         return f"{prefix}_{body}{_check(body)}"
 
@@ -60,7 +60,7 @@ class Mint:
         return f"call_{random_hex(24)}"
 
     def seal(self, payload_bytes: int = 256) -> str:
-        """An opaque blob standing for encrypted reasoning or a compaction."""
+        """An opaque blob in place of encrypted reasoning or a compaction."""
         head = b"\x80" + int(time.time()).to_bytes(8, "big")
         tag = account_tag(self.account).encode()
         blob = head + tag + secrets.token_bytes(payload_bytes)
@@ -69,7 +69,7 @@ class Mint:
 
 
 def origin(item_id: str) -> Origin | None:
-    """Where an id was minted, or None if a client made it up."""
+    """Where an id was minted; None if the id is not the simulator's."""
     body = item_id.rpartition("_")[2]
     if len(body) != _BODY_HEX:
         return None
@@ -81,7 +81,7 @@ def origin(item_id: str) -> Origin | None:
 
 
 def seal_tag(blob: str) -> str | None:
-    """The tag of the account that sealed a blob, or None if it is broken."""
+    """The tag of the account that sealed a blob; None if the blob is damaged."""
     try:
         raw = base64.b64decode(blob.encode(), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):

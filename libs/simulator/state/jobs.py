@@ -1,4 +1,5 @@
-"""Background responses under way: queued, in progress, ended; followed live."""
+"""Background responses: queued, in progress, ended. Their events can be followed
+live."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,11 +12,11 @@ from libs.simulator.wire import Json
 
 
 def _keep_nothing(turn: Turn) -> None:
-    """The response was deleted."""
+    """In place of the callback that stores: the response was deleted."""
 
 
 class Job:
-    """One background response; its state is the response's own status."""
+    """One background response; its state is the response's status."""
 
     def __init__(self, turn: Turn, keep: Callable[[Turn], None]) -> None:
         self.turn = changed(turn, pending(turn.response, "queued"))
@@ -36,7 +37,7 @@ class Job:
         self.move(self._final.response)
 
     def move(self, response: Json) -> None:
-        """Change the status, unless the job has ended (it was cancelled)."""
+        """Change the status, unless the job has ended or was canceled."""
         if self.ended:
             return
         self.turn = changed(self.turn, response)
@@ -45,11 +46,11 @@ class Job:
         self._moved = asyncio.Event()
 
     def abandon(self) -> None:
-        """Go on without storing anything."""
+        """Continue without storing anything."""
         self._keep = _keep_nothing
 
     async def follow(self, after: int, pad: Pad | None) -> AsyncIterator[Json]:
-        """The events numbered above `after`, as they come about."""
+        """Yield the events numbered above `after` as they occur."""
         while True:
             moved, ended = self._moved, self.ended
             for event in events_of(self.turn.response, pad):
@@ -58,13 +59,13 @@ class Job:
                     yield event
             if ended:
                 return
-            # It may have moved while the events above were being sent.
+            # The status may have changed while the events above were being sent.
             if moved is self._moved:
                 await moved.wait()
 
 
 class Jobs:
-    """All background responses under way."""
+    """All background responses in progress."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
@@ -87,7 +88,7 @@ class Jobs:
         job.move(pending(job.turn.response, "cancelled"))
 
     def forget(self, response_id: str) -> None:
-        """The response was deleted: the job may not store it again."""
+        """The response was deleted: its job must not store it again."""
         job = self._jobs.pop(response_id, None)
         if job:
             job.abandon()

@@ -1,4 +1,4 @@
-"""What arrived and what was answered, for tests to read."""
+"""Records requests and answers for tests."""
 
 import base64
 import hashlib
@@ -36,11 +36,11 @@ _SHOWN = (
 
 @dataclass
 class Entry:
-    """One request, or one WebSocket frame and the events it brought."""
+    """One request, or one WebSocket frame with the events that answered it."""
 
     key: str
     method: str
-    target: str  # the raw request target, path and query
+    target: str  # the raw request target: path and query
     headers: Pairs
     body: bytes
     account: str | None = None
@@ -51,7 +51,7 @@ class Entry:
     status: int | None = None
     response_id: str | None = None
     response_length: int = 0
-    # When the client went away before the answer was complete.
+    # When the client disconnected before the answer was complete.
     disconnected_at: float | None = None
     ended_at: float | None = None
     number: int = 0
@@ -74,7 +74,7 @@ class Entry:
         return self.target.partition("?")[2]
 
     def asked(self, body: Json) -> None:
-        """Note what the body asks for; it may hold anything."""
+        """Record what the body asks for; the body may contain anything."""
         model, previous = body.get("model"), body.get("previous_response_id")
         self.model = model if isinstance(model, str) else None
         self.previous_response_id = previous if isinstance(previous, str) else None
@@ -86,11 +86,11 @@ class Entry:
 
     @property
     def response_headers(self) -> Pairs:
-        # Plain strings: multidict has a type of its own for names.
+        # Plain strings instead of multidict's own type.
         return [(str(name), value) for name, value in self._response_headers]
 
     def sent(self, chunk: bytes) -> None:
-        """Body bytes handed to the connection."""
+        """Count body bytes passed to the connection."""
         self._sent_sha.update(chunk)
         self.response_length += len(chunk)
         if self.keeps_body:
@@ -110,7 +110,7 @@ class Entry:
 
 
 class Journal:
-    """The last entries, the bodies of the newest of them, and counts per key."""
+    """The newest entries, the bodies of the newest of them, and counts per key."""
 
     def __init__(self, max_entries: int, max_body_bytes: int) -> None:
         self._entries: deque[Entry] = deque(maxlen=max_entries)
@@ -159,12 +159,12 @@ class Journal:
         return {"arrived": self._arrived, "keys": keys}
 
     def clear(self) -> None:
-        """Empty the journal; counts and numbers go on."""
+        """Empty the journal; counts and entry numbers continue."""
         self._entries.clear()
         self._with_bodies.clear()
 
     def _counts_of(self, key: str) -> Counter[str]:
-        # A flood of made-up keys must not grow the table.
+        # A flood of invented keys must not grow the table.
         if key not in self._counts and len(self._counts) >= 10_000:
             key = "(others)"
         return self._counts.setdefault(key, Counter())

@@ -1,4 +1,4 @@
-"""A dictionary that forgets its oldest entries: by count and by weight."""
+"""A dictionary that drops its oldest entries, limited by count and by weight."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Shelf(Generic[T]):
-    """Keeps the newest entries within its bounds."""
+    """Keeps the newest entries within its limits."""
 
     def __init__(self, max_entries: int, max_weight: int | None = None) -> None:
         self._entries: OrderedDict[str, tuple[T, int]] = OrderedDict()
@@ -23,7 +23,7 @@ class Shelf(Generic[T]):
         return entry[0] if entry else None
 
     def put(self, key: str, value: T, weight: int = 0) -> list[T]:
-        """Add or replace an entry; returns the entries forgotten for it."""
+        """Add or replace an entry; returns the entries dropped for it."""
         self.pop(key)
         self._entries[key] = (value, weight)
         self._weight += weight
@@ -49,6 +49,6 @@ class Shelf(Generic[T]):
     def _over_bounds(self) -> bool:
         if len(self._entries) > self._max_entries:
             return True
-        # One entry may be heavier than the bound and is kept all the same.
+        # A single entry above the weight limit is kept.
         too_heavy = self._max_weight is not None and self._weight > self._max_weight
         return too_heavy and len(self._entries) > 1

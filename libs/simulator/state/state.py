@@ -1,5 +1,5 @@
 """What the simulated accounts have stored: responses, conversations, files, other
-objects, items, prompt caches. Everything is looked up inside the caller's account."""
+objects, items, prompt caches. Every lookup is limited to the caller's account."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _MAX_CACHES = 50_000
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored response. Kept as bytes: small, and nothing for the collector."""
+    """A stored response. Encoded, to be small and cheap for the garbage collector."""
 
     account: str
     response_id: str
@@ -42,7 +42,7 @@ class Conversation:
     created_at: int
     metadata: Json
     items: dict[str, Json] = field(default_factory=dict)
-    # A response is being generated on it.
+    # Locked: a response is being generated for it.
     busy: bool = False
 
 
@@ -124,7 +124,7 @@ class State:
         return found
 
     def check_tools(self, account: Account, tools: Any) -> None:
-        """Refuse tools that work on another account's stores or containers."""
+        """Refuse tools that use another account's stores or containers."""
         for bound_id in bound_ids(tools):
             if bound_id.startswith("file-"):
                 self.file(account, bound_id)
@@ -132,7 +132,7 @@ class State:
                 self.stored_object(account, bound_id)
 
     def check_items(self, account: Account, items: Iterable[Json]) -> None:
-        """Refuse items that are bound to another account or to nothing."""
+        """Refuse items that belong to another account or do not exist."""
         for item in items:
             self._check_seal(account, item)
             self._check_id(account, item)
@@ -154,8 +154,8 @@ class State:
             return
         minted = origin(item_id)
         foreign = minted is not None and minted.tag != account_tag(account.name)
-        # Items of `store: false` answers come back whole, with ids that are stored
-        # nowhere; only a stored foreign one is looked up in vain.
+        # Items of `store: false` answers are sent back whole, with ids that are not
+        # stored. Only an id that another account has stored is refused.
         looked_up = foreign and minted is not None and minted.stored
         if looked_up or _is_bare(item, minted is not None):
             raise errors.item_not_found(item_id)
@@ -165,7 +165,7 @@ class State:
             self.file(account, file_id)
 
     def cached_tokens(self, account: Account, ask: Ask, thread: Thread) -> int:
-        """How much of this input a prompt cache holds; remembers the input."""
+        """How many input tokens the prompt cache holds; adds the input to the cache."""
         before = 0
         for name in _cache_keys(account, ask):
             before = max(before, self._caches.get(name) or 0)
@@ -173,12 +173,12 @@ class State:
         return min(before, thread.tokens)
 
     def warm_cache(self, account: Account, ask: Ask, response_id: str, n: int) -> None:
-        """A continuation of this response will find its history cached."""
+        """Add a history to the cache, for a continuation of this response."""
         self._caches.put(_cache_key(account, ask.model, response_id), n)
 
 
 def _is_bare(item: Json, minted: bool) -> bool:
-    """An item that says nothing but its id must be found in storage."""
+    """An item with nothing but an id must be found in storage."""
     kind = item.get("type", "item_reference")
     if kind == "item_reference" and "content" not in item:
         return True

@@ -1,5 +1,5 @@
-"""What the simulator remembers of a history: enough to decide the next answer,
-small enough to keep many. Pure."""
+"""Summaries of conversation histories: enough to decide the next answer, small enough
+to keep many. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ from libs.simulator.wire import Json, encode
 
 _ECHO_CHARS = 80
 _TOOL_WORD = "run-tool"
-# Tools a coding agent offers, best first; any other function comes after them.
+# Tools that coding agents offer, best first; any other function comes after them.
 _PREFERRED = ("exec_command", "shell_command", "shell", "local_shell", "exec")
-# Codex offers gpt-6 models one custom tool, `exec`, which takes JavaScript.
+# For gpt-6 models Codex offers one custom tool, `exec`, which takes JavaScript.
 _CUSTOM_INPUT = {
     "exec": f'text(await tools.exec_command({{ cmd: "{COMMAND}" }}));',
 }
@@ -21,7 +21,7 @@ _CUSTOM_INPUT = {
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call the simulated model can make."""
+    """A tool call of the simulated model."""
 
     kind: str  # "function" or "custom"
     name: str
@@ -31,7 +31,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Thread:
-    """A history, summed up."""
+    """The summary of a history."""
 
     chars: int = 0
     echo: str = ""
@@ -45,7 +45,7 @@ class Thread:
         return -(-self.chars // 4)
 
     def extended(self, items: Iterable[Json]) -> "Thread":
-        """The history with these items at its end."""
+        """The history with these items appended."""
         thread = self
         for item in items:
             thread = thread._with(item)
@@ -69,18 +69,18 @@ class Thread:
         return thread
 
     def offering(self, tools: Any) -> "Thread":
-        """The history with these tools on offer."""
+        """The history with these tools available."""
         found = best_call(tools)
         return replace(self, tool=found) if found else self
 
     def opening(self, instructions: Any) -> "Thread":
-        """The history with instructions counted; they do not chain on."""
+        """The history with the instructions counted; instructions are not inherited."""
         length = len(instructions) if isinstance(instructions, str) else 0
         return replace(self, chars=self.chars + length)
 
 
 def best_call(tools: Any) -> ToolCall | None:
-    """The call to make out of the tools on offer."""
+    """The call to make, given the available tools."""
     calls = list(_calls(tools, None))
     return min(calls, key=_preference, default=None)
 

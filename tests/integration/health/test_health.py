@@ -1,4 +1,4 @@
-"""The health service as a process, before the simulated upstream."""
+"""The health service as a process, in front of the simulated upstream."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Standing:
     folder: Path
 
     async def publish(self) -> None:
-        """What the router does."""
+        """Publish the catalogue, as the router does."""
         base_url = self.environ["PROXY_UPSTREAM_BASE_URL"]
         resources = resources_from_environment(self.environ, base_url)
         await self.routing.load_library()
@@ -60,7 +60,7 @@ class Standing:
         return {state.id: state for state in await self.routing.states()}
 
     async def becomes(self, **expected: str) -> dict[str, ResourceState]:
-        """Wait until the resources' health is as given."""
+        """Wait until the resources have the given health."""
 
         async def as_expected() -> dict[str, ResourceState] | None:
             states = await self.states()
@@ -72,7 +72,7 @@ class Standing:
         return found
 
     async def fault(self, key: str, **fault: Any) -> None:
-        """Until cleared."""
+        """Set a fault until it is cleared."""
         async with httpx.AsyncClient() as client:
             script = {"key": key, "fault": fault}
             url = f"{self.simulator.control_url}/faults"
@@ -83,7 +83,7 @@ class Standing:
             await client.delete(f"{self.simulator.control_url}/faults")
 
     def asked(self) -> list[str]:
-        """The keys that were used so far, in order."""
+        """The keys used so far, in order."""
         shown = self.simulator.state.journal.shown(None, bodies=False)
         return [entry["key"] for entry in shown["entries"]]
 
@@ -243,7 +243,7 @@ async def test_switched_off_it_stays_up_and_asks_nobody(
 async def behind_a_proxy(
     valkey: str, folder: Path, authority: Authority
 ) -> AsyncIterator[tuple[Standing, EgressProxy]]:
-    """The upstream is at https://api.test, which only the proxy finds."""
+    """The upstream is at https://api.test, which only the proxy can resolve."""
     async with standing(valkey, folder) as world, running_proxy() as proxy:
         relay, tls = relay_to(world.simulator.port), authority.server("api.test")
         async with visited(relay, tls=tls) as visits:

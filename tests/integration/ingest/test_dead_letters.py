@@ -1,4 +1,4 @@
-"""`responses-proxy dead-letters`, a real process beside a real ingest, on either
+"""`responses-proxy dead-letters` as a process, with a real ingest, on either
 database."""
 
 import subprocess
@@ -51,7 +51,7 @@ class Told:
 
 
 def letter(kind: str, id_: str, data: str, v: int = 1) -> DeadLetter:
-    """What was refused once for a reason that is mended."""
+    """A letter whose reason no longer exists, so that a replay succeeds."""
     fields = {b"kind": kind.encode(), b"id": id_.encode(), b"v": b"%d" % v,
               b"data": data.encode()}  # fmt: skip
     return dead_letter(ENTRY, fields, "refused on purpose")
@@ -108,8 +108,8 @@ async def test_what_is_refused_again_stays(
     assert told.code == one.code == 1
     assert sorted(told.out.splitlines()) == sorted(
         [
-            f"{newer.id}  sent, and refused again",
-            f"{other.id}  not possible: the row does not hold the whole entry",
+            f"{newer.id}  sent, but rejected again: see its new reason with `show`",
+            f"{other.id}  not possible: the row does not hold the complete entry",
             "1 of 3 stored",
         ]
     )
@@ -145,7 +145,7 @@ async def test_killed_between_sending_and_deleting(
 async def test_without_ingest_nothing_is_deleted(
     environ: dict[str, str], redis: Redis, store: Store, url: str
 ) -> None:
-    # Redis may be lost before it is stored, and with it the entry just sent.
+    # Redis may be lost before the entry that was just sent is stored.
     await store.write([stored_request("a", outcome=Outcome.INTERRUPTED)])
     await store.write_dead_letters([request_letter("a")])
     told = Told(environ, "replay", "--all", "--wait", "0.3")
@@ -179,7 +179,8 @@ async def test_nonsense_is_answered_in_one_line(tmp_path: Path) -> None:
     environ = {"PROXY_SQLITE_URL": url}
     for args in (["show", "nobody"], ["replay", "nobody"]):
         told = Told(environ, *args)
-        assert (told.code, told.err) == (1, "responses-proxy: no dead letter nobody\n")
+        assert told.code == 1
+        assert told.err.startswith("responses-proxy: there is no dead letter nobody;")
     assert Told(environ, "replay").code == 2
     assert Told(environ, "replay", "x", "--all").code == 2
 

@@ -1,5 +1,5 @@
 """From the stream to SQL on a real Redis-compatible server: exactly once, through
-crashes, poison and absences."""
+crashes, poison entries and outages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +43,7 @@ def url(tmp_path: Path) -> str:
 
 
 class Gate:
-    """A store that can be shut, can refuse, and can hold a write open."""
+    """A store that can be made unreachable, fail, or hold a write open."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,7 +82,7 @@ def consumer(
 
 
 async def append(stream: TelemetryStream, *ids: str) -> None:
-    """A request each, all of one session."""
+    """Append one request per id, all of one session."""
     for id_ in ids:
         event = request_event(id_, session_id="s", total_tokens=1)
         await stream.append("request", id_, event.model_dump_json())
@@ -172,7 +172,7 @@ async def test_what_a_dead_consumer_read_is_claimed(
     stream: TelemetryStream, gate: Gate, url: str
 ) -> None:
     await append(stream, "a", "b", "c")
-    await stream.read("dead", 2, 1)  # makes the group
+    await stream.read("dead", 2, 1)  # creates the group
     assert len(await stream.read("dead", 2, 1)) == 2
     async with running(consumer(stream, gate, "alive", claim_s=0.02)):
         await all_stored(stream)
@@ -256,7 +256,9 @@ async def test_stopping_while_the_database_is_away_keeps_the_events(
 
         await eventually(tried)
     assert await stream.depth() == 1
-    assert await pending(redis) == 1  # its consumer stays, and can be claimed from
+    assert (
+        await pending(redis) == 1
+    )  # the consumer stays, so its entries can be claimed
     assert await redis.xinfo_consumers(STREAM, GROUP)
 
 
@@ -276,7 +278,7 @@ async def test_redis_came_back_empty(
         await append(stream, "a")
         await all_stored(stream)
         await redis.flushall()
-        await append(stream, "a", "b")  # what the gateways' outboxes send again
+        await append(stream, "a", "b")  # resent by the gateways
         await all_stored(stream)
     assert requests(url) == ["a", "b"]
     assert session(url) == (2, 2)

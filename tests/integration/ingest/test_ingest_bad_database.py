@@ -1,5 +1,5 @@
-"""A database that cannot take what it is given: nothing is acknowledged, and all is
-stored once it can."""
+"""A database that rejects writes: nothing is acknowledged, and everything is stored
+once the database works again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,8 @@ async def kept_until(
     says: str,
     mend: Callable[[], None],
 ) -> None:
-    """While the database is as it is nothing goes; when it is mended all does."""
+    """Nothing is acknowledged while the database is broken; everything is stored
+    afterwards."""
     event = request_event("a", session_id="s", error_message="needs pages" * 700)
     await stream.append("request", "a", event.model_dump_json())
     working = consumer(stream, store)

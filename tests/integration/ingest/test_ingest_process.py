@@ -27,7 +27,7 @@ STREAM, GROUP = "telemetry:events", "responses-proxy-workers"
 
 
 class Ingest:
-    """How to start ingest, and where it answers."""
+    """How to start ingest, and its address."""
 
     def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
         self._folder = folder
@@ -158,7 +158,9 @@ async def test_redis_and_database_come_later(tmp_path: Path) -> None:
             partitions = (
                 "SELECT 1 FROM pg_inherits WHERE inhparent = 'requests'::regclass"
             )
-            assert len(fetch(url, partitions)) == 10  # nine days and the default
+            assert (
+                len(fetch(url, partitions)) == 10
+            )  # nine days and the default partition
             assert process.end(signal.SIGTERM) == 0
     finally:
         if process.alive:

@@ -1,4 +1,4 @@
-"""Captured bodies from a gateway's capturer through a real Redis and a real ingest
+"""Captured bodies from a gateway's recorder through a real Redis and a real ingest
 process into either database."""
 
 import gzip
@@ -89,7 +89,7 @@ async def bodies(store: Store, id_: str = "req-1") -> dict[str, Any]:
 
 
 async def entries(redis: Redis) -> list[dict[bytes, bytes]]:
-    """One for each request, as ingest sees them."""
+    """One entry per request, as ingest reads them."""
     found: Any = await redis.xrange(PAYLOADS)
     return [dict(part) for _, fields in found for part in unpacked(fields)]
 
@@ -101,7 +101,7 @@ async def test_bodies_are_stored_redacted_beside_their_request(
     await stream.append("request", "req-1", request_event().model_dump_json())
     async with capturing(valkey, PROXY_REDACT=REDACT) as capturer:
         serve(capturer)
-        serve(capturer)  # sent twice, as when a reply was lost
+        serve(capturer)  # sent twice, as after a lost reply
     await eventually(lambda: emptied(redis), within_s=20)
 
     found = await bodies(store)
@@ -124,7 +124,7 @@ async def test_nothing_unredacted_reaches_redis(valkey: str, redis: Redis) -> No
     (entry,) = await entries(redis)
     assert set(entry) == {b"kind", b"id", b"v", b"data", b"request", b"response"}
     for name in (b"request", b"response"):
-        assert b"SECRET" not in entry[name]  # small ones are not compressed here
+        assert b"SECRET" not in entry[name]  # small bodies are not compressed here
     assert b"SECRET" not in entry[b"data"]
 
 
@@ -176,9 +176,9 @@ async def test_a_backlog_of_bodies_stops_at_its_bound_and_metadata_goes_on(
     assert len(found) == 300
     assert 50 < len(markers) < 300
     assert FULL_THERE.encode() in markers[-1][b"data"]
-    # A batch is what may come on top; markers are small.
+    # The limit may be exceeded by one batch; markers are small.
     assert used < bound + 64 * 10_000 + len(markers) * 1_000
-    assert await stream.depth() == 10  # what the ledger calls pending: no bodies
+    assert await stream.depth() == 10  # the ledger counts these as pending: no bodies
 
 
 async def test_poison_among_bodies_is_parked_and_the_rest_stored(
@@ -215,7 +215,7 @@ async def test_poison_among_bodies_is_parked_and_the_rest_stored(
     assert len(letters) == len(junk)
     assert "SECRET" not in str(letters)
     counts = await store.counts()
-    assert counts.dead_requests == 1  # the one that says that it is a request
+    assert counts.dead_requests == 1  # the entry whose kind is request
     row: Row = {"id": "odd", "created_at": "2023-11-14T22:13:20.123Z"}
     body = shown(await store.payloads(row))["request"]
     assert (body["content_type"], body["body"]) == ("ab", None)

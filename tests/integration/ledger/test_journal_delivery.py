@@ -1,4 +1,4 @@
-"""Events are kept until SQL has them, whatever becomes of Redis."""
+"""Events are kept until they are in SQL, whatever happens to Redis."""
 
 import asyncio
 import json
@@ -69,13 +69,13 @@ class Desk:
         await self.delivery.upkeep()
 
     async def end(self, *request_ids: str) -> None:
-        """Requests end, and Redis takes their events."""
+        """Requests end, and Redis accepts their events."""
         for id_ in request_ids:
             self.journal.ended(id_, b'{"id":"%b"}' % id_.encode())
             await self.ingest.append("request", id_, "{}")
 
     async def store(self, count: int) -> list[str]:
-        """What ingest does with the next entries; their events' ids."""
+        """Store the next entries as ingest does; returns their events' ids."""
         entries: list[Entry] = []
         while len(entries) < count:
             entries += await self.ingest.read("c", count - len(entries), 1)
@@ -161,7 +161,7 @@ async def test_an_emptied_redis_is_filled_again(desk: Desk, valkey: str) -> None
     await desk.end("r3")
     await desk.beat()
     assert await desk.streamed() == ["r3", "d1", "r1", "r2", "r3"]
-    # The connection never broke, and the old marks are of another stream.
+    # The connection never broke, but the old marks belong to another stream.
     await desk.store(3)
     await desk.beat()
     assert desk.delivery.held == 3
@@ -193,7 +193,7 @@ async def test_a_deleted_stream_is_filled_again(desk: Desk) -> None:
 
 
 async def test_a_lost_connection_brings_the_last_moments_again(desk: Desk) -> None:
-    """A replica that takes over may lack them."""
+    """A replica that takes over may lack the latest events."""
     await desk.end("r1")
     await desk.beat()
     before = desk.shared.connections

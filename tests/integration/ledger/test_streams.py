@@ -1,4 +1,4 @@
-"""What the consumer's tests do not see of the stream."""
+"""Stream operations that the consumer's tests do not cover."""
 
 import pytest
 from redis.asyncio import Redis
@@ -18,7 +18,7 @@ def stream(redis: Redis) -> TelemetryStream:
 
 
 async def read(stream: TelemetryStream, count: int = 10) -> list[Entry]:
-    """What is new; the first read makes the group."""
+    """Read new entries; the first read creates the group."""
     return await stream.read("one", count, 1) or await stream.read("one", count, 1)
 
 

@@ -1,4 +1,4 @@
-"""PROXY_IN_PROCESS_WORKER=true: `responses-proxy gateway` brings ingest along."""
+"""PROXY_IN_PROCESS_WORKER=true: `responses-proxy gateway` also runs ingest."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ class Together:
             "PROXY_PORT": str(self.gateway_port),
             "PROXY_INGEST_PORT": str(self.ingest_port),
             "PROXY_DRAIN_SECONDS": "3",
-            "PROXY_INGEST_CLAIM_SECONDS": "0.5",  # what a killed one had read
+            "PROXY_INGEST_CLAIM_SECONDS": "0.5",  # claims of a killed ingest
             "OPENAI_API_KEY": "sk-test",
         }
 

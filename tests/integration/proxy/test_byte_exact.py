@@ -1,5 +1,5 @@
-"""Whatever a client and an upstream say, through a gateway process it is what a
-direct connection would have brought, but for what `up` and `down` take away."""
+"""A message through a gateway process arrives as through a direct connection, except
+for the headers that `up` and `down` change."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ from tests.support.clients.exact import KEY, Exchange, Rig, gateway_rig
 from tests.support.clients.wire import Message, Reply, chunked, cut
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-# The same examples each time: what fails here fails everywhere.
+# The same examples each time: a failure here is a failure everywhere.
 bounded = settings(deadline=None, derandomize=True, database=None, max_examples=150)
 
 # What may differ -------------------------------------------------------------
@@ -40,8 +40,8 @@ OURS = {
 
 
 def passing(message: Message, stays: set[bytes]) -> list[Header]:
-    """The headers of a direct connection that pass a gateway too, in their order:
-    all but those that concern one connection, are the proxy's own, or of `stays`."""
+    """The headers of a direct connection that also pass a gateway, in order: all except
+    those of one connection, the proxy's own, and those in `stays`."""
     named = {
         option.strip().lower()
         for name, value in message.headers
@@ -57,8 +57,8 @@ def passing(message: Message, stays: set[bytes]) -> list[Header]:
 
 
 def up(direct: Message) -> tuple[bytes, list[Header], bytes]:
-    """What an upstream gets of a request, through a gateway; the length is that of
-    the body, whatever framed it."""
+    """What an upstream gets of a request through a gateway; Content-Length is the
+    body's length, whatever framed the body."""
     stays = CREDENTIALS | {b"host", b"content-length", b"expect"}
     kept = [
         (name, readable(value) if name == b"accept-encoding" else value)
@@ -68,8 +68,8 @@ def up(direct: Message) -> tuple[bytes, list[Header], bytes]:
 
 
 def down(direct: Message) -> tuple[int, list[Header], bytes]:
-    """What a client gets of an answer, through a gateway. The reason phrase is ours:
-    nothing may depend on it (RFC 9112 section 4)."""
+    """What a client gets of an answer through a gateway. The gateway replaces the
+    reason phrase: nothing may depend on it (RFC 9112 section 4)."""
     return direct.status, passing(direct, OF_THE_ACCOUNT), direct.body
 
 
@@ -87,7 +87,7 @@ KNOWN = [
     *(b"X-Request-Id", b"X-Session-Id", b"session_id", b"X-Proxy-Session-Name"),
     *(b"X-Proxy-Reason", b"ETag", b"Link", b"X-Hop", b"Date", b"Server", b"Age"),
 ]
-# They frame the message, choose a pool, or change what is asked.
+# They frame the message, select a pool, or change the request.
 SPECIAL = {
     *(b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"),
     *(b"expect", b"content-encoding", b"x-pool-id", b"x-proxy-pool-id"),
@@ -143,7 +143,7 @@ targets = st.builds(
 
 @dataclass(frozen=True)
 class Body:
-    """A body and what it is packed with."""
+    """A body and its content encoding."""
 
     data: bytes
     coding: bytes = b""
@@ -166,7 +166,7 @@ bodies = st.one_of(
     plain.map(Body),
     plain.map(lambda data: Body(gzip.compress(data, mtime=0), b"gzip")),
     plain.map(lambda data: Body(zstandard.compress(data), b"zstd")),
-    plain.map(lambda data: Body(data, b"zstd")),  # which it is not
+    plain.map(lambda data: Body(data, b"zstd")),  # which is false
 )
 places = st.lists(st.integers(0, 1 << 20), max_size=6)
 
@@ -196,7 +196,7 @@ def requests(draw: st.DrawFn) -> tuple[str, bytes]:
     return method, head(start, [*lines, *body.headers], colon) + data
 
 
-# All that do not send a request to another resource.
+# All statuses that do not cause a retry on another resource.
 STATUSES = [
     s for s in range(200, 600) if s not in (401, 403, 429, 500, 502, 503, 504, 529)
 ]
@@ -264,7 +264,7 @@ def assert_went_up(rig: Rig, direct: Message, sent: Message) -> None:
     ours = dict(sent.headers)
     assert ours[b"host"] == b"127.0.0.1:%d" % rig.direct_port
     assert ours[b"authorization"] == b"Bearer " + KEY.encode()
-    # Once each, and the length.
+    # Each header once, and the length.
     written = {b"host", b"authorization", b"content-length"}
     assert without(sent, written) == kept
     count = len(sent.headers) - len(kept)
@@ -276,7 +276,7 @@ def assert_came_down(direct: Message, received: Message) -> None:
     assert (received.status, received.body) == (status, body)
     framing = {b"transfer-encoding", b"connection"}
     if direct.status >= 400 and b"content-length" not in dict(direct.headers):
-        # An error is read whole, and leaves with its length.
+        # An error's body is read completely and sent with its length.
         framing |= {b"content-length"}
         length = dict(received.headers).get(b"content-length", b"0")
         assert length == b"%d" % len(body)

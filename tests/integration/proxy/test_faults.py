@@ -1,6 +1,6 @@
-"""The table of faults: for each way an upstream fails, what the client sees, what
-the decisions say and what becomes of the resource's health. docs/faults.md is the
-same table in words; the last test compares the two."""
+"""The table of faults: for each upstream fault, what the client gets, what the
+decisions record, and the resource's health afterwards. docs/faults.md is the same table
+in words; the last test compares the two."""
 
 import json
 import re
@@ -24,8 +24,8 @@ from tests.support.processes.stack import KEYS, Stack, of_providers
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulated import events_in
 
-# One gateway serves the module. Each test has an empty Redis, and an upstream of
-# its own: a connection kept from another test would change what a reset means.
+# One gateway serves the module. Each test has an empty Redis and its own upstream,
+# because a kept connection of another test would change what a reset means.
 pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,10 +34,10 @@ GATEWAY = {"PROXY_REQUEST_TIMEOUT_SECONDS": "2"}
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "faults.md"
 MODEL = "gpt-5.5"
 FIRST, SECOND = list(KEYS)[:2]
-# The first is always chosen before the next one.
+# Choices are deterministic: the first resource before the next.
 WEIGHTS = (1000.0, 100.0, 10.0, 1.0)
 IN_A_MINUTE = "a date 60 s from now"
-A_MINUTE: Any = pytest.approx(60, abs=2)  # dates know whole seconds only
+A_MINUTE: Any = pytest.approx(60, abs=2)  # HTTP dates have whole seconds only
 ALREADY_TRIED = "already tried"
 MODEL_PAUSED = "cooling down for this model until "
 KEY_REFUSED = "key refused by the upstream"
@@ -45,7 +45,7 @@ KEY_REFUSED = "key refused by the upstream"
 
 @dataclass(frozen=True)
 class Client:
-    """What the client sees."""
+    """What the client gets."""
 
     status: int
     code: str | None = None
@@ -57,14 +57,14 @@ class Client:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is remembered of the resource that failed."""
+    """What is recorded for the resource that failed."""
 
-    # How its last error begins; None: the resource is not blamed.
+    # Prefix of its last error; None: the resource is not blamed.
     cause: str | None = None
     health: str = "unknown"
-    model: str | None = None  # the pause is for this model only
+    model: str | None = None  # the cooldown applies to this model only
     pause_s: Any = None
-    # Why the next decision passes it over, as that begins.
+    # Prefix of the reason why the next decision skips it.
     refused: str = ALREADY_TRIED
 
 
@@ -86,16 +86,16 @@ SAVED = Client(200, attempts=2)
 
 @dataclass(frozen=True)
 class Row:
-    """A fault and what follows from it."""
+    """A fault and its consequences."""
 
     id: str
-    fault: dict[str, Any] | None  # None: nobody listens
+    fault: dict[str, Any] | None  # None: nothing listens at the upstream's port
     alone: Client  # without another key
     mark: Mark
     saved: Client = SAVED  # with another key
     stream: bool = False
     names_model: bool = True
-    cause: str | None = None  # what the next decision says of this one
+    cause: str | None = None  # what the next decision records about this resource
 
     @property
     def retried(self) -> bool:
@@ -103,7 +103,7 @@ class Row:
 
 
 def limited(id_: str, told_s: Any, pause_s: Any, **headers: str) -> Row:
-    """A 429 for a model: what the client is told to wait, and what we wait."""
+    """A 429 for a model: the Retry-After of the client, and our cooldown."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     client = Client(429, "rate_limit_exceeded", told_s)
     fault = {"status": 429, "headers": sent}
@@ -122,7 +122,7 @@ def passed_on(status: int) -> Row:
 
 
 def ended(id_: str, fault: dict[str, Any], mark: Mark, *, end: str) -> Row:
-    """A fault after the first byte: another key changes nothing."""
+    """A fault after the first byte, where another key makes no difference."""
     client = Client(200, end=end)
     return Row(id_, fault, client, mark, client, stream=end != "broken")
 
@@ -270,14 +270,15 @@ class Told:
 
 @dataclass
 class Setup:
-    """A gateway before an upstream of this test alone."""
+    """A gateway in front of this test's own upstream."""
 
     stack: Stack
     upstream: RunningSimulator
     http: httpx.AsyncClient
 
     async def keys(self, count: int, *, closed: int = 0) -> None:
-        """Publish so many keys. `closed`: nobody listens where the first ones go."""
+        """Publish this many keys. `closed`: nothing listens at the address of the first
+        ones."""
         given = of_providers(
             resources_from_environment(self.stack.environ, self.upstream.base_url)
         )
@@ -306,7 +307,7 @@ class Setup:
         await eventually(adopted)
 
     def fault(self, fault: dict[str, Any], key: str = FIRST, **more: Any) -> None:
-        """Every request of this key meets the fault, if `more` sets no bound."""
+        """Every request with this key gets the fault, unless `more` limits it."""
         headers = dict(fault.get("headers", {}))
         if headers.get("retry-after") == IN_A_MINUTE:
             headers["retry-after"] = formatdate(time.time() + 60, usegmt=True)
@@ -342,7 +343,7 @@ class Setup:
 
     async def _told(self, answer: httpx.Response, body: bytes, end: str) -> Told:
         headers, failed = answer.headers, answer.status_code >= 400
-        # A fraction or a date would not do: Codex reads whole seconds only.
+        # Neither a fraction nor a date: Codex reads whole seconds only.
         wait = headers.get("retry-after")
         client = Client(
             status=answer.status_code,
@@ -427,12 +428,12 @@ def _check_ledger(told: Told) -> None:
     assert event["attempts"] == client.attempts
     if client.code:
         assert event["error_code"] == client.code
-    # What a failed attempt said does not stick to a request that was served.
+    # The headers of a failed attempt are not in the answer of a successful one.
     assert not (served and event.get("error_code"))
 
 
 def _refused(told: Told, resource: str) -> str:
-    """Why the last decision passed a resource over."""
+    """Why the last decision skipped a resource."""
     candidates = told.decisions[-1]["candidates"]
     (found,) = [c["refused"] for c in candidates if c["resource"] == resource]
     return str(found)
@@ -494,7 +495,7 @@ class TestAPausedModel:
         assert again.chosen == ["openai-2"]
         assert _refused(again, "openai-1").startswith(MODEL_PAUSED)
         assert other.chosen == ["openai-1"]
-        # Others do not lift it.
+        # Other resources do not end the cooldown.
         state = await setup.state()
         assert (state.health, state.paused_models) == ("degraded", (MODEL,))
 
@@ -517,7 +518,7 @@ class TestAllKeysFail:
             setup.fault({"status": status}, key)
         told = await setup.ask()
         assert told.client == Client(503, "server_is_overloaded", attempts=3)
-        # PROXY_MAX_ATTEMPTS is 3: the fourth is not asked.
+        # PROXY_MAX_ATTEMPTS is 3: the fourth key is not tried.
         assert told.chosen == ["openai-1", "openai-2", "openai-3"]
         assert told.causes == [None, "server_error", "rate_limited"]
 
@@ -552,7 +553,7 @@ class TestAHomeThatIsPassedOver:
         await setup.keys(2)
         home = await setup.ask(prompt_cache_key=cause)
         setup.fault(fault, times=1)
-        await setup.ask()  # somebody else finds out
+        await setup.ask()  # another request finds out
         told = await setup.ask(prompt_cache_key=cause)
         assert (home.causes, told.causes) == ([None], [cause])
         assert (told.chosen, told.reasons) == (["openai-2"], ["session_failover"])
@@ -584,7 +585,7 @@ async def test_a_kept_connection_that_breaks_blames_nobody(setup: Setup) -> None
     await setup.ask()
     setup.fault({"reset": True}, times=1)
     told = await setup.ask()
-    # Sent again on a new connection; that is no attempt of its own.
+    # Resent on a new connection, which is not counted as an attempt.
     assert told.client == Client(200, attempts=1)
     assert told.chosen == ["openai-1"]
     assert (await setup.state()).errors == 0

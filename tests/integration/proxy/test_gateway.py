@@ -1,5 +1,5 @@
-"""The gateway as a process, before the simulated upstream: what clients get,
-what the upstream got, and what the ledger says."""
+"""The gateway as a process, in front of the simulated upstream: what clients get, what
+the upstream gets, and what the ledger records."""
 
 import asyncio
 import hashlib
@@ -529,7 +529,7 @@ class TestStreams:
 
 
 class TestOddAnswers:
-    """An upstream that speaks HTTP, and otherwise nonsense."""
+    """An upstream that speaks HTTP but sends invalid content."""
 
     @pytest.mark.parametrize(
         "answer",
@@ -567,7 +567,7 @@ class TestRedisThatRefuses:
     async def test_the_gateway_goes_on(
         self, tmp_path: Path, http: httpx.AsyncClient
     ) -> None:
-        """Full, or a replica after a failover: it answers, with errors only."""
+        """Redis is full, or a replica after a failover: it answers with errors only."""
         with running_valkey(tmp_path) as url:
             async with gateway_stack(url, tmp_path) as stack:
                 await stack.redis.config_set("maxmemory", "1")

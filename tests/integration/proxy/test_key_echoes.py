@@ -1,4 +1,5 @@
-"""An upstream that shows the key it was sent: neither clients nor the ledger see it."""
+"""An upstream that echoes the key it was sent: neither clients nor the ledger get
+it."""
 
 import asyncio
 import gzip
@@ -36,7 +37,8 @@ TEXT_PLAIN = b"content-type: text/plain"
 
 
 def refusal(message: str = f"Incorrect API key provided: Bearer {KEY}.") -> bytes:
-    """OpenAI's envelope, the key in each member that the ledger reads."""
+    """An error in OpenAI's format with the key in every member that the ledger
+    reads."""
     error = {"message": message, "type": "invalid", "param": None, "code": message}
     return json.dumps({"error": error}).encode()
 
@@ -48,7 +50,7 @@ def whole(status: int, body: bytes, *lines: bytes) -> list[bytes]:
 
 
 def cut(status: int, body: bytes, *lines: bytes) -> list[bytes]:
-    """The same in chunks, which the key is cut into."""
+    """The same in chunks that split the key."""
     at = body.index(KEY.encode()) + len(KEY) // 2
     head = [b"HTTP/1.1 %d Odd" % status, *lines, CHUNKED]
     pieces = [chunk(body[:at]), chunk(body[at:]), b"0\r\n\r\n"]
@@ -85,11 +87,11 @@ PACKED = {
     "zstd": zstandard.compress,
 }
 
-# As brotli packs it: a stored block, behind a byte that says how large it is. A client
-# that takes br reads it; this gateway does not.
+# In brotli: a stored block after a byte with its size. A client that accepts br can
+# read it; this gateway cannot.
 BROTLI = b"\x0f\x80" + refusal() + b"\x03"
 
-# What the upstream does, by the name of the test.
+# What the upstream does, by test name.
 ECHOES: dict[str, Callable[[], list[bytes]]] = {
     "json": lambda: whole(400, refusal(), JSON),
     "plain text": lambda: whole(404, f"No: {KEY}".encode(), TEXT_PLAIN),
@@ -156,7 +158,7 @@ async def stack(
 
 
 async def everything(stack: Stack) -> bytes:
-    """What the product keeps: Redis, journal, log."""
+    """Everything the product stores: Redis, journal, log."""
     kept = await asyncio.to_thread(files, Path(stack.environ["PROXY_DATA_DIR"]))
     return b"\n".join([await dump(stack.redis), *kept])
 
@@ -173,7 +175,8 @@ def shows_key(data: bytes) -> bool:
 async def test_an_upstream_that_echoes_the_key(
     stack: Stack, valkey_server: str, name: str
 ) -> None:
-    """Finding 8."""
+    """An upstream's error that contains the key reaches neither the client nor the
+    ledger."""
     empty(valkey_server)
     await stack.reset()
     before = await stack.redis.xlen(keys.payloads(STREAM))
@@ -217,7 +220,7 @@ async def test_a_message_without_the_key_says_what_was_wrong(
 async def test_an_error_that_breaks_off_is_no_answer(
     stack: Stack, valkey_server: str
 ) -> None:
-    """What is not all here cannot be searched."""
+    """An incomplete body cannot be searched."""
     empty(valkey_server)
     await stack.reset()
     async with httpx.AsyncClient(timeout=20) as http:

@@ -1,5 +1,5 @@
-"""`POST /internal/owners`: from the router as a process, over a slow or absent
-database, and never through the gateway."""
+"""`POST /internal/owners`: to a router process with a slow or absent database, and
+refused by the gateway."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def error(answer: Any) -> dict[str, Any]:
 async def router(
     valkey: str, folder: Path, database: str
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a router that wants a token under /admin."""
+    """A client of a router that requires a token for /admin."""
     port = free_port()
     env = {
         "PROXY_REDIS_URL": valkey,
@@ -148,7 +148,7 @@ class TestRouter:
     async def test_without_a_database_says_so(
         self, valkey_server: str, tmp_path: Path
     ) -> None:
-        folder = f"sqlite:///{tmp_path}"  # which no database can be
+        folder = f"sqlite:///{tmp_path}"  # a directory, which cannot be a database
         async with router(valkey_server, tmp_path, folder) as http:
             for lookup in ({"ids": ["resp_1"]}, {"session_id": "session"}):
                 answer = await http.post(PATH, json=lookup)
@@ -157,7 +157,7 @@ class TestRouter:
 
 
 class Slow:
-    """A store that knows everything, and answers when it is let."""
+    """A store that knows every id, and answers when the test lets it."""
 
     def __init__(self) -> None:
         self.let = asyncio.Event()
@@ -221,7 +221,8 @@ class TestDatabase:
 
 
 async def status_of(origin: str, path: str) -> int:
-    """Of a POST to `path` as it stands: HTTP clients would tidy it."""
+    """The status of a POST to exactly this `path`, which HTTP clients would
+    normalize."""
     host, _, port = origin.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n"
@@ -238,7 +239,7 @@ async def origin(
     http: httpx.AsyncClient,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[str]:
-    """Of a gateway before this module's router."""
+    """The origin of a gateway in front of this module's router."""
     folder = tmp_path_factory.mktemp("gateway")
     env = {"PROXY_ROUTER_URL": str(http.base_url).rstrip("/")}
     async with gateway_stack(valkey_server, folder, **env) as stack:

@@ -1,5 +1,5 @@
-"""Registered resources at a gateway that cannot open their keys, and aliases while
-Redis is away. The test plays the router."""
+"""Registered resources at a gateway that cannot unseal their keys, and aliases while
+Redis is unreachable. The test acts as the router."""
 
 import json
 from collections.abc import AsyncIterator
@@ -69,13 +69,13 @@ async def test_a_key_that_cannot_be_opened_is_passed_over(stack: Stack) -> None:
     lost = registered(stack, "acme-1", "sk-sim-a1", OTHERS)
     for number in (1, 2):
         good = registered(stack, "acme-2", "sk-sim-a1", OURS)
-        good = good.model_copy(update={"weight": number})  # published anew
+        good = good.model_copy(update={"weight": number})  # published again
         await publish(stack, f"one-lost-{number}", lost, good)
     async with httpx.AsyncClient(timeout=20) as http:
         answers = [
             await http.post(f"{stack.url}/responses", json=ASK) for _ in range(10)
         ]
-    # At the first attempt, of which there is but one.
+    # On the first attempt, which is the only one.
     assert {a.headers["x-proxy-resource-id"] for a in answers} == {"acme-2"}
     assert {a.status_code for a in answers} == {200}
     states = {s.id: s for s in await stack.routing.states()}

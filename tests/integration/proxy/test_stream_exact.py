@@ -1,5 +1,6 @@
-"""Event streams through a gateway process: the bytes are the upstream's, packed or
-not, however they are cut; what a packed one can be told of its upstream's death."""
+"""Event streams through a gateway process: the client gets the upstream's bytes,
+compressed or not, however they are cut; and what a compressed stream's client learns
+when the upstream breaks off."""
 
 import asyncio
 import gzip
@@ -97,7 +98,8 @@ def as_it_is(events: list[bytes]) -> list[bytes]:
 
 
 def gzipped(events: list[bytes]) -> list[bytes]:
-    """Each event can be opened as soon as it is there, as edge networks pack them."""
+    """Each event can be decompressed as soon as it arrives, as edge networks send
+    it."""
     packer = zlib.compressobj(wbits=31)
     packed = [packer.compress(e) + packer.flush(zlib.Z_SYNC_FLUSH) for e in events]
     return [*packed, packer.flush()]
@@ -111,7 +113,7 @@ def zstandard_packed(events: list[bytes]) -> list[bytes]:
 
 
 def gzipped_late(events: list[bytes]) -> list[bytes]:
-    """Nothing can be opened before the end."""
+    """Nothing can be decompressed before the end."""
     return [gzip.compress(b"".join(events), mtime=0)]
 
 
@@ -128,7 +130,7 @@ def opening(coding: bytes) -> bytes:
 
 
 def streamed(packing: Packing, *events: bytes, ends: bool = True) -> Reply:
-    """Chunk by chunk; then the stream's end, or the connection's."""
+    """Send chunk by chunk; then end the stream, or close the connection."""
     coding, pack = packing
     pieces = pack(list(events))
     if not ends and pack is not as_it_is:
@@ -153,7 +155,7 @@ places = st.lists(st.integers(0, 1 << 20), max_size=12)
 
 @st.composite
 def streams(draw: st.DrawFn) -> Reply:
-    """A whole stream, cut anywhere, chunked anyhow, packed or not."""
+    """A complete stream, cut and chunked anyhow, compressed or not."""
     before, after = (
         draw(st.lists(chatter, max_size=8)),
         draw(st.lists(chatter, max_size=2)),
@@ -204,7 +206,7 @@ async def test_the_ledger_reads_a_packed_stream(rig: Rig, packing: Packing) -> N
 async def test_a_packed_stream_too_large_to_look_into_passes_whole(
     rig: Rig, packing: Packing
 ) -> None:
-    """Nobody knows then how it ended, but it did."""
+    """Nobody knows how it ended, but it is complete."""
     reply = streamed(packing, begun(), delta("x" * (LARGEST_OPENED + 1)), completed())
     said = [Exchange("POST", (REQUEST,), reply)]
     ((_, direct),) = await rig.ask(rig.direct_port, said)
@@ -227,8 +229,8 @@ async def test_openai_python_reads_a_packed_stream(
 async def test_a_packed_stream_without_its_end_breaks_the_connection(
     rig: Rig, packing: Packing, ends: bool
 ) -> None:
-    """No event of ours fits into what the upstream packed; a client that got a part
-    must not take it for the whole."""
+    """The gateway cannot insert an event into the compressed data; a client must not
+    take an incomplete stream for a complete one."""
     rig.upstream.reply = streamed(packing, begun(), delta("hi"), ends=ends)
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway_port)
     writer.write(REQUEST)
@@ -263,7 +265,7 @@ def ask() -> dict[str, Any]:
 
 
 def unchunked(body: bytes) -> bytes:
-    """What whole chunks carry."""
+    """The content of complete chunks."""
     data = b""
     while body:
         size, _, rest = body.partition(b"\r\n")
@@ -273,7 +275,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 async def ledger_row(rig: Rig, headers: Any) -> dict[str, Any]:
-    """The request's row, once it is there."""
+    """The request's row, once it exists."""
     id_ = find(headers, b"x-proxy-request-id")
     assert id_ is not None
     return await rig.stack.request(id_.decode())

@@ -1,4 +1,4 @@
-"""The shared connection: order, batching, and a Redis that goes away."""
+"""The shared connection: order, batching, and an unreachable Redis."""
 
 import asyncio
 import os
@@ -104,7 +104,7 @@ async def test_who_raises_on_hearing_of_a_loss_keeps_nobody_from_hearing(
     with running_valkey(tmp_path, port) as url:
         shared = SharedConnection(connect(url))
         await shared.open()
-        # An error reply, and what follows it on the same connection.
+        # An error reply does not affect later replies on the same connection.
         assert await shared.call("SET", "k", "v")
         shared.tell(raises, "INCR", "k")
         assert await shared.call("ECHO", "a") == b"a"
@@ -135,7 +135,7 @@ async def test_a_primary_that_becomes_a_replica_is_left(
     port = free_port()
     with running_valkey(tmp_path, port):
         await client.execute_command("REPLICAOF", "127.0.0.1", port)  # type: ignore[no-untyped-call]
-        # The server drops no client by itself.
+        # The server does not disconnect clients by itself.
         with pytest.raises(Refused, match="READONLY"):
             await shared.call("SET", "k", "v")
         assert not shared.up

@@ -1,4 +1,4 @@
-"""Redis behind Sentinels, under load: everybody follows to the new primary."""
+"""Redis behind Sentinels, under load: all services follow to the new primary."""
 
 import asyncio
 from collections import Counter
@@ -23,12 +23,13 @@ pytestmark = pytest.mark.asyncio
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 CALLERS = 6
 SENTINELS_ASK = {"ping", "info", "publish", "subscribe", "client|setname"}
-# From the moment the Sentinel has named the new primary.
+# After the Sentinel has announced the new primary.
 FOLLOWED_WITHIN_S = 10
 
 
 class Load:
-    """Clients that ask until they are told to stop; each answer must be whole."""
+    """Clients that send requests until they are told to stop; each answer must be
+    complete."""
 
     def __init__(self, gateways: Sequence[str]) -> None:
         self._gateways = gateways
@@ -49,7 +50,7 @@ class Load:
                 await asyncio.sleep(0.02)
 
     async def went_on(self) -> None:
-        """Returns when each client has asked some more."""
+        """Returns when each client has sent some more requests."""
         enough = len(self.answered) + 5 * CALLERS
 
         async def more() -> bool:
@@ -83,7 +84,8 @@ async def test_everybody_follows_to_the_new_primary_and_the_ledger_closes(
         members = (fleet.router, *fleet.gateways)
         everybody = [*services, *(member.origin for member in members)]
         async with load_on([g.url for g in fleet.gateways]) as load:
-            # Nobody may stay with one that was replaced and does not know it.
+            # Nobody may stay connected to a former primary that does not know its new
+            # role.
             before = await watched.change_over()
             await eventually(lambda: _left(before.port), FOLLOWED_WITHIN_S)
             await _followed(fleet, everybody)
@@ -101,7 +103,7 @@ async def test_everybody_follows_to_the_new_primary_and_the_ledger_closes(
 
 
 async def _left(port: int) -> bool:
-    """Is nobody connected there, but us and its replication?"""
+    """Whether nobody is connected there except us and its replication."""
     async with Redis(port=port) as client:
         clients = await client.client_list()
         assert (await client.info("replication"))["role"] == "master"

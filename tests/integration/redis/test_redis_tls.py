@@ -1,5 +1,5 @@
-"""Redis by TLS, as a user with few rights, also by way of a Sentinel; and what is said
-when a certificate is not trusted or a password is wrong."""
+"""Redis with TLS, as a user with minimal permissions, also through a Sentinel; and the
+messages about an untrusted certificate or a wrong password."""
 
 import asyncio
 import re

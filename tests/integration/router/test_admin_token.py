@@ -1,5 +1,5 @@
-"""Finding: without `PROXY_ADMIN_TOKEN` anybody could use /admin. Now a token is made:
-real routers, both databases, and the command that replaces it."""
+"""The admin token that routers create when `PROXY_ADMIN_TOKEN` is unset: real routers,
+both databases, and the command that replaces it."""
 
 import asyncio
 import json
@@ -29,14 +29,14 @@ LINK = re.compile(r"http://127\.0\.0\.1:8000/#token=([\w-]{43})")
 
 
 class Router:
-    """A router process, and what it logged."""
+    """A router process and its log."""
 
     def __init__(self, process: Process, http: httpx.AsyncClient) -> None:
         self.process = process
         self.http = http
 
     async def tokens(self) -> list[str]:
-        """Of the links in its log."""
+        """Tokens in the login links of its log."""
         return LINK.findall(await asyncio.to_thread(self.process.log.read_text))
 
     async def status(self, token: str = "") -> int:
@@ -200,8 +200,8 @@ async def test_the_row_is_one(store: Store) -> None:
             "PROXY_ADMIN_TOKEN: is set",
         ),
         ({"PROXY_ADMIN_TOKEN": "hush-hush"}, (), 2, "PROXY_ADMIN_TOKEN: is set"),
-        ({}, ("--new",), 2, "which holds no admin-token"),
-        ({}, (), 2, "which holds no admin-token"),
+        ({}, ("--new",), 2, "which has no admin-token"),
+        ({}, (), 2, "which has no admin-token"),
     ],
 )
 async def test_what_cannot_be_replaced(

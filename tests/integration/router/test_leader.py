@@ -35,7 +35,7 @@ async def test_a_silent_leader_is_followed(redis: Redis) -> None:
 async def test_giving_up_lets_another_lead(redis: Redis) -> None:
     one, two = (LeaderLease(redis, "router", name, 60_000) for name in ("one", "two"))
     await one.hold()
-    await two.release()  # not its own to give
+    await two.release()  # not its lease
     assert not await two.hold()
     await one.release()
     assert await two.hold()

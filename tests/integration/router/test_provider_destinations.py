@@ -1,5 +1,5 @@
-"""Where a provider may be, and which keys may go there: at registration, at tests,
-and for rows that were written straight into SQL."""
+"""Allowed provider addresses, and which keys may be sent there: at registration, at
+tests, and for rows that were written directly into SQL."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ NOT_FOR_PROVIDERS = "env:OPENAI_API_KEYS"
 
 
 class Listener:
-    """Keeps what it is sent, and says 401."""
+    """Records what it is sent, and answers 401."""
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []
@@ -125,7 +125,7 @@ REFERENCES = [
 async def test_credential_references_can_be_sent_to_any_address(
     world: World, thief: Listener, path: str, reference: str
 ) -> None:
-    """Finding 2."""
+    """A reference to an operator's variable must not be sent to another address."""
     given = world.provider(base_url=thief.url, credential_ref=reference)
     answer = await world.admin("POST", path, **given)
     assert thief.heard == []
@@ -195,7 +195,7 @@ async def test_a_reference_moves_to_no_other_address(
 
 
 def write_row(world: World, id_: str, base_url: str, reference: str) -> None:
-    """As an older version, or whoever has SQL, would."""
+    """As an older version, or anybody with access to SQL, would write it."""
     with sqlite3.connect(world.fleet.database.removeprefix("sqlite:///")) as sql:
         sql.execute(
             "INSERT INTO providers (id, name, provider_type, base_url, wire_api,"
@@ -270,7 +270,7 @@ async def test_a_redirect_is_not_followed(world: World, thief: Listener) -> None
         pool = f"moved{next(world.numbers)}"
         given = world.provider(base_url=url, api_key="sk-registered", pool_id=pool)
         answer = await world.admin("POST", "providers/test", **given)
-        assert answer.status_code == 400  # a pool is no field of a test
+        assert answer.status_code == 400  # a pool is not a field of a test
         del given["pool_id"]
         tested = await world.admin("POST", "providers/test", **given)
         assert tested.json()["ok"] is False

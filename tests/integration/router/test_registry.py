@@ -1,5 +1,5 @@
-"""The provider registry through all processes: registered at the router, served by a
-gateway within seconds, found in SQL, and its keys nowhere."""
+"""The provider registry through all processes: registered at the router, used by a
+gateway within seconds, stored in SQL, and its keys stored nowhere in plain text."""
 
 import base64
 import gzip
@@ -29,7 +29,7 @@ from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 OURS = {"sk-sim-a": "acct-a"}
-# Another upstream, with keys that the environment does not know.
+# Another upstream, whose keys are not in the environment.
 THEIRS = {
     "sk-registered-c1": "acct-c",
     "sk-registered-c2": "acct-c",
@@ -49,7 +49,7 @@ PLAN = Plan(
         "PROXY_LOG_LEVEL": "debug",
     },
 )
-SOON_S = 8.0  # a second, and a busy machine
+SOON_S = 8.0  # a second, plus time for a busy machine
 ASK = {"model": "gpt-5.5", "input": "hi"}
 
 
@@ -82,7 +82,7 @@ class World:
         return dict(answer.json())
 
     async def provider(self, **fields: Any) -> dict[str, Any]:
-        """A provider of this test alone."""
+        """A provider that only this test uses."""
         given = {
             "id": f"acme{next(self.numbers)}",
             "provider_type": "custom",
@@ -126,7 +126,7 @@ class World:
         return answer
 
     async def row(self, answer: httpx.Response) -> dict[str, Any]:
-        """A request as SQL has it, once it does."""
+        """A request's row, once it is stored."""
         url = f"{self.fleet.admin}/requests/{answer.headers['x-proxy-request-id']}"
 
         async def stored() -> dict[str, Any] | None:
@@ -138,14 +138,14 @@ class World:
         return row
 
     async def clear(self) -> None:
-        """Nothing is registered."""
+        """Delete every provider."""
         for model in (await self.admin("GET", "models"))["data"]:
             await self.admin("DELETE", f"models/{model['alias']}")
         for provider in (await self.admin("GET", "providers"))["data"]:
             await self.admin("DELETE", f"providers/{provider['id']}")
 
     def received(self) -> list[dict[str, Any]]:
-        """What the registered upstream was sent, but for checks."""
+        """Requests at the registered upstream, without health checks."""
         entries = self.upstream.state.journal.shown(None, bodies=True)["entries"]
         return [e for e in entries if not e["path"].endswith("/models")]
 
@@ -553,7 +553,7 @@ def socket(world: World, **headers: str) -> connect:
 
 
 async def answered(opened: ClientConnection, model: str) -> dict[str, Any]:
-    """Ask on a socket; the frame that ends the response."""
+    """Send a request on a socket; returns the frame that ends the response."""
     await opened.send(json.dumps({"type": "response.create", **ASK, "model": model}))
     while True:
         frame: dict[str, Any] = json.loads(await opened.recv())
@@ -601,7 +601,7 @@ class TestSockets:
         async with socket(world, **{"x-pool-id": "openai-default"}) as opened:
             frame = await answered(opened, alias)
             assert frame["error"]["code"] == "model_not_in_pool"
-            # Nothing was sent on it, so it can still go anywhere in its pool.
+            # Nothing was sent on it yet, so any resource of its pool can serve.
             home = await world.alias(await world.provider(pool_id="openai-default"))
             assert (await answered(opened, home))["type"] == "response.completed"
         async with socket(world) as opened:
@@ -658,7 +658,7 @@ class TestOutlasting:
 
         await eventually(there, SOON_S)
         assert provider["id"] in await world.resources()
-        # Its keys were not sealed anew, nor was anything left out on the way.
+        # Its keys were neither sealed again nor lost on the way.
         assert await world.redis.get("{rpx}:catalogue:version") == version
 
     async def test_each_change_is_an_event(self, world: World) -> None:
@@ -697,7 +697,7 @@ class TestSecrecy:
         for member in (*world.fleet.gateways, world.fleet.router):
             metrics = await world.http.get(f"{member.origin}/metrics")
             places[f"metrics of {member.origin}"] = metrics.content
-        assert b"gAAAA" in places["redis"]  # so the dump tells something
+        assert b"gAAAA" in places["redis"]  # which shows that the dump is not empty
         assert b"gAAAA" in places["sql"]
         assert b"gAAAA" not in places["answers"]
         secrets = [*THEIRS, FERNET, "sk-registered"]

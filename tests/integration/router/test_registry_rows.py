@@ -1,4 +1,4 @@
-"""Providers and model aliases in SQL, either database."""
+"""Providers and model aliases in SQL, on either database."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta

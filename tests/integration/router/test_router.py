@@ -44,7 +44,7 @@ RESOURCES = [f"openai-{number}" for number in range(1, 5)]
 
 @dataclass
 class Standing:
-    """A running router and what it stands on."""
+    """A running router with its Redis and database."""
 
     http: httpx.AsyncClient
     redis: Redis
@@ -64,7 +64,7 @@ class Standing:
         return dict(answer.json())
 
     async def whole(self) -> bool:
-        """All resources are in Redis."""
+        """Whether all resources are in Redis."""
         state = await self.state()
         ids = [resource["id"] for resource in state["resources"]]
         return ids == RESOURCES and not any("redis" in d for d in state["degraded"])
@@ -106,7 +106,7 @@ async def router(
     database = f"sqlite:///{folder}/proxy.sqlite3"
     process = Process(
         granian("services.router.app:create_app", port),
-        # A checkout that was run has a token in its own data directory.
+        # A checkout that was used has a token in its own data directory.
         environ(valkey, port, database, **{"PROXY_DATA_DIR": str(folder), **more}),
         folder / "router.log",
     )
@@ -139,7 +139,7 @@ async def proxy(standing: Standing) -> Standing:
 
 
 async def fill(database: str) -> None:
-    """Three requests of two sessions, one of them with two attempts."""
+    """Three requests of two sessions, one with two attempts."""
     store = open_store(database)
     await store.migrate()
     events = []
@@ -215,7 +215,7 @@ class TestPublishing:
             return await proxy.routing.catalogue() if kept else None
 
         async def routed() -> str | None:
-            # Whoever published between the two flushes has lost the library again.
+            # If it published between the two flushes, the library is lost again.
             with suppress(NoCatalogue):
                 return await acquired(proxy.routing, "req-a", "s")
             return None
@@ -490,7 +490,9 @@ class TestPages:
     async def test_a_check_without_a_health_service(self, proxy: Standing) -> None:
         answer = await proxy.http.post("/admin/health/check", json={})
         assert (answer.status_code, error(answer)) == (503, "health_unreachable")
-        assert await proxy.redis.exists("{rpx}:checks") == 0  # nobody finds it later
+        assert (
+            await proxy.redis.exists("{rpx}:checks") == 0
+        )  # no later health service finds it
 
 
 class TestToken:
@@ -547,7 +549,7 @@ class TestTrouble:
     async def test_without_a_database_it_goes_on(
         self, valkey: str, tmp_path: Path
     ) -> None:
-        lost = f"sqlite:///{tmp_path}"  # a folder, which no database can be
+        lost = f"sqlite:///{tmp_path}"  # a directory, which cannot be a database
         async with router(valkey, tmp_path, PROXY_SQLITE_URL=lost) as proxy:
             answer = await proxy.http.get("/readyz")
             assert answer.status_code == 200

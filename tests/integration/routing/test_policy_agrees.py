@@ -1,5 +1,5 @@
-"""The function library and its Python reference, driven with the same random
-histories on a real server: the same choices, and leases that never drift."""
+"""The function library and its Python reference, run with the same random histories on
+a real server: they make the same choices, and lease counts stay correct."""
 
 import asyncio
 from collections import Counter
@@ -57,7 +57,7 @@ IDS = st.lists(
     st.sampled_from([digest(f"resp_{n}") for n in range(4)]), max_size=2, unique=True
 ).map(tuple)
 TENANTS = st.sampled_from(["", "", "key:a", "team:b"])
-# Of bound ids and one more; most requests isolate nothing.
+# Bound ids and one more; most requests are not isolated.
 KINDS = st.sampled_from(["", "", "nrn", "rrr", "nnn"])
 DRAWS = st.integers(0, 2**31 - 1)
 OK = Verdict(kind="ok")
@@ -108,7 +108,7 @@ SMALL = st.lists(
     max_size=RESOURCES,
     unique_by=lambda r: r.id,
 )
-# More than the window of ranks that a choice looks at.
+# More than the number of ranks that a choice looks at.
 LARGE = st.integers(15, 20).map(
     lambda n: [
         resource(i, 1, "p", "ab"[i % 2], "K", "x" if i > 2 else None)
@@ -119,11 +119,11 @@ LARGE = st.integers(15, 20).map(
 
 @dataclass
 class Asked:
-    """A request under way, as its gateway knows it."""
+    """A request in progress, as its gateway knows it."""
 
     ask: Ask
     model: str | None
-    resource_id: str  # empty when the answer to its acquire was lost
+    resource_id: str  # empty if the answer to its acquire was lost
     tried: tuple[str, ...] = ()
     over: bool = field(default=False)
 
@@ -210,7 +210,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=asked, asked=consumes(asked), draw=DRAWS)
     def try_again(self, asked: Asked, draw: int) -> Any:
-        """The next attempt, elsewhere."""
+        """The next attempt, on another resource."""
         tried = (*asked.tried, asked.resource_id) if asked.resource_id else asked.tried
         ask = _changed(asked.ask, asked.resource_id, tried, draw)
         if not asked.resource_id:
@@ -219,7 +219,7 @@ class Histories(RuleBasedStateMachine):
         return Asked(ask, asked.model, chosen or asked.resource_id, tried)
 
     def check_ids(self, ask: Ask) -> None:
-        """Also without being routed."""
+        """Ids can also be checked without routing."""
 
         def ours() -> tuple[str, ...]:
             self.python.check_ids(ask)
@@ -301,7 +301,7 @@ class Histories(RuleBasedStateMachine):
     def check_keeps_failing(
         self, number: int, verdict: Verdict, times: int, late_ms: int
     ) -> None:
-        """Each time about when the pause before is over."""
+        """Each check runs about when the previous cooldown is over."""
         for _ in range(times):
             self.check(number, verdict)
             health = self.python.health.get(f"openai-{number}")
@@ -318,7 +318,7 @@ class Histories(RuleBasedStateMachine):
         draw=DRAWS,
     )
     def serve(self, verdict: Verdict, times: int, **given: Any) -> None:
-        """Requests from acquire to release, one after the other."""
+        """Serve requests from acquire to release, one after the other."""
         for _ in range(times):
             more: dict[str, Any] = {"pool": None, "session": "", "bound": ()}
             more |= {"encrypted": False}
@@ -355,7 +355,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(late_ms=st.sampled_from([-1, 0, 1]), which=DRAWS)
     def something_comes_due(self, late_ms: int, which: int) -> None:
-        """A pause or a trial ends about now: where rules differ by a millisecond."""
+        """A cooldown or a trial ends about now, where rules differ by a millisecond."""
         circuits = [*self.python.health.values()]
         ends = [health.ready_ms for health in circuits] + [
             pause.ready_ms
@@ -372,7 +372,7 @@ class Histories(RuleBasedStateMachine):
         assert beat.known == self.python.heartbeat(gateway, self.now)
         if beat.known:
             return
-        # Reaped or new: what it still serves counts again.
+        # Reaped or new: the requests it still serves count again.
         leases = [
             Lease(request, self.held[request], b"{}")
             for request, owner in self.owner.items()
@@ -383,7 +383,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(strays=st.booleans())
     def reap(self, *, strays: bool) -> None:
-        """Gateways that were silent have crashed, for all the router knows."""
+        """To the router, gateways without heartbeats have crashed."""
         ended = self.python.reap(SILENT_MS, self.now, strays=strays)
         assert self.run(self.lua.reap(SILENT_MS, strays=strays)) == len(ended)
         for request in ended:
@@ -413,7 +413,7 @@ class Histories(RuleBasedStateMachine):
         self.runner.close()
 
     def end_everything(self) -> None:
-        """Half of the requests are released, the gateways of the others die."""
+        """Half of the requests are released; the gateways of the others crash."""
         for request in list(self.held)[::2]:
             self.run(self.lua.abandon(self.owner[request], [request]))
             del self.held[request]
@@ -450,7 +450,7 @@ def _asker(given: dict[str, Any]) -> Asker:
 
 
 def _refused(check: Any) -> tuple[Any, ...]:
-    """Whether ids may be named, in a form that both sides share."""
+    """The refusal for the ids, in a form that both sides share."""
     try:
         check()
     except ForeignId as refused:
@@ -461,7 +461,7 @@ def _refused(check: Any) -> tuple[Any, ...]:
 
 
 def _outcome(acquire: Any) -> tuple[Any, ...]:
-    """What acquire gave, in a form that both sides share."""
+    """The result of acquire, in a form that both sides share."""
     try:
         found = acquire()
     except ForeignId as refused:
@@ -480,7 +480,7 @@ def _outcome(acquire: Any) -> tuple[Any, ...]:
     return found.resource_id, found.reason, trial, cause
 
 
-@pytest.mark.timeout(600)  # a failure is made smaller for up to five minutes
+@pytest.mark.timeout(600)  # shrinking a failure takes up to five minutes
 def test_lua_and_python_agree_on_every_history(valkey: str) -> None:
     Histories.url = valkey
     run_state_machine_as_test(

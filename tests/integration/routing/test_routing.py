@@ -53,7 +53,7 @@ def resource(number: int, account: str = "", weight: float = 1, pool: str = "p")
 
 @dataclass
 class Desk:
-    """Asks and releases as a gateway does, on a clock of its own."""
+    """Acquires and releases as a gateway does, with its own clock."""
 
     redis: Any
     shared: SharedConnection
@@ -115,7 +115,7 @@ class Desk:
         )
 
     async def serve(self, verdict: Verdict = OK, **over: Any) -> str:
-        """One request from acquire to release; where it went."""
+        """One request from acquire to release; returns its resource."""
         decision = await self.acquire(**over)
         await self.release(f"r{self.asked}", verdict)
         return decision.resource_id
@@ -206,7 +206,7 @@ async def test_a_session_stays_once_it_succeeded(desk: Desk) -> None:
     await desk.publish(resource(1), resource(2))
     first = await desk.acquire("a", session_id="s")
     await desk.release("a", NEUTRAL, session_id="s")
-    assert await desk.routing.affinity_count() == 0  # an abort binds nothing
+    assert await desk.routing.affinity_count() == 0  # an aborted request binds nothing
     await desk.acquire("b", session_id="s")
     await desk.release("b", session_id="s")
     home = desk.decisions["b"].resource_id
@@ -265,7 +265,7 @@ async def test_a_first_decision_says_why_a_home_is_passed_over(
             await desk.acquire(**asked, **over)
         *_, event = await desk.events("decision")
         assert event.get("cause") == (cause if asked else None)
-    # Of a later attempt the gateway knows better.
+    # On a later attempt the gateway has newer knowledge.
     await desk.acquire(session_id="s", attempt=2, cause="timeout", **over)
     *_, event = await desk.events("decision")
     assert event["cause"] == "timeout"
@@ -436,7 +436,7 @@ class TestHealth:
         await desk.acquire("early")
         refused = desk.decisions["early"].resource_id
         await desk.routing.verdict(refused, REFUSED)
-        await desk.release("early", OK)  # was under way before
+        await desk.release("early", OK)  # was in progress before
         assert await desk.health(refused) == "unhealthy"
         assert await desk.routing.verdict(refused, OK) == "healthy"
         transitions = [(e["before"], e["after"]) for e in await desk.events("health")]

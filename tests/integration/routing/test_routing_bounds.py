@@ -81,17 +81,18 @@ async def test_a_new_session_for_each_request_fills_no_redis(
 ) -> None:
     for number in range(2 * MOST):
         await answered(routing, number, f"session-{number}")
-        if number % 100 == 0:  # one that goes on
+        if number % 100 == 0:  # an active session
             await answered(routing, number, "regular")
     assert await redis.dbsize() <= MOST + SLACK
-    # The index of sessions goes with them.
+    # The index of sessions shrinks with them.
     assert await redis.zcard(keys.sessions()) <= MOST + SLACK
     assert await redis.exists(keys.catalogue())
     assert await redis.xlen("telemetry:events") >= 4 * MOST  # the ledger loses nothing
 
 
 async def test_unknown_ids_fill_no_redis(redis: Any, routing: RoutingFunctions) -> None:
-    """Nobody has to be answered for that: what SQL does not know is remembered too."""
+    """Unknown ids are not stored for each request: SQL's negative answers are cached
+    too."""
     for number in range(0, 4 * MOST, 8):
         ids = dict.fromkeys(digest(f"resp_{number + i}") for i in range(8))
         await routing.adopt({}, ids)
@@ -108,7 +109,7 @@ async def test_minted_ids_fill_no_redis(redis: Any, routing: RoutingFunctions) -
 async def test_those_go_whose_time_is_soonest_over(
     redis: Any, routing: RoutingFunctions
 ) -> None:
-    """A flood of what nobody knows ends itself before it ends what is known."""
+    """A flood of unknown ids evicts its own entries before known ones."""
     for number in range(MOST // 4):
         await routing.adopt({digest(f"session-{number}"): HOME}, {})
     for number in range(0, 6 * MOST, 8):
@@ -141,7 +142,7 @@ async def test_sessions_that_ended_leave_the_index_without_a_router(
 
 
 async def test_model_names_fill_no_redis(redis: Any, routing: RoutingFunctions) -> None:
-    """Each is paused of its own where the upstream answers 429 to any name."""
+    """Each has its own cooldown if the upstream answers 429 to any name."""
     limited = Verdict(kind="limited", cause="429", cooldown_ms=60_000)
     for number in range(1_100):
         release = Release(

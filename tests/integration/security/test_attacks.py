@@ -1,4 +1,4 @@
-"""A few of the attacks of `make attack`, which makes thousands."""
+"""A sample of the attacks of `make attack`, which runs thousands."""
 
 from collections.abc import AsyncIterator
 

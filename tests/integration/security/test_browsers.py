@@ -1,5 +1,5 @@
-"""Finding: any web page could use the admin API and /v1 in its visitor's name. Each
-rule at a gateway's port and at a router's, on bare sockets."""
+"""Web pages must not use the admin API or /v1 on behalf of a visitor. Each rule is
+tested at a gateway's and at a router's port, on bare sockets."""
 
 import asyncio
 import json
@@ -245,7 +245,7 @@ class TestApi:
         same = b"origin: http://" + host
         reply = await self.ask(fleet, same, host=host)
         assert told(reply) == (403, "host_not_allowed")
-        # What a GET of the same origin carries without encryption.
+        # The headers of a same-origin GET without encryption.
         line = b"accept-language: en-US,en;q=0.9"
         reply = await self.ask(
             fleet, line, method=b"GET", path=b"/v1/models", host=host
@@ -324,7 +324,7 @@ ODD = (
 
 
 class TestOddPaths:
-    """Finding: `/admin/%0d%0a…` gave 500 with a traceback."""
+    """`/admin/%0d%0a…` once gave 500 with a traceback."""
 
     @BOTH
     @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ class TestOddPaths:
                 path += b"?" + chance.choice(ODD)
             reply = await asked(to, b"GET", path)
             assert reply.status < 500, path
-            # What is no HTTP the router's server refuses itself, without a body.
+            # The router's server rejects invalid HTTP itself, without a body.
             if reply.status >= 400 and (port == "gateway" or reply.body):
                 assert set(json.loads(reply.body)["error"]) == {
                     "message",

@@ -1,5 +1,5 @@
 """Proxy keys through all processes: minted at the router, used at two gateways that
-demand them, found again in SQL, and their secrets nowhere."""
+require keys, recorded in SQL, and their secrets stored nowhere."""
 
 import asyncio
 import json
@@ -44,12 +44,12 @@ PLAN = Plan(
         "PROXY_LOG_LEVEL": "debug",
     },
 )
-# What the gateways may take to hear of a change: a heartbeat, and a busy machine.
+# Time for gateways to learn of a change: a heartbeat, on a busy machine.
 SOON_S = 5.0
 
 
 class Holders:
-    """The running product, and every secret that was ever shown."""
+    """The running product, and every secret that was ever returned."""
 
     def __init__(self, fleet: Fleet, redis: Redis, folder: Path) -> None:
         self.fleet = fleet
@@ -328,7 +328,7 @@ class TestLimits:
 
 
 async def response(opened: ClientConnection) -> dict[str, Any]:
-    """Ask on a socket; the frame that ends the response."""
+    """Send a request on a socket; returns the frame that ends the response."""
     await opened.send(json.dumps({"type": "response.create", **ASK}))
     while True:
         frame: dict[str, Any] = json.loads(await opened.recv())
@@ -398,7 +398,7 @@ class TestSecrecy:
             metrics = await holders.http.get(f"{member.origin}/metrics")
             places[f"metrics of {member.origin}"] = metrics.content
         hashed = secret_hash(key["secret"].encode()).encode()
-        assert hashed in places["redis"]  # so the dump tells something
+        assert hashed in places["redis"]  # which shows that the dump is not empty
         assert hashed in places["sql"]
         for secret in holders.secrets:
             # More of it than the prefix, which may be shown.
@@ -409,7 +409,7 @@ class TestSecrecy:
 
 
 async def publish_keys(url: str, holders: dict[str, Principal]) -> None:
-    """What the router does: by secret, who holds it."""
+    """Publish keys as the router does: secret -> holder."""
     redis = connect_redis(url)
     caller = ClientCaller(redis)
     await RoutingFunctions(caller, STREAM, library=LIBRARY).load_library()

@@ -1,4 +1,4 @@
-"""Proxy keys where they are kept: in SQL, either database, and in Redis."""
+"""Stored proxy keys: in SQL, on either database, and in Redis."""
 
 import time
 from collections import Counter
@@ -106,7 +106,7 @@ class TestRows:
 
     async def test_pages_newest_first(self, rows: ProxyKeyRows) -> None:
         for number in range(5):
-            # Two of the same millisecond are told apart by their ids.
+            # Ids distinguish two keys of the same millisecond.
             at = BORN + timedelta(milliseconds=number // 2)
             key = replace(KEY, id=f"key_{number}", secret_hash=f"{number}")
             await rows.add(replace(key, created_at=at))
@@ -259,7 +259,7 @@ def counting(valkey: str) -> Iterator[Any]:
 
 
 MINUTE = 60_000
-# Where a minute's end and a slot's meet.
+# Where the end of a minute and of a slot coincide.
 LEAPS = st.sampled_from([4_999, 5_000, 20_000, 55_000, 57_500, 59_999, 60_000])
 _ids = count()
 
@@ -302,7 +302,7 @@ class TestLimits:
             else:
                 which, wait = refused
                 assert (which, 0 < wait <= 65_000) == ("requests", True)
-                # Never refused without need: 65 s hold the limit.
+                # Never refused without need: 65 s cover the limit.
                 assert sum(now - at < 65_000 for at in admitted) >= limit
 
     @settings(
@@ -396,5 +396,5 @@ class TestLimits:
 
 
 def replace_requests(principal: Principal) -> Principal:
-    """The same without a limit on requests."""
+    """A copy without a limit on requests."""
     return Principal(id=principal.id, tokens_per_minute=principal.tokens_per_minute)

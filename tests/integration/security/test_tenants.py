@@ -1,5 +1,6 @@
-"""Tenants through all processes: what one proxy key (or its team) made does not exist
-for another, over HTTP and sockets, also when Redis forgot or is away."""
+"""Tenants through all processes: objects created with one proxy key (or its team) do
+not exist for other keys, over HTTP and sockets, also after Redis has lost them or is
+unreachable."""
 
 import json
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = "gpt-5.5"
-# One account: every upstream key can read what any other made.
+# One account, so that every upstream key can read what any other created.
 UPSTREAM_KEYS = {"sk-sim-1": "acct", "sk-sim-2": "acct"}
 PLAN = Plan(
     UPSTREAM_KEYS,
@@ -37,7 +38,7 @@ PLAN = Plan(
 
 
 class Tenants:
-    """The running product, and proxy keys of it."""
+    """The running product with proxy keys."""
 
     def __init__(self, fleet: Fleet, redis: Redis) -> None:
         self.fleet = fleet
@@ -51,7 +52,7 @@ class Tenants:
         return (kind or Key)(self, answer.json())
 
     async def give(self, key: "Key", *ids: str) -> None:
-        """As if requests of the key had made these ids."""
+        """Record these ids as if requests of the key had minted them."""
         owner = Owner("openai-1", "acct", f"key:{key.id}")
         await self.routing.adopt(ids={digest(id_): owner for id_ in ids})
 
@@ -64,7 +65,7 @@ class Tenants:
         return fetch(self.fleet.database, query)
 
     async def stored(self) -> None:
-        """Until everything that happened is in SQL."""
+        """Wait until everything that happened is in SQL."""
         await eventually(self.fleet.settled)
 
 
@@ -130,7 +131,7 @@ async def tenants(
 
 
 def same_but_for(one: httpx.Response, other: httpx.Response, *ids: str) -> None:
-    """Nothing tells two answers apart but the ids that were asked for."""
+    """Two answers differ in nothing but the requested ids."""
     texts, heads = [], []
     for answer in (one, other):
         text = answer.text
@@ -195,7 +196,8 @@ class TestResponses:
         assert refused.json()["error"]["code"] == "previous_response_not_found"
 
     async def test_stay_with_the_tenant_of_their_time(self, tenants: Tenants) -> None:
-        """A key that joins a team brings nothing, and leaves what it had."""
+        """A key that joins a team brings nothing along, and takes nothing along when it
+        leaves."""
         key = await tenants.mint()
         response_id = await key.response()
         url = f"{tenants.fleet.admin}/keys/{key.id}"
@@ -280,7 +282,7 @@ class Attacker(Key):
     own: dict[str, str]
 
     async def settle_in(self) -> None:
-        """Objects of its own, as far as attacks need them."""
+        """Create its own objects, where attacks need them."""
         self.own = {
             kind: new_id(kind) for kind in ("conv", "vs", "cntr", "resp", "upload")
         }
@@ -324,8 +326,8 @@ def result_of(status: int, error: dict[str, Any]) -> str:
 async def test_every_route_that_takes_an_id(
     tenants: Tenants, attack_: tuple[Key, Attacker], attack: Attack
 ) -> None:
-    """For each id of another tenant the answer is the same as for one that does not
-    exist, and nothing reaches the upstream."""
+    """For each id of another tenant the answer is the same as for an unknown id, and
+    nothing reaches the upstream."""
     victim, attacker = attack_
     foreign, nobodys = new_id(attack.kind), new_id(attack.kind)
     await tenants.give(victim, foreign)
@@ -344,7 +346,7 @@ async def test_every_route_that_takes_an_id(
 async def test_every_frame_that_takes_an_id(
     tenants: Tenants, attack_: tuple[Key, Attacker], attack: FrameAttack
 ) -> None:
-    """The same; the socket stays open, and serves the next frame."""
+    """The same; the socket stays open and serves the next frame."""
     victim, attacker = attack_
     foreign, nobodys = new_id(attack.kind), new_id(attack.kind)
     await tenants.give(victim, foreign)
@@ -356,7 +358,7 @@ async def test_every_frame_that_takes_an_id(
                 frame = attack.frame.replace("ID", id_)
                 await socket.send(frame.encode() if attack.binary else frame)
                 if id_ == nobodys and attack.kind == "msg":
-                    break  # it may be one that the client made up
+                    break  # clients may invent this kind of id
                 told = json.loads(await socket.recv())
                 assert told["type"] == "error"
                 assert result_of(told["status"], told["error"]) == attack.result
@@ -371,7 +373,7 @@ async def test_every_frame_that_takes_an_id(
 
 
 class TestOwnObjects:
-    """What a key made it can use, and its team; nobody else."""
+    """A key can use what it or its team created; other keys cannot."""
 
     async def test_conversations_and_their_items(self, tenants: Tenants) -> None:
         a, b = await tenants.mint(), await tenants.mint()
@@ -425,7 +427,7 @@ class TestOwnObjects:
         ).status_code == 404
 
     async def test_items_sent_back_with_their_content(self, tenants: Tenants) -> None:
-        """As the Agents SDK does; and with ids that a client invents."""
+        """As the Agents SDK does; also with ids that a client invents."""
         a = await tenants.mint()
         first = (await a.ask()).json()
         history = [*first["output"], {"role": "user", "content": "more"}]
@@ -441,7 +443,7 @@ class TestOwnObjects:
     async def test_an_id_stays_its_minters_whoever_repeats_it(
         self, tenants: Tenants
     ) -> None:
-        """A client chooses ids of items that it adds; a list then shows them."""
+        """Clients choose the ids of items they add; a list then returns them."""
         a, b = await tenants.mint(), await tenants.mint()
         item_id = (await a.ask()).json()["output"][-1]["id"]
         conversation = (await b.call("POST", "/conversations", json={})).json()["id"]

@@ -1,4 +1,4 @@
-"""Isolation where it is not strict, and while Redis or the router is away."""
+"""Tenant isolation in its other modes, and while Redis or the router is unreachable."""
 
 import json
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ SECRETS = {name: f"rpx_{name * 43}" for name in "AB"}
 
 @dataclass
 class Clients:
-    """One with the key A, one with the key B, and one without any."""
+    """Clients with key A, with key B, and without a key."""
 
     stack: Stack
     http: httpx.AsyncClient
@@ -52,7 +52,7 @@ class Clients:
         return str(answer["id"])
 
     async def frame(self, who: str, **fields: Any) -> dict[str, Any]:
-        """The event that ends a response on a socket of its own."""
+        """The event that ends a response on a new socket."""
         headers = {"authorization": f"Bearer {SECRETS.get(who, 'sk-any')}"}
         url = f"{self.stack.url.replace('http', 'ws', 1)}/responses"
         async with connect(url, additional_headers=headers, proxy=None) as socket:
@@ -79,7 +79,7 @@ async def clients(url: str, folder: Path, **settings: str) -> AsyncIterator[Clie
         gateway_stack(url, folder, **settings) as stack,
         httpx.AsyncClient(timeout=30) as http,
     ):
-        # One account, so that the upstream would serve what the proxy lets pass.
+        # One account, so that the upstream would serve what the proxy lets through.
         stack.environ["OPENAI_RESOURCE_ACCOUNT_IDS"] = "acct-a,acct-a"
         stack.environ["OPENAI_API_KEYS"] = "sk-sim-a1,sk-sim-a2"
         await stack.publish("two")
@@ -99,7 +99,7 @@ async def test_foreign_ids_may_be_allowed_but_not_those_of_others(
         assert (status, said["error"]["code"]) == (400, PREVIOUS)
         assert (await c.call("B", "GET", f"/responses/{own}"))[0] == 404
         assert (await c.call("B", "GET", "/files"))[0] == 200
-        # Nobody's here: the upstream answers, and says that it has no such thing.
+        # An id that nobody owns: the upstream answers that it does not exist.
         before = len(c.stack.journal())
         status, said = await c.ask("B", previous_response_id=new_id("resp"))
         assert (status, said["error"]["code"]) == (400, PREVIOUS)
@@ -129,7 +129,7 @@ async def test_without_required_keys_a_key_still_keeps_its_own(
 async def test_an_id_that_cannot_be_looked_up_is_not_said_to_be_unknown(
     tmp_path: Path, *, redis_away: bool
 ) -> None:
-    """There is no router in this stack; Redis goes, too."""
+    """This stack has no router, and Redis is stopped too."""
     with ExitStack() as valkey:
         url = valkey.enter_context(running_valkey(tmp_path))
         async with clients(url, tmp_path, PROXY_REQUIRE_KEYS="true") as c:
@@ -154,8 +154,8 @@ async def test_an_id_that_cannot_be_looked_up_is_not_said_to_be_unknown(
 async def test_what_was_kept_before_there_were_tenants_is_asked_of_sql(
     valkey: str, tmp_path: Path
 ) -> None:
-    """A version before wrote no tenant into Redis: SQL has the last word, and what it
-    says takes the place of what was there."""
+    """An older version wrote no tenant into Redis: SQL is authoritative, and its answer
+    replaces the old entry."""
     async with clients(valkey, tmp_path, PROXY_REQUIRE_KEYS="true") as c:
         old = new_id("resp")
         await c.stack.redis.set("{rpx}:bound:" + digest(old), "openai-1|acct-a")

@@ -1,5 +1,5 @@
-"""Clients that send what they should not, byte by byte: each gets a clear answer
-where one is possible, its connection is closed, and nothing stays behind."""
+"""Invalid input from clients, byte by byte: each gets a clear answer where possible,
+its connection is closed, and nothing is left."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ ASK = b'{"model":"gpt-5.5","input":"hi"}'
 HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: proxy\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 GATEWAY = {
-    # Long enough that no other client is late, on a machine with other work, too.
+    # Long enough that no other client times out on a busy machine.
     "PROXY_HEAD_TIMEOUT_SECONDS": "1",
     "PROXY_BODY_TIMEOUT_SECONDS": "1",
     "PROXY_KEEP_ALIVE_SECONDS": "1",
@@ -38,7 +38,8 @@ async def stack(standing: Stack) -> AsyncIterator[Stack]:
 
 
 async def told(stack: Stack, data: bytes) -> tuple[int, str]:
-    """Status and code of the one answer to `data`, after which all is over."""
+    """Status and code of the only answer to `data`, after which the connection
+    closes."""
     async with calling(stack.origin) as caller:
         await caller.send(data)
         reply = await caller.reply()
@@ -197,7 +198,7 @@ class TestTimes:
             for _ in range(30):
                 await caller.send(b"x" * 2000)
                 await asyncio.sleep(0.1)
-            assert (await caller.reply()).status == 400  # the upstream's word
+            assert (await caller.reply()).status == 400  # the upstream's status
 
     async def test_a_connection_without_a_request_is_closed(self, stack: Stack) -> None:
         async with calling(stack.origin) as caller:

@@ -1,4 +1,4 @@
-"""What clients can make a gateway hold is bounded, with or without a key."""
+"""Limits of what clients can make a gateway hold, with or without a key."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -23,7 +23,7 @@ MEMORY = 3_000_000
 ASK = b'{"model":"gpt-5.5","input":"hi"}'
 LARGE = ASK[:-1] + b" " * 1_900_000 + b"}"
 SOMEBODY = Principal(id="key-1")
-LACKING = post(LARGE)[:-1]  # all but its last byte
+LACKING = post(LARGE)[:-1]  # without its last byte
 
 
 @pytest_asyncio.fixture
@@ -55,7 +55,7 @@ async def test_large_bodies_have_a_memory_in_common(stack: Stack) -> None:
         await eventually(lambda: holds(stack, len(LARGE) - 1))
         await second.send(LACKING)
         assert await refused(second)
-        # Small ones are bounded by the number of connections, and go on.
+        # Small bodies are limited by the number of connections, and still pass.
         async with calling(stack.origin) as small:
             await small.send(post(ASK))
             assert (await small.reply()).status == 200
@@ -80,7 +80,9 @@ async def test_a_client_that_leaves_gives_its_room_back(
 async def test_so_does_one_that_leaves_while_it_is_served(stack: Stack) -> None:
     await stack.fault(timeout=True)
     async with calling(stack.origin) as caller:
-        await caller.send(post(LARGE) + LACKING[:300_000])  # and one behind it
+        await caller.send(
+            post(LARGE) + LACKING[:300_000]
+        )  # and the start of another one
         await eventually(stack.in_flight)
         caller.leave("rst")
         await eventually(lambda: holds(stack, 0))
@@ -98,7 +100,7 @@ async def test_so_does_one_that_is_refused(stack: Stack) -> None:
 async def test_many_that_send_bodies_at_a_time_take_no_more_memory(
     stack: Stack,
 ) -> None:
-    """Nobody had to show a key for it."""
+    """This required no key."""
     before = raw.resident_mb(stack.gateway.pid)
     async with AsyncExitStack() as callers:
         for _ in range(40):
@@ -113,7 +115,8 @@ async def test_many_that_send_bodies_at_a_time_take_no_more_memory(
 
 
 async def test_messages_of_sockets_take_of_the_same_room(stack: Stack) -> None:
-    """While they come; a socket whose message finds none is closed with 1013."""
+    """Messages being received use the same room; a socket without room is closed with
+    1013."""
     message = b"x" * (LARGEST - 1)
     sent = frame(TEXT, message)[:-1]
     async with calling(stack.origin) as first, calling(stack.origin) as second:
@@ -144,7 +147,7 @@ async def test_pings_and_whole_messages_take_no_room(stack: Stack) -> None:
 async def test_what_is_refused_before_it_is_accepted_is_counted_only(
     stack: Stack,
 ) -> None:
-    """It writes no row and no line in the log: a flood of it must not."""
+    """It writes no row and no log line, so that a flood cannot fill either."""
     await KeyTable(ClientCaller(stack.redis)).change(None, {"0" * 64: SOMEBODY})
     stranger = post(ASK, b"authorization: Bearer rpx_stranger")
     async with calling(stack.origin) as caller:

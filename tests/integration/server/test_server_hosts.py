@@ -1,4 +1,4 @@
-"""Whom a request is meant for: Host, and a target that is a whole URL (RFC 9112
+"""The host a request is meant for: Host headers, and absolute-form targets (RFC 9112
 section 3.2)."""
 
 from collections.abc import AsyncIterator

@@ -1,5 +1,4 @@
-"""Bodies that take long to read, and much memory: whoever sends one does not keep the
-others waiting."""
+"""Bodies that need much time and memory to read do not make other clients wait."""
 
 import asyncio
 import gzip
@@ -23,7 +22,7 @@ MIB_32 = b'{"model":"m","input":[' + b"{}," * (32 * 2**20 // 3) + b"{}]}"
 
 
 class Upstream:
-    """Notes the bodies that arrive, and answers them all alike."""
+    """Records received bodies, and answers all of them alike."""
 
     def __init__(self) -> None:
         self.arrived = asyncio.Event()
@@ -54,8 +53,8 @@ async def stack(
 
 
 async def held_up(stack: Stack, upstream: Upstream, request: bytes) -> float:
-    """How much of the time until this request goes upstream another client waits for
-    one answer."""
+    """The share of the time until this request goes upstream that another client waits
+    for one answer."""
     loop = asyncio.get_running_loop()
     async with calling(stack.origin) as other, calling(stack.origin) as sender:
         began = asked = loop.time()

@@ -1,4 +1,5 @@
-"""Clients that leave a gateway, at any moment and in any way: nothing stays."""
+"""Clients that disconnect from a gateway at any moment and in any way leave nothing
+behind."""
 
 import asyncio
 import random
@@ -25,7 +26,7 @@ DONE = event("response.completed", sequence_number=2, response={"id": "resp_1"})
 
 
 class Upstream:
-    """Answers as the body of a request says, and notes when its connection ends."""
+    """Answers as a request's body says, and records when its connection ends."""
 
     def __init__(self) -> None:
         self.asked: set[bytes] = set()
@@ -46,7 +47,7 @@ class Upstream:
     async def _answer(
         self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Is the connection to be kept?"""
+        """Answer a request; returns whether the connection is kept."""
         if body.startswith(b"silent"):
             await reader.read(1)
             return False
@@ -125,7 +126,7 @@ COMPLETED = (after_the_last_event, between_two_requests)
 
 
 async def leave_often(stack: Stack, count: int) -> Counter[str]:
-    """So many clients leave; which moments were how often."""
+    """This many clients disconnect; returns how often at which moment."""
     seen: Counter[str] = Counter()
     turn = asyncio.Semaphore(AT_ONCE)
 
@@ -162,7 +163,7 @@ async def test_a_thousand_that_leave_at_random_moments_leave_nothing(
     assert raw.resident_mb(pid) < memory + 8
     counted = (await outcomes(stack)) - before
     assert counted["completed"] == sum(seen[m.__name__] for m in COMPLETED)
-    # A request whose client left before it was read whole is none.
+    # A request whose client disconnected before it was read completely is not counted.
     silent = seen[before_the_answer.__name__]
     streams = seen[within_the_stream.__name__]
     assert streams <= counted["cancelled"] <= streams + silent
@@ -170,8 +171,8 @@ async def test_a_thousand_that_leave_at_random_moments_leave_nothing(
 
 
 async def holds(stack: Stack) -> tuple[float, float] | None:
-    """Tasks of the gateway at rest, and its descriptors but for connections kept to
-    the upstream; None while it is not at rest."""
+    """The gateway's tasks and descriptors at rest, without kept upstream connections;
+    None while it is not at rest."""
     if await stack.in_flight():
         return None
     async with raw.looking(stack) as look:
@@ -211,8 +212,7 @@ async def test_its_upstream_is_closed_within_100_ms(
             took.append(await _closed_at(upstream, body) - left)
             upstream.left_at.clear()
             upstream.asked.clear()
-    # The medians: the machine has other work, too, and then a plain request takes
-    # its time as well.
+    # Medians, because the machine has other work, and a plain request takes time too.
     assert sorted(took)[2] < 0.1 + 2 * sorted(asked)[2], (took, asked)
 
 

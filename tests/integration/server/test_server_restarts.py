@@ -1,5 +1,5 @@
-"""Gateways that are told to go, under load: what was accepted is served, and behind
-one address nothing is lost."""
+"""Gateways that are stopped under load: accepted requests are served, and behind one
+address no request is lost."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ DRAW = random.Random(5)  # noqa: S311 - pauses, no secrets
 
 
 class Load:
-    """Clients that ask all the time, on kept connections and on new ones, until
+    """Clients that send requests all the time, on kept and on new connections, until
     they are refused or told to stop."""
 
     def __init__(self, origin: str) -> None:
@@ -133,7 +133,7 @@ async def test_a_rolling_restart_behind_nginx_loses_nothing(
                 ]
                 async with load_on(origin) as load:
                     for member in members:
-                        # The others may meet some of these faults.
+                        # The others may see some of these faults.
                         await stack.fault(times=STREAMS + CALLERS, event_gap_ms=60)
                         await _restarted_under_streams(member, origin)
                 codes = await asyncio.gather(*map(_close_code, sockets))
@@ -165,8 +165,8 @@ async def _restarted_under_streams(member: "Member", origin: str) -> None:
 
 
 async def _odd_requests_pass(stack: Stack, origin: str) -> None:
-    """What nginx refuses or drops by default: a header with an underscore, a body of
-    more than a megabyte."""
+    """Requests that nginx refuses or drops by default: a header with an underscore, a
+    body of more than a megabyte."""
     body = b'{"model":"gpt-5.5","input":"%b"}' % (b"x" * 2_000_000)
     async with calling(origin) as caller:
         await caller.send(post(body, b"session_id: of-codex"))

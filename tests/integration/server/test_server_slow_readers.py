@@ -1,5 +1,5 @@
-"""Clients that read slowly: their upstreams are held back, and the gateway holds
-next to nothing."""
+"""Slow clients: the gateway applies backpressure to their upstreams and holds almost
+nothing."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def gateway(valkey: str, folder: Path, port: int) -> AsyncIterator[Stack]:
 
 
 class Sender:
-    """An upstream with much to say."""
+    """An upstream with a large answer."""
 
     def __init__(self, head: bytes, pieces: list[bytes], last: bytes) -> None:
         self._head = head
@@ -98,11 +98,11 @@ async def test_200_mb_pass_in_a_few(
 async def _read(
     caller: Caller, sender: Sender, stack: Stack, port: int
 ) -> tuple[float, int]:
-    """Read a little, wait until the upstream is held back, then read the rest.
-    The most memory that was seen, and how much was read."""
+    """Read a little, wait until the upstream is paused, then read the rest. Returns the
+    highest memory use, and the bytes read."""
     data = await caller.reader.read(65_536)
     held = await raw.stalled(stack, lambda: sender.sent)
-    # Most of it is in the buffers of the kernel, whatever their size is here.
+    # Most of the data is in kernel buffers, whose size is the system's.
     assert held - raw.in_kernel(port) < MOST_GROWTH_MB * 1e6
     pid = stack.gateway.pid
     most, read = raw.resident_mb(pid), len(data)

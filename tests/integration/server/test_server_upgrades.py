@@ -1,5 +1,5 @@
-"""Requests that ask for another protocol (RFC 9110 section 7.8): a WebSocket where one
-is served, and otherwise an ordinary request, body and all."""
+"""Requests with an Upgrade header (RFC 9110 section 7.8): a WebSocket where one is
+served, otherwise an ordinary request with its body."""
 
 from collections.abc import AsyncIterator
 
@@ -57,7 +57,7 @@ def with_lines(request: bytes, lines: tuple[bytes, ...]) -> bytes:
 async def test_a_body_with_an_ignored_upgrade_is_forwarded_whole(
     stack: Stack, lines: tuple[bytes, ...], request_: bytes
 ) -> None:
-    """And the requests behind it are served, on the same connection."""
+    """The requests after it are served on the same connection."""
     async with calling(stack.origin) as caller:
         asked = with_lines(request_, lines)
         await caller.send(asked + get(b"/healthz") + asked + get(b"/healthz"))
@@ -109,8 +109,8 @@ async def test_limits_hold_with_an_upgrade(
 async def test_a_websocket_upgrade_with_a_body_is_an_ordinary_request(
     stack: Stack,
 ) -> None:
-    """Its body would be taken for frames. RFC 6455 has none; the upstream is asked
-    what it says to a GET."""
+    """Its body would be read as frames. RFC 6455 allows none; the upstream answers it
+    like a GET."""
     async with calling(stack.origin) as caller:
         head = get(b"/v1/responses", *WEBSOCKET, b"content-length: 5")
         await caller.send(head + b"hello" + get(b"/healthz"))
@@ -137,7 +137,8 @@ async def test_a_websocket_elsewhere_is_426(stack: Stack, path: bytes) -> None:
 async def test_connect_opens_no_tunnel_whatever_it_says(
     stack: Stack, lines: tuple[bytes, ...]
 ) -> None:
-    """What follows is not taken for requests: its sender believes to be elsewhere."""
+    """What follows is not read as requests: its sender believes that it talks to
+    another host."""
     async with calling(stack.origin) as caller:
         head = get(b"api.openai.com:443", *lines).replace(b"GET", b"CONNECT")
         await caller.send(head + get(b"/healthz"))

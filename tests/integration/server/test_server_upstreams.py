@@ -1,5 +1,5 @@
-"""Upstreams that lie, babble or never end: the client is told, the row tells it,
-and their connections are dropped."""
+"""Upstreams that send invalid, excessive or endless data: the client gets an error, the
+row records it, and the connections are closed."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ SETTINGS = {
 
 
 class Upstream:
-    """Does as the test says."""
+    """Does what the test says."""
 
     def __init__(self) -> None:
         self.script: Script = saying(b"")
@@ -44,8 +44,8 @@ class Upstream:
 
 
 def saying(data: bytes, repeated: bytes = b"", *, closes: bool = True) -> Script:
-    """After a request: `data`, then `repeated` for as long as it is taken; then the
-    end of the connection, or silence."""
+    """After a request, send `data`, then `repeated` as long as it is read; then close
+    the connection, or stay silent."""
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await raw.request(reader)
@@ -85,7 +85,7 @@ async def stack(standing: Stack) -> AsyncIterator[Stack]:
 
 
 async def asked(stack: Stack, body: bytes = b"{}") -> Reply:
-    """The whole answer to a request. Raises `IncompleteReadError` when it is cut."""
+    """The complete answer to a request. Raises `IncompleteReadError` if it is cut."""
     async with calling(stack.origin) as caller:
         await caller.send(post(body))
         return await caller.reply()
@@ -97,7 +97,7 @@ async def last_row(stack: Stack) -> dict[str, Any]:
 
 
 async def dropped(stack: Stack) -> None:
-    """The gateway keeps no connection to the upstream."""
+    """Whether the gateway keeps no connection to the upstream."""
 
     async def none() -> bool:
         return await raw.gauge(stack, "upstream_connections") == 0

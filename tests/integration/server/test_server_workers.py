@@ -1,5 +1,5 @@
-"""A gateway of two workers: both serve, one that dies is replaced, and they all end
-together."""
+"""A gateway with two workers: both serve, a worker that dies is replaced, and they all
+end together."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ async def two_workers(valkey: str, folder: Path) -> AsyncIterator[Stack]:
 
 
 async def _both_ready(stack: Stack) -> bool:
-    """Does every new connection find a worker with a catalogue, whichever it is?"""
+    """Whether every new connection reaches a worker with a catalogue."""
     async with AsyncExitStack() as open_:
         for _ in range(8):
             caller = await open_.enter_async_context(calling(stack.origin))
@@ -45,7 +45,7 @@ async def _serving(stack: Stack) -> int:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Children that serve: those that are still being started do not."""
+    """Child processes that serve, without those that are still starting."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in listed.split()]
 
@@ -55,7 +55,7 @@ def worker_of(gateway_id: str) -> int:
 
 
 async def streaming(stack: Stack, open_: AsyncExitStack, count: int) -> None:
-    """So many streams that go on, each on a connection of its own."""
+    """This many open streams, each on its own connection."""
     await stack.fault(times=count, stall_after=1)
     for _ in range(count):
         caller = await open_.enter_async_context(calling(stack.origin))

@@ -1,4 +1,4 @@
-"""The simulated upstream: creating, reading, chaining and refusing responses."""
+"""The simulated upstream: creating, retrieving, chaining and refusing responses."""
 
 import gzip
 import hashlib

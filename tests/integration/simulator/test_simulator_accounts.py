@@ -1,5 +1,5 @@
-"""The simulated upstream: what belongs to an account, keys that are revoked, and
-answers that name the account."""
+"""The simulated upstream: objects belong to an account, keys can be revoked, and
+answers name the account."""
 
 import io
 import json
@@ -95,7 +95,7 @@ async def test_a_batch_belongs_to_its_account(
 async def test_an_unknown_id_is_404_in_the_usual_envelope(
     http: httpx.AsyncClient, path: str, object_id: str
 ) -> None:
-    # `x_1`: a made-up id is none of this collection's, whatever its prefix.
+    # `x_1`: an invented id is not in this collection, whatever its prefix.
     for asked in (f"{object_id}_none", "x_1"):
         answer = await http.get(f"{path}/{asked}")
         assert answer.status_code == 404

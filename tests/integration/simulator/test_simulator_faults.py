@@ -143,7 +143,7 @@ async def test_a_stream_breaks_after_some_events(
     types, met = await streamed(http)
     assert len(types) == count
     assert type(met) is (error or type(None))
-    # What never completed was never stored.
+    # A response that never completed was never stored.
     assert len(simulator.state.storage) == 0
 
 
@@ -283,7 +283,7 @@ async def test_the_process_announces_itself_and_ends_when_told(
         assert (await client.get(url.removesuffix("/v1") + "/healthz")).json() == {
             "status": "ok"
         }
-        # A stalled answer does not delay the end.
+        # A stalled answer does not delay the shutdown.
         base = url.removesuffix("/v1")
         await client.post(f"{base}/__sim/faults", json={"fault": {"stall_after": 1}})
         async with client.stream(
@@ -291,5 +291,5 @@ async def test_the_process_announces_itself_and_ends_when_told(
         ) as answer:
             assert answer.headers["openai-organization"].startswith("acct-")
             process.send_signal(end)
-            async with asyncio.timeout(20):  # it would be stalled for ever
+            async with asyncio.timeout(20):  # it would stall forever
                 assert await process.wait() == 0

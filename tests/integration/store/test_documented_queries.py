@@ -1,5 +1,5 @@
-"""Every query that README.md and docs/queries.md show, on both databases, and what
-the views make of known rows."""
+"""Every query in README.md and docs/queries.md, on both databases, and the views'
+results for known rows."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio
 
 ROOT = Path(__file__).resolve().parents[3]
 DAY = "2026-11-24"
-AT_MS = 1_795_521_600_000  # that day's noon
+AT_MS = 1_795_521_600_000  # noon of that day
 REQUEST = "019f2a30-0000-7000-8000-000000000001"
 DOCUMENTED = [
     pytest.param(query, id=f"{page} {n}")
@@ -34,7 +34,7 @@ DOCUMENTED = [
         re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     )
 ]
-# Questions whose answer is empty when all is well, that name no id, or a key.
+# Queries without rows when all is well, and queries for an id or a key.
 MAY_BE_EMPTY = ("dead_letters", "'…'", "proxy_keys")
 
 
@@ -42,7 +42,7 @@ MAY_BE_EMPTY = ("dead_letters", "'…'", "proxy_keys")
 def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of a filled database, for questions."""
+    """The URL of a filled database, for queries."""
     with database(request.param, request, tmp_path_factory.mktemp("asked")) as url:
         asyncio.run(_opened_and_filled(url))
         yield url
@@ -84,7 +84,7 @@ async def fill(store: Store) -> None:
 
 @pytest.mark.parametrize("query", DOCUMENTED)
 async def test_every_documented_query_answers(shared: str, query: str) -> None:
-    # The driver takes a per cent sign for a placeholder; there are none.
+    # The driver takes a percent sign for a placeholder; there are none.
     rows = fetch(shared, query.replace("%", "%%"))
     assert rows or any(word in query for word in MAY_BE_EMPTY)
 
@@ -92,8 +92,8 @@ async def test_every_documented_query_answers(shared: str, query: str) -> None:
 async def test_costs_follow_the_price_of_that_day_and_model(shared: str) -> None:
     rows = fetch(shared, "SELECT model, requests, unpriced, cost FROM costs_by_day")
     by_model = {model: rest for model, *rest in rows}
-    # By the model that answered: 600 x 20 + 400 x 5 + 100 x 100; by the one that was
-    # asked for a tenth of it; of a million each.
+    # By the model that answered: 600 x 20 + 400 x 5 + 100 x 100; by the requested model
+    # a tenth of it; per million tokens.
     assert by_model == {"m": [2, 0, 0.024 + 0.0024], None: [1, 0, 0.0]}
 
 

@@ -21,13 +21,13 @@ def test_it_says_what_it_did(url: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     newest = len(known_migrations("sqlite"))
     first, *applied = done.stdout.splitlines()
-    assert first.endswith(f": schema 0 -> {newest}")
+    assert first.endswith(f": upgraded the schema from version 0 to {newest}")
     assert applied[0] == "applied 0001_initial"
     assert len(applied) == newest
 
     again = migrate(url)
     assert again.returncode == 0
-    assert again.stdout.endswith(f": schema {newest}, nothing to do\n")
+    assert again.stdout.endswith(f": schema version {newest} is up to date\n")
 
 
 def test_a_newer_schema_is_left_alone(url: str) -> None:

@@ -1,5 +1,5 @@
-"""Postgres by TLS, and behind pgbouncer in transaction mode: all that the services do
-with a database works there, and a certificate that is not trusted is refused."""
+"""Postgres with TLS, and behind pgbouncer in transaction mode: every database operation
+of the services works, and an untrusted certificate is refused."""
 
 import asyncio
 import re
@@ -48,20 +48,20 @@ def secured() -> Iterator[Secured]:
 
 @pytest.fixture
 def database(secured: Secured) -> Iterator[str]:
-    """The name of an empty one."""
+    """The name of an empty database."""
     with fresh_database(secured.server) as url:
         yield url.rpartition("/")[2]
 
 
 @pytest.fixture
 def url(secured: Secured, database: str) -> str:
-    """Behind pgbouncer, by TLS."""
+    """The URL through pgbouncer, with TLS."""
     return secured.tls(f"{secured.bouncer}/{database}")
 
 
 @pytest_asyncio.fixture
 async def stores(url: str) -> AsyncIterator[list[Store]]:
-    """As many processes would have them."""
+    """Stores of as many processes."""
     opened = [open_store(url) for _ in range(AT_ONCE)]
     yield opened
     for store in opened:
@@ -74,7 +74,7 @@ async def test_everybody_may_migrate_at_once(stores: list[Store], url: str) -> N
     assert reached == [NEWEST] * AT_ONCE
     applied = fetch(url, "SELECT version FROM schema_migrations ORDER BY version")
     assert applied == [(version,) for version in range(1, NEWEST + 1)]
-    # Whatever lock was taken went with its transaction.
+    # Locks end with their transaction.
     assert fetch(url, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
@@ -87,7 +87,7 @@ async def test_writing_reading_and_retention_at_once(
     await asyncio.gather(*(store.make_partitions(DAY) for store in stores))
 
     async def work(number: int, store: Store) -> None:
-        # Often enough that psycopg would have prepared what it repeats.
+        # Often enough that psycopg would prepare a repeated statement.
         for turn in range(8):
             id_ = f"r{number}-{turn}"
             batch = [

@@ -1,4 +1,4 @@
-"""The store's promises, the same on SQLite and on Postgres."""
+"""The store's guarantees, the same on SQLite and on Postgres."""
 
 import asyncio
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ from tests.support.values.telemetry import (
 
 pytestmark = pytest.mark.asyncio
 
-# design.md, section 5: people write queries on these names.
+# A public contract: operators write queries with these names.
 COLUMNS = {
     "requests": "id created_at completed_at session_id session_name pool_id "
     "resource_id account_id proxy_key_id method path model upstream_model transport "
@@ -64,7 +64,7 @@ COLUMNS = {
 }
 
 
-NEWEST = len(known_migrations("sqlite"))  # schema
+NEWEST = len(known_migrations("sqlite"))  # schema version
 
 
 DATABASES = ("sqlite", "postgres", "postgres_15")
@@ -77,7 +77,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 async def migrate_to(version: int, url: str, patch: pytest.MonkeyPatch) -> None:
-    """Make a database as an earlier version of us left it."""
+    """Create a database with the schema of an earlier version."""
     with patch.context() as earlier:
         earlier.setattr(postgres, "MIGRATIONS", postgres.MIGRATIONS[:version])
         earlier.setattr(sqlite, "MIGRATIONS", sqlite.MIGRATIONS[:version])
@@ -242,7 +242,7 @@ class TestWriting:
     ) -> None:
         conversation = {"resource_id": "one", "minted": ("conv_1",), "session_id": "s"}
         first = stored_request("a", **conversation)
-        # The same id, told by another request of the same millisecond.
+        # The same id, reported by another request of the same millisecond.
         second = stored_request("b", **conversation, total_tokens=5)
         assert await store.write([first]) == 1
         assert await store.write([first, second, streamed(decision_event("b"))]) == 2
@@ -548,8 +548,8 @@ class TestDays:
     async def test_sessions_nobody_uses_any_more_go_with_their_days(
         self, url: str, store: Store
     ) -> None:
-        """Clients choose their ids: one that sends a new one each time would fill the
-        table for ever."""
+        """Clients choose session ids: a client with a new one for each request would
+        fill the table forever."""
         day_ms = 86_400_000
         await store.make_partitions(datetime.fromtimestamp(T0_MS / 1000, UTC).date())
         for number, session in ((-2, "old"), (-2, "kept"), (0, "kept"), (0, "new")):
@@ -638,10 +638,10 @@ class TestBooks:
         await store.write([stored_request("r1", gateway_id="a")])
         await store.write([stored_request("r2", gateway_id="b")])
         await store.write([stored_request("r3")])
-        # Nobody told of them lately, and nothing is outstanding: all in one.
+        # Gateways without recent reports and without pending requests: one sum.
         (rest,) = await store.books()
         assert (rest.id, rest.accepted, rest.stored) == ("*", 3, 3)
-        # But for whom one asks.
+        # Except for ids that are asked for.
         asked = {b.id: b.stored for b in await store.books(["a", "nobody"])}
         assert asked == {"a": 1, "*": 2}
 

@@ -1,4 +1,4 @@
-"""What one database does and the other does not; and either of them away."""
+"""Differences between the two databases, and either of them unreachable."""
 
 import asyncio
 import sqlite3
@@ -179,4 +179,4 @@ class TestSqliteOnly:
         await store.ping()
         await store.close()
         names = [t.name for t in threading.enumerate() if t.name.startswith("sqlite")]
-        assert len(names) <= 1  # it may still be on its way out
+        assert len(names) <= 1  # it may still be ending

@@ -1,5 +1,5 @@
-"""Four hundred days of partitions: what is asked often stays quick, and a day goes
-without anybody waiting."""
+"""Four hundred days of partitions: frequent queries stay fast, and old days are dropped
+without delaying anybody."""
 
 import asyncio
 import logging
@@ -32,19 +32,19 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.alone]
 DAYS, ROWS = 400, 40_000
 TODAY = datetime.now(UTC).date()
 FIRST = TODAY - timedelta(days=DAYS - 1)
-# Of a query: so many times what the same server needs to count to 200,000 at that
-# moment. Milliseconds would tell how busy the machine is.
+# Limit of a query, as a multiple of the time the same server needs at that moment to
+# count to 200,000. Milliseconds would depend on the machine's load.
 LONGEST = 2.0
 COUNT = "EXPLAIN (ANALYZE, TIMING OFF) SELECT sum(n) FROM generate_series(1, 200000) n"
 TRIES = 20
 
-MAKE_SOME = 40  # at once: each is some locks until the transaction ends
+MAKE_SOME = 40  # partitions created in one transaction: each needs locks until its end
 MAKE_DAYS = """
 SELECT make_partition_v1(parent, day::date)
 FROM unnest(ARRAY['requests', 'decisions', 'events', 'payloads', 'minted_ids']) parent,
      generate_series(%(first)s::date, %(last)s::date, interval '1 day') day
 """
-# Row n at its share of the days; ids as gateways make them, with their time in front.
+# Row n at its share of the days; ids as gateways make them, with a time prefix.
 N = """
 WITH n AS (
     SELECT n, at, substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-7000-8000-'
@@ -103,7 +103,7 @@ async def store(year: str) -> AsyncIterator[Store]:
 
 
 class Watch:
-    """Explains every statement that the store runs, before it runs it."""
+    """Explains every statement of the store before it is run."""
 
     def __init__(self) -> None:
         self.ms = 0.0
@@ -150,7 +150,7 @@ ASKED = {
 
 
 def counted(url: str) -> float:
-    """How long the server counts now."""
+    """How long the server needs to count now."""
     rows = fetch(url, COUNT)
     return float(str(rows[-1][0]).split()[-2])
 
@@ -158,11 +158,11 @@ def counted(url: str) -> float:
 async def measured(
     monkeypatch: pytest.MonkeyPatch, year: str, store: Store, ask: Any
 ) -> tuple[Watch, Any]:
-    """What the statements of one call cost the server, once it is warm."""
+    """What the statements of one call cost a warm server."""
     await ask(store)
     best, answer = Watch(), None
     best.ms = math.inf
-    for _ in range(TRIES):  # others may use the machine too; the least counts
+    for _ in range(TRIES):  # the machine may be busy; the minimum counts
         watch = Watch()
         watch.count_ms = counted(year)
         with monkeypatch.context() as patch:
@@ -209,7 +209,7 @@ async def test_one_request_by_its_id(
     watch, row = await measured(monkeypatch, year, store, lambda s: s.request(id_))
     assert (row["id"], row["decisions"][0]["id"]) == (id_, f"d{n}")
     assert watch.cost < LONGEST
-    # Its id says when it was: the partitions of other days are not even looked at.
+    # The id contains its time: partitions of other days are not even planned.
     assert sum(plan.count("Index Scan") for plan in watch.plans) < 20
 
 
@@ -235,8 +235,8 @@ async def test_the_owner_of_a_session(
 
 
 async def test_a_common_page_locks_few_partitions(year: str) -> None:
-    """Each partition and index that a query does not rule out is a lock, of which a
-    server has some thousands for all."""
+    """Each partition and index that a query cannot exclude takes a lock, and a server
+    has some thousands of locks in total."""
     values = {
         "session_id": None, "resource_id": None, "request_id": None, "rows": 101,
         "before_at": "infinity", "before_id": "", "until": NEVER,
@@ -253,7 +253,7 @@ async def test_a_common_page_locks_few_partitions(year: str) -> None:
 
 
 class Writer:
-    """Writes small batches without a pause, and notes the longest."""
+    """Writes small batches continuously, and records the longest write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -273,7 +273,7 @@ class Writer:
 
 
 async def test_a_day_goes_without_delaying_writes(year: str, store: Store) -> None:
-    """Also while somebody reads the whole table: then it goes later."""
+    """Also while somebody reads the whole table: then the day is dropped later."""
     day = FIRST + timedelta(days=2)
     writer = Writer(store)
     writing = asyncio.create_task(writer.run())
@@ -308,7 +308,7 @@ async def test_several_processes_drop_the_same_days(year: str, store: Store) -> 
 async def test_a_day_nobody_prepared_has_a_home_until_it_is_old(
     year: str, store: Store
 ) -> None:
-    """A clock that jumps, a backlog of last week, an event of a day that went."""
+    """A clock that jumps, a backlog of last week, an event of a dropped day."""
     at = {"past": FIRST - timedelta(days=900), "future": TODAY + timedelta(days=900)}
     for name, day in at.items():
         ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)

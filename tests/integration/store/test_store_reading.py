@@ -1,5 +1,5 @@
-"""What is read of a store: pages of history, and by which index. The same on SQLite and
-on Postgres; nobody writes here, so the module shares its databases."""
+"""Reading from a store: pages of history, and the indexes they use. The same on SQLite
+and on Postgres; the tests do not write, so the module shares its databases."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ def few(
 def many(
     kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """So many that an index is worth its while."""
+    """Enough rows that an index is worthwhile."""
     with database(kind, request, tmp_path_factory.mktemp("many")) as url:
         numbers = [range(n, n + AT_ONCE) for n in range(0, MANY, AT_ONCE)]
         asyncio.run(_write(url, [_batch(some) for some in numbers]))
@@ -173,7 +173,7 @@ class TestHistory:
 
 
 class TestPlans:
-    """Lookups stay quick however much is stored."""
+    """Lookups stay fast however much is stored."""
 
     async def test_ids_are_found_by_the_primary_key(self, many: str) -> None:
         plan = explain(many, "owners", ids=["resp_7", "resp_8"])
@@ -250,7 +250,7 @@ class TestPlans:
 
 
 def explain(url: str, name: str, **values: Any) -> str:
-    """The plan of a statement, a line each step."""
+    """The plan of a statement, one line per step."""
     if is_postgres(url):
         with psycopg.connect(url) as connection:
             query = "EXPLAIN " + Statements("postgres")[name]

@@ -1,4 +1,4 @@
-"""A gateway whose way out is a proxy, and whose upstream has a private CA."""
+"""A gateway that connects through an HTTP proxy to an upstream with a private CA."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,7 @@ from tests.support.upstreams.egress import EgressProxy, running_proxy
 # One gateway serves the module; each test begins with an empty Redis.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ASK = {"model": "gpt-5.5", "input": "Say hello"}
-NAME = "api.test"  # names of this machine go through no proxy
+NAME = "api.test"  # hosts of this machine bypass proxies
 CONNECT_S = 0.5
 
 
@@ -73,7 +73,7 @@ def open_proxy(proxy: EgressProxy) -> Iterator[None]:
 
 
 async def leads_to(stack: Stack, base_url: str) -> None:
-    """All keys are of an upstream at `base_url` from now on."""
+    """From now on all keys belong to an upstream at `base_url`."""
     stack.environ["PROXY_UPSTREAM_BASE_URL"] = base_url
     await stack.publish("moved")
 
@@ -95,7 +95,7 @@ async def asked(stack: Stack) -> httpx.Response:
 
 
 async def socket_answers(stack: Stack) -> str:
-    """The type of the last frame that a request over a socket gets."""
+    """The type of the last frame of a request over a socket."""
     url = stack.url.replace("http", "ws", 1) + "/responses"
     async with connect(url, proxy=None, compression=None) as opened:
         await opened.send(json.dumps({"type": "response.create", **ASK}))

@@ -1,4 +1,4 @@
-"""The upstream client against servers that do what servers do."""
+"""The upstream client against scripted servers."""
 
 import asyncio
 import socket
@@ -32,8 +32,8 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Peer:
-    """A server whose every request is answered by the next of `answers`; the
-    last is repeated. None closes the connection instead."""
+    """A server that answers each request with the next of `answers`; the last is
+    repeated. None closes the connection instead."""
 
     def __init__(self, *answers: bytes | None) -> None:
         self.answers = list(answers)
@@ -75,11 +75,11 @@ async def listening(handle: Handle) -> AsyncIterator[Origin]:
         task = asyncio.current_task()
         assert task is not None
         serving.add(task)
-        # A cancelled handler upsets asyncio's streams (Python 3.11).
+        # A canceled handler upsets asyncio's streams (Python 3.11).
         with suppress(asyncio.CancelledError):
             await handle(r, w)
             if not w.is_closing():
-                await r.read()  # until the client leaves
+                await r.read()  # until the client disconnects
         w.transport.abort()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
@@ -187,7 +187,7 @@ async def test_a_second_answer_spoils_the_connection() -> None:
 
 
 async def test_an_answer_before_the_request_was_sent_ends_the_connection() -> None:
-    """What is still unsent would stand in the next request's way."""
+    """Unsent bytes would precede the next request."""
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 413 No\r\ncontent-length: 2\r\n\r\nno")
@@ -231,7 +231,7 @@ async def test_stale_connections_are_all_given_up_at_once() -> None:
 async def test_closing_a_finished_answer_leaves_its_connections_next_user_alone() -> (
     None
 ):
-    """The connection is somebody else's as soon as the body has ended."""
+    """The connection may belong to another request as soon as the body has ended."""
     peer = Peer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
     async with listening(peer.serve) as origin, client() as made:
         first = await send(made, origin)
@@ -350,7 +350,7 @@ async def test_silence_ends_an_answer_before_its_deadline(
 
 
 async def test_a_slow_reader_holds_the_sender_back() -> None:
-    """The peer can send far more than is read; little of it is held."""
+    """The peer can send far more than is read; little of it is buffered."""
     sent = 0
     size = 200 * HIGH_WATER
 
@@ -363,7 +363,7 @@ async def test_a_slow_reader_holds_the_sender_back() -> None:
             await writer.drain()
             sent += len(piece)
         writer.close()
-        await writer.wait_closed()  # what is left has to get there
+        await writer.wait_closed()  # the rest must still arrive
 
     async with listening(flood) as origin, client() as made:
         answer = await send(made, origin)
@@ -405,7 +405,7 @@ async def test_a_request_that_waits_for_too_long_is_not_sent() -> None:
         with pytest.raises(NotSent, match="no connection became free"):
             await send(made, origin, seconds=0.05)
         next_one = asyncio.ensure_future(send(made, origin))
-        held.close()  # its connection ends: the next dials
+        held.close()  # its connection closes: the next request dials
         (await next_one).close()
         assert peer.connections == 2
     made.close()
@@ -449,7 +449,7 @@ ENDED: dict[str, tuple[bytes, bytes]] = {
 
 
 class TestSurplus:
-    """Bytes that follow an answer would pass for the beginning of somebody else's."""
+    """Bytes after an answer must not be taken for the start of another answer."""
 
     @pytest.mark.parametrize("ended", ENDED.values(), ids=ENDED)
     async def test_an_answer_that_ends_in_time_keeps_the_connection(
@@ -466,7 +466,7 @@ class TestSurplus:
     async def test_one_byte_behind_an_answer_spoils_the_connection(
         self, ended: tuple[bytes, bytes], surplus: bytes
     ) -> None:
-        """The answer itself is whole, and passes."""
+        """The answer itself is complete and passes."""
         peer = Peer(ended[0] + surplus, _SIZED % (4, b"mine"))
         async with listening(peer.serve) as origin, client() as made:
             assert await body(await send(made, origin)) == ended[1]
@@ -507,7 +507,7 @@ class TestSurplus:
             await eventually(closed)
 
     async def test_a_last_byte_that_comes_with_surplus_spoils_it(self) -> None:
-        """The answer's end and the surplus come with a read of their own."""
+        """The answer's end and the surplus arrive in the same read."""
         whole = _SIZED % (2, b"hi")
         for at in range(1, len(whole)):
             peer = Peer(_SIZED % (4, b"mine"))

@@ -1,5 +1,5 @@
-"""Clients whose WebSockets misbehave, frame by frame: each gets its close code,
-and nothing stays behind."""
+"""WebSocket clients that violate the protocol, frame by frame: each gets its close
+code, and nothing is left."""
 
 import asyncio
 import struct
@@ -49,7 +49,7 @@ async def received(caller: Caller) -> tuple[int, bytes]:
 
 
 async def close_code(caller: Caller) -> int:
-    """What the gateway closes with; it must close the connection, too."""
+    """The gateway's close code; it must close the connection, too."""
     while True:
         opcode, payload = await received(caller)
         if opcode == CLOSE:
@@ -130,7 +130,7 @@ class TestFrames:
                 await caller.send(frame(0, fin=False) * 50_000)
                 await caller.send(frame(0, b"ab", fin=False) * 5_000)
             await caller.send(frame(PING))
-            assert (await received(caller))[0] == PONG  # it has read it all
+            assert (await received(caller))[0] == PONG  # it has read everything
             assert raw.resident_mb(stack.gateway.pid) < memory + 25
 
     async def test_pings_whose_pongs_are_not_read_are_not_heard(
@@ -170,7 +170,7 @@ async def test_empty_messages_nobody_takes_are_not_heard(
 async def test_a_flood_of_tiny_messages_lets_others_have_their_turn(
     valkey_server: str, tmp_path: Path
 ) -> None:
-    """They come faster than they are passed on, so that there is always a next one."""
+    """Messages arrive faster than they are passed on, so there is always another."""
     taken = 0
 
     async def takes_all(
@@ -192,7 +192,8 @@ async def test_a_flood_of_tiny_messages_lets_others_have_their_turn(
             await eventually(_grows(lambda: taken))
             before = taken
             await look()
-            # A look takes a few turns of the loop, each of them so many messages.
+            # Reading the gateway's state takes a few loop turns, each with many
+            # messages.
             assert taken - before < 20_000
 
 
@@ -207,8 +208,8 @@ def _grows(count: Callable[[], int]) -> Callable[[], Awaitable[bool]]:
 
 @asynccontextmanager
 async def flood(caller: Caller, data: bytes) -> AsyncIterator[Callable[[], int]]:
-    """Send `data` over and over while the context is open; what is given tells how
-    often it was sent. A flood must not end by itself."""
+    """Send `data` repeatedly while the context is open; yields a function that returns
+    how often it was sent. A flood must not end by itself."""
     sent = 0
 
     async def send() -> None:

@@ -1,5 +1,5 @@
-"""WebSocket messages through a gateway process: content, kind and order are what was
-sent, both ways at once, whatever their frames."""
+"""WebSocket messages through a gateway process keep content, type and order, in both
+directions at once, whatever their frames."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ class Said:
 
 @dataclass
 class Upstream:
-    """Says what it is told, and keeps what it hears."""
+    """Sends scripted messages, and records received ones."""
 
     says: list[Said] = field(default_factory=list)
     awaits: int = 0
@@ -52,7 +52,7 @@ class Upstream:
 async def both_ways(
     socket: Connection, says: list[Said], awaits: int
 ) -> list[str | bytes]:
-    """Say all of it, and hear so many messages meanwhile."""
+    """Send all messages, and receive the given number at the same time."""
 
     async def speak() -> None:
         for message in says:
@@ -72,7 +72,7 @@ class Rig:
     async def exchange(
         self, up: list[Said], down: list[Said]
     ) -> tuple[list[str | bytes], list[str | bytes]]:
-        """What the upstream heard, and the client."""
+        """What the upstream received, and what the client received."""
         upstream = self.upstream
         upstream.says, upstream.awaits = down, len(up)
         upstream.heard = asyncio.get_running_loop().create_future()
@@ -107,7 +107,7 @@ places = st.lists(st.integers(0, 1 << 24), max_size=5)
 
 
 def said(content: str | bytes, places: list[int]) -> Said:
-    """In frames cut anywhere: within a character, or with nothing in them."""
+    """In frames cut anywhere: within a character, or empty."""
     data = content.encode() if isinstance(content, str) else content
     ends = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     frames = (data[start:end] for start, end in pairwise(ends))

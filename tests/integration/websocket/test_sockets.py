@@ -1,5 +1,5 @@
-"""`WS /v1/responses` through a gateway process: what clients get, what the
-upstream got, and what the ledger says of each frame."""
+"""`WS /v1/responses` through a gateway process: what clients get, what the upstream
+gets, and what the ledger records for each frame."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ async def ask(opened: ClientConnection, **fields: Any) -> None:
 
 
 async def answer(opened: ClientConnection) -> list[dict[str, Any]]:
-    """Frames up to one that ends a response."""
+    """Frames up to the one that ends a response."""
     frames: list[dict[str, Any]] = []
     while not frames or frames[-1]["type"] not in ENDS:
         frames.append(json.loads(await opened.recv()))
@@ -71,7 +71,7 @@ async def asked(opened: ClientConnection, **fields: Any) -> list[dict[str, Any]]
 
 
 async def end_of(opened: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """All frames until the gateway closes, and its code."""
+    """All frames until the gateway closes, and the close code."""
     frames: list[dict[str, Any]] = []
     with suppress(ConnectionClosed):
         while True:
@@ -81,7 +81,7 @@ async def end_of(opened: ClientConnection) -> tuple[list[dict[str, Any]], int]:
 
 
 async def refusal(stack: Stack, **headers: str) -> tuple[int, dict[str, Any], Any]:
-    """Status, headers and error of an upgrade that is refused."""
+    """Status, headers and error of a refused upgrade."""
     with pytest.raises(InvalidStatus) as refused:
         async with socket(stack, **headers):
             pass
@@ -91,7 +91,7 @@ async def refusal(stack: Stack, **headers: str) -> tuple[int, dict[str, Any], An
 
 
 async def rows(stack: Stack, count: int) -> list[dict[str, Any]]:
-    """The ledger's requests, which are so many, with nothing left in flight."""
+    """The ledger's requests, once there are this many and nothing is in flight."""
 
     async def settled() -> list[dict[str, Any]]:
         events = await stack.events("request")
@@ -104,7 +104,7 @@ async def rows(stack: Stack, count: int) -> list[dict[str, Any]]:
 
 
 async def upgrades_are_over(stack: Stack) -> bool:
-    """Has every socket that the upstream accepted been closed?"""
+    """Whether every socket that the upstream accepted is closed."""
     entries = [entry for entry in stack.journal() if entry["status"] == 101]
     return bool(entries) and all(entry["ended_at"] for entry in entries)
 
@@ -245,8 +245,8 @@ class TestTurns:
 
 
 class TestMoves:
-    """A socket is opened by its headers; what its first frame names may live
-    elsewhere."""
+    """An upgrade is routed by its headers; the ids in its first frame may belong to
+    another account."""
 
     async def test_a_first_frame_goes_to_the_account_of_its_ids(
         self, stack: Stack, openai: AsyncOpenAI

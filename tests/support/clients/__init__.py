@@ -1,1 +1,1 @@
-"""Clients of every kind, real ones and bare sockets."""
+"""Clients: real ones and bare sockets."""

@@ -1,4 +1,4 @@
-"""A web site of somebody else: what it serves a browser, and what reaches it."""
+"""An attacker's web site: serves pages to a browser and records requests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ BLANK = b"<!doctype html><title>somebody else's page</title>"
 
 @dataclass
 class Site:
-    """Listens on loopback, and keeps all that it hears."""
+    """Listens on loopback and records all requests."""
 
     port: int = 0
     heard: list[bytes] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Site:
 
 @asynccontextmanager
 async def attacking() -> AsyncIterator[Site]:
-    """The site, on one port of 127.0.0.1 and 127.0.0.2."""
+    """The site, on the same port of 127.0.0.1 and 127.0.0.2."""
     site = Site()
     first = await asyncio.start_server(site.serve, "127.0.0.1", 0)
     site.port = first.sockets[0].getsockname()[1]

@@ -1,5 +1,5 @@
-"""What a proxy key may try with ids of another tenant: every route and frame that
-takes an id. docs/isolation.md shows the table; tests run it."""
+"""Attempts to use another tenant's ids with a proxy key: every route and frame that
+takes an id. docs/isolation.md has the table; tests run it."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ CHILDREN = {
     "files": "file-",
     "file_batches": "batch",
 }
-# What each refusal looks like to the client.
+# How each refusal looks to the client.
 NOT_FOUND = "404, as of an id that does not exist"
 PREVIOUS = "400 previous_response_not_found"
 ENDPOINT = "403 endpoint_not_isolated"
@@ -35,14 +35,14 @@ UNREADABLE = "400 invalid_json"
 
 
 def new_id(kind: str) -> str:
-    """An id as upstreams make them."""
+    """An id in the upstream's format."""
     return f"{kind}{'' if kind[-1] in '-_' else '_'}{secrets.token_hex(24)}"
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One way to name an id. `kind` begins the id; ID stands for it in the path and
-    the body, OWN_x for an object of the attacker's own."""
+    """One way to use an id. `kind` is the id's prefix; ID is replaced in the path and
+    the body, and OWN_x by an object of the attacker's own."""
 
     what: str
     kind: str
@@ -51,8 +51,8 @@ class Attack:
     result: str
     body: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    reference: bool = False  # an id that clients may invent: unknown ones pass
-    # How the body is written, once the ids are in it.
+    reference: bool = False  # clients may invent this kind of id: unknown ones pass
+    # Encodes the body after the ids are filled in.
     written: str = "utf-8"
 
     def encoded(self, body: str) -> bytes:
@@ -65,7 +65,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class FrameAttack:
-    """The same of a socket's frame."""
+    """The same for a socket's frame."""
 
     what: str
     kind: str
@@ -75,7 +75,7 @@ class FrameAttack:
 
 
 def in_paths() -> Iterator[Attack]:
-    """Every route that has an id in its path."""
+    """Every route with an id in its path."""
     for rule in RULES:
         if "{id}" not in rule.template:
             continue
@@ -144,7 +144,7 @@ def in_bodies() -> Iterator[Attack]:
     sealed = {"type": "item_reference", "id": "ID", "encrypted_content": "x"}
     untyped = {"id": "ID", "encrypted_content": "x"}
     for what, item in (("with", sealed), ("without a type, with", untyped)):
-        # With newer items, so that it is none of those that are looked at anyway.
+        # With newer items, so that it is not among those that are always looked up.
         newer = [{"role": "user", "content": "x", "id": f"msg_{n}"} for n in range(9)]
         yield _create(
             f"item reference {what} encrypted content",
@@ -254,7 +254,7 @@ def in_bodies() -> Iterator[Attack]:
 
 
 def hidden() -> Iterator[Attack]:
-    """Ids that one parser reads and another does not."""
+    """Ids that one parser sees and another does not."""
     plain = '{"model":"m","input":"hi","previous_response_id":"ID"}'
     twice = plain.replace("}", ',"previous_response_id":null}')
 
@@ -385,7 +385,7 @@ def closed() -> Iterator[Attack]:
 
 
 def in_frames() -> Iterator[FrameAttack]:
-    """Every frame of a socket that may hold an id."""
+    """Every socket frame that may hold an id."""
 
     def create(**given: Any) -> str:
         frame = {"type": "response.create", "model": MODEL, "input": "hi", **given}

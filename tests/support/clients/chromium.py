@@ -1,4 +1,4 @@
-"""A real browser: headless Chromium, driven over the DevTools protocol."""
+"""Headless Chromium, driven over the DevTools protocol."""
 
 import asyncio
 import json
@@ -51,17 +51,17 @@ class Page:
         await asyncio.wait_for(loaded, ANSWER_S)
 
     async def ignore_policies(self) -> None:
-        """Let later pages do what their Content-Security-Policy forbids."""
+        """Disable Content-Security-Policy for pages loaded later."""
         await self._browser.ask("Page.setBypassCSP", self._session, enabled=True)
 
     async def follow(self, url: str) -> None:
-        """Go there as by a link on the page."""
+        """Navigate as by a link on the page."""
         loaded = self._browser.wait_for("Page.loadEventFired", self._session)
         await self.run(f"location.href = {json.dumps(url)};")
         await asyncio.wait_for(loaded, ANSWER_S)
 
     async def run(self, script: str) -> Any:
-        """What the body of an async function returns in the page."""
+        """The value that the body of an async function returns in the page."""
         answer = await self._browser.ask(
             "Runtime.evaluate",
             self._session,
@@ -73,7 +73,7 @@ class Page:
         return answer["result"].get("value")
 
     async def sees(self, selector: str) -> str | None:
-        """The text of an element that is shown."""
+        """The text of a visible element."""
         found = f"const e = document.querySelector({json.dumps(selector)});"
         shown = "return e && e.offsetParent !== null ? e.innerText : null;"
         text: str | None = await self.run(found + shown)
@@ -101,7 +101,7 @@ class Browser:
                 event[2].set_result(None)
 
     def wait_for(self, method: str, session: str) -> "asyncio.Future[None]":
-        """Done at the next event of this name."""
+        """Completes at the next event of this name."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events.append((method, session, future))
         return future
@@ -133,11 +133,11 @@ class Browser:
 
 @asynccontextmanager
 async def chromium(folder: Path, *options: str) -> AsyncIterator[Browser]:
-    """A Chromium with a profile of its own."""
+    """A Chromium with its own profile."""
     profile = folder / "profile"
     command = [program("chromium", "chromium"), *OPTIONS, *options]
     if os.geteuid() == 0:
-        command.append("--no-sandbox")  # Chromium refuses to run as root with one
+        command.append("--no-sandbox")  # Chromium refuses to run as root in a sandbox
     command += [f"--user-data-dir={profile}", "about:blank"]
     home = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
     process = Process(command, home, folder / "chromium.log")
@@ -180,5 +180,5 @@ def _end(process: Process) -> None:
 
 @pytest.fixture(scope="session")
 def has_chromium() -> str:
-    """Its path; without it the test is skipped, or fails in CI."""
+    """Chromium's path. Without it the test is skipped, or fails in CI."""
     return program("chromium", "chromium")

@@ -1,4 +1,4 @@
-"""The real Codex as a user runs it, with a home of its own."""
+"""The real Codex with a home directory of its own."""
 
 import asyncio
 import re
@@ -26,11 +26,11 @@ supports_websockets = {websockets}
 
 @dataclass(frozen=True)
 class Turn:
-    """What one `codex exec` came to."""
+    """The result of one `codex exec`."""
 
     status: int
     said: str
-    shown: str  # what it wrote beside its answer
+    shown: str  # output besides the answer
 
     @property
     def session(self) -> str:
@@ -41,14 +41,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Codex:
-    """Codex pointed at `url`; its history is in `home`."""
+    """Codex configured for `url`; its history is in `home`."""
 
     url: str
     home: Path
     websockets: str = "false"
 
     def exec(self, *words: str) -> Turn:
-        """One run; it may fail."""
+        """One run, which may fail."""
         done = subprocess.run(
             self._command(*words),
             env=self._environment(),
@@ -62,7 +62,7 @@ class Codex:
         return Turn(done.returncode, done.stdout, done.stderr)
 
     async def start(self, *words: str) -> asyncio.subprocess.Process:
-        """The same, while it runs."""
+        """The same, as a running process."""
         return await asyncio.create_subprocess_exec(
             *self._command(*words),
             env=self._environment(),

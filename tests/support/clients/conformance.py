@@ -1,4 +1,4 @@
-"""What tests of clients ask for, and how their requests ended."""
+"""Requests of the client tests, and their outcomes."""
 
 import time
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ TOOL: Any = {
 
 
 def output_of(call_id: str) -> Any:
-    """What a tool gave, as the next request's input."""
+    """A tool's output as the next request's input."""
     return [{"type": "function_call_output", "call_id": call_id, "output": "hi"}]
 
 
 async def refuse_once(stack: Stack) -> None:
-    """One request is refused with 429 at all its attempts."""
+    """One request is refused with 429 on all its attempts."""
     await stack.fault(times=3, status=429, headers={"retry-after": "1"})
 
 
@@ -47,7 +47,7 @@ def timed() -> Iterator[Clock]:
 
 
 async def outcomes(stack: Stack, count: int) -> list[str]:
-    """How the ledger's requests ended, which are so many."""
+    """The outcomes of the ledger's requests, once there are this many."""
 
     async def ended() -> list[dict[str, Any]]:
         events = await stack.events("request")

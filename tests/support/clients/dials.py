@@ -1,4 +1,4 @@
-"""Dialling in tests, and talking with who answers."""
+"""Dialing in tests, and talking to the server."""
 
 import asyncio
 import socket
@@ -14,13 +14,13 @@ from services.gateway.upstream.origin import Origin
 from tests.support.clients.sockets import Visits
 from tests.support.processes.waiting import eventually
 
-NAME = "api.test"  # names of this machine go through no proxy
-# Two addresses of this machine, so that nothing else is ever dialled.
+NAME = "api.test"  # hosts of this machine bypass proxies
+# Two addresses of this machine, so that nothing else is ever dialed.
 REBOUND, ALLOWED, FORBIDDEN = "rebound.test", "127.0.0.1", "127.0.0.2"
 
 
 class Talk(asyncio.Protocol):
-    """Keeps what it hears."""
+    """Collects what it receives."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -42,7 +42,7 @@ def at(visits: Visits, scheme: str = "http", host: str = "127.0.0.1") -> Origin:
 
 
 def here(*ports: int) -> Resolver:
-    """Every host has an address for each of `ports`, on this machine."""
+    """A resolver: every host has an address on this machine for each of `ports`."""
 
     async def look_up(_host: str, _port: int) -> list[AddressInfo]:
         kind = int(socket.SOCK_STREAM)
@@ -53,8 +53,8 @@ def here(*ports: int) -> Resolver:
 
 
 class Rebinding:
-    """DNS that says another address each time it is asked: a good one, then one that
-    is taken for a metadata service's, and so on."""
+    """DNS that changes its answer on each lookup: an allowed address, then a forbidden
+    one (a metadata service's), and so on."""
 
     rules = Destinations(
         "https://api.openai.com/v1", metadata=frozenset({ip_address(FORBIDDEN)})
@@ -72,7 +72,7 @@ class Rebinding:
 
 
 async def says_hello(dialer: Dialer, origin: Origin) -> asyncio.Transport:
-    """Dial, and have an echo."""
+    """Dial, send a line and expect its echo."""
     transport, talk = await dialer.dial(origin, Talk, 5)
     assert isinstance(talk, Talk)
     transport.write(b"hello")

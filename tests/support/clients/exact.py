@@ -1,4 +1,4 @@
-"""A gateway before a scripted upstream, and the same without a gateway."""
+"""Compares a request through a gateway with the same request sent directly."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +22,7 @@ KEY = "sk-upstream"
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request as a client writes it, and the answer it gets."""
+    """A request as a client sends it, and its answer."""
 
     method: str
     request: tuple[bytes, ...]
@@ -31,7 +31,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Rig:
-    """Two ways to one upstream."""
+    """Two ways to one upstream: through the gateway and directly."""
 
     upstream: Scripted
     stack: Stack
@@ -44,7 +44,7 @@ class Rig:
     async def ask(
         self, port: int, said: Sequence[Exchange]
     ) -> list[tuple[Message, Message]]:
-        """What the upstream got of each, and the client: on one connection for as
+        """What the upstream received and what the client received, on one connection as
         long as it is kept."""
         got = []
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,5 +1,4 @@
-"""WebSocket frames byte for byte (RFC 6455), for clients and upstreams that a test
-plays by hand."""
+"""WebSocket frames byte for byte (RFC 6455), for hand-written clients and upstreams."""
 
 import asyncio
 import os
@@ -49,7 +48,7 @@ def switching(head: bytes, lines: bytes = b"") -> bytes:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The next frame, of either side: opcode and payload."""
+    """Read a frame of either side: opcode and payload."""
     first, length = await reader.readexactly(2)
     masked, length = length & 0x80, length & 0x7F
     if length == 126:

@@ -20,12 +20,12 @@ from tests.support.processes.waiting import eventually
 Way = Literal["fin", "half", "rst"]
 WAYS: tuple[Way, ...] = ("fin", "half", "rst")
 PATIENCE_S = 10.0
-TURNS = 20  # of the gateway's loop
+TURNS = 20  # of the gateway's event loop
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, taken apart. `body` has its chunks put together."""
+    """A parsed answer. `body` is dechunked."""
 
     status: int
     headers: dict[str, str]
@@ -33,7 +33,8 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """Of an answer in OpenAI's envelope, whose members are all there."""
+        """The code of an error in OpenAI's format; asserts that all members are
+        present."""
         error = json.loads(self.body)["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert error["message"]
@@ -54,7 +55,7 @@ class Caller:
         await self.writer.drain()
 
     async def reply(self) -> Reply:
-        """The next answer, whole."""
+        """Read the next answer."""
         async with asyncio.timeout(PATIENCE_S):
             status, headers = await self.head()
             if status < 200 or status in (204, 304):
@@ -81,7 +82,7 @@ class Caller:
         return body
 
     async def closed(self) -> bytes:
-        """What comes until the other side closes or resets."""
+        """Read until the other side closes or resets."""
         rest = b""
         with suppress(ConnectionError):
             async with asyncio.timeout(PATIENCE_S):
@@ -103,7 +104,7 @@ class Caller:
 
 @asynccontextmanager
 async def calling(origin: str, buffer: int | None = None) -> AsyncIterator[Caller]:
-    """A connection. `buffer`: bytes that its kernel takes before it is read."""
+    """Open a connection. `buffer`: size of the kernel's receive buffer in bytes."""
     address = urlsplit(origin)
     sock = socket.socket()
     sock.setblocking(False)
@@ -124,7 +125,7 @@ async def calling(origin: str, buffer: int | None = None) -> AsyncIterator[Calle
 
 
 def post(body: bytes, *lines: bytes, path: bytes = b"/v1/responses") -> bytes:
-    """A request's bytes."""
+    """The bytes of a POST request."""
     head = [b"POST %b HTTP/1.1" % path, b"host: proxy", *lines]
     head.append(b"content-length: %d" % len(body))
     return b"\r\n".join([*head, b"", body])
@@ -136,14 +137,14 @@ def get(path: bytes, *lines: bytes) -> bytes:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process."""
+    """Resident memory of a process in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def descriptors(pid: int) -> int:
-    """Open descriptors of a process, those of its journal's segments aside: mmap keeps
-    one for each, and how many there are depends on how much was written."""
+    """Open descriptors of a process, without those of its journal's segments: mmap
+    keeps one for each, and their number depends on how much was written."""
     links = [_link(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
     return sum("/journal/" not in link for link in links)
 
@@ -151,7 +152,7 @@ def descriptors(pid: int) -> int:
 def _link(path: Path) -> str:
     try:
         return os.readlink(path)
-    except FileNotFoundError:  # it was closed meanwhile
+    except FileNotFoundError:  # closed in the meantime
         return ""
 
 
@@ -160,7 +161,7 @@ Look = Callable[[], Awaitable[dict[str, float]]]
 
 @asynccontextmanager
 async def looking(stack: Stack) -> AsyncIterator[Look]:
-    """What the gateway says of itself, whenever asked, over one connection."""
+    """Reads the gateway's state on demand, over one connection."""
     async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
 
         async def look() -> dict[str, float]:
@@ -178,7 +179,7 @@ async def gauge(stack: Stack, name: str) -> float:
 
 
 async def at_rest(stack: Stack) -> bool:
-    """Does nobody but we use the gateway, and nothing hold a lease?"""
+    """Whether this is the only connection, and there are no leases."""
     async with looking(stack) as look:
         shown = await look()
     asked, clients = shown["requests_in_flight"], shown["open_connections"]
@@ -186,8 +187,8 @@ async def at_rest(stack: Stack) -> bool:
 
 
 def in_kernel(port: int) -> int:
-    """Bytes that this machine's kernel holds of connections to a port: sent by one
-    side, and not read by the other."""
+    """Bytes that this machine's kernel holds for connections to a port: sent by one
+    side and not read by the other."""
     total = 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues, *_ = line.split()
@@ -205,13 +206,14 @@ async def read_by_gateway(stack: Stack) -> None:
         return in_kernel(port) == 0
 
     await eventually(read)
-    await gauge(stack, "tasks")  # what it read last was looked at, too
+    await gauge(stack, "tasks")  # one more turn, to handle what it read last
 
 
 async def stalled(stack: Stack, sent: Callable[[], int]) -> int:
-    """Wait until a sender is not heard any more; what it has sent by then. A turn of
-    the gateway's loop reads from every connection that it listens to, so that a count
-    which stays the same over several turns is no matter of time."""
+    """Wait until a sender is paused by backpressure; returns how much it has sent. Each
+    turn of the gateway's loop reads from every connection that is not paused, so a
+    count that stays the same over several turns shows a pause, whatever the machine's
+    speed."""
     async with looking(stack) as look:
 
         async def stays() -> bool:
@@ -226,7 +228,7 @@ async def stalled(stack: Stack, sent: Callable[[], int]) -> int:
 
 @asynccontextmanager
 async def unharmed(stack: Stack, grown_mb: int = 12) -> AsyncIterator[None]:
-    """Whatever is done to the gateway meanwhile: in the end it is at rest, and has not
+    """Whatever happens to the gateway meanwhile: afterwards it is at rest and has not
     grown."""
     memory = resident_mb(stack.gateway.pid)
     yield
@@ -244,7 +246,7 @@ def event(kind: str, **fields: Any) -> bytes:
 
 
 def sized(body: bytes, *lines: bytes, kind: bytes = b"application/json") -> bytes:
-    """An answer with a length."""
+    """An answer with a Content-Length."""
     head = [b"HTTP/1.1 200 OK", b"content-type: " + kind, *lines]
     head.append(b"content-length: %d" % len(body))
     return b"\r\n".join([*head, b"", body])
@@ -259,7 +261,7 @@ def chunk(data: bytes) -> bytes:
 
 
 async def request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """The next request's head and body, as the gateway sends them."""
+    """Read the head and body of the next request from the gateway."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = 0
     for line in head.split(b"\r\n"):

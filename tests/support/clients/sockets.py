@@ -11,7 +11,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Visits:
-    """What a server saw of its clients."""
+    """What a server recorded of its clients."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -23,20 +23,20 @@ class Visits:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send back whatever comes."""
+    """Send back everything received."""
     while data := await reader.read(65_536):
         writer.write(data)
         await writer.drain()
 
 
 async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Read, and say nothing."""
+    """Read and send nothing."""
     while await reader.read(65_536):
         pass
 
 
 def relay_to(port: int) -> Handle:
-    """Lead to another port of this machine; with TLS in front, it has TLS."""
+    """Forward to another port of this machine, optionally adding TLS in front."""
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward = await asyncio.open_connection("127.0.0.1", port)
@@ -46,7 +46,7 @@ def relay_to(port: int) -> Handle:
 
 
 async def joined(one: Streams, other: Streams) -> None:
-    """Pass bytes both ways until one side ends; then the other's end too."""
+    """Copy bytes both ways until one side ends; then close the other."""
     copies = [
         asyncio.ensure_future(_copy(one[0], other[1])),
         asyncio.ensure_future(_copy(other[0], one[1])),
@@ -54,7 +54,7 @@ async def joined(one: Streams, other: Streams) -> None:
     try:
         await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        other[1].close()  # first: the wait may be cancelled
+        other[1].close()  # first, because the wait may be canceled
         for copy in copies:
             copy.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
@@ -73,7 +73,7 @@ async def visited(
     tls: ssl.SSLContext | None = None,
     port: int = 0,
 ) -> AsyncIterator[Visits]:
-    """It listens with the context."""
+    """A server that listens until the context ends."""
     visits = Visits(0)
     serving: set[asyncio.Task[None]] = set()
 
@@ -82,7 +82,7 @@ async def visited(
         assert task is not None
         serving.add(task)
         visits.come += 1
-        # A cancelled handler upsets asyncio's streams (Python 3.11).
+        # A canceled handler upsets asyncio's streams (Python 3.11).
         with suppress(OSError, EOFError, asyncio.CancelledError):
             await handle(r, w)
         visits.gone += 1
@@ -101,7 +101,7 @@ async def visited(
 
 @contextmanager
 def unanswering() -> Iterator[int]:
-    """A port of 127.0.0.1 that drops who tries to connect: its backlog is full."""
+    """A port of 127.0.0.1 that drops connection attempts: its backlog is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,5 +1,5 @@
-"""Conversations as real clients hold them, each bound to its upstream account in
-its own way. Whatever their HTTP clients were answered is remembered."""
+"""Conversations of real clients, each bound to its upstream account in its own way.
+Records what the HTTP clients were answered."""
 
 import asyncio
 import random
@@ -24,15 +24,15 @@ from tests.support.processes.waiting import eventually
 
 MODELS = ("gpt-5.5", "gpt-5.4")
 ENCRYPTED = "reasoning.encrypted_content"
-# An agent waits between two tries of a stream: seconds, as Codex does
-# (responses-api.md section 2.7). The last try has no other after it.
+# An agent waits seconds between two tries of a stream, as Codex does. There is no wait
+# after the last try.
 STREAM_PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 0.0)
 UNTRACED = RunConfig(tracing_disabled=True)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an HTTP client was answered; `text` is there when it was an error."""
+    """The answer of an HTTP client; `text` is set if it was an error."""
 
     request_id: str
     request: str
@@ -46,7 +46,7 @@ class Ears:
     """Everything the clients were answered."""
 
     answers: list[Answer] = field(default_factory=list)
-    # Codes of responses that ended as failed, which are HTTP 200.
+    # Error codes of responses that failed after HTTP status 200.
     failed: list[str] = field(default_factory=list)
 
     async def hear(self, response: httpx2.Response) -> None:
@@ -66,7 +66,7 @@ class Ears:
 
 
 def client(url: str, ears: Ears) -> AsyncOpenAI:
-    """An SDK client that retries as applications have it do."""
+    """An SDK client that retries like an application's."""
     http = DefaultAsyncHttpxClient(event_hooks={"response": [ears.hear]})
     return AsyncOpenAI(api_key="any", base_url=url, max_retries=5, http_client=http)
 
@@ -76,7 +76,7 @@ class Gateways:
     """A client for each gateway, and how conversations use them."""
 
     clients: Sequence[AsyncOpenAI]
-    # While this is not set, conversations pause between two turns.
+    # While this is cleared, conversations wait between turns.
     open: asyncio.Event = field(default_factory=asyncio.Event)
     paused: int = 0
 
@@ -91,7 +91,7 @@ class Gateways:
 
 @dataclass
 class Talk:
-    """One conversation, with its own chance."""
+    """One conversation with its own random generator."""
 
     name: str
     gateways: Gateways
@@ -105,14 +105,14 @@ class Talk:
 
     @property
     def client(self) -> AsyncOpenAI:
-        """For the next request: any gateway."""
+        """The client for the next request: any gateway."""
         return self.draw.choice(self.gateways.clients)
 
     def says(self, turn: int) -> str:
         return f"turn {turn} of {self.name}"
 
     async def heard(self, turn: int, text: str) -> None:
-        """The answer must be to what was said, from where the talk began."""
+        """Check that the answer belongs to this conversation's history."""
         said, _, echo = text.removeprefix("Simulated answer from ").partition(": ")
         self.accounts.add(said)
         assert echo.startswith(self.says(turn)), f"{self.name}: {text!r}"
@@ -143,7 +143,7 @@ async def by_conversation(talk: Talk) -> None:
 
 
 async def by_items(talk: Talk, *, store: bool) -> None:
-    """The whole history each time, the service's own items in it."""
+    """Sends the whole history each time, including the service's items."""
     history: list[Any] = []
     include: list[Any] = [] if store and talk.draw.random() < 0.5 else [ENCRYPTED]
     for turn in range(talk.turns):
@@ -161,12 +161,12 @@ def sent_back(response: Response) -> list[dict[str, Any]]:
 
 @function_tool
 def look_up(word: str) -> str:
-    """Says something of a word."""
+    """A tool: says something about a word."""
     return f"nothing is known of {word}"
 
 
 async def by_agent(talk: Talk) -> None:
-    """The Agents SDK as it comes: stored items, no session named."""
+    """The Agents SDK with its defaults: stored items, no session id."""
     include: list[Any] = [ENCRYPTED] if talk.draw.random() < 0.5 else []
     history: list[Any] = []
     for turn in range(talk.turns):
@@ -184,7 +184,7 @@ async def by_agent(talk: Talk) -> None:
 
 
 async def streamed(talk: Talk, *, store: bool) -> None:
-    """Streams; one that breaks off is asked for again, as agents do."""
+    """Streams; a stream that breaks off is requested again, as agents do."""
     history: list[Any] = []
     bound: dict[str, Any] = {}
     for turn in range(talk.turns):
@@ -213,7 +213,7 @@ async def _whole_stream(talk: Talk, **fields: Any) -> Response:
 
 
 async def _stream(talk: Talk, **fields: Any) -> Response | None:
-    """The response a stream ended in, unless it failed."""
+    """The response that ended a stream, unless it failed."""
     whole: Response | None = None
     async with await talk.client.responses.create(stream=True, **fields) as events:
         async for event in events:
@@ -226,7 +226,7 @@ async def _stream(talk: Talk, **fields: Any) -> Response | None:
 
 
 async def retrieved(talk: Talk) -> None:
-    """Stored responses are read, counted on, worked on in the background."""
+    """Retrieves stored responses, counts tokens, and runs in the background."""
     previous: str | None = None
     for turn in range(talk.turns):
         response = await _looked_up(talk, turn, previous)
@@ -269,7 +269,7 @@ async def _looked_up(talk: Talk, turn: int, previous: str | None) -> Response:
 
 
 Kind = Callable[[Talk], Awaitable[None]]
-# By what they are bound; a name may come more than once, in variants.
+# By what binds the conversation; a name may occur more than once, in variants.
 KINDS: dict[str, Sequence[Kind]] = {
     "previous": [by_previous_response],
     "conversation": [by_conversation],
@@ -280,7 +280,7 @@ KINDS: dict[str, Sequence[Kind]] = {
 
 
 def talks(count: int) -> list[tuple[str, Kind]]:
-    """So many conversations, evenly of all kinds and of each kind's variants."""
+    """This many conversations, spread evenly over kinds and their variants."""
     listed = []
     for number in range(count):
         name = list(KINDS)[number % len(KINDS)]

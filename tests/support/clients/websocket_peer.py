@@ -1,4 +1,4 @@
-"""The other ends of WebSockets, sans IO: what they would send, what they understood."""
+"""The remote ends of WebSockets, sans IO."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ from tests.support.memory.transports import Wire
 
 
 class Peer:
-    """A client of a socket. Calls of `protocol` make bytes that `sends` gives."""
+    """A socket's client. Calls of `protocol` make bytes that `sends` returns."""
 
     def __init__(self) -> None:
         self.protocol = ClientProtocol(parse_uri("ws://gateway/v1/responses"))
@@ -26,7 +26,7 @@ class Peer:
         self.frames: list[Frame] = []
 
     def request(self, *more: Header) -> Request:
-        """Its upgrade, as the gateway's connection hands it on."""
+        """The upgrade request, as the gateway's connection passes it on."""
         headers = [
             (name.lower().encode(), value.encode())
             for name, value in self._upgrade.headers.raw_items()
@@ -36,11 +36,11 @@ class Peer:
         return Request("GET", b"/v1/responses", [*headers, *more])
 
     def sends(self) -> bytes:
-        """What it wrote since the last call."""
+        """Bytes written since the last call."""
         return b"".join(self.protocol.data_to_send())
 
     def hears(self, data: bytes) -> list[Frame]:
-        """Takes what the gateway wrote; the frames in it."""
+        """Feed bytes from the gateway; returns the frames in them."""
         self.protocol.receive_data(data)
         frames = []
         for event in self.protocol.events_received():
@@ -53,7 +53,7 @@ class Peer:
 
 
 class Upstream:
-    """The upstream's end of a socket, on the wire that was dialled."""
+    """The upstream's end of a socket, on the wire that was dialed."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -69,7 +69,7 @@ class Upstream:
     _upgrade: Upgrade | None = None
 
     def hears(self) -> list[Any]:
-        """What the gateway sent since the last call: the content of its messages."""
+        """The content of messages received since the last call."""
         self.protocol.receive_data(self.wire.take())
         news: list[Any] = []
         for event in self.protocol.events_received():
@@ -107,7 +107,7 @@ class Upstream:
 
     @property
     def close_code(self) -> int | None:
-        """What the gateway closed with."""
+        """The close code that the gateway sent."""
         self.hears()
         received = self.protocol.close_rcvd
         return received.code if received else None

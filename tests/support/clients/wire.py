@@ -1,5 +1,5 @@
-"""HTTP/1.1 messages byte for byte, for tests that compare what travelled. Read by
-hand: no parser under test is its own judge."""
+"""HTTP/1.1 messages byte for byte, for tests that compare what was sent. Parsed by
+hand: a parser under test must not check itself."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ LARGEST_HEAD = 1_048_576
 
 @dataclass(frozen=True)
 class Message:
-    """A request or an answer; header names in lower case."""
+    """A request or an answer; header names are in lower case."""
 
     start: bytes
     headers: tuple[Header, ...]
@@ -25,14 +25,14 @@ class Message:
 
 
 async def read_request(reader: asyncio.StreamReader) -> Message:
-    """Raises `IncompleteReadError` when the client says no more."""
+    """Raises `IncompleteReadError` when the client sends no more."""
     start, headers = await _read_head(reader)
     framed = {name for name, _ in headers} & {b"content-length", b"transfer-encoding"}
     return Message(start, headers, await _read_body(reader, headers) if framed else b"")
 
 
 async def read_answer(reader: asyncio.StreamReader, method: str) -> Message:
-    """The answer to a request of that method; interim ones are skipped."""
+    """Read the answer to a request of that method; skips interim answers."""
     start, headers = await _read_head(reader)
     answer = Message(start, headers, b"")
     if answer.status < 200:
@@ -68,7 +68,7 @@ async def _read_body(reader: asyncio.StreamReader, headers: Iterable[Header]) ->
 
 @dataclass(frozen=True)
 class Reply:
-    """What an upstream writes: pieces with pauses between them, then perhaps the
+    """What an upstream writes: pieces with pauses between them, then optionally the
     connection's end."""
 
     pieces: tuple[bytes, ...] = ()
@@ -77,7 +77,7 @@ class Reply:
 
 
 class Scripted:
-    """An upstream that answers every request with `reply`, and keeps what it got."""
+    """An upstream that answers every request with `reply` and records requests."""
 
     def __init__(self) -> None:
         self.reply = Reply()
@@ -98,7 +98,7 @@ class Scripted:
 async def write_pieces(
     writer: asyncio.StreamWriter, pieces: Iterable[bytes], pause_s: float = 0.0
 ) -> None:
-    """Each piece in a write of its own."""
+    """Write each piece separately."""
     for piece in pieces:
         writer.write(piece)
         await writer.drain()
@@ -106,7 +106,7 @@ async def write_pieces(
 
 
 def cut(data: bytes, places: Iterable[int]) -> tuple[bytes, ...]:
-    """`data` in pieces, cut at these places (modulo its length)."""
+    """Cut `data` at these positions (modulo its length)."""
     ends = sorted({place % len(data) for place in places} - {0}) if data else []
     return tuple(
         data[start:end]
@@ -117,7 +117,7 @@ def cut(data: bytes, places: Iterable[int]) -> tuple[bytes, ...]:
 def chunked(
     pieces: Iterable[bytes], extension: bytes = b"", trailer: bytes = b""
 ) -> bytes:
-    """A body in chunks; empty ones would end it, and are left out."""
+    """A body in chunks. Empty chunks, which would end it, are left out."""
     chunks = (
         b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces if piece
     )

@@ -1,1 +1,1 @@
-"""Real Redis and SQL servers, and looking into them."""
+"""Real Redis and SQL servers, and access to their data."""

@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and what it signs."""
+"""A test's certificate authority and certificates."""
 
 import datetime as dt
 import ipaddress
@@ -18,14 +18,14 @@ DAY = dt.timedelta(days=1)
 
 @dataclass(frozen=True)
 class Authority:
-    """`file` is its certificate, PEM."""
+    """`file` is the authority's certificate in PEM."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
     file: Path
 
     def server(self, *names: str, expired: bool = False) -> ssl.SSLContext:
-        """The context of a server that shows a certificate for `names`."""
+        """The TLS context of a server with a certificate for `names`."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.chain(*names, expired=expired))
         return context
@@ -51,7 +51,7 @@ class Authority:
 
 
 def make_authority(folder: Path, name: str = "a test's CA") -> Authority:
-    """A CA whose certificate lies in `folder`."""
+    """A CA whose certificate is stored in `folder`."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         _unsigned(name, _name(name), key)
@@ -65,10 +65,10 @@ def make_authority(folder: Path, name: str = "a test's CA") -> Authority:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """HTTP clients of tests trust one CA: reading the system's takes each of them
-    20 ms. Our processes read them (processes.py)."""
+    """HTTP clients of tests trust one CA only: reading the system's takes 20 ms per
+    client. Our processes read them (processes.py)."""
     with pytest.MonkeyPatch.context() as patch:
-        # Of a name of its own: an issuer is looked for by name.
+        # With a unique name, because issuers are looked up by name.
         folder = tmp_path_factory.mktemp("authority")
         ours = make_authority(folder, "nobody's CA")
         patch.setenv("SSL_CERT_FILE", str(ours.file))

@@ -1,4 +1,4 @@
-"""Postgres by TLS, alone and behind a real pgbouncer in transaction mode."""
+"""Postgres with TLS, alone and behind a real pgbouncer in transaction mode."""
 
 import shutil
 import socket
@@ -15,8 +15,8 @@ from tests.support.databases.postgres import SETTINGS, run_as, standing_postgres
 from tests.support.processes.debian import program
 from tests.support.processes.ports import free_port
 
-# Fewer connections to the server than ours has clients, so that one transaction's
-# session is another client's next.
+# Fewer server connections than clients, so that consecutive transactions of different
+# clients share a session.
 _CONFIG = """\
 [databases]
 * = host=127.0.0.1 port={server}
@@ -38,7 +38,7 @@ server_tls_ca_file = {authority}
 
 @dataclass(frozen=True)
 class Secured:
-    """URLs without a database; each has a certificate of `authority`."""
+    """URLs without a database; each server has a certificate of `authority`."""
 
     authority: Authority
     server: str
@@ -52,7 +52,7 @@ class Secured:
 def secured_postgres() -> Iterator[Secured]:
     user = run_as()
     with ExitStack() as stack:
-        # Not below pytest's folder, which only its own user may enter.
+        # Not below pytest's folder, which only its owner may enter.
         folder = Path(tempfile.mkdtemp(prefix="rpx-secured-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         authority = make_authority(folder)
@@ -77,7 +77,7 @@ def secured_postgres() -> Iterator[Secured]:
         (folder / "users").write_text('"postgres" ""\n')
         bouncer = subprocess.Popen(
             [program("pgbouncer", "pgbouncer"), "-q", config],
-            user=user,  # it refuses to be root
+            user=user,  # pgbouncer refuses to run as root
             stderr=subprocess.DEVNULL,
         )
         stack.callback(bouncer.wait, 10)

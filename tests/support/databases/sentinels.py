@@ -1,4 +1,4 @@
-"""A primary, its replica, and a Sentinel that makes the one the other."""
+"""A primary, its replica, and a Sentinel that promotes the replica."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +15,7 @@ from tests.support.processes.processes import Process
 from tests.support.processes.waiting import eventually
 
 SERVICE = "mymaster"
-# Impatient: a second after it is gone a primary is replaced.
+# A primary is replaced after it was unreachable for a second.
 _CONFIG = """\
 port {port}
 bind 127.0.0.1
@@ -32,30 +32,30 @@ class Watched:
     def __init__(self, servers: list[Valkey], port: int) -> None:
         self._servers = {server.port: server for server in servers}
         self._sentinel = Redis(port=port, protocol=2, decode_responses=True)
-        # The first one is down, as one may be.
+        # An unreachable first Sentinel, which clients must skip.
         hosts = f"127.0.0.1:{free_port()},127.0.0.1:{port}"
         self.url = f"redis+sentinel://{hosts}/{SERVICE}/0"
 
     async def primary(self) -> Valkey:
-        """Who the Sentinel says it is."""
+        """The primary according to the Sentinel."""
         address = await self._ask("GET-MASTER-ADDR-BY-NAME", SERVICE)
         return self._servers[int(address[1])]
 
     async def kill_primary(self) -> None:
-        """`kill -9`; returns when there is another one."""
+        """`kill -9`; returns when there is a new primary."""
         gone = await self.primary()
         gone.kill()
         await self._replaced(gone)
 
     async def change_over(self) -> Valkey:
-        """The two change parts, and both live on; returns who was the primary, which
-        does not know yet that it is none any more."""
+        """Swap the roles; both servers keep running. Returns the former primary, which
+        does not know yet that it is a replica."""
         before = await self.primary()
 
         async def agreed() -> bool:
             try:
                 await self._ask("FAILOVER", SERVICE)
-            except RedisError:  # it does not know the replica well enough yet
+            except RedisError:  # the Sentinel does not know the replica well enough yet
                 return False
             return True
 
@@ -64,8 +64,8 @@ class Watched:
         return before
 
     async def demote(self, server: Valkey) -> None:
-        """Tell it, as the Sentinel would some seconds later; returns when it has all
-        that the primary has."""
+        """Make the server a replica, as the Sentinel would some seconds later; returns
+        once it has all of the primary's data."""
         port = (await self.primary()).port
         async with Redis(port=server.port, protocol=2) as client:
             await client.execute_command("REPLICAOF", "127.0.0.1", port)  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class Watched:
             await eventually(linked, within_s=20)
 
     async def replicated(self) -> bool:
-        """Does the Sentinel know a replica that it could promote?"""
+        """Whether the Sentinel knows a replica that it could promote."""
         replicas = await self._ask("REPLICAS", SERVICE)
         return any(
             replica["flags"] == "slave" and replica["master-link-status"] == "ok"
@@ -104,7 +104,7 @@ class Watched:
 async def watched_pair(folder: Path) -> AsyncIterator[Watched]:
     async with AsyncExitStack() as stack:
         primary = Valkey(folder)
-        # Without this a replica waits five seconds for others to serve as well.
+        # Otherwise a replica waits five seconds for others to sync as well.
         quick = ("--repl-diskless-sync-delay", "0")
         replica = Valkey(folder, "--replicaof", f"127.0.0.1 {primary.port}", *quick)
         for server in (primary, replica):

@@ -1,4 +1,4 @@
-"""Looking into either database from outside, as an operator would."""
+"""Queries either database from outside, as an operator would."""
 
 import sqlite3
 from contextlib import closing
@@ -9,7 +9,7 @@ import psycopg
 
 
 def setting(url: str) -> dict[str, str]:
-    """The environment that names this database."""
+    """The environment variable that selects this database."""
     name = "PROXY_DATABASE_URL" if is_postgres(url) else "PROXY_SQLITE_URL"
     return {name: url}
 
@@ -29,7 +29,7 @@ def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def execute(url: str, statement: str) -> None:
-    """One statement, committed."""
+    """Execute and commit one statement."""
     if is_postgres(url):
         with psycopg.connect(url) as connection:
             connection.execute(statement.encode())
@@ -40,7 +40,7 @@ def execute(url: str, statement: str) -> None:
 
 
 def table_rows(url: str, table: str) -> list[tuple[Any, ...]]:
-    """All of a table, ordered."""
+    """All rows of a table, ordered."""
     return fetch(url, f"SELECT * FROM {table} ORDER BY 1, 2")
 
 

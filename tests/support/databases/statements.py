@@ -1,6 +1,6 @@
-"""A Postgres connection that answers named statements as a test says: for which
-statements are run, in which order, with what. What a real server makes of them is
-tested in tests/integration."""
+"""A scripted Postgres connection that answers named statements, to check which
+statements are run, in which order, with which values. tests/integration runs them on a
+real server."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ class Cursor:
 
 
 class Copy:
-    """COPY, and the rows that went in."""
+    """COPY, recording the rows written to it."""
 
     def __init__(self) -> None:
         self.types: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Copy:
 
 
 class FakeConnection:
-    """`answers` are by statement: one answer, or a function of the values."""
+    """`answers` is by statement: an answer, or a function of the values."""
 
     def __init__(self, answers: Answers | None = None) -> None:
         self.answers = answers or {}

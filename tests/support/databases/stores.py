@@ -14,7 +14,7 @@ from tests.support.databases.postgres import fresh_database
 
 @contextmanager
 def database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """The URL of an empty one: of `sqlite`, `postgres` or `postgres_15`."""
+    """The URL of an empty database of `sqlite`, `postgres` or `postgres_15`."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/deep/proxy.sqlite3"
         return

@@ -1,5 +1,5 @@
-"""Redis with TLS and users, and its Sentinel: Debian's, as the server in the Python
-package speaks no TLS."""
+"""Redis with TLS and users, and its Sentinel. Uses Debian's, because the server in the
+Python package has no TLS."""
 
 import subprocess
 import time
@@ -16,7 +16,7 @@ from tests.support.processes.debian import program
 from tests.support.processes.ports import free_port
 
 SERVICE = "mymaster"
-# The least that our services need, as docs/operate.md has it.
+# The minimal permissions of our services, as in docs/operate.md.
 RIGHTS = "~{rpx}:* ~telemetry:events* +@all -@admin -@dangerous +info"
 _TLS = """\
 port 0
@@ -45,7 +45,7 @@ sentinel auth-pass {service} hush2
 
 @dataclass(frozen=True)
 class Guarded:
-    """A server and a Sentinel that watches it, by TLS only."""
+    """A server and a Sentinel that watches it, with TLS only."""
 
     authority: Authority
     port: int
@@ -91,8 +91,8 @@ def _running(
         _TLS.format(port=port, folder=folder, chain=chain, authority=authority.file)
         + config
     )
-    # The very binary of the server, which goes by the name it is called by. The
-    # server's own package would start one.
+    # The Sentinel is the server's binary under another name. Debian's server package
+    # would also start a server.
     binary = program("redis-check-rdb", "redis-tools")
     mode = ["--sentinel"] if "sentinel monitor" in config else []
     process = subprocess.Popen(

@@ -1,5 +1,5 @@
-"""A real Redis-compatible server for tests: valkey-server from the package, on
-a free port, in memory only."""
+"""A real Redis-compatible server for tests: valkey-server from the Python package, on a
+free port, in memory only."""
 
 import subprocess
 import time
@@ -19,7 +19,7 @@ from tests.support.processes.ports import free_port
 
 @contextmanager
 def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
-    """The URL of a server that lives as long as the context."""
+    """The URL of a server that runs until the context ends."""
     port = port or free_port()
     process = _started(folder, port)
     try:
@@ -30,7 +30,7 @@ def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
 
 
 class Valkey:
-    """A server that can be killed, and started again without any memory."""
+    """A server that can be killed and restarted empty."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
@@ -85,20 +85,20 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def valkey(valkey_server: str) -> str:
-    """The URL of a server that is empty, functions included."""
+    """The URL of an empty server, functions included."""
     empty(valkey_server)
     return valkey_server
 
 
 @pytest_asyncio.fixture
 async def redis(valkey: str) -> AsyncIterator[Redis]:
-    """A client of it."""
+    """A client of the server."""
     async with connect(valkey) as client:
         yield client
 
 
 def empty(url: str) -> None:
-    """Leave nothing of earlier tests, leases of leaders included."""
+    """Remove everything that earlier tests left, leader leases included."""
     with blocking.Redis.from_url(url) as client:
         client.flushall()
         client.execute_command("FUNCTION", "FLUSH")

@@ -1,5 +1,6 @@
-"""An event loop whose clock stands still while anything is ready, and jumps to the
-next timer when nothing is: timeouts are tested to the second, and cost no time."""
+"""An event loop with virtual time: its clock stands still while anything is ready to
+run, and jumps to the next timer otherwise. Timeouts are tested to the second and take
+no time."""
 
 import asyncio
 import functools
@@ -8,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, cast
 
 P = ParamSpec("P")
-TURNS = 12  # of the loop; more than any chain of callbacks under test takes
+TURNS = 12  # of the loop; more than any chain of callbacks under test needs
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -25,7 +26,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         self.now += seconds
 
     def advance(self, seconds: float) -> None:
-        """Let time pass before the loop's next turn."""
+        """Advance the clock before the loop's next turn."""
         self.now += seconds
 
 
@@ -64,6 +65,6 @@ def clock() -> JumpingLoop:
 
 
 async def settled() -> None:
-    """Let everything happen that waits for nothing but its turn."""
+    """Run everything that can run without the clock advancing."""
     for _ in range(TURNS):
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""A gateway's data plane in memory: bytes of clients and upstreams go in and out, the
-books are read from its journal. Real parts, but for Redis (its Python twin), the
-router (a function) and sockets (wires)."""
+"""A gateway's data plane in memory: tests feed and read the bytes of clients and
+upstreams, and read the ledger from its journal. All parts are real except Redis (a
+Python twin), the router (a function) and sockets (wires)."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ JSON: Header = (b"content-type", b"application/json")
 
 
 class Table:
-    """Proxy keys; `Limits` of them as well."""
+    """Stands in for proxy keys and `Limits`."""
 
     def __init__(self) -> None:
         self.principals: dict[str, Principal] = {}
@@ -74,7 +74,7 @@ class Table:
 
 
 class World:
-    """One gateway, its upstreams and its router."""
+    """A gateway with its upstreams and router."""
 
     def __init__(
         self, root: Path, twin: Twin, *, limits: Limits | None = None, capture: int = 0
@@ -130,14 +130,14 @@ class World:
 
     @property
     def upstreams(self) -> list[Wire]:
-        """In the order in which they were dialled."""
+        """Upstream connections in the order in which they were dialed."""
         return self.wires.wires
 
     def client(self) -> "Client":
         return Client(self.plane)
 
     def events(self, kind: Kind) -> list[dict[str, Any]]:
-        """Of the journal."""
+        """Events in the journal."""
         return [
             json.loads(record.data)
             for record in self.journal.read(0, self.journal.written)
@@ -185,7 +185,7 @@ class Client(OpenSite):
         *headers: Header,
         line: bytes = b"POST /v1/responses",
     ) -> None:
-        """Send a request; returns when nothing more happens by itself."""
+        """Send a request; returns when nothing more can run."""
         lines = [
             line + b" HTTP/1.1",
             b"host: gateway",
@@ -220,7 +220,7 @@ def answer(
     *headers: Header,
     status: int = 200,
 ) -> bytes:
-    """An upstream's whole answer."""
+    """An upstream's complete answer."""
     lines = [
         b"HTTP/1.1 %d X" % status,
         b"content-length: %d" % len(body),

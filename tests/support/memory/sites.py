@@ -1,4 +1,4 @@
-"""What a test's connections belong to."""
+"""The owner of a test's connections."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from services.gateway.server.request import Request
 
 
 class OpenSite:
-    """Takes in whoever comes; a test's own class serves them."""
+    """Accepts every connection; a test's own class serves them."""
 
     def __init__(
         self, largest_body: int = 1000, timeouts: ClientTimeouts | None = None

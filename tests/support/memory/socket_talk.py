@@ -1,4 +1,4 @@
-"""A client's socket through a gateway in memory to an upstream's, with bytes at both
+"""A client's WebSocket through a gateway in memory to an upstream, with bytes at both
 ends."""
 
 import asyncio
@@ -20,7 +20,7 @@ from tests.support.memory.transports import Wire
 
 
 class Sockets:
-    """The plane of sockets of a world, and who talks through it."""
+    """The WebSocket handler of a world, and its clients."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -31,20 +31,20 @@ class Sockets:
         self._upstreams: dict[int, Upstream] = {}
 
     def upstream(self, number: int = -1) -> Upstream:
-        """In the order in which they were dialled."""
+        """Upstream connections in the order in which they were dialed."""
         number %= len(self.world.upstreams)
         if number not in self._upstreams:
             self._upstreams[number] = Upstream(self.world.upstreams[number])
         return self._upstreams[number]
 
     async def asks(self, *headers: Header, request: Request | None = None) -> "Talk":
-        """A client's upgrade; returns when nothing more happens by itself."""
+        """Send a client's upgrade; returns when nothing more can run."""
         talk = Talk(self, *headers, request=request)
         await settled()
         return talk
 
     async def opened(self, *headers: Header, **answer: str) -> "Talk":
-        """The same, accepted by the upstream that was chosen."""
+        """The same, accepted by the chosen upstream."""
         talk = await self.asks(*headers)
         self.upstream().accepts(**answer)
         await settled()
@@ -53,7 +53,7 @@ class Sockets:
 
 
 class Talk:
-    """A client of a socket."""
+    """A client of a WebSocket."""
 
     def __init__(
         self, sockets: Sockets, *headers: Header, request: Request | None = None
@@ -76,7 +76,7 @@ class Talk:
         await settled()
 
     async def creates(self, **more: Any) -> None:
-        """Ask for a response."""
+        """Send `response.create`."""
         await self.says({"type": "response.create"} | more)
 
     async def closes(self) -> None:
@@ -86,7 +86,7 @@ class Talk:
         await settled()
 
     def hears(self) -> list[Any]:
-        """What came since the last call: the content of messages."""
+        """The content of messages received since the last call."""
         return [
             json.loads(bytes(frame.data))
             if frame.opcode is Opcode.TEXT
@@ -97,7 +97,7 @@ class Talk:
 
     @property
     def refusal(self) -> tuple[int, str | None]:
-        """Status and code of an upgrade that was answered with no socket."""
+        """Status and code of a refused upgrade."""
         head, _, body = self.wire.sent.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), json.loads(body)["error"]["code"]
 
@@ -107,5 +107,5 @@ class Talk:
         return received.code if received else None
 
     async def ended(self) -> None:
-        """However long it takes: the clock jumps."""
+        """Waits for the end however long it takes: the clock is virtual."""
         await asyncio.wait([self.task])

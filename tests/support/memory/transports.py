@@ -1,5 +1,5 @@
-"""A transport without a socket: it keeps what was written, and tells its protocol
-of its end one turn of the loop later, as real ones do."""
+"""A transport without a socket: records writes, and reports the end to its protocol one
+loop turn later, as real transports do."""
 
 import asyncio
 import itertools
@@ -19,10 +19,10 @@ class Wire(asyncio.Transport):
         self._over = False
         self.writes: list[bytes] = []
         self.reading = True
-        self.closed = False  # in good order
+        self.closed = False  # orderly, not aborted
         self.aborted = False
         self.eof = False
-        self.unsent = 0  # bytes in the write buffer, by the test's word
+        self.unsent = 0  # bytes in the write buffer, set by the test
         self.half_closes = True
         if protocol is not None:
             protocol.connection_made(self)
@@ -37,14 +37,13 @@ class Wire(asyncio.Transport):
         return sent
 
     def feed(self, *pieces: bytes) -> None:
-        """Hand bytes to the protocol, as reads of a socket would: none once it is
-        closed."""
+        """Pass bytes to the protocol like a socket's reads; none once it is closed."""
         for piece in pieces:
             if piece and not self.is_closing():
                 cast(asyncio.Protocol, self._protocol).data_received(piece)
 
     def hangs_up(self, error: Exception | None = None) -> None:
-        """The peer is gone."""
+        """The peer disconnects."""
         if not self._over:
             self._over = True
             cast(asyncio.Protocol, self._protocol).connection_lost(error)
@@ -100,7 +99,7 @@ class Wire(asyncio.Transport):
 
 
 def cut_in_two(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """At every position."""
+    """Cut at every position."""
     for position in range(1, len(data)):
         yield data[:position], data[position:]
 

@@ -1,5 +1,5 @@
-"""Redis's routing functions, by their Python twin: for gateways that are tested in
-memory. May be away, or say what a test has it say."""
+"""Redis's routing functions, implemented by their Python twin, for gateways in memory.
+Can be made unreachable, or return scripted results."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -42,8 +42,8 @@ def resource(name: str, **over: Any) -> Resource:
 
 
 class Twin:
-    """`says` comes first: decisions to give, errors to raise. `released` are reports,
-    `adopted` what routing was told of owners."""
+    """`says` takes precedence: decisions to return, errors to raise. `released`
+    collects reports, `adopted` the owners that routing was told of."""
 
     def __init__(self, *resources: Resource, aliases: tuple[Alias, ...] = ()) -> None:
         self.local = LocalRouting(30_000)
@@ -55,7 +55,7 @@ class Twin:
         self.abandoned: list[str] = []
         self.resumed: list[Lease] = []
         self.named: list[tuple[str, str]] = []
-        self.leases: list[str] = []  # that Redis holds of this gateway
+        self.leases: list[str] = []  # leases that Redis holds for this gateway
         self.beats: list[bytes] = []
         self.ends = StreamEnds()
         self.born = "born"
@@ -174,6 +174,6 @@ def _event(ask: Ask, resource_id: str | None, reason: str) -> bytes:
 
 
 def refusal_with_event(refusal: Refusal) -> Refusal:
-    """As Redis tells of one that it wrote down."""
+    """A refusal as Redis returns it when it has recorded the decision."""
     refusal.event = b'{"refused":true}'
     return refusal

@@ -1,5 +1,4 @@
-"""Upstreams without sockets: dialling gives a wire that the test holds the other
-end of."""
+"""Upstreams without sockets: dialing returns a wire whose other end the test holds."""
 
 import asyncio
 

@@ -1,1 +1,1 @@
-"""Processes that tests start, and waiting for them."""
+"""Starts processes for tests and waits for conditions."""

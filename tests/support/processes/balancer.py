@@ -1,5 +1,4 @@
-"""One address for several gateways: a real nginx, configured as docs/operate.md has
-it."""
+"""One address for several gateways: a real nginx, configured as in docs/operate.md."""
 
 import asyncio
 import re
@@ -14,7 +13,7 @@ from tests.support.processes.processes import ROOT
 from tests.support.processes.waiting import eventually
 
 DOCUMENTED = re.compile(r"^```nginx\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# What a configuration needs beside that of its site.
+# What nginx needs besides the documented site.
 _AROUND = """\
 daemon off;
 user root; # whose folder it is; ignored when nobody else could be meant
@@ -50,7 +49,7 @@ async def balancing(ports: Sequence[int], folder: Path) -> AsyncIterator[int]:
 
 
 def _site(ports: Sequence[int], port: int) -> str:
-    """The documented one, with other addresses."""
+    """The documented site with other addresses."""
     (site,) = DOCUMENTED.findall((ROOT / "docs/operate.md").read_text())
     servers = iter(ports)
     site = re.sub(

@@ -1,5 +1,5 @@
-"""Upstream keys that fail at random, one of an account at a time: while one fails,
-its sibling serves, so whatever is bound to the account can be served."""
+"""Upstream keys that fail at random, one per account at a time: while one fails, its
+sibling serves, so requests bound to the account can still be served."""
 
 import asyncio
 import random
@@ -13,8 +13,8 @@ from libs.simulator.server import RunningSimulator
 from tests.support.processes.waiting import eventually
 
 BURST_S = (0.2, 0.8)
-WELL_AGAIN_S = 90.0  # longer than any test: at its end there is little traffic
-LATELY = 100  # entries of the journal: far more than come between two looks
+WELL_AGAIN_S = 90.0  # longer than any test: there is little traffic at a test's end
+LATELY = 100  # journal entries, far more than arrive between two polls
 FAULTS: dict[str, dict[str, Any]] = {
     "500": {"status": 500},
     "503": {"status": 503},
@@ -22,12 +22,12 @@ FAULTS: dict[str, dict[str, Any]] = {
     "reset": {"reset": True},
     "cut": {"cut_after": 4},
 }
-REVOKED = "revoked"  # and later restored
+REVOKED = "revoked"  # restored later
 KINDS = (*FAULTS, REVOKED)
 
 
 class Chaos:
-    """Makes keys fail in short bursts, each account by itself."""
+    """Makes keys fail in short bursts, independently per account."""
 
     def __init__(
         self, simulator: RunningSimulator, models: Collection[str], seed: int
@@ -39,7 +39,7 @@ class Chaos:
 
     @asynccontextmanager
     async def reigning(self, keys: Mapping[str, str]) -> AsyncIterator[None]:
-        """Chaos while the context lasts; every key is well at its end."""
+        """Run the chaos until the context ends; afterwards every key works."""
         by_account = sorted(keys, key=lambda key: (keys[key], key))
         tasks = [
             asyncio.create_task(self._plague(account, list(siblings)))
@@ -78,7 +78,7 @@ class Chaos:
         return int(self._simulator.state.journal.stats()["arrived"])
 
     def _script(self) -> None:
-        """Have the upstream's queue of faults say who is failing."""
+        """Update the upstream's fault queue to the keys that fail."""
         faults = self._simulator.state.faults
         faults.clear()
         for key, kind in self._failing.items():
@@ -87,7 +87,7 @@ class Chaos:
                 faults.add(parse_script(script))
 
     async def _until_well(self, key: str, since: int) -> None:
-        """Until the key serves every model: only then may its sibling fail."""
+        """Wait until the key serves every model; only then may its sibling fail."""
         served: set[str] = set()
 
         async def serves() -> bool:
@@ -97,7 +97,7 @@ class Chaos:
         await eventually(serves, within_s=WELL_AGAIN_S, every_s=0.05)
 
     def _served(self, key: str, since: int) -> Iterator[str]:
-        """Models that were answered well lately, after request number `since`."""
+        """Models that were answered successfully after request number `since`."""
         journal = self._simulator.state.journal
         for entry in journal.shown(LATELY, bodies=False)["entries"]:
             good = (entry["method"], entry["status"]) == ("POST", 200)

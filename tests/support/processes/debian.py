@@ -1,5 +1,5 @@
-"""Programs that no Python package brings: from Debian's packages, which CI installs.
-Only a developer's machine may be without."""
+"""Programs from Debian packages, which CI installs. Only a developer's machine may lack
+them."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
 
 def program(name: str, package: str) -> str:
-    """Its path; without it the test is skipped, or fails in CI."""
+    """The program's path. Without it the test is skipped, or fails in CI."""
     found = shutil.which(name, path=PLACES)
     if found is not None:
         return found

@@ -1,4 +1,4 @@
-"""Several gateways and the other services, each a process of its own, before one
+"""Several gateways and the other services, each in its own process, in front of a
 simulated upstream in the test's process."""
 
 import asyncio
@@ -27,9 +27,9 @@ HOST = "http://127.0.0.1"
 
 @dataclass(frozen=True)
 class Plan:
-    """Which processes, and how they are configured."""
+    """Which processes run, and their configuration."""
 
-    keys: Mapping[str, str]  # upstream key -> its account
+    keys: Mapping[str, str]  # upstream key -> account
     gateways: int
     services: Sequence[str] = ("router",)
     settings: Mapping[str, str] | None = None
@@ -52,7 +52,7 @@ class Member:
         return f"{self.origin}/v1"
 
     def twin(self, log: Path) -> "Member":
-        """Another of its kind, on a port of its own."""
+        """Another process of this kind, on its own port."""
         env = {k: v for k, v in self._env.items() if k != PORTS[self._name]}
         return Member(self._name, env, log)
 
@@ -65,7 +65,7 @@ class Member:
             await asyncio.to_thread(self.process.end)
 
     def start_anew(self) -> None:
-        """After its end: with the same settings, without any memory."""
+        """Restart after the process ended: same settings, empty memory."""
         self.process = self._started()
 
     def _started(self) -> Process:
@@ -76,7 +76,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What runs. Resources are named as `openai-N`, in the order of the keys."""
+    """The running processes. Resources are named `openai-N`, in the order of the
+    keys."""
 
     simulator: RunningSimulator
     keys: Mapping[str, str]
@@ -91,11 +92,11 @@ class Fleet:
         return f"{self.router.origin}/admin"
 
     def resource(self, key: str) -> str:
-        """The name the product gives an upstream key."""
+        """The resource id of an upstream key."""
         return f"openai-{list(self.keys).index(key) + 1}"
 
     async def state(self) -> dict[str, Any]:
-        """The admin API's view: resources, ledger, queue."""
+        """State as the admin API shows it: resources, ledger, queue."""
         async with httpx.AsyncClient(timeout=10) as client:
             answer = await client.get(f"{self.admin}/state")
         answer.raise_for_status()
@@ -103,7 +104,7 @@ class Fleet:
         return shown
 
     async def in_flight(self) -> dict[str, int]:
-        """Requests in flight by resource; only those that have some."""
+        """Requests in flight per resource, without zeros."""
         resources = (await self.state())["resources"]
         return {r["id"]: r["in_flight"] for r in resources if r["in_flight"]}
 
@@ -113,7 +114,7 @@ class Fleet:
         return (state["queue_depth"], state["ledger"]["in_flight"]) == (0, 0)
 
     async def ready(self) -> bool:
-        """Has every gateway read the whole catalogue?"""
+        """Whether every gateway has read the whole catalogue."""
         async with httpx.AsyncClient(timeout=10) as client:
             answers = [await client.get(f"{g.origin}/readyz") for g in self.gateways]
         known = {(a.status_code, a.json()["resources"]) for a in answers}
@@ -124,7 +125,7 @@ class Fleet:
 async def running_fleet(
     plan: Plan, simulator: RunningSimulator, redis_url: str, folder: Path
 ) -> AsyncIterator[Fleet]:
-    """All of the plan's processes, ready; ended with the context."""
+    """All processes of the plan, ready; stopped when the context ends."""
     common = {
         "PROXY_REDIS_URL": redis_url,
         "PROXY_SQLITE_URL": f"sqlite:///{folder / 'proxy.sqlite3'}",
@@ -156,5 +157,5 @@ async def running_fleet(
 
 
 async def _end(members: Sequence[Member]) -> None:
-    """All at once: each takes its time."""
+    """Stop all at the same time, because each takes a while."""
     await asyncio.gather(*(member.end() for member in members))

@@ -1,5 +1,5 @@
 """The whole product under load while its processes, Redis and Postgres are killed, and
-what the clients, the ledger and SQL say of it afterwards."""
+afterwards a comparison of clients, ledger and SQL."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ from tests.support.processes.processes import Process, wait_for
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ENDS = {"completed", "failed", "cancelled", "interrupted"}
 ASK = {"model": "gpt-5.5", "input": "Say hello"}
-# The upstream takes its time, so that whoever is killed has requests under way.
+# The upstream is slow, so that a killed process always has requests in progress.
 PACE = {"delay_ms": 60, "event_gap_ms": 10}
 AFTER_FAILURE_S = 0.05
 POLL_S = 0.5
@@ -33,13 +33,13 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it."""
+    """The size of a run."""
 
-    answers: int  # so many whole answers at least
-    rounds: int  # and so many rounds of kills
+    answers: int  # at least this many complete answers
+    rounds: int  # at least this many rounds of kills
     at_once: int
     postgres_away_s: float
-    between_s: tuple[float, float]  # from one kill to the next
+    between_s: tuple[float, float]  # seconds from one kill to the next
     settled_within_s: float = 60.0
     gateways: int = 3
     seed: int = 1
@@ -47,31 +47,31 @@ class Scale:
 
 @dataclass
 class Heard:
-    """What the clients know."""
+    """What the clients received."""
 
-    answered: list[str] = field(default_factory=list)  # whole answers, by request id
-    begun: set[str] = field(default_factory=set)  # an answer's head came
+    answered: list[str] = field(default_factory=list)  # complete answers, by request id
+    begun: set[str] = field(default_factory=set)  # the answer's head arrived
     failed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
 class Outcome:
-    """What was found at the end."""
+    """The result of a run."""
 
     heard: Heard
     kills: Counter[str]
-    ledger: dict[str, Any]  # the last
-    alarms: list[list[str]]  # whenever the ledger said that it is not balanced
-    ledgers: int  # how often it was asked, and answered
+    ledger: dict[str, Any]  # its last state
+    alarms: list[list[str]]  # whenever the ledger reported that it is not balanced
+    ledgers: int  # how often the ledger was read successfully
     rows: list[tuple[str, str]]  # id, outcome
-    undecided: int  # whole answers whose decision is not in SQL
+    undecided: int  # complete answers whose decision is not in SQL
     seconds: float
 
     def ends(self) -> Counter[str]:
         return Counter(end for _, end in self.rows)
 
     def faults(self) -> list[str]:
-        """What breaks the promise; empty when it is kept."""
+        """Violations of the guarantee; empty if there are none."""
         ids = Counter(id_ for id_, _ in self.rows)
         ends = dict(self.rows)
         lost = [id_ for id_ in self.heard.answered if id_ not in ends]
@@ -98,7 +98,7 @@ class Outcome:
 
 @dataclass
 class Scene:
-    """What runs."""
+    """Everything that runs."""
 
     valkey: Valkey
     postgres: Server
@@ -109,7 +109,7 @@ class Scene:
     ingests: list[Member]
 
     async def ledger(self) -> dict[str, Any] | None:
-        """None while the router cannot be asked."""
+        """None while the router is unreachable."""
         async with httpx.AsyncClient(timeout=10) as client:
             try:
                 answer = await client.get(f"{self.router.origin}/admin/ledger")
@@ -183,7 +183,7 @@ async def _slow_down(simulator: Process, control: str) -> None:
 async def _ask_on(
     scene: Scene, scale: Scale, heard: Heard, enough: Callable[[], bool]
 ) -> None:
-    """One request after the other, whatever becomes of them."""
+    """Send one request after the other, whatever their results."""
     numbers = itertools.count()
     limits = httpx.Limits(max_connections=scale.at_once * 2)
 
@@ -220,7 +220,7 @@ async def _ask(
 
 
 class Killer:
-    """Kills in turn, until it is told to stop; then everything runs again."""
+    """Kills processes in turn until it is told to stop; then everything runs again."""
 
     def __init__(self, scene: Scene, scale: Scale) -> None:
         self._scene = scene
@@ -246,7 +246,7 @@ class Killer:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Each turn is finished: what was killed runs again."""
+        """A turn is always completed: what was killed is restarted."""
         turns = self._turns()
         while True:
             for name, kill in turns:
@@ -287,7 +287,7 @@ class Killer:
 
 
 class Watch:
-    """Asks for the ledger all the while."""
+    """Polls the ledger throughout the run."""
 
     def __init__(self, at_scene: Scene) -> None:
         self._scene = at_scene
@@ -304,7 +304,7 @@ class Watch:
             await asyncio.sleep(POLL_S)
 
     async def settled(self, within_s: float) -> dict[str, Any]:
-        """The ledger once everything is accounted for, or the last one."""
+        """The ledger once everything is accounted for, or its last state."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + within_s
         while True:
@@ -323,7 +323,7 @@ def _is_settled(ledger: dict[str, Any]) -> bool:
 
 
 async def wreak(at_scene: Scene, scale: Scale) -> Outcome:
-    """Load and kills together; then wait until the books are settled."""
+    """Load and kills together; then wait until the ledger is balanced."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     heard, stop = Heard(), asyncio.Event()

@@ -1,6 +1,6 @@
-"""Ports for what tests start. Nobody else takes one between the test that asks and the
-process that listens: they lie outside those that the system gives to connections, and
-each process that runs tests has a block of them to itself."""
+"""Free ports for test processes. Nobody can take a port between the test that asks for
+it and the process that listens: the ports are outside the range that the system assigns
+to connections, and each test process reserves a block."""
 
 import socket
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port() -> int:
-    """A port nobody listens on right now."""
+    """A port that nobody listens on."""
     _, ports = _block()
     for _ in range(BLOCK):
         port = next(ports)
         try:
             _bound(port).close()
         except OSError:
-            continue  # a stranger's, or a connection of before lingers on it
+            continue  # another program's, or an earlier connection lingers on it
         return port
     raise RuntimeError("no free port")
 
 
 @cache
 def _block() -> tuple[socket.socket, Iterator[int]]:
-    """Ours for as long as its first port is bound, which ends with the process."""
+    """The block is ours while its first port is bound, until this process ends."""
     for first in _firsts():
         try:
             held = _bound(first)
@@ -40,8 +40,8 @@ def _block() -> tuple[socket.socket, Iterator[int]]:
 
 
 def _firsts() -> list[int]:
-    """The first ports of blocks: the highest below the ports that the system gives to
-    connections, or else above those."""
+    """The first ports of blocks: the highest below the system's ephemeral range, or
+    else above it."""
     low, high = map(int, GIVEN.read_text().split())
     below = range(low - BLOCK, LOWEST - 1, -BLOCK)
     above = range(high + 1, END - BLOCK + 1, BLOCK)

@@ -1,4 +1,4 @@
-"""Our own processes, started and ended by tests, with a bound on each wait."""
+"""Starts and stops our processes in tests, with a limit for each wait."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 
 class Process:
-    """A child and its log."""
+    """A child process and its log."""
 
     def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
         self.log = log
@@ -29,7 +29,7 @@ class Process:
                 cwd=ROOT,
                 stdout=sink,
                 stderr=sink,
-                start_new_session=True,  # so that the whole group can be ended
+                start_new_session=True,  # so that the whole group can be killed
             )
 
     @property
@@ -41,7 +41,8 @@ class Process:
         return self._child.poll() is None
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 15) -> int:
-        """Signal, wait, return the exit code; what does not end is killed."""
+        """Send a signal and wait; returns the exit code. A process that does not exit
+        is killed."""
         if self.alive:
             self._child.send_signal(number)
         try:
@@ -51,14 +52,14 @@ class Process:
             raise AssertionError(f"did not end within {within_s} s") from None
 
     def kill(self) -> None:
-        """`kill -9` of the process and everything it started."""
+        """`kill -9` the process and everything it started."""
         os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait(10)
 
 
 def bare_environment() -> dict[str, str]:
-    """The environment without what would configure us. The admin API is open, but where
-    a test wants a token."""
+    """The environment without variables that would configure us. The admin API is open
+    unless a test sets a token."""
     ours = (
         *("PROXY_", "OPENAI_", "DATABASE_URL", "SERVICE_DATABASE_URL"),
         "SSL_CERT_FILE",  # the tests' own
@@ -79,7 +80,7 @@ def granian(app: str, port: int, *options: str) -> list[str]:
 
 @contextmanager
 def ingesting(folder: Path, environ: Mapping[str, str]) -> Iterator[Process]:
-    """An ingest that is ready."""
+    """A running, ready ingest."""
     port = free_port()
     own = {**environ, "PROXY_INGEST_PORT": str(port)}
     command = [sys.executable, "-m", "services.ingest"]
@@ -90,7 +91,7 @@ def ingesting(folder: Path, environ: Mapping[str, str]) -> Iterator[Process]:
 
 @contextmanager
 def running(process: Process, url: str) -> Iterator[Process]:
-    """The process once `url` answers 200; ended with the context."""
+    """A process that is ready once `url` answers 200; stopped when the context ends."""
     try:
         wait_for(process, url)
         yield process

@@ -1,5 +1,5 @@
-"""A gateway with a real Redis-compatible server and the simulated upstream; the
-test plays the router."""
+"""A gateway with a real Redis-compatible server and the simulated upstream; the test
+acts as the router."""
 
 import json
 import time
@@ -43,7 +43,7 @@ def _now_ms() -> int:
 
 @dataclass
 class Stack:
-    """What a test of the gateway needs at hand."""
+    """What a test of the gateway needs."""
 
     url: str  # the gateway's, with /v1
     redis: Redis
@@ -60,7 +60,7 @@ class Stack:
         return self.url.removesuffix("/v1")
 
     async def publish(self, version: str = "v1") -> None:
-        """What the router does: load the library, publish the catalogue."""
+        """Load the library and publish the catalogue, as the router does."""
         await self.routing.load_library()
         base_url = self.environ["PROXY_UPSTREAM_BASE_URL"]
         resources = resources_from_environment(self.environ, base_url)
@@ -71,8 +71,8 @@ class Stack:
         )
 
     async def reset(self) -> None:
-        """Begin anew on an emptied Redis: no faults, an empty journal, and the
-        catalogue the stack began with."""
+        """Start over with an emptied Redis: no faults, an empty journal, and the
+        catalogue that the stack began with."""
         self.began_ms = _now_ms()
         self.environ.update(self.initially)
         async with httpx.AsyncClient() as client:
@@ -95,8 +95,8 @@ class Stack:
         return answer.status_code == 200 and bool(ready["resources"])
 
     async def events(self, kind: str) -> list[dict[str, Any]]:
-        """Events of a kind, oldest first, each once: what nobody stored is sent
-        again to an emptied Redis, older tests' events too."""
+        """Events of a kind, oldest first, without duplicates: gateways resend unstored
+        events to an emptied Redis, including events of earlier tests."""
         entries: Any = await self.redis.xrange(STREAM)
         found = {
             fields[b"id"]: json.loads(fields[b"data"])
@@ -111,7 +111,7 @@ class Stack:
         await self.redis.xtrim(STREAM, maxlen=0, approximate=False)
 
     async def request(self, request_id: str) -> dict[str, Any]:
-        """The ledger's event of one request, once it is there."""
+        """The ledger's event of one request, once it exists."""
 
         async def find() -> dict[str, Any] | None:
             events = await self.events("request")
@@ -143,8 +143,8 @@ class Stack:
 
 
 def of_providers(resources: Iterable[Resource]) -> tuple[Resource, ...]:
-    """The same keys in a variable for providers: those in OPENAI_* variables go to the
-    gateway's own PROXY_UPSTREAM_BASE_URL only."""
+    """The same keys in variables for providers: keys in OPENAI_* variables are only
+    sent to the gateway's PROXY_UPSTREAM_BASE_URL."""
     return tuple(
         resource.model_copy(
             update={"credential": resource.credential.replace("OPENAI_API", "PROVIDER")}
@@ -157,7 +157,7 @@ def of_providers(resources: Iterable[Resource]) -> tuple[Resource, ...]:
 async def gateway_stack(
     valkey: str, folder: Path, **environ: str
 ) -> AsyncIterator[Stack]:
-    """A ready gateway before a simulated upstream."""
+    """A ready gateway in front of a simulated upstream."""
     async with Simulator(KEYS) as simulator:
         port = free_port()
         env = {
@@ -189,7 +189,7 @@ async def gateway_stack(
 async def gateway_before(
     upstream: Handle, valkey: str, folder: Path, **environ: str
 ) -> AsyncIterator[Stack]:
-    """The same on an emptied Redis and before an upstream of the test's own."""
+    """A ready gateway with an emptied Redis, in front of the test's own upstream."""
     empty(valkey)
     async with visited(upstream) as visits:
         url = f"http://127.0.0.1:{visits.port}/v1"

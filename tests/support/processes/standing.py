@@ -1,7 +1,6 @@
-"""Fixtures: one gateway before the simulated upstream for a whole module; each test
-begins on an emptied Redis. A test module that wants them names this one in
-`pytest_plugins`, its loop is the module's, and what it wants of the gateway are its
-`GATEWAY` settings."""
+"""Fixtures: one gateway and simulated upstream per module; each test begins with an
+emptied Redis. A test module that uses them names this one in `pytest_plugins`, uses a
+module-scoped loop, and sets the gateway's settings in `GATEWAY`."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Work beside a test, which ends with the test."""
+"""Background work that ends with the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -10,9 +10,8 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator["asyncio.Task[T]"]:
-    """Run `work` while the context is open, and cancel what is left of it. How it
-    ended is looked at, so that asyncio does not report it at some later time: a test
-    that wants to know asks the task."""
+    """Run `work` while the context is open, then cancel it. Its result is retrieved, so
+    that asyncio does not report an error later; a test that needs it asks the task."""
     task = asyncio.create_task(work)
     try:
         yield task

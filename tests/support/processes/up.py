@@ -1,5 +1,5 @@
-"""The whole product as a user starts it: `responses-proxy up`, on free ports,
-with everything it started in view."""
+"""The whole product as a user starts it: `responses-proxy up`, on free ports, with
+access to everything it started."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT, bare_environment
 
 COMMAND = [sys.executable, "-c", "from libs.cli.main import run; run()"]
-READY_SECONDS = 20.0  # it takes 2 to 4; CI machines are slow
+READY_SECONDS = 20.0  # usually 2 to 4; CI machines are slow
 STOP_SECONDS = 15.0
 SERVICES = ("PROXY_PORT", "PROXY_ROUTER_PORT", "PROXY_HEALTH_PORT", "PROXY_INGEST_PORT")
 
 
 class Up:
-    """A running `up`, its output and everything it started."""
+    """A running `up`, its output and its processes."""
 
     def __init__(self, environ: Mapping[str, str], output: Path) -> None:
         self.environ = environ
@@ -75,7 +75,7 @@ def until(
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below `pid`, from /proc."""
+    """Every descendant of `pid`, from /proc."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (parent := parent_of(int(entry.name))):
@@ -89,7 +89,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def parent_of(pid: int) -> int | None:
-    """None for a process that is gone, or dead and not yet reaped."""
+    """None for a process that is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -99,7 +99,7 @@ def parent_of(pid: int) -> int | None:
 
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
-    """Free ports, a fresh data directory, and nothing else of ours."""
+    """Free ports, a new data directory, and no other settings of ours."""
     ports = {variable: str(free_port()) for variable in SERVICES}
     own = ports | {"PROXY_DATA_DIR": str(tmp_path / "data")} | settings
     return bare_environment() | own

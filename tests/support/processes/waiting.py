@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a bound; never for a time."""
+"""Waits for conditions, with a limit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,8 +10,8 @@ T = TypeVar("T")
 async def eventually(
     check: Callable[[], Awaitable[T]], within_s: float = 20.0, every_s: float = 0.02
 ) -> T:
-    """The first truthy value of `check`; AssertionError when the time is over. The
-    time is for a machine that has other work, too: a failure alone takes it."""
+    """The first truthy value of `check`; AssertionError after the limit. The limit is
+    generous for busy machines: only a failure takes that long."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     while True:

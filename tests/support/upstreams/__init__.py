@@ -1,1 +1,1 @@
-"""The simulated upstream and a proxy on the way to it."""
+"""The simulated upstream, and a proxy in front of it."""

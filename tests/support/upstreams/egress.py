@@ -1,4 +1,4 @@
-"""A small HTTP proxy: tunnels by CONNECT, and forwards plain http."""
+"""A small HTTP proxy: tunnels by CONNECT and forwards plain http."""
 
 import asyncio
 import ssl
@@ -12,8 +12,8 @@ HEAD_END = b"\r\n\r\n"
 
 
 class EgressProxy:
-    """`heads` are those it was asked with. Every name leads to this machine, as a
-    proxy resolves names itself. `refusal` is an answer to give instead."""
+    """`heads` are the request heads it received. Every name resolves to this machine.
+    `refusal` is an answer to send instead."""
 
     def __init__(self, refusal: bytes | None = None) -> None:
         self.heads: list[bytes] = []
@@ -32,7 +32,7 @@ class EgressProxy:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
-        # A cancelled handler upsets asyncio's streams (Python 3.11).
+        # A canceled handler upsets asyncio's streams (Python 3.11).
         with suppress(OSError, EOFError, asyncio.CancelledError):
             await self._one(reader, writer)
         writer.close()
@@ -66,7 +66,7 @@ class EgressProxy:
 async def running_proxy(
     refusal: bytes | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[EgressProxy]:
-    """It listens with the context."""
+    """A proxy that listens until the context ends."""
     proxy = EgressProxy(refusal)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=tls)
     proxy.port = server.sockets[0].getsockname()[1]

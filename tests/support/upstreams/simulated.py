@@ -1,4 +1,4 @@
-"""Small tools for tests that talk to the simulated upstream."""
+"""Helpers for tests that talk to the simulated upstream."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def create(**fields: Any) -> dict[str, Any]:
 
 
 def events_in(text: str) -> list[dict[str, Any]]:
-    """The events of an SSE body, checked for their framing."""
+    """The events of an SSE body, whose framing is checked."""
     *frames, rest = text.split("\n\n")
     assert rest == ""
     events = []
@@ -41,13 +41,13 @@ async def journal(http: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]
 
 
 async def held(http: httpx.AsyncClient, count: int) -> bool:
-    """So many answers wait now."""
+    """Wait until this many answers are held."""
     shown = await http.get("/__sim/held")
     return bool(shown.json()["total"] == count)
 
 
 async def streamed(http: httpx.AsyncClient) -> tuple[list[str], Exception | None]:
-    """The event types that arrived, and what ended the stream, if it broke."""
+    """The event types that arrived, and the error that broke the stream, if any."""
     text = ""
     try:
         async with http.stream(

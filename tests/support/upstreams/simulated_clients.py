@@ -1,5 +1,5 @@
-"""Fixtures: the simulated upstream in this process, and clients of three of its keys.
-A test module that wants them names this one in `pytest_plugins`."""
+"""Fixtures: the simulated upstream in this process, and clients with three of its keys.
+A test module that uses them names this one in `pytest_plugins`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

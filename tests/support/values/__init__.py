@@ -1,1 +1,1 @@
-"""Values that a test need not care about."""
+"""Default values for tests."""

@@ -29,7 +29,7 @@ class Declared:
 
 
 def client(routes: Mapping[str, object], *middleware: Any) -> testing.TestClient:
-    """A client of an application that has these resources by path."""
+    """A client of an application with these resources by path."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App()
     for kind in (Exception, ProxyError, falcon.HTTPError):
         app.add_error_handler(kind, say)
@@ -50,7 +50,7 @@ def request_row(**over: Any) -> Row:
 
 
 def problem(result: testing.Result) -> tuple[int, str, str | None]:
-    """Status, code and param of an error, which has OpenAI's envelope."""
+    """Status, code and param of an error in OpenAI's format."""
     error = result.json["error"]
     assert set(result.json) == {"error"}
     assert set(error) == {"message", "type", "param", "code"}

@@ -1,4 +1,4 @@
-"""What a gateway asks of routing, with values a test need not care about."""
+"""Routing requests of a gateway, with default values."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def made_ask(request_id: str = "r1", **given: Any) -> Ask:
 
 
 def made_release(resource_id: str, request_id: str = "r1", **given: Any) -> Release:
-    """The end of a request that went well."""
+    """The end of a successful request."""
     values: dict[str, Any] = {
         "request_id": request_id,
         "gateway_id": "gw",

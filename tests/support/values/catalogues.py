@@ -1,4 +1,4 @@
-"""Resources with values a test need not care about."""
+"""Resources with default values."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Events as gateways write them, with values a test need not care about."""
+"""Events as gateways write them, with default values."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -82,7 +82,7 @@ def streamed(event: Event, id_: str | None = None) -> StreamedEvent:
     return StreamedEvent(
         entry_id=f"{T0_MS}-0",
         id=id_ or own,
-        kind=cast(Kind, kind),  # the contracts' names give the kinds
+        kind=cast(Kind, kind),  # the contracts' names are the kinds
         event=event,
     )
 
@@ -93,6 +93,6 @@ def stored_request(id_: str = "req-1", **given: Any) -> StreamedEvent:
 
 
 def as_redis_gives(call: Sequence[str | bytes | int]) -> dict[bytes, bytes]:
-    """An entry's fields, from the arguments that wrote it."""
+    """An entry's fields as Redis returns them, from the arguments that wrote it."""
     wire = [part if isinstance(part, bytes) else str(part).encode() for part in call]
     return dict(zip(wire[::2], wire[1::2], strict=True))

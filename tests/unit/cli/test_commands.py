@@ -1,4 +1,4 @@
-"""Which command runs a service."""
+"""The command line of each service."""
 
 import pytest
 

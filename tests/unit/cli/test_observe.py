@@ -1,4 +1,4 @@
-"""What answers as Redis, and which ports are free."""
+"""Inspecting the server at Redis's address, and free ports."""
 
 import os
 import socket
@@ -58,13 +58,13 @@ def test_a_free_port_may_be_used() -> None:
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(SettingError, match=f"^PROXY_PORT: is {port}, which anoth"):
+        with pytest.raises(SettingError, match=f"^PROXY_PORT: is {port}, but anoth"):
             check_port("127.0.0.1", port, "PROXY_PORT")
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no-such-host.invalid"])
 def test_an_address_of_another_machine(host: str) -> None:
-    with pytest.raises(SettingError, match=r"^PROXY_HOST: is no address of this"):
+    with pytest.raises(SettingError, match=r"^PROXY_HOST: is not an address of"):
         check_port(host, free_port(), "PROXY_PORT")
 
 

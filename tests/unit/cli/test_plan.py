@@ -1,4 +1,4 @@
-"""What `up` starts, as a table of environments and of what was seen."""
+"""What `up` starts, for a table of environments and observations."""
 
 from pathlib import Path
 
@@ -156,17 +156,21 @@ def test_urls_are_printed_without_secrets(url: str, printed: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "what", "said"),
     [
-        ({}, "admin", "asks for the token in /data/admin-token"),
-        ({"PROXY_ADMIN_TOKEN": "hush-hush"}, "admin", "asks for PROXY_ADMIN_TOKEN"),
+        ({}, "admin", "requires the token in /data/admin-token"),
+        (
+            {"PROXY_ADMIN_TOKEN": "hush-hush"},
+            "admin",
+            "requires the token in PROXY_ADMIN_TOKEN",
+        ),
         (
             {"PROXY_ALLOW_OPEN_ADMIN": "true"},
             "WARNING",
-            "/admin is OPEN to whoever reaches it (PROXY_ALLOW_OPEN_ADMIN=true)",
+            "/admin is OPEN to everyone who can reach it (PROXY_ALLOW_OPEN_ADMIN=true)",
         ),
         (
             {"PROXY_ALLOW_OPEN_ADMIN": "true", "PROXY_ADMIN_TOKEN": "hush-hush"},
             "admin",
-            "asks for PROXY_ADMIN_TOKEN",
+            "requires the token in PROXY_ADMIN_TOKEN",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the watch says, and how it reads readiness."""
+"""What the readiness listener prints, and how it checks readiness."""
 
 import http.server
 import threading
@@ -51,12 +51,12 @@ def test_ready(service: str) -> None:
 def test_not_ready_says_why(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answers, "status", 503)
 
-    assert readiness(service) == "503 no catalogue"
+    assert readiness(service) == "status 503, no catalogue"
 
 
 def test_nothing_there() -> None:
     assert (readiness(f"http://127.0.0.1:{free_port()}") or "").startswith(
-        "nothing answers at"
+        "no answer at"
     )
 
 
@@ -77,9 +77,9 @@ def test_an_obituary_quotes_the_logs(tmp_path: Path) -> None:
 
     assert said.splitlines() == [
         "responses-proxy: router could not be started",
-        f"The end of {tmp_path}/router.log:",
+        f"Last lines of {tmp_path}/router.log:",
         "  | no module",
-        "responses-proxy: stopping everything",
+        "responses-proxy: stopping all services",
     ]
 
 

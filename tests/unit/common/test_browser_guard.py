@@ -1,4 +1,4 @@
-"""Who may ask for what, by what a browser says of its page."""
+"""Which requests are allowed, by the headers that browsers send."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""What each beat does: says that the gateway lives, reads what changed, and gives back
-what an emptied Redis lost."""
+"""The work of each heartbeat: reports to Redis, reads changes, and restores what an
+emptied Redis has lost."""
 
 import asyncio
 import itertools

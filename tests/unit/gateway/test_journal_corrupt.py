@@ -1,5 +1,4 @@
-"""A journal whose bytes are not what was written: what is whole is found all the same,
-and what is not is counted."""
+"""A corrupt journal: intact records are still found, damaged ones are counted."""
 
 import os
 import struct
@@ -28,7 +27,7 @@ def journal(root: Path, gateway_id: str = "dead") -> Journal:
 
 
 def written(root: Path, count: int = COUNT) -> tuple[Journal, list[int]]:
-    """A dead gateway's journal, and where its records are."""
+    """A crashed gateway's journal, and where its records are."""
     kept = journal(root)
     at = [kept.ended(f"r{n}", EVENT % n) for n in range(count)]
     at.append(kept.written)
@@ -95,7 +94,7 @@ async def test_a_zeroed_page_loses_what_was_in_it(tmp_path: Path) -> None:
 
 
 async def test_a_truncated_file_loses_its_tail(tmp_path: Path) -> None:
-    """And no record of it passes for one that is in SQL already."""
+    """And none of its records is taken for one that is already in SQL."""
     kept, at = written(tmp_path)
     kept.free_before(at[1])
     kept.check()
@@ -161,8 +160,8 @@ async def test_what_a_reused_file_holds_of_its_earlier_life_is_no_record(
 
 
 def as_written_by_0_1(folder: Path) -> None:
-    """Turn a journal into what the release before checksums wrote: another magic, a
-    number of eight bytes, stamps of the place alone."""
+    """Convert a journal to the format before checksums: another magic, a number of
+    eight bytes, stamps of the position alone."""
     for path in folder.glob("*.log"):
         data = bytearray(path.read_bytes())
         number = HEAD.unpack_from(data)[1]

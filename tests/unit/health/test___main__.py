@@ -1,5 +1,5 @@
-"""The health service put together. With Redis and upstreams it is in
-tests/integration/health/test_health.py."""
+"""The health service as a whole. tests/integration/health/test_health.py runs it with
+Redis and upstreams."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ def test_a_setting_that_makes_no_sense_is_one_line(
 
 
 async def ready(port: int, status: int) -> dict[str, Any]:
-    """What `/readyz` says once it answers with `status`."""
+    """The body of `/readyz` once it answers with `status`."""
     async with httpx.AsyncClient() as client:
 
         async def asked() -> httpx.Response | None:
@@ -55,7 +55,7 @@ async def ready(port: int, status: int) -> dict[str, Any]:
 
 
 def redis(leads: bool) -> Any:
-    """A Redis without a catalogue, in which this prober leads or does not."""
+    """A Redis without a catalogue, in which this prober is or is not the leader."""
 
     def answer(command: Command) -> Any:
         return int(leads) if command[0] == b"EVAL" else None
@@ -93,7 +93,7 @@ async def test_it_says_what_it_does_until_a_signal_ends_it(
         await eventually(told)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 5)
-    # Its lease is given back, so that a successor need not wait.
+    # Its lease is released, so that a successor need not wait.
     assert server.commands[-1][0] == b"EVAL"
 
 

@@ -1,4 +1,4 @@
-"""Checks that the router orders."""
+"""Checks that the router requests."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Desk:
-    """One order, then the end."""
+    """One request, then the end."""
 
     def __init__(self, stop: asyncio.Event, *, away_first: bool = False) -> None:
         self.answers: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Keys that are tried for the admin API."""
+"""Rules for keys that are tested for the admin API."""
 
 import json
 
@@ -29,7 +29,7 @@ async def examined(credential: str, base_url: str, status: int = 200) -> str:
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
 async def test_an_upstream_that_echoes_the_key_in_a_test(status: int) -> None:
-    """Finding 8."""
+    """The key is not in the result."""
     said = await examined("env:PROVIDER_KEY", "https://acme.example/v1", status)
     assert KEY not in said
     assert json.loads(said)[0]["verdict"] != "unresolved"
@@ -46,6 +46,6 @@ async def test_an_upstream_that_echoes_the_key_in_a_test(status: int) -> None:
 async def test_an_order_that_breaks_the_rules_sends_nothing(
     credential: str, base_url: str
 ) -> None:
-    """Finding 2: whoever may write into Redis may order tests."""
+    """Anybody who can write to Redis can request tests."""
     (said,) = json.loads(await examined(credential, base_url))
     assert (said["verdict"], said["models"]) == ("unresolved", [])

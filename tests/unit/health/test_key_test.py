@@ -1,4 +1,4 @@
-"""Keys that are not in the catalogue, asked about: what the upstream says to each."""
+"""Testing keys that are not in the catalogue."""
 
 import asyncio
 import json

@@ -33,7 +33,7 @@ def resource(id_: str, credential: str = "env:OPENAI_API_KEY") -> Resource:
 
 
 class Routing:
-    """Keeps the verdicts it is told."""
+    """Records verdicts."""
 
     def __init__(self, *resources: Resource) -> None:
         self.resources = resources

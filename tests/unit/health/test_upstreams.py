@@ -48,7 +48,7 @@ async def test_through_the_proxy_where_one_leads_there() -> None:
 
 
 async def test_dns_rebinding_between_check_and_connect() -> None:
-    """Finding 2, of health checks and provider tests."""
+    """For health checks and provider tests."""
     names = Rebinding()
     async with (
         visited(answering, ALLOWED) as good,
@@ -105,7 +105,7 @@ async def test_a_name_that_is_not_found_is_no_connection() -> None:
 
 
 async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say which host was asked for, once."""
+    """Record which host was requested, once."""
     head = await reader.readuntil(b"\r\n\r\n")
     host = re.search(rb"(?i)host: (\S+)", head)
     assert host is not None

@@ -1,4 +1,4 @@
-"""What a check's answer or error says of a resource."""
+"""What a check's answer or error shows about a resource."""
 
 import json
 import ssl
@@ -107,7 +107,7 @@ def test_a_slow_answer_is_a_fault() -> None:
 
 
 def test_an_upstream_that_echoes_the_key_in_a_check() -> None:
-    """Finding 8: neither last_error nor the account learned shows it."""
+    """Neither last_error nor the learned account contains the key."""
     sent = SentKey("sk-proj-0123456789-abcdefgh")
     headers = {"openai-organization": sent.text}
     refused = httpx.Response(401, json={"error": {"code": f"bad {sent.text}"}})

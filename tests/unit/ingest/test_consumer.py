@@ -1,6 +1,6 @@
 """The loop from stream to SQL over fakes: nothing is acknowledged before it is stored,
-and poison never blocks the rest. With real ends it is in
-tests/integration/ingest/test_ingest.py."""
+and poison entries never block others. tests/integration/ingest/test_ingest.py uses real
+servers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ POISON = Entry("9-0", {b"kind": b"request", b"id": b"bad", b"v": b"1", b"data": 
 
 
 class Ends:
-    """The stream and the store, each of which can be away or refuse."""
+    """A stream and a store, each of which can be unreachable or fail."""
 
     def __init__(self, *entries: Entry) -> None:
         self.new = list(entries)
@@ -180,7 +180,7 @@ async def test_what_is_away_is_named() -> None:
 
         await eventually(away)
         assert made.away == {"store": "no SQL"}
-    # Given up at the stop: it stays pending, for whoever claims it.
+    # Given up at the stop: the entry stays pending and can be claimed.
     assert ends.acknowledged == []
     assert ends.gone == ["me"]
 

@@ -1,4 +1,4 @@
-"""Entries as bytes; every way in which they can be spoiled."""
+"""Entries as bytes, damaged in every way."""
 
 import json
 from typing import Any

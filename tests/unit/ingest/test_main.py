@@ -1,5 +1,5 @@
-"""Ingest put together: what keeps it from starting, and its end. With Redis and
-Postgres it is in tests/integration/ingest/test_ingest_process.py."""
+"""Ingest as a whole: what keeps it from starting, and its shutdown.
+tests/integration/ingest/test_ingest_process.py uses Redis and Postgres."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""How garbage is collected while batches pass through."""
+"""Garbage collection while batches pass through."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Captured bodies out of their stream, or poison without its bodies."""
+"""Captured bodies from their stream; poison entries lose their bodies."""
 
 import json
 from typing import Any

@@ -1,5 +1,5 @@
-"""The router put together: its routes, and what keeps it from starting. With Redis and
-a database it is in tests/integration/router/test_router.py."""
+"""The router as a whole: its routes, and what keeps it from starting.
+tests/integration/router/test_router.py uses Redis and a database."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The catalogue and its being in Redis."""
+"""The catalogue, and publishing it to Redis."""
 
 import asyncio
 
@@ -44,7 +44,7 @@ def test_other_content_has_another_version(other: list[Resource]) -> None:
 
 
 class Library:
-    """What a Redis holds that can be emptied, be away or refuse."""
+    """A Redis that can be emptied, be unreachable or refuse."""
 
     def __init__(self) -> None:
         self.loaded = False

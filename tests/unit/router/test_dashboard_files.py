@@ -1,4 +1,4 @@
-"""The dashboard's files keep what the content security policy promises."""
+"""The dashboard's files comply with the content security policy."""
 
 import re
 

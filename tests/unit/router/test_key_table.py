@@ -1,5 +1,5 @@
-"""Proxy keys from SQL into Redis: what differs is published, and no older state
-replaces a newer one."""
+"""Publishing proxy keys from SQL to Redis: only differences, and never an older state
+over a newer one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -40,7 +40,7 @@ class Rows:
         return found
 
     async def _others_act(self) -> None:
-        """What happens between a read and what is made of it."""
+        """Changes between a read and the write that follows it."""
         act, self.meanwhile = self.meanwhile, None
         if act:
             await act()

@@ -1,5 +1,5 @@
-"""`POST /internal/owners` over a fake database. With a slow one, and through gateways,
-it is in tests/integration/proxy/test_owners.py."""
+"""`POST /internal/owners` over a fake database. tests/integration/proxy/test_owners.py
+uses a slow one, and gateways."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The router's probes: when it is ready, and what is measured."""
+"""The router's probes: readiness and metrics."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who reaps, and when not."""
+"""When dead gateways are reaped, and when not."""
 
 import pytest
 

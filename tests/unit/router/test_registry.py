@@ -1,4 +1,4 @@
-"""The registry on its way from SQL to the catalogue, also when SQL or Redis is away."""
+"""The registry from SQL to the catalogue, also while SQL or Redis is unreachable."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ def provider(id_: str = "acme", sealed: tuple[str, ...] = ()) -> Provider:
 
 
 class Rows:
-    """What SQL holds, which may be away."""
+    """SQL's rows; can be made unreachable."""
 
     def __init__(self, *providers: Provider) -> None:
         self.registered = Registry(providers, (ALIAS,))
@@ -59,7 +59,7 @@ class Rows:
 
 
 class Counter:
-    """The counter in Redis, which may be away."""
+    """The counter in Redis; can be made unreachable."""
 
     def __init__(self) -> None:
         self.value: int | None = None

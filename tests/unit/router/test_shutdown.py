@@ -1,4 +1,4 @@
-"""Streams learn that the worker shall stop before Granian waits for them."""
+"""Streams end when the worker stops, before Granian waits for them."""
 
 import asyncio
 import os

@@ -1,1 +1,1 @@
-"""The simulated upstream, its pure parts."""
+"""The pure parts of the simulated upstream."""

@@ -1,4 +1,4 @@
-"""The small pure parts: keys, pages, shelf, bodies, schemas, problems, rate window."""
+"""Small pure parts: keys, pages, shelf, bodies, schemas, errors, rate window."""
 
 import gzip
 import time

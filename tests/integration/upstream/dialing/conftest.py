@@ -1,5 +1,5 @@
-"""Each test here runs on both event loops: uvloop is the gateway's, asyncio what
-is there without it, and their TLS is not the same code."""
+"""Each test here runs on both event loops: uvloop, which the gateway uses, and asyncio,
+the fallback. Their TLS implementations differ."""
 
 import asyncio
 from collections.abc import Callable, Mapping

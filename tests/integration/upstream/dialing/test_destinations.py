@@ -1,4 +1,4 @@
-"""No connection is opened to an address that providers may not have. Finding 2."""
+"""No connection is opened to an address that is forbidden for providers."""
 
 import pytest
 
@@ -36,7 +36,7 @@ async def test_dns_rebinding_between_check_and_connect() -> None:
         for _ in range(5):
             (await says_hello(dialer, origin)).abort()
             assert "metadata service" in await refusal(dialer, origin)
-        # One lookup for each: what was checked is what was dialled.
+        # One lookup per dial: the checked address is the dialed one.
         assert names.asked == 10
         assert (good.come, bad.come) == (5, 0)
 
@@ -71,7 +71,7 @@ async def test_what_no_rule_forbids_is_dialled_beside_what_one_does() -> None:
 
         async def look_up(_: str, port: int) -> list[AddressInfo]:
             return [
-                (2, 1, 6, "", ("169.254.169.254", port)),  # left out
+                (2, 1, 6, "", ("169.254.169.254", port)),  # skipped
                 (2, 1, 6, "", ("127.0.0.1", port)),
             ]
 
@@ -86,7 +86,7 @@ async def test_a_proxy_is_not_asked_for_a_forbidden_address() -> None:
     async with running_proxy(REFUSAL) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         egress = Egress.read({"HTTPS_PROXY": url, "HTTP_PROXY": url})
-        # The operator's proxy may be anywhere.
+        # The operator's proxy may have any address.
         rules = Destinations(UPSTREAM, private=False)
         dialer = Dialer(egress, destinations=rules)
         for host in ("169.254.169.254", "2852039166", "metadata.google.internal"):

@@ -1,4 +1,4 @@
-"""Connections straight to servers of every kind."""
+"""Direct connections to servers of every kind."""
 
 import asyncio
 import errno
@@ -89,7 +89,7 @@ async def test_the_next_connection_resumes_the_session(
 async def test_handshakes_side_by_side_resume_what_is_whole(
     authority: Authority, newest: ssl.TLSVersion
 ) -> None:
-    """A session cannot be had while its own handshake is under way."""
+    """A session is only available after its own handshake is complete."""
     tls = authority.server("localhost")
     tls.maximum_version = newest
     async with visited(echo, tls=tls) as visits:
@@ -204,7 +204,7 @@ def counted(asked: list[str]) -> Callable[[str, int], Awaitable[list[AddressInfo
 async def test_dials_given_up_at_any_moment_leave_the_others_alone(
     authority: Authority,
 ) -> None:
-    """A socket closed beneath its transport would give its number to another."""
+    """If the socket were closed beneath its transport, another would get its number."""
     async with visited(echo, tls=authority.server("localhost")) as visits:
         dialer = Dialer(context=resuming_context(authority.file))
         origin = at(visits, "https", "localhost")

@@ -1,4 +1,4 @@
-"""Stored providers that break the rules, as doctor finds them."""
+"""Stored providers that violate the rules, as doctor finds them."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""supervisord's file: read back by supervisord itself."""
+"""The configuration of supervisord, parsed by supervisord itself."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which ids upstreams mint, and which clients make up."""
+"""Which ids were minted by an upstream, and which were invented by a client."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What PROXY_REDACT names is gone, whatever shape it comes in."""
+"""Values named by PROXY_REDACT are removed, whatever their shape."""
 
 import json
 from typing import Any
@@ -54,7 +54,7 @@ class TestPaths:
             parse_paths(",".join(f"a{n}" for n in range(101)))
 
 
-# path, document, what is left of it
+# path, document, document after redaction
 DOCUMENTS = {
     "a member": ("a", {"a": "x", "b": 1}, {"a": "[redacted]", "b": 1}),
     "whole subtrees": ("a", {"a": {"b": [1]}}, {"a": "[redacted]"}),
@@ -142,7 +142,7 @@ def test_a_broken_line_of_a_socket_is_refused() -> None:
         redactor("a").lines(b'{"a":"SECR\n{}\n')
 
 
-# Documents with secrets wherever a path may lead --------------------------------
+# Documents with secrets at every place that a path may match ----------------------
 
 NAMES = st.sampled_from(["input", "content", "text", "a", "response", "output"])
 STEPS = st.one_of(NAMES, st.just(ANY), st.integers(0, 2))
@@ -159,8 +159,8 @@ NOISE = st.recursive(
 
 @st.composite
 def leading_to_a_secret(draw: st.DrawFn, path: JsonPath) -> Any:
-    """A value in which `path` leads to a secret: at its end, or wherever a document
-    of another shape ends before it."""
+    """A value in which `path` leads to a secret: at its end, or wherever a document of
+    another shape ends earlier."""
     if not path or draw(st.integers(0, 9)) == 0:
         nested = draw(st.sampled_from([SECRET, [SECRET], {"q": SECRET}]))
         return nested if not path else SECRET
@@ -192,7 +192,7 @@ def cases(draw: st.DrawFn) -> tuple[list[JsonPath], list[Any]]:
 
 
 def spelled(value: Any, *, escaped: bool) -> str:
-    """JSON, every character of it as an escape if need be."""
+    """JSON in which any character may be escaped."""
     if isinstance(value, str) and escaped:
         return '"' + "".join(f"\\u{ord(c):04x}" for c in value) + '"'
     if isinstance(value, list):

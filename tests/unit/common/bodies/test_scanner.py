@@ -3,8 +3,10 @@ and wherever it is cut, and no step is long."""
 
 import json
 import random
+import sys
 import time
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,8 +134,10 @@ def references_of(fields: dict[str, Any]) -> set[str]:
 
 def carries(item: dict[str, Any]) -> bool:
     kind = item.get("type") if isinstance(item.get("type"), str) else None
+    if kind == "item_reference":
+        return False
     if item.get("encrypted_content") not in (None, ""):
-        return True
+        return kind is not None
     content = item.get("content")
     if kind is None or kind == "message":
         has = isinstance(content, str | list | dict) and content not in ("", [])
@@ -273,19 +277,15 @@ DOCUMENTS = st.builds(
 
 @settings(max_examples=400, deadline=None)
 @given(body=DOCUMENTS, isolate=st.booleans(), size=st.sampled_from([8, 11, 33, 16384]))
-def test_steps_agree_with_a_json_parser(body: bytes, isolate: bool, size: int) -> None:
+def test_steps_and_the_quick_path_agree_with_a_json_parser(
+    body: bytes, isolate: bool, size: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         use_step(patch, size)
-        found = compared(in_steps(body, isolate), isolate)
-    assert found == reference(body, isolate)
-
-
-@settings(max_examples=400, deadline=None)
-@given(body=DOCUMENTS, isolate=st.booleans())
-def test_the_quick_path_agrees_with_the_steps(body: bytes, isolate: bool) -> None:
-    quick = quick_hints(PATH, [], body, isolate)
-    if quick is not None:
-        assert quick == in_steps(body, isolate)
+        read = in_steps(body, isolate)
+    assert compared(read, isolate) == reference(body, isolate)
+    # The quick path takes the same documents: making one takes most of the time.
+    assert quick_hints(PATH, [], body, isolate) in (None, read)
 
 
 @settings(max_examples=400, deadline=None)
@@ -345,6 +345,16 @@ HOSTILE = {
 }
 
 
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Pauses coverage, whose tracer would be most of the time that is measured."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
+
+
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_no_step_is_long_and_no_body_takes_much_memory(

@@ -1,4 +1,4 @@
-"""A model replaced in place: that value, and no other byte."""
+"""The model is replaced in place: no other byte changes."""
 
 import json
 from typing import Any

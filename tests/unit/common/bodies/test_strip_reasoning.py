@@ -1,4 +1,4 @@
-"""A request without the reasoning of an account that is gone."""
+"""Removing the reasoning of an account that is gone."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What crosses process borders: who reads what a newer or older version wrote."""
+"""Events and entries between versions: readers of an older or newer version's data."""
 
 import pytest
 from pydantic import ValidationError

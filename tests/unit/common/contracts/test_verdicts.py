@@ -1,4 +1,4 @@
-"""What an answer says of its resource, and how long the upstream asks to wait."""
+"""What an answer shows about its resource, and how long the upstream asks to wait."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""From a credential to its key, and what is said when there is none."""
+"""Resolving a credential to its key, and the messages if there is none."""
 
 import pytest
 from cryptography.fernet import Fernet
@@ -49,7 +49,7 @@ def test_what_cannot_be_resolved_says_so_without_the_key() -> None:
     ],
 )
 def test_a_key_goes_only_where_the_rules_let_it(credential: str, base_url: str) -> None:
-    """Finding 2, for rows that are older than the rules."""
+    """Rows may be older than the rules."""
     known = credentials(KEY=SECRET, OTHER=SECRET, OPENAI_API_KEY=SECRET)
     with pytest.raises(Forbidden) as error:
         known.resolve(credential, base_url)

@@ -1,4 +1,4 @@
-"""Which addresses mean what, in every spelling."""
+"""The meaning of addresses, in every spelling."""
 
 import pytest
 

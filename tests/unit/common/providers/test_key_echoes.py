@@ -1,4 +1,4 @@
-"""A key in any spelling, and what looks like one."""
+"""A key in any spelling, and text that resembles one."""
 
 import html
 import json
@@ -98,7 +98,7 @@ def test_a_key_is_not_in_its_own_repr() -> None:
     "piece", ["\\", "\\\\u00", "&#0", "%", "sk-Proj_", "s", KEY[:-1], "\\u0073" * 9]
 )
 def test_no_text_takes_long(piece: str) -> None:
-    """A hostile upstream chooses the text: time grows with its length only."""
+    """A hostile upstream chooses the text: time is linear in its length."""
     spent = []
     for size in (4_096, 32_768):
         text = piece * (size // len(piece))

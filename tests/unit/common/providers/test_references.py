@@ -1,4 +1,4 @@
-"""Which variables may hold keys of providers, and where those keys may go."""
+"""Which variables may hold provider keys, and where those keys may be sent."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What providers make of the catalogue."""
+"""The catalogue that results from registered providers."""
 
 from typing import Any
 

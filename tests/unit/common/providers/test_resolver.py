@@ -1,4 +1,4 @@
-"""Looking hosts up: who asks at one time shares a lookup."""
+"""Resolving hosts: concurrent requests share a lookup."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ ADDRESS: AddressInfo = (2, 1, 6, "", ("192.0.2.1", 443))
 
 
 class Names:
-    """Answers when it is told to."""
+    """Answers when the test tells it to."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []

@@ -1,4 +1,4 @@
-"""Keys at rest, and how a process gets at them."""
+"""Encrypted keys, and how processes decrypt them."""
 
 import pytest
 from cryptography.fernet import Fernet
@@ -81,7 +81,7 @@ def test_a_key_that_cannot_be_had_is_said_once() -> None:
 
 
 def test_a_key_goes_nowhere_else_whatever_the_catalogue_says() -> None:
-    """Finding 2: rows may be older than the rules, or written by hand."""
+    """Rows may be older than the rules, or written by hand."""
     environ = {"OPENAI_API_KEY": "sk-ours", "PATH": "sk-path", "PROVIDER_A": "sk-a"}
     sealer = Sealer([NEW])
     credentials = Credentials(environ, sealer, RULES)

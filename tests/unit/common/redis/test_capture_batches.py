@@ -1,4 +1,4 @@
-"""Bodies of many requests in one entry, and taken apart again."""
+"""Packing the bodies of many requests into one entry, and unpacking them."""
 
 from itertools import chain
 

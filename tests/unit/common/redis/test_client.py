@@ -1,4 +1,4 @@
-"""Calls by an ordinary client: its errors in our terms."""
+"""Calls through an ordinary client; its errors become ours."""
 
 import asyncio
 from typing import Any, cast

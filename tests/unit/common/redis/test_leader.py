@@ -1,5 +1,5 @@
-"""The lease, as asked for. What the scripts do in a real Redis is tested in
-tests/integration/router/test_leader.py."""
+"""The leader lease over a scripted Redis. tests/integration/router/test_leader.py runs
+the scripts on a real one."""
 
 from typing import Any
 

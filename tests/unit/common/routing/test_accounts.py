@@ -1,4 +1,4 @@
-"""Accounts as upstreams name them."""
+"""Account names as upstreams report them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where a model alias leads, and which pools a request for it may name."""
+"""The targets of a model alias, and the pools that a request for it may name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A circuit: a table of histories, and what holds after any of them."""
+"""The circuit breaker: a table of histories, and invariants after any history."""
 
 import pytest
 from hypothesis import given
@@ -31,7 +31,7 @@ def told(health: Health, kind: VerdictKind, by: str = "r", at: float = NOW) -> H
 
 
 def after(*kinds: VerdictKind) -> Health:
-    """Of a resource whose answers told these, one after the other, at once."""
+    """The state after these verdicts, one after the other at the same time."""
     health = Health()
     for kind in kinds:
         told(health, kind)
@@ -256,7 +256,7 @@ def test_state_and_readiness_agree_after_any_history(
             case _:
                 assert (health.ready_ms, health.trial) == (0, "")
         assert health.failures < FAULTS_IN_A_ROW
-    # Whatever was: one check that passes and one request bring it back.
+    # From any state, one successful check and one request recover the resource.
     now += 100 * COOLDOWN
     judge(health, say("ok"), COOLDOWN, PROBE, now)
     now += 100 * COOLDOWN

@@ -1,5 +1,5 @@
-"""The calls of the routing functions: their arguments, and what their replies become.
-What the functions do is tested in tests/integration/routing/test_routing.py."""
+"""Calls of the routing functions: their arguments and parsed replies.
+tests/integration/routing/test_routing.py tests the functions themselves."""
 
 import json
 from typing import Any

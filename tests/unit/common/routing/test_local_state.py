@@ -1,6 +1,6 @@
-"""The routing state in memory: what a gateway routes by while Redis is away.
-The function library is compared with it in
-tests/integration/routing/test_policy_agrees.py."""
+"""The routing state in memory, used while Redis is unreachable.
+tests/integration/routing/test_policy_agrees.py compares it with the function
+library."""
 
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_a_resource_that_is_rate_limited_cools_down_and_is_tried_again() -> None
     later = NOW + COOLDOWN
     choice = local.acquire(made_ask("trial"), later)
     assert (choice.resource_id, choice.how) == ("one", "trial")
-    # One at a time: until it is over the others go elsewhere.
+    # One trial at a time: until it is over, other requests go elsewhere.
     assert local.acquire(made_ask("next"), later).resource_id == "two"
     local.release(made_release("one", "trial"), later)
     assert states_of(local)["one"] == "healthy"
@@ -213,7 +213,7 @@ def test_only_a_success_makes_a_home_or_binds_ids() -> None:
     failed = made_release("one", session="s", learned=("id",), verdict=FAULT)
     local.release(failed, NOW)
     assert "s" not in local.sessions
-    # An answer that failed has minted its ids all the same.
+    # A failed answer has still minted its ids.
     assert local.ids["id"] == Owner("one", "one")
 
 
@@ -287,7 +287,7 @@ def test_a_provider_is_asked_only_for_what_its_own_accounts_hold() -> None:
     acme = made_resource("acme", account_id="one", provider_id="acme")
     local = routing(ONE, acme)
     local.release(made_release("one", learned=("id",)), NOW)
-    # Pools do not hold back what one account alone can serve; a provider does.
+    # Pools do not restrict requests that only one account can serve; providers do.
     assert went(local, bound=("id",), pool_id="main") == "one"
     assert went(local, bound=("id",), pool_id="@acme") == "acme"
 
@@ -346,7 +346,7 @@ def test_a_request_that_left_before_it_was_known_where_it_went() -> None:
     assert local.acquire(made_ask("trial"), later).how == "trial"
     local.release(made_release("", "trial", verdict=None), later)
     assert local.leases["one"] == set()
-    # No trial has taken place: the next request is one.
+    # No trial has taken place, so the next request is one.
     assert local.acquire(made_ask("next"), later).how == "trial"
 
 

@@ -1,4 +1,4 @@
-"""The policy: a table of cases, and the claims that bind it."""
+"""The routing policy: a table of cases, and its invariants."""
 
 import pytest
 from hypothesis import given
@@ -155,7 +155,7 @@ def test_why_a_home_is_passed_over(
 
 
 def large(free: int, busy: int = 0) -> list[Standing]:
-    """More than are read for a choice."""
+    """More resources than a choice looks at."""
     idle = [at(f"idle-{n:03}") for n in range(free)]
     return idle + [at(f"busy-{n:03}", in_flight=5) for n in range(busy)]
 
@@ -173,7 +173,7 @@ def test_in_a_large_pool_who_failed_is_not_drawn_again(draw: int) -> None:
     assert first is not None
     second = by_load(pool, ask(draw, (first,)), "why").resource_id
     assert second != first
-    # Not all ties were read: one of those that were.
+    # Not all tied resources were read; one of those that were is chosen.
     assert second in {s.resource_id for s in pool[:WINDOW]}
 
 

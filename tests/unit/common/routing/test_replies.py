@@ -1,4 +1,4 @@
-"""What the routing functions answer, and what that means."""
+"""Parsing replies of the routing functions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -21,7 +21,7 @@ from libs.common.routing.types import (
     session_digest,
 )
 
-# As clients may send it: lone surrogates come out of JSON.
+# As clients may send it: JSON can contain lone surrogates.
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
 
 
@@ -39,7 +39,7 @@ def test_digests_are_equal_for_equal_ids_only(one: str, other: str) -> None:
 
 
 def test_the_digest_is_the_one_that_redis_holds() -> None:
-    # It is in keys that outlive a release: it never changes.
+    # It is in keys that outlive a release, so it must never change.
     assert digest("resp_1") == "6d2aba8514f6b04fbded04f562d8e72d"
 
 

@@ -1,4 +1,5 @@
-"""Every variable of every service: what it takes, and one line for what it refuses."""
+"""Every variable of every service: accepted values, and the one-line error for
+others."""
 
 import base64
 from pathlib import Path
@@ -19,10 +20,10 @@ from libs.common.settings.services import (
 
 MODELS: tuple[type[Settings], ...] = (*SERVICES.values(), UpSettings)
 ALL = sorted({variable for model in MODELS for variable in model.variables()})
-# The same in each process: it is part of tests' names.
+# The same in each process, because it is part of test names.
 FERNET = base64.urlsafe_b64encode(bytes(range(32))).decode()
 
-# Variable -> values that work, with what they become.
+# Variable -> accepted values and their results.
 GOOD: dict[str, list[tuple[str, Any]]] = {
     "DATABASE_URL": [("postgres://u@h/d", "postgres://u@h/d")],
     "SERVICE_DATABASE_URL": [("postgresql://h/d", "postgresql://h/d")],
@@ -183,7 +184,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_UPSTREAM_CA_FILE": ("/nowhere/ca.pem", "/", __file__),
 }
 
-# Any path will do until it is written to, or read.
+# Any path is accepted; it is used later.
 NO_NONSENSE = {"PROXY_DATA_DIR", "PROXY_PRICES_FILE"}
 
 

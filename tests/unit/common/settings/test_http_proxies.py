@@ -1,4 +1,4 @@
-"""Which proxy leads where, and which leads nowhere."""
+"""Which proxy is used for which address."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""Resources from the environment: which keys count, in which order, and what is
-refused without saying a key."""
+"""Resources from the environment: which keys count, in which order, and errors that do
+not contain a key."""
 
 import pytest
 

@@ -33,7 +33,7 @@ class Table:
 
 
 class Limits:
-    """Counts; may be away."""
+    """Counts requests; can be made unreachable."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error

@@ -1,4 +1,5 @@
-"""Who gets in by which header, from a table that changes, is away or is empty."""
+"""Authentication by header, with a key table that changes, is unreachable or is
+empty."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +20,7 @@ PRINCIPAL = Principal(id="key_1")
 
 
 class Table:
-    """The table in Redis, and how often it was asked for."""
+    """The table in Redis; counts reads."""
 
     def __init__(self, **principals: Principal) -> None:
         self.current: str | None = "1"

@@ -1,5 +1,4 @@
-"""What becomes of a captured body: opened, redacted, compressed, or dropped with
-the reason."""
+"""Packing captured bodies: decoded, redacted, compressed, or dropped with a reason."""
 
 import gzip
 import json
@@ -55,7 +54,7 @@ CODINGS: dict[str, tuple[str, Any]] = {
 
 
 def read(payload: Payload) -> PayloadEvent:
-    """As ingest does."""
+    """Reads entries as ingest does."""
     (fields,) = unpacked(as_redis_gives(packed([payload])))
     return PayloadEvent.model_validate_json(fields[b"data"])
 
@@ -76,7 +75,7 @@ def pack(
     kept = payload.request_body
     if kept and event.request.encoding.endswith("zstd"):
         kept = zstandard.decompress(kept)
-    # What is small ingest compresses.
+    # Ingest compresses small bodies.
     stored = event.request.encoding.replace("identity", "zstd")
     return event.request.model_copy(update={"encoding": stored}), kept
 

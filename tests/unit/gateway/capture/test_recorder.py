@@ -1,4 +1,4 @@
-"""What a gateway holds of bodies is bounded, and costs no copies."""
+"""The memory for captured bodies is limited, and bodies are not copied."""
 
 from libs.common.headers import NO_KINDS
 from services.gateway.capture.recorder import (

@@ -1,4 +1,4 @@
-"""Captured bodies reach Redis while it has room for them; else markers do."""
+"""Captured bodies are sent to Redis while it has room, otherwise markers are sent."""
 
 import asyncio
 import threading
@@ -33,7 +33,7 @@ ROOMY = 1_000_000
 
 
 class Stream:
-    """Redis, or none."""
+    """A Redis that can be unreachable."""
 
     def __init__(self) -> None:
         self.payloads: list[Payload] = []

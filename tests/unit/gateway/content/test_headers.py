@@ -1,4 +1,4 @@
-"""What travels up, and what down."""
+"""Headers passed to the upstream and to the client."""
 
 import pytest
 
@@ -98,7 +98,7 @@ def test_what_connection_headers_name_stays_on_the_connection() -> None:
 def test_answers_are_asked_for_in_codings_that_can_be_opened(
     accepted: bytes, sent: bytes
 ) -> None:
-    """Finding 8: in any other coding an error may show the key to the client alone."""
+    """In any other coding, an error could show the key to the client."""
     assert readable(accepted) == sent
     headers = [(b"accept-encoding", accepted)]
     head = request_head("GET", b"/", b"h", b"B k", headers, None)

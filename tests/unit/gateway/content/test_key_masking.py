@@ -1,4 +1,4 @@
-"""Errors as they are passed on."""
+"""Masking keys in errors that are passed on."""
 
 import gzip
 import json

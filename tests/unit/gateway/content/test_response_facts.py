@@ -1,4 +1,4 @@
-"""Facts of answers, and nothing of answers of another shape."""
+"""Facts read from answers; answers of another shape give none."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_an_odd_member_costs_no_object_that_code_made() -> None:
 
 
 def test_what_the_client_said_is_not_minted() -> None:
-    """An answer repeats what its request held."""
+    """An answer repeats its request."""
     facts = read_answer(
         b'{"id":"resp_1","object":"response","previous_response_id":"resp_2",'
         b'"metadata":{"id":"resp_3","container_id":"cntr_1"},'
@@ -190,7 +190,7 @@ def test_millions_of_output_items_are_read_in_short_steps() -> None:
 
 
 def test_a_large_answer_tells_the_objects_that_its_output_names() -> None:
-    """Their tenant must be able to use them, as with a small answer."""
+    """Their tenant must be able to use them, as after a small answer."""
     note = {"type": "container_file_citation", "container_id": "cntr_2"}
     part = {"type": "output_text", "annotations": [note | {"file_id": "cfile_3"}]}
     answer = {

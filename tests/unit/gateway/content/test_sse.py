@@ -1,4 +1,4 @@
-"""The tap reads the same from a stream however its bytes are cut."""
+"""Events are read the same however the stream's bytes are cut."""
 
 import json
 from itertools import pairwise

@@ -10,7 +10,7 @@ import pytest
 from services.gateway import errors
 from services.gateway.errors import Problem, error_frame, retry_after
 
-# A value for each parameter that any of them has.
+# A value for each parameter of any error.
 VALUES: dict[str, Any] = {
     "path": "/x",
     "status": 502,

@@ -1,4 +1,4 @@
-"""What the gateway writes is what the contract says."""
+"""The gateway's events match the contract."""
 
 import msgspec
 

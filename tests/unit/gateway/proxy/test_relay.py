@@ -1,5 +1,5 @@
-"""An answer on its way: all its bytes, its facts whatever the cuts, and an upstream's
-death told in words its client understands."""
+"""Relaying an answer: every byte arrives, its facts do not depend on cuts, and a client
+gets an error that it understands when the upstream breaks off."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ from tests.support.memory.transports import cut_at, cut_in_two, cuts
 
 
 def told(talk: Talk) -> list[dict[str, Any]]:
-    """The events the client got."""
+    """The events that the client received."""
     return [
         json.loads(line[6:])
         for line in talk.body.split(b"\n")

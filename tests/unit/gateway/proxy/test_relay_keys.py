@@ -1,4 +1,4 @@
-"""A key that an answer shows, wherever the answer is cut into pieces."""
+"""A key in an answer is masked, wherever the answer is cut."""
 
 import asyncio
 from itertools import pairwise
@@ -22,7 +22,7 @@ HEADERS = [
 
 
 class Client:
-    """A client's connection, as far as a relay needs one."""
+    """As much of a client's connection as a relay needs."""
 
     paused = False
     on_drain: Any = None
@@ -57,7 +57,7 @@ class Upstream:
 
 
 async def relayed(key: str, headers: list[Any], *pieces: bytes) -> tuple[bytes, bytes]:
-    """What the client got, and what was captured."""
+    """What the client received, and what was captured."""
     client, capture = Client(), Capture(b"", (None, None), 1000, Budget(100_000))
     relay = Relay(
         cast(Answer, Upstream(headers, *pieces)),
@@ -75,7 +75,7 @@ async def relayed(key: str, headers: list[Any], *pieces: bytes) -> tuple[bytes, 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, len(KEY) - 1, len(KEY), 1000])
 async def test_a_key_is_masked_wherever_the_answer_is_cut(size: int) -> None:
-    """Finding 8."""
+    """However the pieces split the key."""
     for offset in range(size if size < 1000 else 1):
         cuts = [0, *range(offset, len(BODY), size), len(BODY)]
         pieces = [BODY[a:b] for a, b in pairwise(cuts) if a < b]

@@ -1,4 +1,4 @@
-"""Which answers send a request elsewhere, and what is said of them."""
+"""Which answers cause a retry on another resource, and the recorded reasons."""
 
 from datetime import UTC, datetime
 

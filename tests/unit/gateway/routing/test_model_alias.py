@@ -1,4 +1,4 @@
-"""Where a model's alias may lead, and what is sent there."""
+"""The targets of a model alias, and the request that is sent there."""
 
 import json
 

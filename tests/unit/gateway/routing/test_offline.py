@@ -1,4 +1,4 @@
-"""Routing while Redis is away."""
+"""Routing while Redis is unreachable."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""Where owners are looked for beyond Redis."""
+"""Looking up owners that Redis does not know."""
 
 import json
 from typing import Any
@@ -37,7 +37,7 @@ def ask(*ids: str, session: str = "", account_bound: bool = False) -> Ask:
 
 
 class Router:
-    """Answers with what SQL holds, and keeps what it was asked."""
+    """Answers with SQL's content, and records requests."""
 
     def __init__(self, status: int = 200, **answer: Any) -> None:
         self.asked: list[Any] = []
@@ -89,7 +89,7 @@ async def test_what_could_not_be_looked_for_is_no_miss(status: int) -> None:
 async def test_a_router_that_is_away_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Clients choose how many unknown ids there are, and so how many lookups."""
+    """Clients choose how many unknown ids, and so how many lookups, there are."""
     said: list[str] = []
     monkeypatch.setattr(
         owner_lookup.log, "warning", lambda text, **_: said.append(text)
@@ -107,7 +107,7 @@ async def test_a_router_that_is_away_is_said_once(
 
 
 def isolated(*ids: str, kinds: str = "") -> Ask:
-    """All of them have to be the asker's."""
+    """All of them must belong to the caller."""
     kinds = kinds or "n" * len(ids)
     further = tuple(digest(id_) for id_ in ids[1:])
     asker = Asker("key:a", strict=True, kinds=kinds, further=further)
@@ -115,7 +115,7 @@ def isolated(*ids: str, kinds: str = "") -> Ask:
 
 
 async def test_to_know_whose_ids_are_takes_all_of_them() -> None:
-    """To know where a request goes one is enough."""
+    """For routing, one owner is enough."""
     router = Router(ids={"resp_2": THEIRS})
     search = OwnerLookup({}, {digest("resp_1"): HOME}, router.client)
     found = await search.find(isolated("resp_1", "resp_2"), ("resp_1", "resp_2"))

@@ -1,4 +1,5 @@
-"""Where an attempt goes: by Redis, by what SQL knows, or by this gateway alone."""
+"""Choosing the resource of an attempt: by Redis, by SQL's owners, or by this gateway
+alone."""
 
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ async def test_it_is_not_waited_for_longer_than_others_need(
     began = clock().time()
     decision = await world.selector.decide(NAMING, IDS)
     assert decision.reason == "weighted_least_connections"
-    # One second, and two beats of one.
+    # One second, and two heartbeats of one.
     assert clock().time() - began < (3.2 if end is None else 0.1)
 
 

@@ -1,4 +1,4 @@
-"""What the gateway does with requests of web pages, before anything else."""
+"""The check of web pages' requests, before anything else."""
 
 import pytest
 

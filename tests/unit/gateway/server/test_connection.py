@@ -1,5 +1,5 @@
-"""A client's connection from bytes alone: whatever the cuts, the same requests; each
-misuse its answer; each end told to whom it concerns."""
+"""A client's connection without a socket: the same requests however bytes are cut, an
+answer to each misuse, and each end reported to its handler."""
 
 import asyncio
 import json
@@ -32,12 +32,12 @@ Answering = Callable[[Request, Connection], Awaitable[None]]
 
 
 def posting(size: int) -> bytes:
-    """The head of a request with such a body."""
+    """The head of a request with this body."""
     return b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
 
 
 async def echo(request: Request, connection: Connection) -> None:
-    """The body, or what is wrong with the request."""
+    """Answers with the body, or with the request's error."""
     problem = request.problem
     if problem is None:
         connection.send_whole(200, [], request.body)
@@ -46,7 +46,7 @@ async def echo(request: Request, connection: Connection) -> None:
 
 
 class Site(OpenSite):
-    """What a connection belongs to; keeps what it is told."""
+    """The owner of a connection; records calls."""
 
     def __init__(self, answer: Answering = echo) -> None:
         super().__init__(
@@ -92,7 +92,7 @@ def connected(site: Site) -> tuple[Connection, Wire]:
 
 
 def held() -> tuple[Answering, asyncio.Event]:
-    """An answer that waits for a word."""
+    """An answer that waits until the test releases it."""
     go = asyncio.Event()
 
     async def answer(request: Request, connection: Connection) -> None:
@@ -141,7 +141,7 @@ STREAM = (
 
 
 async def all_served(pieces: list[bytes]) -> tuple[list[tuple[object, ...]], bytes]:
-    """What came of a stream of requests, and what was answered."""
+    """The requests that result from a stream of bytes, and their answers."""
     site = Site()
     _, wire = connected(site)
     for piece in pieces:

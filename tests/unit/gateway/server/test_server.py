@@ -1,5 +1,5 @@
-"""Who is let in, who serves what, and how it all ends: with connections on wires, the
-listening socket aside."""
+"""Admitting connections, dispatching requests, and shutdown. Connections are on wires,
+without a listening socket."""
 
 import asyncio
 import socket
@@ -32,7 +32,7 @@ UPGRADE = (
 
 
 class Plane:
-    """Answers with its name; waits for a word if it is to."""
+    """Answers with its name; waits if the test says so."""
 
     def __init__(self, name: bytes) -> None:
         self._name = name
@@ -69,7 +69,7 @@ class Sockets:
 
 
 class House:
-    """A server, and its clients."""
+    """A server and its clients."""
 
     def __init__(self, most: int = 100) -> None:
         self.plane, self.control = Plane(b"plane"), Plane(b"control")
@@ -221,8 +221,8 @@ async def test_draining_ends_in_time_and_stopping_breaks_the_rest() -> None:
 
 
 class Listening:
-    """As much of a listening socket, and of its server, as is needed; connections
-    wait in its queue."""
+    """As much of a listening socket and its server as is needed; connections wait in
+    its queue."""
 
     def __init__(self, *waiting: BaseException | None) -> None:
         self._queue = list(waiting)
@@ -259,7 +259,7 @@ async def listening(
     sock: Listening,
     *deadlines: Deadlines,
 ) -> list[Wire]:
-    """Let the server listen; returns those that it takes in as it ends."""
+    """Let the server listen; returns the connections that it accepts as it ends."""
     late: list[Wire] = []
 
     async def create_server(factory: object, **options: object) -> Listening:

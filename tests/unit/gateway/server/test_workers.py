@@ -1,5 +1,4 @@
-"""What a worker knows of its parent. Processes and sockets themselves are the
-integration tests' part."""
+"""What a worker knows of its parent. Integration tests cover processes and sockets."""
 
 import os
 

@@ -1,5 +1,5 @@
-"""The client to upstreams: a connection is used again, dialled when there is none, and
-given back or closed however its request ends."""
+"""The upstream client: connections are reused, dialed when there is none, and returned
+or closed however a request ends."""
 
 import asyncio
 import math

@@ -1,5 +1,5 @@
-"""An upstream's connection from bytes alone: whatever the cuts, the same answer; no
-answer is taken for another's, and each end is told."""
+"""An upstream's connection without a socket: the same answer however bytes are cut, no
+answer reaches another request, and each end is reported."""
 
 import asyncio
 import math
@@ -78,7 +78,7 @@ async def body_of(answer: Answer) -> bytes:
 
 
 async def answered(pieces: list[bytes], *, ends: bool = False) -> tuple[object, ...]:
-    """What comes of an answer's bytes, and whether its connection may be used on."""
+    """The result of an answer's bytes, and whether its connection may be reused."""
     line = await Line.in_use()
     asked = line.ask()
     line.wire.feed(*pieces)

@@ -1,5 +1,5 @@
-"""Why a connection was not made, in words that name no address; sockets themselves
-are the integration tests' part."""
+"""Why a connection could not be made, in messages without addresses. Integration tests
+cover sockets."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Who gets which connection, in histories of every kind."""
+"""Which request gets which connection, in histories of every kind."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ IDLE_S = 55.0
 
 
 class Connection:
-    """As much of one as a pool needs."""
+    """As much of a connection as a pool needs."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -25,7 +25,7 @@ class Connection:
 
 
 class World:
-    """A pool, its users, and a clock that is set by hand."""
+    """A pool, its users, and a clock that the test sets."""
 
     def __init__(self, limit: int) -> None:
         self.now = 0.0
@@ -74,7 +74,7 @@ class World:
 
 
 class User:
-    """Takes a connection; `state` says how far that went."""
+    """Takes a connection; `state` is how far that has come."""
 
     def __init__(self, world: World, within_s: float) -> None:
         self._world = world
@@ -113,7 +113,7 @@ class User:
         self._world.pool.put_back(self.connection)
 
     def breaks(self) -> None:
-        """Its connection ends while it is used."""
+        """Its connection breaks while it is used."""
         assert self.connection is not None
         self.state = "gone"
         self.connection.closed = True
@@ -158,7 +158,7 @@ DEEDS = ("comes", "comes", "gives up", "dials", "fails to dial", "returns", "bre
     ),
 )
 def test_whatever_happens(limit: int, history: list[tuple[str, int, bool]]) -> None:
-    """Never more than the limit, nobody overtakes who waits, all are served."""
+    """Never more than the limit, first come first served, and everybody is served."""
 
     async def lived() -> None:
         world = World(limit)

@@ -1,5 +1,5 @@
-"""An answer under way: awaited or pushed, its pieces come once, in order, and its end
-or failure exactly once."""
+"""An answer in progress, awaited or pushed: its pieces arrive once and in order, and
+its end or failure exactly once."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.support.memory.clock import settled, timeless
 
 
 class Source:
-    """The connection an answer comes by."""
+    """The connection that an answer arrives on."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -154,7 +154,7 @@ AT_THE_END = [
 def test_a_sink_gets_each_byte_once_and_one_end(
     whole: bool, before: list[bytes], after: list[bytes] | None
 ) -> None:
-    """Whatever came before it was attached; `after` None: the end as well."""
+    """Whatever arrived before the sink was attached; `after` None: the end too."""
 
     @timeless
     async def run() -> None:

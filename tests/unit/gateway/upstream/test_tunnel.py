@@ -1,4 +1,4 @@
-"""What a proxy is told, and what its answer means."""
+"""The CONNECT request to a proxy, and the meaning of its answer."""
 
 import pytest
 

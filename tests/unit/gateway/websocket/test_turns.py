@@ -1,5 +1,5 @@
-"""Requests of sockets: each is a row, with a lease and a decision of its own, whatever
-runs beside it."""
+"""Requests on sockets: each has its own row, lease and decision, whatever runs at the
+same time."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""When the books agree, when they do not, and when that cannot be said."""
+"""When the ledger is balanced, when it is not, and when that is unknown."""
 
 from dataclasses import replace
 from typing import Any

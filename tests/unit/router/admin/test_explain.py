@@ -1,5 +1,5 @@
-"""`POST /admin/route/explain` over fakes: what the routing functions are asked, and
-what is told. With real ones it is in tests/integration/router/test_router.py."""
+"""`POST /admin/route/explain` over fakes: the calls of routing functions, and the
+answer. tests/integration/router/test_router.py uses real ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -175,7 +175,7 @@ def test_an_alias_that_leads_nowhere() -> None:
     result = world.post(json={"body": {"model": "closed"}})
     assert problem(result) == (404, "model_not_found", "model")
     assert world.asked == []
-    # Its provider went from Redis a moment ago.
+    # Its provider was removed from Redis just now.
     world = World(answers=[UnknownPool(())])
     result = world.post(json={"body": {"model": "fast"}})
     assert problem(result) == (404, "model_not_found", "model")

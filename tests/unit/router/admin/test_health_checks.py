@@ -1,4 +1,4 @@
-"""Orders to the health service, and `POST /admin/health/check`."""
+"""Requests to the health service, and `POST /admin/health/check`."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ FINDING = {
 
 
 class Orders:
-    """A health service that answers, is slow, or is not there."""
+    """A health service that answers, is slow, or is absent."""
 
     def __init__(self) -> None:
         self.answers: list[bytes | None] = [json.dumps([FINDING]).encode()]

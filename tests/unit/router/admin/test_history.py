@@ -1,4 +1,4 @@
-"""Histories and one request, over a fake database."""
+"""Histories and single requests, over a fake database."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ class Store:
 
 
 class Api:
-    """The API under test, and what it stands on."""
+    """The API under test with its fakes."""
 
     def __init__(self) -> None:
         self.store = Store()

@@ -1,4 +1,5 @@
-"""`/admin/keys` over a fake database: the secret is shown once, nonsense is refused."""
+"""`/admin/keys` over a fake database: the secret is shown once, invalid input is
+refused."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""`GET /admin/ledger`: the books of all gateways, and their sum. When books agree is
-tested in test_audit.py."""
+"""`GET /admin/ledger`: every gateway's counts and their sum. test_audit.py tests when
+they are balanced."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ def report(accepted: int, ended: int, held: int, at_ms: int = T0_MS) -> Reported
 
 @dataclass
 class World:
-    """Redis and SQL, each of which can be away."""
+    """Redis and SQL, each of which can be unreachable."""
 
     redis: Exception | None = None
     sql: Exception | None = None

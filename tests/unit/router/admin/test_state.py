@@ -1,4 +1,4 @@
-"""What `/admin/state` says, whatever is away, and its stream."""
+"""`/admin/state` while any part is unreachable, and its stream."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ class Configured:
 
 
 class World:
-    """Redis and SQL, each of which can be away."""
+    """Redis and SQL, each of which can be unreachable."""
 
     def __init__(self) -> None:
         self.redis: Exception | None = None

@@ -1,4 +1,4 @@
-"""Create requests at the border."""
+"""Parsing create requests."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which fault a request meets, and how faults may be written."""
+"""Which fault applies to a request, and the notations for faults."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Ids and sealed blobs: they say which account they belong to."""
+"""Ids and sealed blobs carry their account."""
 
 import pytest
 

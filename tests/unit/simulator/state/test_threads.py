@@ -1,4 +1,4 @@
-"""Histories summed up, and the tool call they lead to."""
+"""Summaries of histories, and the tool calls they lead to."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When events are safe, and which are sent again: from the answers of heartbeats."""
+"""Which events are safe and which are resent, by the replies to heartbeats."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ NOW_MS = 1_700_000_000_000
 
 
 class Redis:
-    """Takes commands, unless it is told to refuse them from some point on."""
+    """Accepts commands, until it is told to refuse."""
 
     def __init__(self) -> None:
         self.connections = 1
@@ -46,7 +46,7 @@ class Redis:
 
 
 class Books:
-    """A journal, who keeps it safe, and the stream as Redis would have it."""
+    """A journal with its delivery, and the stream as Redis would have it."""
 
     def __init__(self, root: Path) -> None:
         self.journal = Journal(root, "gw", NOW_MS, 1 << 24, 1 << 16)
@@ -65,7 +65,7 @@ class Books:
             self.first = self.first or (self.added, 0)
 
     def stored(self, up_to: int) -> None:
-        """Ingest stored so many, and deleted them."""
+        """Ingest has stored and deleted this many events."""
         self.first = None if up_to >= self.added else (up_to + 1, 0)
 
     def beat(self, *, born: str = "born", added: int | None = None) -> None:
@@ -76,7 +76,7 @@ class Books:
 
 
 async def begun(root: Path) -> Books:
-    """After the first beat and its flush: nothing is in doubt."""
+    """After the first heartbeat and its flush: no event is in doubt."""
     books = Books(root)
     books.beat()
     await books.delivery.flush()

@@ -1,4 +1,4 @@
-"""Whose folder a journal's is, and who may take it over."""
+"""The ownership of a journal's folder, and who may take it over."""
 
 import errno
 import fcntl

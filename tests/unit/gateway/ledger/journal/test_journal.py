@@ -1,5 +1,5 @@
-"""The journal: what was written is found again, whatever ended the process, and room
-is given back once nothing in it is needed."""
+"""The journal: records survive the process, however it ends, and space is freed once no
+record needs it."""
 
 import errno
 import os
@@ -287,7 +287,7 @@ STEPS = st.lists(
 def test_a_successor_knows_what_the_gateway_knew(
     tmp_path: Path, steps: list[tuple[str, int]], torn: int
 ) -> None:
-    """Whatever was done before, and wherever in the next write it died."""
+    """After any history, and wherever in the next write the process died."""
     kept = Journal(tmp_path, os.urandom(6).hex(), STARTED_MS, 1000 * SMALL, SMALL)
     events: list[tuple[int, str]] = []
     open_: dict[str, bytes] = {}

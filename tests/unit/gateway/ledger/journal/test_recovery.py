@@ -1,4 +1,4 @@
-"""What becomes of a dead gateway's journal."""
+"""Recovering the journals of crashed gateways."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
 
 
 def die(journal: Journal) -> None:
-    """As `kill -9` does: the lock goes, the files stay."""
+    """As after `kill -9`: the lock is released, the files remain."""
     journal.folder.close(empty=False)
 
 
@@ -208,7 +208,7 @@ async def test_decisions_that_make_no_sense_are_no_route(begin: Begin) -> None:
 
 
 class Leases:
-    """Those in Redis, which may be away."""
+    """The leases in Redis, which can be made unreachable."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.away = away

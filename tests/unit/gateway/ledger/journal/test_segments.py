@@ -1,4 +1,4 @@
-"""Records in segments: what is whole is found, what is torn is not there."""
+"""Records in segments: complete records are found, incomplete ones are not."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which admin token is in force, whatever SQL does."""
+"""Which admin token is valid, whatever happens to SQL."""
 
 import json
 from datetime import datetime
@@ -39,7 +39,7 @@ class Rows:
 
 
 def links(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The tokens in the log since the last look."""
+    """The tokens logged since the last call."""
     lines = capsys.readouterr()
     told = [json.loads(line) for line in lines.err.splitlines() if "{" in line]
     return [line["link"].partition("#token=")[2] for line in told if "link" in line]

@@ -1,5 +1,5 @@
-"""Tests of providers and of models: what the health service is asked, and what its
-answer becomes. The fake API is the one of test_providers.py."""
+"""Tests of providers and models: the requests to the health service, and its results.
+Uses the fake API of test_providers.py."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def api() -> Api:
 
 
 def wanted(api: Api) -> dict[str, Any]:
-    """What the health service was asked."""
+    """The requests that the health service received."""
     (order,) = api.health.wanted
     assert SECRET not in order
     return dict(json.loads(order))

@@ -1,4 +1,4 @@
-"""What `/admin/providers` refuses, and what becomes of a key."""
+"""What `/admin/providers` refuses, and how keys are stored."""
 
 import socket
 from collections.abc import Mapping
@@ -101,7 +101,7 @@ def verdict(key: str = "acme", **given: Any) -> dict[str, Any]:
 
 
 class Health:
-    """Says that every key works, and notes what it was asked."""
+    """Reports that every key works, and records requests."""
 
     def __init__(self) -> None:
         self.wanted: list[str] = []
@@ -138,7 +138,8 @@ class Api:
         )
 
     async def _look_up(self, host: str, port: int) -> list[AddressInfo]:
-        """Names of addresses that providers may not have, and of a good one."""
+        """Names of addresses that are forbidden for providers, and of an allowed
+        one."""
         self.looked_up.append(host)
         if host == "unknown.example":
             raise OSError
@@ -303,7 +304,7 @@ ADDRESSES = [
 
 @pytest.mark.parametrize("base_url", ADDRESSES)
 def test_a_provider_may_be_at_no_metadata_address(api: Api, base_url: str) -> None:
-    """Finding 2: refused where it is registered and tested; nobody is asked to dial."""
+    """Refused at registration and at tests, without dialing."""
     given = {**GIVEN, "provider_type": "custom", "base_url": base_url}
     assert code(api.ask("POST", **given)) == (400, "address_not_allowed")
     del given["provider_type"]

@@ -1,4 +1,4 @@
-"""Which providers and model aliases can be asked for."""
+"""Which providers and model aliases are valid."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def provider(**given: Any) -> ProviderAsk:
 
 
 def wrong(**given: Any) -> str:
-    """Where, as an answer says it; never with the key."""
+    """Where the error is, as an answer says it; never with the key."""
     with pytest.raises(ValidationError) as error:
         provider(**given)
     first = error.value.errors(include_url=False, include_input=False)[0]

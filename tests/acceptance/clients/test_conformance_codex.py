@@ -1,5 +1,5 @@
 """Codex through a gateway, over HTTP and WebSocket: what test_codex.py and
-test_codex_socket.py do not show of it already."""
+test_codex_socket.py do not cover."""
 
 import asyncio
 from pathlib import Path
@@ -58,7 +58,7 @@ class TestWebSocket:
     async def test_it_waits_as_long_as_a_429_asks(
         self, stack: Stack, socket: Codex
     ) -> None:
-        # Its warm-up is refused, too, and that it takes as it is.
+        # Its warm-up is refused too; Codex continues without it.
         await stack.fault(times=2, status=429, headers={"retry-after": "1"})
         turn = await asyncio.to_thread(socket.exec, "hello")
         assert turn.status == 0, turn.shown
@@ -85,12 +85,12 @@ class TestWebSocket:
 
 
 def pause_s(first: dict[str, Any], second: dict[str, Any]) -> float:
-    """Between the end of one request and the begin of the next."""
+    """Seconds between the end of one request and the start of the next."""
     return float(second["created_at_ms"] - first["completed_at_ms"]) / 1000
 
 
 async def interrupted(stack: Stack, codex: Codex) -> None:
-    """A turn whose user loses patience once its answer has begun."""
+    """A turn that the user interrupts after its answer has begun."""
     process = await codex.start("hello")
     try:
 

@@ -1,5 +1,5 @@
-"""docs/clients.md tells the truth: every cell is a test, every test of a client is a
-cell, and the versions are those that are tested."""
+"""Checks docs/clients.md: every cell links to a test, every test of a client is in a
+cell, and the versions are the tested ones."""
 
 import ast
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
+CLIENTS = "tests/acceptance/clients"
 DOC = (ROOT / "docs/clients.md").read_text()
 COLUMNS = 6
 ROWS = [
@@ -21,7 +22,7 @@ NAMED = {match.groups() for cell in CELLS if (match := LINK.fullmatch(cell))}
 
 
 def named_in(path: Path) -> set[str]:
-    """The tests of a file, as pytest names them."""
+    """The tests of a file, by pytest's names."""
     found: set[str] = set()
     for node in ast.parse(path.read_text()).body:
         inner = node.body if isinstance(node, ast.ClassDef) else [node]
@@ -47,10 +48,8 @@ def test_what_a_cell_names_exists(file: str, test: str) -> None:
 
 
 def test_each_test_of_a_client_is_a_cell() -> None:
-    files = sorted(Path(__file__).parent.glob("test_conformance_*.py"))
-    there = {
-        (f"tests/acceptance/{f.name}", test) for f in files for test in named_in(f)
-    }
+    files = sorted((ROOT / CLIENTS).glob("test_conformance_*.py"))
+    there = {(f"{CLIENTS}/{f.name}", test) for f in files for test in named_in(f)}
     assert len(files) == 4
     assert there - NAMED == set()
 

@@ -1,5 +1,5 @@
-"""A thousand requests through everything, and the books agree: on SQLite and on
-Postgres."""
+"""A thousand requests through all services, then the ledger is balanced: on SQLite and
+on Postgres."""
 
 import asyncio
 from collections import Counter
@@ -28,7 +28,7 @@ LIMITS = httpx.Limits(max_connections=150, max_keepalive_connections=150)
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """Settings that choose the database."""
+    """The environment that selects the database."""
     if request.param == "sqlite":
         yield {}
     else:

@@ -1,5 +1,5 @@
-"""openai-python through a gateway, over HTTP and WebSocket: what tests/integration
-does not show of it already."""
+"""openai-python through a gateway, over HTTP and WebSocket: what tests/integration does
+not cover."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -32,7 +32,7 @@ async def openai(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
 
 
 def replayed(response: Any) -> Any:
-    """A history that carries the reasoning back."""
+    """A history that sends the reasoning back."""
     history = [item.model_dump(exclude_none=True) for item in response.output]
     assert any(item.get("encrypted_content") for item in history)
     return [*history, {"role": "user", "content": "more"}]
@@ -176,7 +176,7 @@ class TestWebSocket:
     async def test_a_429_says_how_long_to_wait(
         self, stack: Stack, openai: AsyncOpenAI
     ) -> None:
-        """The SDK repeats nothing on a socket: it is its user who waits."""
+        """The SDK does not retry on a socket; its user waits."""
         await stack.fault(status=429, headers={"retry-after": "1"})
         async with openai.responses.connect() as connection:
             told = (await asked(connection, input="hi")).to_dict()
@@ -208,7 +208,7 @@ class TestWebSocket:
     async def test_a_refused_upgrade_is_told_with_its_status(
         self, stack: Stack, openai: AsyncOpenAI
     ) -> None:
-        """Falling back is up to the SDK's user; HTTP works beside it."""
+        """The SDK's user decides to fall back; HTTP works at the same time."""
         await stack.fault(times=None, ws_refuse=426)
         with pytest.raises(InvalidStatus) as refused:
             async with openai.responses.connect():

@@ -1,5 +1,6 @@
-"""One of several gateways is killed with streams on it: what it had in flight is
-gone within seconds and in the books, and the others do not notice."""
+"""One of several gateways is killed with streams in progress: within seconds its
+requests are no longer in flight and are in the ledger, and the other gateways are not
+affected."""
 
 import asyncio
 import json
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.asyncio
 
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 UNDER_WAY = 30  # streams of the victim that have begun
-WAITING = 30  # and those the upstream has not yet answered
-ELSEWHERE = 10  # streams on each of the others
+WAITING = 30  # streams that the upstream has not answered yet
+ELSEWHERE = 10  # streams on each of the other gateways
 HEALED_S = 10.0
 STREAM = "telemetry:events"
 LIMITS = httpx.Limits(max_connections=200)
@@ -69,7 +70,7 @@ async def test_in_flight_is_true_again_after_kill_9_of_a_gateway(
     async def told() -> bool:
         return len(await _interrupted(redis)) == len(cut)
 
-    await eventually(told)  # by a successor or the reaper, after the leases went
+    await eventually(told)  # by a successor or the reaper, after the leases expired
     interrupted = await _interrupted(redis)
     assert Counter(e["session_id"] for e in interrupted) == Counter(
         task.get_name() for task in cut
@@ -87,7 +88,7 @@ async def test_in_flight_is_true_again_after_kill_9_of_a_gateway(
 async def _begin(
     fleet: Fleet, http: httpx.AsyncClient, gateway: Member
 ) -> "list[asyncio.Task[httpx.Response]]":
-    """Streams whose first events have come; there they stop."""
+    """Open streams and wait for their first events; the upstream then pauses."""
     script = {"times": UNDER_WAY, "fault": {"stall_after": 3}}
     fleet.simulator.state.faults.add(parse_script(script))
     tasks = _ask(http, gateway, "under-way", UNDER_WAY)
@@ -104,7 +105,7 @@ async def _begin(
 def _ask(
     http: httpx.AsyncClient, gateway: Member, what: object, count: int
 ) -> "list[asyncio.Task[httpx.Response]]":
-    """Streams, each under a session of its own, by which the books tell them."""
+    """Open streams, each in its own session, which identifies it in the ledger."""
     body = {"model": "gpt-5.5", "input": "hello", "stream": True}
 
     async def ask(session: str) -> httpx.Response:
@@ -120,7 +121,7 @@ async def _held(fleet: Fleet, count: int) -> bool:
 
 
 async def _agrees(fleet: Fleet, total: int) -> bool:
-    """What the product believes to be in flight is what the upstream has open."""
+    """The product's number of requests in flight equals the upstream's open streams."""
     waiting = fleet.simulator.state.holding.shown()["waiting"]
     open_ = {fleet.resource(key): count for key, count in waiting.items()}
     believed = await fleet.in_flight()
@@ -128,21 +129,21 @@ async def _agrees(fleet: Fleet, total: int) -> bool:
 
 
 async def _interrupted(redis: Redis) -> list[dict[str, Any]]:
-    """Each once, whoever told of them."""
+    """Each request is recorded once, whoever recorded it."""
     found = [e for e in await _requests(redis) if e["outcome"] == "interrupted"]
     return list({event["id"]: event for event in found}.values())
 
 
 async def _requests(redis: Redis) -> list[dict[str, Any]]:
-    """The request events so far; no ingest takes them away. Who finds a dead gateway's
-    journal tells of its requests too, and ingest stores of each id one."""
+    """The request events so far; no ingest removes them. Several processes may report a
+    dead gateway's requests, and ingest stores one event per id."""
     entries: Any = await redis.xrange(STREAM)
     events = [json.loads(f[b"data"]) for _, f in entries if f[b"kind"] == b"request"]
     return list({event["id"]: event for event in events}.values())
 
 
 async def _booked_once(redis: Redis, interrupted: int, completed: int) -> None:
-    """One event for each request, none for anything else."""
+    """One event for each request, and no others."""
 
     async def all_booked() -> bool:
         return len(await _requests(redis)) >= interrupted + completed

@@ -1,5 +1,5 @@
-"""Bodies as clients sent and got them, redacted, beside their requests: real
-gateways, a real Redis, a real ingest."""
+"""Captured request and answer bodies, redacted, through real gateways, a real Redis and
+a real ingest."""
 
 import asyncio
 import gzip
@@ -63,7 +63,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def stored(fleet: Fleet, http: httpx.AsyncClient, id_: str) -> dict[str, Any]:
-    """The request with its bodies, once ingest has them."""
+    """The request with its bodies, once ingest has stored them."""
 
     async def found() -> dict[str, Any]:
         row: dict[str, Any] = (await http.get(f"{fleet.admin}/requests/{id_}")).json()
@@ -110,7 +110,7 @@ async def test_bodies_are_those_that_travelled_but_for_what_is_redacted(
 
 
 def _events(text: str) -> list[str]:
-    """The names of a stream's events."""
+    """The event types of a stream."""
     return [line for line in text.splitlines() if line.startswith("event:")]
 
 

@@ -1,5 +1,5 @@
-"""Whatever is killed, every request that was accepted is in SQL exactly once. The
-long run is `make chaos`."""
+"""Whichever process is killed, every accepted request is in SQL exactly once. The long
+run is `make chaos`."""
 
 from pathlib import Path
 
@@ -22,6 +22,6 @@ async def test_kill_9_of_anything_loses_no_request(tmp_path: Path) -> None:
     async with scene(SMALL, tmp_path) as at_scene:
         outcome = await wreak(at_scene, SMALL)
     assert outcome.faults() == []
-    # Requests were under way on what was killed, and the ledger was asked.
+    # Requests were in progress on the killed processes, and the ledger was polled.
     assert outcome.ends()["interrupted"] > 0
     assert outcome.ledgers > 0

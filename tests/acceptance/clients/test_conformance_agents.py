@@ -72,7 +72,7 @@ async def test_a_streamed_run(config: RunConfig) -> None:
 
 
 async def test_a_tool_call_round(stack: Stack, config: RunConfig) -> None:
-    """Stored items go back by their ids, and find their account."""
+    """Stored items are sent back by their ids and reach their account."""
     run = await Runner.run(HANDY, "please run-tool", run_config=config)
     assert str(run.final_output).endswith("please run-tool")
     assert await outcomes(stack, 2) == ["completed"] * 2

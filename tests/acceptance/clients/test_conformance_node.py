@@ -1,4 +1,4 @@
-"""openai-node through a gateway: scenarios of tests/acceptance/node/client.mjs."""
+"""openai-node through a gateway: runs the scenarios of node/client.mjs."""
 
 import asyncio
 import json
@@ -12,12 +12,12 @@ from tests.support.processes.stack import Stack
 
 pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-SCRIPT = ROOT / "tests/acceptance/node/client.mjs"
+SCRIPT = ROOT / "tests/acceptance/clients/node/client.mjs"
 MODULES = ROOT / ".venv/node"
 
 
 async def run(stack: Stack, scenario: str) -> Any:
-    """What a scenario saw."""
+    """The result of a scenario."""
     assert (MODULES / "node_modules/openai").exists(), "run `make setup-node`"
     process = await asyncio.create_subprocess_exec(
         "node", SCRIPT, scenario, stack.url, MODULES,

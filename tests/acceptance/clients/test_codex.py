@@ -23,7 +23,7 @@ from tests.support.upstreams.simulated import events_in
 TWO_EACH = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ONE_EACH = {"sk-a1": "a", "sk-b1": "b"}
 SERVICES = ("router", "ingest", "health")
-# A key's refusal is found out by its use, unless a test has all keys checked.
+# A rejected key is noticed when it is used, unless a test checks all keys.
 UNCHECKED = {"PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "3600"}
 
 
@@ -60,7 +60,7 @@ def test_a_turn_with_a_tool_call(up: Up, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Product:
-    """What runs, and a Codex in front of it."""
+    """The running product, and a Codex that uses it."""
 
     fleet: Fleet
     codex: Codex
@@ -71,18 +71,18 @@ class Product:
         return self.fleet.simulator
 
     async def exec(self, prompt: str) -> str:
-        """A first turn that ends well; its session."""
+        """A successful first turn; returns its session id."""
         turn = await asyncio.to_thread(self.codex.exec, prompt)
         assert turn.status == 0, turn.shown
         return turn.session
 
     def asked(self) -> list[dict[str, Any]]:
-        """What Codex asked the upstream for, attempts of the gateway included."""
+        """Requests at the upstream, the gateway's retries included."""
         entries = self.simulator.state.journal.shown(None, bodies=True)["entries"]
         return [entry for entry in entries if entry["method"] == "POST"]
 
     async def check_keys(self) -> None:
-        """What the health service does each half minute."""
+        """Check all keys, as the health service does every half minute."""
         async with httpx.AsyncClient(timeout=30) as client:
             (
                 await client.post(f"{self.fleet.admin}/health/check", json={})
@@ -102,7 +102,7 @@ class Product:
 async def product(
     request: pytest.FixtureRequest, valkey: str, tmp_path: Path
 ) -> AsyncIterator[Product]:
-    """The product with the keys the test's parameter names."""
+    """The product with the keys in the test's parameter."""
     keys: dict[str, str] = request.param
     plan = Plan(keys, gateways=1, services=SERVICES, settings=UNCHECKED)
     (home := tmp_path / "home").mkdir()
@@ -139,7 +139,7 @@ async def test_a_key_revoked_within_a_turn_costs_nothing(product: Product) -> No
     holding = product.simulator.state.holding
     holding.hold("*")
     running_turn = asyncio.create_task(product.exec("please run-tool"))
-    # The turn's first request is admitted, and its answer not yet begun.
+    # The turn's first request is admitted but not answered yet.
     waiting = await eventually(lambda: _waiting(product), within_s=30)
     (key,) = waiting
     product.simulator.revoke(key)
@@ -156,13 +156,13 @@ async def test_a_key_revoked_within_a_turn_costs_nothing(product: Product) -> No
 
 
 async def _waiting(product: Product) -> dict[str, int]:
-    """Answers that are held, by key."""
+    """Held answers per key."""
     waiting: dict[str, int] = product.simulator.state.holding.shown()["waiting"]
     return waiting
 
 
 async def assert_moved(product: Product, session: str, keys: list[str]) -> None:
-    """The session's two requests ended well, the second one at its other try."""
+    """The session's two requests succeeded, the second one on its second attempt."""
     rows = await product.requests(
         session, "resource_id", "account_id", "attempts", "status_code", "outcome"
     )
@@ -202,14 +202,14 @@ async def test_without_a_sibling_codex_asks_once_and_says_why(
 
 
 def continued(entry: dict[str, Any]) -> dict[str, Any]:
-    """A request that sends back what this one was answered, as Codex would."""
+    """A request that sends back this request's answer, as Codex does."""
     body: dict[str, Any] = json.loads(base64.b64decode(entry["body"]))
     events = events_in(base64.b64decode(entry["response_body"]).decode())
     return {**body, "input": [*body["input"], *events[-1]["response"]["output"]]}
 
 
 async def assert_says_why(product: Product, body: dict[str, Any]) -> None:
-    """Once more, for the headers that Codex does not show."""
+    """Repeat the request to check headers that Codex does not print."""
     async with httpx.AsyncClient(timeout=30) as client:
         url = f"{product.codex.url}/responses"
         answer = await client.post(url, json=body)
@@ -218,7 +218,7 @@ async def assert_says_why(product: Product, body: dict[str, Any]) -> None:
 
 
 def sealed_reasoning(entry: dict[str, Any]) -> bool:
-    """Does a request carry reasoning that only its account can read?"""
+    """Whether a request carries reasoning that only its account can decrypt."""
     body = json.loads(base64.b64decode(entry["body"]))
     return any(item.get("encrypted_content") for item in body["input"])
 

@@ -1,5 +1,6 @@
-"""Conversations find their account: after Redis and the gateway's memory are gone,
-by what upstreams tell of their keys, and when the account itself is gone."""
+"""Conversations find their account again: after Redis and the gateway's memory were
+lost, by the account that upstreams report for their keys, and when the account is
+gone."""
 
 import asyncio
 import json
@@ -51,7 +52,7 @@ async def standing(valkey: str, tmp_path: Path) -> Standing:
 
 @dataclass
 class Made:
-    """What one conversation left at its account."""
+    """What one conversation created at its account."""
 
     response: str
     output: list[Any]
@@ -61,7 +62,7 @@ class Made:
 
 
 async def make(anyone: AsyncOpenAI, number: int) -> Made:
-    """A session keeps what belongs together on one account."""
+    """Create objects that must share an account, within one session."""
     openai = anyone.with_options(default_headers={"x-session-id": f"s-{number}"})
     first = await openai.responses.create(model=MODEL, input="hi")
     conversation = await openai.conversations.create()
@@ -72,7 +73,8 @@ async def make(anyone: AsyncOpenAI, number: int) -> Made:
 
 
 async def go_on(openai: AsyncOpenAI, made: Made) -> None:
-    """Every way to name what another account does not have; raises if refused."""
+    """Use every kind of id that other accounts do not know; raises if one is
+    refused."""
     again: list[Any] = [
         {"role": "user", "content": "hi"},
         *made.output,
@@ -96,7 +98,7 @@ def client(fleet: Fleet, gateway: int = 0) -> AsyncOpenAI:
 
 @pytest.mark.parametrize("lost", ["redis", "redis and gateway"])
 async def test_state_is_found_again(standing: Standing, valkey: str, lost: str) -> None:
-    """By what the gateway remembers, and by SQL alone."""
+    """By the gateway's memory, and by SQL alone."""
     async with standing(APART, "ingest") as fleet:
         async with client(fleet) as openai:
             made = [await make(openai, n) for n in range(CONVERSATIONS)]
@@ -106,7 +108,9 @@ async def test_state_is_found_again(standing: Standing, valkey: str, lost: str) 
         redis = connect(valkey)
         await redis.flushall()
         await redis.aclose()
-        survivor = int(lost == "redis and gateway")  # it served none of them
+        survivor = int(
+            lost == "redis and gateway"
+        )  # the gateway that served none of the requests
         async with client(fleet, survivor) as openai:
             for one in made:
                 await go_on(openai, one)
@@ -135,7 +139,7 @@ async def test_keys_whose_account_upstream_names_are_siblings(
     async with standing(SIBLINGS, **settings) as fleet, client(fleet) as openai:
 
         async def named() -> bool:
-            # One request each is enough for the router to hear of it.
+            # One request each, so that the router learns the account.
             await openai.responses.create(model=MODEL, input="hi")
             accounts = [r["account_id"] for r in (await fleet.state())["resources"]]
             a, b = "acct-a/proj_acct-a", "acct-b/proj_acct-b"
@@ -190,7 +194,7 @@ async def test_an_account_that_is_gone_is_replaced_when_allowed(
 
 
 async def reasoned(openai: AsyncOpenAI) -> tuple[list[Any], str]:
-    """A history with encrypted reasoning, as Codex carries it, and its resource."""
+    """A history with encrypted reasoning, as Codex sends it, and its resource."""
     raw = await openai.responses.with_raw_response.create(
         model=MODEL, input="hi", **ENCRYPTED
     )
@@ -214,7 +218,7 @@ async def events(valkey: str, kind: str) -> list[dict[str, Any]]:
 
 
 async def lookups(fleet: Fleet, gateway: int = 0) -> dict[str, int]:
-    """How often a gateway looked for owners, by where they were."""
+    """How often a gateway looked up owners, by source."""
     origin = fleet.gateways[gateway].url.removesuffix("/v1")
     async with httpx.AsyncClient() as http:
         text = (await http.get(f"{origin}/metrics")).text

@@ -1,4 +1,4 @@
-"""The embedded Redis of `up` serves our processes, and nobody else on the machine."""
+"""Only our processes can use the embedded Redis of `up`, other users cannot."""
 
 import os
 import re
@@ -26,7 +26,7 @@ PING = (
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
-    """One whose data directory anybody may enter, as an earlier one left it."""
+    """With a data directory that everybody may enter, as an earlier version left it."""
     folder = Path(tempfile.mkdtemp())
     run = folder / "data" / "run"
     run.mkdir(parents=True)
@@ -109,4 +109,4 @@ def test_doctor_takes_the_url_that_is_said(up: Up, tmp_path: Path) -> None:
         env=environment(tmp_path, PROXY_REDIS_URL=url_of(up)),
         capture_output=True, text=True, timeout=30, cwd=ROOT, check=False,
     )  # fmt: skip
-    assert "it holds our keys" in done.stdout
+    assert "it holds this proxy's keys" in done.stdout

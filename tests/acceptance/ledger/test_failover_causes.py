@@ -1,5 +1,5 @@
-"""What made requests leave a key, from the upstream's fault to the view: through
-every process, on SQLite and on Postgres."""
+"""The reasons why requests left a key, from the upstream's fault to the SQL view:
+through every process, on SQLite and on Postgres."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 
-# A key each may lose some of: the last fault still finds another one.
+# One key per fault that disables it, and one more that serves.
 KEYS = {f"sk-{name}": name for name in "abcdefgh"}
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"status": 500}, "server_error"),
@@ -57,7 +57,7 @@ async def up(
 
 
 async def ask(http: httpx.AsyncClient, up: Up) -> str:
-    """A request that is served by the second key it tries; returns its id."""
+    """Send a request that the second key serves; returns its id."""
     body = {"model": "gpt-5.5", "input": "hello"}
     answer = await http.post(f"{up.url}/responses", json=body)
     assert answer.status_code == 200
@@ -69,7 +69,7 @@ async def test_every_cause_is_told_in_sql(up: Up, simulator: RunningSimulator) -
     caused: dict[str, str] = {}
     async with httpx.AsyncClient(timeout=30) as http:
         for fault, cause in FAULTS:
-            match = {"path": "/v1/responses"}  # health checks have another
+            match = {"path": "/v1/responses"}  # health checks have another path
             script = {"fault": fault, "times": 1, "match": match}
             simulator.state.faults.add(parse_script(script))
             caused[await ask(http, up)] = cause

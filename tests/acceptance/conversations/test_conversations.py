@@ -1,5 +1,5 @@
-"""Hundreds of conversations at once through two gateways while upstream keys fail
-at random: each stays where its state is, whatever binds it there."""
+"""Hundreds of concurrent conversations through two gateways while upstream keys fail at
+random: each conversation stays with the account that holds its state."""
 
 import asyncio
 import random
@@ -28,15 +28,15 @@ CONVERSATIONS = 300
 SOME = 60
 AT_ONCE = 24
 SETTINGS = {
-    # Failing keys are tried again soon, and refused ones checked often.
+    # Failing keys are retried soon, and rejected ones checked often.
     "PROXY_RESOURCE_COOLDOWN_SECONDS": "0.2",
     "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "0.5",
 }
 SERVICES = ("router", "health", "ingest")
 STREAM = "telemetry:events"
 TIMES_EMPTIED = 3
-PUBLISHED_S = 2.0  # the catalogue is back in an emptied Redis
-BETWEEN_S = 3.0  # conversations go on for a while before the next time
+PUBLISHED_S = 2.0  # an emptied Redis has the catalogue again within this time
+BETWEEN_S = 3.0  # time for conversations to continue before the next emptying
 
 
 @pytest_asyncio.fixture
@@ -57,7 +57,7 @@ async def fleet(
 
 @dataclass
 class Run:
-    """All conversations, and what came of them."""
+    """All conversations and their results."""
 
     gateways: Gateways
     ears: Ears
@@ -80,7 +80,7 @@ Interference = Callable[[Run], Awaitable[None]]
 
 
 async def hold_all(fleet: Fleet, seed: int, midway: Interference | None = None) -> Run:
-    """Hold all conversations under chaos; `midway` happens when some have ended."""
+    """Run all conversations under chaos; `midway` is called once some have ended."""
     ears = Ears()
     clients = [client(gateway.url, ears) for gateway in fleet.gateways]
     run = Run(Gateways(clients), ears)
@@ -103,14 +103,14 @@ async def hold_all(fleet: Fleet, seed: int, midway: Interference | None = None) 
     return run
 
 
-LOST = (400, 404)  # nothing here asks for what does not exist
+LOST = (400, 404)  # no conversation asks for what does not exist
 
 
 def assert_well(run: Run, fleet: Fleet) -> None:
-    """No client and no gateway asked an account for another's state."""
+    """No client and no gateway asked an account for another account's state."""
     lost = [answer for answer in run.ears.answers if answer.status in LOST]
     assert lost == [], "\n".join(map(str, lost))
-    assert set(run.ears.failed) <= {"server_error"}  # what a broken stream ends in
+    assert set(run.ears.failed) <= {"server_error"}  # the error of a broken stream
     entries = fleet.simulator.state.journal.shown(None, bodies=False)["entries"]
     assert [e for e in entries if e["status"] in LOST] == []
     assert {401, 429, 500, 503} <= {e["status"] for e in entries}, "no chaos"
@@ -120,8 +120,8 @@ def assert_well(run: Run, fleet: Fleet) -> None:
 async def assert_booked_once(
     fleet: Fleet, run: Run, swept: Collection[str] = ()
 ) -> None:
-    """Each request that was answered is in SQL once, and nothing else; those whose
-    events were `swept` away with Redis may be missing."""
+    """Each answered request is in SQL once, and nothing else. Requests whose events
+    were `swept` away with Redis may be missing."""
     await eventually(fleet.settled, within_s=20)
     rows = fetch(fleet.database, "SELECT id FROM requests")
     stored = Counter(id_ for (id_,) in rows)
@@ -149,7 +149,7 @@ async def test_conversations_outlive_an_emptied_redis(
 
     async def empty_redis(run: Run) -> None:
         for _ in range(TIMES_EMPTIED):
-            # In the midst of it: what one gateway learned a moment ago is in no SQL.
+            # Without a pause: what one gateway has just learned is not in SQL yet.
             swept.update(await _emptied(redis))
             await eventually(lambda: _published(fleet), within_s=PUBLISHED_S)
             await asyncio.sleep(BETWEEN_S)
@@ -164,7 +164,7 @@ async def test_conversations_outlive_an_emptied_redis(
 async def test_conversations_outlive_everything_but_sql(
     fleet: Fleet, redis: Redis, seed: int
 ) -> None:
-    """Gateways that start with an empty memory, before an empty Redis."""
+    """Gateways restart with empty memory and an empty Redis."""
 
     async def start_anew(run: Run) -> None:
         async def all_paused() -> bool:
@@ -199,5 +199,5 @@ async def _emptied(redis: Redis) -> list[str]:
 
 
 async def _published(fleet: Fleet) -> bool:
-    """Is the catalogue back?"""
+    """Whether the catalogue is published again."""
     return len((await fleet.state())["resources"]) == len(KEYS)

@@ -1,5 +1,5 @@
-"""Finding: any web page could take every upstream key. A real Chromium opens pages of
-others, and they try."""
+"""Web pages of an attacker, opened in a real Chromium, try to reach upstream keys and
+the admin API."""
 
 import asyncio
 import json
@@ -30,12 +30,12 @@ pytestmark = [
 ]
 KEYS = {"sk-secret-1": "acct-a", "sk-secret-2": "acct-b"}
 ASKED = {"model": "gpt-5.5", "input": "Say hello"}
-REBOUND = "evil.example"  # its name leads to the proxy's machine
+REBOUND = "evil.example"  # an attacker's host name that resolves to the proxy's machine
 
 
 @dataclass
 class Scene:
-    """A running product, a browser on the same machine, and a site of an attacker."""
+    """A running product, a browser on the same machine, and an attacker's site."""
 
     up: Up
     simulator: RunningSimulator
@@ -52,7 +52,7 @@ class Scene:
 
     @property
     def link(self) -> str:
-        """What `up` shows in its banner."""
+        """The login link in the banner of `up`."""
         (link,) = re.findall(r"http://\S+#token=\S+", self.up.output)
         return str(link)
 
@@ -62,7 +62,7 @@ class Scene:
         return page
 
 
-LISTED = "listed.localhost"  # of the origin whose pages may use /v1
+LISTED = "listed.localhost"  # an origin whose pages may use /v1
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
             **settings,
         )
         up = stack.enter_context(running(environ, folder))
-        # In a thread: this loop serves the upstream, which health checks ask.
+        # In a thread: this loop serves the upstream, which health checks probe.
         await asyncio.to_thread(up.wait_until_ready)
         rules = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
         browser = await stack.enter_async_context(chromium(folder, rules))
@@ -89,7 +89,7 @@ async def scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
 async def open_admin(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Scene]:
-    """Without a token: what browsers are refused must not hang on it."""
+    """Without a token: browser protection must not depend on the token."""
     folder = tmp_path_factory.mktemp("open")
     async with scene(folder, PROXY_ALLOW_OPEN_ADMIN="true") as found:
         yield found
@@ -99,7 +99,7 @@ async def open_admin(
 async def with_token(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Scene]:
-    """As a new user starts it."""
+    """With the token that a first start creates."""
     folder = tmp_path_factory.mktemp("token")
     async with scene(folder, PROXY_ALLOW_OPEN_ADMIN="") as found:
         yield found
@@ -114,7 +114,7 @@ async def providers(up: Up) -> list[Any]:
 
 
 def sent(url: str, body: object = None, **more: Any) -> str:
-    """A script that sends a request and says what its page got to see."""
+    """A script that sends a request and returns what its page could read."""
     options: Any = {"method": "GET", **more}
     if body is not None:
         options = {"method": "POST", "body": json.dumps(body), **more}
@@ -145,7 +145,7 @@ class TestAPageOfAnotherOrigin:
         url = f"{open_admin.origin}/admin/providers/{path}".rstrip("/")
         simple = {"mode": "no-cors", "headers": {"content-type": "text/plain"}}
         seen = await page.run(sent(url, bait, **simple))
-        assert seen[0] == "opaque"  # it was sent, and answered
+        assert seen[0] == "opaque"  # the request was sent and answered
         assert site.stolen == []
         assert await providers(open_admin.up) == []
 
@@ -178,7 +178,7 @@ class TestDnsRebinding:
         self, open_admin: Scene, path: str
     ) -> None:
         rebound = f"http://{REBOUND}:{open_admin.port}"
-        # A probe is a page of this origin, so that its scripts are, too.
+        # A probe is a page of this origin, so its scripts have this origin too.
         page = await open_admin.page_at(f"{rebound}/healthz")
         kind, status, text = await page.run(sent(rebound + path))
         assert (kind, status) == ("basic", 403)
@@ -189,13 +189,13 @@ class TestDnsRebinding:
     ) -> None:
         rebound = f"http://{REBOUND}:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
         page = await open_admin.browser.page()
-        await page.ignore_policies()  # the router's forbid its pages to fetch
+        await page.ignore_policies()  # the router's policy forbids its pages to fetch
         await page.visit(f"{rebound}/healthz")
         claim = {"headers": {CHECKED: "gateway"}}
         kind, status, text = await page.run(sent(f"{rebound}/admin/state", **claim))
         assert (kind, status) == ("basic", 403), text
         assert "host_not_allowed" in text
-        # A program can, and gains nothing that it would not have without.
+        # A program can send this header, but gains nothing by it.
         async with httpx.AsyncClient(headers={CHECKED: "gateway"}) as http:
             url = f"http://127.0.0.1:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
             answer = await http.get(f"{url}/admin/state", headers={"host": REBOUND})
@@ -242,7 +242,7 @@ class TestThePagesOfOthersAndV1:
         assert status == 200
         assert request
         assert resource.startswith("openai-")
-        # What goes wrong can be read, too.
+        # The page can also read errors.
         kind, status, text = await page.run(
             sent(url, ASKED, headers={**headers, "x-pool-id": "nowhere"})
         )
@@ -261,7 +261,7 @@ class TestTheLink:
         await page.run("document.querySelector('#log-out').click()")
         await shown(page, "#token")
         assert await page.run("return sessionStorage.length") == 0
-        # The form takes the same token.
+        # The login form accepts the same token.
         typed = json.dumps(token_of(with_token))
         await page.run(f"""
             document.querySelector("#token-value").value = {typed};
@@ -310,7 +310,7 @@ def token_of(scene: Scene) -> str:
 
 
 def places_of(token: str, up: Up) -> list[str]:
-    """The files and processes of a product that show the token."""
+    """The files and processes of a product that contain the token."""
     files = [path for path in Path(up.data_dir).rglob("*") if path.is_file()]
     found = [path for path in files if token.encode() in path.read_bytes()]
     lines = [Path(f"/proc/{pid}/cmdline") for pid in (up.process.pid, *up.children())]
@@ -319,13 +319,13 @@ def places_of(token: str, up: Up) -> list[str]:
 
 
 def asked_upstream(scene: Scene) -> int:
-    """How many responses the upstream was asked for."""
+    """How many requests for responses the upstream received."""
     entries = scene.simulator.state.journal.shown(None, bodies=False)["entries"]
     return sum(entry["path"] == "/v1/responses" for entry in entries)
 
 
 def socket(address: str) -> str:
-    """A script that opens a WebSocket and says what came of it."""
+    """A script that opens a WebSocket and returns the result."""
     return f"""
         const socket = new WebSocket({json.dumps(address + "/v1/responses")});
         return await new Promise((done) => {{

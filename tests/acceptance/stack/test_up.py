@@ -1,4 +1,4 @@
-"""`responses-proxy up`: from nothing to an answer, and back to nothing."""
+"""`responses-proxy up`: from an empty directory to an answer, and a clean shutdown."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ from tests.support.processes.up import (
 
 
 def refused(environ: Mapping[str, str], *command: str) -> str:
-    """Run a command that must refuse; its one line."""
+    """Run a command that must fail; returns its only line."""
     done = subprocess.run(
         [*COMMAND, *command],
         env=environ,
@@ -43,7 +43,7 @@ def refused(environ: Mapping[str, str], *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One that is ready, without any configuration but its ports."""
+    """A ready `up`, configured with nothing but ports."""
     tmp_path = tmp_path_factory.mktemp("up")
     with running(environment(tmp_path), tmp_path) as up:
         up.wait_until_ready()
@@ -112,7 +112,7 @@ def test_the_banner_has_a_link_that_logs_in(tmp_path: Path) -> None:
         assert (state.status_code, state.json()["admin"]) == (200, "token")
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(STOP_SECONDS) == 0
-    with running(environ, tmp_path) as up:  # later it is the same
+    with running(environ, tmp_path) as up:  # the same on a later start
         up.wait_until_ready()
         assert f"/#token={token}\n" in up.output
 
@@ -121,7 +121,7 @@ def test_a_token_of_ones_own_is_not_shown(tmp_path: Path) -> None:
     environ = environment(tmp_path, PROXY_ADMIN_TOKEN="hush-hush-hush")
     with running(environ, tmp_path) as up:
         up.wait_until_ready()
-        assert "asks for PROXY_ADMIN_TOKEN" in up.output
+        assert "requires the token in PROXY_ADMIN_TOKEN" in up.output
         assert "#token=" not in up.output
         assert "hush" not in up.output
         assert not Path(up.data_dir, "admin-token").exists()
@@ -160,9 +160,9 @@ def test_a_service_that_cannot_start_ends_everything(tmp_path: Path) -> None:
     with running(environ, tmp_path) as up:
         assert up.process.wait(60) == 1
 
-        assert re.search(r"responses-proxy: (\w+ could not|not ready)", up.output)
+        assert re.search(r"responses-proxy: (\w+ did not start|not ready)", up.output)
         assert "no such luck" in up.output
-        assert "stopping everything" in up.output
+        assert "stopping all services" in up.output
         assert up.children() == []
 
 

@@ -19,19 +19,19 @@ from tests.support.processes.waiting import eventually
 pytestmark = pytest.mark.asyncio
 KEYS = {"sk-a1": "a", "sk-b1": "b"}
 SERVICES = ("router", "ingest", "health")
-# A key's refusal is found out by its use.
+# A rejected key is noticed when it is used.
 UNCHECKED = {"PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "3600"}
 
 
 @dataclass(frozen=True)
 class Product:
-    """What runs, and a Codex in front of it."""
+    """The running product, and a Codex that uses it."""
 
     fleet: Fleet
     codex: Codex
 
     async def exec(self, *words: str) -> Turn:
-        """A run that ends well."""
+        """A successful run."""
         turn = await asyncio.to_thread(self.codex.exec, *words)
         assert turn.status == 0, turn.shown
         return turn
@@ -44,7 +44,7 @@ class Product:
             answer.raise_for_status()
 
     def asked(self) -> list[tuple[str, str]]:
-        """Method and key of all that the upstream was asked for responses."""
+        """Method and key of all requests for responses at the upstream."""
         entries = self.fleet.simulator.state.journal.shown(None, bodies=False)
         return [
             (entry["method"], entry["key"])
@@ -82,7 +82,7 @@ async def test_a_turn_with_a_tool_call_runs_on_one_socket(product: Product) -> N
     rows = await product.requests(
         turn.session, "transport", "outcome", "usage_state", "resource_id"
     )
-    # A warm-up, the turn, and its tool's result.
+    # The warm-up, the turn, and its tool's output.
     assert len(rows) >= 3
     assert set(rows) == {("ws", "completed", "final", rows[0][3])}
 

@@ -1,4 +1,4 @@
-"""The real Codex asks for a model alias, over HTTP and over a WebSocket."""
+"""The real Codex requests a model alias, over HTTP and over a WebSocket."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ PLAN = Plan(
 
 
 async def register(fleet: Fleet, base_url: str) -> None:
-    """A provider, and an alias for one of its models."""
+    """Register a provider, and an alias for one of its models."""
     provider: dict[str, Any] = {
         "id": "acme",
         "provider_type": "custom",
@@ -69,6 +69,6 @@ async def test_a_turn_with_a_tool_call(
             f" FROM requests WHERE session_id = '{turn.session}'",
         )
     transport = "ws" if websockets == "true" else "sse"
-    # The turn, and its tool's result.
+    # The turn, and its tool's output.
     assert len(rows) >= 2
     assert set(rows) == {("fast", "gpt-5.4-mini", "acme", "completed", transport)}

@@ -11,7 +11,7 @@ from libs.common.settings import resources
 from libs.common.settings.base import Settings
 from libs.common.settings.services import SERVICES, UpSettings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
 MODELS: tuple[type[Settings], ...] = (*SERVICES.values(), UpSettings)
 VARIABLES = {v for model in MODELS for v in model.variables()} | set(
@@ -127,7 +127,7 @@ def test_defaults_are_the_documented_ones(model: type[Settings]) -> None:
 
 def test_compose_passes_every_setting_on() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
-    # Made by compose itself, or without meaning in a container.
+    # Set by compose itself, or meaningless in a container.
     others = {
         *("DATABASE_URL", "SERVICE_DATABASE_URL", "PROXY_SQLITE_URL"),
         *("PROXY_DATA_DIR", "PROXY_SIMULATE", "PROXY_TELEMETRY_CONSUMER"),

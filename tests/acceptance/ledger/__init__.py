@@ -1,0 +1,1 @@
+"""Every request is in the ledger exactly once."""

@@ -1,0 +1,1 @@
+"""`responses-proxy up` as a user starts it."""
