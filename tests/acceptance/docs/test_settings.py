@@ -27,25 +27,6 @@ ROWS = [
 ]
 
 PAGES = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
-# Made by branches that are merged beside this one.
-COMING = {
-    "services/gateway/auth/endpoints.py",
-    "services/gateway/ledger/ledger.py",
-    "services/gateway/proxy/attempts.py",
-    "services/gateway/proxy/lifecycle.py",
-    "services/gateway/server/parser.py",
-    "services/router/admin/auth/access.py",
-    "services/router/api/operation.py",
-    "services/router/functions/acquire.lua",
-    "services/router/functions/affinity.lua",
-    "services/router/functions/choice.lua",
-    "services/router/functions/health.lua",
-    "services/router/functions/leases.lua",
-    "services/router/functions/limits.lua",
-    "services/router/functions/registration.lua",
-}
-# Documents outside of the repository that code still cites on this branch.
-CITED = {"design.md", "hotpath.md", "responses-api.md"}
 CODE = re.compile(r"`([^`\s]+\.(?:py|lua|sql|sh))(?:::?[^`]*)?`")
 CITATION = re.compile(r"\b([\w-]+\.md)\b")
 LINK = re.compile(r"\]\(([^)\s#]*)(#[^)\s]*)?(?: \"[^\"]*\")?\)")
@@ -79,7 +60,7 @@ class TestPages:
     def test_the_files_it_names_exist(self, page: Path) -> None:
         named = {name for name in CODE.findall(page.read_text()) if "/" in name}
         missing = {name for name in named if not any(ROOT.glob(name))}
-        assert missing <= COMING
+        assert missing == set()
 
     def test_it_names_files_by_their_path(self, page: Path) -> None:
         bare = {name for name in CODE.findall(page.read_text()) if "/" not in name}
@@ -95,7 +76,7 @@ def test_code_cites_only_documents_that_are_here() -> None:
         if file.suffix in {".py", ".lua", ".sql", ".sh", ".js", ".yml"}
     ]
     cited = {name for file in sources for name in CITATION.findall(file.read_text())}
-    assert cited - here <= CITED
+    assert cited <= here
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))

@@ -1,4 +1,4 @@
--- The tables of design.md section 5. requests, decisions, events and payloads
+-- The first tables. requests, decisions, events and payloads
 -- are partitioned by UTC day on created_at, so that retention drops a partition
 -- instead of deleting rows. Each has a default partition: a row whose day nobody
 -- prepared is kept there, never refused.

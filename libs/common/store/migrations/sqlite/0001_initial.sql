@@ -1,4 +1,4 @@
--- The tables of design.md section 5, as in Postgres but for partitions. Times
+-- The first tables, as in Postgres but for partitions. Times
 -- are ISO 8601 UTC text with milliseconds and 'Z', which sorts as time does;
 -- JSON is text, booleans are 0 and 1.
 
