@@ -36,7 +36,7 @@ from services.gateway.ledger.record import (
 )
 from services.gateway.proxy.context import RequestContext
 from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
-from services.gateway.proxy.retry import cause_of, retried
+from services.gateway.proxy.retry import cause_of, is_unreadable, retried, waiting_helps
 from services.gateway.proxy.steps import (
     ACQUIRE,
     ACQUIRED,
@@ -129,15 +129,8 @@ class Lifecycle(RequestContext):
     def refused(self, problem: Problem, *, first: bool) -> Next:
         """Routing has no resource for the next attempt. After a failed attempt the
         client gets the upstream's error, unless the problem tells it more."""
-        failure = self.failure
-        # Clients give up on a 401. While another key of the account is only rate
-        # limited they had better wait.
-        better = (
-            failure is not None
-            and failure.status in (401, 403)
-            and problem.status == 429
-        )
-        if first or better or problem.ledger_code == _OWNER_GONE:
+        gone = problem.ledger_code == _OWNER_GONE
+        if first or gone or waiting_helps(self.failure, problem.status):
             self.problem = problem
         return ANSWER
 
@@ -186,7 +179,7 @@ class Lifecycle(RequestContext):
         self.record.error_message = facts.error_message
         if retried(failure.status):
             step = ACQUIRE
-        elif failure.status == 400 and self.unreadable:
+        elif self.account_bound and is_unreadable(failure.status, facts.error_code):
             step = REWRITE
         else:
             return ANSWER
@@ -338,12 +331,6 @@ class Lifecycle(RequestContext):
     # What others read --------------------------------------------------------
 
     @property
-    def unreadable(self) -> bool:
-        """Did the upstream reject encrypted reasoning that another account wrote?"""
-        rejected = self.record.error_code == "invalid_encrypted_content"
-        return rejected and self.account_bound
-
-    @property
     def reason(self) -> str:
         """Why the current attempt goes where it goes."""
         if self.problem is not None and self.problem.ledger_code == _OWNER_GONE:
@@ -352,13 +339,13 @@ class Lifecycle(RequestContext):
 
     def lease(self) -> Lease | None:
         """The lease that this request should hold now."""
-        resource_id = self.record.resource_id
-        if resource_id is None or self.phase is SETTLED:
+        record = self.record
+        if record.resource_id is None or self.phase is SETTLED:
             return None
-        return Lease(self.record.id, resource_id, lease_record(self.record))
+        return Lease(record.id, record.resource_id, lease_record(record))
 
     @property
     def headers_of_ours(self) -> list[Header]:
         """The gateway's own headers of the answer."""
-        record = self.record
-        return own_headers(record.id, record.attempts, record.resource_id, self.reason)
+        r = self.record
+        return own_headers(r.id, r.attempts, r.resource_id, self.reason)

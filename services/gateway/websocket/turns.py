@@ -5,7 +5,6 @@ that takes."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -20,20 +19,16 @@ from libs.common.routing.types import (
 )
 from services.gateway import errors
 from services.gateway.auth import isolation
-from services.gateway.auth.access_control import AccessControl
-from services.gateway.capture.recorder import Capture
-from services.gateway.content.body_reader import Read, Reader
+from services.gateway.content.body_reader import Read
 from services.gateway.content.key_masking import hide
 from services.gateway.content.response_facts import Facts, LargeAnswer, read_event
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL
 from services.gateway.proxy.failures import utc_now
-from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.steps import SENT
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.model_alias import with_alias_model
-from services.gateway.routing.selector import Selector
 from services.gateway.websocket.frames import (
     TERMINAL,
     Head,
@@ -42,7 +37,7 @@ from services.gateway.websocket.frames import (
     head_of,
     of_error,
 )
-from services.gateway.websocket.leases import SocketLeases
+from services.gateway.websocket.turn import NotAdmitted, Turn, TurnContext
 from services.gateway.websocket.upstream import Opened
 
 log = structlog.get_logger()
@@ -50,40 +45,6 @@ log = structlog.get_logger()
 PATH = b"/responses"
 # Events of a socket as they are captured: one a line.
 LINES: Kinds = (b"application/jsonl", None)
-
-
-@dataclass(frozen=True, slots=True)
-class TurnContext:
-    """What turns need, on all sockets of this gateway."""
-
-    access: AccessControl
-    leases: SocketLeases
-    in_flight: InFlight
-    request_s: float
-    selector: Selector
-    reader: Reader
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """A request under way on a socket."""
-
-    life: Lifecycle
-    lane: str | None
-    deadline: float  # of the event loop's clock
-    frame: Message  # as it goes upstream
-    capture: Capture | None
-    created: bytes = b""  # the event that names the response
-    answered: bool = False
-
-
-class NotAdmitted(Exception):
-    """A frame that is refused; the socket goes on."""
-
-    def __init__(self, problem: Problem, lane: str | None) -> None:
-        self.problem = problem
-        self.lane = lane
-        super().__init__()
 
 
 # The socket that a first turn uses instead of its target's, if any.

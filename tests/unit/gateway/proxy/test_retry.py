@@ -6,7 +6,13 @@ import pytest
 
 from libs.common.contracts.events import Cause
 from libs.common.contracts.verdicts import judge
-from services.gateway.proxy.retry import cause_of, retried
+from services.gateway.proxy.retry import (
+    cause_of,
+    is_unreadable,
+    retried,
+    waiting_helps,
+)
+from services.gateway.proxy.steps import Failure
 from services.gateway.upstream.client import Broken, Interrupted, NoKey, Slow, TimedOut
 from services.gateway.upstream.errors import NoFreeConnection, NotSent, UpstreamError
 
@@ -56,3 +62,28 @@ def test_a_wrong_request_is_sent_again_only_when_it_was_changed() -> None:
 )
 def test_attempts_without_an_answer(error: UpstreamError, cause: str) -> None:
     assert Cause(error.cause) == cause
+
+
+@pytest.mark.parametrize(
+    ("failed", "status", "helps"),
+    [(401, 429, True), (403, 429, True), (401, 503, False), (500, 429, False)],
+)
+def test_waiting_helps_while_a_sibling_of_a_refused_key_is_limited(
+    failed: int, status: int, helps: bool
+) -> None:
+    assert waiting_helps(Failure(failed, [], b""), status) is helps
+    assert not waiting_helps(None, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "unreadable"),
+    [
+        (400, "invalid_encrypted_content", True),
+        (400, "other", False),
+        (404, "invalid_encrypted_content", False),
+    ],
+)
+def test_reasoning_of_another_account_is_unreadable(
+    status: int, code: str, unreadable: bool
+) -> None:
+    assert is_unreadable(status, code) is unreadable
