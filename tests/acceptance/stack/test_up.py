@@ -81,7 +81,7 @@ def test_a_second_one_on_the_same_data_refuses(up: Up, tmp_path: Path) -> None:
     line = refused(environ, "up")
 
     assert line.startswith("responses-proxy: PROXY_DATA_DIR: ")
-    assert "another `responses-proxy up` uses" in line
+    assert "another `responses-proxy up` is using" in line
 
 
 @pytest.mark.parametrize("command", ["up", "gateway"])
