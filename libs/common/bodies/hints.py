@@ -177,7 +177,17 @@ def _hints(
     facts: ItemFacts,
     problem: str | None,
 ) -> Hints:
-    sent = {name: value for name, value in headers if name in _INTERESTING}
+    # A loop: a comprehension is a call of its own, and most requests have one of these.
+    sessions: dict[bytes, bytes] | None = None
+    others: dict[bytes, bytes] | None = None
+    for name, value in headers:
+        if name in _INTERESTING:
+            if name in _SESSION_HEADERS:
+                sessions = sessions or {}
+                sessions[name] = value
+            else:
+                others = others or {}
+                others[name] = value
     metadata = parsed.metadata or _NO_METADATA
     client = parsed.client_metadata or _NO_METADATA
     previous = parsed.previous_response_id and _text(parsed.previous_response_id)
@@ -199,10 +209,11 @@ def _hints(
     return Hints(
         _text(parsed.model),
         parsed.stream is True,
-        (_first(sent, _SESSION_HEADERS) if sent else None)
+        (_first(sessions, _SESSION_HEADERS) if sessions else None)
         or _text(metadata.session_id or client.session_id or parsed.prompt_cache_key),
-        (_first(sent, _NAME_HEADERS) if sent else None) or _text(metadata.session_name),
-        (_first(sent, _POOL_HEADERS) if sent else None) or _text(metadata.pool_id),
+        (_first(others, _NAME_HEADERS) if others else None)
+        or _text(metadata.session_name),
+        (_first(others, _POOL_HEADERS) if others else None) or _text(metadata.pool_id),
         previous or None,
         bound,
         facts.encrypted,

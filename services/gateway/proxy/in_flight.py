@@ -112,7 +112,7 @@ class InFlight:
                 )
         if record.overhead_ms is not None:
             metrics.overhead.observe(record.overhead_ms / 1000)
-        if life.principal is not None:
+        if life.principal is not None and life.principal.tokens_per_minute:
             self._access.spend(life.principal, record.total_tokens)
         self.ledger.ended(release, alone=life.decision.degraded)
         if capture is not None:
