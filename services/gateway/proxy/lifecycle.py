@@ -1,6 +1,6 @@
 """One request or socket turn, from admission to settlement, as a state machine. Pure.
 
-HTTP (`proxy/handler.py`) and WebSocket (`websocket/turns.py`) share it:
+HTTP (`proxy/exchange.py`) and WebSocket (`websocket/turns.py`) share it:
 
     ARRIVED -> ADMITTED -> ACQUIRED -> SENT -> RELAYED -> SETTLED
                   ^                      |
@@ -300,7 +300,6 @@ class Lifecycle(RequestContext):
         if outcome is None:
             outcome = record.outcome = "failed"
         self.phase = SETTLED
-        # Positional: keywords double the cost.
         return Release(
             record.id,
             record.gateway_id,
