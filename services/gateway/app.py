@@ -51,7 +51,7 @@ from services.gateway.upstream.client import Timeouts, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.handler import SocketPlane
 from services.gateway.websocket.leases import SocketLeases
-from services.gateway.websocket.turn import TurnContext
+from services.gateway.websocket.turn_types import TurnContext
 from services.gateway.websocket.upstream import Opener
 
 log = structlog.get_logger()

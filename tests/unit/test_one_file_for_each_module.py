@@ -17,7 +17,7 @@ EXCEPTIONS = {
     "services/gateway/app.py": "puts the parts together; integration tests run it",
     "services/gateway/proxy/services.py": "two dataclasses without code",
     "services/gateway/proxy/steps.py": "two enums and a dataclass without code",
-    "services/gateway/websocket/turn.py": "two dataclasses and an exception",
+    "services/gateway/websocket/turn_types.py": "two dataclasses and an exception",
     "services/ingest/__main__.py": "starts the service",
     "libs/common/bodies/named_ids.py": "part of reading hints: test_hints.py",
     "libs/common/bodies/schema.py": "part of the scanner: test_scanner.py",

@@ -1,5 +1,7 @@
 """Checks which ids a request names, so that proxy keys reach only objects of their
-tenant (the key's team, or the key itself). Pure. docs/isolation.md has the rules."""
+tenant (the key's team, or the key itself). The owner of each id is compared in Redis:
+`foreign_id` in services/router/functions/affinity.lua. docs/isolation.md has the
+rules. Pure."""
 
 import json
 import re

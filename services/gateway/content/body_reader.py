@@ -1,6 +1,6 @@
 """Bodies that one call must not read, read beside other work: large ones, compressed
 ones, odd ones. One slice of time for each turn of the event loop, whatever number of
-bodies is being read."""
+bodies is being read. (server/parser.py enforces the size limit.)"""
 
 import asyncio
 import time

@@ -1,4 +1,5 @@
-"""One HTTP request and its answer: does the IO that its lifecycle asks for."""
+"""One HTTP request and its answer: does the IO that its lifecycle asks for, and ends
+the request, however it ends: answered, failed, its client gone, the gateway stopped."""
 
 import asyncio
 import time

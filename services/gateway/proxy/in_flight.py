@@ -1,4 +1,5 @@
-"""The requests of this gateway under way, and the one place where they are settled."""
+"""Admits requests to the ledger and settles them, each exactly once. (How many a key
+has in flight is the number of its leases in Redis.)"""
 
 import time
 

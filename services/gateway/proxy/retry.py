@@ -1,4 +1,5 @@
-"""May a failed attempt be repeated elsewhere, and what is said of it? Pure."""
+"""Which statuses of an upstream send a request to another resource, and the recorded
+causes. Attempts without an answer: `Lifecycle.failed`. Pure."""
 
 from libs.common.contracts.events import Cause
 from libs.common.contracts.verdicts import Verdict

@@ -327,7 +327,7 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
 
     def _leave(self) -> None:
-        """The client is gone: nobody waits for what is in progress."""
+        """The client left or its connection broke: cancel the request in progress."""
         if self._state is _GONE:
             return
         self._become_gone()

@@ -23,7 +23,7 @@ from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
 from services.gateway.websocket.connect import SocketConnector
 from services.gateway.websocket.relay import FAREWELL_S, RESTARTING, SocketRelay
-from services.gateway.websocket.turn import TurnContext
+from services.gateway.websocket.turn_types import TurnContext
 from services.gateway.websocket.turns import PATH, SocketTurns
 from services.gateway.websocket.upstream import Opened, Opener
 

@@ -16,7 +16,7 @@ from services.gateway import errors
 from services.gateway.errors import Problem, error_frame
 from services.gateway.ledger.record import NEUTRAL
 from services.gateway.websocket.client import ClientSocket, Closed
-from services.gateway.websocket.turn import NotAdmitted
+from services.gateway.websocket.turn_types import NotAdmitted
 from services.gateway.websocket.turns import SocketTurns
 
 log = structlog.get_logger()

@@ -37,7 +37,7 @@ from services.gateway.websocket.frames import (
     head_of,
     of_error,
 )
-from services.gateway.websocket.turn import NotAdmitted, Turn, TurnContext
+from services.gateway.websocket.turn_types import NotAdmitted, Turn, TurnContext
 from services.gateway.websocket.upstream import Opened
 
 log = structlog.get_logger()

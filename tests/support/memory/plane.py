@@ -35,7 +35,7 @@ from services.gateway.server.request import Request
 from services.gateway.upstream.client import Timeouts, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.leases import SocketLeases
-from services.gateway.websocket.turn import TurnContext
+from services.gateway.websocket.turn_types import TurnContext
 from tests.support.memory.clock import settled
 from tests.support.memory.sites import OpenSite
 from tests.support.memory.transports import Wire

@@ -1,4 +1,4 @@
-"""One turn of a socket, and what turns use."""
+"""The types of turns.py."""
 
 from dataclasses import dataclass
 
