@@ -155,10 +155,18 @@ async def test_a_thousand_that_leave_at_random_moments_leave_nothing(
 
     seen = await leave_often(stack, LEAVE)
 
-    async def as_before() -> bool:
-        return await holds(stack) == held
+    seen_at_rest: list[object] = []
 
-    await eventually(as_before, within_s=30)
+    async def as_before() -> bool:
+        now = await holds(stack)
+        if now is not None:
+            seen_at_rest[:] = [now, *raw.links(pid)]
+        return now == held
+
+    try:
+        await eventually(as_before, within_s=30)
+    except AssertionError:
+        raise AssertionError(f"before: {held}, now: {seen_at_rest}") from None
     assert await raw.gauge(stack, "upstream_connections") <= AT_ONCE
     assert raw.resident_mb(pid) < memory + 8
     counted = (await outcomes(stack)) - before

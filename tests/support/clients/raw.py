@@ -143,10 +143,14 @@ def resident_mb(pid: int) -> float:
 
 
 def descriptors(pid: int) -> int:
-    """Open descriptors of a process, without those of its journal's segments: mmap
-    keeps one for each, and their number depends on how much was written."""
-    links = [_link(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return sum("/journal/" not in link for link in links)
+    """Open descriptors of a process, those of its journal's segments aside: mmap keeps
+    one for each, and how many there are depends on how much was written."""
+    return sum("/journal/" not in link for link in links(pid))
+
+
+def links(pid: int) -> list[str]:
+    """What the descriptors of a process refer to."""
+    return sorted(_link(path) for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _link(path: Path) -> str:
