@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export PYTHON
+# Compiling all modules again takes some 8 s of `make check`.
+unexport PYTHONDONTWRITEBYTECODE
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
@@ -10,27 +12,29 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --require-hashes --only-binary :all:
 # Without build isolation, because setuptools is in the lock: nothing is downloaded.
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --editable .
-CODEX := 0.169.0
+CODEX := 0.171.0
 # openai-node, and its WebSocket library.
-OPENAI_NODE := openai@7.57.0 ws@8.23.0
+OPENAI_NODE := openai@7.59.0 ws@8.23.0
 # Tests wait for processes half of the time, so three workers fit on two cores. All
 # tests of a file run in one worker, which has its fixtures; files start in order, the
 # longest first.
 WORKERS ?= 3
 IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
+IMAGE ?= agent-responses-proxy
 LAB ?= ../shared/docker-lab/lab
 
 # Unit tests are many and short: an idle worker takes over some of the other's.
 UNIT := tests/unit --numprocesses 2 --dist worksteal
 REST := tests/acceptance tests/integration
+COMPILED_TESTS := $(addprefix tests/integration/,proxy server websocket ledger upstream security) tests/unit
 # MEASURE=1 records coverage in .coverage, also of the processes that tests start.
 RUN_TESTS = $(BIN)/python $(if $(MEASURE),-m coverage run) -m pytest
 # Percent of services and libs that the whole suite must cover. The floor of the unit
 # tests is in pyproject.toml.
 WHOLE_FLOOR := 90
 
-.PHONY: help setup setup-test setup-codex setup-node run unit test check lint coverage coverage-rest coverage-all format bench fuzz attack audit chaos lock lab clean
+.PHONY: removed-by-uv help setup setup-test setup-codex setup-node compile uncompile run unit test test-compiled check lint coverage coverage-rest coverage-all format bench fuzz attack audit chaos lock image sbom lab clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -52,7 +56,8 @@ $(VENV)/.run-stamp: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@$(INSTALL_SELF)
 	@touch $@
 
-$(VENV)/.test-stamp: requirements-dev.lock $(VENV)/.run-stamp
+# Again also after `uv sync`, which removes what only the tests need.
+$(VENV)/.test-stamp: requirements-dev.lock $(VENV)/.run-stamp $(if $(wildcard $(BIN)/pytest),,removed-by-uv)
 	@echo "installing what the tests need into $(VENV) ..."
 	@$(INSTALL) -r requirements-dev.lock
 	@touch $@
@@ -73,6 +78,20 @@ $(VENV)/.node-stamp: | $(VENV)/bin/python
 run: $(VENV)/.run-stamp ## start everything in the foreground; Ctrl-C stops it
 	@exec $(BIN)/python -P -m libs.cli.process.launch $(BIN)/responses-proxy up
 
+# Everything else works without it. The old products go first: a module that left the list
+# must not stay compiled.
+compile: $(VENV)/.test-stamp uncompile ## compile the hot path in place; needs a C compiler, takes minutes
+	@headers=$$($(BIN)/python -c 'import sysconfig as s; print(s.get_path("include"))'); \
+	  dev=$$(basename $$headers); [[ -e $$headers/Python.h ]] && dev=; \
+	  bash deploy/ensure-debian.sh gcc:gcc \
+	    $${dev:+$$dev-config:$$dev-dev}
+	@echo "compiling the modules of [tool.compiled] in pyproject.toml ..."
+	@PROXY_COMPILE=1 $(BIN)/python setup.py --quiet build_ext --inplace
+
+uncompile: ## remove what `make compile` made
+	@find libs services -name '*.so' -delete
+	@rm -rf libs/compiled.json build/mypyc build/temp.*
+
 unit: $(VENV)/.test-stamp ## run the unit tests; ARGS="-k word" selects some
 	@exec $(BIN)/python -m pytest $(UNIT) --quiet $(ARGS)
 
@@ -81,10 +100,20 @@ ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
 else
 	@status=0; \
-	$(BIN)/python -m pytest -m alone $(SUITE) || status=$$?; \
+	alone=$$(grep -rl --include='test_*.py' 'pytest\.mark\.alone' $(or $(SUITE),tests)); \
+	[[ -z $$alone ]] || $(BIN)/python -m pytest -m alone $$alone || status=$$?; \
 	$(RUN_TESTS) -m "not alone" $(IN_PARALLEL) $(SUITE) || status=$$?; \
 	exit $$status
 endif
+
+# The tests that run what is compiled. The first line fails if `python -P`, as the services
+# are started, does not find it.
+test-compiled: compile ## compile, run the unit tests and the gateway's integration tests, uncompile
+	@status=0; \
+	$(BIN)/python -Pc 'from services.gateway.proxy import relay; assert relay.__file__.endswith(".so")' && \
+	$(BIN)/python -m pytest -m "not alone and not interpreted" $(IN_PARALLEL) $(COMPILED_TESTS) || status=$$?; \
+	$(MAKE) --no-print-directory uncompile; \
+	exit $$status
 
 # Both at once; the output of each is printed when it ends.
 check: $(VENV)/.test-stamp ## lint, and unit tests with the coverage floor
@@ -110,6 +139,7 @@ lint: $(VENV)/.test-stamp ## check format, style, types and dependency rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/.test-stamp ## format the code and fix what ruff can
 	@$(BIN)/ruff format --quiet .
@@ -135,12 +165,23 @@ LOCK = UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --generate-hashes
 	--universal --python-version 3.11 --no-header --no-emit-index-url
 
 lock: $(VENV)/.test-stamp ## upgrade requirements*.lock
-	@test -x $(BIN)/uv || $(PIP) install uv
 	@$(LOCK) --upgrade --extra dev -o requirements-dev.lock pyproject.toml
 	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@echo mypy | $(LOCK) -c requirements-dev.lock -o requirements-compile.lock -
+
+# The version is the package's, in pyproject.toml.
+image: ## build the image, with its version as label; IMAGE=agent-responses-proxy
+	@docker build --build-arg VERSION=$$(sed -nE 's/^version = "([^"]+)".*/\1/p' pyproject.toml) -t $(IMAGE) .
+
+sbom: $(VENV)/.test-stamp ## write the bill of materials of $(IMAGE) to dist/sbom.cdx.json
+	@mkdir -p dist
+	@docker run --rm -i --network none --read-only --entrypoint python $(IMAGE) - \
+	  <scripts/inventory.py >dist/inventory.json
+	@$(BIN)/python -m scripts.sbom <dist/inventory.json >dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json: $$(grep -c '"purl"' dist/sbom.cdx.json) packages"
 
 lab: ## build the images, run compose with two gateways, send requests
 	@LAB=$(LAB) bash tests/lab/run.sh
 
-clean: ## remove .venv and caches
-	@rm -rf $(VENV) .pytest_cache .coverage .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
+clean: uncompile ## remove .venv and caches
+	@rm -rf $(VENV) .pytest_cache .coverage .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info

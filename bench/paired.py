@@ -4,7 +4,7 @@ with another checkout, which needs its own `.venv` (`make setup` there).
 Both gateways run at the same time and take turns, with proxy keys required and every
 feature on. Each round gives one ratio, so changes of the machine's speed cancel out.
 The processes are started several times, because the same code can differ by a tenth
-between starts."""
+between starts. Then the calls of Redis are compared (`acquire.py`)."""
 
 import argparse
 import asyncio
@@ -12,12 +12,14 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
+from bench import acquire
 from bench.parts import measure
 from bench.parts.servers import LOAD_CORE, Server, direct, gateway
 from libs.common.runtime import logs
@@ -75,6 +77,10 @@ async def _round(servers: Sequence[Server], number: int, ratios: Ratios) -> None
         ratios[f"Redis, {name}"].append(mine["valkey"] / other["valkey"])
 
 
+def _timed(work: Coroutine[Any, Any, str]) -> str:
+    return uvloop.run(asyncio.wait_for(work, LONGEST_S))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.paired")
     parser.add_argument("checkout", type=Path, help="the code to compare with")
@@ -83,8 +89,9 @@ def main() -> int:
     logs.configure("bench", "error")
     os.sched_setaffinity(0, {LOAD_CORE})
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        work = compare(Path(folder), chosen.checkout.resolve(), chosen.starts)
-        print(uvloop.run(asyncio.wait_for(work, LONGEST_S)))
+        place, other = Path(folder), chosen.checkout.resolve()
+        print(_timed(compare(place, other, chosen.starts)), flush=True)
+        print(_timed(acquire.compare(place, other)))
     return 0
 
 

@@ -139,17 +139,18 @@ class Bench:
         self._chosen[ask.request_id] = decision.resource_id
 
     async def _release(self, ask: Ask) -> None:
-        await self._routing.release(
-            Release(
-                request_id=ask.request_id,
-                gateway_id="bench",
-                resource_id=self._chosen.pop(ask.request_id),
-                verdict=Verdict(kind="ok", latency_ms=810.1),
-                session=ask.session,
-                model="gpt-5",
-                learned=(digest(ask.request_id), digest(ask.decision_id)),
-                event=EVENT,
-            )
+        await self._routing.release(self._released(ask))
+
+    def _released(self, ask: Ask) -> Release:
+        return Release(
+            request_id=ask.request_id,
+            gateway_id="bench",
+            resource_id=self._chosen.pop(ask.request_id),
+            verdict=Verdict(kind="ok", latency_ms=810.1),
+            session=ask.session,
+            model="gpt-5",
+            learned=(digest(ask.request_id), digest(ask.decision_id)),
+            event=EVENT,
         )
 
     def _empty(self) -> Awaitable[object]:

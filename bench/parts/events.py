@@ -48,5 +48,5 @@ def _turn(n: int) -> Iterator[dict[Any, Any]]:
             "kind": event.kind,
             "id": event.id,
             "v": 1,
-            "data": event.event.model_dump_json(),
+            "data": event.json,
         }

@@ -163,6 +163,23 @@ async def run(load: Load, port: int, between: Callable[[], None]) -> Tally:
     return measured
 
 
+async def complete(load: Load, port: int, count: int) -> int:
+    """Read at least `count` answers, and all that were asked for. Returns how many
+    there were."""
+    tally = Tally()
+    askers = [await _connect(load, port, tally, i) for i in range(load.connections)]
+    for asker in askers:
+        asker.ask()
+    while len(tally.whole) < count and tally.error is None:  # noqa: ASYNC110 - a list
+        await asyncio.sleep(0.01)
+    for asker in askers:
+        asker.stop()
+    await asyncio.gather(*(asker.over for asker in askers))
+    if tally.error:
+        raise LoadError(f"port {port}: {tally.error}")
+    return len(tally.whole)
+
+
 async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
     request = wire.request(
         f"127.0.0.1:{port}",

@@ -5,7 +5,7 @@ benchmark is killed."""
 import asyncio
 import runpy
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from tests.support.processes.processes import ROOT, Process
 
 STREAM = "telemetry:events"
 SERVER_CORE, LOAD_CORE = cpu.cores()
+START_S = 120.0  # under valgrind, on a busy machine
 
 
 class NotStarted(Exception):
@@ -81,7 +82,7 @@ async def child(
 
 
 async def _listening(process: Process, port: int) -> None:
-    deadline = asyncio.get_running_loop().time() + 20
+    deadline = asyncio.get_running_loop().time() + START_S
     while asyncio.get_running_loop().time() < deadline and process.alive:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -127,18 +128,20 @@ async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process
 
 
 @asynccontextmanager
-async def gateway(
+async def gateway(  # noqa: PLR0913 - all of them are options
     folder: Path,
     upstream: Server,
     module: str | None = None,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     checkout: Path | None = None,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four upstream keys and every
     feature on unless `settings` override it: proxy keys, affinity, telemetry, captured
     bodies. `module` is run in its place. `checkout`: run the code of another checkout,
-    with its own virtual environment and function library."""
+    with its own virtual environment and function library. `under`: a command that runs
+    the gateway, such as valgrind."""
     root = checkout or ROOT
     port = free_port()
     async with valkey(folder, core=LOAD_CORE) as (url, store):
@@ -152,7 +155,12 @@ async def gateway(
         redis = connect(url)
         await _publish(redis, environ, library_of(root))
         async with child(
-            folder, "gateway", command, core=SERVER_CORE, port=port, environ=environ
+            folder,
+            "gateway",
+            [*under, *command],
+            core=SERVER_CORE,
+            port=port,
+            environ=environ,
         ) as process:
             await _ready(process, port)
             ours = _before(upstream, "gateway", port, process, store, redis)
@@ -232,8 +240,9 @@ async def _publish(redis: Redis, environ: dict[str, str], library: str) -> None:
 
 
 async def _ready(process: Process, port: int) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        for _ in range(300):
+    async with httpx.AsyncClient(trust_env=False, timeout=START_S) as client:
+        deadline = asyncio.get_running_loop().time() + START_S
+        while asyncio.get_running_loop().time() < deadline:
             answer = await client.get(f"http://127.0.0.1:{port}/readyz")
             if answer.status_code == 200 and answer.json().get("resources"):
                 return

@@ -141,12 +141,17 @@ def _limited_by_load(figures: Figures) -> bool:
     return load > SATURATED > busy
 
 
+_ACQUIRE = "acquire by load"
+
+
 def _routing(measured: routing.Measured) -> list[str]:
     first, last = min(measured), max(measured)
     title = "routing, on the Redis server; resources:"
     lines = [_ROUTING.format(title, *measured, f"{last} ÷ {first}")]
     for what, read in (("CPU", _cpu), ("executing", _executing)):
         empty = [f"{read(costs['empty']):.1f}" for costs in measured.values()]
+        acquire = [f"{read(costs[_ACQUIRE]):.1f}" for costs in measured.values()]
+        lines.append(_ROUTING.format(f"  {_ACQUIRE}, {what}, µs", *acquire, ""))
         lines.append(_ROUTING.format(f"  empty function, {what}, µs", *empty, ""))
         lines.extend(
             _routing_row(f"  {kind} ÷ empty, {what}", kind, read, measured)

@@ -19,7 +19,7 @@ def _nothing(journal: Journal, id_: str, content: bytes) -> int:  # noqa: ARG001
 def forget() -> None:
     """Replace the functions that write."""
     outcomes._encode = lambda record: NOTHING  # noqa: ARG005
-    functions._decision_head = lambda ask, now: NOTHING[:-1]  # noqa: ARG005
+    setattr(functions, "decision_head", lambda ask, now: NOTHING[:-1])  # noqa: ARG005, B010
     for name in ("accepted", "ended", "decided"):
         setattr(Journal, name, _nothing)
 

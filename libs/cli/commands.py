@@ -22,7 +22,7 @@ def service_command(
     if name == "router":
         common = CommonSettings.read(environ)
         return [
-            *_granian(name, common.host, common.router_port),
+            *_granian(name, common.host_of(name), common.router_port),
             *("--workers", "1"),
             *_drain(drain_seconds or common.drain_seconds),
         ]

@@ -15,12 +15,13 @@ import sys
 from asyncio.subprocess import Process
 
 from libs.cli.commands import PYTHON, service_command
+from libs.cli.process.children import ended, exit_code
+from libs.common.runtime.json_lines import json_line
 from libs.common.settings.services import GatewaySettings
 
 LAUNCH = (*PYTHON, "libs.cli.process.launch")
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 STEADY_S = 60.0  # a longer run resets the delay
-KILL_MARGIN_S = 2.0
 
 
 class Worker:
@@ -40,24 +41,19 @@ class Worker:
             code = await self._process.wait()
             if clock() - began >= STEADY_S:
                 pause_s = PAUSE_S
-            sys.stderr.write(
-                f"responses-proxy: ingest exited with code {code}; restarting it in "
-                f"{pause_s:g} s. Events wait in Redis until then.\n"
+            said = (
+                f"ingest exited with code {code}; restarting it in {pause_s:g} s. "
+                "Events wait in Redis until then."
             )
+            line = json_line("gateway", "error", said, "ingest_exited")
+            sys.stderr.write(f"{line}\n")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def end(self) -> None:
         """Stop ingest; it has the drain time to store what it has read."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            async with asyncio.timeout(self._drain_s + KILL_MARGIN_S):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        if self._process is not None:
+            await ended(self._process, self._drain_s)
 
 
 async def run(gateway_command: list[str], worker: Worker) -> int:
@@ -73,7 +69,7 @@ async def run(gateway_command: list[str], worker: Worker) -> int:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await worker.end()
-    return code if code >= 0 else 128 - code
+    return exit_code(code)
 
 
 async def _start(command: list[str]) -> Process:

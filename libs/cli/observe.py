@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import re
 import socket
 from pathlib import Path
 
@@ -41,22 +42,29 @@ def look_at_redis(url: str, patience_s: float) -> tuple[RedisSeen, str]:
     """The same, and the cause when the server cannot be used, else an empty string."""
     with blocking_client(url, patience_s, patience_s) as client:
         try:
-            return _classify(client), ""
+            return _classify(client)
         except (AuthenticationError, NoPermissionError) as error:
             return RedisSeen.LOCKED, cause_of(error)
         except ResponseError as error:
             locked = str(error).startswith("NOAUTH")
             seen = RedisSeen.LOCKED if locked else RedisSeen.FOREIGN
             return seen, cause_of(error)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, UnicodeError) as error:  # a host name too long
             return RedisSeen.ABSENT, cause_of(error)
 
 
-def _classify(client: Redis) -> RedisSeen:
+def _classify(client: Redis) -> tuple[RedisSeen, str]:
     server = client.info()
-    if int(str(server["redis_version"]).split(".")[0]) < FIRST_WITH_FUNCTIONS:
-        return RedisSeen.TOO_OLD
-    if server.get("role") != "master":
+    # Valkey reports the version of Redis that it is compatible with, at least 7.2.
+    version = str(server.get("redis_version", ""))
+    major = re.match(r"[0-9]{1,6}", version)
+    if major is None or int(major[0]) < FIRST_WITH_FUNCTIONS:
+        return RedisSeen.TOO_OLD, f"it has version {version[:40] or 'unknown'}"
+    return _held_by(client, server.get("role")), ""
+
+
+def _held_by(client: Redis, role: object) -> RedisSeen:
+    if role != "master":
         return RedisSeen.READ_ONLY
     if client.dbsize() == 0:
         return RedisSeen.EMPTY
@@ -73,17 +81,31 @@ def free_port() -> int:
         return port
 
 
-def check_port(host: str, port: int, variable: str) -> None:
-    """Raise `SettingError` unless `host:port` can be bound."""
+def check_port(
+    host: str, port: int, variable: str, of_host: str = "PROXY_HOST"
+) -> None:
+    """Raise `SettingError` unless `host:port` can be bound. `variable` gives the port,
+    `of_host` the host."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host, port), family=family):
             return
     except OSError as error:
-        raise _cannot_bind(error, host, port, variable) from None
+        if (taken := _cannot_bind(error, host, port, variable)) is not None:
+            raise taken from None
+    except UnicodeError:  # a label of more than 63 characters
+        pass
+    raise SettingError(
+        of_host,
+        "is not an address of this machine",
+        "Use 127.0.0.1, or 0.0.0.0 for all addresses",
+    )
 
 
-def _cannot_bind(error: OSError, host: str, port: int, variable: str) -> SettingError:
+def _cannot_bind(
+    error: OSError, host: str, port: int, variable: str
+) -> SettingError | None:
+    """What is wrong with the port; None if the host is wrong."""
     if error.errno == errno.EADDRINUSE:
         return SettingError(
             variable,
@@ -95,11 +117,7 @@ def _cannot_bind(error: OSError, host: str, port: int, variable: str) -> Setting
         return SettingError(
             variable, f"is {port}, which requires root", "Use a port above 1023"
         )
-    return SettingError(
-        "PROXY_HOST",
-        "is not an address of this machine",
-        "Use 127.0.0.1, or 0.0.0.0 for all addresses",
-    )
+    return None
 
 
 def valkey_binary() -> Path:

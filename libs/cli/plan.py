@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from libs.cli.commands import SERVICES, service_command, simulator_command
 from libs.common.admin_token import FILE
-from libs.common.errors import SettingError
+from libs.common.errors import SettingError, shown
 from libs.common.settings import resources
 from libs.common.settings.base import CommonSettings, DatabaseSettings
 from libs.common.settings.services import GatewaySettings, UpSettings
@@ -37,7 +37,7 @@ class RedisSeen(StrEnum):
     EMPTY = "it is empty"
     OURS = "it holds this proxy's keys"
     FOREIGN = "another application uses it"
-    TOO_OLD = "it has no functions (Redis 7 or later has)"
+    TOO_OLD = "it is too old: functions need Redis 7 or later"
     LOCKED = "it requires a password, or this user lacks permissions"
     READ_ONLY = "it is a read-only replica"
 
@@ -74,6 +74,13 @@ class Plan:
     programs: tuple[Program, ...]
     environment: Mapping[str, str]
     choices: tuple[tuple[str, str], ...]  # subject, choice and reason
+
+
+def with_own_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """With the defaults that differ under `up`: only the gateway listens beyond
+    loopback, because only it has clients on other machines."""
+    internal = environ.get("PROXY_INTERNAL_HOST") or "127.0.0.1"
+    return {**environ, "PROXY_INTERNAL_HOST": internal}
 
 
 def decide(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
@@ -141,10 +148,10 @@ def _simulated(environ: Mapping[str, str], port: int, *, forced: bool) -> Plan:
 
 def _redis(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
     configured = environ.get("PROXY_REDIS_URL")
-    if configured:
+    default = GatewaySettings.read({}).redis_url
+    if configured and not stands_in(configured, seen.redis):
         said = f"{without_password(configured)} (PROXY_REDIS_URL)"
         return Plan((), {}, (("redis", said),))
-    default = GatewaySettings.read({}).redis_url
     if seen.redis.usable:
         said = f"{default} ({seen.redis.value})"
         return Plan((), {"PROXY_REDIS_URL": default}, (("redis", said),))
@@ -153,7 +160,7 @@ def _redis(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
     if len(os.fsencode(place)) > LONGEST_SOCKET:
         raise SettingError(
             "PROXY_DATA_DIR",
-            f"gives {place}, which is too long for a socket",
+            f"gives {shown(place)}, which is too long for a socket",
             f"Choose a shorter path, so that the socket's has at most {LONGEST_SOCKET} "
             "bytes, or set PROXY_REDIS_URL",
         )
@@ -172,6 +179,12 @@ def _redis(environ: Mapping[str, str], seen: Seen, data_dir: Path) -> Plan:
         environment={"PROXY_REDIS_URL": url},
         choices=(("redis", said),),
     )
+
+
+def stands_in(url: str, state: RedisSeen) -> bool:
+    """Whether the embedded server takes the place of a configured one: a file of
+    settings may name the default address, and in a container nothing answers there."""
+    return state is RedisSeen.ABSENT and url == GatewaySettings.read({}).redis_url
 
 
 def _database(environ: Mapping[str, str], data_dir: Path) -> Plan:

@@ -4,6 +4,7 @@
 Prints the banner once all services are ready. Stops everything if a service cannot
 start or the gateway does not become ready in time."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -17,7 +18,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from libs.cli.process import descriptors
+from libs.cli.process.briefing import Briefing
 from libs.common.admin_token import login_link, read_file
+from libs.common.runtime.json_lines import OUTPUT
 
 GATEWAY_DEADLINE_SECONDS = 30.0
 OTHERS_DEADLINE_SECONDS = 10.0  # then the banner is printed if the gateway is ready
@@ -28,21 +31,6 @@ REQUEST = (
     "-H 'content-type: application/json' "
     """-d '{"model":"gpt-5.5","input":"Say hello"}'"""
 )
-
-
-@dataclass(frozen=True)
-class Briefing:
-    """What `up` passes to this process; see `libs.cli.up.Briefing`."""
-
-    started_at: float
-    choices: list[list[str]]
-    addresses: dict[str, str]
-    logs: str
-    token_dir: str | None = None
-
-    @classmethod
-    def read(cls, run_dir: Path) -> "Briefing":
-        return cls(**json.loads((run_dir / "briefing.json").read_text()))
 
 
 @dataclass(frozen=True)
@@ -172,9 +160,18 @@ def obituary(briefing: Briefing, problem: Problem) -> str:
 def last_lines(path: Path) -> list[str]:
     try:
         with path.open(errors="replace") as lines:
-            return [line.rstrip() for line in deque(lines, LAST_LINES)]
+            return [_readable(line.rstrip()) for line in deque(lines, LAST_LINES)]
     except OSError:
         return []
+
+
+def _readable(line: str) -> str:
+    """What the program wrote, if it did not write JSON."""
+    with contextlib.suppress(ValueError, AttributeError):
+        fields = json.loads(line)
+        if fields.get("action") == OUTPUT:
+            return str(fields.get("message"))
+    return line
 
 
 if __name__ == "__main__":

@@ -6,10 +6,16 @@ libs.common.proxy_keys."""
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import Literal
 
 FILE = "admin-token"
+DEFAULT = "default"  # the name of the first token; others are in SQL, with a name
+Role = Literal["admin", "viewer"]  # a viewer may only read
+ADMIN: Role = "admin"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 TOKEN_BYTES = 32
 _LONGEST = 4096
 
@@ -20,6 +26,15 @@ def new_token() -> str:
 
 def token_hash(token: bytes) -> str:
     return hashlib.sha256(token).hexdigest()
+
+
+def checked_name(name: str) -> str:
+    """A name for a token. Raises `ValueError`."""
+    if name == DEFAULT:
+        raise ValueError("the first token has the name default, choose another")
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("use 1 to 64 letters, digits and . _ @ -")
+    return name
 
 
 def login_link(origin: str, token: str) -> str:

@@ -15,7 +15,11 @@ from libs.common.headers import Header
 
 # Set by the gateway on requests that it has checked; see `Guard.admin`.
 CHECKED = "sec-proxy-checked"
+# The client's address, on the same requests.
+CLIENT_ADDRESS = "sec-proxy-client"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Methods of /admin that change something; others are answered 405.
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # Paths that links on other sites may open. Only these pages request the others.
 PAGES = frozenset({"/", "/docs"})
 _OWN_SITE = frozenset(
@@ -204,7 +208,7 @@ def _opens_a_page(path: str, asked: Sender) -> bool:
 def _is_json(asked: Sender) -> bool:
     """Whether the content type is JSON, which forms and simple requests of scripts
     cannot send. They cannot send DELETE either, so it may have no body."""
-    if asked.method in SAFE_METHODS:
+    if asked.method not in _WRITES:
         return True
     if asked.content_type is None:
         return asked.method == "DELETE"
@@ -260,6 +264,7 @@ _NOT_JSON = Refusal(
 # Response headers that SDKs read, beyond those that every page may read.
 EXPOSED = (
     "x-proxy-request-id, x-proxy-resource-id, x-proxy-reason, x-proxy-attempts, "
+    "x-proxy-cost-usd, "
     "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms"
 )
 PREFLIGHT_AGE_S = 600

@@ -8,6 +8,7 @@ Kinds = tuple[bytes | None, bytes | None]
 """A body's Content-Type and Content-Encoding."""
 
 NO_KINDS: Kinds = (None, None)
+_KIND_NAMES = frozenset((b"content-type", b"content-encoding"))
 
 
 def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
@@ -23,8 +24,9 @@ def kinds(headers: Iterable[Header]) -> Kinds:
     content_type: bytes | None = None
     coding: bytes | None = None
     for name, value in headers:
-        if name == b"content-type":
-            content_type = content_type or value
-        elif name == b"content-encoding":
-            coding = coding or value
+        if name in _KIND_NAMES:
+            if name == b"content-type":
+                content_type = content_type or value
+            else:
+                coding = coding or value
     return content_type, coding

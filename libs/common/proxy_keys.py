@@ -5,10 +5,11 @@ can be guessed; a secret has 256 random bits."""
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
+from libs.common.budgets import Budget
 from libs.common.contracts.events import tenant_of
 
 MARK = "rpx_"
@@ -16,7 +17,22 @@ SECRET_BYTES = 32
 PREFIX_CHARS = len(MARK) + 6  # shown to identify a key; reveals 36 of the 256 bits
 
 
-class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
+# Values of `reasoning.effort`, from the least.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What requests of a key or a team may ask for. An unset rule allows everything."""
+
+    models: tuple[str, ...] = ()  # globs for the name asked for, or those sent upstream
+    endpoints: tuple[str, ...] = ()  # below /v1, such as `responses`, with their paths
+    max_reasoning_effort: str | None = None
+    service_tiers: tuple[str, ...] = ()
+    max_output_tokens: int | None = None
+    ip_allow: tuple[str, ...] = ()  # networks in CIDR notation
+
+
+class Principal(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """The holder of a proxy key and its permissions. A gateway may be older than the
     router that wrote the record; it ignores fields it does not know."""
 
@@ -28,16 +44,21 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens_per_minute: int | None = None
     enabled: bool = True
     team_id: str | None = None  # keys of a team share upstream objects
+    policies: tuple[Policy, ...] = ()  # its own and its team's; all must allow
+    queue_weight: float = 1  # its share where requests wait for upstream keys
+    name: str = ""
+    prefix: str = ""  # of its secret, to tell keys apart
+    budgets: tuple[Budget, ...] = ()  # its own and its team's; all must allow
 
-    @property
+    @cached_property
     def tenant(self) -> str:
         """The owner of upstream ids that this key's requests create."""
         return tenant_of(self.id, self.team_id)
 
-    @property
+    @cached_property
     def limited(self) -> bool:
         """Whether requests of this key must be counted."""
-        return bool(self.requests_per_minute or self.tokens_per_minute)
+        return bool(self.budgets or self.requests_per_minute or self.tokens_per_minute)
 
 
 def new_secret() -> str:
@@ -48,11 +69,3 @@ def new_secret() -> str:
 def secret_hash(secret: bytes) -> str:
     """The hash under which a secret is stored, in hexadecimal."""
     return hashlib.sha256(secret).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A limit of a key (`requests` or `tokens`) that is currently exhausted."""
-
-    which: str
-    wait_ms: int

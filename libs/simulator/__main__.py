@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
 
 import uvloop
 
+from libs.common.runtime.json_lines import Formatter, json_line
 from libs.simulator.server import serve
 from libs.simulator.settings import DEFAULT_KEYS, Settings, parse_keys
 
@@ -28,6 +30,11 @@ def arguments() -> argparse.ArgumentParser:
         help="accept every other key too, each an account of its own",
     )
     parser.add_argument(
+        "--azure",
+        action="store_true",
+        help="speak as the v1 API of Azure OpenAI, below /openai/v1",
+    )
+    parser.add_argument(
         "--announce", type=Path, help="file that receives the base URL once listening"
     )
     return parser
@@ -39,12 +46,15 @@ async def run(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    settings = Settings(keys=options.keys, any_key=options.any_key)
+    settings = Settings(keys=options.keys, any_key=options.any_key, azure=options.azure)
     running = await serve(settings, options.host, options.port)
     try:
         if options.announce:
             _announce(options.announce, running.base_url)
-        sys.stdout.write(f"simulator listening on {running.base_url}\n")
+        said = f"simulator listening on {running.base_url}"
+        if not sys.stdout.isatty():
+            said = json_line("simulator", "info", said, "simulator_started")
+        sys.stdout.write(f"{said}\n")
         sys.stdout.flush()
         await stop.wait()
     finally:
@@ -59,6 +69,9 @@ def _announce(path: Path, base_url: str) -> None:
 
 
 def main() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("simulator"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     uvloop.run(run(arguments().parse_args()))
 
 

@@ -10,12 +10,15 @@ from aiohttp import web
 from libs.simulator import bodies
 from libs.simulator.api import errors
 from libs.simulator.api.errors import ApiError
+from libs.simulator.dialects import Azure, Dialect, OpenAi
 from libs.simulator.faults.delivery import Exchange, scripted_body
 from libs.simulator.faults.faults import NO_FAULT, Fault, Faults
 from libs.simulator.faults.holding import Holding
 from libs.simulator.headers import RateWindow, answer_headers
-from libs.simulator.state.accounts import Account, Accounts, bearer
+from libs.simulator.settings import Settings
+from libs.simulator.state.accounts import Account, Accounts
 from libs.simulator.state.journal import Entry, Journal, Pairs
+from libs.simulator.state.rates import Rates
 from libs.simulator.wire import Answer, Json, Plain, Stream, encode
 
 
@@ -45,13 +48,17 @@ WebHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Gate:
     """The checks before every route of the service."""
 
-    def __init__(
-        self, accounts: Accounts, faults: Faults, journal: Journal, holding: Holding
-    ) -> None:
-        self.accounts = accounts
-        self.faults = faults
-        self.journal = journal
-        self.holding = holding
+    def __init__(self, settings: Settings) -> None:
+        self.accounts = Accounts(
+            settings.keys, any_key=settings.any_key, named=settings.name_accounts
+        )
+        self.faults = Faults()
+        self.journal = Journal(
+            settings.max_journal_entries, settings.max_journal_body_bytes
+        )
+        self.holding = Holding()
+        self.rates = Rates()
+        self.dialect: Dialect = Azure(settings.models) if settings.azure else OpenAi()
         self._window = RateWindow()
 
     def guard(self, handler: Handler, *, holds: bool = False) -> WebHandler:
@@ -63,7 +70,7 @@ class Gate:
             try:
                 raw = await request.read()
             except web.HTTPRequestEntityTooLarge:
-                problem = refusal(errors.too_large())
+                problem = self.refusal(errors.too_large())
                 headers = self.headers(self._known(request), started)
                 return web.Response(
                     status=problem.status,
@@ -71,36 +78,63 @@ class Gate:
                     headers=headers,
                     content_type="application/json",
                 )
-            entry = opened_entry(request, raw)
-            with Recorded(self.journal, entry):
-                return await self._serve(request, entry, raw, _Way(handler, holds))
+            with Recorded(self.journal, self.opened_entry(request, raw)) as entry:
+                exchange, answer = await self._answer(request, entry, raw, handler)
+                broken = await exchange.broken()
+                if broken or answer is None:
+                    return broken or web.Response()
+                return await self._deliver(exchange, answer, holds=holds)
 
         return guarded
 
-    def headers(self, account: Account | None, started: float) -> dict[str, str]:
+    def headers(
+        self, account: Account | None, started: float, status: int = 200
+    ) -> dict[str, str]:
         used = self._window.count(account, time.time()) if account else 0
-        return answer_headers(account, used, started, named=self.accounts.named)
+        usual = answer_headers(account, used, started, named=self.accounts.named)
+        return self.dialect.headers(usual, status)
+
+    def opened_entry(self, request: web.Request, raw: bytes) -> Entry:
+        upgrade = request.headers.get("upgrade", "").lower() == "websocket"
+        return Entry(
+            key=self.dialect.key(request.headers, upgrade=upgrade),
+            method=request.method,
+            target=request.raw_path,
+            headers=raw_headers(request),
+            body=raw,
+        )
+
+    def refusal(self, problem: ApiError) -> Plain:
+        return Plain(encode(self.envelope(problem)), problem.status)
+
+    def envelope(self, problem: ApiError) -> Json:
+        return {"error": self.dialect.error(problem)}
 
     def _known(self, request: web.Request) -> Account | None:
         try:
-            return self.accounts.admit(request.headers)
+            return self.accounts.admit(
+                self.dialect.key(request.headers), request.headers
+            )
         except ApiError:
             return None
 
-    async def _serve(
-        self, request: web.Request, entry: Entry, raw: bytes, way: "_Way"
-    ) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, entry: Entry, raw: bytes, handler: Handler
+    ) -> tuple[Exchange, Answer | None]:
+        """What is to be sent; nothing when a fault breaks the connection."""
         started = time.monotonic()
         account, fault = None, NO_FAULT
         answer: Answer | None = None
         try:
-            account = self.accounts.admit(request.headers)
+            account = self.accounts.admit(entry.key, request.headers)
             entry.account = account.name
             body = _body(request, raw)
             entry.asked(body)
             fault = self.faults.take(entry.key, entry.path, entry.model, "http")
-            answer = _scripted_answer(fault, entry, account)
+            answer = self._scripted_answer(fault, entry, account)
             if answer is None and not _breaks(fault):
+                self.dialect.check_model(entry.model)
+                self.rates.take(account.name, entry.model, body, len(raw))
                 call = Call(
                     account,
                     request.method,
@@ -112,15 +146,24 @@ class Gate:
                     raw,
                     fault,
                 )
-                answer = await way.handler(call)
+                answer = await handler(call)
         except ApiError as problem:
-            answer = refusal(problem)
-        headers = self.headers(account, started)
-        exchange = Exchange(request, entry, fault, headers)
-        broken = await exchange.broken()
-        if broken or answer is None:
-            return broken or web.Response()
-        return await self._deliver(exchange, answer, holds=way.holds)
+            answer = self.refusal(problem)
+        status = answer.status if isinstance(answer, Plain) else 200
+        headers = self.headers(account, started, status)
+        if account is not None and answer is not None:
+            told = self.rates.headers(account.name, entry.model, status)
+            headers |= self.dialect.headers(told, status) if told else {}
+        return Exchange(request, entry, fault, headers), answer
+
+    def _scripted_answer(
+        self, fault: Fault, entry: Entry, account: Account
+    ) -> Plain | None:
+        problem = scripted(fault, entry, account)
+        if problem is None:
+            return None
+        body, content_type = scripted_body(fault, self.envelope(problem))
+        return Plain(body, problem.status, content_type)
 
     async def _deliver(
         self, exchange: Exchange, answer: Answer, *, holds: bool
@@ -133,12 +176,6 @@ class Gate:
             answer.release()
             if isinstance(answer, Stream):
                 await answer.frames.aclose()
-
-
-@dataclass(frozen=True)
-class _Way:
-    handler: Handler
-    holds: bool
 
 
 class Recorded:
@@ -158,16 +195,6 @@ class Recorded:
         if kind and issubclass(kind, asyncio.CancelledError | ConnectionError):
             self._entry.client_left()
         self._journal.close(self._entry)
-
-
-def opened_entry(request: web.Request, raw: bytes) -> Entry:
-    return Entry(
-        key=bearer(request.headers),
-        method=request.method,
-        target=request.raw_path,
-        headers=raw_headers(request),
-        body=raw,
-    )
 
 
 def raw_headers(request: web.BaseRequest) -> Pairs:
@@ -196,20 +223,8 @@ def scripted(fault: Fault, entry: Entry, account: Account) -> ApiError | None:
     )
 
 
-def _scripted_answer(fault: Fault, entry: Entry, account: Account) -> Plain | None:
-    problem = scripted(fault, entry, account)
-    if problem is None:
-        return None
-    body, content_type = scripted_body(fault, problem.envelope())
-    return Plain(body, problem.status, content_type)
-
-
 def _breaks(fault: Fault) -> bool:
     return fault.reset or fault.garbage or bool(fault.timeout)
-
-
-def refusal(problem: ApiError) -> Plain:
-    return Plain(encode(problem.envelope()), problem.status)
 
 
 def _body(request: web.Request, raw: bytes) -> Json:

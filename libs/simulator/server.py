@@ -1,8 +1,5 @@
 """The composition root: builds and runs the application."""
 
-from collections.abc import Mapping
-from types import TracebackType
-
 from aiohttp import web
 
 from libs.simulator.api import errors, extras
@@ -13,12 +10,8 @@ from libs.simulator.api.responses import Responses
 from libs.simulator.api.turns import Turns
 from libs.simulator.api.websocket import Sockets
 from libs.simulator.exchange import Call, Gate, Handler
-from libs.simulator.faults.faults import Faults
-from libs.simulator.faults.holding import Holding
 from libs.simulator.settings import MAX_BODY_BYTES, Settings
-from libs.simulator.state.accounts import Accounts
 from libs.simulator.state.jobs import Jobs
-from libs.simulator.state.journal import Journal
 from libs.simulator.state.state import State
 from libs.simulator.wire import Answer
 
@@ -27,19 +20,12 @@ _SHUTDOWN_S = 0.3
 _MAX_HEADER_BYTES = 64 * 1024
 
 
-class Simulation:
+class Simulation(Gate):
     """The whole state of one simulated upstream."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.settings = settings
-        self.accounts = Accounts(
-            settings.keys, any_key=settings.any_key, named=settings.name_accounts
-        )
-        self.faults = Faults()
-        self.journal = Journal(
-            settings.max_journal_entries, settings.max_journal_body_bytes
-        )
-        self.holding = Holding()
         self.storage = State(settings)
         self.turns = Turns(self.storage)
         self.jobs = Jobs(self.turns)
@@ -51,26 +37,16 @@ SIMULATION = web.AppKey("simulation", Simulation)
 def build_app(settings: Settings) -> web.Application:
     """The service and its control API."""
     simulation = Simulation(settings)
-    gate = Gate(
-        simulation.accounts,
-        simulation.faults,
-        simulation.journal,
-        simulation.holding,
-    )
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SIMULATION] = simulation
-    control = Control(
-        simulation.faults,
-        simulation.journal,
-        simulation.holding,
-        simulation.accounts,
-    )
-    app.add_routes(control.routes())
+    app.add_routes(Control(simulation).routes())
     app.router.add_get("/healthz", _healthz)
-    _add_responses(app, gate, simulation)
+    _add_responses(app, simulation)
     for method, path, handler in _plain_routes(simulation):
-        app.router.add_route(method, f"/v1{path}", gate.guard(handler))
-    app.router.add_route("*", "/{tail:.*}", gate.guard(_no_route))
+        app.router.add_route(
+            method, simulation.dialect.prefix + path, simulation.guard(handler)
+        )
+    app.router.add_route("*", "/{tail:.*}", simulation.guard(_no_route))
 
     async def close_jobs(_: web.Application) -> None:
         await simulation.jobs.close()
@@ -79,23 +55,24 @@ def build_app(settings: Settings) -> web.Application:
     return app
 
 
-def _add_responses(app: web.Application, gate: Gate, simulation: Simulation) -> None:
+def _add_responses(app: web.Application, simulation: Simulation) -> None:
     responses = Responses(
         simulation.storage,
         simulation.turns,
         simulation.jobs,
         simulation.settings.background_ms,
     )
-    sockets = Sockets(gate, simulation.turns)
-    refuse = gate.guard(_no_route)
+    sockets = Sockets(simulation, simulation.turns)
+    refuse = simulation.guard(_no_route)
 
     async def upgrade(request: web.Request) -> web.StreamResponse:
         if request.headers.get("upgrade", "").lower() == "websocket":
             return await sockets.connect(request)
         return await refuse(request)
 
-    app.router.add_get("/v1/responses", upgrade)
-    app.router.add_post("/v1/responses", gate.guard(responses.create, holds=True))
+    root = f"{simulation.dialect.prefix}/responses"
+    app.router.add_get(root, upgrade)
+    app.router.add_post(root, simulation.guard(responses.create, holds=True))
     routes: list[tuple[str, str, Handler]] = [
         ("POST", "/input_tokens", responses.input_tokens),
         ("POST", "/compact", responses.compact),
@@ -105,7 +82,7 @@ def _add_responses(app: web.Application, gate: Gate, simulation: Simulation) -> 
         ("GET", "/{id}/input_items", responses.input_items),
     ]
     for method, path, handler in routes:
-        app.router.add_route(method, f"/v1/responses{path}", gate.guard(handler))
+        app.router.add_route(method, root + path, simulation.guard(handler))
 
 
 def _plain_routes(simulation: Simulation) -> list[tuple[str, str, Handler]]:
@@ -153,7 +130,7 @@ class RunningSimulator:
 
     @property
     def base_url(self) -> str:
-        return f"http://{self._host}:{self.port}/v1"
+        return f"http://{self._host}:{self.port}{self.state.dialect.prefix}"
 
     @property
     def control_url(self) -> str:
@@ -191,45 +168,3 @@ async def serve(
     site = web.TCPSite(runner, host, port, backlog=1024)
     await site.start()
     return RunningSimulator(runner, app, host)
-
-
-async def start_simulator(
-    keys: Mapping[str, str],
-    host: str = "127.0.0.1",
-    port: int = 0,
-    *,
-    name_accounts: bool = True,
-) -> RunningSimulator:
-    """Start a simulator with these keys."""
-    settings = Settings(keys=dict(keys), name_accounts=name_accounts)
-    return await serve(settings, host, port)
-
-
-class Simulator:
-    """`async with Simulator(keys) as running:` for tests."""
-
-    def __init__(
-        self,
-        keys: Mapping[str, str],
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        name_accounts: bool = True,
-    ) -> None:
-        self._keys = keys
-        self._address = (host, port)
-        self._name_accounts = name_accounts
-
-    async def __aenter__(self) -> RunningSimulator:
-        self._running = await start_simulator(
-            self._keys, *self._address, name_accounts=self._name_accounts
-        )
-        return self._running
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._running.close()

@@ -37,6 +37,8 @@ class Settings:
     max_journal_entries: int = 2_000
     max_journal_body_bytes: int = 8 * 1024 * 1024
     models: tuple[str, ...] = DEFAULT_MODELS
+    # Speak as the v1 API of Azure OpenAI, where `models` are the deployments.
+    azure: bool = False
 
 
 def parse_keys(text: str) -> dict[str, str]:

@@ -12,9 +12,11 @@ import uvloop
 from libs.cli.process.lifeline import die_with_parent
 from libs.common.errors import SettingError
 from libs.common.runtime import logs
+from libs.common.runtime.listening import AddressTaken, bind
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import GatewaySettings
 from services.gateway.app import Gateway
+from services.gateway.scrape import slots
 from services.gateway.server import workers
 
 
@@ -26,8 +28,8 @@ def run(environ: Mapping[str, str] | None = None) -> None:
         settings = GatewaySettings.read(environ)
         Egress.read(environ)
         inherited = workers.inherited()
-        listening = inherited or workers.bind(settings.host, settings.port)
-    except (SettingError, workers.AddressTaken) as error:
+        listening = inherited or bind(settings.host, settings.port)
+    except (SettingError, AddressTaken) as error:
         sys.stderr.write(f"responses-proxy: {error}\n")
         raise SystemExit(2) from None
     logs.configure("gateway", settings.log_level)
@@ -41,7 +43,7 @@ def run(environ: Mapping[str, str] | None = None) -> None:
     _take_descriptors()
 
     async def serve() -> None:
-        await Gateway(settings).run(listening)
+        await Gateway(settings, slots.inherited(os.environ)).run(listening)
 
     # Objects created so far live as long as the process, and those of requests form no
     # reference cycles. So the collector should rarely run.

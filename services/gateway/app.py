@@ -16,14 +16,14 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
-from libs.common.redis.key_table import KeyLimits, KeyTable
+from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.runtime.tls import resuming_context
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import GatewaySettings
-from services.gateway import metrics
 from services.gateway.admin.asgi import ControlPlane
+from services.gateway.admin.conditions import GatewayConditions
 from services.gateway.admin.falcon_app import control_app
 from services.gateway.admin.forwarding import RouterForwarder
 from services.gateway.admin.probes import Probes
@@ -31,22 +31,28 @@ from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.capture.worker import make_capturer
 from services.gateway.content.body_reader import Reader
+from services.gateway.gauges import register_gauges
 from services.gateway.heartbeat import Heartbeat
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.recovery import JournalRecovery
 from services.gateway.ledger.ledger import Ledger
 from services.gateway.proxy.handler import DataPlane
-from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.services import Limits
 from services.gateway.routing.catalogue import GatewayCatalogue
+from services.gateway.routing.limits import LimitNotes
 from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import OwnerLookup
 from services.gateway.routing.selector import Selector
+from services.gateway.routing.waiting_room import WaitingRoom
+from services.gateway.scrape.scrape import Scrape
+from services.gateway.scrape.slots import Slots
 from services.gateway.server.body_memory import Room
 from services.gateway.server.browser_guard import BrowserGuard
 from services.gateway.server.connection import ClientTimeouts
+from services.gateway.server.keep_alive import ClientKeepAlive
 from services.gateway.server.server import Bounds, Server
+from services.gateway.tracing.choice import in_flight_class
 from services.gateway.upstream.client import Timeouts, UpstreamClient
 from services.gateway.upstream.connector import Dialer
 from services.gateway.websocket.handler import SocketPlane
@@ -63,13 +69,15 @@ LAST_WORDS_S = 0.2  # how long clients may take to read answers that we interrup
 class Gateway:
     """One gateway worker: its parts, and their start and shutdown."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, slots: Slots | None = None) -> None:
+        """`slots`: shared with the other workers of this gateway."""
         self._settings = settings
+        self.scrape = Scrape(slots)
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._rules = ProviderRules.read(os.environ)
         self.redis = SharedConnection(connect(settings.redis_url))
         self.routing = RoutingFunctions(
-            self.redis, settings.telemetry_stream, _terms(settings)
+            self.redis, settings.telemetry_stream, Terms.of(settings)
         )
         self.router = _router_client(settings)
         self._build_access()
@@ -79,7 +87,9 @@ class Gateway:
         self._build_planes()
         self._build_maintenance()
         self._build_server()
-        self._register_gauges()
+        register_gauges(
+            self.server, self.in_flight, self.upstream, self.delivery, self.redis
+        )
 
     def _build_access(self) -> None:
         """Who may send requests."""
@@ -88,7 +98,10 @@ class Gateway:
             KeyTable(self.redis), required=settings.require_keys
         )
         self.access = AccessControl(
-            self.authenticator, KeyLimits(self.redis), strict=settings.isolates_strictly
+            self.authenticator,
+            self.routing,
+            strict=settings.isolates_strictly,
+            balancers=settings.trusted_networks,
         )
 
     def _build_ledger(self) -> None:
@@ -111,7 +124,11 @@ class Gateway:
         self.catalogue = GatewayCatalogue(
             self.routing, Credentials(os.environ, sealer, self._rules)
         )
-        self.offline = OfflineRouting(self.catalogue, _terms(settings).cooldown_ms)
+        self.offline = OfflineRouting(
+            self.catalogue,
+            Terms.of(settings).cooldown_ms,
+            limit_aware=settings.limit_aware,
+        )
         self.ledger = Ledger(
             self.routing, self.journal, self.offline.judged, self.capturer
         )
@@ -123,6 +140,13 @@ class Gateway:
             OwnerLookup(local.sessions, local.ids, self.router),
             self.ledger,
             settings.heartbeat_seconds,
+        )
+        self.waiting_room = WaitingRoom(
+            self.routing,
+            self.selector,
+            self.id,
+            settings.queue_ms / 1000,
+            settings.request_timeout_seconds,
         )
 
     def _build_upstreams(self) -> None:
@@ -147,7 +171,15 @@ class Gateway:
         settings = self._settings
         limits = _limits(settings)
         reader = Reader()
-        self.in_flight = InFlight(self.id, self.ledger, self.offline, self.access)
+        notes = LimitNotes() if settings.limit_aware else None
+        self.in_flight = in_flight_class(settings, self.id)(
+            self.id,
+            self.ledger,
+            self.offline,
+            notes,
+            self.waiting_room,
+            access_log=settings.access_log,
+        )
         self.data_plane = DataPlane(
             limits, self.access, self.selector, self.in_flight, self.upstream, reader
         )
@@ -155,7 +187,7 @@ class Gateway:
         self.room = Room(max(share, settings.max_body_bytes))
         context = TurnContext(
             self.access,
-            SocketLeases(self.routing, self.selector, self.ledger),
+            SocketLeases(self.routing, self.selector),
             self.in_flight,
             settings.request_timeout_seconds,
             self.selector,
@@ -167,7 +199,9 @@ class Gateway:
         )
 
     def _build_maintenance(self) -> None:
-        """What runs beside requests: heartbeats and probes."""
+        """What runs beside requests: heartbeats, probes and keepalives."""
+        longest_s = self._settings.client_keepalive_seconds
+        self._keep_alive = ClientKeepAlive(longest_s, self.data_plane, self.sockets)
         self.heartbeat = Heartbeat(
             self.id,
             self.redis,
@@ -177,12 +211,20 @@ class Gateway:
             self.in_flight,
             self.authenticator,
         )
-        self.probes = Probes(
+        self.conditions = GatewayConditions(
             self.catalogue,
             self.delivery,
             lambda: self.redis.up,
             self.router,
             self.authenticator,
+        )
+        self.heartbeat.impaired = lambda: self.conditions.parts
+        self.probes = Probes(
+            self.catalogue,
+            self.delivery,
+            self.authenticator,
+            self.conditions,
+            self.scrape,
         )
 
     def _build_server(self) -> None:
@@ -191,7 +233,7 @@ class Gateway:
         control = control_app(self.probes, RouterForwarder(self.router, settings.guard))
         self.server = Server(
             self.data_plane,
-            ControlPlane(control),
+            ControlPlane(control, settings.trusted_networks),
             self.sockets,
             BrowserGuard(settings.guard),
             bounds=Bounds(
@@ -205,33 +247,6 @@ class Gateway:
                 settings.keep_alive_seconds,
             ),
         )
-
-    def _register_gauges(self) -> None:
-        for name, text, value in (
-            ("open_connections", "Client connections.", lambda: self.server.open),
-            (
-                "body_bytes",
-                "Bytes of large request bodies in memory.",
-                lambda: self.server.room.held,
-            ),
-            (
-                "requests_in_flight",
-                "Active client requests.",
-                lambda: len(self.in_flight.active),
-            ),
-            (
-                "upstream_connections",
-                "Connections to upstreams.",
-                lambda: self.upstream.open,
-            ),
-            ("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks())),
-            (
-                "journal_corrupt_records",
-                "Corrupt records skipped in recovered journals of crashed gateways.",
-                lambda: self.journal.corrupt,
-            ),
-        ):
-            metrics.watch(f"proxy_{name}", text, value)
 
     async def run(self, listening: socket.socket) -> None:
         """Serves until SIGTERM or SIGINT, then ends the active requests."""
@@ -249,8 +264,11 @@ class Gateway:
                 action="catalogue_awaited",
             )
         beats = self.heartbeat.run(self._settings.heartbeat_seconds)
-        loops = [asyncio.create_task(loop) for loop in (beats, self._recovery.run())]
-        await self.server.listen(listening, self.data_plane, self.upstream)
+        running = beats, self._recovery.run(), self.conditions.run(self.scrape)
+        loops = [asyncio.create_task(loop) for loop in running]
+        await self.server.listen(
+            listening, self.data_plane, self.upstream, self._keep_alive
+        )
         log.info("gateway started", action="gateway_started", gateway=self.id)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -277,7 +295,11 @@ class Gateway:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         self.delivery.announce_end(int(time.time() * 1000))
-        await asyncio.gather(self._flush_journal(), self.capturer.close(drain_s))
+        await asyncio.gather(
+            self._flush_journal(),
+            self.capturer.close(drain_s),
+            self.in_flight.close(),
+        )
         self.journal.close()
         self.upstream.close()
         await self.router.aclose()
@@ -304,20 +326,12 @@ class Gateway:
             )
 
 
-def _terms(settings: GatewaySettings) -> Terms:
-    return Terms(
-        session_ttl_ms=int(settings.session_ttl_seconds * 1000),
-        id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
-        cooldown_ms=int(settings.cooldown_seconds * 1000),
-    )
-
-
 def _limits(settings: GatewaySettings) -> Limits:
     return Limits(
         body_bytes=settings.max_body_bytes,
         attempts=settings.max_attempts,
         request_s=settings.request_timeout_seconds,
-        pause_ms=_terms(settings).cooldown_ms,
+        pause_ms=Terms.of(settings).cooldown_ms,
         replays=settings.replay_without_reasoning,
     )
 

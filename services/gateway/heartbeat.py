@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.redis import keys
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Authenticator
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 WITHOUT_CATALOGUE_S = 0.05  # the interval until there is a catalogue
 PUBLISH_EVERY = 10  # heartbeats between two gateway events
 SWEEP_EVERY = 30  # heartbeats between two searches for unknown leases
+IMPAIRED_MS = 5_000  # how long a gateway counts as impaired after it said so
 AT_ONCE = 500  # leases or owners restored by one call
 
 
@@ -44,6 +46,7 @@ class Heartbeat:
         authenticator: Authenticator,
     ) -> None:
         self._authenticator = authenticator
+        self.impaired: Callable[[], tuple[str, ...]] = tuple  # parts, for the router
         self._gateway_id = gateway_id
         self._redis = redis
         self._routing = routing
@@ -76,6 +79,7 @@ class Heartbeat:
             # Before any await: the answer is about the current connection.
             delivery.beat_answered(sent, beat)
             delivery.start_flush()
+        self._tell_impaired()
         await self._authenticator.refresh()
         if beat.version is None:
             raise NoCatalogue
@@ -86,6 +90,7 @@ class Heartbeat:
         self._restoring = self._restoring or not beat.known
         if lost or self._restoring:
             self._offline.redis_is_back()
+            await self._routing.doubt()
             await self._restore(emptied=self._restoring)
             self._restoring = False
         await delivery.upkeep()
@@ -94,6 +99,14 @@ class Heartbeat:
             delivery.publish(now_ms)
         if lost or self._beats % SWEEP_EVERY == 0:
             await self._drop_unknown()
+
+    def _tell_impaired(self) -> None:
+        """For `/admin/attention`. Its loss is harmless."""
+        parts = self.impaired()
+        if parts:
+            key = keys.impaired(self._gateway_id)
+            told = self._redis.call("SET", key, ",".join(parts), "PX", IMPAIRED_MS)
+            told.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _restore(self, *, emptied: bool) -> None:
         leases = [
@@ -107,6 +120,8 @@ class Heartbeat:
             part = [x for x in leases[start:][:AT_ONCE] if x.request_id in self._active]
             resumed += await self._routing.resume(self._gateway_id, part)
         adopted = await self._restore_owners() if emptied else 0
+        if emptied:
+            await self._restore_reservations()
         if resumed or adopted:
             log.warning(
                 "restored leases and owners in Redis",
@@ -114,6 +129,14 @@ class Heartbeat:
                 leases=resumed,
                 affinities=adopted,
             )
+
+    async def _restore_reservations(self) -> None:
+        held: dict[str, list[tuple[str, int]]] = {}
+        for request_id, life in self._active.items():
+            if life.quota is not None and life.may_use and life.admitted:
+                held.setdefault(life.quota.text, []).append((request_id, life.may_use))
+        for quota, requests in held.items():
+            await self._routing.reserve(self._gateway_id, quota, requests)
 
     async def _restore_owners(self) -> int:
         adopted = 0

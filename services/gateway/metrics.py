@@ -1,93 +1,152 @@
-"""Prometheus metrics of the hot path. Plain integers that are read at each scrape,
-because a counter of the client library takes a lock and longer than routing."""
+"""Metrics of a gateway worker: their registry, and what is counted rarely.
 
+`request_metrics` counts requests. `scrape/` adds up the workers and writes the text for
+Prometheus."""
+
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import REGISTRY, Collector
+from libs.common.contracts.events import Cause
+from libs.common.contracts.rate_limits import REASONS
+from libs.common.runtime.label_values import OTHER
 
-from libs.common.contracts.events import Outcome
-from libs.common.contracts.verdicts import VerdictKind
+MOST_CODES = 200  # error codes are the gateway's own and far fewer
 
-BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
-
-requests = dict.fromkeys((outcome.value for outcome in Outcome), 0)
-attempts = dict.fromkeys(get_args(VerdictKind), 0)
-
-refused: dict[str, int] = {}  # requests refused before acceptance, by error code
-
-_gauges: dict[str, tuple[str, Callable[[], int]]] = {}
+Sample = tuple[tuple[str, ...], list[float]]
+"""Label values, and numbers: one; of a histogram its buckets, then the sum of what was
+observed; of a summary the count and the sum."""
+Merge = Literal["sum", "min", "max"]
 
 
-def watch(name: str, text: str, value: Callable[[], int]) -> None:
-    """Registers a gauge whose `value` is called at each scrape."""
-    _gauges[name] = text, value
+class Family(NamedTuple):
+    """A metric. `merge`: what makes one gauge of those of several workers."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "summary"]
+    text: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()  # of a histogram
+    merge: Merge = "sum"
 
 
-def count_refused(code: str) -> None:
-    """Counts a refused request. It gets no row and no log line, since there may be
-    very many."""
-    refused[code] = refused.get(code, 0) + 1
+families: dict[str, tuple[Family, Callable[[], list[Sample]]]] = {}
+
+
+def register(family: Family, read: Callable[[], list[Sample]]) -> None:
+    """Add a metric whose samples `read` returns, or replace that of the same name."""
+    families[family.name] = family, read
+
+
+def watch(
+    name: str, text: str, value: Callable[[], float], merge: Merge = "sum"
+) -> None:
+    """Add a gauge whose `value` is called when metrics are read."""
+    family = Family(name, "gauge", text, merge=merge)
+    register(family, lambda: [((), [float(value())])])
+
+
+class Counter:
+    """A counter with at most one label, for what is rare. May be used by threads. The
+    number of label values is bounded by MOST_CODES."""
+
+    def __init__(
+        self, name: str, text: str, label: str | None = None, known: Sequence[str] = ()
+    ) -> None:
+        """`known`: label values that are there from the start."""
+        self.counts: dict[str, int] = dict.fromkeys(known if label else ("",), 0)
+        self._lock = threading.Lock()
+        self._label = label
+        labels = () if label is None else (label,)
+        register(Family(name, "counter", text, labels), self._read)
+
+    def inc(self, value: str = "", by: int = 1) -> None:
+        with self._lock:
+            if value not in self.counts and len(self.counts) >= MOST_CODES:
+                value = OTHER
+            self.counts[value] = self.counts.get(value, 0) + by
+
+    def _read(self) -> list[Sample]:
+        counts = dict(self.counts)
+        if self._label is None:
+            return [((), [count]) for count in counts.values()]
+        return [((value,), [count]) for value, count in counts.items()]
 
 
 class Histogram:
-    """A histogram of seconds, by upper bounds."""
+    """A histogram of seconds, by upper bounds. Those who observe very often add to
+    `counts` and `sum` themselves."""
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+    __slots__ = ("_per_second", "bounds", "counts", "sum")
 
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
+    def __init__(self, bounds_s: Sequence[float], per_second: int = 1) -> None:
+        """`per_second`: 1000 if milliseconds are observed."""
+        self._per_second = per_second
+        self.bounds = tuple([bound * per_second for bound in bounds_s])
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum = 0.0
 
-    def family(self, name: str, text: str) -> HistogramMetricFamily:
-        buckets, total = [], 0
-        for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
-            total += count
-            buckets.append((str(bound), total))
-        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self._sum)
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
+    def add(self, other: "Histogram") -> None:
+        """Add what another one of the same bounds observed."""
+        for i, count in enumerate(other.counts):
+            self.counts[i] += count
+        self.sum += other.sum
 
-overhead = Histogram(BOUNDS_S)
+    def numbers(self) -> list[float]:
+        """Not cumulative, and then the sum, in seconds."""
+        return [*self.counts, self.sum / self._per_second]
 
-
-class _Counts(Collector):
-    def collect(self) -> Iterator[Metric]:
-        for name, (text, value) in _gauges.items():
-            yield GaugeMetricFamily(name, text, value())
-        ended = CounterMetricFamily(
-            "proxy_requests", "Requests that ended, by outcome.", labels=["outcome"]
-        )
-        for outcome, count in requests.items():
-            ended.add_metric([outcome], count)
-        yield ended
-        turned_away = CounterMetricFamily(
-            "proxy_refused",
-            "Requests refused before they were accepted, by error code.",
-            labels=["code"],
-        )
-        for code, count in refused.items():
-            turned_away.add_metric([code], count)
-        yield turned_away
-        judged = CounterMetricFamily(
-            "proxy_attempts", "Attempts, by verdict.", labels=["verdict"]
-        )
-        for verdict, count in attempts.items():
-            judged.add_metric([verdict], count)
-        yield judged
-        yield overhead.family(
-            "proxy_overhead_seconds",
-            "Seconds from a request's arrival until it was sent upstream.",
-        )
+    def totals(self) -> list[float]:
+        """How many, and the sum in seconds."""
+        return [sum(self.counts), self.sum / self._per_second]
 
 
-REGISTRY.register(_Counts())
+refused = Counter(
+    "proxy_refused_total",
+    "Requests refused before they were accepted, by error code.",
+    "code",
+)
+failovers = Counter(
+    "proxy_failovers_total",
+    "Attempts that followed a failed one, by the cause of that failure.",
+    "cause",
+    tuple(cause.value for cause in Cause),
+)
+ignored_limits = Counter(
+    "proxy_ignored_limits_total",
+    "Limits in x-ratelimit-* headers that are ignored, by reason.",
+    "reason",
+    REASONS,
+)
+queued = Counter(
+    "proxy_queued_total",
+    "Requests that waited in a queue, by how that ended.",
+    "end",
+    ("served", "refused", "left"),
+)
+QUEUE_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+queue_wait = Histogram(QUEUE_BOUNDS_S)
+register(
+    Family(
+        "proxy_queue_wait_seconds",
+        "histogram",
+        "Seconds that requests waited in queues.",
+        bounds=QUEUE_BOUNDS_S,
+    ),
+    lambda: [((), queue_wait.numbers())],
+)
+
+
+def count_refused(code: str) -> None:
+    """Count a refused request. It gets no row, since there may be very many."""
+    refused.inc(code)
+
+
+def count_ignored_limit(reason: str) -> None:
+    """Count a limit in an answer's headers that is not understood."""
+    ignored_limits.inc(reason)

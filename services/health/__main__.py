@@ -9,9 +9,11 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import httpx
+import structlog
 
 from libs.common.errors import RedisAway, SettingError
 from libs.common.providers.credentials import Credentials
+from libs.common.providers.http_transport import EgressTransport
 from libs.common.providers.resolver import CheckedResolver
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
@@ -29,7 +31,8 @@ from libs.common.settings.services import HealthSettings
 from services.health.check_queue import CheckQueueWorker
 from services.health.key_test import KeyTester
 from services.health.prober import CheckRequest, Prober, Schedule
-from services.health.upstreams import EgressTransport
+
+log = structlog.get_logger()
 
 LEASE_MS = 3_000
 
@@ -76,7 +79,9 @@ class Health:
         ]
         if settings.enabled:
             loops.append(self._schedule.run)
-        async with await serve_probes(settings.host, settings.health_port, self._ready):
+        host = settings.host_of("health")
+        async with await serve_probes(host, settings.health_port, self._ready):
+            log.info("health service started", action="health_started")
             try:
                 # A hanging check must not delay the shutdown.
                 await run_until_signalled(*loops, drain_seconds=2.0)

@@ -4,7 +4,6 @@ accepts them, and which models it lists."""
 import asyncio
 import json
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
 import httpx
@@ -14,7 +13,8 @@ from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import ProxyError
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey
-from services.health.verdict import of_answer, of_error, timed_out
+from libs.common.providers.key_headers import BEARER, key_header
+from services.health.verdict import ask
 
 MOST_MODELS = 200
 _DETAILS = {
@@ -31,6 +31,7 @@ class KeyTest(msgspec.Struct):
     base_url: str
     keys: list[tuple[str, str]]
     model: str | None = None
+    auth_type: str = BEARER
 
 
 class KeyTester:
@@ -56,7 +57,7 @@ class KeyTester:
             key = self._credentials.resolve(credential, wanted.base_url)
         except ProxyError as error:
             return _result(name, "unresolved", str(error))
-        verdict, models = await self._ask(f"{wanted.base_url}/models", SentKey(key))
+        verdict, models = await self._ask(wanted, SentKey(key))
         kind = verdict.kind
         detail = _DETAILS.get(kind, verdict.cause)
         if kind != "ok" and verdict.cause not in detail:
@@ -67,18 +68,16 @@ class KeyTester:
             result["lists_model"] = wanted.model in models
         return result
 
-    async def _ask(self, url: str, sent: SentKey) -> tuple[Verdict, Sequence[str]]:
-        started = perf_counter()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._client.get(
-                    url, headers={"authorization": f"Bearer {sent.text}"}
-                )
-        except TimeoutError:
-            return timed_out(), ()
-        except httpx.HTTPError as error:
-            return of_error(error), ()
-        verdict = of_answer(answer, sent, (perf_counter() - started) * 1000)
+    async def _ask(
+        self, wanted: KeyTest, sent: SentKey
+    ) -> tuple[Verdict, Sequence[str]]:
+        url, header = (
+            f"{wanted.base_url}/models",
+            key_header(wanted.auth_type, sent.text),
+        )
+        answer, verdict = await ask(self._client, url, header, sent, self._timeout_s)
+        if answer is None:
+            return verdict, ()
         if verdict.kind == "neutral":
             cause = f"{answer.status_code}: is the base_url right?"
             verdict = msgspec.structs.replace(verdict, cause=cause)

@@ -4,20 +4,21 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Protocol
 
 import httpx
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey
+from libs.common.providers.key_headers import key_header
 from libs.common.runtime.lifecycle import wait_for_stop
-from services.health.verdict import account_of, of_answer, of_error, timed_out
+from libs.common.runtime.service_gauges import REDIS_UP
+from services.health.verdict import account_of, ask
 
 log = structlog.get_logger()
 
@@ -25,6 +26,13 @@ TICK_S = 0.5  # several times per lease
 AT_ONCE = 32  # concurrent checks
 CHECKS = Counter("proxy_health_checks_total", "Checks by verdict.", ["verdict"])
 SECONDS = Histogram("proxy_health_check_seconds", "Duration of answered checks.")
+LEADS = Gauge(
+    "proxy_health_leader", "1 if this process checks the resources, 0 if it stands by."
+)
+LAST_ROUND = Gauge(
+    "proxy_health_last_round_timestamp_seconds",
+    "Unix time when this process last had checked all resources.",
+)
 
 
 class Leadership(Protocol):
@@ -97,24 +105,18 @@ class Prober:
         if key is None:
             return Verdict(kind="neutral", cause="its key cannot be resolved here")
         sent = SentKey(key)
+        header = key_header(resource.auth_type, key)
         url = f"{resource.base_url}/{self._request.path}"
-        started = perf_counter()
-        try:
-            # A limit for the whole request: httpx only limits each read.
-            async with asyncio.timeout(self._request.timeout_s):
-                answer = await self._client.get(
-                    url, headers={"authorization": f"Bearer {key}"}
-                )
-        except TimeoutError:
-            return timed_out()
-        except httpx.HTTPError as error:
-            return of_error(error)
-        seconds = perf_counter() - started
-        SECONDS.observe(seconds)
+        answer, verdict = await ask(
+            self._client, url, header, sent, self._request.timeout_s
+        )
+        if answer is None:
+            return verdict
+        SECONDS.observe((verdict.latency_ms or 0) / 1000)
         account = account_of(answer, sent)
         if account is not None:  # also for a key that replaced another one
             await self._routing.learn_account(resource.id, account)
-        return of_answer(answer, sent, seconds * 1000)
+        return verdict
 
 
 class Schedule:
@@ -171,6 +173,8 @@ class Schedule:
         elif cause is None and self._away:
             log.info("Redis is available again", action="redis_back")
         self._away = cause is not None
+        REDIS_UP.set(not self._away)
+        LEADS.set(self.leads)
 
     def _due(self, now: float, version: str) -> bool:
         if self._round is not None:
@@ -182,6 +186,7 @@ class Schedule:
     async def _check(self) -> None:
         try:
             await self._check_all()
+            LAST_ROUND.set_to_current_time()
         except (RedisAway, NoCatalogue) as cause:
             self._checked = None
             log.info(

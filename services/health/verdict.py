@@ -1,17 +1,39 @@
-"""Derives a verdict from the response or error of a check. Pure but for the current
-time, to which a date in Retry-After is relative."""
+"""Requests an upstream and derives a verdict from its response or error."""
 
+import asyncio
 from datetime import UTC, datetime
+from time import perf_counter
 
 import httpx
 import msgspec
 
 from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header
+from libs.common.providers.http_transport import AddressRefused
 from libs.common.providers.key_echoes import SentKey
 from libs.common.routing.accounts import account_named
 from libs.common.runtime.tls import tls_cause
-from services.health.upstreams import AddressRefused
+
+
+async def ask(
+    client: httpx.AsyncClient,
+    url: str,
+    header: Header,
+    sent: SentKey,
+    timeout_s: float,
+) -> tuple[httpx.Response | None, Verdict]:
+    """GET `url` with the key in `header`; returns the answer, if there was one, and its
+    verdict."""
+    started = perf_counter()
+    try:
+        # A limit for the whole request: httpx only limits each read.
+        async with asyncio.timeout(timeout_s):
+            answer = await client.get(url, headers=[header])
+    except TimeoutError:
+        return None, timed_out()
+    except httpx.HTTPError as error:
+        return None, of_error(error)
+    return answer, of_answer(answer, sent, (perf_counter() - started) * 1000)
 
 
 def of_answer(answer: httpx.Response, sent: SentKey, latency_ms: float) -> Verdict:

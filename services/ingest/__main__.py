@@ -8,32 +8,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from libs.common.contracts.prices import Price, PriceList
 from libs.common.errors import SettingError, StoreAway
+from libs.common.providers.rules import check_alert_address
 from libs.common.redis import keys
-from libs.common.redis.capture_batches import unpacked
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.runtime import logs
 from libs.common.runtime.lifecycle import run_until_signalled
 from libs.common.runtime.probes import Readiness, serve_probes
+from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import IngestSettings
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Price, SchemaTooNew
+from libs.common.store.interface import SchemaTooNew
+from libs.common.store.prices import read_prices
+from services.ingest.alerts.outbox import Alerts
+from services.ingest.alerts.webhook import deliveries
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, ConsumerOptions
 from services.ingest.memory import collect_seldom
-from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payload
-from services.ingest.prices import read_prices
+from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payloads
+from services.ingest.price_updates import PriceUpdates
 from services.ingest.readiness import readiness
 from services.ingest.schema_maintenance import MaintenanceOptions, SchemaMaintenance
+from services.ingest.usage import Usage
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
     """Run until SIGTERM. Exit with status 2 and a one-line message if a setting is
     invalid or the schema is newer than this version supports."""
+    environ = os.environ if environ is None else environ
     try:
-        settings = IngestSettings.read(os.environ if environ is None else environ)
+        settings = IngestSettings.read(environ)
         prices = settings.prices_file and read_prices(settings.prices_file)
+        check_alert_address(environ)
+        Egress.read(environ)
     except SettingError as error:
         sys.exit(_report(error))
     logs.configure("ingest", settings.log_level)
@@ -56,14 +65,18 @@ async def serve(
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
-    consumer = Consumer(stream, store, _options(settings))
+    usage = Usage(PriceList(prices) if prices else None)
+    store.rollups.prices = PriceList(prices or ())
+    alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
+    options = replace(_options(settings), usage=usage, alerts=alerts)
+    consumer = Consumer(stream, store, options)
     payloads = TelemetryStream(
         redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
     )
     bodies = Consumer(payloads, PayloadSink(store), _payload_options(settings))
-    options = MaintenanceOptions(keep_days=settings.retention_days)
+    kept = MaintenanceOptions(keep_days=settings.retention_days)
     maintenance = SchemaMaintenance(
-        store, lambda: datetime.now(UTC).date(), options, prices
+        store, lambda: datetime.now(UTC).date(), kept, prices
     )
 
     async def prepared() -> None:
@@ -75,12 +88,16 @@ async def serve(
             {"redis": stream.depth, "sql": store.ping, "schema": prepared}
         )
 
-    probes = await serve_probes(settings.host, settings.ingest_port, ready)
+    sending = [each.run for each in deliveries(settings, store.fetch, redis)]
+    host = settings.host_of("ingest")
+    probes = await serve_probes(host, settings.ingest_port, ready)
     try:
         await run_until_signalled(
             maintenance.run,
             maintenance.then(consumer.run),
             maintenance.then(bodies.run),
+            maintenance.then(PriceUpdates(store.fetch, usage, store.rollups).run),
+            *map(maintenance.then, sending),
             drain_seconds=settings.drain_seconds,
         )
     except SystemExit:
@@ -99,8 +116,7 @@ def _payload_options(settings: IngestSettings) -> ConsumerOptions:
     return replace(
         _options(settings),
         rule=rule,
-        decode=decode_payload,
-        parts=unpacked,
+        decode=decode_payloads,
         stream="payloads",
     )
 

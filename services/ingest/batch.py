@@ -17,8 +17,7 @@ READ_ENTRIES = 500  # per call, during which Redis serves no one else
 FIRST_READ_ENTRIES = 64
 
 Fields = Mapping[bytes, bytes]
-Decode = Callable[[str, Fields], StreamedEvent | DeadLetter]
-Parts = Callable[[Fields], Sequence[Fields]]
+Decode = Callable[[str, Fields], Sequence[StreamedEvent | DeadLetter]]
 
 
 class Entry(Protocol):
@@ -78,18 +77,11 @@ class BatchRule:
         return self.size * GROWTH
 
 
-def itself(fields: Fields) -> Sequence[Fields]:
-    """Return the entry itself, for entries with one event each."""
-    return (fields,)
-
-
 class Batch:
     """Entries, decoded to events and dead letters."""
 
-    def __init__(self, decode: Decode, parts: Parts = itself) -> None:
-        """`parts` splits an entry that contains several events."""
+    def __init__(self, decode: Decode) -> None:
         self._decode = decode
-        self._parts = parts
         self.entries: list[Entry] = []
         self.events: list[StreamedEvent] = []
         self.dead: list[DeadLetter] = []
@@ -98,8 +90,7 @@ class Batch:
     def add(self, entries: Sequence[Entry], requested: int) -> None:
         """Decode and add entries. `requested` is the number asked for."""
         for entry in entries:
-            for fields in self._parts(entry.fields):
-                decoded = self._decode(entry.id, fields)
+            for decoded in self._decode(entry.id, entry.fields):
                 if isinstance(decoded, DeadLetter):
                     self.dead.append(decoded)
                 else:
@@ -110,14 +101,6 @@ class Batch:
             bytes=self.size.bytes + sum(map(_bytes, entries)),
             more=len(entries) >= requested,
         )
-
-    def fields_of(self, event: StreamedEvent) -> Fields:
-        """Return the fields of an event. Searches the batch, as this is rarely
-        needed."""
-        id_ = event.id.encode()
-        entry = next(entry for entry in self.entries if entry.id == event.entry_id)
-        parts = self._parts(entry.fields)
-        return next((part for part in parts if part.get(b"id") == id_), entry.fields)
 
 
 def _bytes(entry: Entry) -> int:

@@ -21,9 +21,12 @@ from libs.common.redis.telemetry_stream import Entry
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import DeadLetter, Unstorable
 from services.ingest import metrics
+from services.ingest.alerts.outbox import Alerts
 from services.ingest.backoff import Backoff
-from services.ingest.batch import Batch, BatchRule, Decode, Parts, itself
-from services.ingest.decode import dead_letter, decode
+from services.ingest.batch import Batch, BatchRule, Decode
+from services.ingest.decode import dead_letter, decode_entry, letter_fields
+from services.ingest.event_log import tell
+from services.ingest.usage import Usage
 
 log = structlog.get_logger()
 
@@ -70,9 +73,10 @@ class ConsumerOptions:
     rule: BatchRule
     claim_s: float  # claim entries pending at another consumer for this long
     backoff: Backoff = field(default_factory=Backoff)
-    decode: Decode = decode
-    parts: Parts = itself
+    decode: Decode = decode_entry
     stream: str = "events"  # label in metrics
+    usage: Usage = field(default_factory=Usage)
+    alerts: Alerts | None = None
 
 
 class Consumer:
@@ -103,7 +107,7 @@ class Consumer:
     async def _gather(self, stop: asyncio.Event, busy: Callable[[], bool]) -> Batch:
         """Read entries until the batch is due or `stop` is set."""
         rule, clock = self._options.rule, asyncio.get_running_loop().time
-        batch = Batch(self._options.decode, self._options.parts)
+        batch = Batch(self._options.decode)
         began = clock()
         while not stop.is_set() and not rule.due(batch.size, clock() - began):
             room = rule.room(batch.size)
@@ -152,12 +156,21 @@ class Consumer:
         dead = list(batch.dead)
         with metrics.WRITE_SECONDS.time():
             for event, reason in await self._write(batch.events):
-                fields = batch.fields_of(event)
-                dead.append(dead_letter(event.entry_id, fields, reason))
+                dead.append(dead_letter(event.entry_id, letter_fields(event), reason))
+            if self._options.alerts is not None:
+                await self._options.alerts.add(batch.events)
             if dead:
                 await self._sink.write_dead_letters(dead)
-        _record_metrics(batch, dead)
+        self._record(batch, dead)
         return dead
+
+    def _record(self, batch: Batch, dead: Sequence[DeadLetter]) -> None:
+        """Count and log what was stored."""
+        rejected = {(letter.entry_id, letter.event_id) for letter in dead}
+        stored = [e for e in batch.events if (e.entry_id, e.id) not in rejected]
+        _count(batch, stored, dead)
+        self._options.usage.count(stored)
+        tell(stored, dead)
 
     async def _write(
         self, events: Sequence[StreamedEvent]
@@ -205,12 +218,14 @@ class Consumer:
         except (RedisAway, StoreAway) as error:
             self._lost(what, error)
             return None
+        metrics.UP[what].set(1)
         if self._away.pop(what, None):
             log.info(RECOVERED[what], action=f"{what}_back")
         return result
 
     def _lost(self, what: str, error: RedisAway | StoreAway) -> None:
         metrics.FAILURES.labels(what).inc()
+        metrics.UP[what].set(0)
         if what not in self._away:
             log.warning(UNAVAILABLE[what], action=f"{what}_away", error=str(error))
         self._away[what] = str(error)
@@ -224,20 +239,12 @@ def _running(task: asyncio.Task[None] | None) -> bool:
     return task is not None and not task.done()
 
 
-def _record_metrics(batch: Batch, dead: Sequence[DeadLetter]) -> None:
-    rejected = {(letter.entry_id, letter.event_id) for letter in dead}
-    stored = Counter(e.kind for e in batch.events if (e.entry_id, e.id) not in rejected)
-    for kind, count in stored.items():
+def _count(
+    batch: Batch, stored: Sequence[StreamedEvent], dead: Sequence[DeadLetter]
+) -> None:
+    for kind, count in Counter(event.kind for event in stored).items():
         metrics.EVENTS.labels(kind).inc(count)
     metrics.BATCHES.inc()
     metrics.DEAD_LETTERS.inc(len(dead))
     oldest_ms = min(int(entry.id.partition("-")[0]) for entry in batch.entries)
     metrics.LAG.set(max(0.0, time.time() - oldest_ms / 1000))
-    for letter in dead:
-        log.warning(
-            "moved an entry to the dead letters",
-            action="dead_letter",
-            entry_id=letter.entry_id,
-            kind=letter.kind,
-            reason=letter.reason,
-        )

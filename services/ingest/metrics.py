@@ -2,12 +2,18 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from libs.common.runtime.service_gauges import REDIS_UP
+from libs.common.runtime.sql_gauge import SQL_UP
+
 EVENTS = Counter(
     "proxy_ingest_events_total", "Events stored, replays included", ["kind"]
 )
 BATCHES = Counter("proxy_ingest_batches_total", "Batches committed")
 DEAD_LETTERS = Counter(
     "proxy_ingest_dead_letters_total", "Entries that could not be stored"
+)
+ALERTS = Counter(
+    "proxy_alerts_total", "Alerts that the webhook accepted or did not", ["result"]
 )
 FAILURES = Counter(
     "proxy_ingest_failures_total",
@@ -23,4 +29,5 @@ BACKLOG = Gauge(
     "Entries not stored yet: events, and captured bodies",
     ["stream"],
 )
+UP = {"redis": REDIS_UP, "store": SQL_UP}
 WRITE_SECONDS = Histogram("proxy_ingest_write_seconds", "Writing one batch to SQL")

@@ -4,115 +4,111 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import zstandard
-from pydantic import ValidationError
 
 from libs.common.contracts.events import (
+    END_OF_TIME_MS,
     EVENT_VERSION,
-    PACKED,
-    PLAIN,
-    PayloadEvent,
+    ID_CHARS_MAX,
+    LARGEST,
+    TEXT_CHARS,
     StreamedEvent,
-    StreamedPayload,
 )
-from libs.common.redis.capture_batches import BATCH_KIND
-from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
-from services.ingest.decode import END_OF_TIME_MS, LARGEST, Fields, dead_letter
+from libs.common.contracts.payloads import PACKED, PLAIN, Note, Payload
+from libs.common.redis.capture_batches import BATCH_KIND, unpacked
+from libs.common.store.interface import DeadLetter
+from services.ingest.decode import (
+    VERSION,
+    Fields,
+    Malformed,
+    dead_letter,
+    letter_fields,
+)
 
 # An entry contains the bodies of many requests, so few entries are megabytes.
 BATCH_SIZE = 8
-LARGEST_DATA = 65_536
 LARGEST_BODY = 67_108_864
-DIRECTIONS = ("request", "response")
-
 
 _compressor = zstandard.ZstdCompressor()
 
 
-class _Malformed(Exception):
-    """The entry cannot be stored. The message is the reason."""
-
-
-def decode_payload(entry_id: str, fields: Fields) -> StreamedPayload | DeadLetter:
-    """Decode the bodies of a request, or return a dead letter. A dead letter does not
-    contain the bodies, because they may contain text that was not redacted."""
+def decode_payloads(
+    entry_id: str, fields: Fields
+) -> Sequence[StreamedEvent | DeadLetter]:
+    """Decode an entry to payloads, or to dead letters. A dead letter does not contain
+    the bodies, because they may contain text that was not redacted."""
+    kept = {name: fields[name] for name in (b"kind", b"v") if name in fields}
+    # Without it, all entries that cannot be decoded would be one letter.
+    kept[b"id"] = entry_id.encode()
+    if fields.get(b"v") != VERSION:
+        why = f"unknown version; supported is {EVENT_VERSION}"
+        return (dead_letter(entry_id, kept, why),)
+    if fields.get(b"kind") != BATCH_KIND:
+        return (dead_letter(entry_id, kept, f"kind is not {BATCH_KIND.decode()}"),)
     try:
-        event = _event(fields)
-        bodies = {name: _body(event, name, fields) for name in DIRECTIONS}
-        event = _packed(event, bodies)
-    except _Malformed as error:
-        return dead_letter(entry_id, fields, str(error))
-    return StreamedPayload(
-        entry_id=entry_id,
-        id=event.request_id,
-        kind="payload",
-        event=event,
-        bodies={name: body for name, body in bodies.items() if body is not None},
-    )
+        payloads = unpacked(fields.get(b"data", b""))
+    except ValueError:
+        why = "the batch of bodies cannot be decoded"
+        return (dead_letter(entry_id, kept, why),)
+    return [_checked(entry_id, payload) for payload in payloads]
 
 
-def _event(fields: Fields) -> PayloadEvent:
-    if fields.get(b"v") != b"%d" % EVENT_VERSION:
-        raise _Malformed(f"unknown version; supported is {EVENT_VERSION}")
-    if fields.get(b"kind") == BATCH_KIND:
-        raise _Malformed("the batch of bodies cannot be decoded")
-    if fields.get(b"kind") != b"payload":
-        raise _Malformed("kind is not payload")
-    data = fields.get(b"data", b"")
-    if len(data) > LARGEST_DATA:
-        raise _Malformed(f"data has {len(data)} bytes, more than {LARGEST_DATA}")
+def _checked(entry_id: str, payload: Payload) -> StreamedEvent | DeadLetter:
+    _clean(payload)
+    streamed = StreamedEvent(entry_id, payload.request_id, "payload", payload)
     try:
-        # PostgreSQL rejects NUL characters, for example in a content coding.
-        event = PayloadEvent.model_validate_json(data.replace(b"\\u0000", b""))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _Malformed(f"{where or 'data'}: {first['msg']}") from None
-    _require_sane(event)
-    return event
+        _require_sane(payload)
+        for direction in ("request", "response"):
+            _prepare(payload, direction)
+    except Malformed as error:
+        return dead_letter(entry_id, letter_fields(streamed), str(error))
+    return streamed
 
 
-def _require_sane(event: PayloadEvent) -> None:
-    if not 0 < len(event.request_id) <= ID_CHARS_MAX:
-        raise _Malformed(
-            f"request_id is empty or longer than {ID_CHARS_MAX} characters"
-        )
-    if not 0 <= event.created_at_ms < END_OF_TIME_MS:
-        raise _Malformed("created_at_ms is out of range")
-    for note in (event.request, event.response):
+def _clean(payload: Payload) -> None:
+    """Remove NUL characters, which PostgreSQL rejects, and truncate text."""
+    payload.request_id = payload.request_id.replace("\0", "")
+    for note in (payload.request, payload.response):
+        if note is not None:
+            note.encoding = _text(note.encoding)
+            note.content_type = note.content_type and _text(note.content_type)
+            note.dropped = note.dropped and _text(note.dropped)
+
+
+def _text(value: str) -> str:
+    return value.replace("\0", "")[:TEXT_CHARS]
+
+
+def _require_sane(payload: Payload) -> None:
+    if not 0 < len(payload.request_id) <= ID_CHARS_MAX:
+        raise Malformed(f"request_id is empty or longer than {ID_CHARS_MAX} characters")
+    if not 0 <= payload.created_at_ms < END_OF_TIME_MS:
+        raise Malformed("created_at_ms is out of range")
+    for note in (payload.request, payload.response):
         if note is not None and not 0 <= note.original_bytes <= LARGEST:
-            raise _Malformed("original_bytes is out of range")
+            raise Malformed("original_bytes is out of range")
 
 
-def _body(event: PayloadEvent, name: str, fields: Fields) -> bytes | None:
-    """Return the body that a note describes, or None if it was dropped."""
-    note = getattr(event, name)
+def _prepare(payload: Payload, direction: str) -> None:
+    """Compress a body that the gateway left uncompressed, as it does with small
+    ones. A body without a note, or with one that says it was dropped, is removed."""
+    note: Note | None = getattr(payload, direction)
+    body: bytes | None = getattr(payload, f"{direction}_body")
     if note is None or note.dropped is not None:
-        return None
-    body = fields.get(name.encode())
-    if body is None:
-        raise _Malformed(f"missing field: {name}")
-    if len(body) > LARGEST_BODY:
-        raise _Malformed(f"{name} has {len(body)} bytes, more than {LARGEST_BODY}")
-    return body
-
-
-def _packed(event: PayloadEvent, bodies: dict[str, bytes | None]) -> PayloadEvent:
-    """Compress bodies in place; gateways send small ones uncompressed."""
-    notes = {}
-    for name, body in bodies.items():
-        note = getattr(event, name)
-        if body is None or not note.encoding.endswith(PLAIN):
-            continue
-        bodies[name] = _compressor.compress(body)
-        encoding = note.encoding.removesuffix(PLAIN) + PACKED
-        notes[name] = note.model_copy(update={"encoding": encoding})
-    return event.model_copy(update=notes) if notes else event
+        body = None
+    elif body is None:
+        raise Malformed(f"missing body: {direction}")
+    elif len(body) > LARGEST_BODY:
+        raise Malformed(f"{direction} has {len(body)} bytes, more than {LARGEST_BODY}")
+    elif note.encoding.endswith(PLAIN):
+        body = _compressor.compress(body)
+        note.encoding = note.encoding.removesuffix(PLAIN) + PACKED
+    setattr(payload, f"{direction}_body", body)
 
 
 class Bodies(Protocol):
     """The methods of a store that the sink uses."""
 
-    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int: ...
+    async def write_payloads(self, payloads: Sequence[Payload]) -> int: ...
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int: ...
 
@@ -124,7 +120,8 @@ class PayloadSink:
         self._store = store
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
-        payloads = [event for event in events if isinstance(event, StreamedPayload)]
+        found = [event.event for event in events]
+        payloads = [payload for payload in found if isinstance(payload, Payload)]
         return await self._store.write_payloads(payloads)
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:

@@ -7,14 +7,16 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
 import structlog
 
+from libs.common.contracts.prices import Price
 from libs.common.errors import StoreAway
 from libs.common.runtime.lifecycle import wait_for_stop
-from libs.common.store.interface import Price, SchemaTooNew
+from libs.common.store.interface import SchemaTooNew
+from libs.common.store.rollups import MINUTES_KEPT
 from services.ingest.backoff import Backoff
 
 log = structlog.get_logger()
@@ -32,6 +34,8 @@ class Schema(Protocol):
     async def make_partitions(self, today: date) -> int: ...
 
     async def drop_before(self, day: date) -> int: ...
+
+    async def drop_minutes(self, before: datetime) -> None: ...
 
     async def put_prices(self, prices: Sequence[Price]) -> None: ...
 
@@ -69,10 +73,10 @@ class SchemaMaintenance:
         except SchemaTooNew as error:
             self.refusal = error
             return
-        await self._until_done(stop, self._price)
         while not stop.is_set():
             await self._until_done(stop, self._partition)
             await self._until_done(stop, self._drop_old_days, tries=DROP_ATTEMPTS)
+            await self._until_done(stop, self._drop_minutes, tries=DROP_ATTEMPTS)
             await wait_for_stop(stop, self._options.every_s)
 
     def then(
@@ -97,6 +101,7 @@ class SchemaMaintenance:
     async def _migrate(self) -> None:
         version = await self._store.migrate()
         log.info("the schema is up to date", action="migrated", version=version)
+        await self._price()
         # Before partitions exist: rows without one go to the default partition.
         self.prepared.set()
 
@@ -119,6 +124,9 @@ class SchemaMaintenance:
         dropped = await self._store.drop_before(day)
         if dropped:
             log.info("deleted old days", action="dropped", before=f"{day}", n=dropped)
+
+    async def _drop_minutes(self) -> None:
+        await self._store.drop_minutes(datetime.now(UTC) - MINUTES_KEPT)
 
     async def _until_done(
         self,

@@ -28,18 +28,26 @@ from libs.common.runtime.lifecycle import end
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.resources import resources_from_environment
 from libs.common.settings.services import HealthSettings, RouterSettings
-from libs.common.store.admin_token import AdminTokenRow
+from libs.common.store.admin.audit_log import AuditLog
+from libs.common.store.admin.tokens import AdminTokenRow, NamedTokenRows
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Store
+from libs.common.store.prices import PriceRows
 from libs.common.store.providers import RegistryRows
-from libs.common.store.proxy_keys import ProxyKeyRows
+from libs.common.store.proxy_keys import ProxyKeyRows, TeamRows
+from libs.common.store.store import Store
+from services.router.admin.access import AdminTokens, Audit, OneAdminToken, WhoAmI
 from services.router.admin.auth.access import AdminToken, Browsers
-from services.router.admin.auth.tokens import FixedToken, KeptToken
+from services.router.admin.auth.tokens import FixedToken, KeptToken, NamedTokens
 from services.router.admin.explain import Explain
 from services.router.admin.health_checks import Examiner, HealthCheck
 from services.router.admin.history import Decisions, OneRequest, Requests, Sessions
 from services.router.admin.keys import OneProxyKey, ProxyKeys
 from services.router.admin.ledger import Auditor, LedgerView
+from services.router.admin.live.attention import Attention, AttentionView
+from services.router.admin.live.charts import ChartsView
+from services.router.admin.live.limited_keys import LimitedKeys
+from services.router.admin.live.stream import Events, Feed
+from services.router.admin.prices import Prices, PricesOfModel
 from services.router.admin.registry.destinations import DestinationCheck
 from services.router.admin.registry.models import Models, OneModel
 from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
@@ -48,11 +56,18 @@ from services.router.admin.registry.providers import (
     ProviderContext,
     Providers,
 )
-from services.router.admin.state import Events, Overview, State
-from services.router.api.docs_page import Docs
-from services.router.api.document import OpenApi, document
+from services.router.admin.spent import Spent
+from services.router.admin.state import Overview, State
+from services.router.admin.teams import OneTeam, Teams
+from services.router.api.compression import Compression
+from services.router.api.docs_page import docs
+from services.router.api.document import document, open_api
+from services.router.api.head import answer_head
+from services.router.budgets.recounter import Recounter
+from services.router.budgets.spend import SpendRows
 from services.router.catalogue import Publisher, build_catalogue
-from services.router.dashboard_files import CSP, FILES, Page
+from services.router.conditions import RouterConditions
+from services.router.dashboard_files import CSP, FILES, page
 from services.router.errors import say
 from services.router.function_library import LIBRARY
 from services.router.key_table import KeyPublisher
@@ -77,13 +92,14 @@ class Router:
         self._redis = connect(settings.redis_url)
         caller = ClientCaller(self._redis)
         stream = settings.telemetry_stream
-        self.routing = RoutingFunctions(caller, stream, _terms(settings), LIBRARY)
+        self.routing = RoutingFunctions(caller, stream, Terms.of(settings), LIBRARY)
         self.store = open_store(settings.url)
         self.proxy_keys = ProxyKeyRows(self.store.fetch)
-        self.key_publisher = KeyPublisher(self.proxy_keys, KeyTable(caller))
+        self.keys = KeyTable(caller)
+        self.key_publisher = KeyPublisher(self.proxy_keys, self.keys)
         self.orders = Orders(self._redis)
-        check_s = HealthSettings.read(os.environ).timeout_seconds
-        self.patience_s = check_s + CHECK_MARGIN_S
+        checks = HealthSettings.read(os.environ)
+        self.patience_s = checks.timeout_seconds + CHECK_MARGIN_S
         self.stopping = stopping_at_signal()
         backlog = TelemetryStream(self._redis, stream, settings.telemetry_group)
         self.context = _provider_context(settings)
@@ -107,21 +123,49 @@ class Router:
             self.publisher,
             open_admin=settings.open_admin,
         )
+        prober = LeaderLease(self._redis, "health", "", LEASE_MS)
+        self.conditions = RouterConditions(
+            self.overview.shared,
+            self.auditor,
+            backlog,
+            prober.holder if checks.enabled else None,
+        )
+        self.attention = self._attention()
+        self.feed = Feed(self.overview.shared, self.store, self.attention.items)
+        self._recounter = self._recounts(backlog)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
         self.token = _token(settings, self.store)
+        self.token_rows = NamedTokenRows(self.store.fetch)
+        self.named_tokens = NamedTokens(self.token_rows)
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         loops = (
             self.publisher.run(),
             self._reaper.run(),
+            self._recounter.run(),
             self.key_publisher.run(),
             self.registry.run(),
+            self.conditions.run(),
         )
         self._loops = [_kept(loop) for loop in loops]
         if isinstance(self.token, KeptToken):
             self._loops.append(asyncio.create_task(self.token.make_first()))
         log.info("router started", action="router_started")
+
+    def _attention(self) -> Attention:
+        return Attention(
+            self.overview.shared,
+            self.conditions.problems,
+            self.auditor,
+            self.routing.impaired,
+            LimitedKeys(self.keys, self.routing).used,
+            self.store.fetch,
+        )
+
+    def _recounts(self, backlog: TelemetryStream) -> Recounter:
+        spend = SpendRows(self.store.fetch)
+        return Recounter(self.routing, spend, backlog, self._lease)
 
     async def stop(self) -> None:
         for loop in self._loops:
@@ -133,14 +177,6 @@ class Router:
             log.info("router lease not released, it will expire", action="lease_left")
         await self.store.close()
         await self._redis.aclose()
-
-
-def _terms(settings: RouterSettings) -> Terms:
-    return Terms(
-        session_ttl_ms=int(settings.session_ttl_seconds * 1000),
-        id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
-        cooldown_ms=int(settings.cooldown_seconds * 1000),
-    )
 
 
 def _provider_context(settings: RouterSettings) -> ProviderContext:
@@ -159,7 +195,7 @@ def _token(settings: RouterSettings, store: Store) -> FixedToken | KeptToken | N
         return FixedToken(settings.admin_token)
     if settings.open_admin:
         return None
-    origin = f"http://127.0.0.1:{settings.port}"
+    origin = settings.public_url or f"http://127.0.0.1:{settings.port}"
     return KeptToken(AdminTokenRow(store.fetch), settings.data_dir, origin)
 
 
@@ -192,7 +228,7 @@ class Lifespan:
     async def process_startup(self, _scope: Any, _event: Any) -> None:
         self._router = router = Router(self._settings)
         router.start()
-        self._app.add_middleware(AdminToken(router.token))
+        self._app.add_middleware(AdminToken(router.token, router.named_tokens))
         _add_routes(self._app, router)
 
     async def process_shutdown(self, _scope: Any, _event: Any) -> None:
@@ -203,9 +239,10 @@ class Lifespan:
 def _add_routes(app: App, router: Router) -> None:
     resources = _resources(router)
     described = document(resources)
-    pages = {path: Page(*file) for path, file in FILES.items()}
-    documents = {"/openapi.json": OpenApi(described), "/docs": Docs(described, CSP)}
+    pages = {path: page(*file) for path, file in FILES.items()}
+    documents = {"/openapi.json": open_api(described), **docs(described, CSP)}
     for path, resource in {**resources, **pages, **documents}.items():
+        answer_head(resource)
         app.add_route(path, resource)
 
 
@@ -213,20 +250,28 @@ def _resources(router: Router) -> dict[str, object]:
     """The resources that declare operations, by path."""
     store, overview = router.store, router.overview
     examiner = Examiner(router.orders, router.patience_s)
-    proxy_keys = router.proxy_keys, router.key_publisher
+    spent = Spent(router.routing)
+    proxy_keys = router.proxy_keys, router.key_publisher, spent
+    teams = TeamRows(store.fetch), router.key_publisher, spent
+    tokens = router.token_rows, router.named_tokens
+    prices = PriceRows(store.fetch), router.registry
     rows, registry, context = router.registry_rows, router.registry, router.context
     return {
         "/admin/state": State(overview),
         "/admin/ledger": LedgerView(router.auditor),
-        "/admin/events": Events(overview, router.stopping),
+        "/admin/events": Events(router.feed, router.stopping),
         "/admin/health/check": HealthCheck(examiner),
         "/admin/route/explain": Explain(router.routing, store, router.publisher),
+        "/admin/attention": AttentionView(router.attention),
+        "/admin/charts": ChartsView(store.fetch),
         "/admin/sessions": Sessions(store),
         "/admin/requests": Requests(store),
         "/admin/requests/{id}": OneRequest(store),
         "/admin/decisions": Decisions(store),
         "/admin/keys": ProxyKeys(*proxy_keys),
         "/admin/keys/{key_id}": OneProxyKey(*proxy_keys),
+        "/admin/teams": Teams(*teams),
+        "/admin/teams/{team_id}": OneTeam(*teams),
         "/admin/providers": Providers(rows, registry, context),
         "/admin/providers/test": ProviderTest(rows, examiner, context),
         "/admin/providers/{provider_id}": OneProvider(rows, registry, context),
@@ -234,10 +279,20 @@ def _resources(router: Router) -> dict[str, object]:
         "/admin/models/test": ModelTest(rows, examiner, context),
         # An alias may contain slashes.
         "/admin/models/{alias:path}": OneModel(rows, registry),
+        "/admin/prices": Prices(*prices),
+        "/admin/prices/{model:path}": PricesOfModel(*prices),
+        "/admin/tokens": AdminTokens(*tokens),
+        "/admin/tokens/{name}": OneAdminToken(*tokens),
+        "/admin/whoami": WhoAmI(),
+        "/admin/audit": Audit(AuditLog(store.fetch)),
         "/internal/owners": Owners(store),
         "/healthz": Healthz(),
-        "/readyz": Readyz(lambda: router.publisher.published, store.ping),
-        "/metrics": Metrics(overview.shared),
+        "/readyz": Readyz(
+            lambda: router.publisher.published, store.ping, store.unpriced
+        ),
+        "/metrics": Metrics(
+            overview.shared, router.auditor, router.conditions.oldest_s
+        ),
     }
 
 
@@ -262,6 +317,7 @@ def create_app() -> App:
     app: App = falcon.asgi.App()
     for kind in (Exception, ProxyError, falcon.HTTPError):
         app.add_error_handler(kind, say)
+    app.add_middleware(Compression())
     app.add_middleware(Browsers(settings.guard))
     app.add_middleware(Lifespan(app, settings))
     return app

@@ -11,10 +11,12 @@ import uuid_utils
 from prometheus_client import Counter
 
 from libs.common.contracts.catalogue import Alias, Catalogue, Resource
-from libs.common.errors import NoCatalogue, ProxyError
+from libs.common.contracts.prices import Price
+from libs.common.errors import NoCatalogue
 from libs.common.providers.registry import published_part
 from libs.common.routing.accounts import with_accounts
 from services.router.registry import Parts
+from services.router.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -26,21 +28,26 @@ FAILURES = Counter(
 
 
 def build_catalogue(
-    resources: Iterable[Resource], aliases: Iterable[Alias] = ()
+    resources: Iterable[Resource],
+    aliases: Iterable[Alias] = (),
+    prices: tuple[Price, ...] = (),
 ) -> Catalogue:
     """The version is a hash of the content. The order of resources counts: they are
     shown in it."""
     listed, named = tuple(resources), tuple(aliases)
-    content = "\n".join(part.model_dump_json() for part in (*listed, *named))
+    parts = [part.model_dump_json() for part in (*listed, *named)]
+    content = "\n".join([*parts, *map(repr, prices)])
     digest = hashlib.sha256(content.encode()).hexdigest()
     version = digest[:VERSION_CHARACTERS]
-    return Catalogue(version=version, resources=listed, aliases=named)
+    return Catalogue(version=version, resources=listed, aliases=named, prices=prices)
 
 
 class Library(Protocol):
     """Where the catalogue is published."""
 
     async def load_library(self) -> None: ...
+
+    async def library_is_older(self) -> bool: ...
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool: ...
 
@@ -53,6 +60,8 @@ class Library(Protocol):
 
 class Leadership(Protocol):
     async def hold(self) -> bool: ...
+
+    async def take(self) -> None: ...
 
 
 class Registered(Protocol):
@@ -87,12 +96,14 @@ class Publisher:
         self._leadership = leadership
         self._turn = asyncio.Lock()  # so that no older catalogue replaces a newer one
         self.published = False
-        self._said = ""  # the last failure; each is logged once
+        self._rounds = Rounds(
+            FAILURES, "cannot publish the catalogue", "publish_failed", log.error
+        )
 
     async def run(self) -> None:
         """Publishes periodically. Failures are retried in the next round."""
         while True:
-            await self._try()
+            await self.renew()
             await asyncio.sleep(EVERY_S)
 
     @property
@@ -103,13 +114,13 @@ class Publisher:
 
     async def renew(self) -> None:
         """Publish now. Never raises: failures are retried in the next round."""
-        await self._try()
+        self.published = await self._rounds.attempt(self.ensure)
 
     async def ensure(self) -> None:
         """Idempotent. Raises `RedisAway`, or `NoCatalogue` while another router leads
         and has not published."""
         async with self._turn:
-            if not await self._leadership.hold():
+            if not await self._leads():
                 if await self._library.catalogue_version() is None:
                     raise NoCatalogue
                 return
@@ -125,6 +136,17 @@ class Publisher:
                     aliases=len(catalogue.aliases),
                 )
 
+    async def _leads(self) -> bool:
+        """The newest version leads: gateways need the functions of their own version,
+        or of a newer one. An older leader follows as soon as its lease is taken."""
+        if await self._leadership.hold():
+            return True
+        if not await self._library.library_is_older():
+            return False
+        await self._leadership.take()
+        log.info("took the lead from an older router", action="lead_taken")
+        return True
+
     async def _parts(self) -> Parts:
         """While SQL cannot be read, keeps the published part of the registry."""
         if self._registered is None:
@@ -137,7 +159,7 @@ class Publisher:
             return self._ours
         kept, taken = published_part(published), {r.id for r in self._ours.resources}
         others = (r for r in kept[0] if r.id not in taken)
-        return Parts((*self._ours.resources, *others), kept[1])
+        return Parts((*self._ours.resources, *others), kept[1], published.prices)
 
     def _build(self, parts: Parts) -> Catalogue:
         """The catalogue with the accounts that upstreams named. This router remembers
@@ -145,26 +167,5 @@ class Publisher:
         if self._made_of != (parts, self._learned):
             self._made_of = parts, dict(self._learned)
             resources = with_accounts(parts.resources, self._learned)
-            self._made = build_catalogue(resources, parts.aliases)
+            self._made = build_catalogue(resources, parts.aliases, parts.prices)
         return self._made
-
-    async def _try(self) -> None:
-        try:
-            await self.ensure()
-        except ProxyError as cause:
-            self._fail(str(cause))
-        except Exception as error:  # noqa: BLE001 - the outermost loop
-            # For example a Redis that refuses writes (full, a replica): it may
-            # recover, and until then the router must be able to show the cause.
-            self._fail(f"{type(error).__name__}: {error}")
-        else:
-            self.published, self._said = True, ""
-
-    def _fail(self, cause: str) -> None:
-        self.published = False
-        FAILURES.inc()
-        if cause != self._said:
-            log.error(
-                "cannot publish the catalogue", action="publish_failed", cause=cause
-            )
-        self._said = cause

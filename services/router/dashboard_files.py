@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from falcon.asgi import Request, Response
+from services.router.api.fixed import Fixed
 
 DASHBOARD = Path(__file__).with_name("dashboard")
 # The page loads nothing from other hosts, and no page may frame it.
@@ -10,24 +10,32 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/dashboard/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/dashboard/registry.js": ("registry.js", "text/javascript; charset=utf-8"),
-    "/dashboard/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/favicon.ico": ("icon.svg", "image/svg+xml"),
+_MEDIA = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
 }
+# Files that are not served by their path in the folder.
+_OTHER_PATHS = {"index.html": "/", "icon.svg": "/favicon.ico"}
 
 
-class Page:
+def _files() -> dict[str, tuple[str, str]]:
+    names = sorted(
+        path.relative_to(DASHBOARD).as_posix()
+        for path in DASHBOARD.rglob("*.*")
+        if path.suffix in _MEDIA
+    )
+    return {
+        _OTHER_PATHS.get(name, f"/dashboard/{name}"): (name, _MEDIA[Path(name).suffix])
+        for name in names
+    }
+
+
+FILES = _files()  # name in the folder and content type, by path
+
+
+def page(name: str, content_type: str) -> Fixed:
     """One file."""
-
-    def __init__(self, name: str, content_type: str) -> None:
-        self._body = (DASHBOARD / name).read_bytes()
-        self._content_type = content_type
-
-    async def on_get(self, _: Request, resp: Response) -> None:
-        resp.content_type = self._content_type
-        resp.data = self._body
-        resp.set_header("content-security-policy", CSP)
-        resp.cache_control = ["no-cache"]
+    return Fixed((DASHBOARD / name).read_bytes(), content_type, CSP)

@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 
 from libs.common.contracts.catalogue import Frozen
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
-from libs.common.store.interface import BadQuery
+from libs.common.store.interface import BadQuery, ChangedMeanwhile
 
 log = structlog.get_logger()
 
@@ -71,6 +71,15 @@ def bad_query(error: BadQuery) -> Problem:
     return Problem(400, "invalid_query", f"{error}.", param=param)
 
 
+def changed_meanwhile() -> Problem:
+    return Problem(
+        409,
+        "changed_meanwhile",
+        "Somebody else changed this since the version in If-Match. Read it again, and "
+        "send your change with its present version.",
+    )
+
+
 _AWAY: dict[type[Exception], tuple[str, str]] = {
     RedisAway: (
         "redis_unreachable",
@@ -102,6 +111,8 @@ def of(error: Exception) -> Problem:
         return error
     if isinstance(error, BadQuery):
         return bad_query(error)
+    if isinstance(error, ChangedMeanwhile):
+        return changed_meanwhile()
     if isinstance(error, falcon.HTTPError):
         return _of_framework(error)
     for kind, (code, message) in _AWAY.items():

@@ -14,6 +14,7 @@ from prometheus_client import Counter
 
 from libs.common.errors import ProxyError
 from libs.common.proxy_keys import Principal
+from services.router.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -64,12 +65,14 @@ class KeyPublisher:
         self._missed, self._made_up = 1, 0
         # Serializes changes here, so that only other routers can interleave.
         self._turn = asyncio.Lock()
-        self._said = ""  # the last failure, to log each one once
+        self._rounds = Rounds(
+            FAILURES, "cannot publish proxy keys", "proxy_keys_failed", log.warning
+        )
 
     async def run(self) -> None:
         """Runs forever. A failed round is retried by the next one."""
         while True:
-            await self._attempt(self.look)
+            await self._rounds.attempt(self.look)
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
@@ -81,12 +84,18 @@ class KeyPublisher:
             self._made_up = missed
         self._looks += 1
 
+    def compare_soon(self) -> None:
+        """Has the next `look` publish all keys that differ."""
+        self._missed += 1
+
     async def changed(self, id_: str) -> bool:
         """Publishes one key that was changed in SQL. Returns False on failure; the next
         `look` that reaches Redis then publishes it."""
         told = False
         try:
-            told = await self._attempt(lambda: self._again(lambda: self._tell(id_)))
+            told = await self._rounds.attempt(
+                lambda: self._again(lambda: self._tell(id_))
+            )
         finally:
             if not told:
                 self._missed += 1
@@ -128,26 +137,3 @@ class KeyPublisher:
         if principal is None:
             return await self._table.change(seen, {}, (name,))
         return await self._table.change(seen, {name: principal})
-
-    async def _attempt(self, publish: Callable[[], Awaitable[None]]) -> bool:
-        try:
-            await publish()
-        except ProxyError as cause:
-            self._fail(str(cause))
-        except Exception as error:  # noqa: BLE001 - the outermost loop
-            # A Redis that rejects writes, or lacks the library, may recover too.
-            self._fail(f"{type(error).__name__}: {error}")
-        else:
-            self._said = ""
-            return True
-        return False
-
-    def _fail(self, cause: str) -> None:
-        FAILURES.inc()
-        if cause != self._said:
-            log.warning(
-                "cannot publish proxy keys",
-                action="proxy_keys_failed",
-                cause=cause,
-            )
-        self._said = cause

@@ -11,9 +11,9 @@ import msgspec
 from pydantic import Field
 
 from libs.common.contracts.catalogue import Published
+from libs.common.contracts.events import ID_CHARS_MAX
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
-from libs.common.store.interface import ID_CHARS_MAX
 from services.router.api.operation import Operation
 
 IDS_MAX = 640  # more than a gateway sends at once
@@ -52,7 +52,7 @@ class Owners:
     def __init__(self, store: Ownership) -> None:
         self._store = store
 
-    @Operation(largest_body=BODY_BYTES_MAX, empty_body=b"", hint=_HINT)
+    @Operation(largest_body=BODY_BYTES_MAX, hint=_HINT)
     async def on_post(self, body: Lookup) -> dict[str, Any]:
         """Look up the owners of ids and of a session."""
         try:

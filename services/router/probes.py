@@ -2,29 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import falcon
 import prometheus_client
 from falcon.asgi import Response
-from prometheus_client import Gauge
 
-from libs.common.contracts.catalogue import HealthState, ResourceState
+from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError
 from libs.common.runtime.probes import Readiness, readiness_body
+from libs.common.store.prices import unpriced_problem
+from services.router.admin.ledger import Reading
 from services.router.admin.schemas.state import AdminState
 from services.router.api.operation import Operation
+from services.router.metrics import measure
 
 PATIENCE_S = 2.0  # timeout of the database check
-
-IN_FLIGHT = Gauge(
-    "proxy_resource_in_flight", "Leases held, over all gateways.", ["resource"]
-)
-AVAILABLE = Gauge(
-    "proxy_resource_available",
-    "0 during a cooldown or while the upstream refuses the key.",
-    ["resource"],
-)
-QUEUE = Gauge("proxy_queue_depth", "Telemetry events that are not stored yet.")
 
 
 class Healthz:
@@ -38,10 +31,14 @@ class Readyz:
     """`published`: are the functions and the catalogue in Redis?"""
 
     def __init__(
-        self, published: Callable[[], bool], ping_store: Callable[[], Awaitable[None]]
+        self,
+        published: Callable[[], bool],
+        ping_store: Callable[[], Awaitable[None]],
+        unpriced: Callable[[], Awaitable[list[Row]]],
     ) -> None:
         self._published = published
         self._ping_store = ping_store
+        self._unpriced = unpriced
 
     @Operation()
     async def on_get(self, resp: Response) -> bytes:
@@ -62,29 +59,42 @@ class Readyz:
                 await self._ping_store()
         except (ProxyError, TimeoutError):
             degraded.append("database: unreachable, no history")
+        else:
+            degraded += await self._of_prices()
         return Readiness(ok=published, degraded=tuple(degraded))
+
+    async def _of_prices(self) -> list[str]:
+        """Requests are served all the same, but cost nothing in any sum."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                rows = await self._unpriced()
+        except (ProxyError, TimeoutError):
+            return []
+        problem = unpriced_problem([row["model"] for row in rows])
+        return [] if problem is None else [problem]
+
+
+class Audited(Protocol):
+    """The newest reading of the ledger."""
+
+    @property
+    def last(self) -> Reading: ...
 
 
 class Metrics:
-    def __init__(self, state: Callable[[], Awaitable[AdminState]]) -> None:
+    def __init__(
+        self,
+        state: Callable[[], Awaitable[AdminState]],
+        auditor: Audited,
+        oldest_s: Callable[[], Awaitable[float | None]],
+    ) -> None:
         self._state = state
+        self._auditor = auditor
+        self._oldest_s = oldest_s
 
     @Operation(media=prometheus_client.CONTENT_TYPE_LATEST)
     async def on_get(self) -> bytes:
         """Prometheus metrics."""
-        _measure(await self._state())
+        state = await self._state()
+        measure(state, self._auditor.last.accounts, await self._oldest_s())
         return prometheus_client.generate_latest()
-
-
-def _measure(state: AdminState) -> None:
-    IN_FLIGHT.clear()
-    AVAILABLE.clear()
-    for resource in state.resources:
-        IN_FLIGHT.labels(resource.id).set(resource.in_flight)
-        AVAILABLE.labels(resource.id).set(_available(resource))
-    if state.queue_depth is not None:
-        QUEUE.set(state.queue_depth)
-
-
-def _available(resource: ResourceState) -> bool:
-    return resource.health in {HealthState.HEALTHY, HealthState.UNKNOWN}

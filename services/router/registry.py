@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from libs.common.contracts.catalogue import Alias, Resource
+from libs.common.contracts.prices import Price
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.providers.registry import Registry, joined
 from libs.common.providers.sealing import Sealer, Unsealable
@@ -30,6 +31,7 @@ class Parts(NamedTuple):
 
     resources: tuple[Resource, ...] = ()  # including those from the environment
     aliases: tuple[Alias, ...] = ()
+    prices: tuple[Price, ...] = ()
 
 
 class Rows(Protocol):
@@ -162,7 +164,7 @@ class RegistryReader:
             log.error(
                 "resource ids used twice", action="resource_ids_taken", resources=twice
             )
-        return Parts(resources, registry.aliases)
+        return Parts(resources, registry.aliases, registry.prices)
 
     async def _reseal(self, registry: Registry) -> Registry:
         """Once per router: reseals with the first encryption key what older ones

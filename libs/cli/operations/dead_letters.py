@@ -10,21 +10,21 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from libs.cli.run import FAILED, new_app, run_app
+from libs.cli.text import plain
 from libs.common.contracts.events import Row
-from libs.common.errors import ProxyError, SettingError
+from libs.common.errors import SettingError
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.settings.base import CommonSettings, DatabaseSettings
 from libs.common.store.dead_letters import entry_of
-from libs.common.store.factory import SQLITE, open_store
-from libs.common.store.interface import Store
+from libs.common.store.factory import missing_file, open_store
+from libs.common.store.store import Store
 
-FAILED, UNUSABLE = 1, 2  # exit codes
 REASON_CHARS = 70  # in a list
 LOOK_EVERY_S = 0.2
 TOGETHER = 200  # letters sent before waiting for them
@@ -33,13 +33,7 @@ CANNOT = "not possible: the row does not hold the complete entry"
 REFUSED = "sent, but rejected again: see its new reason with `show`"
 LATE = "sent, but not stored yet: check that ingest runs, then try again"
 
-app = typer.Typer(
-    name="responses-proxy dead-letters",
-    help=__doc__,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = new_app(__doc__)
 
 
 @app.command("list")
@@ -74,13 +68,7 @@ def replay(
 
 def _do(work: Callable[[Store], Awaitable[bool]]) -> None:
     """Exit with 0 if `work` returns true, else with 1."""
-    try:
-        done = asyncio.run(_with_store(_database(), work))
-    except SettingError as error:
-        _fail(error, UNUSABLE)
-    except ProxyError as error:
-        _fail(error, FAILED)
-    if not done:
+    if not asyncio.run(_with_store(_database(), work)):
         raise typer.Exit(FAILED)
 
 
@@ -88,8 +76,7 @@ def _database() -> str:
     """The database that holds the letters. Raises instead of creating a missing SQLite
     file."""
     url = DatabaseSettings.read(os.environ).url
-    path = Path(url.removeprefix(SQLITE))
-    if url.startswith(SQLITE) and not path.exists():
+    if (path := missing_file(url)) is not None:
         raise SettingError(
             "PROXY_SQLITE_URL",
             f"names {path}, which does not exist",
@@ -98,25 +85,17 @@ def _database() -> str:
     return url
 
 
-def _fail(error: ProxyError, code: int) -> None:
-    print(f"responses-proxy: {error}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
 async def _with_store(url: str, work: Callable[[Store], Awaitable[bool]]) -> bool:
-    store = open_store(url)
-    try:
+    async with open_store(url) as store:
         return await work(store)
-    finally:
-        await store.close()
 
 
 async def _list(store: Store, limit: int) -> bool:
     rows = await store.dead_letters(limit)
     for row in rows:
         columns = (row["id"], row["created_at"], row["kind"], row["event_id"])
-        named = "  ".join(_plain(column or "-") for column in columns)
-        print(f"{named}  {_plain(row['reason'])[:REASON_CHARS]}")
+        named = "  ".join(plain(column or "-") for column in columns)
+        print(f"{named}  {plain(row['reason'])[:REASON_CHARS]}")
     total = (await store.counts()).dead_letters
     print(f"{len(rows)} of {total} dead letters" if total else "no dead letters")
     return True
@@ -127,10 +106,10 @@ async def _show(store: Store, letter_id: str) -> bool:
     if letter is None:
         return _unknown(letter_id)
     for name in ("id", "created_at", "kind", "event_id", "entry_id", "reason"):
-        print(f"{name:<10}  {_plain(letter[name] or '-')}")
+        print(f"{name:<10}  {plain(letter[name] or '-')}")
     whole = entry_of(letter) is not None
     print(f"{'replay':<10}  {'possible' if whole else CANNOT}")
-    print(_plain(_indented(letter["data"])))
+    print(plain(_indented(letter["data"])))
     return True
 
 
@@ -203,7 +182,7 @@ class Replay:
 
 def _unknown(letter_id: str) -> bool:
     print(
-        f"responses-proxy: there is no dead letter {_plain(letter_id)}; "
+        f"responses-proxy: there is no dead letter {plain(letter_id)}; "
         "`responses-proxy dead-letters list` shows their ids",
         file=sys.stderr,
     )
@@ -217,14 +196,5 @@ def _indented(data: str) -> str:
         return data
 
 
-def _plain(text: Any) -> str:
-    """Escapes control characters: anybody may have written them, and a terminal
-    obeys."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
-        for c in str(text)
-    )
-
-
 if __name__ == "__main__":
-    app()
+    run_app(app, "responses-proxy dead-letters")

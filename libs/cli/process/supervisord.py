@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from supervisor.medusa import asyncore_25 as asyncore
-from supervisor.options import ServerOptions
 from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
+
+from libs.cli.process.json_output import JsonOptions, translate_output
 
 
 class Foreground(Supervisor):  # type: ignore[misc]  # untyped library
@@ -31,7 +32,8 @@ class Foreground(Supervisor):  # type: ignore[misc]  # untyped library
 
 def main() -> int:
     run_dir = Path(sys.argv[1])
-    options = ServerOptions()
+    translate_output()
+    options = JsonOptions()
     options.realize(["-n", "-c", str(run_dir / "supervisord.conf")])
     options.first, options.test = True, False
     # PID 1 has no default signal handlers; handle a SIGTERM during startup.

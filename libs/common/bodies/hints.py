@@ -38,6 +38,7 @@ _SESSION_HEADERS = (
 _POOL_HEADERS = (b"x-proxy-pool-id", b"x-pool-id")
 _NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
 _INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+_NO_HEADERS: dict[bytes, bytes] = {}  # never changed
 _NO_METADATA = Metadata()
 _NO_FACTS = ItemFacts()
 
@@ -65,6 +66,10 @@ class Hints(msgspec.Struct, frozen=True, gc=False):
     named: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     problem: str | None = None
+    max_output_tokens: int | None = None
+    # What policies of keys limit besides (`isolate`).
+    effort: str | None = None
+    service_tier: str | None = None
 
 
 def read_hints(
@@ -177,17 +182,7 @@ def _hints(
     facts: ItemFacts,
     problem: str | None,
 ) -> Hints:
-    # A loop: a comprehension is a call of its own, and most requests have one of these.
-    sessions: dict[bytes, bytes] | None = None
-    others: dict[bytes, bytes] | None = None
-    for name, value in headers:
-        if name in _INTERESTING:
-            if name in _SESSION_HEADERS:
-                sessions = sessions or {}
-                sessions[name] = value
-            else:
-                others = others or {}
-                others[name] = value
+    sessions, others = _named_in(headers)
     metadata = parsed.metadata or _NO_METADATA
     client = parsed.client_metadata or _NO_METADATA
     previous = parsed.previous_response_id and _text(parsed.previous_response_id)
@@ -195,16 +190,18 @@ def _hints(
     if previous or parsed.conversation or path.find(b"/", 1) > 0:
         first = _first_ids(previous, path, parsed.conversation)
     bound: tuple[str, ...] = ()
-    named: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
+    named = references = bound
     # Most requests contain no ids.
     if first or facts is not _NO_FACTS or may_name_objects(parsed):
         bound = (*first, *facts.ids, *objects(parsed, facts.files))
         if isinstance(parsed, WholeBody):
-            named = _once((*first, *all_objects(parsed), *facts.named))
-            references = _once((*facts.ids, *facts.references))
+            named, references = _all_ids(parsed, facts, first)
             if facts.overflow or len(named) + len(references) > MOST_CHECKED:
                 problem = problem or TOO_MANY_IDS
+    effort = tier = None
+    limit = parsed.max_output_tokens
+    if isinstance(parsed, WholeBody):
+        effort, tier, limit = _limited(parsed)
     # Positional arguments: keywords would double the cost.
     return Hints(
         _text(parsed.model),
@@ -221,7 +218,47 @@ def _hints(
         named,
         references,
         problem,
+        limit,
+        effort,
+        tier,
     )
+
+
+def _named_in(
+    headers: Iterable[Header],
+) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """The headers that name a session, and those that name it or a pool otherwise."""
+    sessions = others = _NO_HEADERS
+    for name, value in headers:
+        if name in _INTERESTING:
+            if name in _SESSION_HEADERS:
+                sessions = sessions or {}
+                sessions[name] = value
+            else:
+                others = others or {}
+                others[name] = value
+    return sessions, others
+
+
+def _limited(parsed: WholeBody) -> tuple[str | None, str | None, int | None]:
+    """What policies limit: effort, service tier, and tokens of the answer. Each
+    endpoint has its own member; the largest of them counts."""
+    effort = parsed.reasoning_effort
+    if parsed.reasoning is not None:
+        effort = parsed.reasoning.effort or effort
+    limit = parsed.max_output_tokens
+    for other in (parsed.max_tokens, parsed.max_completion_tokens):
+        if other is not None and (limit is None or other > limit):
+            limit = other
+    return effort, parsed.service_tier, limit
+
+
+def _all_ids(
+    parsed: WholeBody, facts: ItemFacts, first: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids that clients do not invent, and those that they may."""
+    named = _once((*first, *all_objects(parsed), *facts.named))
+    return named, _once((*facts.ids, *facts.references))
 
 
 def _once(ids: Sequence[str]) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ class Body(Shape):
     model: str | None = None
     stream: bool | None = None
     background: bool | None = None
+    max_output_tokens: int | None = None
     previous_response_id: str | None = None
     conversation: str | Named | None = None
     prompt_cache_key: str | None = None
@@ -123,8 +124,19 @@ WholeItems = (
 )
 
 
+class Reasoning(Shape):
+    effort: str | None = None
+
+
 class WholeBody(Body):
-    """Members that isolation needs in addition: every upstream id in a request."""
+    """Members that keys need in addition: every upstream id in a request, and what
+    policies limit."""
+
+    reasoning: Reasoning | None = None
+    reasoning_effort: str | None = None  # Chat Completions, as are the next two
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    service_tier: str | None = None
 
     tools: list[WholeTool | None] | None = None  # type: ignore[assignment] # narrower
     input: WholeItems = None  # type: ignore[assignment]

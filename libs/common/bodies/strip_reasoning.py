@@ -4,14 +4,16 @@ another account can serve it. Pure."""
 import json
 from typing import Any
 
+# Names state of the backend that gave it (docs/upstream-api.md, Turn state).
+TURN_STATE = "x-codex-turn-state"
 # Items that only the account that created them can look up.
 _BY_ID_ONLY = frozenset({"item_reference"})
 
 
 def without_reasoning(body: bytes) -> bytes | None:
-    """Return `body` without encrypted reasoning and item ids. Return None if that would
-    lose more than reasoning: a chained request does not carry its history, and a
-    compaction item holds it in encrypted form only."""
+    """Return `body` without encrypted reasoning, item ids and turn state. Return None
+    if that would lose more than reasoning: a chained request does not carry its
+    history, and a compaction item holds it in encrypted form only."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
@@ -24,6 +26,9 @@ def without_reasoning(body: bytes) -> bytes | None:
     if None in items:
         return None
     fields["input"] = [item for item in items if item != {}]
+    metadata = fields.get("client_metadata")
+    if isinstance(metadata, dict):
+        metadata.pop(TURN_STATE, None)
     return json.dumps(fields, separators=(",", ":")).encode()
 
 

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from libs.common.contracts.prices import Price
+
 
 class Frozen(BaseModel):
     """A contract whose reader rejects unknown fields."""
@@ -37,27 +39,56 @@ class Resource(Published):
     base_url: str  # no trailing slash; ends in /v1 for OpenAI
     credential: str  # "env:NAME", "env:NAME#2" (second of a comma list), "sealed:TOKEN"
     provider_id: str | None = None  # in the registry; None: from the environment
+    auth_type: str = "bearer"  # how the key is sent (libs.common.providers.key_headers)
+
+
+class ModelTarget(Published):
+    """A model of a provider that serves an alias. Of the targets with the lowest
+    `priority` each gets requests in proportion to its `weight`."""
+
+    provider_id: str
+    upstream_id: str
+    weight: float = Field(default=1.0, gt=0)
+    priority: int = 0
 
 
 class Alias(Published):
     """A client-facing model name. Requests for `alias` go to the resources of
-    `provider_id` and ask for `upstream_id` there."""
+    `provider_id` and ask for `upstream_id` there.
+
+    `targets`: several of them, by priority. Gateways that do not know these use the
+    first one, which is that of `provider_id` and `upstream_id`."""
 
     alias: str
     provider_id: str
     upstream_id: str
+    targets: tuple[ModelTarget, ...] = ()
 
 
 class Catalogue(Published):
-    """All resources and model aliases. `version` is a hash of the content."""
+    """All resources, model aliases and prices. `version` is a hash of the content."""
 
     version: str
     resources: tuple[Resource, ...]
     aliases: tuple[Alias, ...] = ()
+    prices: tuple[Price, ...] = ()
 
     @property
     def pools(self) -> tuple[str, ...]:
         return tuple(sorted({r.pool_id for r in self.resources if r.pool_id}))
+
+
+class ModelLimits(Frozen):
+    """What the upstream last told of an account's limits for a model. null: not
+    known."""
+
+    model: str
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    requests_reset_at: str | None = None  # ISO 8601, UTC
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    tokens_reset_at: str | None = None
 
 
 class ResourceState(Frozen):
@@ -71,6 +102,7 @@ class ResourceState(Frozen):
     health: HealthState
     cooldown_until: str | None  # ISO 8601, UTC
     paused_models: tuple[str, ...] = ()  # in cooldown; other models are served
+    limits: tuple[ModelLimits, ...] = ()  # of its account, until they reset
     in_flight: int
     requests: int
     errors: int

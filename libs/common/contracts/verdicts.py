@@ -1,6 +1,5 @@
 """Verdicts: what a response or a health check says about its resource. Pure."""
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -8,11 +7,26 @@ from typing import Literal
 
 import msgspec
 
+from libs.common.contracts.rate_limits import is_of_account, time_to_reset_ms
 from libs.common.headers import Header, find
 
-_NO_MONEY = frozenset({"insufficient_quota", "credit_balance_exhausted"})
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+# https://help.openai.com/en/articles/6614457
+_NO_MONEY = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_usage_limit_exceeded",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+    }
+)
+# Azure names statuses as codes.
+_CODES = {
+    "401": "invalid_api_key",
+    "429": "rate_limit_exceeded",
+    **dict.fromkeys(("500", "502", "503", "504"), "server_error"),
+}
+_FAULTS = frozenset({"server_error", "server_is_overloaded", "slow_down"})
 LONGEST_COOLDOWN_MS = 3_600_000
 
 VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
@@ -34,6 +48,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     cause: str = ""
     cooldown_ms: int | None = None
     latency_ms: float | None = None
+    of_account: bool = False  # `limited` is not only this key, but its account
 
 
 def judge(
@@ -41,17 +56,21 @@ def judge(
     headers: Sequence[Header],
     error_code: str | None,
     now: Callable[[], datetime],
+    message: str | None = None,
 ) -> Verdict:
-    """The verdict of a response. Client errors are neutral."""
+    """The verdict of a response. `message`: of its error. Client errors are neutral."""
     if status == 429 and error_code in _NO_MONEY:
         return Verdict(kind="exhausted", cause=f"429 {error_code}")
     if _refuses_key(status, error_code):
-        return Verdict(kind="refused", cause=f"{status} {error_code or 'refused'}")
+        # Azure repeats the status as the code.
+        named = error_code if error_code != str(status) else None
+        return Verdict(kind="refused", cause=f"{status} {named or 'refused'}")
     if status == 429:
         return Verdict(
             kind="limited",
             cause="429 rate limited",
             cooldown_ms=cooldown_ms(headers, now),
+            of_account=is_of_account(message),
         )
     if status >= 500:
         return Verdict(
@@ -68,12 +87,21 @@ def _refuses_key(status: int, error_code: str | None) -> bool:
     return status == 401 or (status == 403 and error_code != "model_not_found")
 
 
-def of_failed_response(error_code: str | None) -> Verdict:
+def of_failed_response(error_code: str | None, message: str | None = None) -> Verdict:
     """The verdict of `response.failed` or `error` in a stream, whose status was 200."""
+    error_code = _CODES.get(error_code or "", error_code)
     if error_code == "rate_limit_exceeded":
-        return Verdict(kind="limited", cause="429 rate limited in a stream")
-    if error_code == "server_error":
-        return Verdict(kind="fault", cause="server_error in a stream")
+        return Verdict(
+            kind="limited",
+            cause="429 rate limited in a stream",
+            of_account=is_of_account(message),
+        )
+    if error_code in _NO_MONEY:
+        return Verdict(kind="exhausted", cause=f"429 {error_code} in a stream")
+    if error_code == "invalid_api_key":
+        return Verdict(kind="refused", cause="401 invalid_api_key in a stream")
+    if error_code in _FAULTS:
+        return Verdict(kind="fault", cause=f"{error_code} in a stream")
     return Verdict(kind="neutral")
 
 
@@ -108,11 +136,8 @@ def _reset(headers: Sequence[Header], kind: bytes) -> float | None:
     """`x-ratelimit-reset-*` (`120ms`, `6m0s`) of a limit with nothing remaining."""
     if find(headers, b"x-ratelimit-remaining-" + kind) != b"0":
         return None
-    value = find(headers, b"x-ratelimit-reset-" + kind) or b""
-    parts = _DURATION.findall(value.decode("latin-1"))
-    if not parts:
-        return None
-    return sum(float(amount) * _UNIT_MS[unit] for amount, unit in parts)
+    reset = find(headers, b"x-ratelimit-reset-" + kind) or b""
+    return time_to_reset_ms(reset, headers)
 
 
 def _number(value: bytes | None) -> float | None:

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from libs.common.contracts.catalogue import Alias, Catalogue, Resource
+from libs.common.contracts.catalogue import Alias, Catalogue, ModelTarget, Resource
 from libs.common.contracts.events import Row
+from libs.common.contracts.prices import Price
+from libs.common.providers.azure import AZURE, resource_account
 from libs.common.providers.credentials import SEALED
+from libs.common.providers.key_headers import BEARER
 from libs.common.providers.references import VARIABLE
 from libs.common.settings.resources import keys_in
 
@@ -25,6 +28,8 @@ class Provider:
     account_id: str | None
     weight: float
     enabled: bool
+    provider_type: str = "openai"
+    auth_type: str = BEARER
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Registry:
 
     providers: tuple[Provider, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    prices: tuple[Price, ...] = ()
 
 
 def provider_of(row: Mapping[str, Any]) -> Provider:
@@ -48,23 +54,40 @@ def provider_of(row: Mapping[str, Any]) -> Provider:
         account_id=row["account_id"],
         weight=row["weight"],
         enabled=bool(row["enabled"]),
+        provider_type=row["provider_type"],
+        auth_type=row["auth_type"],
     )
 
 
-def registry_of(providers: Iterable[Row], models: Iterable[Row]) -> Registry:
-    """Build the registry from the rows of both tables."""
+def registry_of(
+    providers: Iterable[Row], models: Iterable[Row], prices: tuple[Price, ...] = ()
+) -> Registry:
+    """Build the registry from the rows of both tables, and the prices that count."""
     return Registry(
         tuple(map(provider_of, providers)),
-        tuple(
-            Alias(
-                alias=row["alias"],
-                provider_id=row["provider_id"],
-                upstream_id=row["upstream_id"],
-            )
-            for row in models
-            if row["enabled"]
-        ),
+        tuple(_alias_of(row) for row in models if row["enabled"]),
+        prices,
     )
+
+
+def _alias_of(row: Row) -> Alias:
+    targets = row["targets"]
+    return Alias(
+        alias=row["alias"],
+        provider_id=row["provider_id"],
+        upstream_id=row["upstream_id"],
+        targets=[ModelTarget(**each) for each in targets] if len(targets) > 1 else (),
+    )
+
+
+def targets_of(row: Mapping[str, Any], stored: Any) -> list[dict[str, Any]]:
+    """The targets of a model alias. `stored`: the column. It does not count if its
+    first target is not that of the row: an older router, which does not know the
+    column, changed the row."""
+    first = {"provider_id": row["provider_id"], "upstream_id": row["upstream_id"]}
+    if stored and all(stored[0][name] == first[name] for name in first):
+        return list(stored)
+    return [{**first, "weight": 1.0, "priority": 0}]
 
 
 def resources_of(
@@ -86,14 +109,24 @@ def resources_of(
                 id=id_,
                 name=name,
                 pool_id=provider.pool_id,
-                account_id=provider.account_id or id_,
+                account_id=provider.account_id or _account_of(provider) or id_,
                 weight=provider.weight,
                 base_url=provider.base_url,
                 credential=credential,
                 provider_id=provider.id,
+                auth_type=provider.auth_type,
             )
         )
     return tuple(made)
+
+
+def _account_of(provider: Provider) -> str | None:
+    """The account of an Azure provider that names none: its Azure resource, which is
+    in the address. Its two keys read the same state and share the limits of its
+    deployments, and no header says so."""
+    if provider.provider_type != AZURE:
+        return None
+    return resource_account(provider.base_url)
 
 
 def _credentials(provider: Provider, environ: Mapping[str, str]) -> Sequence[str]:

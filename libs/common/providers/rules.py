@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from libs.common.errors import SettingError
 from libs.common.providers.destinations import Destinations, Endpoint
 from libs.common.providers.references import References, origin, plain
 from libs.common.redis import url
 from libs.common.settings.base import CommonSettings, DatabaseSettings
 from libs.common.settings.credential_variables import parse_globs
+from libs.common.settings.services import IngestSettings
 from libs.common.settings.upstreams import HttpUrl, ProviderSettings
 
 POSTGRES_PORT = 5432
@@ -48,6 +50,18 @@ class ProviderRules:
                 frozenset(listening),
                 frozenset(_ours(settings, environ)),
             ),
+        )
+
+
+def check_alert_address(environ: Mapping[str, str]) -> None:
+    """The receiver of alerts follows the same rules. Raises `SettingError`."""
+    url = IngestSettings.read(environ).alert_webhook_url
+    refusal = url and ProviderRules.read(environ).destinations.refusal(url)
+    if refusal:
+        raise SettingError(
+            "PROXY_ALERT_WEBHOOK_URL",
+            f"its address {refusal}",
+            "Name a receiver outside of this stack",
         )
 
 

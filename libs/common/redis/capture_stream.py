@@ -14,9 +14,10 @@ from redis.connection import AbstractConnection, PythonRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
+from libs.common.contracts.payloads import Payload
 from libs.common.errors import ProxyError, RedisAway
 from libs.common.redis import keys
-from libs.common.redis.capture_batches import Batch, Payload, batches, packed, writes
+from libs.common.redis.capture_batches import Batch, batches, packed, writes
 from libs.common.redis.factory import (
     LOOK_EVERY_S,
     blocking_client,

@@ -9,10 +9,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from libs.common.errors import RedisAway
 from libs.common.redis.factory import cause_of
+from libs.common.redis.packing import flat
 
 
 class Caller(Protocol):
-    """Sends commands: the shared connection, or an ordinary client."""
+    """Sends commands, which may be forms (`packing.py`): the shared connection, or an
+    ordinary client."""
 
     def call(self, *command: Any) -> Awaitable[Any]: ...
 
@@ -27,7 +29,7 @@ class ClientCaller:
 
     async def call(self, *command: Any) -> Any:
         try:
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return await self._client.execute_command(*flat(command))  # type: ignore[no-untyped-call]
         except ResponseError:
             raise
         except (RedisError, OSError) as error:

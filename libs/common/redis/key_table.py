@@ -1,15 +1,13 @@
-"""Proxy keys in Redis: the table that the router keeps for the gateways, and the limits
-per minute."""
+"""Proxy keys in Redis: the table that the router keeps for the gateways."""
 
-from collections.abc import Awaitable, Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import msgspec
 import structlog
 
-from libs.common.proxy_keys import Principal, Reached
+from libs.common.proxy_keys import Principal
 from libs.common.redis import keys
-from libs.common.redis.client import Caller, Clock, servers_clock
+from libs.common.redis.client import Caller
 
 log = structlog.get_logger()
 
@@ -61,41 +59,6 @@ class KeyTable:
             *pairs,
         )
         return bool(version)
-
-
-class KeyLimits:
-    """Limits per minute, counted in Redis across all gateways. Raises `RedisAway`, or
-    `ResponseError` when Redis rejects a command."""
-
-    def __init__(self, caller: Caller, clock: Clock = servers_clock) -> None:
-        self._caller = caller
-        self._clock = clock
-
-    async def count(self, principal: Principal) -> Reached | None:
-        """Count a request. Return the exhausted limit instead if there is one."""
-        reply = await self._caller.call(
-            "FCALL",
-            "rpx_limits_v1",
-            1,
-            keys.spent(principal.id),
-            principal.id,
-            principal.requests_per_minute or "",
-            principal.tokens_per_minute or "",
-            self._clock(),
-        )
-        return Reached(reply[0].decode(), int(reply[1])) if reply else None
-
-    def spend(self, key_id: str, tokens: int) -> Awaitable[Any]:
-        """Count the tokens of a response."""
-        return self._caller.call(
-            "FCALL",
-            "rpx_spend_v1",
-            1,
-            keys.spent(key_id),
-            key_id,
-            tokens,
-            self._clock(),
-        )
 
 
 _encode = msgspec.json.Encoder().encode

@@ -37,6 +37,12 @@ def reports() -> str:
     return f"{TAG}:reports"
 
 
+def impaired(gateway_id: str) -> str:
+    """String: the impaired parts of a gateway, separated by commas; expires seconds
+    after the last heartbeat that named some."""
+    return f"{TAG}:impaired:{gateway_id}"
+
+
 def health(resource_id: str) -> str:
     """Hash: state, until, failures, pauses, trial, last_error, counters."""
     return f"{TAG}:health:{resource_id}"
@@ -45,6 +51,16 @@ def health(resource_id: str) -> str:
 def pauses(digest: str) -> str:
     """String: JSON, resource -> cooldown of a model; while there is any."""
     return f"{TAG}:pauses:{digest}"
+
+
+def limits(digest: str) -> str:
+    """String: msgpack, account -> limits of a model, as told by upstreams; expires."""
+    return f"{TAG}:limits:{digest}"
+
+
+def queue(waits_for: str) -> str:
+    """Sorted set: request that waits -> virtual start, for a class of requests."""
+    return f"{TAG}:queue:{waits_for}"
 
 
 def accounts() -> str:

@@ -28,6 +28,21 @@ class LeaderLease:
         """Take or renew the lease; returns whether we lead. Raises `RedisAway`."""
         return await self._eval(HOLD, self._holder, self._ttl_ms)
 
+    async def holder(self) -> str | None:
+        """Who leads; None if nobody does. Raises `RedisAway`."""
+        try:
+            held = await self._redis.get(self._key)
+        except (RedisError, OSError) as error:
+            raise _away(error) from error
+        return None if held is None else held.decode()
+
+    async def take(self) -> None:
+        """Take the lease from its holder, which then follows. Raises `RedisAway`."""
+        try:
+            await self._redis.set(self._key, self._holder, px=self._ttl_ms)
+        except (RedisError, OSError) as error:
+            raise _away(error) from error
+
     async def release(self) -> None:
         """End the lease, so that a successor can start. Raises `RedisAway`."""
         await self._eval(RELEASE, self._holder)
@@ -37,4 +52,8 @@ class LeaderLease:
             reply = self._redis.eval(script, 1, self._key, *args)
             return bool(await cast(Awaitable[int], reply))
         except (RedisError, OSError) as error:
-            raise RedisAway(f"Redis did not answer: {cause_of(error)}.") from error
+            raise _away(error) from error
+
+
+def _away(error: Exception) -> RedisAway:
+    return RedisAway(f"Redis did not answer: {cause_of(error)}.")

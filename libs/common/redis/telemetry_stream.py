@@ -96,10 +96,30 @@ class TelemetryStream:
             pipe.xlen(self._stream)
             return int((await pipe.execute())[-1])
 
+    async def entries(self, at_once: int = 500) -> AsyncIterator[list[Entry]]:
+        """All entries, oldest first, in parts."""
+        after = "-"
+        while True:
+            async with _translated():
+                reply: Any = await self._redis.xrange(self._stream, after, "+", at_once)
+            part = _entries(reply)
+            yield part
+            if len(part) < at_once:
+                return
+            after = f"({part[-1].id}"
+
     async def depth(self) -> int:
         """The number of entries that are not stored yet."""
         async with _translated():
             return int(await self._redis.xlen(self._stream))
+
+    async def oldest_ms(self) -> int | None:
+        """When the oldest entry that is not stored yet was added, in Unix ms; None if
+        there is none."""
+        async with _translated():
+            entries = await self._redis.xrange(self._stream, count=1)
+        first: Any = entries[0][0] if entries else None
+        return None if first is None else int(first.partition(b"-")[0])
 
     async def leave(self, consumer: str) -> None:
         """Delete `consumer` unless it has pending entries, which the group would

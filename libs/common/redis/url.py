@@ -20,6 +20,7 @@ _TLS = {
 }
 _OPTIONS = {"db", "username", "password", *_TLS}
 _OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password"}
+_UNENCODED = "has a user or password with a character that must be percent-encoded"
 
 
 class BadRedisUrl(ValueError):
@@ -45,12 +46,15 @@ def parse(url: str) -> RedisUrl:
         raise BadRedisUrl("is no Redis URL")
     place, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
+    authority, _, database = place.partition("/")
+    login, _, host = authority.rpartition("@")
+    if scheme != "unix" and any(character in login for character in "#[]"):
+        raise BadRedisUrl(_UNENCODED)
     if scheme in SENTINELS:
         return _of_sentinels(SENTINELS[scheme], place, options)
     _check_options(options, tls=scheme == "rediss")
     if scheme != "unix":
-        authority, _, database = place.partition("/")
-        _address(authority.rpartition("@")[2])
+        _address(host)
         _check_database(database)
     return RedisUrl(url, _files(options))
 
@@ -106,6 +110,9 @@ def _check_database(text: str) -> None:
 def _check_options(options: dict[str, str], *, tls: bool) -> None:
     for name, value in options.items():
         if name not in _OPTIONS:
+            # The end of a password with a question mark.
+            if "@" in "".join((*options, *options.values())):
+                raise BadRedisUrl(_UNENCODED)
             raise BadRedisUrl(f"has an option that is not known, {name[:40]!a}")
         if name in _TLS and not tls:
             raise BadRedisUrl(f"has {name}, which is for rediss:// only")

@@ -4,7 +4,8 @@ services/router/functions/health.lua in Python. Pure; times are Unix millisecond
 Refused keys and probes occur only where health checks run, so not in a gateway without
 Redis. They are here because they are part of the same state machine."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.verdicts import Verdict
@@ -25,6 +26,7 @@ class Cooldown:
     trial: str = ""
     trial_until: float = 0
     cause: str = ""
+    shared: bool = False  # by all resources of the account
 
     @property
     def ready_ms(self) -> float:
@@ -70,7 +72,7 @@ def judge_model(
     cooldown: Cooldown | None, verdict: Verdict, cooldown_ms: float, by: str, now: float
 ) -> Cooldown | None:
     """The same for one model on a resource; returns the resulting cooldown."""
-    on_trial = cooldown is not None and bool(cooldown.trial) and cooldown.trial == by
+    on_trial = is_trial(cooldown, by)
     if verdict.kind == "limited" or (verdict.kind == "fault" and on_trial):
         cooldown = cooldown or Cooldown()
         _lengthen(cooldown, cooldown_ms, now)
@@ -83,6 +85,67 @@ def judge_model(
     if on_trial:
         cooldown.trial, cooldown.trial_until = "", 0
     return cooldown
+
+
+def is_trial(cooldown: Cooldown | None, by: str) -> bool:
+    return cooldown is not None and bool(cooldown.trial) and cooldown.trial == by
+
+
+def share_trial(
+    siblings: Iterable[str], cooling: Mapping[str, Cooldown], cooldown: Cooldown
+) -> None:
+    """Give the other resources of an account the trial of a cooldown that they
+    share."""
+    if not cooldown.shared:
+        return
+    for id_ in siblings:
+        other = cooling.get(id_)
+        if other and other.shared:
+            other.trial, other.trial_until = cooldown.trial, cooldown.trial_until
+
+
+@dataclass(slots=True)
+class Report:
+    """A verdict on a resource. `siblings`: the other resources of its account.
+    `of_account`: its limit is the account's."""
+
+    resource_id: str
+    verdict: Verdict
+    cooldown_ms: int
+    by: str
+    siblings: Sequence[str] = ()
+    of_account: bool = False
+
+
+def judge_cooling(cooling: dict[str, Cooldown], report: Report, now: float) -> None:
+    """Apply a verdict to the cooldowns of a model, by resource."""
+    id_, verdict, by = report.resource_id, report.verdict, report.by
+    before = cooling.get(id_)
+    on_trial = is_trial(before, by)
+    after = judge_model(before, verdict, report.cooldown_ms, by, now)
+    if after is None:
+        ended = cooling.pop(id_, None)
+        for other in report.siblings if ended and ended.shared else ():
+            if other in cooling and cooling[other].shared:
+                del cooling[other]
+        return
+    cooling[id_] = after
+    longer = verdict.kind == "limited" or (verdict.kind == "fault" and on_trial)
+    if longer or (on_trial and verdict.kind != "ok"):
+        share_trial(report.siblings, cooling, after)
+    if longer:
+        after.shared = verdict.kind == "limited" and report.of_account
+        if after.shared:
+            _cool_siblings(report.siblings, cooling, after)
+
+
+def _cool_siblings(
+    siblings: Iterable[str], cooling: dict[str, Cooldown], cooldown: Cooldown
+) -> None:
+    for id_ in siblings:
+        other = cooling.get(id_)
+        if other is None or other.until_ms <= cooldown.until_ms:
+            cooling[id_] = replace(cooldown)
 
 
 def _lengthen(circuit: Health | Cooldown, cooldown_ms: float, now: float) -> None:

@@ -2,7 +2,7 @@
 what all services read. Raises as `functions.py` says."""
 
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,22 @@ from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
 from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
-from libs.common.contracts.events import RegistryEvent
+from libs.common.contracts.events import RegistryEvent, encode
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.redis.client import Caller, Clock, servers_clock
+from libs.common.routing.budgets import Recount, Spend, spend_of
 from libs.common.routing.replies import (
-    holds_library,
+    code_of,
+    is_older,
     pairs_of,
     report_of,
     state_of,
     unusable,
 )
 from libs.common.routing.types import Owner, Reported
+from libs.common.settings.services import RoutingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,48 @@ class Terms:
     # Of ids that SQL does not know. Short, because SQL may learn an id that another
     # gateway relayed a moment ago.
     unknown_ttl_ms: int = 60_000
+    limit_aware: bool = True  # limits of accounts matter (PROXY_LIMIT_AWARE)
+    most_in_flight: int | None = None  # requests of each resource (PROXY_MAX_IN_FLIGHT)
+    # How long requests may wait for a limit (PROXY_QUEUE_MAX_SECONDS), and those that
+    # only one account can serve for a limit of that account.
+    queue_ms: int = 0
+    bound_queue_ms: int = 0
+
+    @classmethod
+    def of(cls, settings: RoutingSettings) -> "Terms":
+        return cls(
+            session_ttl_ms=int(settings.session_ttl_seconds * 1000),
+            id_ttl_ms=int(settings.affinity_ttl_seconds * 1000),
+            cooldown_ms=int(settings.cooldown_seconds * 1000),
+            limit_aware=settings.limit_aware,
+            most_in_flight=settings.max_in_flight,
+            queue_ms=settings.queue_ms,
+            bound_queue_ms=settings.bound_queue_ms,
+        )
+
+    @property
+    def encoded(self) -> bytes:
+        """As functions/queue.lua reads them; empty if nothing is limited."""
+        if self.most_in_flight is None and not self.queue_ms:
+            return b""
+        most = self.most_in_flight or ""
+        return f"{most} {self.queue_ms} {self.bound_queue_ms}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Requests that wait for the resources of a pool (None: of no pool in particular),
+    or of an account. `shares`: proxy keys or sessions that they belong to."""
+
+    pool_id: str | None
+    account_id: str | None
+    requests: int
+    shares: int
 
 
 Owners = Mapping[str, Owner | None]
+ALL = "*"  # the pool of all resources
+LIST_LIBRARY = ("FUNCTION", "LIST", "LIBRARYNAME", "rpx")
 
 
 class ControlFunctions:
@@ -59,17 +101,28 @@ class ControlFunctions:
         self._stream = stream
         self._version_key = keys.catalogue_version()
         self._terms = terms or Terms()
+        self._encoded_terms = self._terms.encoded
         self._library = library
 
     async def load_library(self) -> None:
-        """Load the function library unless Redis has this version. Router only."""
+        """Load the function library unless Redis has it, or that of a newer version:
+        a library keeps the functions that gateways of the version before call. Router
+        only."""
+        ours, loaded = await self._libraries()
+        if loaded is None or (loaded != ours and not is_older(ours, loaded)):
+            await self._caller.call("FUNCTION", "LOAD", "REPLACE", ours)
+
+    async def library_is_older(self) -> bool:
+        """Has Redis the library of an older version? Router only."""
+        ours, loaded = await self._libraries()
+        return loaded is not None and is_older(loaded, ours)
+
+    async def _libraries(self) -> tuple[str, str | None]:
+        """The source of this version's library, and of the loaded one."""
         if self._library is None:
             raise AssertionError("only the router holds the library")
-        listed = await self._caller.call(
-            "FUNCTION", "LIST", "LIBRARYNAME", "rpx", "WITHCODE"
-        )
-        if not holds_library(listed, self._library):
-            await self._caller.call("FUNCTION", "LOAD", "REPLACE", self._library)
+        listed = await self._caller.call(*LIST_LIBRARY, "WITHCODE")
+        return self._library, code_of(listed)
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
         """Store the catalogue with what derives from it, and emit a registry event.
@@ -85,7 +138,7 @@ class ControlFunctions:
             catalogue.version,
             catalogue.model_dump_json(),
             event_id,
-            event.model_dump_json(),
+            encode(event),
         )
         return bool(done)
 
@@ -110,6 +163,17 @@ class ControlFunctions:
         found = pairs_of(await self._call("HGETALL", keys.reports()))
         reported = {k: report_of(v, now) for k, v in found.items()}
         return {k: r for k, r in reported.items() if r is not None}
+
+    async def impaired(self, gateways: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The parts that these gateways say are impaired; of those that say so."""
+        if not gateways:
+            return {}
+        found = await self._call("MGET", *map(keys.impaired, gateways))
+        return {
+            gateway: tuple(parts.decode().split(","))
+            for gateway, parts in zip(gateways, found, strict=True)
+            if parts
+        }
 
     async def learned_accounts(self) -> dict[str, str]:
         """Resource -> account, as upstreams named them."""
@@ -150,6 +214,72 @@ class ControlFunctions:
         """The number of sessions bound to a resource."""
         return int(await self._call("ZCOUNT", keys.sessions(), now_ms(), "+inf"))
 
+    async def queues(self) -> list[Queue]:
+        """The requests that wait."""
+        found = iter(await self._fcall("rpx_queues_v1"))
+        return [
+            queue_of(waits_for.decode(), int(requests), int(shares))
+            for waits_for, requests, shares in zip(found, found, found, strict=True)
+        ]
+
+    async def doubt(self) -> None:
+        """Have all windows of budgets summed anew: Redis may be another server."""
+        await self._fcall("rpx_doubt_v1")
+
+    async def reserve(
+        self, gateway_id: str, quota: str, held: Iterable[tuple[str, int]]
+    ) -> None:
+        """Restore what running requests may use, after Redis was emptied."""
+        pairs = [part for pair in held for part in pair]
+        await self._fcall("rpx_reserve_v1", gateway_id, quota, *pairs)
+
+    async def spend(self, *subjects: str) -> list[Spend | None]:
+        """What was spent in the windows that Redis counts, of each `key:<id>` or
+        `team:<id>`; None where nothing is counted."""
+        found = await self._fcall("rpx_spend_v2", *subjects)
+        return [
+            spend_of(subject, told.decode())
+            for subject, told in zip(subjects, found, strict=True)
+        ]
+
+    async def used(self, *key_ids: str) -> list[tuple[int, int]]:
+        """The requests and tokens that the limits per minute of these keys count
+        now."""
+        found = await self._fcall("rpx_used_v1", self._clock(), *key_ids)
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    async def recounts(self) -> tuple[int, list[Recount]]:
+        """The age in ms of this Redis's content, and the windows that have to be summed
+        anew."""
+        age, *found = await self._fcall("rpx_recounts_v1")
+        parts = iter(found)
+        return int(age), [
+            Recount(
+                subject.decode(), since.decode(), int(start), int(end), int(res) == 1
+            )
+            for subject, since, start, end, res in zip(*[parts] * 5, strict=True)
+        ]
+
+    async def note_events(
+        self, recount: Recount, used: Iterable[tuple[str, int, int]] = ()
+    ) -> set[str] | None:
+        """Note requests of a window that is summed, with their tokens and cost. Returns
+        the ids of all that are noted; None if the window need not be summed any
+        more."""
+        triples = [part for each in used for part in each]
+        found = await self._fcall(
+            "rpx_recount_v1", recount.subject, recount.since, *triples
+        )
+        return None if found is None else {id_.decode() for id_ in found}
+
+    async def recounted(self, recount: Recount, tokens: int, nanos: int) -> bool:
+        """Set the spend of a window: what SQL has without the requests that are noted,
+        and those. Returns False if it need not be summed any more."""
+        done = await self._fcall(
+            "rpx_recounted_v1", recount.subject, recount.since, tokens, nanos
+        )
+        return bool(done)
+
     async def in_flight(self) -> int:
         """The number of leases of all gateways."""
         return sum(state.in_flight for state in await self.states())
@@ -162,6 +292,13 @@ class ControlFunctions:
             return await self._caller.call(*command)
         except ResponseError as error:
             raise unusable(error) from error
+
+
+def queue_of(waits_for: str, requests: int, shares: int) -> Queue:
+    kind, _, name = waits_for.partition(":")
+    if kind == "account":
+        return Queue(None, name, requests, shares)
+    return Queue(None if name == ALL else name, None, requests, shares)
 
 
 def now_ms() -> int:

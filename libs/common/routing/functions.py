@@ -11,18 +11,38 @@ from typing import Any
 import msgspec
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.events import Reason
 from libs.common.contracts.verdicts import Verdict
-from libs.common.routing.control import ControlFunctions, Owners, Terms, now_ms
-from libs.common.routing.replies import entry_id_of, refusal_of, unusable
+from libs.common.errors import NoCatalogue
+from libs.common.redis.packing import GAP, flat
+from libs.common.routing.call_forms import (
+    ACQUIRE,
+    RELEASE,
+    decision_head,
+    further_of,
+    ids_of,
+    name_of,
+)
+from libs.common.routing.control import (
+    LIST_LIBRARY,
+    ControlFunctions,
+    Owners,
+    Terms,
+)
+from libs.common.routing.replies import (
+    entry_id_of,
+    functions_of,
+    kept_of,
+    refusal_of,
+    unusable,
+)
 from libs.common.routing.types import (
     Ask,
     Beat,
     Decision,
     Explanation,
+    Kept,
     Lease,
     Owner,
-    Refusal,
     Release,
     StreamEnds,
     model_digest,
@@ -33,33 +53,72 @@ __all__ = ["NO_REPORT", "Owners", "RoutingFunctions", "Terms"]
 UNKNOWN = "-"  # the owner of an id that SQL does not know
 NO_REPORT = b""  # of a caller without a ledger
 REPLAYED = "r"
-EXPLAINED = slice(5, 21)  # of the arguments of acquire, those that explain takes
+ACCOUNT = "account"  # the scope of a limit
+LIMITS_UNKNOWN = b"limits_unknown"
+# The functions that gateways call. A library of an older version lacks some.
+CALLED = frozenset(
+    f"rpx_{name}"
+    for name in (
+        *("acquire_v4", "pin_v4", "check_v1", "release_v3", "heartbeat_v2", "held_v1"),
+        *("queue_v1", "turns_v1", "leave_v1"),
+        *("resume_v1", "adopt_v1", "account_v1", "abandon_v1"),
+        *("target_v1", "owners_v1"),
+        *("acquire_v5", "pin_v5", "queue_v2", "target_v2", "release_v4"),
+        *("resend_v1", "reserve_v1", "doubt_v1"),
+    )
+)
+# Of the arguments of acquire, those that explain takes: not tenant, strict and kinds.
+EXPLAINED = (slice(5, 21), slice(24, 26))
 _NOBODY: Owners = {}
 _NEUTRAL = Verdict(kind="neutral")
+_encode = msgspec.json.Encoder().encode
 
 
 class RoutingFunctions(ControlFunctions):
     """All routing functions: here those that gateways call."""
 
-    async def acquire(self, ask: Ask) -> Decision:
-        """Choose a resource and take a lease on it. Raises `UnknownIds`,
-        `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`,
-        `OwnerGone` or `ForeignId`."""
-        now = self._clock()
-        call = self._acquire_call(ask, "", _decision_head(ask, now), now)
-        further = ask.asker.further
-        if ask.bound or further or ask.tried:
-            call = (*call, *ask.bound, *further, *ask.tried)
+    async def require_functions(self) -> None:
+        """Raises `NoCatalogue` when Redis has no library, or an older version's."""
+        loaded = functions_of(await self._call(*LIST_LIBRARY))
+        if not loaded:
+            raise NoCatalogue("No router has loaded the routing functions yet.")
+        if missing := CALLED - loaded:
+            names = ", ".join(sorted(missing))
+            raise NoCatalogue(f"An older router loaded functions without {names}.")
+
+    async def acquire(self, ask: Ask, *, short: bool = True) -> Decision:
+        """Choose a resource and take a lease on it. The decision has no event when the
+        request has that of its socket's upgrade. Raises `UnknownIds`,
+        `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`, `OwnerGone`,
+        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`. `short`:
+        name limits by their id, and send them if Redis does not know it."""
+        now, quota = self._clock(), ask.quota
+        on_socket = ask.place is not None or ask.socket or ask.turn
+        if on_socket:
+            name = name_of(ask)
+        else:
+            name = "rpx_acquire_v4" if quota is None else "rpx_acquire_v5"
+        # Redis knows most limits by their id.
+        short = short and quota is not None and ask.may_use == "0"
+        told = quota.id if short and quota is not None else ""
+        call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
+        if on_socket or ask.bound or ask.asker.further or ask.tried:
+            call = (*call, *further_of(ask))
+        if quota is not None and not short:
+            call = (*call, ask.may_use, quota.text)
         try:
             # Not by `_call`: each further coroutine is resumed separately.
             reply = await self._caller.call(*call)
         except ResponseError as error:
             raise unusable(error) from error
+        left = b""
         if isinstance(reply, list):
-            refusal = refusal_of(reply)
-            if isinstance(refusal, Refusal) and len(reply) == 3:
-                refusal.event = reply[2]
-            raise refusal
+            if short and reply[0] == LIMITS_UNKNOWN:
+                return await self.acquire(ask, short=False)
+            raise refusal_of(reply)
+        if quota is not None:
+            size = 16 + 16 * len(quota.budgets)
+            left, reply = reply[:size], reply[size:]
         resource_id, reason, version, trial, event = reply.split(b"|", 4)
         return Decision(
             resource_id.decode(),
@@ -68,39 +127,12 @@ class RoutingFunctions(ControlFunctions):
             False,
             trial == b"1",
             event,
+            left,
         )
-
-    async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
-        """Take a lease on the resource of the request's WebSocket. `decided`: the
-        decision event was emitted already. Raises `OwnerGone` when the resource left
-        the catalogue, `ForeignId` or `UnknownIds`."""
-        head = b"" if decided else _decision_head(ask, self._clock())
-        reply = await self._fcall(
-            "rpx_pin_v2",
-            ask.gateway_id,
-            ask.request_id,
-            ask.attempt,
-            ask.decision_id,
-            resource_id,
-            head,
-            ask.lease,
-            ask.previous,
-            *_ids_of(ask),
-        )
-        if isinstance(reply, list):
-            raise refusal_of(reply)
-        event = (
-            head
-            and head
-            + (
-                f',"resource_id":"{resource_id}","reason":"socket","candidates":[]}}'
-            ).encode()
-        )
-        return Decision(resource_id, Reason.SOCKET, reply.decode(), event=event)
 
     async def check(self, ask: Ask) -> None:
         """Raises `ForeignId` or `UnknownIds` if `ask` may not name its ids."""
-        reply = await self._fcall("rpx_check_v1", *_ids_of(ask))
+        reply = await self._fcall("rpx_check_v1", *ids_of(ask))
         if reply:
             raise refusal_of(reply)
 
@@ -110,8 +142,11 @@ class RoutingFunctions(ControlFunctions):
         resources: those are the explanation's status."""
         told = owner.encoded() if owner else ""
         now = self._clock()
-        args = self._acquire_call(ask, told, _decision_head(ask, now), now)[EXPLAINED]
-        reply = await self._fcall("rpx_explain_v1", *args, *ask.bound, *ask.tried)
+        head = decision_head(ask, now)
+        call = self._acquire_call("rpx_acquire_v4", ask, told, head, now)
+        given = tuple(flat(call))
+        args = [each for part in EXPLAINED for each in given[part]]
+        reply = await self._fcall("rpx_explain_v3", *args, *ask.bound, *ask.tried)
         if len(reply) != 6:
             raise refusal_of(reply)
         status, resource, reason, trial, wait, candidates = reply
@@ -125,37 +160,71 @@ class RoutingFunctions(ControlFunctions):
         )
 
     def _acquire_call(
-        self, ask: Ask, told: str, head: bytes, now: int | str
+        self, name: str, ask: Ask, told: str, head: bytes, now: int | str
     ) -> tuple[Any, ...]:
-        """The call of acquire up to its ids, as functions/acquire.lua lists the
-        arguments. `told`: the owner that SQL returned, encoded, or ''."""
+        """The call of acquire or pin (`name`) up to its ids, as functions/acquire.lua
+        lists the arguments. `told`: the owner that SQL returned, encoded, the id of the
+        limits of its key, or ''."""
         asker = ask.asker
-        return (
+        bound = 1 if ask.account_bound else 0
+        resolved = REPLAYED if ask.replayed else 1 if ask.resolved else 0
+        strict = 1 if asker.strict else 0
+        tokens = ask.tokens if self._terms.limit_aware else None
+        pattern = (
             "FCALL",
-            "rpx_acquire_v2",
+            name,
             2,
             self._version_key,
             self._stream,
             ask.gateway_id,
-            ask.request_id,
+            GAP,
             ask.attempt,
-            ask.decision_id,
+            GAP,
             ask.pool_id or "",
-            ask.session,
+            GAP,
             ask.model,
-            1 if ask.account_bound else 0,
-            REPLAYED if ask.replayed else 1 if ask.resolved else 0,
+            bound,
+            resolved,
             told,
-            ask.draw,
-            head,
-            ask.lease,
+            GAP,
+            GAP,
+            GAP,
             now,
             ask.previous,
             len(ask.bound),
             asker.tenant,
-            1 if asker.strict else 0,
+            strict,
             asker.kinds,
+            GAP,
+            self._encoded_terms,
         )
+        return (
+            ACQUIRE,
+            pattern,
+            ask.request_id,
+            ask.decision_id,
+            ask.session,
+            str(ask.draw),
+            head,
+            ask.lease,
+            "" if tokens is None else str(tokens),
+        )
+
+    async def turns(
+        self, gateway_id: str, classes: Iterable[str]
+    ) -> tuple[float, list[str]]:
+        """Seconds until the gateway should ask again, and those of its requests in the
+        queues of `classes` whose turn it is."""
+        terms, now = self._encoded_terms, self._clock()
+        reply = await self._fcall("rpx_turns_v1", gateway_id, now, terms, *classes)
+        return int(reply[0]) / 1000, [request.decode() for request in reply[1:]]
+
+    def leave(self, entry: str, failed: Callable[[], None]) -> None:
+        """A request does not wait any more. Calls `failed` if the call fails; then the
+        entry expires with the next one of its gateway."""
+        key, stream = self._version_key, self._stream
+        call = "FCALL", "rpx_leave_v1", 2, key, stream, entry, self._clock()
+        self._caller.tell(failed, *call)
 
     def release(self, release: Release) -> Awaitable[Any]:
         """Report how an attempt ended. With an event the request ends, and the reply is
@@ -171,29 +240,51 @@ class RoutingFunctions(ControlFunctions):
 
     def _released(self, release: Release) -> tuple[Any, ...]:
         verdict, terms = release.verdict or _NEUTRAL, self._terms
-        cooldown = verdict.cooldown_ms
-        return (
+        # msgspec formats a number at half the cost of str().
+        cooldown, latency_ms = verdict.cooldown_ms, verdict.latency_ms
+        kind, model = verdict.kind if release.verdict else "", release.model
+        aware = terms.limit_aware
+        scope = ACCOUNT if verdict.of_account and aware else release.quota_id
+        if cooldown is None:
+            cooldown = terms.cooldown_ms
+        pattern = (
             "FCALL",
-            "rpx_release_v2",
+            "rpx_release_v4" if release.quota else "rpx_release_v3",
             2,
             self._version_key,
             self._stream,
             release.gateway_id,
-            release.request_id,
+            GAP,
             release.resource_id,
-            verdict.kind if release.verdict else "",
+            kind,
             verdict.cause,
-            terms.cooldown_ms if cooldown is None else cooldown,
-            "" if verdict.latency_ms is None else verdict.latency_ms,
+            cooldown,
+            GAP,
             self._clock(),
-            release.session,
+            GAP,
             terms.session_ttl_ms,
             terms.id_ttl_ms,
-            model_digest(release.model),
-            release.model or "",
-            release.event or b"",
+            model_digest(model),
+            model or "",
+            GAP,
             release.tenant,
-            *release.learned,
+            scope,
+            GAP,
+        )
+        learned = release.learned
+        if release.quota:
+            if not scope or scope is ACCOUNT:
+                learned = release.quota, *learned
+            learned = str(release.tokens), str(release.nanos), *learned
+        return (
+            RELEASE,
+            pattern,
+            release.request_id,
+            "" if latency_ms is None else _encode(latency_ms).decode(),
+            release.session,
+            release.event or b"",
+            release.limits if aware else "",
+            *learned,
         )
 
     async def heartbeat(self, gateway_id: str, report: bytes = NO_REPORT) -> Beat:
@@ -234,6 +325,17 @@ class RoutingFunctions(ControlFunctions):
         ttls = terms.session_ttl_ms, terms.id_ttl_ms, terms.unknown_ttl_ms
         return int(await self._fcall("rpx_adopt_v1", *ttls, self._clock(), *pairs))
 
+    async def kept(self, sessions: Iterable[str], ids: Iterable[str]) -> list[Kept]:
+        """The owners of sessions and then of ids (digests), as far as Redis knows
+        them. Has no effects."""
+        named = [f"session:{digest}" for digest in sessions]
+        named += [f"bound:{digest}" for digest in ids]
+        reply = await self._fcall("rpx_owners_v1", *named)
+        return [
+            kept_of(owner, left)
+            for owner, left in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
     async def learn_account(self, resource_id: str, account_id: str) -> bool:
         """Store the account that an upstream named for a key; the router publishes it
         with the catalogue. Returns whether it is new."""
@@ -242,40 +344,3 @@ class RoutingFunctions(ControlFunctions):
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         """Drop leases that the gateway does not know; returns how many."""
         return int(await self._fcall("rpx_abandon_v1", gateway_id, *request_ids))
-
-
-def _ids_of(ask: Ask) -> tuple[Any, ...]:
-    """The arguments of pin and check about the ids of a request."""
-    asker = ask.asker
-    return (
-        1 if ask.resolved else 0,
-        asker.tenant,
-        1 if asker.strict else 0,
-        asker.kinds,
-        *ask.bound,
-        *asker.further,
-    )
-
-
-class _DecisionHead(msgspec.Struct, gc=False):
-    request_id: str
-    attempt: int
-    created_at_ms: int | str
-    session_id: str | None
-    pool_id: str | None
-
-
-class _LaterHead(_DecisionHead, gc=False):
-    cause: str
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def _decision_head(ask: Ask, now: int | str) -> bytes:
-    """The decision event (JSON) without its closing brace: the function adds the
-    resource and the reason."""
-    made = ask.request_id, ask.attempt, now or now_ms(), ask.session_id, ask.pool_id
-    if ask.cause:
-        return _encode(_LaterHead(*made, ask.cause))[:-1]
-    return _encode(_DecisionHead(*made))[:-1]

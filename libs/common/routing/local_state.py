@@ -4,37 +4,45 @@ Unix milliseconds.
 tests/support/memory/reference.py adds what only the function library in Redis does;
 tests/integration/routing/test_policy_agrees.py compares the two."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from libs.common.contracts.catalogue import HealthState, Resource
 from libs.common.contracts.events import Reason
 from libs.common.contracts.verdicts import Verdict
+from libs.common.routing.account_limits import LimitTable
 from libs.common.routing.aliases import MARK, in_pool
 from libs.common.routing.circuit_breaker import (
     NEVER,
     TRIAL_MS,
     Cooldown,
     Health,
+    Report,
     judge,
-    judge_model,
 )
+from libs.common.routing.model_cooldowns import ModelCooldowns
+from libs.common.routing.owner_memory import OwnerMemory
 from libs.common.routing.policy import (
     Choice,
     Question,
     Standing,
-    at_home,
+    anew_if_possible,
+    better_elsewhere,
     by_account,
     by_load,
     cause_of_leaving,
-    foreign_id,
     owner_of,
+    serving,
+    stays,
     unless_limited,
+    unless_waiting,
 )
 from libs.common.routing.types import (
+    CONFINED,
+    DECIDED,
+    OTHERS,
     Ask,
-    ForeignId,
+    Busy,
     NoCapacity,
     NoResources,
     Owner,
@@ -47,23 +55,28 @@ from libs.common.routing.types import (
     model_digest,
 )
 
-MOST_COOLING = 1000  # models in cooldown, as in functions/health.lua
 NEUTRAL = Verdict(kind="neutral")
 Field = tuple[str, str]  # gateway, request
 
 
-class LocalRouting:
+class LocalRouting(OwnerMemory):
     """Resources, their health and leases, and the owners of sessions and ids."""
 
-    def __init__(self, cooldown_ms: int = 30_000, most_owners: int = 50_000) -> None:
+    def __init__(
+        self,
+        cooldown_ms: int = 30_000,
+        most_owners: int = 50_000,
+        *,
+        limit_aware: bool = True,
+    ) -> None:
+        super().__init__(most_owners)
+        self._limit_aware = limit_aware
         self._cooldown_ms = cooldown_ms
-        self._most_owners = most_owners
         self.resources: dict[str, Resource] = {}
         self.health: dict[str, Health] = {}
-        self.cooldowns: dict[str, dict[str, Cooldown]] = {}  # model digest -> resource
+        self.cooldowns = ModelCooldowns()
+        self.limits = LimitTable()
         self.leases: dict[str, set[Field]] = {}
-        self.sessions: OrderedDict[str, Owner | None] = OrderedDict()
-        self.ids: OrderedDict[str, Owner | None] = OrderedDict()
 
     # Catalogue ---------------------------------------------------------------
 
@@ -90,6 +103,9 @@ class LocalRouting:
         if ask.previous != choice.resource_id:
             self.leases.get(ask.previous, set()).discard(field)
         self.leases[choice.resource_id].add(field)
+        if ask.tokens is not None:
+            account = self.resources[choice.resource_id].account_id
+            self.limits.took(ask.model, account, ask.tokens, now)
         if choice.how == "trial":
             self._begin_trial(ask, choice.resource_id, now)
         return choice
@@ -97,11 +113,15 @@ class LocalRouting:
     def choose(self, ask: Ask, now: float) -> Choice:
         """The same without effects."""
         home, question, choice = self._choose(ask, now)
-        if home is None or home == choice.resource_id or ask.attempt > 1:
+        later = ask.attempt > 1 and DECIDED not in ask.turn
+        if home is None or home == choice.resource_id or later:
             return choice
         resource = self.resources.get(home)
         standing = self._standing(resource) if resource else None
-        return replace(choice, cause=cause_of_leaving(standing, question))
+        left = serving(self._pool(ask.pool_id), home, question)
+        full = left is not None and question.limited_until(left) is not None
+        cause = cause_of_leaving(standing, question, left_full=full)
+        return replace(choice, cause=cause)
 
     def _choose(self, ask: Ask, now: float) -> tuple[str | None, Question, Choice]:
         """Also returns the resource of the session or state, if any."""
@@ -109,36 +129,49 @@ class LocalRouting:
             raise NoResources
         pool = self._pool(ask.pool_id)
         cooldowns = self.cooldowns.get(ask.model) or None
-        question = Question(now, ask.draw, ask.tried, cooldowns)
+        question = self._question(ask, cooldowns, now)
         self.check_ids(ask)
+        here = ask.socket or None
+        bound = ask.chained or ask.account_bound or bool(ask.bound)
+        if stays(serving(pool, here, question), pool, question, bound=bound):
+            return here, question, Choice(here, "socket")
         session = self.sessions.get(ask.session)
-        owner = owner_of([self.ids.get(digest) for digest in ask.bound])
-        if owner is None and ask.account_bound:
-            owner = session
+        owner = self._owner(ask, session)
+        if owner is None and not ask.resolved and self._unsought(ask):
+            raise UnknownIds(0)
+        if owner is None and here and (ask.chained or ask.account_bound):
+            owner = self._held_by(here)
         if owner is not None:
-            choice = self._by_account(owner, ask.pool_id, question)
-            return owner.resource_id, question, choice
-        if not ask.resolved and self._unsought(ask):
-            raise UnknownIds(0)
+            choice = self._by_account(owner, ask, question)
+            if ask.chained:
+                choice = anew_if_possible(choice, pool, question)
+            return here or owner.resource_id, question, choice
         home = session.resource_id if session else None
-        if at_home(next((s for s in pool if s.resource_id == home), None), question):
-            return home, question, Choice(home, "session_affinity")
-        return home, question, by_load(pool, question, _reason(ask, session))
+        standing = serving(pool, home, question)
+        if standing and not better_elsewhere(standing, pool, question):
+            return here or home, question, Choice(home, "session_affinity")
+        choice = by_load(pool, question, _reason(ask, session))
+        return here or home, question, self._waiting(choice, question, question.wait_ms)
 
-    def check_ids(self, ask: Ask) -> None:
-        """Raises `ForeignId` if the request may not name its ids, `UnknownIds` if SQL
-        must be asked first."""
-        asker = ask.asker
-        ids = (*ask.bound, *asker.further)
-        owners: Mapping[str, Owner | None] = self.ids
-        if ask.resolved:
-            owners = {id_: self.ids.get(id_) for id_ in ids}
-        refused = foreign_id(asker, ids, owners)
-        if refused is not None:
-            reason, which = refused
-            raise ForeignId(which, known=reason == "foreign_id")
-        if asker.kinds and any(id_ not in owners for id_ in ids):
-            raise UnknownIds(0)
+    def _question(
+        self, ask: Ask, cooldowns: Mapping[str, Cooldown] | None, now: float
+    ) -> Question:
+        others = OTHERS in ask.turn
+        if ask.tokens is None or not self._limit_aware:
+            return Question(now, ask.draw, ask.tried, cooldowns, others=others)
+        limits = self.limits.of(ask.model, now)
+        return Question(now, ask.draw, ask.tried, cooldowns, limits, ask.tokens, others)
+
+    def _owner(self, ask: Ask, session: Owner | None) -> Owner | None:
+        """Who made the state that a request needs, as far as it is known."""
+        if CONFINED in ask.turn:
+            return self._held_by(ask.socket)
+        owner = owner_of([self.ids.get(digest) for digest in ask.bound])
+        return session if owner is None and ask.account_bound else owner
+
+    def _held_by(self, resource_id: str) -> Owner:
+        resource = self.resources.get(resource_id)
+        return Owner(resource_id, resource.account_id if resource else "")
 
     def standings(self) -> list[Standing]:
         """Every resource as the policy sees it."""
@@ -149,6 +182,10 @@ class LocalRouting:
     def release(self, release: Release, now: float) -> None:
         """Apply how an attempt ended. With an event the request is over."""
         over = release.event is not None
+        known = self.resources.get(release.resource_id)
+        if known is not None and release.limits and self._limit_aware:
+            model = model_digest(release.model)
+            self.limits.learn(model, known.account_id, release.limits, now)
         if release.verdict and release.resource_id in self.resources:
             self._apply(release, release.resource_id, release.verdict, now)
             if over:
@@ -163,18 +200,8 @@ class LocalRouting:
     def forget_health(self) -> None:
         """Drop all health: Redis has kept it meanwhile."""
         self.cooldowns.clear()
+        self.limits = LimitTable()
         self.health = {id_: Health() for id_ in self.resources}
-
-    def remember(
-        self,
-        sessions: Mapping[str, Owner | None],
-        ids: Mapping[str, Owner | None],
-    ) -> None:
-        """Add owners that are not known yet. None: SQL does not know the id."""
-        for kept, told in ((self.sessions, sessions), (self.ids, ids)):
-            for name, owner in told.items():
-                if kept.get(name) is None:
-                    self.keep(kept, name, owner)
 
     # Within ------------------------------------------------------------------
 
@@ -196,19 +223,37 @@ class LocalRouting:
             self.health[resource.id].ready_ms,
         )
 
-    def _by_account(
-        self, owner: Owner, pool_id: str | None, question: Question
-    ) -> Choice:
+    def _by_account(self, owner: Owner, ask: Ask, question: Question) -> Choice:
         """State of an account is looked for beyond pools, but within a provider."""
-        resource = self.resources.get(owner.resource_id)
-        account = resource.account_id if resource else owner.account_id
-        of_provider = pool_id is not None and pool_id.startswith(MARK)
-        reach = self._pool(pool_id) if of_provider else self.standings()
+        account = self._account_of(owner)
+        of_provider = ask.pool_id is not None and ask.pool_id.startswith(MARK)
+        reach = self._pool(ask.pool_id) if of_provider else self.standings()
         siblings = [s for s in reach if s.account_id == account]
+        if CONFINED in ask.turn:
+            reach = self.standings()
+            siblings = [s for s in reach if s.resource_id == owner.resource_id]
         choice = by_account(siblings, owner.resource_id, question)
+        choice = self._waiting(choice, question, question.bound_ms)
         if choice.resource_id is None:
             return choice
-        return unless_limited(choice, self._cause(choice.resource_id, question))
+        trial = self._trial(choice.resource_id, question)
+        cause = self._cause(choice.resource_id, question)
+        return unless_limited(choice, cause, question.now if trial else None)
+
+    def _account_of(self, owner: Owner) -> str:
+        resource = self.resources.get(owner.resource_id)
+        return resource.account_id if resource else owner.account_id
+
+    def _waiting(self, choice: Choice, question: Question, wait_ms: int) -> Choice:
+        if choice.resource_id is None:
+            return choice
+        on_trial = bool(self._trial(choice.resource_id, question))
+        cause = self._cause(choice.resource_id, question)
+        return unless_waiting(choice, cause, question, wait_ms, on_trial=on_trial)
+
+    def _trial(self, resource_id: str, question: Question) -> str:
+        cooldown = (question.cooldowns or {}).get(resource_id)
+        return cooldown.trial if cooldown else self.health[resource_id].trial
 
     def _cause(self, resource_id: str, question: Question) -> str:
         cooldown = (question.cooldowns or {}).get(resource_id)
@@ -220,9 +265,8 @@ class LocalRouting:
         return bool(session) or any(digest not in self.ids for digest in ask.bound)
 
     def _begin_trial(self, ask: Ask, resource_id: str, now: float) -> None:
-        cooldown = self.cooldowns.get(ask.model, {}).get(resource_id)
-        if cooldown:
-            cooldown.trial, cooldown.trial_until = ask.request_id, now + TRIAL_MS
+        siblings, by = self._siblings(resource_id), ask.request_id
+        self.cooldowns.begin_trial(ask.model, resource_id, siblings, by, now)
         health = self.health[resource_id]
         if health.ready_ms:
             health.trial, health.ready_ms = ask.request_id, now + TRIAL_MS
@@ -234,22 +278,23 @@ class LocalRouting:
         cooldown_ms, by = self.cooldown_of(verdict), release.request_id
         model = model_digest(release.model)
         if model:
-            cooling = self.cooldowns.pop(model, {})
-            before = cooling.pop(resource_id, None)
-            cooldown = judge_model(before, verdict, cooldown_ms, by, now)
-            if cooldown:
-                cooling[resource_id] = cooldown
-            if cooling:
-                self._keep_cooldowns(model, cooling)
+            of_account = verdict.of_account and self._limit_aware
+            siblings = self._siblings(resource_id)
+            report = Report(resource_id, verdict, cooldown_ms, by, siblings, of_account)
+            self.cooldowns.judge(model, report, now)
+            cooldown_ms = report.cooldown_ms
             if verdict.kind == "limited":
                 verdict = NEUTRAL  # for the resource as a whole
         judge(self.health[resource_id], verdict, cooldown_ms, by, now)
 
-    def _keep_cooldowns(self, model: str, cooling: dict[str, Cooldown]) -> None:
-        """Clients choose model names, so their number is bounded: the oldest goes."""
-        if len(self.cooldowns) >= MOST_COOLING:
-            del self.cooldowns[next(iter(self.cooldowns))]
-        self.cooldowns[model] = cooling
+    def _siblings(self, resource_id: str) -> list[str]:
+        """The other resources of the account."""
+        account = self.resources[resource_id].account_id
+        return [
+            r.id
+            for r in self.resources.values()
+            if r.account_id == account and r.id != resource_id
+        ]
 
     def _remember(self, release: Release, verdict: Verdict) -> None:
         resource = self.resources[release.resource_id]
@@ -258,20 +303,6 @@ class LocalRouting:
             self.keep(self.sessions, release.session, owner)
         for digest in release.learned:
             self.keep(self.ids, digest, owner)
-
-    def keep(
-        self, kept: OrderedDict[str, Owner | None], name: str, owner: Owner | None
-    ) -> None:
-        """Set an owner. An id stays with the tenant that minted it, because a later
-        response may repeat ids that its client chose."""
-        before = kept.get(name)
-        if before is not None:
-            if owner is not None and before.tenant != owner.tenant:
-                owner = before
-            kept.move_to_end(name)
-        kept[name] = owner
-        if len(kept) > self._most_owners:
-            kept.popitem(last=False)
 
     def _drop(self, field: Field, likely: str) -> str:
         """Remove a lease; returns the resource that had it, or ''."""
@@ -304,6 +335,8 @@ def _ready_ms(health: Health) -> float:
 
 def _refusal(choice: Choice, now: float) -> Refusal:
     wait_ms = int(max(choice.until_ms - now, 0)) if choice.until_ms else 0
+    if choice.reason == "busy":
+        return Busy(wait_ms)
     if choice.reason == "owner_limited":
         return OwnerLimited(wait_ms)
     return OwnerGone() if choice.reason == "owner_gone" else NoCapacity(wait_ms)

@@ -1,25 +1,40 @@
 """Decodes replies of the routing functions. Pure, but for the clock that says whether
 a cooldown is over."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from redis.exceptions import ResponseError
 
-from libs.common.contracts.catalogue import HealthState, Resource, ResourceState
+from libs.common.contracts.catalogue import (
+    HealthState,
+    ModelLimits,
+    Resource,
+    ResourceState,
+)
 from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.types import (
+    BudgetReserved,
+    BudgetSpent,
+    Busy,
     EntryId,
     ForeignId,
+    Kept,
+    KeyLimited,
     NoCapacity,
     NoResources,
+    Owner,
     OwnerGone,
     OwnerLimited,
+    Queued,
     Refusal,
     Reported,
+    SpendUnknown,
     UnknownIds,
     UnknownPool,
 )
@@ -49,27 +64,52 @@ def report_of(value: bytes, now_ms: int) -> Reported | None:
     """None if another version wrote it."""
     at, _, books = value.partition(b"|")
     try:
-        event = GatewayEvent.model_validate_json(books)
+        event = msgspec.json.decode(books, type=GatewayEvent)
         return Reported(int(at), now_ms - int(at), event)
-    except ValueError:  # of pydantic, too
+    except ValueError:  # of msgspec, too
         return None
+
+
+def kept_of(owner: bytes, left_ms: int) -> Kept:
+    """The owner of a session or an id. Versions before tenants stored none."""
+    if not owner:
+        return Kept()
+    resource_id, account_id, tenant = f"{owner.decode()}|".split("|", 3)[:3]
+    return Kept(Owner(resource_id, account_id, tenant), left_ms)
 
 
 def refusal_of(reply: list[bytes]) -> Exception:
     status = reply[0].decode()
     if status == "unknown_pool":
         return UnknownPool(tuple(sorted(pool.decode() for pool in reply[1:])))
+    if status == "queued":
+        return Queued(reply[1].decode())
+    if status in _OF_QUOTA:
+        return _OF_QUOTA[status](*reply[1:])
     if status in _WITH_NUMBER:
-        return _WITH_NUMBER[status](int(reply[1]))
-    return _PLAIN.get(status, NoCatalogue)()
+        refusal = _WITH_NUMBER[status](int(reply[1]))
+    else:
+        refusal = _PLAIN.get(status, NoCatalogue)()
+    if isinstance(refusal, Refusal) and len(reply) == 3:
+        refusal.event = reply[2]
+    return refusal
 
 
-_WITH_NUMBER: dict[str, Callable[[int], Refusal]] = {
+_WITH_NUMBER: dict[str, Callable[[int], Exception]] = {
     "foreign_id": lambda which: ForeignId(which, known=True),
     "unknown_id": lambda which: ForeignId(which, known=False),
     "look_up": UnknownIds,
     "owner_limited": OwnerLimited,
     "no_capacity": NoCapacity,
+    "busy": Busy,
+}
+_OF_QUOTA: dict[str, Callable[..., Refusal]] = {
+    "key_limit": lambda which, wait: KeyLimited(which.decode(), int(wait)),
+    "spend_unknown": lambda subject: SpendUnknown(subject.decode()),
+    "budget_reserved": lambda subject: BudgetReserved(subject.decode()),
+    "budget_spent": lambda subject, which, left=0: BudgetSpent(
+        subject.decode(), which.decode(), int(left)
+    ),
 }
 _PLAIN: dict[str, type[Exception]] = {
     "no_resources": NoResources,
@@ -77,11 +117,37 @@ _PLAIN: dict[str, type[Exception]] = {
 }
 
 
-def holds_library(listed: Any, source: str) -> bool:
-    if not listed:
-        return False
-    entry = dict(zip(listed[0][::2], listed[0][1::2], strict=True))
-    return bool(entry.get(b"library_code") == source.encode())
+LIBRARY_VERSION = "-- version "
+_VERSION = re.compile(rf"^{LIBRARY_VERSION}([0-9.]+)", re.MULTILINE)
+
+
+def library_of(listed: Any) -> dict[bytes, Any]:
+    """What FUNCTION LIST says of the library; empty when it is not loaded."""
+    return dict(zip(listed[0][::2], listed[0][1::2], strict=True)) if listed else {}
+
+
+def code_of(listed: Any) -> str | None:
+    """The source of the loaded library."""
+    code = library_of(listed).get(b"library_code")
+    return None if code is None else str(code, "utf-8")
+
+
+def functions_of(listed: Any) -> frozenset[str]:
+    """The names of the library's functions."""
+    described = library_of(listed).get(b"functions", ())
+    pairs = (dict(zip(each[::2], each[1::2], strict=True)) for each in described)
+    return frozenset(str(each[b"name"], "utf-8") for each in pairs)
+
+
+def is_older(code: str, other: str) -> bool:
+    """Is the library `code` of an older version than `other`? Those of 0.1 do not name
+    their version."""
+    return _version_of(code) < _version_of(other)
+
+
+def _version_of(code: str) -> tuple[int, ...]:
+    found = _VERSION.search(code)
+    return tuple(map(int, found[1].strip(".").split("."))) if found else ()
 
 
 def state_of(resource: Resource, live: dict[str, Any]) -> ResourceState:
@@ -105,12 +171,27 @@ def state_of(resource: Resource, live: dict[str, Any]) -> ResourceState:
         health=state,
         cooldown_until=_iso(until) if shown else None,
         paused_models=tuple(sorted(pause["model"] for pause in paused)),
+        limits=limits_of(live.get("limits") or ()),
         in_flight=int(live.get("in_flight", 0)),
         requests=int(live.get("requests", 0)),
         errors=int(live.get("errors", 0)),
         last_latency_ms=None if latency is None else float(latency),
         last_error=live.get("last_error"),
     )
+
+
+def limits_of(rows: Iterable[dict[str, Any]]) -> tuple[ModelLimits, ...]:
+    """Limits of an account, by model."""
+    found = []
+    for row in rows:
+        resets = {
+            name.removesuffix("_ms"): _iso(row[name])
+            for name in row
+            if name.endswith("_ms")
+        }
+        known = {n: v for n, v in row.items() if not n.endswith("_ms")}
+        found.append(ModelLimits(**known, **resets))
+    return tuple(sorted(found, key=lambda limits: limits.model))
 
 
 def _iso(unix_ms: float) -> str:

@@ -11,11 +11,17 @@ import msgspec
 
 from libs.common.contracts.events import GatewayEvent
 from libs.common.contracts.verdicts import Verdict
+from libs.common.routing.budgets import Quota
 
 
 def digest(value: str) -> str:
     """An id of a client or an upstream as 32 hex characters, for use in Redis keys."""
-    return hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    made = _unused.copy()  # takes less time than a new one with its options
+    made.update(value.encode("utf-8", "replace"))
+    return made.hexdigest()
+
+
+_unused = hashlib.blake2b(digest_size=16)
 
 
 @lru_cache(maxsize=1024)
@@ -52,6 +58,26 @@ NAMED = "n"  # an id that clients do not make up
 REFERENCE = "r"  # an id that a client may have made up
 ANYBODY = Asker()
 
+# Letters of `Ask.turn`.
+DECIDED = "d"  # the decision of the socket's upgrade is for this request, too
+CHAINED = "c"  # it continues a response
+CONFINED = "s"  # it continues a response that only this socket's upstream remembers
+# Its model alias has other targets: it is refused rather than sent to a resource that
+# is cooling down, or whose account is at its limit.
+OTHERS = "o"
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Of a request that waits in a queue. Shares (proxy keys or sessions) are served in
+    turn, by their weights."""
+
+    share: str
+    left_ms: int  # how long it may still wait; 0: the last call
+    weight: float = 1
+
+    def entry(self, ask: "Ask") -> str:
+        return f"{ask.request_id}|{self.share}|{ask.gateway_id}"
+
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """The arguments of acquire for one attempt."""
@@ -74,6 +100,22 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     replayed: bool = False  # rewritten for another account, without its reasoning
     cause: str = ""  # how the previous attempt ended: a `Cause`
     asker: Asker = ANYBODY
+    tokens: int | None = 0  # that it may take, estimated; None: limits do not matter
+    # For a request on a WebSocket: the resource that the socket leads to. And letters.
+    socket: str = ""
+    turn: str = ""
+    # For a request that waits, or did.
+    place: Place | None = None
+    waited_ms: int | None = None
+    # The limits of its key that were not asked yet, and the tokens that it may use; a
+    # leading `-` admits it although the spend of a budget is not known.
+    quota: Quota | None = None
+    may_use: str = "0"
+
+    @property
+    def chained(self) -> bool:
+        """Does it continue a response on its WebSocket?"""
+        return CHAINED in self.turn or CONFINED in self.turn
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +127,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     degraded: bool = False
     trial: bool = False  # half open: the first request after a cooldown
     event: bytes = b""  # the decision event (JSON) as emitted
+    left: bytes = b""  # what its key used (`budgets.LEFT`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +142,7 @@ class Explanation:
     candidates: list[dict[str, Any]]
 
 
-class Release(msgspec.Struct, frozen=True):
+class Release(msgspec.Struct, frozen=True, gc=False):
     """How an attempt ended. `event`: the request event (JSON), for the last attempt.
 
     Without a verdict the attempt was judged already. `model` is its name.
@@ -114,6 +157,12 @@ class Release(msgspec.Struct, frozen=True):
     model: str | None
     event: bytes | None
     tenant: str = ""  # of the learned ids
+    limits: str = ""  # of the account, as `account_limits.Told.encoded`
+    # What counts to the limits of its key; empty without any.
+    quota: str = ""
+    tokens: int = 0
+    nanos: int = 0
+    quota_id: str = ""  # if Redis knows them by it
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
@@ -134,6 +183,14 @@ class Owner(msgspec.Struct, frozen=True, gc=False):
 
     def encoded(self) -> str:
         return f"{self.resource_id}|{self.account_id}|{self.tenant}"
+
+
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """The owner of a session or an id, if it is known, and for how long it is kept. A
+    session is kept from its last success on."""
+
+    owner: Owner | None = None
+    left_ms: int = 0
 
 
 EntryId = tuple[int, int]  # of the telemetry stream: "1700000000000-0"
@@ -224,6 +281,62 @@ class OwnerLimited(Refusal):
     def __init__(self, retry_after_ms: int) -> None:
         self.retry_after_ms = retry_after_ms
         super().__init__()
+
+
+class Busy(Refusal):
+    """What could serve the request is at its limit. Without an `event` nothing was
+    done, and the request may wait in a queue."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__()
+
+
+class Queued(Refusal):
+    """The request has its place in the queue of a class."""
+
+    def __init__(self, waits_for: str) -> None:
+        self.waits_for = waits_for
+        super().__init__()
+
+
+class QuotaRefused(Refusal):
+    """The request's key may not have it now. Nothing was done."""
+
+
+class KeyLimited(QuotaRefused):
+    """A limit per minute is reached: of `requests` or of `tokens`."""
+
+    def __init__(self, which: str, wait_ms: int) -> None:
+        self.which = which
+        self.wait_ms = wait_ms
+        super().__init__()
+
+
+class BudgetRefused(QuotaRefused):
+    """`subject`: whose budget it is."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__()
+
+
+class SpendUnknown(BudgetRefused):
+    """It is not known what was spent: the router has to sum it."""
+
+
+class BudgetReserved(BudgetRefused):
+    """Running requests may use what is left."""
+
+
+class BudgetSpent(BudgetRefused):
+    """`which`: `tokens` or `usd`; `rest`: less is left than the request may use, which
+    is `left` tokens."""
+
+    def __init__(self, subject: str, which: str, left: int = 0) -> None:
+        self.which = which
+        self.left = left
+        super().__init__(subject)
 
 
 class OwnerGone(Refusal):

@@ -45,6 +45,9 @@ def configure(service: str, level: str) -> None:
     logging.basicConfig(
         handlers=[handler], level=max(number, logging.WARNING), force=True
     )
+    # It logs every failed attempt, twice a second while Postgres is down. The store
+    # reports the cause to its caller, which logs it once.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 class _Stderr:

@@ -5,10 +5,11 @@ whose message names the variable and the fix in one line."""
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -21,11 +22,21 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from libs.common.errors import SettingError
+from libs.common.errors import SettingError, shown
 from libs.common.redis import url as redis_url
+from libs.common.settings.messages import SettingErrorCarrier, setting_errors
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
+Word = Annotated[
+    str,
+    Field(
+        pattern=r"^[!-~]{1,200}$",
+        description="a name of up to 200 ASCII characters without spaces",
+    ),
+]
+AnyCase = BeforeValidator(lambda value: value.strip().lower())
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], AnyCase]
 
 
 class Settings(BaseSettings):
@@ -51,11 +62,23 @@ class Settings(BaseSettings):
     def read(cls, environ: Mapping[str, str]) -> Self:
         """Read settings from `environ`. An empty value counts as unset, because
         compose files pass on variables that are not set."""
-        given = {name: environ[name] for name in cls.variables() if environ.get(name)}
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(cls._given(environ))
         except ValidationError as error:
-            raise _as_setting_error(cls, error) from None
+            raise setting_errors(cls, error)[0] from None
+
+    @classmethod
+    def problems(cls, environ: Mapping[str, str]) -> list[SettingError]:
+        """An error for each invalid variable in `environ`."""
+        try:
+            cls.model_validate(cls._given(environ))
+        except ValidationError as error:
+            return setting_errors(cls, error)
+        return []
+
+    @classmethod
+    def _given(cls, environ: Mapping[str, str]) -> dict[str, str]:
+        return {name: environ[name] for name in cls.variables() if environ.get(name)}
 
     @classmethod
     def variables(cls) -> tuple[str, ...]:
@@ -63,20 +86,6 @@ class Settings(BaseSettings):
         return tuple(
             field.alias or name.upper() for name, field in cls.model_fields.items()
         )
-
-
-def _as_setting_error(cls: type[Settings], error: ValidationError) -> SettingError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    location = str(first["loc"][0]) if first["loc"] else ""
-    context: dict[str, Any] = first.get("ctx", {})
-    cause = context.get("error")
-    if isinstance(cause, SettingErrorCarrier):
-        return cause.setting_error
-    return SettingError(
-        location or cls.__name__,
-        str(first["msg"]).removeprefix("Value error, ").rstrip("."),
-        "See the configuration table in README.md",
-    )
 
 
 def url_of(value: str, schemes: Collection[str]) -> bool:
@@ -96,32 +105,41 @@ def readable_pem(path: str) -> bool:
         return False
 
 
-class SettingErrorCarrier(ValueError):
-    """Carries a SettingError through pydantic, which passes on only ValueErrors."""
+class StrictSettings(Settings):
+    """What to do with variables that nothing reads; see
+    libs.common.settings.variables."""
 
-    def __init__(self, variable: str, problem: str, fix: str) -> None:
-        self.setting_error = SettingError(variable, problem, fix)
-        super().__init__(str(self.setting_error))
+    strict_env: bool = Field(False, alias="PROXY_STRICT_ENV")
 
 
-class CommonSettings(Settings):
+Host = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._:%-]+$",
+        description="an address without a port, such as 127.0.0.1 or 0.0.0.0",
+    ),
+]
+
+
+class CommonSettings(StrictSettings):
     """Settings that every service reads."""
 
     # Listening addresses, and the directory for files.
-    host: str = Field("127.0.0.1", alias="PROXY_HOST")
+    host: Host = Field("127.0.0.1", alias="PROXY_HOST")
+    internal_host: Host | None = Field(None, alias="PROXY_INTERNAL_HOST")
     port: Port = Field(8000, alias="PROXY_PORT")
     router_port: Port = Field(8001, alias="PROXY_ROUTER_PORT")
     health_port: Port = Field(8002, alias="PROXY_HEALTH_PORT")
     ingest_port: Port = Field(8003, alias="PROXY_INGEST_PORT")
     data_dir: Path = Field(Path("./data"), alias="PROXY_DATA_DIR")
-    log_level: str = Field("info", alias="PROXY_LOG_LEVEL")
+    log_level: LogLevel = Field("info", alias="PROXY_LOG_LEVEL")
 
     # State and telemetry.
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", alias="PROXY_REDIS_URL", repr=False
     )
-    telemetry_stream: str = Field("telemetry:events", alias="PROXY_TELEMETRY_STREAM")
-    telemetry_group: str = Field(
+    telemetry_stream: Word = Field("telemetry:events", alias="PROXY_TELEMETRY_STREAM")
+    telemetry_group: Word = Field(
         "responses-proxy-workers", alias="PROXY_TELEMETRY_GROUP"
     )
 
@@ -134,27 +152,9 @@ class CommonSettings(Settings):
     )
     allow_open_admin: bool = Field(False, alias="PROXY_ALLOW_OPEN_ADMIN")
 
-    @field_validator("host")
-    @classmethod
-    def _bare_host(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._:%-]+", value):
-            raise SettingErrorCarrier(
-                "PROXY_HOST",
-                "is not an address",
-                "Use an address without a port, such as 127.0.0.1 or 0.0.0.0",
-            )
-        return value
-
-    @field_validator("telemetry_stream", "telemetry_group")
-    @classmethod
-    def _one_word(cls, value: str, info: ValidationInfo) -> str:
-        if not re.fullmatch(r"[!-~]{1,200}", value):
-            raise SettingErrorCarrier(
-                f"PROXY_{(info.field_name or '').upper()}",
-                "is not a valid name",
-                "Use up to 200 ASCII characters without spaces",
-            )
-        return value
+    def host_of(self, service: str) -> str:
+        """The address that a service listens on."""
+        return self.host if service == "gateway" else self.internal_host or self.host
 
     @field_validator("redis_url")
     @classmethod
@@ -170,21 +170,10 @@ class CommonSettings(Settings):
         if unreadable := next((f for f in files if not readable_pem(f)), None):
             raise SettingErrorCarrier(
                 "PROXY_REDIS_URL",
-                f"names {unreadable}, which is not a readable PEM file",
+                f"names {shown(unreadable)}, which is not a readable PEM file",
                 "Name a file with the CA certificate, or with the client certificate",
             )
         return value
-
-    @field_validator("log_level")
-    @classmethod
-    def _known_level(cls, value: str) -> str:
-        if value.lower() not in {"debug", "info", "warning", "error"}:
-            raise SettingErrorCarrier(
-                "PROXY_LOG_LEVEL",
-                "is not a log level",
-                "Use debug, info, warning or error",
-            )
-        return value.lower()
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
@@ -220,7 +209,12 @@ class DatabaseSettings(Settings):
         None, alias="SERVICE_DATABASE_URL", repr=False
     )
     database_url: str | None = Field(None, alias="DATABASE_URL", repr=False)
-    sqlite_url: str = Field("sqlite:///./data/proxy.sqlite3", alias="PROXY_SQLITE_URL")
+    sqlite_url: str = Field(
+        "sqlite:///./data/proxy.sqlite3",
+        alias="PROXY_SQLITE_URL",
+        pattern=r"^sqlite:///.",
+        description="an SQLite URL, sqlite:///PATH",
+    )
 
     @field_validator("proxy_database_url", "service_database_url", "database_url")
     @classmethod
@@ -232,14 +226,13 @@ class DatabaseSettings(Settings):
                 "Use postgresql://USER:PASSWORD@HOST/DATABASE, or leave it unset "
                 "and use PROXY_SQLITE_URL",
             )
-        return value
-
-    @field_validator("sqlite_url")
-    @classmethod
-    def _sqlite(cls, value: str) -> str:
-        if not value.startswith("sqlite:///") or len(value) <= len("sqlite:///"):
+        # libpq takes the first one as the end of the password, and what follows as a
+        # host, which its errors name.
+        if value and re.split("[/?]", value.partition("://")[2])[0].count("@") > 1:
             raise SettingErrorCarrier(
-                "PROXY_SQLITE_URL", "is not an SQLite URL", "Use sqlite:///PATH"
+                (info.field_name or "").upper(),
+                "has a user or password with a character that must be percent-encoded",
+                "Write @ as %40 there, and / as %2F",
             )
         return value
 

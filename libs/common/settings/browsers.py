@@ -1,10 +1,14 @@
 """Settings: which web pages may use the proxy."""
 
+from urllib.parse import urlsplit
+
 from pydantic import Field, field_validator
 
 from libs.common.browser_guard import Guard, host_of, origin_of
 from libs.common.runtime.own_addresses import is_local
-from libs.common.settings.base import CommonSettings, SettingErrorCarrier
+from libs.common.settings.base import CommonSettings
+from libs.common.settings.messages import SettingErrorCarrier
+from libs.common.settings.upstreams import HttpUrl
 
 
 class BrowserSettings(CommonSettings):
@@ -13,16 +17,22 @@ class BrowserSettings(CommonSettings):
     # Comma-separated lists.
     allowed_hosts: str | None = Field(None, alias="PROXY_ALLOWED_HOSTS")
     allowed_origins: str | None = Field(None, alias="PROXY_ALLOWED_ORIGINS")
+    # The URL of the gateway for browsers: in login links, and an allowed host.
+    public_url: HttpUrl | None = Field(None, alias="PROXY_PUBLIC_URL")
 
     @property
     def guard(self) -> Guard:
         """The guard that applies these settings."""
         return Guard(
             bound=self.host,
-            hosts=tuple(filter(None, map(_host, _listed(self.allowed_hosts)))),
+            hosts=tuple(filter(None, map(_host, self._host_names()))),
             origins=tuple(filter(None, map(origin_of, _listed(self.allowed_origins)))),
             is_local=is_local,
         )
+
+    def _host_names(self) -> list[str]:
+        public = urlsplit(self.public_url).netloc if self.public_url else ""
+        return [*_listed(self.allowed_hosts), *filter(None, [public])]
 
     @field_validator("allowed_hosts")
     @classmethod

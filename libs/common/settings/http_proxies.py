@@ -82,13 +82,14 @@ class Egress:
         """Return the proxy for an origin, or None for a direct connection."""
         proxy = self.proxies.get(scheme)
         host = host.lower().rstrip(".")
-        if proxy is None or _is_loopback(host):
+        if proxy is None or is_loopback(host):
             return None
         exempt = any(entry.covers(host, port) for entry in self.exemptions)
         return None if exempt else proxy
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Is this a name or an address of this machine?"""
     address = _address(host)
     if address is not None:
         return address.is_loopback

@@ -1,21 +1,25 @@
 """The settings of each service. They are here because the command line validates all of
 them before it starts a process and must not import services. Names carry units."""
 
+import base64
 import math
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from libs.common.bodies.redaction import BadPath, JsonPath, parse_paths
 from libs.common.settings.base import (
+    AnyCase,
     CommonSettings,
     DatabaseSettings,
     Seconds,
-    SettingErrorCarrier,
     Settings,
 )
 from libs.common.settings.browsers import BrowserSettings
+from libs.common.settings.messages import SettingErrorCarrier
+from libs.common.settings.tracing import TracingSettings
 from libs.common.settings.upstreams import (
     EgressSettings,
     HttpUrl,
@@ -26,6 +30,25 @@ from libs.common.settings.upstreams import (
 Bytes = Annotated[int, Field(ge=0, le=2**40)]
 
 
+SHORTEST_SECRET = 24  # of what signs alerts
+QUEUE_S = 5.0  # how long a request may wait, if nothing is configured
+
+
+def _is_signing_secret(secret: str) -> bool:
+    encoded = secret.removeprefix("whsec_")
+    if encoded == secret:
+        return len(secret) >= SHORTEST_SECRET
+    try:
+        return SHORTEST_SECRET <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        return False
+
+
+def _networks(listed: str | None) -> tuple[IPv4Network | IPv6Network, ...]:
+    entries = (entry.strip() for entry in (listed or "").split(","))
+    return tuple(ip_network(entry) for entry in entries if entry)
+
+
 class RoutingSettings(Settings):
     """Lifetimes of routing state in Redis."""
 
@@ -33,10 +56,37 @@ class RoutingSettings(Settings):
     affinity_ttl_seconds: Seconds = Field(86_400, alias="PROXY_AFFINITY_TTL_SECONDS")
     # The cooldown of a failing resource if the upstream names no time.
     cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
+    # Limits that upstreams name of an account affect the choice of its keys.
+    limit_aware: bool = Field(True, alias="PROXY_LIMIT_AWARE")
+    # Requests in flight on each resource, over all gateways; unset: no limit.
+    max_in_flight: int | None = Field(
+        None, ge=1, le=1_000_000, alias="PROXY_MAX_IN_FLIGHT"
+    )
+    # How long a request may wait for a limit to end; 0: not at all. Unset: 5 s, but
+    # not for a limit of the only account that can serve it.
+    queue_max_seconds: float | None = Field(
+        None, ge=0, le=3_600, alias="PROXY_QUEUE_MAX_SECONDS"
+    )
+
+    @property
+    def queue_ms(self) -> int:
+        """How long a request may wait."""
+        seconds = self.queue_max_seconds
+        return int((QUEUE_S if seconds is None else seconds) * 1000)
+
+    @property
+    def bound_queue_ms(self) -> int:
+        """The same for a limit of the only account that can serve it."""
+        return int((self.queue_max_seconds or 0) * 1000)
 
 
 class GatewaySettings(
-    BrowserSettings, ProviderSettings, EgressSettings, SealingSettings, RoutingSettings
+    BrowserSettings,
+    ProviderSettings,
+    EgressSettings,
+    SealingSettings,
+    RoutingSettings,
+    TracingSettings,
 ):
     """Settings of the gateway."""
 
@@ -90,6 +140,11 @@ class GatewaySettings(
     head_timeout_seconds: Seconds = Field(30.0, alias="PROXY_HEAD_TIMEOUT_SECONDS")
     body_timeout_seconds: Seconds = Field(60.0, alias="PROXY_BODY_TIMEOUT_SECONDS")
     keep_alive_seconds: Seconds = Field(120.0, alias="PROXY_KEEP_ALIVE_SECONDS")
+    # Longest silence towards a client within a stream or on a WebSocket, before a
+    # comment or a ping; 0: no limit, so that clients get the upstream's bytes only.
+    client_keepalive_seconds: float = Field(
+        0.0, ge=0, le=86_400, alias="PROXY_CLIENT_KEEPALIVE_SECONDS"
+    )
     # Connections per gateway to one upstream address; further requests wait. A client
     # connection needs one at a time, so by default no request waits.
     max_upstream_connections: int = Field(
@@ -104,9 +159,15 @@ class GatewaySettings(
     )
     # Answer 401 to requests below /v1 without a proxy key.
     require_keys: bool = Field(False, alias="PROXY_REQUIRE_KEYS")
+    # Balancers whose X-Forwarded-For tells a client's address: networks.
+    trusted_proxies: str | None = Field(None, alias="PROXY_TRUSTED_PROXIES")
     # If keys are required: upstream ids that no proxy key created, and endpoints whose
     # ids cannot be attributed to a key.
-    foreign_ids: Literal["refuse", "allow"] = Field("refuse", alias="PROXY_FOREIGN_IDS")
+    foreign_ids: Annotated[Literal["refuse", "allow"], AnyCase] = Field(
+        "refuse", alias="PROXY_FOREIGN_IDS"
+    )
+    # Log one line for each request.
+    access_log: bool = Field(False, alias="PROXY_ACCESS_LOG")
     # `responses-proxy gateway` also runs ingest, as a child process.
     in_process_worker: bool = Field(False, alias="PROXY_IN_PROCESS_WORKER")
 
@@ -114,6 +175,11 @@ class GatewaySettings(
     def isolates_strictly(self) -> bool:
         """Whether a proxy key may use only ids that its tenant created here."""
         return self.require_keys and self.foreign_ids == "refuse"
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The parsed networks of `trusted_proxies`."""
+        return _networks(self.trusted_proxies)
 
     @property
     def upstream_connections_per_worker(self) -> int:
@@ -125,10 +191,18 @@ class GatewaySettings(
         """The parsed paths of `redact`."""
         return parse_paths(self.redact or "")
 
-    @field_validator("foreign_ids", mode="before")
+    @field_validator("trusted_proxies")
     @classmethod
-    def _lower_case(cls, value: str) -> str:
-        return value.strip().lower()
+    def _are_networks(cls, value: str | None) -> str | None:
+        try:
+            _networks(value)
+        except ValueError as error:
+            raise SettingErrorCarrier(
+                "PROXY_TRUSTED_PROXIES",
+                f"is not a list of networks: {str(error)[:100]}",
+                "Use a comma-separated list such as 10.0.0.0/8,192.168.1.5",
+            ) from None
+        return value
 
     @field_validator("redact")
     @classmethod
@@ -165,7 +239,10 @@ class HealthSettings(CommonSettings, ProviderSettings, EgressSettings, SealingSe
     timeout_seconds: Seconds = Field(10.0, alias="PROXY_HEALTH_CHECK_TIMEOUT_SECONDS")
     # Relative to the base URL of the resource.
     path: str = Field(
-        "models", alias="PROXY_HEALTH_CHECK_PATH", pattern=r"^[!-~]{1,200}$"
+        "models",
+        alias="PROXY_HEALTH_CHECK_PATH",
+        pattern=r"^[!-~]{1,200}$",
+        description="a path of up to 200 ASCII characters without spaces",
     )
     cooldown_seconds: Seconds = Field(30, alias="PROXY_RESOURCE_COOLDOWN_SECONDS")
 
@@ -181,12 +258,15 @@ class HealthSettings(CommonSettings, ProviderSettings, EgressSettings, SealingSe
         return value.lstrip("/")
 
 
-class IngestSettings(CommonSettings, DatabaseSettings):
+class IngestSettings(CommonSettings, DatabaseSettings, EgressSettings):
     """Settings of ingest."""
 
     # Prefix of the consumer name; host name and process id are appended.
     consumer: str = Field(
-        "worker-1", alias="PROXY_TELEMETRY_CONSUMER", pattern=r"^[!-~]{1,100}$"
+        "worker-1",
+        alias="PROXY_TELEMETRY_CONSUMER",
+        pattern=r"^[!-~]{1,100}$",
+        description="a name of up to 100 ASCII characters without spaces",
     )
     # A batch is written when it reaches this size or age.
     batch_size: int = Field(500, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
@@ -197,20 +277,47 @@ class IngestSettings(CommonSettings, DatabaseSettings):
     )
     # The price list for the view costs_by_day.
     prices_file: Path | None = Field(None, alias="PROXY_PRICES_FILE")
+    # Where alerts of budgets and upstream keys are sent, and what signs them.
+    alert_webhook_url: HttpUrl | None = Field(
+        None, alias="PROXY_ALERT_WEBHOOK_URL", repr=False
+    )
+    alert_webhook_secret: SecretStr | None = Field(
+        None, alias="PROXY_ALERT_WEBHOOK_SECRET"
+    )
     # A stream entry pending at another consumer for this long is claimed.
     claim_seconds: Seconds = Field(30.0, alias="PROXY_INGEST_CLAIM_SECONDS")
+
+    @field_validator("alert_webhook_secret")
+    @classmethod
+    def _signs(cls, value: SecretStr | None) -> SecretStr | None:
+        secret = value.get_secret_value() if value else None
+        if secret is not None and not _is_signing_secret(secret):
+            raise SettingErrorCarrier(
+                "PROXY_ALERT_WEBHOOK_SECRET",
+                "is neither whsec_ and the base64 of 24 to 64 bytes, nor a text of at "
+                "least 24 characters",
+                "Generate one with: echo whsec_$(openssl rand -base64 32)",
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _alerts_are_signed(self) -> Self:
+        if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
+            raise SettingErrorCarrier(
+                "PROXY_ALERT_WEBHOOK_URL",
+                "is set without PROXY_ALERT_WEBHOOK_SECRET, which signs alerts",
+                "Set both, or none",
+            )
+        return self
 
 
 class UpSettings(Settings):
     """Settings that only `responses-proxy up` reads."""
 
     # auto: use the simulated upstream if there is no OpenAI key.
-    simulate: Literal["auto", "true", "false"] = Field("auto", alias="PROXY_SIMULATE")
-
-    @field_validator("simulate", mode="before")
-    @classmethod
-    def _any_case(cls, value: str) -> str:
-        return value.strip().lower()
+    simulate: Annotated[Literal["auto", "true", "false"], AnyCase] = Field(
+        "auto", alias="PROXY_SIMULATE"
+    )
 
 
 SERVICES: dict[str, type[Settings]] = {

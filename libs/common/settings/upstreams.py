@@ -8,12 +8,13 @@ from cryptography.fernet import Fernet
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from libs.common.runtime.tls import client_context
-from libs.common.settings.base import SettingErrorCarrier, Settings
+from libs.common.settings.base import Settings
 from libs.common.settings.credential_variables import (
     DEFAULT_VARIABLES,
     BadGlob,
     parse_globs,
 )
+from libs.common.settings.messages import SettingErrorCarrier
 
 
 def http_url(value: str, info: ValidationInfo) -> str:

@@ -1,13 +1,20 @@
-"""Converts a batch of new events to rows for each table, in the column order of the
-`add_*.sql` statements. Pure."""
+"""Converts a batch of events to rows for each table. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from libs.common.contracts.events import DecisionEvent, RequestEvent, StreamedEvent
+from libs.common.contracts.events import (
+    DecisionEvent,
+    RequestEvent,
+    Row,
+    StreamedEvent,
+    encode,
+)
 from libs.common.store.dedupe import Changes
-from libs.common.store.rows import candidates_json
+from libs.common.store.proxy_keys import uses
+from libs.common.store.rollups import Rollups
+from libs.common.store.rows import iso_ms, row_of
 
 Plain = tuple[Any, ...]
 
@@ -19,25 +26,49 @@ class Form(NamedTuple):
     json: Callable[[bytes], Any]
 
 
+TEXT = Form(at=iso_ms, json=bytes.decode)
+
 # Fields of the event are columns of the table in the same order, except the three
 # that come first, and `minted`, which has its own table.
 APART = {"id", "created_at_ms", "completed_at_ms", "minted"}
-_rest_of_request = attrgetter(*(f for f in RequestEvent.model_fields if f not in APART))
+_REST = tuple(f for f in RequestEvent.__struct_fields__ if f not in APART)
+_rest_of_request = attrgetter(*_REST)
+# The columns of each table in the order of its rows.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "events": ("id", "kind", "created_at", "data"),
+    "requests": ("id", "created_at", "completed_at", *_REST),
+    "decisions": (
+        *("id", "request_id", "attempt", "created_at", "session_id", "pool_id"),
+        *("resource_id", "reason", "candidates", "degraded", "cause", "waited_ms"),
+    ),
+    "minted_ids": (
+        *("id", "created_at", "request_id", "resource_id", "account_id"),
+        *("tenant", "repeated"),
+    ),
+}
 
 
-def tables(changes: Changes, form: Form) -> Iterator[tuple[str, Iterable[Plain]]]:
-    """Return the name of each statement with its rows; omit those without rows."""
+def tables(changes: Changes, form: Form) -> Iterator[tuple[str, list[Plain]]]:
+    """Return the rows of each table; omit tables without rows."""
     groups = {
-        "add_events": [_event(event, form) for event in changes.events],
-        "add_requests": [_request(event, form) for event in changes.requests],
-        "add_decisions": [
+        "events": [_event(event, form) for event in changes.events],
+        "requests": [_request(event, form) for event in changes.requests],
+        "decisions": [
             _decision(streamed.id, streamed.event, form)
             for streamed in changes.events
             if isinstance(streamed.event, DecisionEvent)
         ],
-        "add_minted_ids": _minted(changes.requests, form),
+        "minted_ids": _minted(changes.requests, form),
     }
     return ((name, rows) for name, rows in groups.items() if rows)
+
+
+def deltas(changes: Changes, rollups: Rollups) -> Iterator[tuple[str, Iterable[Row]]]:
+    """Return the statements that add up what changed, with their rows."""
+    yield "put_sessions", map(row_of, changes.sessions)
+    yield "put_gateways", map(row_of, changes.gateways)
+    yield "touch_proxy_keys", uses(changes.requests)
+    yield "put_rollups", rollups.rows(changes)
 
 
 def _event(streamed: StreamedEvent, form: Form) -> Plain:
@@ -64,9 +95,10 @@ def _decision(id_: str, event: DecisionEvent, form: Form) -> Plain:
         event.pool_id,
         event.resource_id,
         event.reason,
-        form.json(candidates_json(event)),
+        form.json(encode(event.candidates)),
         event.degraded,
         event.cause,
+        event.waited_ms,
     )
 
 

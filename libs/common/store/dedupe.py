@@ -3,15 +3,19 @@
 A request is stored once, however often it is sent. A final outcome replaces
 `interrupted`, never the reverse. Sessions count only new requests."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 
 from libs.common.contracts.events import (
     GatewayEvent,
     Outcome,
     RequestEvent,
+    Row,
     StreamedEvent,
 )
+from libs.common.store.rows import milliseconds
 
 Key = tuple[str, int]  # a request's id and created_at in ms: its primary key
 
@@ -23,29 +27,31 @@ class Stored:
     session_id: str | None
     outcome: str
     total_tokens: int
+    resource_id: str | None = None
+    proxy_key_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionDelta:
     """Changes to a session. Its name and resource are those of the newest request."""
 
     id: str
     requests: int
     total_tokens: int
-    first_ms: int
-    last_ms: int
+    first_seen_at_ms: int
+    last_seen_at_ms: int
     name: str | None = None
-    resource_id: str | None = None
+    last_resource_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GatewayDelta:
     """Changes to the ledger of a gateway: its newest report, and stored requests."""
 
     id: str
     stored: int = 0
-    started_ms: int | None = None
-    seen_ms: int | None = None
+    started_at_ms: int | None = None
+    last_seen_at_ms: int | None = None
     accepted: int = 0
     ended: int = 0
     held: int = 0
@@ -54,13 +60,30 @@ class GatewayDelta:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Rows to write. `fresh` is the number of requests that were not stored before."""
+    """Rows to write. `fresh` is the number of requests that were not stored before;
+    `replaced` are the keys of those that were, as `interrupted`."""
 
     events: tuple[StreamedEvent, ...]
     requests: tuple[RequestEvent, ...]
     sessions: tuple[SessionDelta, ...]
     fresh: int
     gateways: tuple[GatewayDelta, ...] = ()
+    replaced: tuple[Key, ...] = ()
+    retracted: tuple[tuple[int, Stored], ...] = ()  # the same: created_at_ms, and row
+
+
+def stored_requests(rows: Iterable[Row]) -> dict[Key, Stored]:
+    """What the statement `known_requests` found."""
+    return {
+        (row["id"], milliseconds(datetime.fromisoformat(row["created_at"]))): Stored(
+            row["session_id"],
+            row["outcome"],
+            row["total_tokens"] or 0,
+            row["resource_id"],
+            row["proxy_key_id"],
+        )
+        for row in rows
+    }
 
 
 def request_keys(events: Iterable[StreamedEvent]) -> set[Key]:
@@ -71,46 +94,75 @@ def dedupe(events: Sequence[StreamedEvent], stored: Mapping[Key, Stored]) -> Cha
     """Drop events that change nothing, and compute the changes of the others."""
     kept = tuple(e for e in _once(events) if not _already_stored(e, stored))
     requests = tuple(e.event for e in kept if isinstance(e.event, RequestEvent))
+    replaced = tuple(key for key in map(_key, requests) if key in stored)
+    fresh = [r for r in requests if _key(r) not in stored] if replaced else requests
+    return Changes(
+        kept,
+        requests,
+        _sessions(requests, stored),
+        len(fresh),
+        _gateways(kept, fresh),
+        replaced,
+        tuple((key[1], stored[key]) for key in replaced),
+    )
+
+
+def _sessions(
+    requests: Iterable[RequestEvent], stored: Mapping[Key, Stored]
+) -> tuple[SessionDelta, ...]:
+    """Add up the requests of each session in order of time. A replaced row is
+    subtracted."""
     deltas: dict[str, SessionDelta] = {}
     for request in sorted(requests, key=lambda r: (r.created_at_ms, r.id)):
         before = stored.get(_key(request))
         if before and before.session_id:
-            _add(deltas, _removed(before.session_id, request, before))
+            _count(deltas, before.session_id, request, -1, -before.total_tokens)
         if request.session_id:
-            _add(deltas, _added(request.session_id, request))
-    fresh = [request for request in requests if _key(request) not in stored]
-    return Changes(
-        kept, requests, tuple(deltas.values()), len(fresh), _gateways(kept, fresh)
-    )
+            tokens = request.total_tokens or 0
+            delta = _count(deltas, request.session_id, request, 1, tokens)
+            delta.name = request.session_name or delta.name
+            delta.last_resource_id = request.resource_id or delta.last_resource_id
+    return tuple(deltas.values())
+
+
+def _count(
+    deltas: dict[str, SessionDelta],
+    id_: str,
+    request: RequestEvent,
+    requests: int,
+    tokens: int,
+) -> SessionDelta:
+    at_ms = request.created_at_ms
+    delta = deltas.get(id_)
+    if delta is None:
+        delta = deltas[id_] = SessionDelta(id_, 0, 0, at_ms, at_ms)
+    delta.requests += requests
+    delta.total_tokens += tokens
+    delta.last_seen_at_ms = at_ms
+    return delta
 
 
 def _gateways(
     events: Sequence[StreamedEvent], fresh: Sequence[RequestEvent]
 ) -> tuple[GatewayDelta, ...]:
     """Return the changes of each gateway. Reports may arrive in any order."""
-    deltas: dict[str, GatewayDelta] = {}
-    for request in fresh:
-        id_ = request.gateway_id or ""
-        delta = deltas.get(id_, GatewayDelta(id_))
-        deltas[id_] = replace(delta, stored=delta.stored + 1)
+    stored = Counter(request.gateway_id or "" for request in fresh)
+    deltas = {id_: GatewayDelta(id_, count) for id_, count in stored.items()}
     for streamed in events:
         if isinstance(streamed.event, GatewayEvent):
             id_ = streamed.event.gateway_id
-            deltas[id_] = _updated(deltas.get(id_, GatewayDelta(id_)), streamed.event)
+            _report(deltas.setdefault(id_, GatewayDelta(id_)), streamed.event)
     return tuple(deltas.values())
 
 
-def _updated(delta: GatewayDelta, event: GatewayEvent) -> GatewayDelta:
-    newest = delta.seen_ms is None or event.created_at_ms >= delta.seen_ms
-    return replace(
-        delta,
-        started_ms=event.started_at_ms,
-        seen_ms=max(event.created_at_ms, delta.seen_ms or 0),
-        accepted=max(event.accepted, delta.accepted),
-        ended=max(event.ended, delta.ended),
-        held=event.held if newest else delta.held,
-        state="closed" if "closed" in (event.state, delta.state) else event.state,
-    )
+def _report(delta: GatewayDelta, event: GatewayEvent) -> None:
+    seen_ms = delta.last_seen_at_ms
+    if seen_ms is None or event.created_at_ms >= seen_ms:
+        delta.last_seen_at_ms, delta.held = event.created_at_ms, event.held
+    delta.started_at_ms = event.started_at_ms
+    delta.accepted = max(event.accepted, delta.accepted)
+    delta.ended = max(event.ended, delta.ended)
+    delta.state = "closed" if "closed" in (event.state, delta.state) else event.state
 
 
 def _key(request: RequestEvent) -> Key:
@@ -143,39 +195,3 @@ def _already_stored(event: StreamedEvent, stored: Mapping[Key, Stored]) -> bool:
         return False  # the primary key absorbs its replay
     before = stored.get(_key(event.event))
     return before is not None and not _may_replace(before.outcome, event.event.outcome)
-
-
-def _added(session_id: str, request: RequestEvent) -> SessionDelta:
-    return SessionDelta(
-        id=session_id,
-        requests=1,
-        total_tokens=request.total_tokens or 0,
-        first_ms=request.created_at_ms,
-        last_ms=request.created_at_ms,
-        name=request.session_name,
-        resource_id=request.resource_id,
-    )
-
-
-def _removed(session_id: str, request: RequestEvent, before: Stored) -> SessionDelta:
-    """Subtract a replaced row; the row that replaces it is added separately."""
-    at_ms = request.created_at_ms
-    return SessionDelta(session_id, -1, -before.total_tokens, at_ms, at_ms)
-
-
-def _add(deltas: dict[str, SessionDelta], delta: SessionDelta) -> None:
-    """Add up changes of a session, which come in order of time."""
-    known = deltas.get(delta.id)
-    deltas[delta.id] = (
-        delta
-        if known is None
-        else replace(
-            known,
-            requests=known.requests + delta.requests,
-            total_tokens=known.total_tokens + delta.total_tokens,
-            first_ms=min(known.first_ms, delta.first_ms),
-            last_ms=max(known.last_ms, delta.last_ms),
-            name=delta.name or known.name,
-            resource_id=delta.resource_id or known.resource_id,
-        )
-    )

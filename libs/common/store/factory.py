@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from libs.common.store.interface import Store
 from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.sqlite.store import SqliteStore
+from libs.common.store.store import Store
 
 SQLITE = "sqlite:///"
+
+
+def missing_file(url: str) -> Path | None:
+    """Return the path of an SQLite file that does not exist."""
+    path = Path(url.removeprefix(SQLITE))
+    return path if url.startswith(SQLITE) and not path.exists() else None
 
 
 def open_store(url: str) -> Store:

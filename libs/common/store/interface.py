@@ -1,20 +1,59 @@
-"""The interface of a store. All access to SQL goes through it."""
+"""What goes into a store and comes out of it."""
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, get_args
 
-from libs.common.contracts.events import Row, StreamedEvent, StreamedPayload
+from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError
-from libs.common.routing.types import Owner
+from libs.common.store.rows import iso
 
 Table = Literal["sessions", "requests", "decisions"]
 TABLES: tuple[Table, ...] = get_args(Table)
 LIMIT_MAX = 500
-ID_CHARS_MAX = 512  # of an upstream id; longer ids are not stored
+AFTER_EVERY_TIME = "9999-12-31T23:59:59.999Z"  # before the first page
+BEFORE_EVERY_TIME = "0001-01-02T00:00:00.000Z"
+STATUS = re.compile("^[1-5](xx|[0-9]{2})$")
+FAILS = 400  # requests with this status or a higher one are not `completed`
+TEXTS = (
+    *("session_id", "resource_id", "request_id", "outcome", "model", "proxy_key_id"),
+    *("team_id", "error_code", "reason"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes something through the admin API. `name`: of the admin token, or one
+    of those below, which no token can have. `address`: the client's. `peer`: who
+    connected to the router, the client or a gateway. `expects`: the version of the row
+    that they saw; None if any will do. `role`: of the token; audit rows do not have
+    it, because only admins change things."""
+
+    name: str
+    address: str | None = None
+    peer: str | None = None
+    expects: str | None = None
+    role: str = "admin"
+
+
+ANYONE = "(open)"  # PROXY_ALLOW_OPEN_ADMIN
+COMMAND_LINE = Actor("(command line)")
+
+
+class Fetch(Protocol):
+    """Runs one named statement in its own transaction (`Store.fetch`)."""
+
+    async def __call__(
+        self, name: str, values: Mapping[str, Any], by: Actor | None = None
+    ) -> list[Row]: ...
+
+
+class ChangedMeanwhile(ProxyError):
+    """Somebody else changed the row; nothing was changed now."""
 
 
 class Unstorable(ProxyError):
@@ -65,7 +104,11 @@ def _is_time(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """A query for rows of one table, newest first. Raises `BadQuery` if invalid."""
+    """A query for rows of one table, newest first. Raises `BadQuery` if invalid.
+
+    `since` (included) and `until` (excluded) are ISO 8601 times of the column that
+    sorts. The filters after them are of requests, but for `reason`, of decisions.
+    `status`: a code, or a class such as `4xx`."""
 
     table: Table
     limit: int = 100
@@ -73,27 +116,98 @@ class HistoryQuery:
     resource_id: str | None = None
     request_id: str | None = None
     cursor: str | None = None
+    since: str | None = None
+    until: str | None = None
+    status: str | None = None
+    outcome: str | None = None
+    model: str | None = None
+    proxy_key_id: str | None = None
+    team_id: str | None = None
+    error_code: str | None = None
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         if self.table not in TABLES:
             raise BadQuery(f"table: one of {', '.join(TABLES)}")
         if not 1 <= self.limit <= LIMIT_MAX:
             raise BadQuery(f"limit: between 1 and {LIMIT_MAX}")
-        for name in ("session_id", "resource_id", "request_id"):
+        for name in TEXTS:
             if "\0" in (getattr(self, name) or ""):
                 raise BadQuery(
                     f"{name}: contains a NUL character, which no stored value has"
                 )
         if self.cursor is not None:
             Cursor.decode(self.cursor)
+        statuses(self.status)
+        time_of("from", self.since)
+        time_of("to", self.until)
 
     @property
     def after(self) -> Cursor | None:
         return None if self.cursor is None else Cursor.decode(self.cursor)
 
     @property
+    def before(self) -> Cursor:
+        """Where the page begins: older than the cursor, and than `until`."""
+        given = self.after or Cursor(AFTER_EVERY_TIME, "")
+        until = time_of("to", self.until)
+        if until is None or given.at < until:
+            return given
+        return Cursor(until, "")
+
+    @property
     def time_column(self) -> str:
         return "last_seen_at" if self.table == "sessions" else "created_at"
+
+    @property
+    def unsuccessful(self) -> bool:
+        """Whether all rows that it can find are of requests that did not complete."""
+        lowest, _ = statuses(self.status)
+        return (
+            self.outcome not in (None, "completed")
+            or self.error_code is not None
+            or (lowest is not None and lowest >= FAILS)
+        )
+
+    @property
+    def values(self) -> Row:
+        """Values of the statement."""
+        before = self.before
+        lowest, highest = statuses(self.status)
+        return {
+            **{name: getattr(self, name) for name in TEXTS},
+            "lowest_status": lowest,
+            "highest_status": highest,
+            "unsuccessful": self.unsuccessful,
+            "since_at": time_of("from", self.since) or BEFORE_EVERY_TIME,
+            "before_at": before.at,
+            "before_id": before.id,
+            "rows": self.limit + 1,
+        }
+
+
+def statuses(text: str | None) -> tuple[int | None, int | None]:
+    """The lowest and the highest status of a filter: of a code, or of a class."""
+    if text is None:
+        return None, None
+    if STATUS.fullmatch(text) is None:
+        raise BadQuery("status: a code such as 429, or a class such as 4xx")
+    return int(text.replace("x", "0")), int(text.replace("x", "9"))
+
+
+def time_of(name: str, text: str | None) -> str | None:
+    """A time in the form of stored ones."""
+    try:
+        at = None if text is None else datetime.fromisoformat(text)
+        if at is None:
+            return None
+        if at.tzinfo is None:
+            raise ValueError
+        return iso(at)
+    except (ValueError, OverflowError):
+        raise BadQuery(
+            f"{name}: a time in ISO 8601 with its zone, such as 2026-11-29T12:00:00Z"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +216,18 @@ class Page:
 
     rows: tuple[Row, ...]
     next_cursor: str | None
+
+    @classmethod
+    def cut(
+        cls, rows: Sequence[Row], limit: int, time_column: str = "created_at"
+    ) -> "Page":
+        """Build a page. `rows` has one row more than the limit if there are older
+        rows."""
+        shown = tuple(rows[:limit])
+        if len(rows) <= limit:
+            return cls(shown, None)
+        last = shown[-1]
+        return cls(shown, Cursor(last[time_column], last["id"]).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,105 +267,3 @@ class Book:
     state: str
     stored: int
     dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """The price of a model from a day on, per million tokens."""
-
-    model: str
-    valid_from: datetime
-    input: float
-    cached_input: float
-    output: float
-
-
-class Store(Protocol):
-    """Every method raises `StoreAway` if the database is unavailable."""
-
-    async def migrate(self) -> int:
-        """Migrate the schema to the latest version, and return it. Safe to run in
-        several processes at once. Raises `SchemaTooNew`."""
-        ...
-
-    async def schema_version(self) -> int:
-        """Return the schema version; 0 before the first migration."""
-        ...
-
-    async def make_partitions(self, today: date) -> int:
-        """Create partitions for the days around `today`; return how many."""
-        ...
-
-    async def drop_before(self, day: date) -> int:
-        """Delete requests, decisions, events, payloads and minted ids older than `day`.
-        Return how many partitions (SQLite: rows) were deleted."""
-        ...
-
-    async def write(self, events: Sequence[StreamedEvent]) -> int:
-        """Store a batch in one transaction; return how many events changed a row.
-        After an error nothing is stored, and the caller must not acknowledge the
-        batch. A replay changes nothing. Raises `Unstorable`."""
-        ...
-
-    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
-        """Store captured bodies in one transaction; return how many were new.
-        Raises `Unstorable`."""
-        ...
-
-    async def payloads(self, request: Row) -> list[Row]:
-        """Return the captured bodies of a request row, in stored form."""
-        ...
-
-    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
-        """Store dead letters; return how many were new. Raises `Unstorable`."""
-        ...
-
-    async def put_prices(self, prices: Sequence[Price]) -> None:
-        """Replace the price list."""
-        ...
-
-    async def dead_letters(self, limit: int) -> list[Row]:
-        """Return the newest dead letters, without `data`."""
-        ...
-
-    async def dead_letter_ids(self) -> list[str]:
-        """Return the ids of all dead letters, oldest first."""
-        ...
-
-    async def dead_letter(self, id: str) -> Row | None: ...  # noqa: A002 - its column
-
-    async def forget_dead_letter(self, letter: Row) -> bool:
-        """Delete a dead letter if its event is stored. Return whether it was
-        deleted."""
-        ...
-
-    async def history(self, query: HistoryQuery) -> Page: ...
-
-    async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
-        """Return the row of a request with its `decisions`, in order of attempt."""
-        ...
-
-    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
-        """Return the owner of each known id: the account of the newest response that
-        contained it, and the tenant of the first one."""
-        ...
-
-    async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
-        """Return who served the newest completed request of a tenant's session."""
-        ...
-
-    async def counts(self) -> Counts: ...
-
-    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
-        """Return the ledgers of gateways in `ids`, of those seen recently, and of those
-        with missing requests. All others are summed up under the id `*`."""
-        ...
-
-    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
-        """Run the statement `name`, which both databases have, in its own transaction,
-        and return its rows."""
-        ...
-
-    async def ping(self) -> None: ...
-
-    async def close(self) -> None: ...

@@ -3,28 +3,30 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from libs.common.contracts.events import Row, StreamedPayload
+import msgspec
+
+from libs.common.contracts.events import Row
+from libs.common.contracts.payloads import Payload
 from libs.common.store.rows import instant
 
 COLUMNS = (
-    *("request_id", "direction", "created_at", "content_type", "encoding"),
-    *("original_bytes", "truncated", "dropped", "body"),
+    *("request_id", "direction", "created_at", "original_bytes", "content_type"),
+    *("encoding", "truncated", "dropped", "body"),
 )
 
 
-def payload_rows(payloads: Iterable[StreamedPayload]) -> Iterator[Row]:
+def payload_rows(payloads: Iterable[Payload]) -> Iterator[Row]:
     """Yield the rows. A dropped body has a row with the reason."""
     for payload in payloads:
-        event = payload.event
         for direction in ("request", "response"):
-            note = getattr(event, direction)
+            note = getattr(payload, direction)
             if note is not None:
                 yield {
-                    "request_id": event.request_id,
+                    "request_id": payload.request_id,
                     "direction": direction,
-                    "created_at": instant(event.created_at_ms),
-                    **vars(note),
-                    "body": payload.bodies.get(direction, b""),
+                    "created_at": instant(payload.created_at_ms),
+                    **msgspec.structs.asdict(note),
+                    "body": getattr(payload, f"{direction}_body") or b"",
                 }
 
 

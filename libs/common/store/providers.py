@@ -2,29 +2,26 @@
 are stored in encrypted form only."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 from libs.common.contracts.events import Row
-from libs.common.providers.registry import Registry, registry_of
+from libs.common.providers.registry import Registry, registry_of, targets_of
+from libs.common.store.admin.audit_log import AuditedRows
+from libs.common.store.prices import read_price_list
 from libs.common.store.rows import iso, storable
 
-# Runs one named statement in its own transaction (`Store.fetch`).
-Fetch = Callable[[str, Mapping[str, Any]], Awaitable[list[Row]]]
 
-
-class RegistryRows:
+class RegistryRows(AuditedRows):
     """Returns rows by SQL column name. Methods raise `StoreAway`."""
 
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
-
     async def registry(self) -> Registry:
-        """Return the whole registry. Reads aliases first: if a provider is deleted in
-        between, its alias has no resources until the next read."""
+        """Return the whole registry, and the prices. Reads aliases first: if a provider
+        is deleted in between, its alias has no resources until the next read."""
         models = await self.models()
-        return registry_of(await self.providers(), models)
+        prices = await read_price_list(self._fetch)
+        return registry_of(await self.providers(), models, prices)
 
     async def providers(self) -> list[Row]:
         return [_shown(row) for row in await self._fetch("providers", {"id": None})]
@@ -53,21 +50,26 @@ class RegistryRows:
         return bool(await self._fetch("delete_provider", {"id": id_}))
 
     async def models(self) -> list[Row]:
-        return [_shown(row) for row in await self._fetch("models", {"id": None})]
+        return [_model(row) for row in await self._fetch("models", {"id": None})]
 
     async def model(self, alias: str) -> Row | None:
-        return await self._one("models", alias)
+        return _model(await self._one("models", alias))
 
     async def add_model(self, fields: Mapping[str, Any], at: datetime) -> Row | None:
-        """Return the new row, or None if the alias exists or its provider does not."""
-        return _first(await self._fetch("add_model", {**fields, "at": iso(at)}))
+        """Return the new row, or None if the alias exists or its provider does not.
+        `targets`: None for the one of `provider_id` and `upstream_id`."""
+        targets = fields.get("targets")
+        encoded = None if targets is None else json.dumps(targets)
+        values = {**fields, "targets": encoded, "at": iso(at)}
+        return _model(_first(await self._fetch("add_model", values)))
 
     async def change_model(
         self, alias: str, fields: Mapping[str, Any], at: datetime
     ) -> Row | None:
         """Set `fields`. Return the row, or None if the alias does not exist."""
         encoded = json.dumps(dict(fields))
-        return await self._one("change_model", alias, fields=encoded, at=iso(at))
+        row = await self._one("change_model", alias, fields=encoded, at=iso(at))
+        return _model(row)
 
     async def delete_model(self, alias: str) -> bool:
         return bool(await self._fetch("delete_model", {"id": alias}))
@@ -80,6 +82,24 @@ class RegistryRows:
 
 def _first(rows: list[Row]) -> Row | None:
     return _shown(rows[0]) if rows else None
+
+
+@overload
+def _model(row: Row) -> Row: ...
+
+
+@overload
+def _model(row: None) -> None: ...
+
+
+def _model(row: Row | None) -> Row | None:
+    """A row of `models` with all of its targets."""
+    if row is None:
+        return None
+    stored = row["targets"]
+    if isinstance(stored, str):
+        stored = json.loads(stored)
+    return {**row, "enabled": bool(row["enabled"]), "targets": targets_of(row, stored)}
 
 
 def _shown(row: Row) -> Row:

@@ -1,21 +1,23 @@
-"""Proxy keys in SQL, with the same statements for both databases. Only the hash of a
-secret is stored; it is returned for the key table in Redis only."""
+"""Proxy keys and their teams in SQL, with the same statements for both databases. Only
+the hash of a secret is stored; it is returned for the key table in Redis only."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
+from libs.common.budgets import Budget, budget_of, new_terms, shown_terms, split_terms
 from libs.common.contracts.events import RequestEvent, Row
-from libs.common.proxy_keys import Principal
-from libs.common.store.interface import Cursor, Page
+from libs.common.proxy_keys import Policy, Principal
+from libs.common.store.admin.audit_log import AuditedRows
+from libs.common.store.admin.changes import version_of
+from libs.common.store.interface import AFTER_EVERY_TIME, Cursor, Page
 from libs.common.store.rows import instant, iso, milliseconds, storable
 
-# Runs one named statement in its own transaction (`Store.fetch`).
-Fetch = Callable[[str, Mapping[str, Any]], Awaitable[list[Row]]]
-
-AFTER_EVERY_TIME = "9999-12-31T23:59:59.999Z"
+MOST_MEMBERS = 1000  # keys of a team that are listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,13 @@ class NewKey:
     tokens_per_minute: int | None
     created_at: datetime
     team_id: str | None = None
+    policy: Mapping[str, Any] | None = None
+    queue_weight: float = 1.0
+    budget: Mapping[str, Any] = field(default_factory=dict)
 
 
-class ProxyKeyRows:
+class ProxyKeyRows(AuditedRows):
     """Returns rows by SQL column name, without the hash. Methods raise `StoreAway`."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
 
     async def add(self, key: NewKey) -> Row:
         values = {name: _bound(getattr(key, name)) for name in key.__slots__}
@@ -53,24 +55,29 @@ class ProxyKeyRows:
             "before_id": cursor.id if cursor else "",
             "rows": limit + 1,
         }
-        rows = [_shown(row) for row in await self._fetch("proxy_keys", values)]
-        if len(rows) <= limit:
-            return Page(tuple(rows), None)
-        last = rows[limit - 1]
-        cursor = Cursor(last["created_at"], last["id"])
-        return Page(tuple(rows[:limit]), cursor.encode())
+        rows = await self._fetch("proxy_keys", values)
+        return Page.cut(list(map(_shown, rows)), limit)
 
     async def get(self, id_: str) -> Row | None:
         return await self._one("proxy_key", id_)
 
     async def change(self, id_: str, fields: Mapping[str, Any]) -> Row | None:
         """Set `fields`. Return the row, or None if the key is unknown or revoked."""
-        encoded = json.dumps(dict(fields), default=_bound)
+        encoded = _changed(fields)
         return await self._one("change_proxy_key", id_, fields=encoded)
 
     async def revoke(self, id_: str, at: datetime) -> Row | None:
         """Revoke a key permanently. Idempotent; return None if the key is unknown."""
         return await self._one("revoke_proxy_key", id_, revoked_at=iso(at))
+
+    async def defaults(self, team_id: str) -> Row:
+        """The fields that a new key of a team has if its creation does not say."""
+        rows = await self._fetch("teams", {"after": "", "id": team_id, "rows": 1})
+        found: Row = (_team(rows[0])["key_defaults"] if rows else None) or {}
+        return {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items()
+        }
 
     async def records(self) -> dict[str, Principal]:
         """Return the principals of all keys that are not revoked, by secret hash."""
@@ -93,6 +100,51 @@ class ProxyKeyRows:
         return _shown(rows[0]) if rows else None
 
 
+class TeamRows(AuditedRows):
+    """Teams of proxy keys. Methods raise `StoreAway`."""
+
+    async def add(self, fields: Mapping[str, Any], at: datetime) -> Row | None:
+        """Return None if there is a team with this id."""
+        rest, terms = split_terms({"key_defaults": None, **fields})
+        values = {name: _bound(value) for name, value in rest.items()}
+        values |= {"budget": _bound(new_terms(terms)), "created_at": iso(at)}
+        rows = await self._fetch("add_team", values)
+        return {**_team(rows[0]), "keys": 0} if rows else None
+
+    async def page(self, limit: int, after: str) -> list[Row]:
+        """Teams by id, after this one."""
+        values = {"after": after, "id": None, "rows": limit}
+        return [_team(row) for row in await self._fetch("teams", values)]
+
+    async def get(self, id_: str) -> Row | None:
+        values = {"after": "", "id": id_, "rows": 1}
+        rows = await self._fetch("teams", values) if storable(id_) else []
+        return _team(rows[0]) if rows else None
+
+    async def members(self, id_: str, since: datetime) -> list[Row]:
+        """Keys of a team, newest first, with what each used since then. Further keys
+        are left out, and revoked ones, of which only those that used something are
+        listed, by id alone."""
+        keys = await self._fetch("team_members", {"id": id_, "rows": MOST_MEMBERS})
+        used = await self._fetch("team_usage", {"id": id_, "since": iso(since)})
+        by_id = {row["id"]: row for row in used}
+        listed = {row["id"]: {**row, "enabled": bool(row["enabled"])} for row in keys}
+        gone = {id_: {"id": id_} for id_ in by_id if id_ not in listed}
+        return [{**row, **by_id.get(id_, {})} for id_, row in (listed | gone).items()]
+
+    async def change(self, id_: str, fields: Mapping[str, Any]) -> Row | None:
+        """Set `fields`. Return the row, or None if there is no such team."""
+        encoded = _changed(fields)
+        if not storable(id_):
+            return None
+        rows = await self._fetch("change_team", {"id": id_, "fields": encoded})
+        return await self.get(id_) if rows else None
+
+    async def delete(self, id_: str) -> bool:
+        """Return False if there is no such team, or it has keys."""
+        return storable(id_) and bool(await self._fetch("delete_team", {"id": id_}))
+
+
 def uses(requests: Iterable[RequestEvent]) -> list[Row]:
     """Return the time of last use for each key in a batch of requests."""
     last: dict[str, int] = {}
@@ -108,17 +160,51 @@ def uses(requests: Iterable[RequestEvent]) -> list[Row]:
 def _bound(value: Any) -> Any:
     if isinstance(value, datetime):
         return iso(value)
-    return json.dumps(value) if isinstance(value, tuple) else value
+    return json.dumps(value) if isinstance(value, tuple | Mapping) else value
 
 
 def _shown(row: Row) -> Row:
     """Convert lists and booleans, which SQLite stores as text and numbers."""
-    return {**row, "pools": _pools(row), "enabled": bool(row["enabled"])}
+    pools, enabled = _pools(row), bool(row["enabled"])
+    return {**_parsed(row), "pools": pools, "enabled": enabled}
 
 
 def _pools(row: Row) -> list[str]:
-    pools = row["pools"]
-    return list(json.loads(pools) if isinstance(pools, str) else pools)
+    return list(_json(row["pools"]))
+
+
+def _team(row: Row) -> Row:
+    return {**_parsed(row), "key_defaults": _json(row["key_defaults"])}
+
+
+def _parsed(row: Row) -> Row:
+    """Convert JSON, and name the terms of the budget as the admin API does."""
+    shown = {**row, "policy": _json(row["policy"]), "version": version_of(row)}
+    return shown | shown_terms(_json(shown.pop("budget")))
+
+
+def _changed(fields: Mapping[str, Any]) -> str:
+    rest, terms = split_terms(fields)
+    return json.dumps({**rest, "budget": terms} if terms else rest, default=_bound)
+
+
+def _budgets(row: Row) -> tuple[Budget, ...]:
+    id_, team_id = row["id"], row["team_id"]
+    found = [budget_of(f"key:{id_}", row["name"], _json(row["budget"]))]
+    if row["team_budget"] is not None:
+        team = row["team_name"] or team_id
+        found.append(budget_of(f"team:{team_id}", team, _json(row["team_budget"])))
+    return tuple(budget for budget in found if budget is not None)
+
+
+def _json(value: Any) -> Any:
+    """SQLite stores JSON as text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _policies(row: Row) -> tuple[Policy, ...]:
+    found = (_json(row["policy"]), _json(row["team_policy"]))
+    return tuple(msgspec.convert(policy, Policy) for policy in found if policy)
 
 
 def _principal(row: Row) -> Principal:
@@ -132,4 +218,9 @@ def _principal(row: Row) -> Principal:
         tokens_per_minute=row["tokens_per_minute"],
         enabled=bool(row["enabled"]),
         team_id=row["team_id"],
+        policies=_policies(row),
+        queue_weight=row["queue_weight"],
+        name=row["name"],
+        prefix=row["prefix"],
+        budgets=_budgets(row),
     )

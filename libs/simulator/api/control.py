@@ -10,10 +10,10 @@ from aiohttp import web
 from libs.simulator import bodies
 from libs.simulator.api import errors
 from libs.simulator.api.errors import ApiError
-from libs.simulator.faults.faults import Faults, parse_script
-from libs.simulator.faults.holding import EVERY_KEY, Holding
-from libs.simulator.state.accounts import Accounts
-from libs.simulator.state.journal import Journal
+from libs.simulator.exchange import Gate
+from libs.simulator.faults.faults import parse_script
+from libs.simulator.faults.holding import EVERY_KEY
+from libs.simulator.state.rates import Rate
 from libs.simulator.wire import Json, encode
 
 
@@ -31,13 +31,12 @@ Action = Callable[[Order], Json]
 class Control:
     """Lets a test script the upstream and read its journal."""
 
-    def __init__(
-        self, faults: Faults, journal: Journal, holding: Holding, accounts: Accounts
-    ) -> None:
-        self._faults = faults
-        self._journal = journal
-        self._holding = holding
-        self._accounts = accounts
+    def __init__(self, gate: Gate) -> None:
+        self._rates = gate.rates
+        self._faults = gate.faults
+        self._journal = gate.journal
+        self._holding = gate.holding
+        self._accounts = gate.accounts
 
     def routes(self) -> list[web.RouteDef]:
         actions: list[tuple[str, str, Action]] = [
@@ -47,6 +46,8 @@ class Control:
             ("POST", "hold", self._hold),
             ("POST", "release", self._release),
             ("GET", "held", self._held),
+            ("POST", "limits", self._limit),
+            ("DELETE", "limits", self._unlimit),
             ("POST", "revoke", self._revoke),
             ("POST", "restore", self._restore),
             ("GET", "journal", self._show_journal),
@@ -80,6 +81,14 @@ class Control:
 
     def _held(self, _: Order) -> Json:
         return self._holding.shown()
+
+    def _limit(self, order: Order) -> Json:
+        self._rates.limit(msgspec.convert(order.body, Rate))
+        return {"limits": self._rates.shown()}
+
+    def _unlimit(self, _: Order) -> Json:
+        self._rates.clear()
+        return {"limits": []}
 
     def _revoke(self, order: Order) -> Json:
         self._accounts.revoke(_key(order))

@@ -2,7 +2,7 @@
 gives the same events and sequence numbers; only the obfuscation differs."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from libs.simulator.api.answers import TERMINAL, pending
 from libs.simulator.wire import Json
@@ -90,6 +90,18 @@ def is_terminal(event: Json) -> bool:
     """Whether this event ends the stream."""
     kind = event["type"]
     return kind == "error" or kind.removeprefix("response.") in TERMINAL
+
+
+def with_metadata(
+    events: Iterable[Json], response_id: str, headers: Mapping[str, str]
+) -> Iterator[Json]:
+    """The events, with a `response.metadata` event after the first one. It is outside
+    the published events, so it has no sequence number."""
+    metadata = {"type": "response.metadata", "response_id": response_id}
+    for number, event in enumerate(events):
+        yield event
+        if number == 0:
+            yield {**metadata, "headers": dict(headers)}
 
 
 def with_error(events: Iterable[Json], error: Json) -> Iterator[Json]:

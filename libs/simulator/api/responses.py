@@ -5,7 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from libs.simulator.api import answers, errors
 from libs.simulator.api.create_request import Ask, parse
-from libs.simulator.api.events import Pad, events_of, is_terminal, with_error
+from libs.simulator.api.events import (
+    Pad,
+    events_of,
+    is_terminal,
+    with_error,
+    with_metadata,
+)
 from libs.simulator.api.pages import page
 from libs.simulator.api.turns import Turn, Turns
 from libs.simulator.exchange import Call
@@ -37,6 +43,8 @@ def pad_for(ask: Ask) -> Pad | None:
 def turn_events(turn: Turn, fault: Fault) -> Iterator[Json]:
     """The events of a finished turn, changed by the fault."""
     events = events_of(turn.response, pad_for(turn.ask))
+    if fault.metadata:
+        events = with_metadata(events, turn.response_id, fault.metadata)
     spec = fault.error_event
     if spec is None:
         return events

@@ -14,7 +14,7 @@ from libs.simulator.api.errors import ApiError
 from libs.simulator.api.events import is_terminal
 from libs.simulator.api.responses import turn_events
 from libs.simulator.api.turns import Turn, Turns
-from libs.simulator.exchange import Gate, Recorded, opened_entry, scripted
+from libs.simulator.exchange import Gate, Recorded, scripted
 from libs.simulator.faults.delivery import reset, scripted_body, until_client_leaves
 from libs.simulator.faults.faults import NO_FAULT, Fault
 from libs.simulator.settings import MAX_BODY_BYTES
@@ -55,7 +55,7 @@ class Sockets:
         self._turns = turns
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
-        entry = opened_entry(request, b"")
+        entry = self._gate.opened_entry(request, b"")
         with Recorded(self._gate.journal, entry):
             return await self._connected(request, entry)
 
@@ -65,7 +65,7 @@ class Sockets:
         started = time.monotonic()
         account, fault = None, NO_FAULT
         try:
-            account = self._gate.accounts.admit(request.headers)
+            account = self._gate.accounts.admit(entry.key, request.headers)
             entry.account = account.name
             fault = self._gate.faults.take(entry.key, entry.path, None, "upgrade")
             refused = scripted(_as_status(fault), entry, account)
@@ -73,7 +73,7 @@ class Sockets:
             refused = problem
         headers = {**self._gate.headers(account, started), **fault.headers}
         if account is None or refused:
-            return _refused(refused or errors.no_key(), fault, headers, entry)
+            return self._refused(refused or errors.no_key(), fault, headers, entry)
 
         socket = web.WebSocketResponse(
             compress=False, max_msg_size=MAX_BODY_BYTES, decode_text=False
@@ -84,6 +84,16 @@ class Sockets:
         session = Session(self._gate, self._turns, request, socket, account)
         await session.run()
         return socket
+
+    def _refused(
+        self, problem: ApiError, fault: Fault, headers: dict[str, str], entry: Entry
+    ) -> web.Response:
+        body, content_type = scripted_body(fault, self._gate.envelope(problem))
+        entry.sent(body)
+        entry.answered(problem.status, headers.items())
+        return web.Response(
+            status=problem.status, body=body, headers=headers, content_type=content_type
+        )
 
 
 class Session:
@@ -131,7 +141,7 @@ class Session:
         while True:
             raw = await frames.get()
             entry = Entry(
-                key=opened_entry(self._request, b"").key,
+                key=self._gate.opened_entry(self._request, b"").key,
                 method="WS",
                 target=self._request.raw_path,
                 headers=[],
@@ -162,9 +172,12 @@ class Session:
         except ApiError as problem:
             self._memory.drop(entry.previous_response_id)
             frame: Json = {"type": "error", "status": problem.status}
-            frame["error"] = problem.error()
-            if fault.headers:
-                frame["headers"] = fault.headers
+            frame["error"] = self._gate.dialect.error(problem)
+            told = self._gate.rates.headers(
+                self._account.name, entry.model, problem.status
+            )
+            if told or fault.headers:
+                frame["headers"] = told | fault.headers
             entry.answered(problem.status)
             await self.send(frame, entry, lane)
 
@@ -176,6 +189,9 @@ class Session:
         refused = scripted(fault, outlet.entry, self._account)
         if refused:
             raise refused
+        entry = outlet.entry
+        self._gate.dialect.check_model(entry.model)
+        self._gate.rates.take(self._account.name, entry.model, body, entry.body_size)
         ask = parse(body)
         if ask.background:
             raise errors.invalid("background", "it is unsupported over WebSocket")
@@ -276,15 +292,4 @@ def _as_status(fault: Fault) -> Fault:
         revoked=fault.revoked,
         code=fault.code,
         message=fault.message,
-    )
-
-
-def _refused(
-    problem: ApiError, fault: Fault, headers: dict[str, str], entry: Entry
-) -> web.Response:
-    body, content_type = scripted_body(fault, problem.envelope())
-    entry.sent(body)
-    entry.answered(problem.status, headers.items())
-    return web.Response(
-        status=problem.status, body=body, headers=headers, content_type=content_type
     )

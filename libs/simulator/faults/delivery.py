@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from libs.simulator.wire import Answer, Plain, Stream, encode
 
 _GARBAGE = b"\x16\x03\x01 this is no HTTP \x00\xff\r\n\r\n"
 _MISSING_BYTES = 64
+_GZIP = {"content-encoding": "gzip", "vary": "accept-encoding"}
+_GZIP_WBITS = 31  # zlib's number for the gzip format
 _SSE = "text/event-stream; charset=utf-8"
 
 
@@ -72,10 +75,9 @@ class Exchange:
         answer.commit()
         headers = self._headers(answer.content_type) | dict(answer.headers)
         body = answer.body
-        accepted = self.request.headers.get("accept-encoding", "")
-        if self.fault.compress and "gzip" in accepted:
+        if self._compresses:
             body = gzip.compress(body)
-            headers |= {"content-encoding": "gzip", "vary": "accept-encoding"}
+            headers |= _GZIP
         self.entry.sent(body)
         if self.fault.wrong_length:
             return await self._cut_short(answer.status, headers, body)
@@ -96,7 +98,9 @@ class Exchange:
         return response
 
     async def _stream(self, answer: Stream) -> web.StreamResponse:
-        response = web.StreamResponse(headers=self._headers(_SSE))
+        pack = zlib.compressobj(wbits=_GZIP_WBITS) if self._compresses else None
+        headers = self._headers(_SSE) | (_GZIP if pack else {})
+        response = web.StreamResponse(headers=headers)
         self.entry.answered(200, response.headers.items())
         await response.prepare(self.request)
         sent = 0
@@ -105,8 +109,13 @@ class Exchange:
         while not await self._ends_after(sent):
             frame = await anext(answer.frames, None)
             if frame is None:
+                if pack:
+                    await response.write(pack.flush())
                 break
             self.entry.sent(frame)
+            if pack:
+                # Each event can be decompressed as soon as it arrives.
+                frame = pack.compress(frame) + pack.flush(zlib.Z_SYNC_FLUSH)
             await response.write(frame)
             sent += 1
         return response
@@ -121,6 +130,11 @@ class Exchange:
             reset(self.request)
             return True
         return fault.end_after == sent
+
+    @property
+    def _compresses(self) -> bool:
+        accepted = self.request.headers.get("accept-encoding", "")
+        return self.fault.compress and "gzip" in accepted
 
     def _headers(self, content_type: str) -> dict[str, str]:
         return {**self.headers, "content-type": content_type, **self.fault.headers}

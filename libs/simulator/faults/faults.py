@@ -55,6 +55,9 @@ class Fault(
     failed_event: ErrorSpec | None = None
     error_event: ErrorSpec | None = None
     incomplete: str | None = None  # the reason
+    # A `response.metadata` event with these headers follows the first event: what an
+    # HTTP answer has in its headers, a socket's answer has there.
+    metadata: dict[str, str] = {}
     # WebSocket: the status that refuses the upgrade; events before a TCP reset.
     ws_refuse: int | None = None
     ws_cut_after: int | None = None

@@ -60,17 +60,11 @@ class Accounts:
         digest = hashlib.sha256(key.encode()).hexdigest()[:8]
         return Account(f"acct-{digest}")
 
-    def admit(self, headers: Mapping[str, str]) -> Account:
+    def admit(self, key: str, headers: Mapping[str, str]) -> Account:
         """The account of a request; its selector headers must match the key."""
-        account = self.of(bearer(headers))
+        account = self.of(key)
         if headers.get("openai-organization", account.name) != account.name:
             raise errors.wrong_selector("organization")
         if headers.get("openai-project", account.project) != account.project:
             raise errors.wrong_selector("project")
         return account
-
-
-def bearer(headers: Mapping[str, str]) -> str:
-    """The bearer token, or an empty string."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""

@@ -9,6 +9,7 @@ import structlog
 
 from libs.common.headers import Header
 from services.gateway import errors
+from services.gateway.auth.client_address import Trusted, client_address
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 
@@ -20,13 +21,15 @@ STALL_S = 60.0  # how long a client may take to read a part of the answer
 class ControlPlane:
     """Serves requests with the ASGI application `app`."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, balancers: Trusted = ()) -> None:
+        """`balancers`: those whose X-Forwarded-For counts."""
         self._app = app
+        self._balancers = balancers
 
     async def serve(self, request: Request, connection: Connection) -> None:
         talk = _Talk(request, connection)
         try:
-            await self._app(_scope(request), talk.receive, talk.send)
+            await self._app(self._scope(request, connection), talk.receive, talk.send)
         except asyncio.CancelledError:
             if not connection.gone:
                 raise
@@ -36,6 +39,24 @@ class ControlPlane:
                 talk.refuse(errors.internal())
         finally:
             connection.over()
+
+    def _scope(self, request: Request, connection: Connection) -> dict[str, Any]:
+        path = unquote_to_bytes(request.path).decode("utf-8", "replace")
+        address = client_address(connection.peer, request.headers, self._balancers)
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": request.path,
+            "query_string": request.query[1:],
+            "root_path": "",
+            "headers": request.headers,
+            "client": (address, 0) if address else None,
+            "server": None,
+        }
 
 
 class _Talk:
@@ -64,7 +85,8 @@ class _Talk:
         if message["type"] != "http.response.body":
             return
         body, more = message.get("body", b""), message.get("more_body", False)
-        if self._head is None and not more:
+        # To HEAD, the length in the headers is that of the body for GET.
+        if self._head is None and not more and self._request.method != "HEAD":
             self._connection.send_whole(self._status, self._headers, body)
             return
         if self._head is None:
@@ -80,21 +102,3 @@ class _Talk:
     def refuse(self, problem: errors.Problem) -> None:
         headers = [(b"content-type", b"application/json"), *problem.headers]
         self._connection.send_whole(problem.status, headers, problem.body())
-
-
-def _scope(request: Request) -> dict[str, Any]:
-    path = unquote_to_bytes(request.path).decode("utf-8", "replace")
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": request.method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": request.path,
-        "query_string": request.query[1:],
-        "root_path": "",
-        "headers": request.headers,
-        "client": None,
-        "server": None,
-    }

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from libs.common.browser_guard import CHECKED, Guard, sender
+from libs.common.browser_guard import CHECKED, CLIENT_ADDRESS, Guard, sender
 from services.gateway import errors as problems
 from services.gateway.content.headers import HOP_BY_HOP
 from services.gateway.server.browser_guard import refused
@@ -24,11 +24,12 @@ _NOT_FORWARDED = {name.decode() for name in HOP_BY_HOP} | {
     "sec-fetch-site",
     "sec-fetch-user",
     CHECKED,
+    CLIENT_ADDRESS,
 }
+_WITHOUT_BODY = frozenset({204, 304})
 # Invalid escapes and control characters: no path of the router has them, and the HTTP
 # client rejects some.
 _ODD = re.compile(r"%(?![0-9A-Fa-f]{2})|%(?:[01][0-9A-Fa-f]|7[Ff])")
-_NOT_RETURNED = _NOT_FORWARDED | {"content-encoding"}
 
 
 class ForwardedBody:
@@ -37,7 +38,7 @@ class ForwardedBody:
 
     def __init__(self, answer: httpx.Response) -> None:
         self._answer = answer
-        self._bytes = answer.aiter_bytes()
+        self._bytes = answer.aiter_raw()  # in the coding that the client accepts
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._bytes
@@ -63,6 +64,9 @@ class RouterForwarder:
         headers = {
             k: v for k, v in req.headers.items() if k.lower() not in _NOT_FORWARDED
         }
+        if client := req.scope.get("client"):
+            headers[CLIENT_ADDRESS], _port = client
+        headers.setdefault("accept-encoding", "identity")  # else the HTTP client's own
         body = await req.stream.read(LARGEST_BODY + 1)
         if len(body) > LARGEST_BODY:
             raise problems.body_too_large(LARGEST_BODY)
@@ -75,9 +79,15 @@ class RouterForwarder:
             raise problems.router_unreachable() from None
         resp.status = answer.status_code
         resp.set_headers(
-            [(k, v) for k, v in answer.headers.items() if k not in _NOT_RETURNED]
+            [(k, v) for k, v in answer.headers.items() if k not in _NOT_FORWARDED]
         )
         resp.stream = ForwardedBody(answer)
+        if req.method != "HEAD" and answer.status_code not in _WITHOUT_BODY:
+            return
+        # Falcon does not close a stream that it does not send.
+        await answer.aclose()
+        if (length := answer.headers.get("content-length")) is not None:
+            resp.set_header("content-length", length)
 
     def _url(self, req: Any) -> httpx.URL:
         """The router's URL with the raw path and query: if unescaped, %3F would start a

@@ -1,29 +1,39 @@
-"""Authentication and the limits per minute of proxy keys, for both planes."""
+"""Authentication of proxy keys, their policies and limits, for both planes."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from libs.common.errors import RedisAway
+from libs.common.bodies.hints import Hints
+from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.redis.key_table import KeyLimits
-from libs.common.redis.shared_connection import Refused
-from services.gateway.auth.authenticator import Authenticator, over_limit
+from libs.common.routing.aliases import Targets
+from services.gateway.auth.authenticator import Authenticator
+from services.gateway.auth.client_address import Trusted, client_address
+from services.gateway.auth.key_usage import Counts, KeyUsage, read_usage
+from services.gateway.auth.policy import check_caller, check_request
+from services.gateway.auth.quotas import Quotas
 
 
 class AccessControl:
-    """Admits requests and counts those of limited keys. Limits are not enforced while
-    Redis is down."""
+    """Admits requests. Acquire counts those of keys with limits."""
 
     def __init__(
-        self, authenticator: Authenticator, limits: KeyLimits, *, strict: bool = False
+        self,
+        authenticator: Authenticator,
+        counts: Counts,
+        *,
+        strict: bool = False,
+        balancers: Trusted = (),
     ) -> None:
         """`strict`: keys may name only objects that their tenant made through this
-        proxy."""
+        proxy. `balancers`: whose X-Forwarded-For is believed."""
+        self._counts = counts
         self._authenticator = authenticator
-        self._limits = limits
+        # The limits of a key for a request that is accepted at a moment.
+        self.quota_of = Quotas().of
         self.strict = strict
+        self._balancers = balancers
         self.admit = authenticator.admit  # bound once, because each request calls it
 
     @property
@@ -35,19 +45,35 @@ class AccessControl:
         """See `Authenticator.enter`."""
         return await self._authenticator.enter(headers)
 
-    async def count(self, principal: Principal | None) -> None:
-        """Counts one request. Raises a `Problem` when a limit is reached."""
-        if principal is None or not principal.limited:
-            return
-        reached = None
-        with suppress(RedisAway, Refused):
-            reached = await self._limits.count(principal)
-        if reached is not None:
-            raise over_limit(principal, reached)
+    def check_caller(
+        self,
+        principal: Principal | None,
+        path: bytes,
+        peer: object,
+        headers: Sequence[Header],
+    ) -> None:
+        """Raises a `Problem` when policies do not allow the endpoint or the client's
+        address. `peer`: of its connection."""
+        if principal is not None and principal.policies:
+            address = client_address(peer, headers, self._balancers)
+            check_caller(principal.policies, path, address)
 
-    def spend(self, principal: Principal | None, tokens: int | None) -> None:
-        """Counts the tokens of an answer, without waiting for Redis."""
-        if principal is None or not tokens or not principal.tokens_per_minute:
-            return
-        sent = asyncio.ensure_future(self._limits.spend(principal.id, tokens))
-        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
+    def check_request(
+        self,
+        principal: Principal | None,
+        method: str,
+        path: bytes,
+        hints: Hints,
+        targets: Targets | None,
+    ) -> None:
+        """Raises a `Problem` when policies do not allow what is asked for, of `targets`
+        if the model is an alias."""
+        if principal is not None and principal.policies:
+            sent = tuple(target.upstream_id for target in targets or ())
+            check_request(principal.policies, method, path, hints, sent)
+
+    async def usage(self, principal: Principal) -> KeyUsage | None:
+        """What a key used; None while Redis is down."""
+        with suppress(RedisAway, NoCatalogue):
+            return await read_usage(self._counts, principal)
+        return None

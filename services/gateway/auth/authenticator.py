@@ -9,15 +9,15 @@ from typing import Protocol
 
 from libs.common.errors import RedisAway
 from libs.common.headers import Header, find
-from libs.common.proxy_keys import MARK, Principal, Reached, secret_hash
+from libs.common.proxy_keys import MARK, Principal, secret_hash
 from libs.common.redis.shared_connection import Refused
 from services.gateway import errors
-from services.gateway.errors import Problem
 
 READ_AGAIN_S = 0.1  # between two reads of the key table for unknown keys
 LONGEST_HEADER = 256  # bytes of a header that is cached; ours have 54
 MOST_CACHED = 65_536  # headers; one key can be written with varying spaces
 _MARK = MARK.encode()
+Cache = dict[bytes, Principal]  # by the whole value of a header
 _NOBODY: Mapping[str, Principal] = {}
 
 
@@ -34,7 +34,8 @@ class Table(Protocol):
 
 
 class Authenticator:
-    """Maps a request's `Authorization` header to the principal of its proxy key.
+    """Maps a request's `Authorization` header to the principal of its proxy key, or
+    its `api-key` header (Azure-style clients) if the former has no proxy key.
 
     A request costs one dictionary lookup by the header's bytes. Its duration reveals
     nothing about other keys: the dictionary compares bytes only if their 64-bit hashes
@@ -51,7 +52,8 @@ class Authenticator:
         self._required = required
         self._version: str | None = None
         self._principals = _NOBODY  # by the hash of their key
-        self._cached: dict[bytes, Principal] = {}  # by the whole header
+        self._cached: Cache = {}
+        self._cached_api_keys: Cache = {}
         self._clock = clock
         self._reading = asyncio.Lock()
         self._next_read: asyncio.Task[None] | None = None
@@ -89,7 +91,7 @@ class Authenticator:
             except Refused as error:
                 raise RedisAway(f"Redis refused the call: {str(error)[:80]}") from error
             self._version, self._principals = version, principals
-            self._cached = {}
+            self._cached, self._cached_api_keys = {}, {}
 
     async def enter(self, headers: Sequence[Header]) -> Principal | None:
         """The same as `admit`, but reads the key table again before it refuses an
@@ -109,16 +111,12 @@ class Authenticator:
         """The principal of a request, None for one without a proxy key. Raises a
         `Problem`, or `UnknownKey`: then `enter` may find the key."""
         header = find(headers, b"authorization")
-        if header is None:
-            self._refuse_if_required()
-            return None
-        principal = self._cached.get(header)
+        principal = None if header is None else self._cached.get(header)
         if principal is None:
-            secret = _secret(header)
-            if secret is None:
+            principal = self._look_up(header, headers)
+            if principal is None:
                 self._refuse_if_required()
                 return None
-            principal = self._find(header, secret)
         expires_ms = principal.expires_at_ms
         if expires_ms is not None and expires_ms <= self._clock() * 1000:
             raise errors.invalid_proxy_key("has expired")
@@ -132,16 +130,33 @@ class Authenticator:
         if self._required:
             raise errors.proxy_key_required()
 
-    def _find(self, header: bytes, secret: bytes) -> Principal:
+    def _look_up(
+        self, authorization: bytes | None, headers: Sequence[Header]
+    ) -> Principal | None:
+        """The principal of an Authorization header that is not cached, or of an api-key
+        header. A proxy key in Authorization decides, whatever is in the other one."""
+        secret = None if authorization is None else _secret(authorization)
+        if authorization is not None and secret is not None:
+            return self._find(authorization, secret, self._cached)
+        header = find(headers, b"api-key")
+        if header is None:
+            return None
+        secret = header.strip()
+        if not secret.startswith(_MARK):
+            return None
+        known = self._cached_api_keys.get(header)
+        return known or self._find(header, secret, self._cached_api_keys)
+
+    def _find(self, header: bytes, secret: bytes, cache: Cache) -> Principal:
         """The principal of a proxy key. An unknown one is refused even where keys are
         not required, or a revoked key would continue without its pools and limits."""
         principal = self._principals.get(secret_hash(secret))
         if principal is None:
             raise UnknownKey
         if len(header) <= LONGEST_HEADER:
-            if len(self._cached) >= MOST_CACHED:
-                self._cached.clear()
-            self._cached[header] = principal
+            if len(cache) >= MOST_CACHED:
+                cache.clear()
+            cache[header] = principal
         return principal
 
     async def _read_soon(self) -> None:
@@ -158,16 +173,6 @@ class Authenticator:
         self._next_read, self._read_at = None, loop.time()
         with suppress(RedisAway):
             await self.refresh()
-
-
-def over_limit(principal: Principal, reached: Reached) -> Problem:
-    """The error for a request over one of its key's limits."""
-    limits = {
-        "requests": principal.requests_per_minute,
-        "tokens": principal.tokens_per_minute,
-    }
-    limit = limits.get(reached.which) or 0
-    return errors.key_limited(reached.which, limit, reached.wait_ms)
 
 
 def _secret(header: bytes) -> bytes | None:

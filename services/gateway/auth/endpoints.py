@@ -18,6 +18,7 @@ from services.gateway import errors
 _TABLE = """
 GET /models
 GET /models/{name}
+GET /models/{name}/{name}
 POST /embeddings
 POST /moderations
 POST /completions

@@ -4,16 +4,13 @@ compresses them. Pure; runs in the capture thread.
 Redaction fails closed: a body that cannot be parsed is dropped, and a note says
 why."""
 
-from collections.abc import Sequence
-
-import msgspec
 import zstandard
 
 from libs.common.bodies.redaction import Redactor, Unreadable
-from libs.common.contracts.events import PACKED, PLAIN
-from libs.common.headers import Kinds
+from libs.common.contracts.payloads import PACKED, PLAIN, Note, Payload
+from libs.common.headers import NO_KINDS, Kinds
 from libs.common.providers.key_echoes import NO_KEY, SentKey
-from libs.common.redis.capture_batches import Note, Payload
+from services.gateway.capture.capture import Capture
 from services.gateway.content.coding import decompressed
 
 LEVEL = 1  # takes half the time of level 3, for a few percent more bytes
@@ -29,83 +26,92 @@ DROPPED_TRUNCATED = "truncated, so it cannot be redacted"
 DROPPED_LARGE = "too large for one stream entry"
 
 
-class RawBody(msgspec.Struct):
-    """A body as it was transmitted, up to a limit."""
-
-    chunks: Sequence[bytes]
-    kinds: Kinds
-    original_bytes: int  # bytes, including those beyond the limit
-    dropped: str | None = None
-
-
-class RawPayload(msgspec.Struct):
-    """The bodies of one request."""
-
-    request_id: str
-    created_at_ms: int
-    request: RawBody
-    response: RawBody | None
-    sent: SentKey = NO_KEY  # hidden in the response
-
-
 class Packer:
     """Packs captured bodies. Not thread-safe: it reuses one compressor."""
 
     def __init__(self, limit: int, redactor: Redactor) -> None:
         self._limit = limit
         self._redactor = redactor
+        self._redacts = bool(redactor)
         self._compressor = zstandard.ZstdCompressor(level=LEVEL)
 
-    def pack(self, raw: RawPayload) -> Payload:
-        payload = Payload(raw.request_id, raw.created_at_ms)
-        payload.request, payload.request_body = self._packed(raw.request)
-        if raw.response is not None:
-            payload.response, payload.response_body = self._packed(
-                raw.response, raw.sent
+    def pack(self, capture: Capture) -> Payload:
+        """The payload of a request that ended."""
+        request, request_body = self._packed(
+            capture.request_bytes,
+            capture.request_dropped,
+            capture.request_body[: self._limit],
+            capture.request_kinds,
+        )
+        response = response_body = None
+        kinds = capture.response_kinds
+        if kinds is not None or capture.response_dropped:
+            response, response_body = self._packed(
+                capture.response_bytes,
+                capture.response_dropped,
+                capture.response_body(),
+                kinds or NO_KINDS,
+                capture.sent,
             )
-        too_large = payload.size > LARGEST_ENTRY
-        return without_bodies(payload, DROPPED_LARGE) if too_large else payload
+        id_, created_at_ms = capture.request_id, capture.created_at_ms
+        payload = Payload(
+            id_, created_at_ms, request, response, request_body, response_body
+        )
+        large = len(request_body or b"") + len(response_body or b"") > LARGEST_ENTRY
+        return without_bodies(payload, DROPPED_LARGE) if large else payload
 
     def _packed(
-        self, raw: RawBody, sent: SentKey = NO_KEY
+        self,
+        original_bytes: int,
+        dropped: str | None,
+        wire: bytes,
+        kinds: Kinds,
+        sent: SentKey = NO_KEY,
     ) -> tuple[Note, bytes | None]:
-        note = Note(raw.original_bytes, dropped=raw.dropped)
-        if raw.dropped is not None:
-            return note, None
-        content_type, coding = raw.kinds
-        note.content_type = _text(content_type)
-        wire = raw.chunks[0] if len(raw.chunks) == 1 else b"".join(raw.chunks)
-        note.truncated = len(wire) < raw.original_bytes
-        plain = decompressed(wire, coding, self._limit) if coding else wire
-        if plain is None and self._redactor:
-            note.dropped = DROPPED_UNOPENED
-            return note, None
-        if plain is None:
-            # The coding is unknown or the data corrupt: keep the body as it came.
-            note.encoding = f"{_text(coding)}, {PACKED}"
-            return note, self._compressed(note, sent.masked(wire))
+        """What is sent of a body, and its note. None if it was dropped. `sent`: the
+        key to mask."""
+        if dropped is not None:
+            return Note(original_bytes, dropped=dropped), None
+        content_type, coding = kinds
+        kind = _text(content_type)
+        truncated = len(wire) < original_bytes
+        plain = wire
+        if coding:
+            opened = decompressed(wire, coding, self._limit)
+            if opened is None:
+                return self._unopened(original_bytes, wire, kinds, sent)
+            plain = opened
         plain = sent.masked(plain)
         if len(plain) > self._limit:
-            note.truncated, plain = True, plain[: self._limit]
-        if note.truncated and (begun := sent.begun(plain)):
+            truncated, plain = True, plain[: self._limit]
+        if truncated and (begun := sent.begun(plain)):
             plain = plain[:-begun]  # the first bytes of a truncated key
-        return self._finished(note, plain)
-
-    def _finished(self, note: Note, plain: bytes) -> tuple[Note, bytes | None]:
-        if self._redactor:
+        if self._redacts:
             try:
-                plain = self._redacted(plain, note.content_type)
+                plain = self._redacted(plain, kind)
             except Unreadable:
-                why = DROPPED_TRUNCATED if note.truncated else DROPPED_UNREADABLE
-                note.dropped = why
-                return note, None
-        return note, self._compressed(note, plain)
+                why = DROPPED_TRUNCATED if truncated else DROPPED_UNREADABLE
+                return Note(original_bytes, kind, PACKED, truncated, why), None
+        encoding, body = self._compressed(plain)
+        return Note(original_bytes, kind, encoding, truncated), body
 
-    def _compressed(self, note: Note, body: bytes) -> bytes:
+    def _unopened(
+        self, original_bytes: int, wire: bytes, kinds: Kinds, sent: SentKey
+    ) -> tuple[Note, bytes | None]:
+        """The coding is unknown or the data corrupt: keep the body as it came."""
+        kind, truncated = _text(kinds[0]), len(wire) < original_bytes
+        if self._redacts:
+            why = DROPPED_UNOPENED
+            return Note(original_bytes, kind, PACKED, truncated, why), None
+        encoding, body = self._compressed(sent.masked(wire))
+        coding = f"{_text(kinds[1])}, {encoding}"
+        return Note(original_bytes, kind, coding, truncated), body
+
+    def _compressed(self, body: bytes) -> tuple[str, bytes]:
+        """The encoding of what is sent, and that."""
         if len(body) < PACKED_FROM:
-            note.encoding = note.encoding.removesuffix(PACKED) + PLAIN
-            return body
-        return self._compressor.compress(body)
+            return PLAIN, body
+        return PACKED, self._compressor.compress(body)
 
     def _redacted(self, plain: bytes, content_type: str | None) -> bytes:
         kind = (content_type or "").partition(";")[0].strip().lower()

@@ -11,22 +11,16 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
-from prometheus_client import Counter
 
 from libs.common.bodies.redaction import Redactor
+from libs.common.contracts.payloads import Payload
 from libs.common.errors import RedisAway
-from libs.common.redis.capture_batches import Payload
 from libs.common.redis.capture_stream import Backlog, PayloadStream, Refused
 from libs.common.settings.services import GatewaySettings
-from services.gateway.capture.packing import Packer, RawPayload, without_bodies
-from services.gateway.capture.recorder import (
-    DROPPED,
-    FULL_HERE,
-    Budget,
-    Capture,
-    CaptureRecorder,
-    Inbox,
-)
+from services.gateway.capture.capture import Budget, Capture
+from services.gateway.capture.packing import Packer, without_bodies
+from services.gateway.capture.recorder import DROPPED, CaptureRecorder, Inbox
+from services.gateway.metrics import Counter
 
 log = structlog.get_logger()
 
@@ -67,7 +61,7 @@ class CaptureWorker:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._late = threading.Event()  # set when the time to finish is over
         self._looked_at = float("-inf")
-        self._sent_bytes = 0  # since the last measurement
+        self._sent_bytes = 0  # since the last measurement, about
         self._closed_for: str | None = None  # why no bodies are sent at present
         self._mute = False  # not even markers are sent
         self._away = False
@@ -98,30 +92,31 @@ class CaptureWorker:
         self._stream.close()
 
     def _serve(self, batch: list[Capture]) -> None:
+        held = sum([capture.held for capture in batch])
         try:
             if self._late.is_set():
                 _say_lost(len(batch))
                 return
-            self._deliver([self._packed(capture.raw()) for capture in batch])
+            self._deliver([self._packed(capture) for capture in batch], held)
         except Exception:
             # One unexpected body must not end the capture of all others.
             log.exception(
                 "captured bodies could not be packed", action="capture_failed"
             )
-            DROPPED.labels("failed").inc(len(batch))
+            DROPPED.inc("failed", len(batch))
         finally:
-            self._inbox.budget.free(sum(capture.held for capture in batch))
+            self._inbox.budget.free(held)
 
-    def _packed(self, raw: RawPayload) -> Payload:
-        payload = self._packer.pack(raw)
-        if FULL_HERE in (raw.request.dropped, raw.response and raw.response.dropped):
-            DROPPED.labels("queue").inc()
-        return payload
+    def _packed(self, capture: Capture) -> Payload:
+        if capture.request_dropped or capture.response_dropped:
+            DROPPED.inc("queue")
+        return self._packer.pack(capture)
 
-    def _deliver(self, payloads: list[Payload]) -> None:
+    def _deliver(self, payloads: list[Payload], held: int) -> None:
+        """`held`: bytes of their captures."""
         while not self._late.is_set():
             try:
-                refused = self._stream.append(self._admitted(payloads))
+                refused = self._stream.append(self._admitted(payloads, held))
             except RedisAway as error:
                 self._lost(error)
                 self._late.wait(PAUSE_S)
@@ -136,16 +131,16 @@ class CaptureWorker:
     def _delivered(self, payloads: int, refused: int) -> None:
         self._away = False
         if refused:
-            DROPPED.labels("refused").inc(refused)
+            DROPPED.inc("refused", refused)
             self._complain(f"{refused} of {payloads} requests")
             return
         self._refused = False
         if self._closed_for is None:
-            SENT.inc(payloads)
+            SENT.inc(by=payloads)
         else:
-            DROPPED.labels("backlog").inc(payloads)
+            DROPPED.inc("backlog", payloads)
 
-    def _admitted(self, payloads: list[Payload]) -> list[Payload]:
+    def _admitted(self, payloads: list[Payload], held: int) -> list[Payload]:
         """The payloads to send: reduced to markers while Redis has no room for bodies,
         and none while it has no room for markers either."""
         now = time.monotonic()
@@ -155,7 +150,7 @@ class CaptureWorker:
             self._look()
             self._looked_at, self._sent_bytes = now, 0
         if self._closed_for is None:
-            self._sent_bytes += sum(payload.size for payload in payloads)
+            self._sent_bytes += held
             return payloads
         if self._mute:
             return []
@@ -201,7 +196,7 @@ class CaptureWorker:
 
 def _say_lost(requests: int) -> None:
     if requests:
-        DROPPED.labels("stopped").inc(requests)
+        DROPPED.inc("stopped", requests)
         log.error(
             "captured bodies were not sent before shutdown",
             action="capture_lost",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 
+from libs.common.contracts.rate_limits import PREFIX
 from libs.common.headers import Header
 
 # RFC 9110 section 7.6.1, and other headers that concern one connection only.
@@ -25,12 +26,16 @@ _NOT_UP = HOP_BY_HOP | {
     b"authorization",
     b"api-key",
     b"x-api-key",
+    b"ocp-apim-subscription-key",  # another name of Azure's
     b"cookie",
     b"host",
     b"content-length",
     b"expect",
     b"openai-organization",  # would have to match the selected key
     b"openai-project",
+    b"x-forwarded-for",  # addresses of clients and balancers are not the upstream's
+    b"x-real-ip",
+    b"forwarded",
 }
 _ACCEPT_ENCODING = b"accept-encoding"
 _SPECIAL = _NOT_UP | {_ACCEPT_ENCODING}
@@ -39,6 +44,11 @@ _SPECIAL = _NOT_UP | {_ACCEPT_ENCODING}
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate", b"zstd"})
 _USUAL_OPTIONS = (b"keep-alive", b"close")
 _PROXY_PREFIX = b"x-proxy-"
+# By header name: clients send the same few. What an odd client sends must not fill
+# memory.
+_LINE_STARTS: dict[bytes, bytes] = {}
+MOST_LINE_STARTS = 512
+LONGEST_KEPT = 64  # bytes of a name
 # The WebSocket library negotiates keys, versions and extensions with the upstream;
 # browsers send the client's key as a subprotocol.
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
@@ -58,6 +68,15 @@ NOT_DOWN = HOP_BY_HOP | {
 }
 
 
+_PREFIX_SIZE = len(PREFIX)
+
+
+def without_limits(headers: Iterable[Header]) -> list[Header]:
+    """An answer's headers without those that tell the limits of the upstream's key."""
+    # A slice costs half of `startswith`.
+    return [header for header in headers if header[0][:_PREFIX_SIZE] != PREFIX]
+
+
 def request_head(
     method: str,
     target: bytes,
@@ -66,35 +85,44 @@ def request_head(
     headers: Iterable[Header],
     length: int | None,
 ) -> bytes:
-    """The serialized head of an upstream request. Without a `length` it has no
-    Content-Length."""
+    """The serialized head of an upstream request. `authorization` is the line with the
+    key. Without a `length` it has no Content-Length."""
     lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
-    for header in headers:
-        name = header[0]
-        if name in _SPECIAL:
-            if name == _ACCEPT_ENCODING:
-                lines.append(b"accept-encoding: " + readable(header[1]))
-            elif name == b"connection" and names_others(header):
-                rest = end_to_end(headers)
-                return request_head(method, target, host, authorization, rest, length)
-        elif not name.startswith(_PROXY_PREFIX):
-            lines.append(b": ".join(header))
-    lines.append(b"authorization: " + authorization)
+    for name, value in headers:
+        start = _LINE_STARTS.get(name)
+        if start or (start is None and (start := _line_start(name))):
+            lines.append(start + value)
+        elif name == _ACCEPT_ENCODING:
+            lines.append(b"accept-encoding: " + readable(value))
+        elif name == b"connection" and names_others((name, value)):
+            rest = end_to_end(headers)
+            return request_head(method, target, host, authorization, rest, length)
+    lines.append(authorization)
     if length is not None:
         lines.append(b"content-length: %d" % length)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
 
 
-def upgrade_head(headers: Iterable[Header], authorization: bytes) -> list[Header]:
+def _line_start(name: bytes) -> bytes:
+    """What the line of a client's header begins with; empty if it needs a closer
+    look."""
+    passed = name not in _SPECIAL and not name.startswith(_PROXY_PREFIX)
+    start = name + b": " if passed else b""
+    if len(_LINE_STARTS) < MOST_LINE_STARTS and len(name) <= LONGEST_KEPT:
+        _LINE_STARTS[name] = start
+    return start
+
+
+def upgrade_head(headers: Iterable[Header], keys: Iterable[Header]) -> list[Header]:
     """Headers of an upstream upgrade request, without those that the WebSocket
-    library writes itself."""
+    library writes itself. `keys` are those with the upstream key."""
     kept = [
         (name, readable(value) if name == _ACCEPT_ENCODING else value)
         for name, value in end_to_end(headers)
         if name not in _NOT_UP and not name.startswith(_NOT_IN_UPGRADE)
     ]
-    return [*kept, (b"authorization", authorization)]
+    return [*kept, *keys]
 
 
 def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header]:

@@ -1,5 +1,6 @@
 """The gateway's own headers of an answer. Pure."""
 
+from libs.common.contracts.prices import NANOS
 from libs.common.headers import Header
 
 
@@ -16,6 +17,13 @@ def own_headers(
     if reason:
         headers.append((b"x-proxy-reason", reason.encode()))
     return headers
+
+
+def cost_line(nanos: int | None) -> bytes:
+    """What an answer cost, as a line for the wire; empty if it is not known."""
+    if nanos is None:
+        return b""
+    return f"x-proxy-cost-usd: {nanos / NANOS:.9f}\r\n".encode()
 
 
 def own_lines(

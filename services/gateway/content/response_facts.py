@@ -15,26 +15,26 @@ from libs.common.bodies.shapes import ODD_JSON
 from services.gateway.content.response_shapes import (
     ANSWER_TYPES,
     Answer,
-    CodeEvent,
-    CodeItem,
-    CodeOutput,
     Error,
     Event,
+    Identified,
     LargeAnswerShape,
     LargeError,
     LargeEventShape,
     LargeOutputItem,
+    OutputItem,
+    PlainEvent,
     Usage,
 )
 
 MOST_LEARNED = 128  # ids taken from one answer
+_WITH_CONTENT = (OutputItem, LargeOutputItem)
 
 
 class Facts(msgspec.Struct, gc=False):
     """What one answer states about itself. Members it lacks are None."""
 
     response_id: str | None = None
-    status: str | None = None
     model: str | None = None
     service_tier: str | None = None
     error_code: str | None = None
@@ -57,8 +57,7 @@ class Facts(msgspec.Struct, gc=False):
 _answers = msgspec.json.Decoder(Answer)
 _events = msgspec.json.Decoder(Event)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_code_outputs = msgspec.json.Decoder(CodeOutput)
-_code_events = msgspec.json.Decoder(CodeEvent)
+_plain_events = msgspec.json.Decoder(PlainEvent)
 # The beginning of a JSON answer, which holds its id.
 _BEGINNING = re.compile(
     rb'\s*\{\s*(?:"object"\s*:\s*"[a-z._]{1,64}"\s*,\s*)?"id"\s*:\s*"([A-Za-z0-9_-]{1,512})"'
@@ -73,10 +72,7 @@ def read_answer(body: bytes) -> Facts:
         answer = _answer_by_member(body)
     except ODD_JSON:
         return Facts()
-    facts = _facts(answer)
-    if b"container" in body or b"file_path" in body:
-        _add_code_objects(facts, body, _code_outputs)
-    return facts
+    return _facts(answer)
 
 
 def read_beginning(body: bytes) -> Facts:
@@ -91,10 +87,17 @@ def read_beginning(body: bytes) -> Facts:
 def read_event(data: bytes) -> tuple[str, Facts]:
     """Type and facts of one stream event (the JSON of its `data:` lines)."""
     try:
-        event = _events.decode(data)
+        event = _event(data)
     except ODD_JSON:
         return "", Facts()
-    return event.type, _event_facts(event, data)
+    return event.type, _event_facts(event)
+
+
+def _event(data: bytes) -> Event:
+    try:
+        return _events.decode(data)
+    except msgspec.ValidationError:
+        return _plain_events.decode(data)
 
 
 class LargeAnswer:
@@ -112,11 +115,8 @@ class LargeAnswer:
         if isinstance(found, LargeEventShape):
             self.type, self.lane = found.type, found.stream_id
             self.facts = _event_facts(found)
-            found = found.response
         elif found is not None:
             self.facts = _facts(found)
-        if found is not None:
-            _add_objects(self.facts, found.output or ())
 
 
 def _answer_by_member(body: bytes) -> Answer:
@@ -130,15 +130,18 @@ def _answer_by_member(body: bytes) -> Answer:
         with contextlib.suppress(*ODD_JSON):
             given = members.get(name, b"null")
             setattr(answer, name, msgspec.json.decode(given, type=kind))
+    if answer.output is None:
+        with contextlib.suppress(*ODD_JSON):
+            given = members.get("output", b"null")
+            items = msgspec.json.decode(given, type=list[Identified] | None)
+            answer.output = items  # type: ignore[assignment] # less than usual
     return answer
 
 
-def _event_facts(event: Event | LargeEventShape, data: bytes = b"") -> Facts:
+def _event_facts(event: Event | LargeEventShape) -> Facts:
     facts = Facts()
     if event.response:
         facts = _facts(event.response)
-        if b"container" in data or b"file_path" in data:
-            _add_code_objects(facts, data, _code_events)
     if facts.error_code is None:
         _take_error(facts, event.error or Error(event.code, event.message))
     return facts
@@ -149,7 +152,6 @@ def _facts(answer: Answer | LargeAnswerShape) -> Facts:
     is_response = isinstance(kind, str) and kind.startswith("response")
     facts = Facts(
         _text(answer.id) if is_response else None,
-        _text(answer.status),
         _text(answer.model),
         _text(answer.service_tier),
     )
@@ -163,15 +165,33 @@ def _facts(answer: Answer | LargeAnswerShape) -> Facts:
 
 def _minted(answer: Answer | LargeAnswerShape) -> tuple[str, ...]:
     ids: list[Any] = [answer.id]
+    of_code: list[object] = []
     if answer.file is not None:
         ids.append(answer.file.id)
     if answer.conversation is not None:
         ids.append(answer.conversation.id)
     if answer.output is not None:
-        ids += [item.id for item in answer.output if item is not None]
+        _add_items(answer.output, ids, of_code)
     if answer.data is not None:
         ids += [item.id for item in answer.data if item is not None]
-    return tuple(filter(is_minted, ids))[:MOST_LEARNED]
+    minted = [id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED]
+    if of_code:
+        minted += [id_ for id_ in of_code if is_minted(id_)]
+        minted = [*dict.fromkeys(minted)][:MOST_LEARNED]
+    return tuple(minted)
+
+
+def _add_items(
+    output: Iterable[Identified | LargeOutputItem | None],
+    ids: list[Any],
+    of_code: list[object],
+) -> None:
+    """Adds the ids of output items, and of the containers and files that they name."""
+    for item in output:
+        if item is not None:
+            ids.append(item.id)
+            if isinstance(item, _WITH_CONTENT):
+                _add_code_objects(item, of_code)
 
 
 def _take_usage(facts: Facts, usage: Usage) -> None:
@@ -197,31 +217,16 @@ def _take_error(facts: Facts, error: Any) -> None:
         facts.error_message = error
 
 
-def _add_code_objects(facts: Facts, body: bytes, decoder: Any) -> None:
-    """Adds the containers that output items name, and the files made there. Only
-    bodies with the word `container` or `file_path` have any."""
-    try:
-        read = decoder.decode(body)
-    except ODD_JSON:
-        return
-    answer = read.response if isinstance(read, CodeEvent) else read
-    _add_objects(facts, (answer.output if answer else None) or ())
-
-
-def _add_objects(
-    facts: Facts, output: Iterable[CodeItem | LargeOutputItem | None]
-) -> None:
-    found: list[object] = []
-    for item in output:
-        if item is None:
-            continue
+def _add_code_objects(item: OutputItem | LargeOutputItem, found: list[object]) -> None:
+    if item.container_id is not None:
         found.append(item.container_id)
-        for part in item.content if isinstance(item.content, list) else ():
-            for note in (part.annotations if part else None) or ():
+    if not isinstance(item.content, list):
+        return
+    for part in item.content:
+        if part is not None and part.annotations:
+            for note in part.annotations:
                 if note is not None:
                     found += (note.container_id, note.file_id)
-    minted = [id_ for id_ in found if isinstance(id_, str) and is_minted(id_)]
-    facts.minted = tuple(dict.fromkeys((*facts.minted, *minted)))[:MOST_LEARNED]
 
 
 def _text(value: object) -> str | None:

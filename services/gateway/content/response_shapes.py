@@ -41,14 +41,28 @@ class Identified(Shape):
     id: object = None
 
 
+# Output items that ran code name containers, and files made there.
+class Annotation(Shape):
+    container_id: object = None
+    file_id: object = None
+
+
+class ContentPart(Shape):
+    annotations: list[Annotation] | None = None
+
+
+class OutputItem(Identified):
+    container_id: object = None
+    content: list[ContentPart] | str | None = None
+
+
 class Answer(Shape):
     id: Any = None
     object: Any = None
-    status: Any = None
     model: Any = None
     service_tier: Any = None
     conversation: Identified | None = None
-    output: list[Identified] | None = None
+    output: list[OutputItem] | None = None
     # Of a list endpoint: input items, or a conversation's items.
     data: list[Identified] | None = None
     file: Identified | None = None  # of a completed upload
@@ -64,28 +78,13 @@ class Event(Shape):
     message: object = None
 
 
-# The container of an output item that ran code, and the files made there. Read in a
-# second pass, because few answers have them.
-class Annotation(Shape):
-    container_id: object = None
-    file_id: object = None
+# Where an output item has odd content.
+class PlainAnswer(Answer):
+    output: list[Identified] | None = None  # type: ignore[assignment]
 
 
-class ContentPart(Shape):
-    annotations: list[Annotation] | None = None
-
-
-class CodeItem(Shape):
-    container_id: object = None
-    content: list[ContentPart] | str | None = None
-
-
-class CodeOutput(Shape):
-    output: list[CodeItem] | None = None
-
-
-class CodeEvent(Shape):
-    response: CodeOutput | None = None
+class PlainEvent(Event):
+    response: PlainAnswer | None = None
 
 
 # The same for answers that are read in steps (libs/common/bodies/scanner.py).
@@ -115,7 +114,6 @@ class LargeError(Shape):
 class LargeAnswerShape(Shape):
     id: str | None = None
     object: str | None = None
-    status: str | None = None
     model: str | None = None
     service_tier: str | None = None
     conversation: LargeIdentified | None = None

@@ -25,6 +25,7 @@ _SKIPPED = (
 MOST_LINES = 1_000  # of an event that is parsed
 LONGEST_TYPE = 128
 # In events without an `event:` line the type is the first member of the JSON.
+_CR = ord("\r")
 _first_member = re.compile(rb'\{\s*"type"\s*:\s*"([a-z0-9_.]+)"')
 LARGEST_EVENT = 32_000_000  # bytes; larger events are relayed without being parsed
 
@@ -59,7 +60,7 @@ class EventTap:
         ):
             self.events += 1
             return
-        if self._cr or b"\r" in chunk:
+        if self._cr or _CR in chunk:
             chunk = self._without_cr(chunk)
         if self._held:
             self._held.append(chunk)

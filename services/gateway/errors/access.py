@@ -16,8 +16,8 @@ def proxy_key_required() -> Problem:
         401,
         "invalid_proxy_key",
         "This proxy requires a key of its own. Send it as Authorization: Bearer "
-        "rpx_... (the API key of your client). The operator creates keys with POST "
-        "/admin/keys.",
+        "rpx_... or api-key: rpx_... (the API key of your client). The operator "
+        "creates keys with POST /admin/keys.",
         headers=(_CHALLENGE,),
     )
 
@@ -49,6 +49,47 @@ def key_limited(which: str, limit: int, wait_ms: int) -> Problem:
         f"This proxy key has used its {limit} {which} per minute. Try again after the "
         "time in Retry-After, or ask the operator for a higher limit.",
         headers=(retry_after(wait_ms),),
+    )
+
+
+def budget_spent(owner: str, amount: str, end: str) -> Problem:
+    """`owner`: "key 'ci'". No Retry-After: clients would ask until the window ends."""
+    return Problem(
+        429,
+        "insufficient_quota",
+        f"The budget of the {owner} is spent: {amount}. {end} The operator can raise "
+        "it.",
+        kind="insufficient_quota",
+    )
+
+
+def budget_nearly_spent(owner: str, left: int, may_use: int, end: str) -> Problem:
+    return Problem(
+        429,
+        "insufficient_quota",
+        f"The budget of the {owner} has {left} tokens left, and this request may use "
+        f"{may_use} (its bytes and max_output_tokens). Ask for less. {end}",
+        kind="insufficient_quota",
+    )
+
+
+def budget_reserved(owner: str) -> Problem:
+    return Problem(
+        429,
+        "rate_limit_exceeded",
+        f"Running requests may use what is left of the budget of the {owner}. Try "
+        "again after the time in Retry-After.",
+        headers=(retry_after(1000),),
+    )
+
+
+def spend_unknown(owner: str) -> Problem:
+    return Problem(
+        503,
+        "not_ready",
+        f"The proxy does not know at the moment what is left of the budget of the "
+        f"{owner}. Try again.",
+        headers=(retry_after(1000),),
     )
 
 

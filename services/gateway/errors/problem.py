@@ -21,10 +21,13 @@ class Problem(ProxyError):
         *,
         param: str | None = None,
         headers: Sequence[Header] = (),
+        kind: str | None = None,
     ) -> None:
+        """`kind`: the error's type, if not that of the status."""
         super().__init__(message)
         self.status = status
         self.code = code
+        self.kind = kind or _error_type(status)
         self.message = message
         self.param = param
         self.headers = tuple(headers)
@@ -37,7 +40,7 @@ class Problem(ProxyError):
             {
                 "error": {
                     "message": self.message,
-                    "type": _error_type(self.status),
+                    "type": self.kind,
                     "param": self.param,
                     "code": self.code,
                 }
@@ -47,9 +50,11 @@ class Problem(ProxyError):
 
 def error_frame(problem: Problem, stream_id: str | None) -> str:
     """The problem as a WebSocket message. Codex waits forever after a frame without
-    `status` (docs/upstream-api.md)."""
+    `status`, and fails at a 429 without `retry-after` (docs/upstream-api.md)."""
     frame = {"type": "error", "status": problem.status}
     frame |= msgspec.json.decode(problem.body())
+    if problem.headers:
+        frame["headers"] = {n.decode(): v.decode() for n, v in problem.headers}
     if stream_id is not None:
         frame["stream_id"] = stream_id
     return msgspec.json.encode(frame).decode()

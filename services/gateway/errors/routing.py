@@ -34,6 +34,16 @@ def no_capacity(retry_after_ms: int) -> Problem:
     )
 
 
+def at_capacity(retry_after_ms: int) -> Problem:
+    return Problem(
+        429,
+        "at_capacity",
+        "All upstream keys that can serve this request are at their limit, and no "
+        "other request ended in time. Try again after the time in Retry-After.",
+        headers=(retry_after(retry_after_ms),),
+    )
+
+
 def unknown_pool(asked: str, pools: Sequence[str]) -> Problem:
     known = ", ".join(pools) or "none"
     return Problem(

@@ -68,6 +68,16 @@ def unreadable_error(status: int, coding: str) -> Problem:
     )
 
 
+def models_unreadable(cause: str) -> Problem:
+    """`cause` completes the sentence "The upstream's list of models ..."."""
+    return Problem(
+        502,
+        "models_unreadable",
+        f"The upstream's list of models {cause}, so the gateway cannot add its aliases "
+        "or leave out what this key may not use. Ask for a model by its name.",
+    )
+
+
 def socket_broke(what: str) -> Problem:
     """`what` completes the sentence "The upstream's WebSocket ..."."""
     return Problem(

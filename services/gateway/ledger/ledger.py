@@ -1,12 +1,14 @@
 """Writes decisions and requests to the journal, and reports them to Redis."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Protocol
 
-from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.functions import Owners
 from libs.common.routing.types import Owner, Release
-from services.gateway.capture.recorder import Capture, CaptureRecorder
+from services.gateway.capture.capture import Capture
+from services.gateway.capture.recorder import CaptureRecorder
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.record import Record, lease_head
 
@@ -15,13 +17,23 @@ def _ignore() -> None:
     """A verdict that does not arrive is no loss: others follow."""
 
 
+class Routing(Protocol):
+    """The routing functions that it calls."""
+
+    def report(self, release: Release, failed: Callable[[], None]) -> None: ...
+
+    def learn_account(self, resource_id: str, account_id: str) -> Awaitable[bool]: ...
+
+    def adopt(self, *, ids: Owners) -> Awaitable[int]: ...
+
+
 class Ledger:
     """What this gateway records. A request is journaled before anything else happens
     with it, and its event before Redis is told that it ended."""
 
     def __init__(
         self,
-        routing: RoutingFunctions,
+        routing: Routing,
         journal: Journal,
         without_redis: Callable[[Release], None],
         capturer: CaptureRecorder,
@@ -32,6 +44,8 @@ class Ledger:
         self._journal = journal
         self._without_redis = without_redis
         self.capturer = capturer
+        # Journals a decision that Redis made and recorded: id, and event.
+        self.decided = journal.decided
         self._accounts: dict[str, str] = {}
 
     def accepted(self, record: Record) -> bytes:
@@ -40,10 +54,6 @@ class Ledger:
         head = lease_head(record)
         self._journal.accepted(record.id, head)
         return head
-
-    def decided(self, decision_id: str, event: bytes) -> None:
-        """Journal a decision that Redis made and recorded."""
-        self._journal.decided(decision_id, event)
 
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """Journal a decision that was made without Redis."""

@@ -2,11 +2,12 @@
 
 import msgspec
 
+from libs.common.contracts.prices import PriceList
 from libs.common.contracts.verdicts import Verdict
 from services.gateway.content.response_facts import Facts
 
 
-class Record(msgspec.Struct, omit_defaults=True):
+class Record(msgspec.Struct, omit_defaults=True, gc=False):
     """The fields of `contracts.RequestEvent`; a test compares them."""
 
     id: str
@@ -45,6 +46,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     service_tier: str | None = None
     response_id: str | None = None
     previous_response_id: str | None = None
+    cost_nanos: int | None = None
     minted: tuple[str, ...] = ()
 
     def take(self, facts: Facts) -> None:
@@ -53,8 +55,9 @@ class Record(msgspec.Struct, omit_defaults=True):
         # With a model alias it is known already.
         self.upstream_model = self.upstream_model or facts.model
         self.service_tier = facts.service_tier
-        self.error_code = facts.error_code or self.error_code
-        self.error_message = facts.error_message or self.error_message
+        if facts.error_code or facts.error_message:
+            self.error_code = facts.error_code or self.error_code
+            self.error_message = facts.error_message or self.error_message
         if facts.input_tokens is None and facts.output_tokens is None:
             return
         self.input_tokens = facts.input_tokens
@@ -63,6 +66,12 @@ class Record(msgspec.Struct, omit_defaults=True):
         self.reasoning_tokens = facts.reasoning_tokens
         self.total_tokens = facts.total_tokens
         self.usage_state = "final"
+
+    def price(self, prices: PriceList) -> int | None:
+        """What it cost, in billionths of a dollar, once its usage is known."""
+        if self.cost_nanos is None and self.usage_state == "final":
+            self.cost_nanos = prices.nanos_of(self)
+        return self.cost_nanos
 
 
 _encode = msgspec.json.Encoder().encode

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.headers import Header, kinds
 from libs.common.providers.key_echoes import SentKey
-from services.gateway.capture.recorder import Capture
+from services.gateway.capture.capture import Capture
 from services.gateway.content.coding import opener
 from services.gateway.content.key_masking import hide
 from services.gateway.content.response_facts import (
@@ -29,9 +29,6 @@ class AnswerNotes:
 
     # Most answers never set these. As class attributes they cost nothing.
     bytes_out = 0
-    first_token_at: float | None = None  # perf_counter seconds
-    # Called with the event that names the response, as soon as it passed.
-    on_created: Callable[[bytes], None] | None = None
     _kept_bytes = 0
     _told: str | None = None  # why it was cut, as the client or the ledger is told
     _large: Facts | None = None  # of an answer that was read in steps
@@ -44,11 +41,19 @@ class AnswerNotes:
         if capture is not None:
             capture.response_kinds, capture.sent = what, sent
         content_type, coding = what[0] or b"", what[1]
-        self.streams = content_type.startswith(b"text/event-stream")
+        # Two searches take ten times as long as this comparison.
+        if content_type == b"application/json":
+            self.streams, self._json = False, True
+        else:
+            self.streams = content_type.startswith(b"text/event-stream")
+            self._json = content_type.find(b"json") >= 0
         self._tap = EventTap() if self.streams else None
-        self._json = b"json" in content_type
         self._kept: list[bytes] = []
-        self._open = opener(coding)
+        self._open = opener(coding) if coding else None
+        # Not class attributes, because each piece of a stream reads them.
+        self.first_token_at: float | None = None  # perf_counter seconds
+        # Called with the event that names the response, as soon as it passed.
+        self.on_created: Callable[[bytes], None] | None = None
 
     @property
     def terminal(self) -> str | None:

@@ -2,20 +2,37 @@
 resource, go elsewhere when that fails."""
 
 import random
+import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import uuid_utils
 
 from libs.common.bodies.strip_reasoning import without_reasoning
-from libs.common.routing.types import Ask, ForeignId, OwnerGone, Refusal
+from libs.common.contracts.events import Cause, Reason
+from libs.common.routing.aliases import home_of, session_within
+from libs.common.routing.types import (
+    OTHERS,
+    Ask,
+    Busy,
+    Decision,
+    ForeignId,
+    NoCapacity,
+    OwnerGone,
+    OwnerLimited,
+    QuotaRefused,
+    Refusal,
+)
 from services.gateway.content.body_reader import Reader
 from services.gateway.content.request_coding import Unopened
 from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
-from services.gateway.proxy.steps import ACQUIRE, ADMITTED, Next
+from services.gateway.proxy.steps import ACQUIRE, ADMITTED, RESEND, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import Selector, problem_of
+from services.gateway.routing.spend import problem_of_quota
+from services.gateway.routing.target_order import TargetOrder
 
 # Tries a resource. It ends in the phase ADMITTED when the attempt failed.
 Attempt = Callable[[Lifecycle, Target], Awaitable[Next]]
@@ -47,7 +64,7 @@ class Attempts:
         number = life.record.attempts + 1
         return life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
 
-    async def run(
+    async def run(  # noqa: C901 - one coroutine, as each more costs at each await
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client
@@ -55,35 +72,99 @@ class Attempts:
         selector, offline = self._selector, self._in_flight.offline
         record = life.record
         number = first = record.attempts + 1
-        ends = first + (self._most if most is None else most)
+        most = self._most if most is None else most
+        ends = first + most
+        aliased = life.targets is not None
+        if aliased:
+            await self.locate(life)
+            _leave_failed(life, most)
         while number < ends:
-            # Written out here: each coroutine more is resumed at each await.
             ask = life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
+            if aliased:
+                ask = _of_target(life, ask)
             try:
-                decision = await selector.decide(ask, life.ids)
+                try:
+                    decision = await selector.decide(ask, life.ids)
+                except Busy as busy:
+                    decision = await self._queued(life, ask, busy)
                 target = selector.known(decision) or await selector.find(decision)
             except (Refusal, Problem) as refusal:
-                if isinstance(refusal, OwnerGone) and await self._rewritten(life):
+                step = await self._refused(life, ask, refusal, first=number == first)
+                if step is ACQUIRE:
                     continue
-                problem = _problem(life, ask, refusal)
-                return life.refused(problem, first=number == first)
-            resource = target.resource
-            life.acquired(decision, resource.account_id, number)
-            offline.began(record.gateway_id, record.id, resource.id)
+                return step
+            life.acquired(decision, target.account_id, number)
+            self._in_flight.attempt_began(life, target)
             try:
                 step = await attempt(life, target)
             finally:
-                offline.ended(record.gateway_id, record.id, resource.id)
+                offline.ended(record.gateway_id, record.id, target.id)
             if life.phase is ADMITTED:
                 self._in_flight.attempt_failed(life)
-            if step is Next.REWRITE and await self._rewritten_here(life):
+            if step is Next.REWRITE and await self.rewritten_here(life):
+                step = ACQUIRE
+            if step is RESEND:
+                ends = min(ends + 1, first + 2 * most)
                 step = ACQUIRE
             if step is not ACQUIRE:
                 return step
             number += 1
+            if aliased:
+                _leave_failed(life, ends - number)
         return Next.ANSWER
 
-    async def _rewritten_here(self, life: Lifecycle) -> bool:
+    async def _queued(self, life: Lifecycle, ask: Ask, busy: Busy) -> Decision:
+        """What could serve the request is at its limit: wait, if it may."""
+        room = self._in_flight.room
+        if busy.event or room is None:
+            raise busy
+        now = time.perf_counter()
+        try:
+            return await room.wait(ask, life.ids, life.place, now - life.began)
+        finally:
+            life.queued(time.perf_counter() - now)
+
+    async def _refused(
+        self, life: Lifecycle, ask: Ask, refusal: Refusal | Problem, *, first: bool
+    ) -> Next:
+        """Routing has no resource. Returns ACQUIRE to ask again, for another target or
+        a rewritten request."""
+        if isinstance(refusal, QuotaRefused):
+            return life.refused(_problem(life, ask, refusal), first=True)
+        if life.targets is not None and _goes_on(life, refusal):
+            return ACQUIRE
+        refusal = _told(life, ask, refusal)
+        if isinstance(refusal, OwnerGone) and await self._rewritten(life):
+            if life.targets is not None:
+                life.turn_to(life.targets.current)
+            return ACQUIRE
+        return life.refused(_problem(life, ask, refusal), first=first)
+
+    async def locate(self, life: Lifecycle) -> None:
+        """Begin with the target of the request's alias where its state is: what its
+        ids name, or its session."""
+        order = life.targets
+        if order is None:
+            return
+        if not order.located:
+            order.located = True
+            await self._prefer_home(life, order)
+        life.turn_to(order.current)
+
+    async def _prefer_home(self, life: Lifecycle, order: TargetOrder) -> None:
+        targets, session_id = order.targets, life.hints.session_id
+        sessions = [
+            session_within(session_id, target.pool, life.asker.tenant)
+            for target in (targets if session_id and not order.on_socket else ())
+        ]
+        if sessions or life.bound:
+            kept = await self._selector.kept(sessions, life.bound)
+            count = len(sessions)
+            home = home_of(targets, kept[count:], kept[:count])
+            if home is not None:
+                order.prefer(home)
+
+    async def rewritten_here(self, life: Lifecycle) -> bool:
         """A history that another account served before still carries the reasoning of
         the first account; the account that serves it now rejects that. It can read the
         rest."""
@@ -93,13 +174,13 @@ class Attempts:
         return rewritten
 
     async def _rewritten(self, life: Lifecycle) -> bool:
-        """Rewrite a request that only its account can read, if that is allowed. Frames
-        of sockets are sent as they came."""
-        socket = life.record.transport == "ws"
-        if not self._replays or not life.account_bound or socket:
+        """Rewrite a request that only its account can read, if that is allowed."""
+        if not self._replays or not life.account_bound:
             return False
+        # The body of a model alias was opened to replace the name.
+        coding = life.request.coding if life.alias is None else None
         try:
-            plain = await self._reader.opened(life.body, life.request.coding)
+            plain = await self._reader.opened(life.body, coding)
         except Unopened:
             return False
         body = without_reasoning(plain)
@@ -108,10 +189,59 @@ class Attempts:
         return body is not None
 
 
+def _of_target(life: Lifecycle, ask: Ask) -> Ask:
+    """What is asked for a target of an alias: another one may serve instead."""
+    order = life.targets
+    if order is None or order.last_resort:
+        return ask
+    return msgspec.structs.replace(ask, turn=ask.turn + OTHERS)
+
+
+def _goes_on(life: Lifecycle, refusal: Exception) -> bool:
+    """Routing refused a target. Is another one asked instead?"""
+    order = life.targets
+    bound = life.decision.reason == Reason.RESPONSE_AFFINITY
+    if isinstance(refusal, NoCapacity) and bound:
+        return False  # an attempt failed where its state is
+    if order is None or not order.refused(refusal):
+        return False
+    if not life.cause:
+        gone = isinstance(refusal, OwnerGone)
+        life.elsewhere(Cause.LIVES_ELSEWHERE if gone else Cause.TARGET_UNAVAILABLE)
+    life.turn_to(order.current)
+    return True
+
+
+def _leave_failed(life: Lifecycle, left: int) -> None:
+    """After a failed attempt at a target it may be the turn of the next one. Not for
+    a request whose state is here."""
+    order = life.targets
+    bound = life.decision.reason == Reason.RESPONSE_AFFINITY
+    if order is None or bound or not life.tried:
+        return
+    if order.failed(life.tried, left):
+        life.turn_to(order.current)
+
+
+def _told(life: Lifecycle, ask: Ask, refusal: Refusal | Problem) -> Refusal | Problem:
+    """What the last refusal means if there were several targets. A client that
+    continues a response can send its whole input to another one, instead of waiting."""
+    order = life.targets
+    if order is None:
+        return refusal
+    # The row names the target of the last attempt.
+    life.turn_to(order.target_of(life.record.resource_id))
+    if isinstance(refusal, OwnerLimited) and ask.chained:
+        return OwnerGone()
+    return order.told(refusal)
+
+
 def _problem(life: Lifecycle, ask: Ask, refusal: Refusal | Problem) -> Problem:
     """What the client is told when no resource may serve its request."""
     if isinstance(refusal, Problem):
         return refusal
+    if isinstance(refusal, QuotaRefused) and ask.quota is not None:
+        return problem_of_quota(ask.quota, refusal, life.may_use)
     if isinstance(refusal, ForeignId):
         return life.foreign(refusal)
     return problem_of(refusal, ask, life.record.method)

@@ -3,19 +3,43 @@
 import msgspec
 
 from libs.common.bodies.hints import Hints
+from libs.common.bodies.scanner import Scan
+from libs.common.bodies.strip_reasoning import TURN_STATE
+from libs.common.contracts.verdicts import Verdict
+from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import AliasTarget, session_within
-from libs.common.routing.types import ANYBODY, Asker, ForeignId, digest, session_digest
+from libs.common.routing.aliases import AliasTarget, Targets, in_order, session_within
+from libs.common.routing.budgets import Quota
+from libs.common.routing.types import (
+    ANYBODY,
+    Asker,
+    ForeignId,
+    Place,
+    Release,
+    digest,
+    session_digest,
+)
 from services.gateway.auth import endpoints, isolation
 from services.gateway.auth.endpoints import Route
 from services.gateway.auth.isolation import not_found, shared_asker
+from services.gateway.auth.policy import most_tokens
 from services.gateway.auth.pools import pool_for
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import Record
-from services.gateway.routing.model_alias import check_alias
+from services.gateway.proxy.retry import may_repeat
+from services.gateway.routing.model_alias import allowed_targets, with_alias_model
+from services.gateway.routing.spend import limit_headers
+from services.gateway.routing.target_order import TargetOrder
 from services.gateway.server.request import Request
 
 _NO_HINTS = Hints()
+# Limits (encoded), tokens, billionths of a dollar, the id of the limits.
+Counted = tuple[str, int, int, str]
+NOTHING_COUNTED: Counted = ("", 0, 0, "")
+_TURN_STATE = TURN_STATE.encode()
+_OF_PARTS = frozenset(
+    {b"accept-encoding", b"range", b"if-range", b"if-none-match", b"if-modified-since"}
+)
 
 
 class RequestContext:
@@ -33,7 +57,14 @@ class RequestContext:
     route: Route | None = None  # with strict isolation
     principal: Principal | None = None  # None: a request without a proxy key
     alias: AliasTarget | None = None  # the target of its model alias
+    targets: TargetOrder | None = None  # if the alias has several for this request
     replayed = False  # rewritten for another account
+    queued_s = 0.0  # how long it waited in queues
+    tokens: int | None = None  # that it may take; None: limits do not matter
+    quota: Quota | None = None  # the limits of its key
+    may_use: int = 0  # tokens of a budget that reserves
+    admitted = False  # its key's limits allowed it
+    left = b""  # of its key's limits
 
     def __init__(self, request: Request, record: Record, began: float) -> None:
         self.request = request
@@ -47,7 +78,7 @@ class RequestContext:
         path: bytes,
         hints: Hints,
         principal: Principal | None,
-        alias: AliasTarget | None = None,
+        alias: Targets | None = None,
     ) -> None:
         """Note what the request says, whose it is, and where its model alias leads.
         Raises a `Problem` when its proxy key does not allow the pool or the model."""
@@ -79,20 +110,52 @@ class RequestContext:
                 self.hints = msgspec.structs.replace(hints, pool_id=pool)
                 record.pool_id = pool
 
-    def follow(self, alias: AliasTarget, asked: str | None) -> None:
+    def follow(self, targets: Targets, asked: str | None) -> None:
         """Go where a model alias leads. `asked` is the pool that the request names.
         Raises a `Problem`."""
-        self.alias = alias
+        self.alias = targets[0]
+        self.record.upstream_model = targets[0].upstream_id
+        targets = allowed_targets(targets, self.principal, asked)
+        if len(targets) > 1:
+            # Each session has an order of its own, on all gateways.
+            targets = in_order(targets, self.session or self.record.id)
+            self.targets = TargetOrder(targets)
+        self.go_to(targets[0])
+
+    def go_to(self, target: AliasTarget) -> None:
+        """Go to a target of the model alias."""
+        self.alias = target
         self.head = b""  # it named another pool
         record, hints = self.record, self.hints
-        record.upstream_model = alias.upstream_id
-        check_alias(alias, self.principal, asked)
-        record.pool_id = alias.pool
-        self.session = session_within(hints.session_id, alias.pool, self.asker.tenant)
+        record.upstream_model, record.pool_id = target.upstream_id, target.pool
+        self.session = session_within(hints.session_id, target.pool, self.asker.tenant)
         # The upstream limits its own model, whatever the alias is called.
         self.hints = msgspec.structs.replace(
-            hints, pool_id=alias.pool, model=alias.upstream_id
+            hints, pool_id=target.pool, model=target.upstream_id
         )
+
+    def stay_at(self, provider_id: str | None) -> None:
+        """Prefer targets of the provider that the request's WebSocket leads to."""
+        if self.targets is not None:
+            self.targets.on_socket = True
+            self.targets.prefer(provider_id)
+            self.go_to(self.targets.current)
+
+    def name_model(self, plain: bytes, scan: Scan | None) -> None:
+        """Send `plain`, the opened body, with the target's name of the model. Raises a
+        `Problem`."""
+        if self.targets is not None:
+            self.targets.source = plain, scan
+        assert self.alias is not None
+        body = with_alias_model(plain, self.alias, scan)
+        self.rewrite(body, plain=plain is not self.body)
+
+    def turn_to(self, target: AliasTarget) -> None:
+        """Go to another target, with the body as it came."""
+        if self.alias is not target:
+            self.go_to(target)
+            assert self.targets is not None
+            self.name_model(*self.targets.source)
 
     def isolate(self, plain: bytes, *, strict: bool) -> None:
         """Note which ids the request must be allowed to name. `plain`: its body,
@@ -118,9 +181,71 @@ class RequestContext:
         self.began = now
         self.record.created_at_ms = now_ms
 
-    def recorded(self, head: bytes) -> None:
-        """The ledger has it; `head` is the JSON of its lease."""
-        self.head = head
+    def recorded(self, head: bytes, tokens: int | None = None) -> None:
+        """The ledger has it; `head` is the JSON of its lease. `tokens`: how many it may
+        take of a limit, estimated."""
+        self.head, self.tokens = head, tokens
+
+    def queued(self, seconds: float) -> None:
+        """It waited in a queue."""
+        self.queued_s += seconds
+
+    @property
+    def place(self) -> Place:
+        """In a queue: it counts to its proxy key, else to its session."""
+        principal = self.principal
+        if principal is not None:
+            return Place(f"key:{principal.id}", 0, principal.queue_weight)
+        return Place(f"session:{self.session}" if self.session else "", 0)
+
+    def limit(self, quota: Quota, size: int) -> None:
+        """Its key has limits. `size`: of its body, opened. Raises a `Problem`."""
+        self.quota, self.admitted = quota, False
+        if quota.reserves:
+            self.may_use = most_tokens(self.record.method, self.path, self.hints, size)
+
+    def counted(self) -> Counted:
+        """What it used, and the limits that this counts to; no limits if nothing has
+        to be counted."""
+        quota, record = self.quota, self.record
+        if quota is None or not self.admitted:
+            return NOTHING_COUNTED
+        tokens, nanos = record.total_tokens or 0, record.cost_nanos or 0
+        if tokens <= 0 and nanos <= 0 and not self.may_use:
+            return NOTHING_COUNTED
+        return quota.text, max(tokens, 0), max(nanos, 0), quota.id
+
+    def release_with(
+        self,
+        verdict: Verdict | None,
+        session: str,
+        learned: tuple[str, ...],
+        event: bytes | None,
+        limits: str,
+        counted: Counted,
+    ) -> Release:
+        """The release of its lease, or the report of an attempt."""
+        record = self.record
+        return Release(
+            record.id,
+            record.gateway_id,
+            record.resource_id or "",
+            verdict,
+            session,
+            learned,
+            record.model if self.alias is None else self.alias.upstream_id,
+            event,
+            self.asker.tenant,
+            limits,
+            *counted,
+        )
+
+    @property
+    def limits_of_key(self) -> list[Header]:
+        """What is left of its key's limits, as headers."""
+        if self.quota is None or not self.left:
+            return []
+        return limit_headers(self.quota, self.left, self.record.created_at_ms)
 
     def rewrite(self, body: bytes, *, plain: bool) -> None:
         """Send another body. `plain`: it is not compressed any more."""
@@ -128,10 +253,29 @@ class RequestContext:
         if plain:
             self.headers = [h for h in self.headers if h[0] != b"content-encoding"]
 
+    def sends(self, headers: list[Header]) -> None:
+        """Send other headers."""
+        self.headers = headers
+
+    def asks_plainly(self) -> None:
+        """Ask for the whole answer, not compressed: the gateway changes it."""
+        kept = [h for h in self.headers if h[0] not in _OF_PARTS]
+        self.headers = [*kept, (b"accept-encoding", b"identity")]
+
+    def served(self, size: int) -> None:
+        """The gateway itself knows the answer, which has `size` bytes."""
+        record = self.record
+        record.outcome, record.status_code = "completed", 200
+        record.response_bytes = size
+
     def unbind(self, body: bytes) -> None:
-        """Send a body that every account can read."""
+        """Send a body that every account can read, without the turn state of the
+        account that is left (docs/upstream-api.md, Turn state)."""
         self.rewrite(body, plain=True)
+        self.headers = [h for h in self.headers if h[0] != _TURN_STATE]
         self.replayed = True
+        if self.targets is not None:
+            self.targets.source = body, None
         self.bound = self.ids = ()
         # Whose its ids are was checked before.
         self.asker = Asker(self.asker.tenant, self.asker.strict)
@@ -146,6 +290,11 @@ class RequestContext:
     def account_bound(self) -> bool:
         """Can only one account read the request, until it is rewritten?"""
         return self.hints.account_bound and not self.replayed
+
+    @property
+    def may_repeat(self) -> bool:
+        """May it be sent again although the upstream may have acted on it?"""
+        return may_repeat(self.request.method, self.path, self.hints)
 
     def ms(self, until: float) -> float:
         """Milliseconds from the arrival. round() would take thrice as long."""

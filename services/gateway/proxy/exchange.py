@@ -11,32 +11,23 @@ from libs.common.bodies.hints import Hints, quick_hints
 from libs.common.bodies.scanner import Scan
 from libs.common.headers import Header, find
 from libs.common.proxy_keys import Principal
-from libs.common.routing.accounts import unnamed
-from services.gateway import errors, metrics
+from services.gateway import errors, event_log
 from services.gateway.auth.authenticator import UnknownKey
-from services.gateway.capture.recorder import Capture
-from services.gateway.content.headers import downstream, request_head
-from services.gateway.content.own_headers import own_lines
+from services.gateway.capture.capture import Capture
+from services.gateway.content.headers import downstream, request_head, without_limits
+from services.gateway.content.own_headers import cost_line, own_lines
+from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
-from services.gateway.proxy.failures import (
-    read_failure,
-    with_whole_retry_after,
-)
+from services.gateway.proxy.failures import read_failure, with_whole_retry_after
 from services.gateway.proxy.lifecycle import Lifecycle
-from services.gateway.proxy.paths import upstream_path
 from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.proxy.services import HttpServices
 from services.gateway.proxy.steps import ARRIVED, DONE, READ, Next
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.model_alias import with_alias_model
+from services.gateway.routing.spend import limit_lines
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
-from services.gateway.upstream.client import (
-    Answer,
-    Broken,
-    NoKey,
-    UpstreamError,
-)
+from services.gateway.upstream.client import Answer, NoKey, UpstreamError
 
 log = structlog.get_logger()
 
@@ -144,7 +135,7 @@ class HttpExchange:
         if request.method in _REFUSED_METHODS:
             raise errors.method_not_allowed(request.method)
         path = upstream_path(request.path)
-        if request.coding is not None or (principal is not None and principal.limited):
+        if request.coding is not None:
             return False
         isolated = principal is not None or services.access.has_keys
         hints = quick_hints(path, life.headers, life.body, isolated)
@@ -166,7 +157,6 @@ class HttpExchange:
             path, life.headers, life.body, request.coding, isolate=isolated
         )
         self._admit(path, principal, read.hints, read.plain, read.scan)
-        await services.access.count(principal)
 
     def _admit(
         self,
@@ -183,15 +173,21 @@ class HttpExchange:
         self._capture = capturer.begin(
             life.body, (request.content_type, request.coding)
         )
-        alias_targets = services.selector.alias_targets
+        alias_targets = services.selector.catalogue.alias_targets
         alias = alias_targets.get(hints.model or "") if alias_targets else None
         life.admit(path, hints, principal, alias)
+        if principal is not None and principal.policies:
+            access, peer = services.access, self._connection.peer
+            access.check_caller(principal, path, peer, life.headers)
+            access.check_request(principal, request.method, path, hints, alias)
         if alias is not None:
-            opened = plain is not life.body
-            life.rewrite(with_alias_model(plain, alias, scan), plain=opened)
+            life.name_model(plain, scan)
         if principal is not None or services.access.has_keys:
             life.isolate(plain, strict=services.access.strict)
         in_flight.admitted(life)
+        if principal is not None and principal.limited:
+            quota = services.access.quota_of(principal, life.record.created_at_ms)
+            life.limit(quota, len(plain))
 
     # Attempts ----------------------------------------------------------------
 
@@ -217,25 +213,22 @@ class HttpExchange:
                 answer = await send(
                     target.origin, head, body, self.deadline, bodiless=bodiless
                 )
-            except Broken as broken:
-                if not broken.reused:
-                    raise
-                # The upstream closed an idle connection just now.
-                answer = await send(
-                    target.origin, head, body, self.deadline, bodiless=bodiless
-                )
             finally:
                 life.heard(time.perf_counter())
         except UpstreamError as error:
             return life.failed(error, services.limits.request_s)
-        if unnamed(target.resource):
+        if target.unnamed:
             services.in_flight.learn_account(target, answer.headers)
         if life.answered(answer.status) is READ:
             return await read_failure(life, answer, target, services.limits.request_s)
         relay = self._begin_relay(answer, target)
-        record = life.record
-        reason, resource_id = life.decision.reason, record.resource_id
-        await relay.run(own_lines(record.id, record.attempts, resource_id, reason))
+        r = life.record
+        ours = own_lines(r.id, r.attempts, r.resource_id, life.decision.reason)
+        if life.quota is not None:
+            relay.own_limits = True
+            if life.left:
+                ours += limit_lines(life.quota, life.left, r.created_at_ms)
+        await relay.run(ours)
         return DONE
 
     def _begin_relay(self, answer: Answer, target: Target) -> Relay:
@@ -250,6 +243,12 @@ class HttpExchange:
             services.in_flight.works_again(life)
         return relay
 
+    def keep_alive(self) -> None:
+        """Send a comment if the client gets a stream that was silent since the last
+        call."""
+        if self._relay is not None:
+            self._relay.keep_alive()
+
     # The end -----------------------------------------------------------------
 
     def _answer_error(self) -> None:
@@ -259,7 +258,9 @@ class HttpExchange:
         if problem is not None:
             raise problem
         failure = self.life.passes_on()
-        headers = downstream(failure.headers, self.life.headers_of_ours)
+        limited = self.life.quota is not None
+        theirs = without_limits(failure.headers) if limited else failure.headers
+        headers = downstream(theirs, self.life.headers_of_ours)
         if failure.status == 429:
             headers = with_whole_retry_after(headers, self._services.limits.pause_ms)
         if self._capture is not None:
@@ -269,7 +270,7 @@ class HttpExchange:
     def _answer_problem(self, problem: Problem) -> None:
         life = self.life
         if life.phase is ARRIVED:
-            metrics.count_refused(problem.ledger_code)
+            event_log.refused(problem.ledger_code, problem.status, life.record.id)
         body = problem.body()
         life.answers(problem, len(body))
         headers = [JSON_TYPE, *problem.headers, *life.headers_of_ours]
@@ -292,10 +293,16 @@ class HttpExchange:
             self.life.answers(problem)  # the client's connection breaks
 
     def _note_answer(self) -> None:
-        if self._relay is None:
+        relay = self._relay
+        if relay is None:
             return
+        if relay.limits_in:
+            self.life.told_limits(relay.limits_in)
         try:
-            self.life.relayed(self._relay, stalled=self._stalled)
+            self.life.relayed(relay, stalled=self._stalled)
+            prices = self._services.selector.prices
+            if prices is not None and relay.unsent and not relay.streams:
+                relay.add_line(cost_line(self.life.record.price(prices)))
         except Exception:
             # Whatever an answer holds, its request is settled.
             request = self.life.record.id
@@ -332,10 +339,6 @@ class HttpExchange:
             self._relay.interrupt(RESTARTS)
         elif not self._connection.began:
             status = problem.status
-            headers = [
-                JSON_TYPE,
-                *problem.headers,
-                *self.life.headers_of_ours,
-            ]
+            headers = [JSON_TYPE, *problem.headers, *life.headers_of_ours]
             self._answer = status, headers, problem.body()
         life.interrupted(status, "gateway_restarts")

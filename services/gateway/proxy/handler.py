@@ -5,12 +5,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from services.gateway.auth.access_control import AccessControl
+from services.gateway.auth.self_service import SelfService, asks_about_itself
 from services.gateway.content.body_reader import Reader
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.exchange import HttpExchange
 from services.gateway.proxy.in_flight import InFlight
+from services.gateway.proxy.model_list.exchange import ModelsExchange
 from services.gateway.proxy.services import HttpServices, Limits
 from services.gateway.routing.selector import Selector
+from services.gateway.routing.visible_models import lists_models
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import UpstreamClient
@@ -33,6 +36,7 @@ class DataPlane:
         self.attempts = Attempts(
             selector, in_flight, reader, limits.attempts, replays=limits.replays
         )
+        self._self_service = SelfService(access)
         self._under_way: set[HttpExchange] = set()
         self._services = HttpServices(
             limits,
@@ -48,7 +52,13 @@ class DataPlane:
     def serve(
         self, request: Request, connection: Connection
     ) -> Coroutine[Any, Any, None]:
-        return HttpExchange(self._services, self._under_way, request, connection).run()
+        exchange = HttpExchange
+        if request.method != "POST":
+            if asks_about_itself(request):
+                return self._self_service.serve(request, connection)
+            if lists_models(request):
+                exchange = ModelsExchange
+        return exchange(self._services, self._under_way, request, connection).run()
 
     def check(self, now: float) -> None:
         """Give up clients that do not read their answers. The upstream's part ends at
@@ -57,6 +67,11 @@ class DataPlane:
         for exchange in list(self._under_way):
             if now > exchange.deadline + CLIENT_GRACE_S:
                 exchange.stop(stalled=True)
+
+    def keep_alive(self) -> None:
+        """Send a comment in each stream that was silent since the last call."""
+        for exchange in self._under_way:
+            exchange.keep_alive()
 
     def interrupt(self) -> bool:
         """End all requests under way: the gateway stops. Returns whether there were

@@ -5,23 +5,28 @@ import time
 
 import uuid_utils
 
+from libs.common.contracts.events import Outcome
 from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.routing.accounts import account_named
 from libs.common.routing.types import Owner, digest
-from services.gateway import metrics
-from services.gateway.auth.access_control import AccessControl
-from services.gateway.capture.recorder import Capture
+from services.gateway import event_log
+from services.gateway.capture.capture import Capture
 from services.gateway.content.response_facts import read_event
 from services.gateway.ledger.ledger import Ledger
 from services.gateway.ledger.record import Record
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.steps import ARRIVED, SETTLED
+from services.gateway.proxy.turn_lifecycle import TurnLifecycle
+from services.gateway.request_metrics import attempt_ended, request_ended
 from services.gateway.routing.catalogue import Target
+from services.gateway.routing.limits import LimitNotes
 from services.gateway.routing.offline import OfflineRouting
+from services.gateway.routing.waiting_room import WaitingRoom
 from services.gateway.server.request import Request
 
 _OK = Verdict(kind="ok")
+_COMPLETED = Outcome.COMPLETED.value
 
 
 class InFlight:
@@ -33,13 +38,21 @@ class InFlight:
         gateway_id: str,
         ledger: Ledger,
         offline: OfflineRouting,
-        access: AccessControl,
+        limits: LimitNotes | None = None,
+        room: WaitingRoom | None = None,
+        *,
+        access_log: bool = False,
     ) -> None:
+        """`limits`: None if those of accounts do not matter. `room`: where requests
+        wait until others end. `access_log`: write a line for each request."""
+        self._access_log = access_log
         self.gateway_id = gateway_id
         self.ledger = ledger
         self.offline = offline
-        self._access = access
+        self._limits = limits
+        self.room = room
         self.active: dict[str, Lifecycle] = {}  # by request id
+        self.spend = offline.spend
 
     def arrived(self, request: Request) -> Lifecycle:
         """An HTTP request that is not in the ledger yet."""
@@ -52,28 +65,67 @@ class InFlight:
         )
         return Lifecycle(request, record, time.perf_counter())
 
-    def arrived_on_socket(self, request: Request) -> Lifecycle:
+    def arrived_on_socket(self, request: Request) -> TurnLifecycle:
         """The same for an upgrade, or a turn on its socket."""
-        life = self.arrived(request)
-        life.record.method, life.record.transport = "WS", "ws"
-        return life
+        record = Record(
+            str(uuid_utils.uuid7()),
+            int(time.time() * 1000),
+            "WS",
+            request.path.decode("latin-1"),
+            self.gateway_id,
+            transport="ws",
+        )
+        return TurnLifecycle(request, record, time.perf_counter())
 
     def admitted(self, life: Lifecycle) -> None:
         """Record it: from now on it has an end, whatever happens."""
         self.active[life.record.id] = life
-        life.recorded(self.ledger.accepted(life.record))
+        limits, hints, tokens = self._limits, life.hints, None
+        if limits is not None and hints.model:
+            reserved = max(hints.max_output_tokens or 0, 0)
+            tokens = limits.estimate(hints.model, len(life.body), reserved)
+        life.recorded(self.ledger.accepted(life.record), tokens)
+
+    def attempt_began(self, life: Lifecycle, target: Target) -> None:
+        """A request holds the lease of an attempt."""
+        record = life.record
+        if life.left and life.quota is not None:
+            self.spend.told(life.quota, life.left)
+        self.offline.began(record.gateway_id, record.id, target.id)
+        if record.attempts > 1 and life.cause:
+            before = life.tried[-1] if life.tried else record.resource_id
+            event_log.failed_over(record, before or "", life.cause)
 
     def attempt_failed(self, life: Lifecycle) -> None:
         """Report the verdict of an attempt; its request goes on."""
         verdict = life.verdict
-        metrics.attempts[verdict.kind] += 1
-        self.ledger.report(life.released(verdict), alone=life.decision.degraded)
+        attempt_ended(life.record.resource_id, verdict.kind)
+        limits = self._told(life, time.perf_counter()) if life.limits_in else ""
+        self.ledger.report(life.released(verdict, limits), alone=life.decision.degraded)
         life.reported()
+
+    def _told(self, life: Lifecycle, now: float) -> str:
+        """What the current attempt's answer says of limits."""
+        model, resource_id = life.hints.model, life.record.resource_id
+        if self._limits is None or not model or not resource_id:
+            return ""
+        began = life.sent_at + (life.record.upstream_ms or 0) / 1000
+        return self._limits.told(resource_id, model, life.limits_in, began, now)
 
     def works_again(self, life: Lifecycle) -> None:
         """The first attempt after a cooldown was answered: other requests need not
         wait until this one has ended."""
         self.ledger.report(life.released(_OK), alone=life.decision.degraded)
+
+    def _learn_size(self, life: Lifecycle) -> None:
+        """How many tokens its model's requests take."""
+        record, hints, limits = life.record, life.hints, self._limits
+        if limits is None or record.input_tokens is None or not hints.model:
+            return
+        tokens = record.input_tokens
+        if not hints.max_output_tokens:
+            tokens += record.output_tokens or 0
+        limits.took(hints.model, len(life.body), tokens)
 
     def learn_account(self, target: Target, headers: list[Header]) -> None:
         """An answer may name the account of its key. For resources whose account is
@@ -91,30 +143,51 @@ class InFlight:
         self.offline.remember_success("", learned, resource_id, account_id, tenant)
         self.ledger.minted_early(learned, Owner(resource_id, account_id, tenant))
 
+    def upgraded(self, life: Lifecycle) -> None:
+        """An upgrade opened its WebSocket: it is no request any more."""
+        self.active.pop(life.record.id, None)
+
+    async def close(self) -> None:
+        """The gateway ends, and all requests have."""
+
+    def _log(self, life: Lifecycle) -> None:
+        record, problem = life.record, life.problem
+        if record.outcome != _COMPLETED:
+            refusal = None if problem is None else problem.ledger_code
+            event_log.ended(record, life.verdict.cause, refusal)
+        if self._access_log:
+            event_log.write_access(record)
+
     def settle(self, life: Lifecycle, capture: Capture | None) -> None:
         """Release the lease and write the request event, exactly once. A request that
         was not admitted has neither."""
         if life.phase is ARRIVED or life.phase is SETTLED:
             return
         record = life.record
-        release = life.ended(time.perf_counter(), int(time.time() * 1000))
+        now = time.perf_counter()
+        limits = self._told(life, now) if life.limits_in else ""
+        prices = self.offline.catalogue.prices
+        if prices is not None:
+            record.price(prices)
+        release = life.ended(now, int(time.time() * 1000), limits)
+        self._learn_size(life)
         self.active.pop(record.id, None)
-        metrics.requests[record.outcome or "failed"] += 1
-        if record.resource_id:
-            if release.verdict is not None:
-                metrics.attempts[release.verdict.kind] += 1
-            if release.session or release.learned:
-                self.offline.remember_success(
-                    release.session,
-                    release.learned,
-                    record.resource_id,
-                    record.account_id or "",
-                    release.tenant,
-                )
-        if record.overhead_ms is not None:
-            metrics.overhead.observe(record.overhead_ms / 1000)
-        if life.principal is not None and life.principal.tokens_per_minute:
-            self._access.spend(life.principal, record.total_tokens)
+        verdict = release.verdict
+        request_ended(record, None if verdict is None else verdict.kind)
+        if record.outcome != _COMPLETED or self._access_log:
+            self._log(life)
+        if record.resource_id and (release.session or release.learned):
+            self.offline.remember_success(
+                release.session,
+                release.learned,
+                record.resource_id,
+                record.account_id or "",
+                release.tenant,
+            )
+        if release.quota and life.quota is not None:
+            self.spend.used(life.quota, release.tokens, release.nanos)
         self.ledger.ended(release, alone=life.decision.degraded)
+        if self.room is not None and self.room.waiting:
+            self.room.freed()  # one that waits may have its turn
         if capture is not None:
             self.ledger.capture(record, capture)

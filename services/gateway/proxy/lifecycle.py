@@ -8,15 +8,15 @@ HTTP (`proxy/exchange.py`) and WebSocket (`websocket/turns.py`) share it:
 
 Each step may go straight to SETTLED."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from libs.common.bodies.hints import Hints
-from libs.common.contracts.events import Outcome
+from libs.common.contracts.events import Cause, Outcome
 from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import AliasTarget
+from libs.common.routing.aliases import Targets
 from libs.common.routing.types import (
     Ask,
     Decision,
@@ -34,9 +34,15 @@ from services.gateway.ledger.record import (
     lease_record,
     request_event,
 )
-from services.gateway.proxy.context import RequestContext
+from services.gateway.proxy.context import NOTHING_COUNTED, RequestContext
 from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
-from services.gateway.proxy.retry import cause_of, is_unreadable, retried, waiting_helps
+from services.gateway.proxy.retry import (
+    cause_of,
+    is_unreadable,
+    retried,
+    waiting_helps,
+    with_sooner_wait,
+)
 from services.gateway.proxy.steps import (
     ACQUIRE,
     ACQUIRED,
@@ -46,6 +52,7 @@ from services.gateway.proxy.steps import (
     READ,
     RELAY,
     RELAYED,
+    RESEND,
     REWRITE,
     SENT,
     SETTLED,
@@ -66,7 +73,7 @@ class Lifecycle(RequestContext):
 
     Times are seconds of `time.perf_counter`."""
 
-    # Most requests never set these. As class attributes they cost nothing.
+    # Most requests never set these. As class attributes they take no time.
     phase: Phase = ARRIVED
     decision = _UNDECIDED  # of the current attempt
     tried: tuple[str, ...] = ()  # resources that failed
@@ -76,13 +83,14 @@ class Lifecycle(RequestContext):
     sent_at = 0.0
     failure: Failure | None = None
     problem: Problem | None = None
+    limits_in: Sequence[Header] = ()  # headers of the current attempt's answer
 
     def admit(
         self,
         path: bytes,
         hints: Hints,
         principal: Principal | None,
-        alias: AliasTarget | None = None,
+        alias: Targets | None = None,
     ) -> None:
         """Take the request in. Raises a `Problem` when its proxy key does not allow the
         pool or the model; the request gets a row even then."""
@@ -114,14 +122,24 @@ class Lifecycle(RequestContext):
             self.replayed,
             self.cause,
             self.asker,
+            self.tokens,
+            "",  # it is on no socket
+            "",
+            None,
+            None,
+            None if self.admitted else self.quota,
+            str(self.may_use),
         )
 
     def acquired(self, decision: Decision, account_id: str, attempt: int) -> None:
         """The request holds a lease."""
         self.decision, self.problem = decision, None
-        self.judged, self.verdict = False, NEUTRAL
+        self.judged, self.verdict, self.limits_in = False, NEUTRAL, ()
         self.phase = ACQUIRED
         record = self.record
+        if self.quota is not None and not self.admitted:
+            # Later attempts are not asked for.
+            self.admitted, self.left = True, decision.left
         record.attempts = attempt
         record.resource_id = decision.resource_id
         record.account_id = account_id
@@ -130,7 +148,8 @@ class Lifecycle(RequestContext):
         """Routing has no resource for the next attempt. After a failed attempt the
         client gets the upstream's error, unless the problem tells it more."""
         gone = problem.ledger_code == _OWNER_GONE
-        if first or gone or waiting_helps(self.failure, problem.status):
+        stale = self.cause == Cause.STALE_CONNECTION  # the upstream said nothing
+        if first or gone or stale or waiting_helps(self.failure, problem.status):
             self.problem = problem
         return ANSWER
 
@@ -139,7 +158,8 @@ class Lifecycle(RequestContext):
         self.phase, self.sent_at = SENT, now
         record = self.record
         if record.overhead_ms is None:
-            record.overhead_ms = int((now - self.began) * 1e6) / 1000
+            began = self.began + self.queued_s
+            record.overhead_ms = int((now - began) * 1e6) / 1000
 
     def heard(self, now: float) -> None:
         """The upstream answered, or failed to."""
@@ -155,6 +175,11 @@ class Lifecycle(RequestContext):
     def failed(self, error: UpstreamError, limit_s: float = 0.0) -> Next:
         """The attempt got no answer. `limit_s`: how long a request may take."""
         cause = str(error)
+        if error.reused:
+            # The same resource may be tried again: the connection is to blame.
+            self.verdict, self.cause = NEUTRAL, Cause.STALE_CONNECTION
+            self.phase = ADMITTED
+            return RESEND
         if error.ends_request:
             self.another(Verdict(kind="fault", cause="timeout"), error.cause)
             self.problem = upstream_timeout(limit_s)
@@ -163,6 +188,9 @@ class Lifecycle(RequestContext):
             self.record.error_message = cause
         verdict = NEUTRAL if error.is_ours else Verdict(kind="fault", cause=cause)
         self.another(verdict, error.cause)
+        if error.sent and not self.may_repeat:
+            self.problem = upstream_unreachable(self.record.attempts, cause)
+            return ANSWER
         return ACQUIRE
 
     def unopened(self, error: UpstreamError) -> Next:
@@ -174,18 +202,24 @@ class Lifecycle(RequestContext):
         self, failure: Failure, facts: Facts, now: Callable[[], datetime]
     ) -> Next:
         """An error was read whole."""
-        self.failure = failure
+        self.failure = with_sooner_wait(self.failure, failure, now)
         self.record.error_code = facts.error_code
         self.record.error_message = facts.error_message
-        if retried(failure.status):
+        if retried(failure.status, facts.error_code):
             step = ACQUIRE
         elif self.account_bound and is_unreadable(failure.status, facts.error_code):
             step = REWRITE
         else:
             return ANSWER
-        verdict = judge(failure.status, failure.headers, facts.error_code, now)
-        self.another(verdict, cause_of(failure.status, verdict))
+        status, headers, code = failure.status, failure.headers, facts.error_code
+        verdict = judge(status, headers, code, now, facts.error_message)
+        self.limits_in = headers if status == 429 else ()
+        self.another(verdict, cause_of(failure.status, verdict, code))
         return step
+
+    def told_limits(self, headers: Sequence[Header]) -> None:
+        """The headers of the current attempt's answer may name limits."""
+        self.limits_in = headers
 
     def another(self, verdict: Verdict, cause: str) -> None:
         """The attempt failed, with this verdict on its resource."""
@@ -205,20 +239,17 @@ class Lifecycle(RequestContext):
         """The last resource can read the rewritten request: it may be tried again."""
         self.tried = self.tried[:-1]
 
-    def unpinned(self) -> None:
-        """A turn holds no lease until its socket's resource is pinned."""
-        self.record.resource_id = None
-
     # The end -----------------------------------------------------------------
 
     def relayed(self, answer: Relayed, *, stalled: bool = False) -> None:
         """Take in an answer that was relayed over HTTP, as far as it came. `stalled`:
         the client did not read it in time."""
         record = self.record
-        record.status_code = answer.status
-        record.response_bytes = answer.bytes_out
-        record.transport = "sse" if answer.streams else "http"
-        record.error_code = record.error_message = None
+        record.status_code, record.response_bytes = answer.status, answer.bytes_out
+        if answer.streams:
+            record.transport = "sse"
+        if record.error_code or record.error_message:  # of an earlier attempt
+            record.error_code = record.error_message = None
         if answer.first_token_at is not None:
             record.first_token_ms = self.ms(answer.first_token_at)
         facts = answer.facts()
@@ -233,29 +264,6 @@ class Lifecycle(RequestContext):
             self.verdict = verdict_of(record, answer)
         self.phase = RELAYED
 
-    def received(self, size: int, token_at: float | None) -> None:
-        """An event of a turn passed. `token_at`: when, if it carries output."""
-        record = self.record
-        record.response_bytes += size
-        if token_at is not None and record.first_token_ms is None:
-            record.first_token_ms = self.ms(token_at)
-
-    def concluded(
-        self,
-        outcome: str,
-        facts: Facts,
-        verdict: Verdict = NEUTRAL,
-        status: int | None = None,
-    ) -> None:
-        """Take in how a turn of a socket ended."""
-        record = self.record
-        record.outcome = outcome
-        record.status_code = record.status_code if status is None else status
-        record.take(facts)
-        record.minted = facts.ids
-        self.verdict = verdict
-        self.phase = RELAYED
-
     def answers(self, problem: Problem, size: int | None = None) -> None:
         """The client gets an error of the gateway, over HTTP with `size` bytes."""
         self.problem = problem
@@ -264,8 +272,7 @@ class Lifecycle(RequestContext):
             record.response_bytes = size
         record.outcome = "failed"
         record.status_code = problem.status
-        record.error_code = problem.ledger_code
-        record.error_message = problem.message
+        record.error_code, record.error_message = problem.ledger_code, problem.message
 
     def passes_on(self) -> Failure:
         """The client gets the upstream's last error. Raises a `Problem` when there is
@@ -290,42 +297,26 @@ class Lifecycle(RequestContext):
         record.outcome, record.error_code = "interrupted", code
         record.status_code = status or record.status_code
 
-    def ended(self, now: float, now_ms: int) -> Release:
+    def ended(self, now: float, now_ms: int, limits: str = "") -> Release:
         """Close the record: the release of the lease, with the request event. `now_ms`
-        is Unix time."""
+        is Unix time. `limits`: of the account, as the answer named them."""
         record = self.record
         record.latency_ms = int((now - self.began) * 1e6) / 1000
         record.completed_at_ms = now_ms
-        outcome = record.outcome
-        if outcome is None:
-            outcome = record.outcome = "failed"
+        outcome = record.outcome = record.outcome or "failed"
         self.phase = SETTLED
-        return Release(
-            record.id,
-            record.gateway_id,
-            record.resource_id or "",
+        return self.release_with(
             None if self.judged else self.verdict,
             self.session if outcome == _COMPLETED else "",
             tuple([digest(id_) for id_ in record.minted]),
-            record.model if self.alias is None else self.alias.upstream_id,
             request_event(record),
-            self.asker.tenant,
+            limits,
+            self.counted(),
         )
 
-    def released(self, verdict: Verdict) -> Release:
+    def released(self, verdict: Verdict, limits: str = "") -> Release:
         """The verdict on the current attempt; the request goes on."""
-        record = self.record
-        return Release(
-            record.id,
-            record.gateway_id,
-            record.resource_id or "",
-            verdict,
-            "",
-            (),
-            record.model if self.alias is None else self.alias.upstream_id,
-            None,
-            self.asker.tenant,
-        )
+        return self.release_with(verdict, "", (), None, limits, NOTHING_COUNTED)
 
     # What others read --------------------------------------------------------
 
@@ -347,4 +338,5 @@ class Lifecycle(RequestContext):
     def headers_of_ours(self) -> list[Header]:
         """The gateway's own headers of the answer."""
         r = self.record
-        return own_headers(r.id, r.attempts, r.resource_id, self.reason)
+        own = own_headers(r.id, r.attempts, r.resource_id, self.reason)
+        return own + self.limits_of_key

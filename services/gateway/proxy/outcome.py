@@ -26,7 +26,7 @@ def outcome_of(before: str | None, answer: Relayed) -> str:
     """`before`: `cancelled` or `interrupted` when the client left or the gateway
     stops, `failed` after a fault of the gateway. A client that leaves after the
     terminal event has completed."""
-    terminal = answer.terminal
+    terminal = answer.terminal if answer.streams else None
     if terminal is not None:
         return "failed" if terminal in ("failed", "error") else "completed"
     if before is not None:
@@ -40,6 +40,6 @@ def verdict_of(record: Record, answer: Relayed) -> Verdict:
         return NEUTRAL
     if answer.torn:
         return Verdict(kind="fault", cause="broke off")
-    if answer.terminal in ("failed", "error"):
-        return of_failed_response(record.error_code)
-    return Verdict(kind="ok", latency_ms=record.upstream_ms)
+    if answer.streams and answer.terminal in ("failed", "error"):
+        return of_failed_response(record.error_code, record.error_message)
+    return Verdict("ok", "", None, record.upstream_ms)

@@ -3,17 +3,23 @@ upstream that breaks off is reported to the client, never passed over in silence
 client that leaves ends the task of its request: `HttpExchange._given_up`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
 from libs.common.bodies.hints import LARGEST_QUICK
+from libs.common.contracts.rate_limits import PREFIX
+from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
-from services.gateway.capture.recorder import Capture
+from services.gateway.capture.capture import Capture
 from services.gateway.content.failed_event import failed_event
+from services.gateway.content.headers import without_limits
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
+
+COMMENT = b": keepalive\n\n"
+_LIMITS = b"\n" + PREFIX
 
 
 class Torn(Exception):
@@ -40,16 +46,15 @@ class Relay(AnswerNotes):
 
     # Most answers never set these. As class attributes they cost nothing.
     torn = False  # the upstream ended before its answer did
+    limits_in: Sequence[Header] = ()  # its headers, if they name limits of the account
+    own_limits = False  # the client is told those of its key instead
     _head = b""  # until it is sent
     _wake: asyncio.Future[None] | None = None
     over = False  # nothing more will come
-    _known = False  # all is known of the answer
-    _tail: bytes | None = None  # waits for `finish`
     _tail_ends = False  # it is the answer's end
     _failure: Exception | None = None
-    _held = b""  # the end of a piece that may be the beginning of the upstream's key
-    _behind: list[Callable[[], None]] | None = None  # pieces that wait for one
     _reading: asyncio.Task[None] | None = None
+    _heard_bytes = -1  # `bytes_out` at the last keepalive
 
     def __init__(
         self,
@@ -66,18 +71,26 @@ class Relay(AnswerNotes):
         self._run = run
         self.status = answer.status
         super().__init__(answer.headers, capture, sent)
-
-    @property
-    def _comes_whole(self) -> bool:
-        """Is this piece the first of a plain answer that is no stream?"""
-        return self._tap is None and self._open is None and not self.bytes_out
+        # Not class attributes, because each piece reads them.
+        self._known = False  # all is known of the answer
+        self._tail: bytes | None = None  # waits for `finish`
+        # The end of a piece that may be the beginning of the upstream's key.
+        self._held = b""
+        self._behind: list[Callable[[], None]] | None = None  # wait for a piece
 
     async def run(self, ours: bytes) -> None:
         """Send all but the last bytes, with the header lines `ours`. Raises `Torn` when
         the upstream broke off and the client cannot be told in the stream."""
         answer, connection = self._answer, self._connection
-        self._head = head = connection.begin(answer.status, answer.headers, ours)
-        if self._sent.streamed and self._sent.streamed in head:
+        headers = answer.headers
+        if self.own_limits:
+            headers = without_limits(headers)
+        self._head = head = connection.begin(answer.status, headers, ours)
+        limited = len(headers) < len(answer.headers)
+        if limited or (not self.own_limits and head.find(_LIMITS) >= 0):
+            self.limits_in = answer.headers
+        key = self._sent.streamed
+        if key and head.find(key) >= 0:
             self._head = self._sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
@@ -94,9 +107,18 @@ class Relay(AnswerNotes):
             raise self._failure
 
     @property
+    def unsent(self) -> bool:
+        """Has nothing of the answer been sent?"""
+        return self._head != b""
+
+    @property
     def whole(self) -> bool:
         """Has the answer ended, without a failure?"""
         return self.over and self._failure is None
+
+    def add_line(self, line: bytes) -> None:
+        """Add a line to the head, which was not sent yet."""
+        self._head = self._head[:-2] + line + b"\r\n"
 
     def finish(self) -> bool:
         """Send the bytes that waited for the settlement. Returns whether more may
@@ -122,10 +144,27 @@ class Relay(AnswerNotes):
     def close(self) -> None:
         """Let go of the upstream. After the terminal event its connection may still
         become reusable."""
-        if self.terminal is None:
+        tap = self._tap
+        if tap is None or tap.terminal is None:
             self._answer.close()
         else:
             self._answer.finish_alone()
+
+    def keep_alive(self) -> None:
+        """Send a comment if nothing was relayed since the last call. Comments stand
+        between events of a plain stream (WHATWG HTML section 9.2.5)."""
+        before, self._heard_bytes = self._heard_bytes, self.bytes_out
+        if before == self.bytes_out and self._may_comment():
+            self._connection.send(b"", COMMENT, last=False)
+
+    def _may_comment(self) -> bool:
+        tap = self._tap
+        if tap is None or tap.mid_event or self._open is not None:
+            return False
+        waits = self._head or self._held or self._behind is not None
+        if waits or self._tail is not None or self.over or self._connection.paused:
+            return False
+        return find(self._answer.headers, b"content-length") is None
 
     # The answer's side -------------------------------------------------------
 
@@ -138,9 +177,14 @@ class Relay(AnswerNotes):
         try:
             if data or self._held:
                 key = self._sent.streamed
-                if key and (self._held or data[-1] in self._sent.bytes or key in data):
+                # `key in data` would format an exception first, on CPython 3.11.
+                if key and (
+                    self._held or data[-1] in self._sent.bytes or data.find(key) >= 0
+                ):
                     data = self._masked(data, last=last)
-            if last and self._comes_whole and len(data) <= LARGEST_QUICK:
+            # The first piece of a plain answer that is no stream?
+            first = self._tap is None and self._open is None and not self.bytes_out
+            if last and first and len(data) <= LARGEST_QUICK:
                 self._take_whole(data)
                 return
             steps = self._note(data, last=last) if data or last else None
@@ -170,7 +214,8 @@ class Relay(AnswerNotes):
         if last:
             self._end_with(data)
             return
-        if not self._known and self.terminal is not None:
+        tap = self._tap
+        if not self._known and tap is not None and tap.terminal is not None:
             # Only its terminal event tells how a stream ends.
             self._tail, self._known = data, True
             self._stir()

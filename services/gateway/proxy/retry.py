@@ -1,8 +1,12 @@
 """Which statuses of an upstream send a request to another resource, and the recorded
 causes. Attempts without an answer: `Lifecycle.failed`. Pure."""
 
+from collections.abc import Callable
+from datetime import datetime
+
+from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause
-from libs.common.contracts.verdicts import Verdict
+from libs.common.contracts.verdicts import Verdict, cooldown_ms
 from services.gateway.proxy.steps import Failure
 
 # Before the first byte reached the client. 401 and 403 too: the client did not
@@ -10,9 +14,38 @@ from services.gateway.proxy.steps import Failure
 _RETRIED = frozenset({401, 403, 429, 500, 502, 503, 504, 529})
 
 
-def retried(status: int) -> bool:
-    """Does an answer of this status send the request to another resource?"""
-    return status in _RETRIED
+def retried(status: int, code: str | None = None) -> bool:
+    """Does an answer of this status send the request to another resource? `code` is
+    its error's."""
+    return status in _RETRIED or _is_not_deployed(status, code)
+
+
+def _is_not_deployed(status: int, code: str | None) -> bool:
+    """Does this Azure resource lack the model? Another one may have it."""
+    return status == 404 and code == "DeploymentNotFound"
+
+
+# Paths of POST whose requests have no effect but their answer and its cost. (A response
+# that is stored twice has two ids, of which the client learns one.)
+_COMPUTES = frozenset(
+    {
+        b"/responses", b"/responses/input_tokens", b"/responses/compact",
+        b"/chat/completions", b"/completions", b"/embeddings", b"/moderations",
+    }
+)  # fmt: skip
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+
+
+def may_repeat(method: str, path: bytes, hints: Hints) -> bool:
+    """May a request be sent again that the upstream may have acted on? Yes if the
+    method is idempotent (RFC 9110 section 9.2.2), for a cancellation, and to compute
+    an answer, unless that is added to a conversation or runs in the background."""
+    if method in _IDEMPOTENT:
+        return True
+    if path not in _COMPUTES:
+        return path.startswith(b"/responses/") and path.endswith(b"/cancel")
+    kept = any(id_.startswith("conv_") for id_ in hints.bound_ids)
+    return not kept and not hints.background
 
 
 def is_unreadable(status: int, code: str | None) -> bool:
@@ -26,6 +59,22 @@ def waiting_helps(failure: Failure | None, status: int) -> bool:
     return failure is not None and failure.status in (401, 403) and status == 429
 
 
+def with_sooner_wait(
+    before: Failure | None, after: Failure, now: Callable[[], datetime]
+) -> Failure:
+    """The failure of the last attempt. If all were rate limited, the client may ask
+    again as soon as the first of them said."""
+    if before is None or before.status != 429 or after.status != 429:
+        return after
+    sooner, later = (cooldown_ms(each.headers, now) for each in (before, after))
+    if sooner is None or (later is not None and later <= sooner):
+        return after
+    kept = [h for h in after.headers if h[0] not in _WAITS]
+    wait = b"retry-after", b"%d" % max(-(-sooner // 1000), 1)
+    return Failure(after.status, [*kept, wait], after.body)
+
+
+_WAITS = (b"retry-after", b"retry-after-ms")
 _CAUSES = {
     "limited": Cause.RATE_LIMITED,
     "exhausted": Cause.INSUFFICIENT_QUOTA,
@@ -34,10 +83,11 @@ _CAUSES = {
 }
 
 
-def cause_of(status: int, verdict: Verdict) -> Cause:
+def cause_of(status: int, verdict: Verdict, code: str | None = None) -> Cause:
     """Why an answer of this status was not the request's last. `verdict` is what it
-    says of its resource."""
+    says of its resource, `code` its error's."""
     cause = _CAUSES.get(verdict.kind)
     if cause is None:
-        return Cause.MODEL_REFUSED if status == 403 else Cause.REQUEST_REFUSED
+        of_model = status == 403 or _is_not_deployed(status, code)
+        return Cause.MODEL_REFUSED if of_model else Cause.REQUEST_REFUSED
     return cause

@@ -30,9 +30,10 @@ class Next(IntEnum):
     ANSWER = 3  # answer with `problem`, or else with `failure`
     REWRITE = 4  # rewrite the request for another account, or else answer
     DONE = 5  # nothing
+    RESEND = 6  # ACQUIRE, and the attempt does not count
 
 
-ACQUIRE, RELAY, READ, ANSWER, REWRITE, DONE = Next
+ACQUIRE, RELAY, READ, ANSWER, REWRITE, DONE, RESEND = Next
 
 
 @dataclass(slots=True)

@@ -3,15 +3,20 @@ copy stays in use while Redis is down."""
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import structlog
 
 from libs.common.contracts.catalogue import Catalogue, Resource
+from libs.common.contracts.prices import PriceList
+from libs.common.errors import NoCatalogue
+from libs.common.headers import Header
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import NO_KEY, SentKey
-from libs.common.routing.aliases import AliasTarget, alias_targets
+from libs.common.providers.key_headers import key_header, upgrade_key_headers
+from libs.common.routing.accounts import unnamed
+from libs.common.routing.aliases import Targets, alias_targets
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.upstream.origin import Origin
 
@@ -21,14 +26,26 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class Target:
     """A resource with what a request to it needs. `path` is the base URL's, without a
-    trailing slash; `authorization` is empty when this gateway cannot get the key."""
+    trailing slash. `authorization` is the line of the head that has the key, empty when
+    this gateway cannot get the key; `upgrade_keys` are the headers of an upgrade."""
 
     resource: Resource
     origin: Origin
     host: bytes
     path: bytes
     authorization: bytes
+    upgrade_keys: tuple[Header, ...] = ()
     sent: SentKey = NO_KEY  # the key, to be masked in answers
+    # Of the resource. Fields of its model take five times as long to read.
+    id: str = field(init=False)
+    account_id: str = field(init=False)
+    unnamed: bool = field(init=False)  # is its account unknown?
+
+    def __post_init__(self) -> None:
+        resource = self.resource
+        object.__setattr__(self, "id", resource.id)
+        object.__setattr__(self, "account_id", resource.account_id)
+        object.__setattr__(self, "unnamed", unnamed(resource))
 
 
 class GatewayCatalogue:
@@ -37,10 +54,12 @@ class GatewayCatalogue:
     def __init__(self, routing: RoutingFunctions, credentials: Credentials) -> None:
         self._routing = routing
         self._credentials = credentials
-        self._targets: dict[str, Target] = {}
+        self.targets: Mapping[str, Target] = {}
         self._refreshing = asyncio.Lock()
         self.version: str | None = None
-        self.alias_targets: Mapping[str, AliasTarget] = {}  # model aliases
+        self.problem: str | None = None  # why it was not read yet
+        self.alias_targets: Mapping[str, Targets] = {}  # model aliases
+        self.prices: PriceList | None = None  # None: there are none
         # Resources whose keys this gateway cannot get. Not selected, unless all are.
         self.closed: tuple[str, ...] = ()
 
@@ -49,34 +68,42 @@ class GatewayCatalogue:
         """Was the catalogue ever read?"""
         return self.version is not None
 
-    @property
-    def targets(self) -> Mapping[str, Target]:
-        return self._targets
-
     async def find(self, resource_id: str, version: str) -> Target | None:
         """The target of a decision made with catalogue `version`."""
         if version != self.version:
             await self.refresh(version)
-        return self._targets.get(resource_id)
+        return self.targets.get(resource_id)
 
     async def refresh(self, wanted: str | None = None) -> None:
         """Reads the catalogue, unless another task has just read version `wanted`.
-        Raises `RedisAway` or `NoCatalogue`."""
+        Raises `RedisAway` or `NoCatalogue`; the latter at first also until a router of
+        this version has loaded its functions, so that no request arrives before."""
         async with self._refreshing:
             if wanted is None or wanted != self.version:
+                if not self.known:
+                    await self._require_functions()
                 self._adopt(await self._routing.catalogue())
 
+    async def _require_functions(self) -> None:
+        try:
+            await self._routing.require_functions()
+        except NoCatalogue as cause:
+            self.problem = str(cause)
+            raise
+        self.problem = None
+
     def _adopt(self, catalogue: Catalogue) -> None:
-        self._targets = {r.id: self._target(r) for r in catalogue.resources}
-        closed = [id_ for id_, t in self._targets.items() if not t.authorization]
-        self.closed = tuple(closed) if len(closed) < len(self._targets) else ()
+        self.targets = {r.id: self._target(r) for r in catalogue.resources}
+        closed = [id_ for id_, t in self.targets.items() if not t.authorization]
+        self.closed = tuple(closed) if len(closed) < len(self.targets) else ()
         self.alias_targets = alias_targets(catalogue)
+        self.prices = PriceList(catalogue.prices) if catalogue.prices else None
         self.version = catalogue.version
         log.info(
             "catalogue read",
             action="catalogue_read",
             version=catalogue.version,
-            resources=len(self._targets),
+            resources=len(self.targets),
         )
 
     def _target(self, resource: Resource) -> Target:
@@ -91,6 +118,7 @@ class GatewayCatalogue:
             origin=Origin(url.scheme, host, port),
             host=url.netloc.encode("ascii"),
             path=url.path.rstrip("/").encode("ascii"),
-            authorization=b"Bearer " + key.encode("ascii"),
+            authorization=b": ".join(key_header(resource.auth_type, key)),
+            upgrade_keys=upgrade_key_headers(resource.auth_type, key),
             sent=SentKey(key),
         )

@@ -5,9 +5,28 @@ from collections.abc import Sequence
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.set_model import with_model
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import AliasTarget
+from libs.common.routing.aliases import AliasTarget, Targets
 from services.gateway import errors
 from services.gateway.auth.pools import pool_for
+from services.gateway.errors import Problem
+
+
+def allowed_targets(
+    targets: Targets, principal: Principal | None, asked: str | None
+) -> Targets:
+    """The targets of an alias that a request may go to. Raises the `Problem` of the
+    first one if there is none."""
+    kept, refused = [], None
+    for target in targets:
+        try:
+            check_alias(target, principal, asked)
+        except Problem as problem:
+            refused = refused or problem
+        else:
+            kept.append(target)
+    if refused is not None and not kept:
+        raise refused
+    return tuple(kept)
 
 
 def check_alias(

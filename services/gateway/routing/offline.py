@@ -13,15 +13,23 @@ from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.policy import Choice, Standing
 from libs.common.routing.types import Ask, Decision, Owner, Release
 from services.gateway.routing.catalogue import GatewayCatalogue
+from services.gateway.routing.spend import SpendMemory
 
 
 class OfflineRouting:
     """Selects a resource from the state of this process."""
 
-    def __init__(self, catalogue: GatewayCatalogue, cooldown_ms: int = 30_000) -> None:
-        self._catalogue = catalogue
+    def __init__(
+        self,
+        catalogue: GatewayCatalogue,
+        cooldown_ms: int = 30_000,
+        *,
+        limit_aware: bool = True,
+    ) -> None:
+        self.catalogue = catalogue
         self._version: str | None = None
-        self.local = LocalRouting(cooldown_ms)
+        self.local = LocalRouting(cooldown_ms, limit_aware=limit_aware)
+        self.spend = SpendMemory()
 
     def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
         """Counts an attempt, whether Redis or this gateway routed it."""
@@ -62,9 +70,11 @@ class OfflineRouting:
 
     def choose(self, ask: Ask) -> tuple[Decision, bytes]:
         """A decision and the JSON of its event. Raises a `Refusal`."""
-        if self._version != self._catalogue.version:
-            self._version = self._catalogue.version
-            targets = self._catalogue.targets.values()
+        if ask.quota is not None:
+            self.spend.check(ask.quota)
+        if self._version != self.catalogue.version:
+            self._version = self.catalogue.version
+            targets = self.catalogue.targets.values()
             self.local.publish(target.resource for target in targets)
         now = int(time.time() * 1000)
         standings = self.local.standings()

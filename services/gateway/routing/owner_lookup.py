@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import httpx
 import structlog
-from prometheus_client import Counter
 
 from libs.common.routing.functions import Owners
 from libs.common.routing.types import Ask, Owner
+from services.gateway.metrics import Counter
 
 log = structlog.get_logger()
 
@@ -19,7 +19,7 @@ MOST_MISSES = 32
 LOOKED_UP = Counter(
     "proxy_owner_lookups_total",
     "Lookups of ids that Redis does not know, by where they were found.",
-    ["where"],
+    "where",
 )
 
 
@@ -57,11 +57,11 @@ class OwnerLookup:
         known = self._remembered(ask, digests)
         whole = all(digest in known.ids for digest in digests)
         if known != _NOTHING and (whole or not ask.asker.kinds):
-            LOOKED_UP.labels("memory").inc()
+            LOOKED_UP.inc("memory")
             return known
         reply = await self._ask_router(ask, ids)
         if reply is None:
-            LOOKED_UP.labels("router away").inc()
+            LOOKED_UP.inc("router away")
             return known._replace(complete=False)
         owners: dict[str, Owner | None] = {}
         for place, (digest, id_) in enumerate(zip(digests, ids, strict=True)):
@@ -71,7 +71,7 @@ class OwnerLookup:
         asked = ask.session and ask.account_bound
         sessions = {ask.session: _owner(reply["session"])} if asked else {}
         found = any(owners.values()) or any(sessions.values())
-        LOOKED_UP.labels("sql" if found else "nowhere").inc()
+        LOOKED_UP.inc("sql" if found else "nowhere")
         return Found(sessions, owners)
 
     def _remembered(self, ask: Ask, digests: Sequence[str]) -> Found:

@@ -2,22 +2,28 @@
 know, and with this gateway's own state while Redis is down."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
+from libs.common.contracts.prices import PriceList
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing.aliases import MARK, AliasTarget
-from libs.common.routing.functions import Owners, RoutingFunctions
+from libs.common.routing.aliases import MARK
+from libs.common.routing.functions import Owners
 from libs.common.routing.types import (
+    DECIDED,
     NAMED,
     Ask,
+    Busy,
     Decision,
     ForeignId,
+    Kept,
     NoCapacity,
     NoResources,
     OwnerLimited,
     Refusal,
+    SpendUnknown,
     UnknownIds,
     UnknownPool,
 )
@@ -29,6 +35,22 @@ from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import Found, OwnerLookup
 
 ASK_AGAIN_S = 0.05
+# Longer than a router needs to notice, and gateways to restore reservations.
+SUMMED_WITHIN_S = 6.0
+
+
+class Routing(Protocol):
+    """The routing functions that it calls."""
+
+    def acquire(self, ask: Ask) -> Awaitable[Decision]: ...
+
+    def check(self, ask: Ask) -> Awaitable[None]: ...
+
+    def adopt(self, sessions: Owners, ids: Owners) -> Awaitable[int]: ...
+
+    def kept(
+        self, sessions: Iterable[str], ids: Iterable[str]
+    ) -> Awaitable[list[Kept]]: ...
 
 
 class Selector:
@@ -36,7 +58,7 @@ class Selector:
 
     def __init__(
         self,
-        routing: RoutingFunctions,
+        routing: Routing,
         catalogue: GatewayCatalogue,
         offline: OfflineRouting,
         lookup: OwnerLookup,
@@ -45,7 +67,7 @@ class Selector:
     ) -> None:
         """`beat_s`: the interval of a gateway's heartbeats."""
         self._routing = routing
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._offline = offline
         self._lookup = lookup
         self._ledger = ledger
@@ -54,24 +76,27 @@ class Selector:
         self._restored_within_s = 1 + 2 * beat_s
 
     @property
-    def alias_targets(self) -> Mapping[str, AliasTarget]:
-        """Model aliases."""
-        return self._catalogue.alias_targets
+    def prices(self) -> PriceList | None:
+        """Prices of models, if there are any."""
+        return self.catalogue.prices
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
         """Selects a resource. `ids` are those whose digests `ask` carries. Raises a
         `Refusal`, or a `Problem` while there is no catalogue."""
-        closed = self._catalogue.closed
+        closed = self.catalogue.closed
         if closed:
             ask = msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
         try:
             # The same as `_acquire`, without its coroutine.
             decision = await self._routing.acquire(ask)
-            self._ledger.decided(ask.decision_id, decision.event)
+            if decision.event:
+                self._ledger.decided(ask.decision_id, decision.event)
             return decision
         except UnknownIds as unknown:
             emptied = self._is_young(unknown)
             return await self._look_up_and_decide(ask, ids, emptied=emptied)
+        except SpendUnknown as unknown:
+            return await self._decide_when_summed(ask, ids, unknown)
         except Refusal as refusal:
             self._refused(ask, refusal)
             raise
@@ -80,11 +105,35 @@ class Selector:
         except RedisAway:
             return await self._decide_alone(ask, ids, emptied=False)
 
+    async def _decide_when_summed(
+        self, ask: Ask, ids: Sequence[str], unknown: SpendUnknown
+    ) -> Decision:
+        """Redis does not know what was spent: waits until the router summed it. After
+        that, what this gateway knows decides; a budget that reserves stays closed."""
+        assert ask.quota is not None
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + SUMMED_WITHIN_S
+        while loop.time() < ends:
+            await asyncio.sleep(ASK_AGAIN_S)
+            try:
+                return await self._acquire(ask)
+            except SpendUnknown:
+                continue
+            except UnknownIds:
+                break
+            except (RedisAway, NoCatalogue):
+                return await self._decide_alone(ask, ids, emptied=False)
+        if not ask.may_use.startswith("-"):
+            self._offline.spend.check(ask.quota)
+            ask = msgspec.structs.replace(ask, may_use=f"-{ask.may_use}")
+            return await self.decide(ask, ids)
+        raise unknown
+
     def known(self, decision: Decision) -> Target | None:
         """The target of a decision, if it was made with the catalogue read last."""
-        if decision.version != self._catalogue.version:
+        if decision.version != self.catalogue.version:
             return None
-        return self._catalogue.targets.get(decision.resource_id)
+        return self.catalogue.targets.get(decision.resource_id)
 
     async def _acquire(self, ask: Ask) -> Decision:
         try:
@@ -92,7 +141,8 @@ class Selector:
         except Refusal as refusal:
             self._refused(ask, refusal)
             raise
-        self._ledger.decided(ask.decision_id, decision.event)
+        if decision.event:
+            self._ledger.decided(ask.decision_id, decision.event)
         return decision
 
     def _refused(self, ask: Ask, refusal: Refusal) -> None:
@@ -103,9 +153,9 @@ class Selector:
         """The target of a decision. Reads the catalogue again if necessary. Raises a
         `Problem` when the resource is gone."""
         try:
-            target = await self._catalogue.find(decision.resource_id, decision.version)
+            target = await self.catalogue.find(decision.resource_id, decision.version)
         except (RedisAway, NoCatalogue):
-            target = self._catalogue.targets.get(decision.resource_id)
+            target = self.catalogue.targets.get(decision.resource_id)
         if target is None:
             raise errors.no_capacity(1000)
         return target
@@ -114,7 +164,7 @@ class Selector:
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
     ) -> Decision:
         """Selects while Redis is down. The router may still reach SQL."""
-        if not self._catalogue.known:
+        if not self.catalogue.known:
             raise errors.not_ready()
         try:
             return self._choose_alone(ask)
@@ -142,6 +192,17 @@ class Selector:
         except (RedisAway, NoCatalogue):
             self._offline.remember(found.sessions, found.ids)
             return self._choose_alone(resolved)
+
+    async def kept(self, sessions: Sequence[str], ids: Sequence[str]) -> list[Kept]:
+        """The owners of sessions and then of ids (digests), as far as Redis knows
+        them, or this gateway while Redis is down."""
+        try:
+            return await self._routing.kept(sessions, ids)
+        except (RedisAway, NoCatalogue):
+            local = self._offline.local
+            found = [local.sessions.get(digest) for digest in sessions]
+            found += [local.ids.get(digest) for digest in ids]
+            return [Kept(owner) for owner in found]
 
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
         """Checks the ids of a request that needs no new resource. Raises `ForeignId`,
@@ -190,8 +251,14 @@ class Selector:
 
     def _choose_alone(self, ask: Ask) -> Decision:
         decision, event = self._offline.choose(ask)
-        self._ledger.decided_alone(ask.decision_id, event)
+        if not _has_decision(ask, decision):
+            self._ledger.decided_alone(ask.decision_id, event)
         return decision
+
+
+def _has_decision(ask: Ask, decision: Decision) -> bool:
+    """Is the decision of its socket's upgrade that of the request?"""
+    return DECIDED in ask.turn and decision.resource_id == ask.socket
 
 
 def _enough(ask: Ask, found: Found) -> bool:
@@ -229,6 +296,10 @@ def problem_of(refusal: Refusal, ask: Ask, method: str) -> Problem:
             return errors.no_resources()
         case NoCapacity(retry_after_ms=wait_ms):
             return errors.no_capacity(wait_ms)
-        case OwnerLimited(retry_after_ms=wait_ms):
-            return errors.owner_limited(wait_ms)
-    return errors.owner_unavailable(method=method, encrypted=ask.account_bound)
+        case Busy(retry_after_ms=wait_ms) | OwnerLimited(retry_after_ms=wait_ms):
+            busy = isinstance(refusal, Busy)
+            limited = errors.at_capacity if busy else errors.owner_limited
+            return limited(wait_ms)
+    # A client that continues a response recovers with the whole input.
+    encrypted = ask.account_bound and not ask.chained
+    return errors.owner_unavailable(method=method, encrypted=encrypted)

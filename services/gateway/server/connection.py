@@ -1,10 +1,7 @@
 """A client's connection: transport, task, time limits and end. `parser` reads its
 requests, `response_writer` writes the responses.
 
-The gateway has its own server, where Granian runs the other services: one thread, no
-task and no copy between socket and data plane. An empty response costs a quarter of
-what it costs under Granian (docs/benchmarks.md), and a client that disconnects is
-noticed at once."""
+Why the gateway has its own server: docs/adr/0004-own-http-server-and-client.md."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -131,6 +128,11 @@ class Connection(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether nothing is in progress."""
         return self._state is _WAITING and self._parser.phase is _IDLE
+
+    @property
+    def peer(self) -> object:
+        """The client's address, as transports give it."""
+        return self._transport and self._transport.get_extra_info("peername")
 
     # asyncio.Protocol --------------------------------------------------------
 

@@ -35,23 +35,22 @@ def relayed_head(
 ) -> bytes:
     """The head of an upstream's response, for the client. `ours` and `framing` are
     header lines."""
-    parts = [status_line(status)]
+    parts = [status_line(status)[:-2]]
     for name, value in headers:
         start = _LINE_STARTS.get(name)
-        if start is None:
-            start = _line_start(name)
-        if start:
-            parts.append(start + value + b"\r\n")
+        if start or (start is None and (start := _line_start(name))):
+            parts.append(start + value)
         elif name == b"connection" and names_others((name, value)):
             return relayed_head(status, end_to_end(headers), ours, framing)
-    parts += (ours, framing, b"\r\n")
+    parts += (b"\r\n", ours, framing, b"\r\n")
     return b"".join(parts)
 
 
 def _line_start(name: bytes) -> bytes:
-    """What the line of a header begins with; empty if it is not relayed."""
+    """What the line of a header begins with, behind another one; empty if it is not
+    relayed."""
     hidden = name in NOT_DOWN or name.startswith(_OURS)
-    start = b"" if hidden else name + b": "
+    start = b"" if hidden else b"\r\n" + name + b": "
     if len(_LINE_STARTS) < MOST_LINE_STARTS:
         _LINE_STARTS[name] = start
     return start

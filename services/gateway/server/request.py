@@ -5,6 +5,8 @@ import re
 from libs.common.headers import Header
 from services.gateway.errors import Problem
 
+_QUESTION_MARK = ord("?")
+
 
 class Request:
     """One request.
@@ -21,7 +23,7 @@ class Request:
         self.method = method
         self.path = target
         self.query = b""  # a question mark alone is a query, too
-        if b"?" in target:
+        if _QUESTION_MARK in target:
             self.path, mark, query = target.partition(b"?")
             self.query = mark + query
         self.headers = headers

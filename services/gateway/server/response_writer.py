@@ -62,7 +62,7 @@ class ResponseWriter:
             status != 200 and framing.bodiless(request.method, status)
         ):
             self._framing = _NO_BODY
-        elif framing.LENGTH in head:
+        elif head.find(framing.LENGTH) >= 0:
             self._framing = _PLAIN
         elif request.http_1_0:
             self._framing, request.keep_alive = _PLAIN, False

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from libs.common.headers import Header
-from services.gateway import metrics
+from services.gateway import event_log
 from services.gateway.server.body_memory import SMALL, Room
 from services.gateway.server.browser_guard import BrowserGuard
 from services.gateway.server.connection import ClientTimeouts, Connection
@@ -145,7 +145,7 @@ class Server:
         self, request: Request, connection: Connection
     ) -> Coroutine[Any, Any, None]:
         plane = self._control
-        if request.path.startswith(b"/v1/"):
+        if request.path[:4] == b"/v1/":  # startswith() takes twice as long
             plane = self._plane
             self._browser_guard.api(request)
         if request.problem is not None:
@@ -216,7 +216,7 @@ def _waiting(listening: socket.socket) -> Iterator[socket.socket]:
 async def _refuse(request: Request, connection: Connection) -> None:
     problem = request.problem
     assert problem is not None
-    metrics.count_refused(problem.ledger_code)
+    event_log.refused(problem.ledger_code, problem.status)
     headers = [(b"content-type", b"application/json"), *problem.headers]
     connection.send_whole(problem.status, headers, problem.body())
     connection.over()

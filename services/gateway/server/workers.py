@@ -13,38 +13,16 @@ from collections.abc import Callable
 
 import structlog
 
+from libs.common.runtime.listening import LISTENING, PARENT, environment
 from libs.common.settings.services import GatewaySettings
+from services.gateway.scrape import slots
 
 log = structlog.get_logger()
 
-LISTENING = "RPX_LISTENING_FD"  # the descriptor of the parent's socket
-PARENT = "RPX_PARENT_PID"
 MARGIN_S = 3.0  # after a worker's drain, before it is killed
 LOOK_S = 0.1
 # Keeps a worker that dies at once from being restarted in a tight loop.
 RESTART_PAUSE_S = 1.0
-
-
-class AddressTaken(Exception):
-    """Another process listens there."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound and not yet listening. Raises `AddressTaken`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(1)  # bind alone does not fail when another process listens
-    except OSError as error:
-        sock.close()
-        raise AddressTaken(
-            f"cannot listen on {host} port {port}: {error.strerror}. Stop what uses "
-            "it, or set PROXY_PORT (PROXY_HOST for the address)"
-        ) from None
-    sock.setblocking(False)
-    return sock
 
 
 def inherited() -> socket.socket | None:
@@ -66,13 +44,17 @@ def supervise(settings: GatewaySettings, listening: socket.socket) -> int:
     """Run `PROXY_GATEWAY_WORKERS` workers until SIGTERM or SIGINT. Returns the exit
     code."""
     descriptor = listening.fileno()
-    environ = {**os.environ, LISTENING: str(descriptor), PARENT: str(os.getpid())}
+    environ = environment(os.environ, listening)
     command = [sys.executable, "-P", "-m", "services.gateway"]
 
-    def start() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(command, env=environ, pass_fds=[descriptor])  # noqa: S603 - ourselves
+    size, memory = settings.gateway_workers, slots.create()
 
-    workers = _Workers(start, settings.gateway_workers)
+    def start(position: int) -> "subprocess.Popen[bytes]":
+        own = {**environ, **slots.environment(memory, position, size)}
+        passed = [descriptor, memory]
+        return subprocess.Popen(command, env=own, pass_fds=passed)  # noqa: S603 - ourselves
+
+    workers = _Workers(start, size)
     workers.run()
     listening.close()  # new clients are refused at once
     workers.end(settings.drain_seconds + MARGIN_S)
@@ -81,11 +63,11 @@ def supervise(settings: GatewaySettings, listening: socket.socket) -> int:
 
 class _Workers:
     def __init__(
-        self, start: Callable[[], "subprocess.Popen[bytes]"], size: int
+        self, start: Callable[[int], "subprocess.Popen[bytes]"], size: int
     ) -> None:
         self._start = start
         self._stopping = False
-        self._workers = [start() for _ in range(size)]
+        self._workers = [start(position) for position in range(size)]
 
     def run(self) -> None:
         """Until a signal."""
@@ -103,10 +85,10 @@ class _Workers:
             code = worker.poll()
             if code is None or self._stopping:
                 continue
-            log.error("worker died", action="worker_died", code=code)
+            log.error("worker died", action="worker_died", code=code, position=position)
             time.sleep(RESTART_PAUSE_S)
             if not self._stopping:
-                self._workers[position] = self._start()
+                self._workers[position] = self._start(position)
 
     def end(self, within_s: float) -> None:
         deadline = time.monotonic() + within_s

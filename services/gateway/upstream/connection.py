@@ -212,7 +212,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._pieces = []
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._answer = None
-        if self._state is _COMPLETE and self._all_sent():
+        transport = self._transport
+        # When a response arrives before the request was written completely, the rest
+        # of the request stands in the way of the next.
+        sent = transport is not None and not transport.get_write_buffer_size()
+        if self._state is _COMPLETE and sent:
             self._state = _IDLE
             if self._paused:
                 self.resume_reading()
@@ -220,12 +224,6 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._close()
         answer.feed(data, last=True)
-
-    def _all_sent(self) -> bool:
-        """Whether the request was written completely. When a response arrives earlier,
-        the rest of the request stands in the way of the next."""
-        transport = self._transport
-        return transport is not None and transport.get_write_buffer_size() == 0
 
     def _overran(self, data: bytes) -> bool:
         """Whether line breaks follow the response. llhttp skips them silently, as it

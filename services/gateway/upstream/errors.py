@@ -10,12 +10,17 @@ class UpstreamError(ProxyError):
     cause = Cause.CONNECTION_LOST
     ends_request = False  # there is no time left for another attempt
     is_ours = False  # the gateway lacks something: the upstream is not to blame
+    sent = True  # the upstream may have the request, and may have acted on it
+    # The connection had served a request before: the upstream may have closed it
+    # because it was idle, which is no failure.
+    reused = False
 
 
 class NotSent(UpstreamError):
     """No connection. Nothing was sent, so the request may go to any upstream."""
 
     cause = Cause.CONNECT_ERROR
+    sent = False
 
 
 class NoFreeConnection(NotSent):
@@ -29,16 +34,13 @@ class NoKey(UpstreamError):
     """this gateway cannot resolve its key"""
 
     cause = Cause.NO_KEY
+    sent = False
     is_ours = True
 
 
 class Broken(UpstreamError):
     """The connection ended, or sent something else than HTTP, before the head of a
     response."""
-
-    # The connection had served a request before: the upstream may have closed it
-    # because it was idle, which is no failure.
-    reused = False
 
 
 class TimedOut(UpstreamError):

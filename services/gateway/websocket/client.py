@@ -3,6 +3,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -69,8 +70,14 @@ class ClientSocket(asyncio.Protocol):
         self._burst = 0  # messages returned without waiting
         self._arrival: asyncio.Future[None] | None = None
         self._paused = False  # the write buffer is full
+        self._spoke = True  # a message was sent since the last `keep_alive`
         self._drained: asyncio.Future[None] | None = None  # what `send` waits for
         self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def peer(self) -> object:
+        """The client's address, as transports give it."""
+        return self._transport.get_extra_info("peername")
 
     def take_over(self, rest: bytes) -> None:
         """Receive the connection's data from now on. `rest` came with the upgrade."""
@@ -110,9 +117,12 @@ class ClientSocket(asyncio.Protocol):
 
     # Messages ----------------------------------------------------------------
 
-    def accept(self) -> None:
-        """Answer the upgrade request with 101. Does nothing if it was invalid."""
+    def accept(self, headers: Sequence[Header] = ()) -> None:
+        """Answer the upgrade request with 101 and these headers. Does nothing if it was
+        invalid."""
         if self._response is not None and self.state is State.CONNECTING:
+            for name, value in headers:
+                self._response.headers[name.decode("latin-1")] = value.decode("latin-1")
             self._protocol.send_response(self._response)
             self.state = State.OPEN
             self._flush()
@@ -135,15 +145,27 @@ class ClientSocket(asyncio.Protocol):
     async def send(self, message: Message) -> None:
         """Send a message and wait while the write buffer is full. Does nothing
         unless the socket is open."""
+        self.write(message)
+        while self._paused and self.state is State.OPEN:
+            self._drained = self._drained or self._loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def write(self, message: Message) -> None:
+        """Send a small message, however full the write buffer is."""
         if self.state is State.OPEN:
+            self._spoke = True
             if isinstance(message, str):
                 self._protocol.send_text(message.encode())
             else:
                 self._protocol.send_binary(message)
             self._flush()
-        while self._paused and self.state is State.OPEN:
-            self._drained = self._drained or self._loop.create_future()
-            await asyncio.shield(self._drained)
+
+    def keep_alive(self) -> None:
+        """Send a ping if no message was sent since the last call."""
+        spoke, self._spoke = self._spoke, False
+        if not spoke and self.state is State.OPEN and not self._paused:
+            self._protocol.send_ping(b"")
+            self._flush()
 
     def close(self, code: int, reason: str = "") -> None:
         """Start the closing handshake. Closes the connection if the upgrade was not

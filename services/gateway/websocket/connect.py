@@ -9,6 +9,7 @@ from services.gateway.proxy.failures import utc_now
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.retry import cause_of
 from services.gateway.proxy.steps import Failure, Next
+from services.gateway.proxy.turn_lifecycle import TurnLifecycle
 from services.gateway.routing.catalogue import Target
 from services.gateway.upstream.client import UpstreamError
 from services.gateway.websocket.leases import AFFINITY, SocketLeases
@@ -42,12 +43,14 @@ class SocketConnector:
             life.passes_on()
         return opened
 
-    async def move(self, life: Lifecycle, target: Target) -> Opened | None:
+    async def move(self, life: TurnLifecycle, target: Target) -> Opened | None:
         """The socket that the first turn uses instead of `target`'s, if any.
 
         A socket is opened by its headers; its first turn may name ids or a session that
         live elsewhere, and nothing was sent on the socket yet. Raises a `Problem` when
-        the turn's model alias leads elsewhere, and no socket opens there."""
+        the turn's model alias leads elsewhere, and no socket opens there; or when only
+        an account that cannot serve can read the turn."""
+        await self._attempts.locate(life)
         alias = life.alias
         if alias is not None and alias.provider_id != target.resource.provider_id:
             return await self._open_by_alias(life)
@@ -66,9 +69,39 @@ class SocketConnector:
             step, opened = await self._dial(life, home)
             return step
 
-        # When its home cannot serve it, this upstream says so in its own words.
         await self._attempts.run(life, attempt, most=1)
+        # When its home cannot serve it, this upstream says so in its own words. Not for
+        # encrypted reasoning: that error is fatal, also if the home is only limited.
+        chained = life.hints.previous_response_id is not None
+        if life.problem is not None and life.account_bound and not chained:
+            raise life.problem
         return opened
+
+    async def place(
+        self, life: TurnLifecycle, current: Opened, most: int
+    ) -> Opened | Failure:
+        """The socket for a turn: `current` if its resource can serve, else a new one.
+        Makes at most `most` attempts. Returns the upstream's last error when all
+        failed. Raises a `Problem`."""
+        opened: Opened | None = None
+
+        async def attempt(life: Lifecycle, target: Target) -> Next:
+            nonlocal opened
+            if target.resource.id == current.target.resource.id and current.usable:
+                opened = current
+                return Next.DONE
+            step, opened = await self._dial(life, target)
+            return step
+
+        if life.unreadable and not await self._attempts.rewritten_here(life):
+            return life.passes_on()
+        life.readable()
+        step = await self._attempts.run(life, attempt, most)
+        if step is Next.DONE and opened is not None:
+            return opened
+        if life.problem is not None:
+            raise life.problem
+        return life.passes_on()
 
     async def _open_by_alias(self, life: Lifecycle) -> Opened:
         opened = await self.open(life)

@@ -25,6 +25,7 @@ class Head(msgspec.Struct):
 
     type: str | None = None
     stream_id: str | None = None
+    store: bool | None = None  # of a client's frame
 
     @property
     def lane(self) -> str | None:
@@ -75,25 +76,57 @@ def _text(value: msgspec.Raw) -> str | None:
 
 
 def of_error(
-    event: bytes, code: str | None, now: Callable[[], datetime]
+    event: bytes,
+    code: str | None,
+    now: Callable[[], datetime],
+    message: str | None = None,
 ) -> tuple[int, Verdict]:
-    """Return status and verdict of an `error` event with that error code.
+    """Return status and verdict of an `error` event with that error code and message.
 
     Status and headers are where the API puts them: `status` or `status_code`,
     `headers` or `error.headers`. The status is 200 if the event has none.
     """
+    stated = stated_by(event)
+    if stated is None:
+        return 200, of_failed_response(code, message)
+    status, headers = stated
+    return status, judge(status, headers, code, now, message)
+
+
+# Of HTTP (RFC 9110 section 15). Another number may not fit into the ledger's column.
+_STATUSES = range(100, 600)
+
+
+def stated_by(event: bytes) -> tuple[int, list[Header]] | None:
+    """Status and headers of an `error` event; None without a status of HTTP."""
     fields: dict[str, Any] = msgspec.json.decode(event)
     status = fields.get("status", fields.get("status_code"))
-    if not isinstance(status, int):
-        return 200, of_failed_response(code)
+    if not isinstance(status, int) or status not in _STATUSES:
+        return None
     error = fields.get("error")
     headers = fields.get("headers")
     if not headers and isinstance(error, dict):
         headers = error.get("headers")
-    return status, judge(status, _headers(headers), code, now)
+    return status, _headers(headers)
 
 
 def _headers(fields: object) -> list[Header]:
     if not isinstance(fields, dict):
         return []
     return [(str(n).lower().encode(), str(v).encode()) for n, v in fields.items()]
+
+
+# Events that a response begins with, before its output.
+_BEGINNING = ("response.created", "response.queued", "response.in_progress")
+
+
+def is_beginning(head: Head) -> bool:
+    """Does an event only say that a response was begun?"""
+    return head.type in _BEGINNING
+
+
+def is_shown(head: Head) -> bool:
+    """Does an event belong to a response? Others say nothing that a second attempt
+    would not say again."""
+    kind = head.type or ""
+    return kind.startswith("response.") and kind != "response.metadata"

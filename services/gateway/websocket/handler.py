@@ -7,17 +7,17 @@ from typing import Any
 import structlog
 
 from libs.common.bodies.hints import read_hints
-from libs.common.headers import Header
+from libs.common.headers import Header, find
 from libs.common.proxy_keys import Principal
 from libs.common.routing.accounts import unnamed
-from services.gateway import errors, metrics
+from services.gateway import errors, event_log
 from services.gateway.content.headers import downstream
 from services.gateway.errors import Problem
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.failures import with_whole_retry_after
-from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.services import Limits
 from services.gateway.proxy.steps import Failure
+from services.gateway.proxy.turn_lifecycle import TurnLifecycle
 from services.gateway.server.body_memory import Room
 from services.gateway.server.request import Request
 from services.gateway.websocket.client import ClientSocket
@@ -29,6 +29,8 @@ from services.gateway.websocket.upstream import Opened, Opener
 
 log = structlog.get_logger()
 
+# Headers of an upstream's 101 answer that are not for the client.
+_OF_UPSTREAM = (b"sec-websocket-", b"content-", b"date", b"server")
 _JSON: Header = (b"content-type", b"application/json")
 
 
@@ -51,6 +53,13 @@ class SocketPlane:
         self._connector = SocketConnector(attempts, context.leases, opener)
         self._draining = False
         self._relays: dict[SocketRelay, asyncio.Task[Any] | None] = {}
+        # Upgrades that are being answered, and open sockets.
+        self._serving: set[asyncio.Task[Any]] = set()
+
+    def keep_alive(self) -> None:
+        """Send a ping on each socket that was silent since the last call."""
+        for relay in self._relays:
+            relay.keep_alive()
 
     async def drain(self, within_s: float) -> None:
         """Close every socket once its requests have ended; after `within_s` interrupt
@@ -64,14 +73,19 @@ class SocketPlane:
         await self._until_closed(FAREWELL_S)
 
     async def _until_closed(self, within_s: float) -> None:
-        tasks = [task for task in self._relays.values() if task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=within_s)
+        loop = asyncio.get_running_loop()
+        left, ends = within_s, loop.time() + within_s
+        while self._serving and left > 0:
+            await asyncio.wait(list(self._serving), timeout=left)
+            left = ends - loop.time()
 
     async def serve(
         self, request: Request, transport: asyncio.Transport, rest: bytes
     ) -> None:
         """Serve an upgrade request and its socket. `rest` came after the request."""
+        if (task := asyncio.current_task()) is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         max_message_bytes = self._limits.body_bytes
         client = ClientSocket(request, transport, max_message_bytes, self._room)
         problem = self._problem_of(request, client)
@@ -82,6 +96,7 @@ class SocketPlane:
             return
         try:
             principal = await self._access.enter(request.headers)
+            self._access.check_caller(principal, PATH, client.peer, request.headers)
         except Problem as refused:
             _reject(client, refused)
             return
@@ -92,7 +107,7 @@ class SocketPlane:
             transport.abort()
 
     async def _open(
-        self, upgrade: Lifecycle, principal: Principal | None, client: ClientSocket
+        self, upgrade: TurnLifecycle, principal: Principal | None, client: ClientSocket
     ) -> None:
         opened = None
         opening = asyncio.ensure_future(self._connector.open(upgrade))
@@ -128,15 +143,15 @@ class SocketPlane:
             return errors.socket_restarts()
         return None if client.valid else errors.bad_upgrade()
 
-    def _upgrade(self, request: Request) -> Lifecycle:
+    def _upgrade(self, request: Request) -> TurnLifecycle:
         upgrade = self._in_flight.arrived_on_socket(request)
         self._in_flight.active[upgrade.record.id] = upgrade
         return upgrade
 
-    def _opened(self, upgrade: Lifecycle, opened: Opened | None) -> None:
+    def _opened(self, upgrade: TurnLifecycle, opened: Opened | None) -> None:
         """An upgrade that opened no socket is a request that failed."""
         if opened is not None:
-            self._in_flight.active.pop(upgrade.record.id, None)
+            self._in_flight.upgraded(upgrade)
             return
         if upgrade.record.status_code is None:
             upgrade.cancelled()
@@ -145,7 +160,7 @@ class SocketPlane:
     # Refusals ----------------------------------------------------------------
 
     def _refuse(
-        self, upgrade: Lifecycle, problem: Problem, client: ClientSocket
+        self, upgrade: TurnLifecycle, problem: Problem, client: ClientSocket
     ) -> None:
         upgrade.answers(problem)
         headers = [
@@ -156,7 +171,7 @@ class SocketPlane:
         client.refuse(problem.status, headers, problem.body())
 
     def _forward_refusal(
-        self, upgrade: Lifecycle, refused: Failure, client: ClientSocket
+        self, upgrade: TurnLifecycle, refused: Failure, client: ClientSocket
     ) -> None:
         headers = downstream(refused.headers, upgrade.headers_of_ours)
         if refused.status == 429:
@@ -166,10 +181,12 @@ class SocketPlane:
     # Sockets -----------------------------------------------------------------
 
     async def _relay(
-        self, upgrade: Lifecycle, opened: Opened, client: ClientSocket
+        self, upgrade: TurnLifecycle, opened: Opened, client: ClientSocket
     ) -> None:
-        turns = SocketTurns(self._context, upgrade, opened, self._connector.move)
-        relay = SocketRelay(client, turns)
+        turns = SocketTurns(
+            self._context, self._limits, upgrade, opened, self._connector, client.peer
+        )
+        relay = SocketRelay(client, turns, _accepting(upgrade, opened))
         self._relays[relay] = asyncio.current_task()
         if self._draining:
             relay.drain()
@@ -178,9 +195,9 @@ class SocketPlane:
             await relay.run()
         finally:
             self._relays.pop(relay, None)
-            await turns.connection.close()
+            await turns.upstream.connection.close()
 
-    async def _conclude_upgrade(self, upgrade: Lifecycle, opened: Opened) -> None:
+    async def _conclude_upgrade(self, upgrade: TurnLifecycle, opened: Opened) -> None:
         """Report what the accepted upgrade showed of the resource, and release its
         lease: only running turns hold one."""
         if upgrade.decision.trial:
@@ -190,9 +207,23 @@ class SocketPlane:
         await self._context.leases.release_upgrade(upgrade)
 
 
+def _accepting(upgrade: TurnLifecycle, opened: Opened) -> list[Header]:
+    """The headers of the client's 101 answer, besides those of the handshake."""
+    given = downstream(opened.headers, upgrade.headers_of_ours)
+    sent = opened.target.sent
+    kept = [
+        (name, sent.masked(value))
+        for name, value in given
+        if not name.startswith(_OF_UPSTREAM)
+    ]
+    if find(kept, b"x-request-id") is None:
+        kept.append((b"x-request-id", upgrade.record.id.encode()))
+    return kept
+
+
 def _reject(client: ClientSocket, problem: Problem) -> None:
     """Refuse a request that the ledger does not record."""
-    metrics.count_refused(problem.ledger_code)
+    event_log.refused(problem.ledger_code, problem.status)
     client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
 
 

@@ -4,101 +4,113 @@ that takes."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
-import structlog
-from websockets.asyncio.client import ClientConnection
 
 from libs.common.bodies.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
-from libs.common.contracts.verdicts import Verdict, of_failed_response
-from libs.common.headers import NO_KINDS, Kinds
-from libs.common.providers.key_echoes import SentKey
-from libs.common.routing.types import (
-    Asker,
-)
+from libs.common.contracts.verdicts import Verdict
+from libs.common.headers import NO_KINDS
+from libs.common.routing.types import Asker
 from services.gateway import errors
 from services.gateway.auth import isolation
 from services.gateway.content.body_reader import Read
 from services.gateway.content.key_masking import hide
-from services.gateway.content.response_facts import Facts, LargeAnswer, read_event
+from services.gateway.content.response_facts import Facts, read_event
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL
-from services.gateway.proxy.failures import utc_now
-from services.gateway.proxy.lifecycle import Lifecycle
-from services.gateway.proxy.steps import SENT
+from services.gateway.proxy.services import Limits
+from services.gateway.proxy.steps import SENT, Failure
+from services.gateway.proxy.turn_lifecycle import TurnLifecycle
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.model_alias import with_alias_model
+from services.gateway.websocket.failures import failure_frame
 from services.gateway.websocket.frames import (
-    TERMINAL,
     Head,
     Message,
     head_in,
     head_of,
-    of_error,
 )
-from services.gateway.websocket.turn_types import NotAdmitted, Turn, TurnContext
+from services.gateway.websocket.turn_events import TurnEvents
+from services.gateway.websocket.turn_types import (
+    Failed,
+    NotAdmitted,
+    Turn,
+    TurnContext,
+)
 from services.gateway.websocket.upstream import Opened
 
-log = structlog.get_logger()
-
 PATH = b"/responses"
-# Events of a socket as they are captured: one a line.
-LINES: Kinds = (b"application/jsonl", None)
 
 
-# The socket that a first turn uses instead of its target's, if any.
-Move = Callable[[Lifecycle, Target], Awaitable[Opened | None]]
+class Connector(Protocol):
+    """Finds the upstream's socket for a turn."""
+
+    async def move(self, life: TurnLifecycle, target: Target) -> Opened | None:
+        """The socket that a first turn uses instead of `target`'s, if any."""
+
+    async def place(
+        self, life: TurnLifecycle, current: Opened, most: int
+    ) -> Opened | Failure:
+        """A socket to a resource that can serve, or the upstream's last error."""
 
 
 class SocketTurns:
     """What runs on one socket, in order of arrival."""
 
     def __init__(
-        self, context: TurnContext, upgrade: Lifecycle, opened: Opened, move: Move
+        self,
+        context: TurnContext,
+        limits: Limits,
+        upgrade: TurnLifecycle,
+        opened: Opened,
+        connector: Connector,
+        peer: object = None,
     ) -> None:
-        """The first turn gets the decision of the upgrade, unless `move` knows a better
-        place for it."""
+        """`peer`: the client's address. The first turn gets the decision of the
+        upgrade, unless its state is better served elsewhere."""
         self._context = context
+        self._limits = limits
         self._in_flight = context.in_flight
         self._leases = context.leases
         self._request = upgrade.request
         self._tenant = upgrade.asker.tenant
         self._strict = context.access.strict
         self._isolated = upgrade.principal is not None or context.access.has_keys
-        self._opened = opened
-        self._move = move
-        self._prepared: Lifecycle | None = upgrade
-        self._fresh = True  # nothing was sent on the upstream's socket yet
+        self._connector = connector
+        self._peer = peer
+        self._prepared: TurnLifecycle | None = upgrade
+        self._fresh = True  # nothing was sent upstream yet
         self._pool_id = upgrade.hints.pool_id
         self._principal = upgrade.principal
+        self.upstream = opened  # the socket that the next turn prefers
         self.running: list[Turn] = []
+        # One at a time: the next turn finds the socket that the last one opened.
+        self._placing = asyncio.Lock()
+        self.events = TurnEvents(
+            self.running,
+            context.in_flight,
+            context.reader,
+            self._settle,
+            replays=limits.replays,
+        )
 
     @property
     def deadline(self) -> float | None:
         """When the oldest turn must have ended."""
         return self.running[0].deadline if self.running else None
 
-    @property
-    def connection(self) -> ClientConnection:
-        """The upstream's socket; `begin` may have changed it."""
-        return self._opened.connection
-
-    @property
-    def upstream_key(self) -> SentKey:
-        """The key that the upstream got."""
-        return self._target.sent
-
-    @property
-    def _target(self) -> Target:
-        return self._opened.target
+    def needs(self, upstream: Opened) -> bool:
+        """Is a turn under way on this socket, or may the next one be?"""
+        if upstream is self.upstream:
+            return True
+        return any(turn.upstream is upstream for turn in self.running)
 
     # A client's frames -------------------------------------------------------
 
     async def begin(self, frame: Message) -> Turn | None:
         """Start the turn of a frame that asks for a response; None for another frame.
-        Raises `OwnerGone` when the socket's resource is gone, `NotAdmitted` when only
-        this frame is refused."""
+        Raises `NotAdmitted` when only this frame is refused."""
         plain = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         if self._strict and isinstance(frame, bytes):
             raise NotAdmitted(errors.bad_body("is a binary frame; send text"), None)
@@ -110,49 +122,115 @@ class SocketTurns:
         life = self._life(plain, read.hints)
         limit = asyncio.get_running_loop().time() + self._context.request_s
         capturer = self._in_flight.ledger.capturer
-        turn = Turn(life, head.lane, limit, frame, capturer.begin(plain, NO_KINDS))
+        capture = capturer.begin(plain, NO_KINDS)
+        turn = Turn(life, head.lane, limit, frame, capture, head.store is False)
         # Before anything is awaited: whatever happens, it is settled.
         self.running.append(turn)
         self._in_flight.admitted(life)
-        self._count(life)
         try:
             await self._admit(turn, plain, read)
         except Problem as problem:
-            life.answers(problem)
-            self._settle(turn)
-            raise NotAdmitted(problem, turn.lane) from None
+            raise self._refused(turn, problem) from None
+        await self.place(turn)
         return turn
 
     async def _admit(self, turn: Turn, plain: bytes, read: Read) -> None:
-        """Check the frame, and take a lease. Raises a `Problem`."""
+        """Check the frame. Raises a `Problem`."""
         access, life = self._context.access, turn.life
         # For each turn anew: a key may have been revoked since the upgrade.
-        await access.count(await access.enter(life.headers))
+        principal = await access.enter(life.headers)
+        if principal is not None and principal.limited:
+            quota = access.quota_of(principal, life.record.created_at_ms)
+            life.limit(quota, len(plain))
+        access.check_caller(principal, PATH, self._peer, life.headers)
         if self._isolated:
             if self._strict:
                 isolation.check_frame(life.hints, "response.create", plain)
             life.names(None, *self._asker(life.hints, life.hints.named))
-        moved = await self._place(turn, read)
-        self._fresh = False
-        if moved is None:
-            await self._leases.pin(life, self._target.resource)
+        self._follow_alias(turn, read)
+        targets = self._context.selector.catalogue.alias_targets.get(
+            read.hints.model or ""
+        )
+        access.check_request(principal, "WS", PATH, read.hints, targets)
+        fresh, self._fresh = self._fresh, False
+        if fresh:
+            moved = await self._connector.move(life, self.upstream.target)
+            if moved is not None:
+                self._take(turn, moved)
+
+    def _follow_alias(self, turn: Turn, read: Read) -> None:
+        """A model alias must lead where the socket leads, or can still go. Raises a
+        `Problem`."""
+        life = turn.life
+        targets = self._context.selector.catalogue.alias_targets.get(
+            life.hints.model or ""
+        )
+        if targets is None:
             return
-        self._uncount(life)
-        self._opened = moved
-        self._count(life)
+        asked = read_hints(PATH, life.headers, b"").pool_id
+        life.follow(targets, asked)
+        provider_id = self.upstream.target.resource.provider_id
+        if not self._fresh:
+            life.stay_at(provider_id)
+        life.name_model(read.plain, read.scan)
+        turn.send_body()
+        here = any(target.provider_id == provider_id for target in targets)
+        if not self._fresh and not here:
+            raise errors.model_not_here(targets[0].alias, targets[0].provider_id)
 
-    def _count(self, life: Lifecycle) -> None:
-        """Add to the load of the socket's resource."""
-        record = life.record
+    async def place(self, turn: Turn) -> None:
+        """Take a lease for a turn that has none: on the resource of its socket if that
+        can serve, else on another one, over a new upstream socket. Raises
+        `NotAdmitted` when no resource can serve it."""
+        async with self._placing:
+            if turn.upstream is None:
+                await self._place(turn)
+
+    async def _place(self, turn: Turn) -> None:
+        life, current = turn.life, self.upstream
+        resource_id = current.target.resource.id
+        # What only this socket remembers is lost with it.
+        confined = turn.unstored and life.hints.previous_response_id is not None
+        life.on_socket(resource_id, confined=confined)
+        try:
+            left = self._limits.attempts - life.made
+            # The decision of an upgrade is an attempt that the first turn still has.
+            most = left if life.retried else max(left, 1)
+            found = await self._connector.place(life, current, most)
+        except Problem as problem:
+            raise self._refused(turn, problem) from None
+        if isinstance(found, Failure):
+            self._settle(turn)
+            raise Failed(failure_frame(found, turn.lane, self._limits.pause_ms))
+        self._take(turn, found)
+
+    def again(self, turn: Turn) -> None:
+        """Its attempt failed: `place` finds another resource."""
+        self._give(turn)
+
+    def _refused(self, turn: Turn, problem: Problem) -> NotAdmitted:
+        turn.life.answers(problem)
+        self._settle(turn)
+        return NotAdmitted(problem, turn.lane)
+
+    def _take(self, turn: Turn, upstream: Opened) -> None:
+        """The turn runs on this socket, and later ones follow it."""
+        turn.upstream = self.upstream = upstream
+        life, record = turn.life, turn.life.record
+        if life.replayed or life.targets is not None:
+            turn.send_body()
         self._in_flight.offline.began(
-            record.gateway_id, record.id, self._target.resource.id
+            record.gateway_id, record.id, upstream.target.resource.id
         )
 
-    def _uncount(self, life: Lifecycle) -> None:
-        record = life.record
-        self._in_flight.offline.ended(
-            record.gateway_id, record.id, self._target.resource.id
-        )
+    def _give(self, turn: Turn) -> None:
+        """The turn runs on no socket any more."""
+        upstream, turn.upstream = turn.upstream, None
+        if upstream is not None:
+            record = turn.life.record
+            self._in_flight.offline.ended(
+                record.gateway_id, record.id, upstream.target.resource.id
+            )
 
     def _asker(
         self, hints: Hints, named: Iterable[str]
@@ -194,31 +272,7 @@ class SocketTurns:
             head = head_in(read.scan.parsed)
         return head, read
 
-    async def _place(self, turn: Turn, read: Read) -> Opened | None:
-        """The socket that the turn uses instead of this one, if any. A model alias must
-        lead where the socket leads, or can still go. Raises a `Problem`."""
-        life = turn.life
-        alias = self._context.selector.alias_targets.get(life.hints.model or "")
-        if alias is not None:
-            asked = read_hints(PATH, life.headers, b"").pool_id
-            life.follow(alias, asked)
-            body = with_alias_model(read.plain, alias, read.scan)
-            turn.frame = body.decode() if isinstance(turn.frame, str) else body
-            provider_id = self._target.resource.provider_id
-            if not self._fresh and alias.provider_id != provider_id:
-                raise errors.model_not_here(alias.alias, alias.provider_id)
-        if not self._fresh:
-            return None
-        moved = await self._move(life, self._target)
-        if moved is None:
-            self._count(life)  # a decision for this resource ended its count
-        return moved
-
-    def sent(self, turn: Turn) -> None:
-        """Its frame goes upstream now."""
-        turn.life.sent(time.perf_counter())
-
-    def _life(self, plain: bytes, hints: Hints) -> Lifecycle:
+    def _life(self, plain: bytes, hints: Hints) -> TurnLifecycle:
         life, self._prepared = self._prepared, None
         if life is None:
             life = self._in_flight.arrived_on_socket(self._request)
@@ -232,72 +286,28 @@ class SocketTurns:
         """The pool was chosen with the socket."""
         return msgspec.structs.replace(hints, pool_id=self._pool_id)
 
-    # The upstream's frames ---------------------------------------------------
+    # Order -------------------------------------------------------------------
 
-    def note(self, frame: Message) -> Awaitable[None] | None:
-        """Note what an event says. Never raises: events pass, whatever they say. A
-        large one has to be awaited."""
-        event = frame.encode() if isinstance(frame, str) else frame
-        if len(event) > LARGEST_QUICK:
-            return self._note_large(event)
-        try:
-            self._note(event, head_of(event), None)
-        except Exception:
-            log.exception("event not understood", action="odd_answer")
+    async def in_order(self, turn: Turn) -> None:
+        """Wait for earlier turns of its lane that another socket serves: their events
+        come first."""
+        while (ahead := self._ahead(turn)) is not None:
+            if ahead.over is None:
+                ahead.over = asyncio.Event()
+            await ahead.over.wait()
+
+    def _ahead(self, turn: Turn) -> Turn | None:
+        for other in self.running:
+            if other is turn:
+                break
+            same = turn.upstream is not None and other.runs_on(turn.upstream)
+            if other.lane == turn.lane and not same:
+                return other
         return None
 
-    async def _note_large(self, event: bytes) -> None:
-        try:
-            large = LargeAnswer(event, event=True)
-            await self._context.reader.run(large.steps())
-            self._note(event, Head(large.type, large.lane), large.facts)
-        except Exception:
-            log.exception("event not understood", action="odd_answer")
-
-    def _note(self, event: bytes, head: Head, facts: Facts | None) -> None:
-        turn = self._turn(head.lane)
-        if turn is None:
-            return
-        life, now = turn.life, time.perf_counter()
-        if turn.capture is not None:
-            turn.capture.response_kinds = LINES
-            turn.capture.keep(event)
-            turn.capture.keep(b"\n")
-        if not turn.answered and life.phase is SENT:
-            turn.answered = True
-            life.heard(now)
-        is_token = str(head.type).endswith(".delta")
-        life.received(len(event), now if is_token else None)
-        if head.type in TERMINAL:
-            self._ended(turn, TERMINAL[head.type], event, facts)
-        elif head.type == "response.created":
-            turn.created = event
-
-    def _turn(self, lane: str | None) -> Turn | None:
-        """Whose event it is: within a lane, turns are answered in order."""
-        for turn in self.running:
-            if turn.lane == lane:
-                return turn
-        # Some upstreams may not echo the lane.
-        return self.running[0] if self.running and lane is None else None
-
-    def _ended(
-        self, turn: Turn, terminal: str, event: bytes, facts: Facts | None
-    ) -> None:
-        """`facts` are those of a large event."""
-        large = facts is not None
-        facts = facts or read_event(event)[1]
-        hide(facts, self.upstream_key)
-        life, status = turn.life, 200
-        bad = terminal in ("failed", "error")
-        if terminal == "error" and not large:
-            status, verdict = of_error(event, facts.error_code, utc_now)
-        elif bad:
-            verdict = of_failed_response(facts.error_code)
-        else:
-            verdict = Verdict(kind="ok", latency_ms=life.record.upstream_ms)
-        life.concluded("failed" if bad else "completed", facts, verdict, status)
-        self._settle(turn)
+    def sent(self, turn: Turn) -> None:
+        """Its frame goes upstream now."""
+        turn.life.sent(time.perf_counter())
 
     # The end -----------------------------------------------------------------
 
@@ -307,19 +317,29 @@ class SocketTurns:
         """The socket ends, and so do its turns. Returns them."""
         ended = list(self.running)
         for turn in ended:
-            facts = _named_by(turn.created)
-            hide(facts, self.upstream_key)
-            if problem is not None:
-                turn.life.answers(problem)
-            status = 200 if problem is None and turn.answered else None
-            turn.life.concluded(outcome, facts, verdict, status)
-            self._settle(turn)
+            self.end(turn, outcome, problem, verdict)
         return ended
+
+    def end(
+        self, turn: Turn, outcome: str, problem: Problem | None, verdict: Verdict
+    ) -> None:
+        """A turn ends without its terminal event."""
+        facts = _named_by(turn.created)
+        if turn.upstream is not None:
+            hide(facts, turn.upstream.target.sent)
+        if problem is not None:
+            turn.life.answers(problem)
+        status = 200 if problem is None and turn.answered else None
+        said = verdict if turn.life.phase is SENT else NEUTRAL
+        turn.life.concluded(outcome, facts, said, status)
+        self._settle(turn)
 
     def _settle(self, turn: Turn) -> None:
         self.running.remove(turn)
-        self._uncount(turn.life)
+        self._give(turn)
         self._in_flight.settle(turn.life, turn.capture)
+        if turn.over is not None:
+            turn.over.set()
 
 
 def _named_by(created: bytes) -> Facts:

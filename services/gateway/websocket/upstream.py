@@ -8,6 +8,7 @@ from typing import Any, cast
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from libs.common.headers import Header
@@ -42,12 +43,17 @@ class UpgradeRefused(UpstreamError):
         self.plain = plain
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """An open socket and where it leads. Its state is `connection.state`."""
+    """A socket and where it leads."""
 
     connection: ClientConnection
     target: Target
+
+    @property
+    def usable(self) -> bool:
+        """Can frames be sent on it?"""
+        return self.connection.state is State.OPEN
 
     @property
     def headers(self) -> list[Header]:
@@ -77,7 +83,7 @@ class Opener:
             target.path,
             path,
         )
-        head = upgrade_head(headers, target.authorization)
+        head = upgrade_head(headers, target.upgrade_keys)
 
         async def dial(factory: Factory) -> asyncio.Protocol:
             _, made = await self._dialer.dial(
@@ -135,7 +141,7 @@ class _Connect(connect):
 
 def _refused(error: InvalidStatus, sent: SentKey) -> UpgradeRefused:
     answer = error.response
-    status, body = answer.status_code, answer.body or b""
+    status, body = answer.status_code, bytes(answer.body or b"")
     shown = without_key(status, header_list(answer.headers), body, sent)
     return UpgradeRefused(status, shown.headers, shown.body, shown.plain)
 

@@ -2,18 +2,26 @@
 function that gateways call, without its effects."""
 
 import json
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from libs.common.bodies.hints import Hints, read_hints
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.contracts.events import Candidate
-from libs.common.routing.aliases import AliasTarget, alias_targets, session_within
+from libs.common.routing.aliases import (
+    AliasTarget,
+    Targets,
+    alias_targets,
+    at_first,
+    home_of,
+    in_order,
+    session_within,
+)
 from libs.common.routing.types import (
     Ask,
     Explanation,
+    Kept,
     NoResources,
     Owner,
     UnknownIds,
@@ -22,14 +30,19 @@ from libs.common.routing.types import (
     model_digest,
     session_digest,
 )
+from services.router.admin.reasons import with_why
 from services.router.admin.schemas.explain import (
+    Candidate,
     ExplainAsk,
     Explained,
     ExplainedHints,
+    ExplainedTarget,
 )
 from services.router.api.operation import Operation
 from services.router.errors import Problem
+from services.router.owners import Ownership
 
+BYTES_PER_TOKEN = 4
 LARGEST_BODY = 1_048_576  # the largest that the gateway forwards under /admin
 _HINT = (
     'Send {"method": "POST", "path": "/v1/responses", "headers": {...}, "body": {...}} '
@@ -40,13 +53,7 @@ _HINT = (
 class Routing(Protocol):
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation: ...
 
-
-class Ownership(Protocol):
-    async def owners(self, ids: Sequence[str]) -> dict[str, Owner]: ...
-
-    async def session_owner(
-        self, session_id: str, tenant: str = ""
-    ) -> Owner | None: ...
+    async def kept(self, sessions: Iterable[str], ids: Iterable[str]) -> list[Kept]: ...
 
 
 class Configured(Protocol):
@@ -54,6 +61,14 @@ class Configured(Protocol):
 
     @property
     def catalogue(self) -> Catalogue: ...
+
+
+class _Found(NamedTuple):
+    """`target`: that of the alias, if the model is one."""
+
+    target: AliasTarget | None
+    explanation: Explanation
+    looked_up_in_sql: bool = False
 
 
 class Explain:
@@ -68,38 +83,65 @@ class Explain:
         returns=Explained,
         problems=(404, 503),
         largest_body=LARGEST_BODY,
-        empty_body=b"",
         hint=_HINT,
     )
     async def on_post(self, body: ExplainAsk) -> Explained:
         """Where a request would go, and why. Has no effects."""
         hints = _hints(body)
-        alias = alias_targets(self._configured.catalogue).get(hints.model or "")
-        if alias is not None and not alias.open:
-            raise _alias_leads_nowhere(alias)
-        if alias is not None and not alias.passes(hints.pool_id):
-            raise _alias_elsewhere(alias, hints.pool_id or "")
+        targets = alias_targets(self._configured.catalogue).get(hints.model or "")
+        if targets is not None:
+            return await self._explain_alias(targets, hints, body)
+        found = await self._explain(hints, None, body)
+        return _explained(hints, found)
+
+    async def _explain_alias(
+        self, targets: Targets, hints: Hints, body: ExplainAsk
+    ) -> Explained:
+        usable = [t for t in targets if t.open and t.passes(hints.pool_id)]
+        if not usable and not targets[0].open:
+            raise _alias_leads_nowhere(targets[0])
+        if not usable:
+            raise _alias_elsewhere(targets[0], hints.pool_id or "")
+        ordered = await self._ordered(usable, hints, body.tenant)
+        found = [await self._explain(hints, target, body) for target in ordered]
+        shown = [_shown_target(each) for each in found]
+        shown += [_unusable(t) for t in targets if t not in usable]
+        # Keys that are cooling down serve only when no target has others.
+        able = [f for f in found if f.explanation.status == "ok"]
+        chosen = [f for f in able if f.explanation.reason != "panic"]
+        return _explained(hints, (*chosen, *able, *found)[0], shown)
+
+    async def _ordered(
+        self, usable: Sequence[AliasTarget], hints: Hints, tenant: str
+    ) -> Targets:
+        """As a gateway orders them (services/gateway/proxy/attempts.py)."""
+        session = hints.session_id
+        seed = session_digest(session, tenant) if session else "explain"
+        ordered = in_order(usable, seed)
+        if len(ordered) == 1:
+            return ordered
+        named = [session_within(session, t.pool, tenant) for t in ordered if session]
+        ids = [digest(id_) for id_ in hints.bound_ids]
+        kept = await self._routing.kept(named, ids)
+        home = home_of(ordered, kept[len(named) :], kept[: len(named)])
+        return ordered if home is None else at_first(ordered, home)
+
+    async def _explain(
+        self, hints: Hints, target: AliasTarget | None, body: ExplainAsk
+    ) -> _Found:
+        ask = _ask(hints, target, body.tenant, _tokens(body, hints))
         try:
-            explanation, in_sql = await self._explain(hints, alias, body.tenant)
+            return _Found(target, await self._routing.explain(ask, None))
+        except UnknownIds:
+            owner = await self._owner(hints, body.tenant)
+            resolved = msgspec.structs.replace(ask, resolved=True)
+            return _Found(target, await self._routing.explain(resolved, owner), True)
         except UnknownPool as unknown:
-            if alias is not None:
-                raise _alias_leads_nowhere(alias) from None
+            if target is not None:
+                raise _alias_leads_nowhere(target) from None
             raise _unknown_pool(hints.pool_id or "", unknown.pools) from None
         except NoResources:
             raise _no_resources() from None
-        return _explained(hints, alias, explanation, looked_up_in_sql=in_sql)
-
-    async def _explain(
-        self, hints: Hints, alias: AliasTarget | None, tenant: str
-    ) -> tuple[Explanation, bool]:
-        """The explanation, and whether it needed SQL."""
-        ask = _ask(hints, alias, tenant)
-        try:
-            return await self._routing.explain(ask, None), False
-        except UnknownIds:
-            owner = await self._owner(hints, tenant)
-            resolved = msgspec.structs.replace(ask, resolved=True)
-            return await self._routing.explain(resolved, owner), True
 
     async def _owner(self, hints: Hints, tenant: str) -> Owner | None:
         found = await self._store.owners(hints.bound_ids) if hints.bound_ids else {}
@@ -111,14 +153,23 @@ class Explain:
         return None
 
 
+def _body(given: ExplainAsk) -> bytes:
+    return b"" if given.body is None else json.dumps(given.body).encode()
+
+
+def _tokens(given: ExplainAsk, hints: Hints) -> int:
+    """As a gateway estimates them that has not learned anything of the model."""
+    return len(_body(given)) // BYTES_PER_TOKEN + max(hints.max_output_tokens or 0, 0)
+
+
 def _hints(given: ExplainAsk) -> Hints:
     headers = [(k.lower().encode(), v.encode()) for k, v in given.headers.items()]
-    body = b"" if given.body is None else json.dumps(given.body).encode()
+    body = _body(given)
     path = given.path.removeprefix("/v1").partition("?")[0]
     return read_hints(path.encode(), headers, body)
 
 
-def _ask(hints: Hints, alias: AliasTarget | None, tenant: str) -> Ask:
+def _ask(hints: Hints, alias: AliasTarget | None, tenant: str, tokens: int) -> Ask:
     """The request of a gateway's first attempt. The draw is fixed, so that repeated
     calls give the same explanation."""
     session, model = hints.session_id, hints.model
@@ -140,27 +191,51 @@ def _ask(hints: Hints, alias: AliasTarget | None, tenant: str) -> Ask:
         previous="",
         lease=b"",
         draw=0,
+        tokens=tokens,
+    )
+
+
+def _shown_target(found: _Found) -> ExplainedTarget:
+    target, explanation = found.target, found.explanation
+    assert target is not None
+    return ExplainedTarget(
+        provider_id=target.provider_id,
+        upstream_id=target.upstream_id,
+        weight=target.weight,
+        priority=target.priority,
+        status=explanation.status,
+        reason=explanation.reason,
+        resource_id=explanation.resource_id,
+        retry_after_ms=explanation.wait_ms or None,
+    )
+
+
+def _unusable(target: AliasTarget) -> ExplainedTarget:
+    return ExplainedTarget(
+        provider_id=target.provider_id,
+        upstream_id=target.upstream_id,
+        weight=target.weight,
+        priority=target.priority,
+        status="not_in_pool" if target.open else "no_resources",
     )
 
 
 def _explained(
-    hints: Hints,
-    alias: AliasTarget | None,
-    explanation: Explanation,
-    *,
-    looked_up_in_sql: bool,
+    hints: Hints, found: _Found, targets: Sequence[ExplainedTarget] = ()
 ) -> Explained:
+    alias, explanation = found.target, found.explanation
     return Explained(
         resource_id=explanation.resource_id,
         reason=explanation.reason,
         status=explanation.status,
         half_open=explanation.trial,
         retry_after_ms=explanation.wait_ms or None,
-        looked_up_in_sql=looked_up_in_sql,
+        looked_up_in_sql=found.looked_up_in_sql,
         provider_id=alias.provider_id if alias is not None else None,
         upstream_model=alias.upstream_id if alias is not None else hints.model,
+        targets=tuple(targets),
         hints=ExplainedHints.model_validate(hints, from_attributes=True),
-        candidates=tuple(Candidate(**row) for row in explanation.candidates),
+        candidates=tuple(Candidate(**row) for row in with_why(explanation.candidates)),
     )
 
 

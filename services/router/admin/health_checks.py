@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import uuid_utils
 
-from services.router.admin.schemas.state import Findings
+from services.router.admin.schemas.state import Findings, Nothing
 from services.router.api.operation import Operation
 from services.router.errors import Problem
 
@@ -64,7 +64,7 @@ class HealthCheck:
     def __init__(self, examiner: Examiner) -> None:
         self._examiner = examiner
 
-    @Operation(returns=Findings, problems=(503,))
-    async def on_post(self) -> dict[str, Any]:
+    @Operation(returns=Findings, problems=(503,), empty_body=b"{}")
+    async def on_post(self, body: Nothing) -> dict[str, Any]:
         """Check every resource now."""
         return {"data": await self._examiner.examine()}

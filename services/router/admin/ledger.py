@@ -59,6 +59,11 @@ class Auditor:
         self._last = Reading()
         self._before = Reading()
 
+    @property
+    def last(self) -> Reading:
+        """The newest reading."""
+        return self._last
+
     async def read(self) -> Reading:
         """The current state."""
         async with self._reading:

@@ -1,33 +1,28 @@
-"""`GET /admin/state`: what the proxy is doing now. `GET /admin/events`: the same as
-server-sent events."""
+"""`GET /admin/state`: what the proxy is doing now."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import time
 from typing import Protocol
 
-from falcon.asgi import SSEvent
-
 from libs.common.contracts.catalogue import (
-    Catalogue,
     HealthState,
     Resource,
     ResourceState,
 )
 from libs.common.contracts.events import Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.runtime.lifecycle import wait_for_stop
+from libs.common.routing.control import Queue
 from libs.common.store.interface import HistoryQuery, Page
-from services.router.admin.ledger import PATIENCE_S, Auditor, iso, summed
-from services.router.admin.schemas.state import AdminState
-from services.router.api.operation import EVENTS, Operation
-from services.router.errors import Problem
+from libs.common.store.prices import unpriced_problem
+from services.router.admin.explain import Configured
+from services.router.admin.ledger import PATIENCE_S, Auditor, Backlog, iso, summed
+from services.router.admin.reasons import explained
+from services.router.admin.schemas.state import AdminState, WaitingRequests
+from services.router.api.operation import Operation
 
 RECENT = 50
 EVERY_S = 1.0
-MOST_WATCHING = 100
-LONGEST_S = 300.0  # clients reconnect; this closes connections that nobody reads
 
 
 class Routing(Protocol):
@@ -35,20 +30,13 @@ class Routing(Protocol):
 
     async def affinity_count(self) -> int: ...
 
-
-class Backlog(Protocol):
-    async def depth(self) -> int: ...
-
-
-class Configured(Protocol):
-    """The catalogue that should be in Redis."""
-
-    @property
-    def catalogue(self) -> Catalogue: ...
+    async def queues(self) -> list[Queue]: ...
 
 
 class Rows(Protocol):
     async def history(self, query: HistoryQuery) -> Page: ...
+
+    async def unpriced(self) -> list[Row]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +46,7 @@ class _Live:
     resources: tuple[ResourceState, ...]
     affinities: int | None = None
     depth: int | None = None
+    waiting: tuple[WaitingRequests, ...] | None = None
     problem: str | None = None
 
 
@@ -66,6 +55,7 @@ class _Stored:
     """State from SQL."""
 
     decisions: tuple[Row, ...] = ()
+    unpriced: tuple[str, ...] = ()
     problem: str | None = None
 
 
@@ -103,8 +93,15 @@ class Overview:
             decisions=stored.decisions,
             affinity_count=live.affinities,
             queue_depth=live.depth,
+            waiting=live.waiting,
             ledger=summed(reading),
-            degraded=tuple(filter(None, (live.problem, stored.problem))),
+            degraded=tuple(
+                filter(
+                    None,
+                    (live.problem, stored.problem, unpriced_problem(stored.unpriced)),
+                )
+            ),
+            unpriced_models=stored.unpriced,
             admin="open" if self._open_admin else "token",
             timestamp=iso(time() * 1000),
         )
@@ -135,6 +132,10 @@ class Overview:
             resources=tuple(states),
             affinities=await self._routing.affinity_count(),
             depth=await self._backlog.depth(),
+            waiting=tuple(
+                WaitingRequests(**asdict(queue))
+                for queue in await self._routing.queues()
+            ),
         )
 
     async def _stored(self) -> _Stored:
@@ -142,9 +143,11 @@ class Overview:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 page = await self._store.history(query)
+                unpriced = await self._store.unpriced()
         except (StoreAway, TimeoutError):
             return _Stored(problem="database: unreachable, events wait in Redis")
-        return _Stored(page.rows)
+        names = tuple(row["model"] for row in unpriced)
+        return _Stored(tuple(explained(page.rows)), names)
 
 
 class State:
@@ -155,42 +158,6 @@ class State:
     async def on_get(self) -> AdminState:
         """What the proxy is doing now."""
         return await self._overview.gather()
-
-
-class Events:
-    """Falcon notices a client that disconnects while it sends events, so such a client
-    costs at most one more second."""
-
-    def __init__(self, overview: Overview, stopping: asyncio.Event) -> None:
-        """`stopping` ends all streams, because Granian waits for them."""
-        self._overview = overview
-        self._stopping = stopping
-        self._watching = 0
-
-    @Operation(returns=AdminState, media=EVENTS, problems=(503,))
-    async def on_get(self) -> AsyncIterator[SSEvent]:
-        """What the proxy is doing, each second, as server-sent events named `state`."""
-        if self._watching >= MOST_WATCHING:
-            raise Problem(
-                503,
-                "too_many_watchers",
-                f"{MOST_WATCHING} clients watch /admin/events of this router. Close "
-                "some, or poll GET /admin/state.",
-            )
-        return self._events()
-
-    async def _events(self) -> AsyncIterator[SSEvent]:
-        clock = asyncio.get_running_loop().time
-        ends = clock() + LONGEST_S
-        stopped = False
-        self._watching += 1
-        try:
-            while clock() < ends and not stopped:
-                state = await self._overview.shared()
-                yield SSEvent(event="state", data=state.model_dump_json().encode())
-                stopped = await wait_for_stop(self._stopping, EVERY_S)
-        finally:
-            self._watching -= 1
 
 
 def _unseen(resource: Resource) -> ResourceState:

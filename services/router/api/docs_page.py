@@ -1,39 +1,52 @@
-"""`/docs`: the OpenAPI document as one HTML page, without scripts and without
-anything from other hosts."""
+"""`/docs`: the OpenAPI document for people, rendered by Swagger UI, which can also send
+requests. Without scripts it is one HTML page. Nothing comes from other hosts."""
 
 import html
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from falcon.asgi import Request, Response
+from services.router.api.fixed import Fixed
 
+UI = Path(__file__).parents[1] / "docs_ui"
+_TEXT = "text/html; charset=utf-8"
+FILES = {
+    "/dashboard/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+    "/dashboard/docs.css": ("docs.css", "text/css; charset=utf-8"),
+    "/dashboard/swagger-ui.js": ("swagger-ui.js", "text/javascript; charset=utf-8"),
+    "/dashboard/swagger-ui.css": ("swagger-ui.css", "text/css; charset=utf-8"),
+    "/dashboard/swagger-ui.txt": ("NOTICE.txt", "text/plain; charset=utf-8"),
+}
 _HEAD = (
     "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
     "<meta name='viewport' content='width=device-width, initial-scale=1'>"
     "<meta name='color-scheme' content='light dark'>"
     "<title>Responses Proxy: API</title>"
     "<link rel='icon' href='/favicon.ico' type='image/svg+xml'>"
-    "<link rel='stylesheet' href='/dashboard/style.css'></head><body>"
-    "<header><h1>Responses Proxy: API</h1><a href='/'>Dashboard</a></header>"
-    "<main><p>Point any OpenAI client's base URL at <code>/v1</code>. Paths under "
-    "<code>/admin</code> need <code>Authorization: Bearer TOKEN</code>, and every "
-    "write needs <code>Content-Type: application/json</code>. For programs: "
-    "<a href='/openapi.json'>openapi.json</a>.</p>"
+    "<link rel='stylesheet' href='/dashboard/swagger-ui.css'>"
+    "<link rel='stylesheet' href='/dashboard/docs.css'>"
+    "<noscript><link rel='stylesheet' href='/dashboard/style.css'></noscript>"
+    "<script src='/dashboard/swagger-ui.js' defer></script>"
+    "<script src='/dashboard/docs.js' type='module'></script></head><body>"
+    "<header><strong>Responses Proxy</strong><a href='/'>Dashboard</a>"
+    "<a href='/openapi.json'>openapi.json</a></header>"
+    "<div id='swagger-ui'></div>"
+    "<noscript><main><p>Point any OpenAI client's base URL at <code>/v1</code>. "
+    "Paths under <code>/admin</code> need <code>Authorization: Bearer TOKEN</code>, "
+    "and every write needs <code>Content-Type: application/json</code>.</p>"
 )
 _COLUMNS = ("Method", "Path", "Summary", "Query", "Body", "Response")
 
 
-class Docs:
-    """Serves the page."""
-
-    def __init__(self, document: Mapping[str, Any], csp: str) -> None:
-        self._csp = csp
-        self._page = page(document)
-
-    async def on_get(self, _: Request, resp: Response) -> None:
-        resp.content_type = "text/html; charset=utf-8"
-        resp.set_header("content-security-policy", self._csp)
-        resp.text = self._page
+def docs(document: Mapping[str, Any], csp: str) -> dict[str, Fixed]:
+    """The page and its files, by path. `csp`: the policy of the router's pages."""
+    # Pictures in the style sheet are data.
+    policy = csp.replace("img-src 'self'", "img-src 'self' data:")
+    files = {
+        path: Fixed((UI / name).read_bytes(), media)
+        for path, (name, media) in FILES.items()
+    }
+    return {"/docs": Fixed(page(document).encode(), _TEXT, policy), **files}
 
 
 def page(document: Mapping[str, Any]) -> str:
@@ -51,7 +64,7 @@ def page(document: Mapping[str, Any]) -> str:
     return (
         f"{_HEAD}<h2>Operations</h2><div class='scroll'><table>"
         f"<thead><tr>{columns}</tr></thead><tbody>{operations}</tbody></table></div>"
-        f"<h2>Models</h2>{schemas}</main></body></html>"
+        f"<h2>Models</h2>{schemas}</main></noscript></body></html>"
     )
 
 

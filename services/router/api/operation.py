@@ -6,13 +6,13 @@
 
 `body` is the JSON body and `query` the query string, each validated by the model in
 its annotation; path parameters keep their names; `resp`, if named, is Falcon's
-response. What the responder returns is sent as JSON. `document` describes the same
-models, and the docstring, in `/openapi.json`.
+response, and `actor` is who sent the request. What the responder returns is sent as
+JSON. `document` describes the same models, and the docstring, in `/openapi.json`.
 """
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,9 +20,12 @@ import falcon
 from falcon.asgi import Request, Response
 from pydantic import BaseModel, ValidationError
 
+from libs.common.store.interface import ANYONE, Actor
+from services.router.api.compression import UNTOUCHED
 from services.router.errors import Problem
 
 JSON = "application/json"
+ACTOR = "actor"  # in the context of a request, set by the check of its token
 EVENTS = "text/event-stream"
 LARGEST_BODY = 131_072  # bytes
 
@@ -41,8 +44,10 @@ class Operation:
     body: type[BaseModel] | None = None  # from the annotation, as is `query`
     query: type[BaseModel] | None = None
     largest_body: int = LARGEST_BODY  # bytes
-    empty_body: bytes = b"{}"  # what an empty body stands for
+    empty_body: bytes = b""  # what an empty body stands for
+    secret: bool = False  # whether the response contains one
     hint: str | None = None  # the last sentence of errors in the body
+    changes: bool = False  # takes `actor`, and so If-Match
 
     def __call__(
         self, responder: Callable[..., Awaitable[Any]]
@@ -50,6 +55,7 @@ class Operation:
         hints = get_type_hints(responder)
         self.summary = " ".join((inspect.getdoc(responder) or "").split())
         self.body, self.query = hints.get("body"), hints.get("query")
+        self.changes = "actor" in hints
 
         @wraps(responder)
         async def respond(
@@ -61,8 +67,12 @@ class Operation:
                 given["body"] = await self._read_body(req, self.body)
             if "resp" in hints:
                 given["resp"] = resp
+            if "actor" in hints:
+                given["actor"] = _actor(req)
             resp.status = self.status
             _send(resp, await responder(resource, **given), self.media)
+            if self.secret:
+                resp.set_header("cache-control", UNTOUCHED)
 
         _DECLARED[respond] = self
         return respond
@@ -71,12 +81,27 @@ class Operation:
         """Raises a `Problem`, which never repeats a value that was sent."""
         body = await req.stream.read(self.largest_body + 1)
         if len(body) > self.largest_body:
-            cause = f"the body has more than {self.largest_body} bytes"
-            raise invalid(None, cause, model, self.hint)
+            raise _too_large(self.largest_body)
+        body = body or self.empty_body
+        if not body:
+            raise invalid(None, "the body is empty, send an object", model, self.hint)
         try:
-            return model.model_validate_json(body or self.empty_body)
+            return model.model_validate_json(body, strict=True)
         except ValidationError as error:
             raise invalid(*_first(error), model, self.hint) from None
+
+
+def _actor(req: Request) -> Actor:
+    """Who sends the request, and which version of the row they saw."""
+    actor = req.context.get(ACTOR) or Actor(ANYONE)
+    seen = (req.get_header("If-Match") or "*").strip()
+    return actor if seen == "*" else replace(actor, expects=seen.strip('"'))
+
+
+def _too_large(largest: int) -> Problem:
+    return Problem(
+        413, "body_too_large", f"The body has more than {largest} bytes. Send less."
+    )
 
 
 _DECLARED: dict[Any, Operation] = {}
@@ -106,7 +131,7 @@ def invalid(
 def _read_query(req: Request, model: type[Model]) -> Model:
     """An empty parameter counts as absent: forms send their empty fields too. Unknown
     ones are ignored."""
-    names = model.model_fields
+    names = [field.alias or name for name, field in model.model_fields.items()]
     sent = {name: value for name in names if (value := req.get_param(name))}
     try:
         return model.model_validate(sent)

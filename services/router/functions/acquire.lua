@@ -1,34 +1,68 @@
 -- Acquire: chooses a resource, takes a lease on it and records the decision.
 --
--- Keys read:    catalogue:version, catalogue, pauses:<model>, session:<digest>,
---               bound:<digest>, ranking:<pool>, unproven, born, health:<res>
+-- Keys read:    catalogue:version, catalogue, pauses:<model>, limits:<model>, waiting,
+--               session:<digest>, bound:<digest>, ranking:<pool>, unproven, born,
+--               health:<res>
 -- Keys written: leases:<res>, ranking:<pool>, retired, the telemetry stream; for a trial
---               also health:<res>, pauses, pauses:<model>
+--               also health:<res>, pauses, pauses:<model>; for an account that is near
+--               its limit also limits, limits:<model>; for a request that waits those
+--               of queue.lua
 
-local FIRST_ID = 4                    -- place of the first id in the reply of `remembered`
-local ASK = { first_id = FIRST_ID }  -- reused by each call: a new table costs more
+local FIRST_ID = 6                    -- place of the first id in the reply of `remembered`
+local calls = {}                      -- the functions, of each version
+
+-- Reused by each call: a new table costs more. What an ask does not have is false, never
+-- nil: assigning nil to a field that is not there takes a place in the table, so each
+-- call had to rebuild it.
+local ASK = {
+  first_id = FIRST_ID, gateway = false, request = false, attempt = false, decision = false,
+  pool = false, named = false, model = false, account_bound = false, resolved = false,
+  replayed = false, hint = false, draw = false, head = false, lease = false, now = false,
+  previous = false, account = false, session = false, home = false, socket = false,
+  tokens = false, at = false, roomy = false, short = false, passed_over = false,
+  left_full = false, explains = false, entry = false, others = false, bound = false,
+  tenant = false, strict = false, kinds = false, count = false, tried = false, most = false,
+  wait_ms = false, bound_ms = false, ids = false, cooldowns = false, limits = false,
+  others_wait = false, known = false, by_id = false, view = false, crowded = false,
+  short_ms = false, decided = false, confined = false, chained = false, share_weight = false,
+}
 
 -- Reads with one MGET what affinity and cooldowns know. Missing keys are false.
 local function remembered(ask, args, first)
-  local version = TAG .. 'catalogue:version'
   -- Without a model or a session these are keys that never exist.
-  local cooldowns, session = TAG .. 'pauses:' .. ask.model, TAG .. 'session:' .. ask.named
-  local values
-  if ask.count == 0 and ask.named == '' then
-    values = redis.call('MGET', version, cooldowns)
-  elseif ask.count == 0 then
-    values = redis.call('MGET', version, cooldowns, session)
-  elseif ask.count == 1 then
-    values = redis.call('MGET', version, cooldowns, session, TAG .. 'bound:' .. args[first])
+  local cooldowns, limits = TAG .. 'pauses:' .. ask.model, TAG .. 'limits:' .. ask.model
+  local values, count, session = nil, ask.count, nil
+  -- Only a request that may wait itself lets those that do go first.
+  local waits = ask.wait_ms > 0
+  if ask.named ~= '' or count > 0 then session = TAG .. 'session:' .. ask.named end
+  if not session then
+    values = waits and call('MGET', VERSION, cooldowns, limits, queues.WAITING)
+      or call('MGET', VERSION, cooldowns, limits)
+  elseif count == 0 and not waits then
+    values = call('MGET', VERSION, cooldowns, limits, session)
+    ask.session = values[4]
+  elseif count == 0 then
+    values = call('MGET', VERSION, cooldowns, limits, queues.WAITING, session)
+  elseif count == 1 then
+    values = call('MGET', VERSION, cooldowns, limits, queues.WAITING, session,
+      TAG .. 'bound:' .. args[first])
   else
-    local names = { version, cooldowns, session }
-    for i = 1, ask.count do names[3 + i] = TAG .. 'bound:' .. args[first - 1 + i] end
-    values = redis.call('MGET', unpack(names))
+    local names = { VERSION, cooldowns, limits, queues.WAITING, session }
+    for i = 1, count do names[5 + i] = TAG .. 'bound:' .. args[first - 1 + i] end
+    values = call('MGET', unpack(names))
   end
   ask.ids = values
-  ask.cooldowns = read_cooldowns(values[2])
-  if ask.named ~= '' then ask.session = values[3] end
+  ask.cooldowns = values[2] and read_cooldowns(values[2])
+  ask.limits = values[3] and limits_of(ask, values[3], values[1]) or false
+  ask.others_wait = waits and values[4]
+  if ask.named ~= '' and (waits or count > 0) then ask.session = values[5] end
   return values[1]
+end
+
+local function read_turn(ask, socket, letters)
+  local function has(letter) return string.find(letters, letter, 1, true) ~= nil end
+  ask.socket, ask.decided, ask.confined = socket ~= '' and socket, has('d'), has('s')
+  ask.chained, ask.others = ask.confined or has('c'), has('o')
 end
 
 -- ARGV of rpx_acquire_v1 and rpx_explain_v1:
@@ -46,27 +80,48 @@ end
 -- rpx_acquire_v2 has after 16: tenant or '', strict 0|1, and the kinds of the ids, one
 -- letter each (n: clients do not invent it, r: they may) or '' when the owners of unknown
 -- ids do not matter; then the digests of the bound and of further ids, and the resources.
-local function read_ask(args, isolated)
+-- rpx_acquire_v3 has after 19: the tokens that the request may take, estimated, or '' to
+-- disregard limits of accounts. rpx_explain_v2 has them after 16.
+-- rpx_acquire_v4 has after 20 the gateway's terms (queues.terms) or ''. rpx_explain_v3
+-- has them after the tokens.
+-- rpx_queue_v1 has after 21: the share that the request counts to, the share's weight,
+-- ms that the request may still wait, 0 for the last call; then as rpx_pin_v4.
+-- rpx_pin_v3 has after 20, rpx_pin_v4 after 21: the resource of the request's WebSocket, and letters: d (the
+-- decision of its upgrade is for this request, too), c (the request continues a
+-- response), s (one that only this socket's upstream remembers). So has rpx_target_v1,
+-- where the resource is '' for a request without a WebSocket, and a letter may be o (its
+-- model alias has other targets: it is refused rather than sent to a resource that is
+-- cooling down, or whose account is at its limit).
+local function read_ask(args, isolated, estimated, on_socket, bounded, queued)
   local ask = ASK
   ask.gateway, ask.request, ask.attempt, ask.decision = args[1], args[2], args[3], args[4]
   ask.pool = args[5] ~= '' and args[5] or ALL
   ask.named, ask.model, ask.account_bound = args[6], args[7], args[8] == '1'
   ask.resolved, ask.replayed = args[9] ~= '0', args[9] == 'r'
-  ask.hint, ask.draw = args[10] ~= '' and args[10] or nil, tonumber(args[11])
+  ask.hint, ask.draw = args[10] ~= '' and args[10], args[11]
   ask.head, ask.lease, ask.now, ask.previous = args[12], args[13], args[14], args[15]
-  ask.account, ask.session, ask.home = nil, nil, nil
-  local first, count = 17, tonumber(args[16])
+  ask.account, ask.session, ask.home, ask.socket = false, false, false, false
+  ask.tokens, ask.at, ask.roomy, ask.short = false, false, false, false
+  ask.passed_over, ask.left_full, ask.explains, ask.entry = false, false, false, false
+  ask.others = false
+  local first, count = 17, numbers[args[16]] or number_of(args[16])
   ask.bound = count
   if isolated then
     ask.tenant, ask.strict, ask.kinds, first = args[17], args[18] == '1', args[19], 20
     if #ask.kinds > count then count = #ask.kinds end
   end
+  if estimated then ask.tokens, first = args[first] ~= '' and args[first], first + 1 end
+  first = queues.read_terms(ask, args, first, bounded)
+  if queued then first = queues.read_place(ask, args, first) end
+  if on_socket then read_turn(ask, args[first], args[first + 1]); first = first + 2 end
   ask.count, ask.tried = count, NOTHING
   if #args >= first + count then
     ask.tried = {}
     for i = first + count, #args do ask.tried[args[i]] = true end
   end
-  return ask, catalogue(remembered(ask, args, first))
+  local known = catalogue(remembered(ask, args, first))
+  ask.known, ask.by_id = known, known and known.by_id
+  return ask, known
 end
 
 -- Returns the reply to a request that no resource could ever serve, or nil.
@@ -83,30 +138,33 @@ end
 -- Takes the lease and updates the resource's rank.
 local function place(known, ask, resource, how, value)
   local added = take_lease(known, ask, resource)
+  take_from_limits(ask, resource)
   if how == 'free' then
     -- `value`, the rank, was (in flight + 1) / weight.
     rank(resource, rank_of(resource, math.floor(value * resource.weight + 0.5) - 1 + added))
   elseif how == 'trial' then
-    local trial = redis.call('ZSCORE', known.rankings[ALL], resource.id)
+    local trial = call('ZSCORE', known.rankings[ALL], resource.id)
     begin_trial(ask, resource, tonumber(trial))
   else
     reweigh(known, resource.id)  -- the cooldown may be that of this model alone
   end
 end
 
--- rpx_acquire_v2  ARGV: see read_ask.
+-- rpx_acquire_v4  ARGV: see read_ask.
 -- Returns 'resource|reason|version|is it a half-open trial 0|1|event' (one string: a
 -- table costs more than a Redis call), or
 --   {'look_up', age in ms of this Redis's content}: ids are unknown here and SQL was not
 --     asked yet; nothing was done,
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
 --   {'no_capacity'|'owner_limited', ms to wait, event}, {'owner_gone', 0, event},
---   {'foreign_id'|'unknown_id', which id, event}.
+--   {'foreign_id'|'unknown_id', which id, event},
+--   {'busy', ms to wait}: it may wait, by rpx_queue_v1; nothing was done, or
+--   {'busy', ms to wait, event}: it may not.
 -- `event` is the decision event as JSON: the gateway keeps it until SQL has it, because
 -- Redis may lose the stream.
 -- Idempotent: a repeated call moves the request's lease, so it never holds two.
-local function acquire(keys, args, isolated)
-  local ask, known = read_ask(args, isolated)
+local function acquire(keys, args, isolated, estimated, on_socket, bounded, queued, quota)
+  local ask, known = read_ask(args, isolated, estimated, on_socket, bounded, queued)
   local wrong = senseless(known, ask)
   if wrong then return wrong end
   ask.view = survey(known.rankings[ask.pool])
@@ -118,38 +176,72 @@ local function acquire(keys, args, isolated)
   local foreign = reason and tostring(value)
   if not foreign then id, reason, how, value = choose(known, ask) end
   if reason == 'look_up' then return { reason, age() } end
-  local event = decision_json(known, ask, id, reason)
-  emit(keys[2], 'decision', ask.decision, event)
+  if ask.others_wait or ask.entry or reason == 'busy' then
+    local waits
+    waits, id, reason, how, value = queues.consider(known, ask, id, reason, how, value)
+    if waits then return waits end
+  end
+  local event, entry = '', nil
+  if ask.socket and id == ask.socket and ask.decided then
+    ask.attempt = string.format('%d', ask.attempt - 1)  -- that of the upgrade goes on
+  else
+    event = decision_json(known, ask, id, reason)
+    entry = emit(keys[2], 'decision', ask.decision, event)
+  end
   if foreign then return { reason, foreign, event } end
   if not id then
     local wait = value and math.max(value - clock(ask.now), 0) or 0
     return { reason, string.format('%.0f', wait), event }
   end
   place(known, ask, known.by_id[id], how, value)
-  return id .. '|' .. reason .. '|' .. known.version .. (how == 'trial' and '|1|' or '|0|')
-    .. event
+  local left = quota and budgets.begun(quota, ask, entry) or ''
+  return left .. id .. '|' .. reason .. '|' .. known.version
+    .. (how == 'trial' and '|1|' or '|0|') .. event
 end
 
 -- rpx_acquire_v1  For gateways of a version before tenants: does not check ids.
-local function acquire_for_anybody(keys, args)
+function calls.acquire_v1(keys, args)
   return acquire(keys, args, false)
 end
 
-local function acquire_for_tenant(keys, args)
+-- rpx_acquire_v2  For gateways of a version before limits of accounts.
+function calls.acquire_v2(keys, args)
   return acquire(keys, args, true)
 end
 
--- rpx_explain_v1  ARGV: see read_ask.  The same choice without effects. Returns {status,
+-- rpx_acquire_v3  For gateways of a version before requests that wait.
+function calls.acquire_v3(keys, args)
+  return acquire(keys, args, true, true)
+end
+
+function calls.acquire_v4(keys, args)
+  return acquire(keys, args, true, true, false, true)
+end
+
+-- rpx_queue_v1  ARGV: see read_ask.  Acquire for a request that was told that it may
+-- wait. Returns as rpx_acquire_v4 does, or {'queued', class}: it has its place among
+-- the requests of that class, and rpx_turns_v1 says when to ask again. {'busy', ms,
+-- event}: too many wait, or this was the last call.
+function calls.queue_v1(keys, args)
+  return acquire(keys, args, true, true, true, true, true)
+end
+
+-- rpx_explain_v3  ARGV: see read_ask.  The same choice without effects. Returns {status,
 -- resource or '', reason, is it a trial 0|1, ms to wait, all candidates as JSON}, or as
--- rpx_acquire_v2 'look_up' and the replies without an event.
-local function explain(_, args)
-  local ask, known = read_ask(args)
+-- rpx_acquire_v4 'look_up' and the replies without an event.
+function calls.explain_v3(_, args, unlimited, unbounded)
+  local ask, known = read_ask(args, false, not unlimited, false, not unbounded)
   local wrong = senseless(known, ask)
   if wrong then return wrong end
   ask.view = survey(known.rankings[ask.pool])
   local id, reason, how, until_ms = choose(known, ask)
   if reason == 'look_up' then return { reason, age() } end
+  if how == 'free' and ask.others_wait
+      and not queues.in_turn(known, ask, queues.class_of(known, ask), clock(ask.now)) then
+    id, reason, how, until_ms = nil, 'busy', nil, nil
+  end
   local wait = 0
+  ask.explains = true
   if until_ms and how ~= 'free' then wait = math.max(until_ms - clock(ask.now), 0) end
   local rows = candidates(known, ask, survey(known.rankings[ask.pool], true), id)
   return {
@@ -158,12 +250,53 @@ local function explain(_, args)
   }
 end
 
+-- rpx_explain_v1  For routers of a version before limits of accounts.
+function calls.explain_v1(_, args)
+  return calls.explain_v3(_, args, true, true)
+end
+
+-- rpx_explain_v2  For routers of a version before requests that wait.
+function calls.explain_v2(_, args)
+  return calls.explain_v3(_, args, false, true)
+end
+
+-- rpx_pin_v4  ARGV: see read_ask.  Acquire for a request on a WebSocket: on the socket's
+-- resource as long as it can serve. Returns as rpx_acquire_v4 does; the event is empty
+-- when the upgrade's decision is that of the request.
+-- rpx_target_v1  The same for a target of a model alias that has others.
+function calls.pin_v4(keys, args)
+  return acquire(keys, args, true, true, true, true)
+end
+
+-- rpx_acquire_v5, rpx_queue_v2, rpx_pin_v5, rpx_target_v2  The same for requests of keys
+-- with limits, which `budgets.admit` reads. The reply of a
+-- request with a lease begins with what `budgets.begun` returns.
+function calls.acquire_v5(keys, args)
+  local quota, refusal = budgets.admit(keys, args)
+  return refusal or acquire(keys, args, true, true, false, true, false, quota)
+end
+
+function calls.queue_v2(keys, args)
+  local quota, refusal = budgets.admit(keys, args)
+  return refusal or acquire(keys, args, true, true, true, true, true, quota)
+end
+
+function calls.pin_v5(keys, args)
+  local quota, refusal = budgets.admit(keys, args)
+  return refusal or acquire(keys, args, true, true, true, true, false, quota)
+end
+
+-- rpx_pin_v3  For gateways of a version before requests that wait.
+function calls.pin_v3(keys, args)
+  return acquire(keys, args, true, true, true)
+end
+
 -- rpx_pin_v2  ARGV: gateway, request, attempt, decision id, resource, head of the
 --   decision event or '' when it was emitted already, head of the lease record, the
 --   resource that holds this request's lease or ''; then as refused_ids (rpx_pin_v1,
 --   for gateways of a version before tenants, ends before these).
--- Takes a lease for a request on a WebSocket, which stays on the socket's resource
--- whatever its load and health. Returns the catalogue's version, or {'no_catalogue'}, or
+-- For gateways of a version that keeps a request of a WebSocket on the socket's resource
+-- whatever its health. Returns the catalogue's version, or {'no_catalogue'}, or
 -- {'owner_gone'} when the resource is not in it, or as rpx_acquire_v2 does
 -- {'foreign_id'|'unknown_id', which id} or {'look_up', age}.
 local function pin(keys, args)

@@ -35,7 +35,7 @@ end
 -- Returns the first known owner of the bound ids, which decide where a request goes.
 -- Else nil and whether SQL was not asked for some of them.
 local function bound_owner(ask)
-  local unsought = ask.account_bound and ask.session == false
+  local unsought = ask.account_bound and ask.named ~= '' and not ask.session
   for i = ask.first_id, ask.first_id + ask.bound - 1 do
     local value = ask.ids[i]
     if value and value ~= UNKNOWN then return value end
@@ -75,7 +75,7 @@ end
 -- Returns for how many ms Redis has had content: a young one may not have learned all
 -- affinity yet.
 local function age()
-  return string.format('%.0f', clock('') - tonumber(redis.call('GET', TAG .. 'born') or 0))
+  return string.format('%.0f', clock('') - tonumber(call('GET', TAG .. 'born') or 0))
 end
 
 -- Deletes up to `count` affinity keys: of a page, the half with the least time left.
@@ -83,27 +83,27 @@ end
 -- but this is a bound on the number of keys, and deletes no others.
 local function delete_some(count)
   local found, left = {}, {}
-  local page = redis.call('SCAN', cursor, 'COUNT', PAGE)
+  local page = call('SCAN', cursor, 'COUNT', PAGE)
   cursor = page[1]
   for _, key in ipairs(page[2]) do
     if string.match(key, '^{rpx}:bound:') or string.match(key, '^{rpx}:session:') then
-      found[#found + 1], left[key] = key, redis.call('PTTL', key)
+      found[#found + 1], left[key] = key, call('PTTL', key)
     end
   end
   table.sort(found, function(a, b) return left[a] < left[b] end)
   for i = 1, math.min(count, math.ceil(#found / 2)) do
-    redis.call('DEL', found[i])
+    call('DEL', found[i])
     local session = string.match(found[i], '^{rpx}:session:(.*)$')
-    if session then redis.call('ZREM', TAG .. 'sessions', session) end
+    if session then call('ZREM', TAG .. 'sessions', session) end
   end
 end
 
 -- Bounds the affinity keys, whose number clients choose. Called after LOOK_EVERY of them
 -- were written.
 local function make_room(now)
-  local surplus = math.min(redis.call('DBSIZE') - MOST_KEYS, 2 * written)
+  local surplus = math.min(call('DBSIZE') - MOST_KEYS, 2 * written)
   written = 0
-  redis.call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
+  call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
   while surplus > 0 do
     delete_some(surplus)
     surplus = surplus - PAGE / 2
@@ -114,10 +114,10 @@ end
 -- later response may repeat ids that its client chose.
 local function learn(digest, owner, tenant, ttl)
   local key = TAG .. 'bound:' .. digest
-  local before = redis.call('SET', key, owner, 'PX', ttl, 'GET')
+  local before = call('SET', key, owner, 'PX', ttl, 'GET')
   if before and before ~= owner and before ~= UNKNOWN then
     local minter = owner_of(before).tenant
-    if minter and minter ~= tenant then redis.call('SET', key, before, 'PX', ttl) end
+    if minter and minter ~= tenant then call('SET', key, before, 'PX', ttl) end
   end
 end
 
@@ -133,12 +133,12 @@ local function adopt(_, args)
     local name, owner = args[i], args[i + 1]
     local session = string.match(name, '^session:(.*)$')
     local ttl = owner == UNKNOWN and args[3] or (session and args[1] or args[2])
-    local there = redis.call('GET', TAG .. name)
+    local there = call('GET', TAG .. name)
     local poor = there and (there == UNKNOWN or not owner_of(there).tenant)
     if not there or (poor and owner ~= UNKNOWN) then
-      redis.call('SET', TAG .. name, owner, 'PX', ttl)
+      call('SET', TAG .. name, owner, 'PX', ttl)
       if session and owner ~= UNKNOWN then
-        redis.call('ZADD', TAG .. 'sessions', now + tonumber(ttl), session)
+        call('ZADD', TAG .. 'sessions', now + tonumber(ttl), session)
       end
       fresh = fresh + 1
     end
@@ -159,7 +159,7 @@ local function refused_ids(args, first)
   local why, which = foreign_id({
     resolved = args[first] == '1', tenant = args[first + 1], strict = args[first + 2] == '1',
     kinds = args[first + 3], count = count, first_id = 1,
-    ids = redis.call('MGET', unpack(names)),
+    ids = call('MGET', unpack(names)),
   })
   if why then return { why, tostring(which) } end
   return which and { 'look_up', age() } or nil
@@ -169,4 +169,17 @@ end
 -- {'foreign_id'|'unknown_id', which id} or {'look_up', age}.
 local function check(_, args)
   return refused_ids(args, 1) or {}
+end
+
+-- rpx_owners_v1  ARGV: names, "session:<digest>" or "bound:<digest>".
+-- Returns for each of them its owner or '', and the ms for which it is kept.
+local function owners_of(_, args)
+  local found = {}
+  for i, name in ipairs(args) do
+    local owner = call('GET', TAG .. name)
+    local known = owner and owner ~= UNKNOWN
+    found[2 * i - 1] = known and owner or ''
+    found[2 * i] = known and call('PTTL', TAG .. name) or 0
+  end
+  return found
 end

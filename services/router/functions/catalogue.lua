@@ -18,21 +18,35 @@
 --   ranking:<pool>   zset   resource -> rank (ranking.lua)
 --   leases:<res>     hash   <gateway>/<request> -> lease record (JSON of the request
 --                           event so far). Its size is the number in flight.
+--                           leases:-waiting has those of requests that wait.
 --   retired          set    resources that left the catalogue with leases on them
 --   gateways         zset   gateway -> Unix ms of the last heartbeat
 --   reports          hash   gateway -> "ms|ledger report (JSON)" of the last heartbeat
+--   impaired:<gw>    string its impaired parts, by commas; set by that gateway, expires
 --   health:<res>     hash   state, until, cause, failures, pauses, trial, ...
 --   pauses:<model>   string JSON: resource -> cooldown of that model there
 --   pauses           zset   model digest -> Unix ms when its last cooldown ends
+--   limits:<model>   string msgpack: limits of accounts (account_limits.lua)
+--   limits           zset   model digest -> Unix ms when its last limit resets
 --   session:<digest> string "resource|account|tenant" of the session, or "-"
 --   sessions         zset   session digest -> Unix ms when that key expires
 --   bound:<digest>   string "resource|account|tenant" that minted an upstream id, or "-"
 --                           (affinity.lua)
+--   waiting          string while requests wait (queue.lua); expires
+--   queues           set    classes in which requests wait
+--   queue:<class>    zset   entry -> virtual start. With |ends, zset: share -> its last
+--                           virtual finish; |state, hash: virtual time, counts, due
+--                           times; |gateways, zset: gateway -> Unix ms when it asked
 --   unproven         set    available resources that have not answered yet
 --   proxy_keys       hash   SHA-256 of a proxy key's secret -> key record (JSON)
 --   proxy_keys:version      number, increases with each change of that hash
+--   prices           string the price list (JSON)
 --   registry:changes string number, increases with each change of the registry in SQL
 --   spent:<key id>   string msgpack: use of a proxy key in the last minute (limits.lua)
+--   recounts         set    subjects whose window has to be summed anew from SQL
+--   recount:<subject>       hash   request -> "tokens billionths of a dollar", meanwhile
+--   reserving        set    subjects with reservations
+--   reserved:<subject>      hash   <gateway>/<request> -> "start of the window, tokens"
 --
 -- KEYS of the routing functions: 1 catalogue:version, 2 the telemetry stream. Other
 -- names are built from the tag, so they are in the same slot.
@@ -43,6 +57,29 @@ local TAG = '{rpx}:'
 local ALL = '*'          -- the pool of all resources; for requests without a pool
 local OF_PROVIDER = '@'  -- and the provider id: the pool of its resources, for aliases
 local NOTHING = {}
+local VERSION = TAG .. 'catalogue:version'
+
+-- redis.call, which is not there yet while the library is loaded. A global is found
+-- through a metatable, at ten times the cost of a local name.
+local call = nil
+call = function(...)
+  call = redis.call
+  return call(...)
+end
+
+-- Text of a number -> the number, of those that recur: tonumber costs as much as reading
+-- twenty fields. `numbers[text] or number_of(text)` needs no call for them.
+local numbers = {}
+local number_of = nil
+do
+  local kept, most = 0, 1024
+  number_of = function(text)
+    if kept == most then numbers, kept = {}, 0 end
+    local value = tonumber(text)
+    numbers[text], kept = value, kept + 1
+    return value
+  end
+end
 
 -- The decoded catalogue, kept between calls. Each call compares its version, a hash of
 -- the content, so a stale copy is never used.
@@ -50,7 +87,7 @@ local cached = { version = false }
 
 local function clock(now)
   if now ~= '' then return tonumber(now) end
-  local t = redis.call('TIME')
+  local t = call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
@@ -128,7 +165,7 @@ local function index(document, version)
     -- account -> ids of its resources; `within` the same for each provider, because a
     -- request for a provider's model reaches no state of other providers.
     accounts = {}, within = {},
-    all_proven = false, unproven = {},
+    all_proven = false, unproven = {}, heaviest = 0,
   }
   local pools = { [ALL] = { ids = {} } }
   for _, resource in ipairs(parsed.resources) do
@@ -144,6 +181,7 @@ local function index(document, version)
       resource.pools[name] = true
     end
     prepare(resource)
+    known.heaviest = math.max(known.heaviest, resource.weight)
     known.by_id[resource.id] = resource
     add_sibling(known.accounts, resource)
   end
@@ -158,7 +196,7 @@ end
 local function catalogue(version)
   if not version then return nil end
   if cached.version ~= version then
-    local document = redis.call('GET', TAG .. 'catalogue')
+    local document = call('GET', TAG .. 'catalogue')
     if not document then return nil end
     cached = index(document, version)
   end
@@ -166,5 +204,5 @@ local function catalogue(version)
 end
 
 local function current()
-  return catalogue(redis.call('GET', TAG .. 'catalogue:version'))
+  return catalogue(call('GET', VERSION))
 end

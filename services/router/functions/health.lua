@@ -18,11 +18,11 @@ local function available(state)
 end
 
 local function state_of(resource)
-  return redis.call('HGET', resource.health, 'state') or 'unknown'
+  return call('HGET', resource.health, 'state') or 'unknown'
 end
 
 local function read_health(resource)
-  local h = redis.call('HMGET', resource.health, 'state', 'until', 'failures', 'pauses',
+  local h = call('HMGET', resource.health, 'state', 'until', 'failures', 'pauses',
     'trial', 'cause', 'requests', 'errors', 'retry_at')
   return {
     state = h[1] or 'unknown', until_ms = tonumber(h[2] or 0),
@@ -49,7 +49,7 @@ end
 
 local function cool_down(said, resource, health)
   lengthen(health, said, 'cooldowns')
-  redis.call('HSET', resource.health, 'state', 'degraded', 'until', health.until_ms,
+  call('HSET', resource.health, 'state', 'degraded', 'until', health.until_ms,
     'cause', said.cause, 'failures', 0, 'pauses', health.cooldowns, 'trial', '')
   rank(resource, health.until_ms)
   transition(said, resource, health.state, 'degraded', said.cause, health.until_ms)
@@ -57,9 +57,9 @@ local function cool_down(said, resource, health)
 end
 
 local function recover(said, resource, health)
-  redis.call('HSET', resource.health, 'state', 'healthy', 'until', 0, 'cause', '',
+  call('HSET', resource.health, 'state', 'healthy', 'until', 0, 'cause', '',
     'failures', 0, 'pauses', 0, 'trial', '', 'retry_at', 0)
-  redis.call('SREM', TAG .. 'unproven', resource.id)
+  call('SREM', TAG .. 'unproven', resource.id)
   rank_by_load(resource)
   transition(said, resource, health.state, 'healthy', 'ok', nil)
   return 'healthy'
@@ -75,7 +75,7 @@ local function shut(said, resource, health)
     retry_at = math.max(health.retry_at, said.now + ms)
     if not during then cooldowns = cooldowns + 1 end
   end
-  redis.call('HSET', resource.health, 'state', 'unhealthy', 'until', NEVER, 'cause',
+  call('HSET', resource.health, 'state', 'unhealthy', 'until', NEVER, 'cause',
     said.cause, 'failures', 0, 'pauses', cooldowns, 'trial', '', 'retry_at', retry_at)
   rank(resource, NEVER)
   transition(said, resource, health.state, 'unhealthy', said.cause, NEVER)
@@ -84,7 +84,7 @@ end
 
 local function half_open(said, resource, health)
   local until_ms = math.max(said.now, health.retry_at)
-  redis.call('HSET', resource.health, 'state', 'degraded', 'until', until_ms)
+  call('HSET', resource.health, 'state', 'degraded', 'until', until_ms)
   rank(resource, until_ms)
   transition(said, resource, health.state, 'degraded', health.cause, until_ms)
   return 'degraded'
@@ -120,11 +120,11 @@ local function judge(said, resource, health, of_model)
     if on_trial or health.failures + 1 >= FAULTS_IN_A_ROW then
       return cool_down(said, resource, health)
     end
-    redis.call('HSET', resource.health, 'failures', health.failures + 1)
+    call('HSET', resource.health, 'failures', health.failures + 1)
   elseif on_trial then
     -- The trial proved nothing (the client left, the request was invalid, or only its
     -- model is limited). The next request is a trial too.
-    redis.call('HSET', resource.health, 'trial', '')
+    call('HSET', resource.health, 'trial', '')
     rank(resource, said.now)
   end
   return health.state
@@ -144,17 +144,57 @@ local function write_cooldowns(digest, cooldowns, now)
     latest = math.max(latest or 0, circuit.until_ms, circuit.trial_until or 0)
   end
   if not latest then
-    redis.call('DEL', key)
-    redis.call('ZREM', TAG .. 'pauses', digest)
+    call('DEL', key)
+    call('ZREM', TAG .. 'pauses', digest)
     return
   end
   local keep_ms = math.max(latest - now, 0) + MEMORY_MS
-  redis.call('SET', key, cjson.encode(cooldowns), 'PX', string.format('%.0f', keep_ms))
+  call('SET', key, cjson.encode(cooldowns), 'PX', string.format('%.0f', keep_ms))
   -- Clients choose model names, so their number is bounded: the cooldown that ends
   -- first is dropped.
-  if redis.call('ZADD', TAG .. 'pauses', latest, digest) == 1
-    and redis.call('ZCARD', TAG .. 'pauses') > MOST_COOLING then
-    redis.call('DEL', TAG .. 'pauses:' .. redis.call('ZPOPMIN', TAG .. 'pauses')[1])
+  if call('ZADD', TAG .. 'pauses', latest, digest) == 1
+    and call('ZCARD', TAG .. 'pauses') > MOST_COOLING then
+    call('DEL', TAG .. 'pauses:' .. call('ZPOPMIN', TAG .. 'pauses')[1])
+  end
+end
+
+-- Gives the other resources of an account the trial of a circuit that they share.
+local function share_circuit(siblings, cooldowns, circuit)
+  if not circuit.shared then return end
+  for _, id in ipairs(siblings) do
+    local other = cooldowns[id]
+    if other and other.shared then
+      other.trial, other.trial_until = circuit.trial, circuit.trial_until
+    end
+  end
+end
+
+-- A cooldown of an account: no other resource of it is tried before.
+local function cool_siblings(said, cooldowns, circuit)
+  circuit.shared = true
+  for _, id in ipairs(said.siblings) do
+    local other = cooldowns[id]
+    if id ~= said.resource and not (other and other.until_ms > circuit.until_ms) then
+      cooldowns[id] = {
+        until_ms = circuit.until_ms, pauses = circuit.pauses, trial = '',
+        model = circuit.model, cause = circuit.cause, shared = true,
+      }
+      transition(said, said.known.by_id[id], other and 'degraded' or 'healthy', 'degraded',
+        said.cause, circuit.until_ms, cjson.encode(said.model_name))
+    end
+  end
+end
+
+-- Ends the cooldown of a model on a resource, or all that its account shares.
+local function end_cooldown(said, resource, cooldowns, circuit)
+  local function over(of)
+    cooldowns[of.id] = nil
+    transition(said, of, 'degraded', 'healthy', 'ok', nil, cjson.encode(circuit.model))
+  end
+  over(resource)
+  local siblings = circuit.shared and said.known.accounts[resource.account_id] or {}
+  for _, id in ipairs(siblings) do
+    if cooldowns[id] and cooldowns[id].shared then over(said.known.by_id[id]) end
   end
 end
 
@@ -166,19 +206,21 @@ local function judge_model(said, resource, cooldowns)
   if kind == 'limited' or (kind == 'fault' and on_trial) then
     local before = circuit and 'degraded' or 'healthy'
     circuit = circuit or { until_ms = 0, pauses = 0, trial = '', model = said.model_name }
+    cooldowns = cooldowns or {}
     lengthen(circuit, said, 'pauses')
     circuit.trial_until, circuit.cause = nil, said.cause
-    cooldowns = cooldowns or {}
-    cooldowns[resource.id] = circuit
+    share_circuit(said.known.accounts[resource.account_id], cooldowns, circuit)
+    cooldowns[resource.id], circuit.shared = circuit, nil
+    if kind == 'limited' and said.siblings then cool_siblings(said, cooldowns, circuit) end
     transition(said, resource, before, 'degraded', said.cause, circuit.until_ms,
       cjson.encode(said.model_name))
   elseif not circuit then
     return false
   elseif kind == 'ok' and (on_trial or circuit.until_ms <= said.now) then
-    cooldowns[resource.id] = nil
-    transition(said, resource, 'degraded', 'healthy', 'ok', nil, cjson.encode(circuit.model))
+    end_cooldown(said, resource, cooldowns, circuit)
   elseif on_trial and kind ~= 'ok' then
     circuit.trial, circuit.trial_until = '', nil
+    share_circuit(said.known.accounts[resource.account_id], cooldowns, circuit)
   else
     return false
   end
@@ -208,15 +250,15 @@ local function verdict(keys, args)
   if said.kind ~= 'ok' and said.kind ~= 'neutral' then
     fields[#fields + 1], fields[#fields + 2] = 'last_error', said.cause
   end
-  redis.call('HSET', resource.health, unpack(fields))
+  call('HSET', resource.health, unpack(fields))
   return { health.state, after }
 end
 
 -- Returns resource -> list of its models in cooldown: {model, until_ms}.
 local function cooling_models(now)
   local by_resource = {}
-  for _, digest in ipairs(redis.call('ZRANGEBYSCORE', TAG .. 'pauses', now, '+inf')) do
-    local cooldowns = read_cooldowns(redis.call('GET', TAG .. 'pauses:' .. digest))
+  for _, digest in ipairs(call('ZRANGEBYSCORE', TAG .. 'pauses', now, '+inf')) do
+    local cooldowns = read_cooldowns(call('GET', TAG .. 'pauses:' .. digest))
     for id, circuit in pairs(cooldowns or {}) do
       if circuit.until_ms > now then
         by_resource[id] = by_resource[id] or {}
@@ -232,12 +274,13 @@ end
 local function states(_, args)
   local known = current()
   if not known then return { 'no_catalogue' } end
-  local out, cooling = {}, cooling_models(clock(args[1]))
+  local now = clock(args[1])
+  local out, cooling, limits = {}, cooling_models(now), known_limits(now)
   for _, resource in ipairs(known.list) do
-    local fields = redis.call('HGETALL', resource.health)
+    local fields = call('HGETALL', resource.health)
     local row = {
-      id = resource.id, in_flight = redis.call('HLEN', resource.leases),
-      paused = cooling[resource.id],
+      id = resource.id, in_flight = call('HLEN', resource.leases),
+      paused = cooling[resource.id], limits = limits[resource.account_id],
     }
     for i = 1, #fields, 2 do row[fields[i]] = fields[i + 1] end
     out[#out + 1] = row

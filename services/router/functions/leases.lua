@@ -19,7 +19,7 @@ local function leases_of(id)
 end
 
 local function every_holder(known)
-  local ids = redis.call('SMEMBERS', TAG .. 'retired')
+  local ids = call('SMEMBERS', TAG .. 'retired')
   for _, resource in ipairs(known and known.list or {}) do ids[#ids + 1] = resource.id end
   return ids
 end
@@ -27,7 +27,7 @@ end
 -- Removes a lease from whichever resource holds it. Returns that resource's id or nil.
 local function drop_lease(known, field)
   for _, id in ipairs(every_holder(known)) do
-    if redis.call('HDEL', leases_of(id), field) == 1 then return id end
+    if call('HDEL', leases_of(id), field) == 1 then return id end
   end
 end
 
@@ -36,8 +36,8 @@ local function reweigh(known, id, state)
   local resource = known and known.by_id[id]
   if resource then
     if available(state or state_of(resource)) then rank_by_load(resource) end
-  elseif redis.call('HLEN', leases_of(id)) == 0 then
-    redis.call('SREM', TAG .. 'retired', id)
+  elseif call('HLEN', leases_of(id)) == 0 then
+    call('SREM', TAG .. 'retired', id)
   end
 end
 
@@ -45,10 +45,10 @@ end
 local function take_lease(known, ask, resource)
   local field = field_of(ask.gateway, ask.request)
   if ask.previous ~= '' and ask.previous ~= resource.id
-      and redis.call('HDEL', leases_of(ask.previous), field) == 1 then
+      and call('HDEL', leases_of(ask.previous), field) == 1 then
     reweigh(known, ask.previous)
   end
-  return redis.call('HSET', resource.leases, field,
+  return call('HSET', resource.leases, field,
     ask.lease .. ',"attempts":' .. ask.attempt .. resource.ends_lease)
 end
 
@@ -58,10 +58,11 @@ local function begin_trial(ask, resource, value)
   local now = clock(ask.now)
   if circuit then
     circuit.trial, circuit.trial_until = ask.request, now + TRIAL_MS
+    share_circuit(ask.known.accounts[resource.account_id], ask.cooldowns, circuit)
     write_cooldowns(ask.model, ask.cooldowns, now)
   end
   if value >= MOMENTS then
-    redis.call('HSET', resource.health, 'trial', ask.request)
+    call('HSET', resource.health, 'trial', ask.request)
     rank(resource, now + TRIAL_MS)
   else
     rank_by_load(resource)
@@ -76,16 +77,16 @@ end
 -- resume its leases. A changed `born` means that Redis was emptied since the last
 -- heartbeat, even if the reply to one in between was lost.
 local function heartbeat(keys, args)
-  local version = redis.call('GET', TAG .. 'catalogue:version')
+  local version = call('GET', VERSION)
   -- Not registered without a catalogue: the gateway could not resume yet, and would be
   -- known the next time.
   if not version then return { '', 0, '', '', '0-0', 0 } end
   local now = clock(args[2])
-  local added = redis.call('ZADD', TAG .. 'gateways', now, args[1])
+  local added = call('ZADD', TAG .. 'gateways', now, args[1])
   if args[3] ~= '' then
-    redis.call('HSET', TAG .. 'reports', args[1], string.format('%.0f|%s', now, args[3]))
+    call('HSET', TAG .. 'reports', args[1], string.format('%.0f|%s', now, args[3]))
   end
-  local born = redis.call('GET', TAG .. 'born') or ''
+  local born = call('GET', TAG .. 'born') or ''
   return { version, 1 - added, born, stream_ends(keys[2]) }
 end
 
@@ -97,7 +98,7 @@ local function resume(_, args)
     local resource = known and known.by_id[args[i + 1]]
     if resource then
       local field = field_of(args[1], args[i])
-      restored = restored + redis.call('HSETNX', resource.leases, field, args[i + 2])
+      restored = restored + call('HSETNX', resource.leases, field, args[i + 2])
       touched[resource.id] = true
     end
   end
@@ -123,7 +124,7 @@ end
 local function held(_, args)
   local found, prefix = {}, args[1] .. '/'
   for _, id in ipairs(every_holder(current())) do
-    for _, field in ipairs(redis.call('HKEYS', leases_of(id))) do
+    for _, field in ipairs(call('HKEYS', leases_of(id))) do
       if string.sub(field, 1, #prefix) == prefix then
         found[#found + 1] = string.sub(field, #prefix + 1)
       end
@@ -134,7 +135,7 @@ end
 
 local function end_lease(stream, now, known, id, field, record)
   local request = string.match(field, '/([^/]*)$')
-  redis.call('HDEL', leases_of(id), field)
+  call('HDEL', leases_of(id), field)
   local resource = known and known.by_id[id]
   if resource then
     -- If the request was a trial, the next one is.
@@ -150,14 +151,14 @@ end
 -- Ends the leases on a resource that silent gateways hold; returns how many. With
 -- `strays` the holders of all others count as heard now, unless they are known.
 local function reap_resource(stream, now, known, id, is_silent, strays)
-  local leases, reaped = redis.call('HGETALL', leases_of(id)), 0
+  local leases, reaped = call('HGETALL', leases_of(id)), 0
   for i = 1, #leases, 2 do
     local gateway = string.match(leases[i], '^(.*)/[^/]*$')
     if is_silent[gateway] then
       end_lease(stream, now, known, id, leases[i], leases[i + 1])
       reaped = reaped + 1
     elseif strays then
-      redis.call('ZADD', TAG .. 'gateways', 'NX', now, gateway)
+      call('ZADD', TAG .. 'gateways', 'NX', now, gateway)
     end
   end
   if reaped > 0 then reweigh(known, id) end
@@ -166,12 +167,14 @@ end
 
 -- Emits the last ledger report of a silent gateway.
 local function pass_on_report(stream, gateway)
-  local report = redis.call('HGET', TAG .. 'reports', gateway)
+  local report = call('HGET', TAG .. 'reports', gateway)
   if not report then return end
   local at, books = string.match(report, '^(%d+)|(.*)$')
   emit(stream, 'gateway', gateway .. ':' .. at, books)
-  redis.call('HDEL', TAG .. 'reports', gateway)
+  call('HDEL', TAG .. 'reports', gateway)
 end
+
+local budgets = {}  -- filled by budgets.lua
 
 -- rpx_reap_v1  ARGV: silent ms, now, look for strays 0|1.
 -- Ends the leases of gateways without a heartbeat for that long. Emits an `interrupted`
@@ -181,7 +184,7 @@ end
 local function reap(keys, args)
   local known, now, strays = current(), clock(args[2]), args[3] == '1'
   local is_silent, reaped = {}, 0
-  local silent = redis.call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf',
+  local silent = call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf',
     now - tonumber(args[1]))
   for _, gateway in ipairs(silent) do is_silent[gateway] = true end
   if strays or #silent > 0 then
@@ -190,8 +193,10 @@ local function reap(keys, args)
     end
   end
   for _, gateway in ipairs(silent) do pass_on_report(keys[2], gateway) end
-  if #silent > 0 then redis.call('ZREM', TAG .. 'gateways', unpack(silent)) end
-  redis.call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
-  redis.call('ZREMRANGEBYSCORE', TAG .. 'pauses', '-inf', now - MEMORY_MS)
+  if #silent > 0 then call('ZREM', TAG .. 'gateways', unpack(silent)) end
+  call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
+  call('ZREMRANGEBYSCORE', TAG .. 'pauses', '-inf', now - MEMORY_MS)
+  call('ZREMRANGEBYSCORE', TAG .. 'limits', '-inf', now)
+  budgets.sweep(known)
   return reaped
 end

@@ -11,11 +11,9 @@
 local SLOT_MS = 5000
 local SLOTS = 13
 
--- Returns a flat array: the newest slot's number, requests of each slot, tokens of each
--- slot. Slot n is at place n % SLOTS.
-local function read_spent(key, now)
-  local slot, packed = math.floor(now / SLOT_MS), redis.call('GET', key)
-  local spent = packed and cmsgpack.unpack(packed)
+-- Returns the counts up to `slot`, a flat array: the newest slot's number, requests of
+-- each slot, tokens of each slot. Slot n is at place n % SLOTS.
+local function roll_spent(spent, slot)
   if not spent or slot - spent[1] >= SLOTS then
     spent = { slot }
     for i = 2, 2 * SLOTS + 1 do spent[i] = 0 end
@@ -30,7 +28,7 @@ local function read_spent(key, now)
 end
 
 local function write_spent(key, spent)
-  redis.call('SET', key, cmsgpack.pack(spent), 'PX', SLOT_MS * SLOTS)
+  call('SET', key, cmsgpack.pack(spent), 'PX', SLOT_MS * SLOTS)
 end
 
 -- Returns the ms until less than `limit` is counted; 0 when that is so now. `first`: the
@@ -47,7 +45,8 @@ local function wait_for(spent, first, limit, now)
   return wait
 end
 
--- rpx_limits_v1  KEYS: 1 spent:<key id>.  ARGV: key id, requests per minute or '',
+-- rpx_limits_v1  For gateways of a version before budgets, as rpx_spend_v1.
+--   KEYS: 1 spent:<key id>.  ARGV: key id, requests per minute or '',
 --   tokens per minute or '', now.
 -- Counts a request (not an attempt) of a key and returns {}. Over a limit it counts
 -- nothing and returns {'requests'|'tokens', ms to wait}. Tokens are known when a
@@ -55,14 +54,12 @@ end
 local function limits(keys, args)
   local requests, tokens, now = args[2], args[3], clock(args[4])
   if requests == '' and tokens == '' then return {} end
-  local spent = read_spent(keys[1], now)
+  local spent = budgets.minute(args[1], now)
   local wait = requests ~= '' and wait_for(spent, 1, tonumber(requests), now) or 0
   if wait > 0 then return { 'requests', wait } end
   wait = tokens ~= '' and wait_for(spent, 1 + SLOTS, tonumber(tokens), now) or 0
   if wait > 0 then return { 'tokens', wait } end
-  local place = 2 + spent[1] % SLOTS
-  spent[place] = spent[place] + 1
-  write_spent(keys[1], spent)
+  budgets.count(args[1], spent, 1, 0)
   return {}
 end
 
@@ -70,10 +67,7 @@ end
 local function spend(keys, args)
   local tokens = tonumber(args[2])
   if tokens <= 0 then return 1 end
-  local spent = read_spent(keys[1], clock(args[3]))
-  local place = 2 + SLOTS + spent[1] % SLOTS
-  spent[place] = spent[place] + tokens
-  write_spent(keys[1], spent)
+  budgets.count(args[1], budgets.minute(args[1], clock(args[3])), 0, tokens)
   return 1
 end
 
@@ -83,16 +77,16 @@ end
 -- at least as new as the table. Returns the new version, else ''. Versions begin with
 -- the clock, so none repeats after Redis was emptied.
 local function change_keys(keys, args)
-  local version, records = redis.call('GET', keys[1]), TAG .. 'proxy_keys'
+  local version, records = call('GET', keys[1]), TAG .. 'proxy_keys'
   if (version or '') ~= args[1] then return '' end
-  if not version then redis.call('DEL', records) end
+  if not version then call('DEL', records) end
   local gone = tonumber(args[2])
-  for i = 3, 2 + gone do redis.call('HDEL', records, args[i]) end
+  for i = 3, 2 + gone do call('HDEL', records, args[i]) end
   -- In parts: Lua's stack does not hold ten thousand arguments.
   for i = 3 + gone, #args, 1000 do
-    redis.call('HSET', records, unpack(args, i, math.min(i + 999, #args)))
+    call('HSET', records, unpack(args, i, math.min(i + 999, #args)))
   end
   local after = version and tonumber(version) + 1 or clock('')
-  redis.call('SET', keys[1], string.format('%.0f', after))
+  call('SET', keys[1], string.format('%.0f', after))
   return string.format('%.0f', after)
 end

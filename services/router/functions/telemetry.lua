@@ -8,7 +8,7 @@
 local ROWS_KEPT = 256  -- formatted candidates kept for each resource
 
 local function emit(stream, kind, id, data)
-  return redis.call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
+  return call('XADD', stream, '*', 'kind', kind, 'id', id, 'v', '1', 'data', data)
 end
 
 -- Emits a health event. `model` is its name as JSON, or nil for the whole resource.
@@ -50,7 +50,15 @@ local function standing(known, ask, id, value)
   if ask.account and known.by_id[id].account_id ~= ask.account then
     return 'another account', health
   end
-  return ask.tried[id] and 'already tried' or nil, health
+  if ask.tried[id] then return 'already tried', health end
+  if is_full(ask, id, value) then
+    return string.format('has its most requests in flight (%d)', ask.most), health
+  end
+  local full_ms = limited_until(ask, id)
+  if full_ms then
+    return string.format('its account is at its limit until %.0f', full_ms), health
+  end
+  return nil, health
 end
 
 -- Omits the defaults: healthy, and not refused.
@@ -79,10 +87,24 @@ local function usual_json(known, ask, resource, rows, rank_text)
   return row
 end
 
+-- Adds to a candidate what is left of its account's limits: in an explanation always, in
+-- a decision only if that is not plenty. The text of a usual one is kept until the limits
+-- change.
+local function with_limits(limits, resource, row, usual, whole)
+  local share = limits.shares[resource.account_id]
+  if not share or (share >= PLENTY and not whole) then return row end
+  local kept = limits.rows[row]
+  if not kept then
+    kept = string.sub(row, 1, -2) .. limits_json(limits.of[resource.account_id])
+    if usual then limits.rows[row] = kept end
+  end
+  return kept
+end
+
 -- Reads the resources of unknown health, once per call until all are proven.
 local function know_the_unproven(known)
   if known.all_proven then return end
-  local unproven = redis.call('SMEMBERS', TAG .. 'unproven')
+  local unproven = call('SMEMBERS', TAG .. 'unproven')
   known.all_proven, known.unproven = #unproven == 0, {}
   for _, id in ipairs(unproven) do known.unproven[id] = true end
 end
@@ -94,6 +116,9 @@ local ROWS = {}  -- reused by each call: a new table costs more
 local function candidates(known, ask, view, chosen)
   know_the_unproven(known)
   local usual = known.all_proven and not ask.cooldowns and ask.tried == NOTHING
+    and not ask.passed_over
+  local limits = ask.limits
+  if limits and limits.least >= PLENTY and not ask.explains then limits = nil end
   local by_id, account, count, shown = known.by_id, ask.account, 0, not chosen
   for i = 1, #view, 2 do
     local id, rank_text = view[i], view[i + 1]
@@ -107,12 +132,15 @@ local function candidates(known, ask, view, chosen)
       else
         ROWS[count] = candidate_json(known, ask, id, tonumber(rank_text))
       end
+      if limits then
+        ROWS[count] = with_limits(limits, resource, ROWS[count], usual, ask.explains)
+      end
       shown = shown or id == chosen
     end
   end
   local rows = table.concat(ROWS, ',', 1, count)
   if shown then return rows end
-  local value = tonumber(redis.call('ZSCORE', known.rankings[ALL], chosen) or NEVER)
+  local value = tonumber(call('ZSCORE', known.rankings[ALL], chosen) or NEVER)
   local row = candidate_json(known, ask, chosen, value)
   return count > 0 and row .. ',' .. rows or row
 end
@@ -120,16 +148,21 @@ end
 -- Returns why the resource that holds a session or state was not chosen.
 local function cause_of_leaving(known, ask)
   if not known.by_id[ask.home] then return 'gone' end
-  local value = tonumber(redis.call('ZSCORE', known.rankings[ALL], ask.home) or NEVER)
+  local value = tonumber(call('ZSCORE', known.rankings[ALL], ask.home) or NEVER)
   if value >= NEVER then return 'unhealthy' end
   local cooling = ask.cooldowns and ask.cooldowns[ask.home]
-  return (value >= MOMENTS or cooling) and 'cooling_down' or 'another_pool'
+  if value >= MOMENTS or cooling then return 'cooling_down' end
+  if is_full(ask, ask.home, value) then return 'busy' end
+  return ask.left_full == ask.home and 'limit_reached' or 'another_pool'
 end
 
--- The head of a later attempt's event holds the cause: how the previous one ended.
+-- The head of a later attempt's event holds the cause: how the previous one ended. That
+-- of a first one may: why the target of its model alias before was left.
 local function decision_json(known, ask, id, reason)
   local left = ''
-  if ask.home and ask.home ~= id and ask.attempt == '1' then
+  local first = ask.attempt == '1' or (ask.socket and ask.decided)
+  if first and ask.home and ask.home ~= id
+      and not string.find(ask.head, '"cause":', 1, true) then
     left = '","cause":"' .. cause_of_leaving(known, ask)
   end
   return ask.head .. ',"resource_id":' .. (id and '"' .. id .. '"' or 'null')

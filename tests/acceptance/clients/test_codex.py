@@ -12,13 +12,14 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.clients.codex import Codex
 from tests.support.databases.sql import fetch
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.up import Up, environment, running, until
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulated import events_in
+from tests.support.upstreams.simulator import Simulator
 
 TWO_EACH = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ONE_EACH = {"sk-a1": "a", "sk-b1": "b"}
@@ -102,7 +103,8 @@ class Product:
 async def product(
     request: pytest.FixtureRequest, valkey: str, tmp_path: Path
 ) -> AsyncIterator[Product]:
-    """The product with the keys in the test's parameter."""
+    """The product with the keys in the test's parameter, all of which were checked: a
+    check that comes later would find a key that the test revokes."""
     keys: dict[str, str] = request.param
     plan = Plan(keys, gateways=1, services=SERVICES, settings=UNCHECKED)
     (home := tmp_path / "home").mkdir()
@@ -110,6 +112,15 @@ async def product(
         simulator.state.journal.keep_bodies = True
         async with running_fleet(plan, simulator, valkey, tmp_path) as fleet:
             codex = Codex(fleet.gateways[0].url, home)
+
+            async def checked() -> bool:
+                entries = simulator.state.journal.shown(None, bodies=False)["entries"]
+                good = [
+                    e for e in entries if (e["method"], e["status"]) == ("GET", 200)
+                ]
+                return {entry["key"] for entry in good} == set(keys)
+
+            await eventually(checked)
             yield Product(fleet, codex, fleet.database)
 
 

@@ -8,11 +8,11 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from libs.simulator.server import Simulator
 from tests.support.clients.codex import Codex
 from tests.support.databases.sql import fetch
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 OURS = {"sk-a1": "a"}
 THEIRS = {"sk-registered": "b"}

@@ -19,7 +19,13 @@ from agents import (
 )
 from openai import AsyncOpenAI, BadRequestError
 
-from tests.support.clients.conformance import MODEL, outcomes, refuse_once, timed
+from tests.support.clients.conformance import (
+    MODEL,
+    compressed_and_read,
+    outcomes,
+    refuse_once,
+    timed,
+)
 from tests.support.processes.stack import Stack
 
 pytest_plugins = ["tests.support.processes.standing"]
@@ -69,6 +75,15 @@ async def test_a_streamed_run(config: RunConfig) -> None:
     ]
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
     assert str(run.final_output).endswith("hello")
+
+
+async def test_a_compressed_stream(stack: Stack, config: RunConfig) -> None:
+    await stack.fault(compress=True)
+    run = Runner.run_streamed(AGENT, "hello", run_config=config)
+    assert [event async for event in run.stream_events()]
+    assert str(run.final_output).endswith("hello")
+    assert await outcomes(stack, 1) == ["completed"]
+    assert await compressed_and_read(stack)
 
 
 async def test_a_tool_call_round(stack: Stack, config: RunConfig) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.clients.conformance import outcomes, refuse_once
+from tests.support.clients.conformance import (
+    compressed_and_read,
+    outcomes,
+    refuse_once,
+)
 from tests.support.processes.processes import ROOT
 from tests.support.processes.stack import Stack
 
@@ -39,6 +43,14 @@ async def test_create_retrieve_list_and_delete(stack: Stack) -> None:
 async def test_stream(stack: Stack) -> None:
     seen = await run(stack, "stream")
     assert (seen[0], seen[-1]) == ("response.created", "response.completed")
+
+
+async def test_a_compressed_stream(stack: Stack) -> None:
+    await stack.fault(compress=True)
+    seen = await run(stack, "stream")
+    assert seen[-1] == "response.completed"
+    assert await outcomes(stack, 1) == ["completed"]
+    assert await compressed_and_read(stack)
 
 
 async def test_a_tool_call_round(stack: Stack) -> None:

@@ -14,6 +14,7 @@ from tests.support.clients.conformance import (
     MODEL,
     REASONING,
     TOOL,
+    compressed_and_read,
     outcomes,
     output_of,
     refuse_once,
@@ -39,6 +40,13 @@ def replayed(response: Any) -> Any:
 
 
 class TestHttp:
+    async def test_a_compressed_stream(self, stack: Stack, openai: AsyncOpenAI) -> None:
+        await stack.fault(compress=True)
+        stream = await openai.responses.create(model=MODEL, input="hi", stream=True)
+        assert [event.type async for event in stream][-1] == "response.completed"
+        assert await outcomes(stack, 1) == ["completed"]
+        assert await compressed_and_read(stack)
+
     async def test_a_tool_call_round(self, openai: AsyncOpenAI) -> None:
         asked = await openai.responses.create(
             model=MODEL, input="please run-tool", tools=[TOOL]
@@ -177,7 +185,7 @@ class TestWebSocket:
         self, stack: Stack, openai: AsyncOpenAI
     ) -> None:
         """The SDK does not retry on a socket; its user waits."""
-        await stack.fault(status=429, headers={"retry-after": "1"})
+        await stack.fault(times=3, status=429, headers={"retry-after": "1"})
         async with openai.responses.connect() as connection:
             told = (await asked(connection, input="hi")).to_dict()
         assert told["status"] == 429
@@ -188,7 +196,7 @@ class TestWebSocket:
     async def test_a_cut_socket_says_so_and_closes(
         self, stack: Stack, openai: AsyncOpenAI
     ) -> None:
-        await stack.fault(ws_cut_after=2)
+        await stack.fault(ws_cut_after=3)  # within the output
         async with openai.responses.connect() as connection:
             end = await asked(connection, input="hi")
             assert end.to_dict()["error"]["code"] == "upstream_unreachable"

@@ -16,9 +16,9 @@ import pytest_asyncio
 from openai import AsyncOpenAI, BadRequestError
 
 from libs.common.redis.shared_connection import connect
-from libs.simulator.server import Simulator
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 
@@ -181,13 +181,19 @@ async def test_an_account_that_is_gone_is_replaced_when_allowed(
         fleet.simulator.revoke(list(APART)[int(gone[-1]) - 1])
         for _ in range(3):
             raw = await openai.responses.with_raw_response.create(
-                model=MODEL, input=history, **ENCRYPTED
+                model=MODEL,
+                input=history,
+                extra_headers={"x-codex-turn-state": "of the account that is gone"},
+                **ENCRYPTED,
             )
             assert raw.headers["x-proxy-reason"] == "replayed_without_reasoning"
             assert raw.headers["x-proxy-resource-id"] != gone
             output = [item.to_dict() for item in raw.parse().output]
             assert any(item["type"] == "reasoning" for item in output)
             history += [*output, {"role": "user", "content": "on"}]
+        journal = fleet.simulator.state.journal.shown(None, bodies=False)
+        served = [e for e in journal["entries"] if e["status"] == 200]
+        assert not any("x-codex-turn-state" in dict(e["headers"]) for e in served)
     decisions = await events(valkey, "decision")
     reasons = [d["reason"] for d in decisions if d["resource_id"] != gone]
     assert reasons.count("replayed_without_reasoning") == 3

@@ -15,9 +15,11 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.simulator.faults.faults import parse_script
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
+from tests.support.clients.scrapes import scraped
 from tests.support.processes.fleet import Fleet, Member, Plan, running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 
@@ -77,12 +79,26 @@ async def test_in_flight_is_true_again_after_kill_9_of_a_gateway(
     )
     assert len({e["gateway_id"] for e in interrupted}) == 1
 
+    await eventually(lambda: _is_told(fleet, others, len(cut)))
+
     fleet.simulator.state.holding.release()
     for answer in await asyncio.gather(*kept):
         assert answer.status_code == 200, answer.text
         assert "event: response.completed" in answer.text
     await eventually(lambda: _agrees(fleet, 0))
     await _booked_once(redis, len(cut), len(kept))
+
+
+async def _is_told(fleet: Fleet, others: list[Member], lost: int) -> bool:
+    """The log and the metrics of GatewayDied, of who was first: a successor that
+    recovered the journal, or the router."""
+    scrapes = [await scraped(gateway.origin) for gateway in others]
+    recovered = sum(s.value("proxy_recovered_requests_total") for s in scrapes)
+    router = await scraped(fleet.router.origin)
+    reaped = router.value("proxy_router_reaped_leases_total")
+    logs = [gateway.process.logged("journal_taken_over") for gateway in others]
+    logs.append(fleet.router.process.logged("leases_reaped"))
+    return any(logs) and recovered + reaped >= lost
 
 
 async def _begin(

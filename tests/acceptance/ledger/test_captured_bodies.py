@@ -19,10 +19,11 @@ from libs.common.redis import keys
 from libs.common.redis.capture_batches import unpacked
 from libs.common.redis.shared_connection import connect
 from libs.simulator.faults.faults import parse_script
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.databases.sql import fetch
 from tests.support.processes.fleet import Fleet, Member, Plan, running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 
@@ -189,5 +190,4 @@ async def test_nothing_is_captured_at_a_limit_of_0(
 
 async def _ids(redis: Redis) -> set[str]:
     found: Any = await redis.xrange(PAYLOADS)
-    parts = [part for _, fields in found for part in unpacked(fields)]
-    return {part[b"id"].decode() for part in parts}
+    return {p.request_id for _, fields in found for p in unpacked(fields[b"data"])}

@@ -2,6 +2,7 @@
 through every process, on SQLite and on Postgres."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import pytest_asyncio
 
 from libs.simulator.faults.faults import parse_script
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
+from tests.support.clients.scrapes import scraped
 from tests.support.databases.sql import fetch
 from tests.support.processes.up import Up, environment, running
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 
@@ -84,6 +87,46 @@ async def test_every_cause_is_told_in_sql(up: Up, simulator: RunningSimulator) -
     assert sorted(told) == sorted([*firsts, *((i, 2, c) for i, c in caused.items())])
     check_view(up)
     await check_history(up, *caused.popitem())
+    check_logs(up)
+    await check_metrics(up)
+
+
+def check_logs(up: Up) -> None:
+    """One key: each failover, and the key that the upstream refused."""
+    moved = logged(up, "gateway", "failover")
+    assert Counter(line["cause"] for line in moved) == Counter(
+        cause for _, cause in FAULTS
+    )
+    (refused,) = [line for line in moved if line["cause"] == "key_refused"]
+    changed = [
+        line
+        for line in logged(up, "ingest", "health_changed")
+        if line["resource"] == refused["resource"]
+    ]
+    assert "unhealthy" in {line["after"] for line in changed}
+
+
+def logged(up: Up, service: str, action: str) -> list[dict[str, Any]]:
+    text = Path(up.data_dir, "logs", f"{service}.log").read_text()
+    lines = map(json.loads, text.splitlines())
+    return [line for line in lines if line["action"] == action]
+
+
+async def check_metrics(up: Up) -> None:
+    found = await scraped(up.url.removesuffix("/v1"))
+    times = Counter(cause for _, cause in FAULTS)
+    for cause, count in times.items():
+        assert found.value("proxy_failovers_total", cause=cause) == count
+    assert found.value("proxy_requests_total", outcome="completed") == len(FAULTS)
+    router = await scraped(f"http://127.0.0.1:{up.environ['PROXY_ROUTER_PORT']}")
+    # ResourceUnavailable
+    available = {
+        dict(labels)["resource"]: value
+        for (name, labels), value in router.samples.items()
+        if name == "proxy_resource_available"
+    }
+    assert len(available) == len(KEYS)
+    assert 0 in available.values()
 
 
 def check_view(up: Up) -> None:

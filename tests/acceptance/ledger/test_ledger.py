@@ -11,10 +11,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.databases.sql import fetch
 from tests.support.processes.up import Up, environment, running
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 

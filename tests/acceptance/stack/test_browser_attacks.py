@@ -17,11 +17,12 @@ import pytest_asyncio
 from libs.common.browser_guard import CHECKED
 from libs.common.store.factory import open_store
 from libs.common.store.providers import RegistryRows
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.clients.attacker import Site, attacking
 from tests.support.clients.chromium import Browser, Page, chromium
 from tests.support.processes.up import Up, environment, running
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -278,12 +279,26 @@ class TestTheLink:
     async def test_the_page_changes_things_with_it(self, with_token: Scene) -> None:
         page = await with_token.page_at(with_token.link)
         await shown(page, "#totals")
+        await page.run("location.hash = '#/resources'")
+        await shown(page, "#check")
         await page.run("document.querySelector('#check').click()")
 
         async def checked() -> bool:
             return await page.sees("#check-said") == "All 2 answered."
 
         await eventually(checked, within_s=20)
+
+    async def test_the_documentation_sends_requests_with_it(
+        self, with_token: Scene
+    ) -> None:
+        page = await with_token.page_at(with_token.link)
+        await shown(page, "#totals")
+        await page.follow(f"{with_token.origin}/docs#/keys/get_admin_keys")
+        await shown(page, ".execute")
+        await page.run("document.querySelector('.execute').click()")
+        await shown(page, ".live-responses-table")
+        status = await page.sees("tbody .response-col_status")
+        assert (status or "").strip() == "200"
 
     async def test_the_token_is_in_its_file_only(self, with_token: Scene) -> None:
         found = await asyncio.to_thread(places_of, token_of(with_token), with_token.up)

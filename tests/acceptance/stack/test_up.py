@@ -1,5 +1,6 @@
 """`responses-proxy up`: from an empty directory to an answer, and a clean shutdown."""
 
+import json
 import re
 import shlex
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.clients.scrapes import Scraped, lint
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT
 from tests.support.processes.up import (
@@ -22,6 +24,7 @@ from tests.support.processes.up import (
     running,
     until,
 )
+from tests.support.values import observability
 
 
 def refused(environ: Mapping[str, str], *command: str) -> str:
@@ -73,6 +76,41 @@ def test_every_service_is_ready(up: Up) -> None:
     for variable in SERVICES:
         answer = httpx.get(f"http://127.0.0.1:{up.environ[variable]}/readyz", timeout=5)
         assert answer.status_code == 200, f"{variable}: {answer.text}"
+
+
+def test_every_metric_follows_prometheus_conventions(up: Up) -> None:
+    for variable in SERVICES:
+        found = metrics_of(up, variable)
+        assert lint(found.text) == [], variable
+
+
+def metrics_of(up: Up, variable: str) -> Scraped:
+    answer = httpx.get(f"http://127.0.0.1:{up.environ[variable]}/metrics", timeout=5)
+    assert answer.status_code == 200
+    return Scraped(answer.text)
+
+
+def test_dashboards_and_alerts_name_metrics_that_exist(up: Up) -> None:
+    described = set[str]().union(
+        *(metrics_of(up, variable).described for variable in SERVICES)
+    )
+    named = observability.named_metrics()
+    assert len(named) > 30
+    assert sorted(named - described) == []
+
+
+def test_every_process_logs_json(up: Up) -> None:
+    logs = sorted(Path(up.data_dir, "logs").glob("*.log"))
+    programs = {"gateway", "health", "ingest", "redis", "router", "simulator"}
+    assert {path.stem for path in logs} >= {*programs, "supervisord"}
+    for path in logs:
+        for line in map(json.loads, path.read_text().splitlines()):
+            assert line["service"] == path.stem
+            assert {"action", "level", "message", "timestamp"} <= line.keys()
+    assert {path.stem for path in logs if path.stat().st_size} >= {
+        *programs,
+        "supervisord",
+    }
 
 
 def test_a_second_one_on_the_same_data_refuses(up: Up, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from services.router.catalogue import build_catalogue
 from services.router.function_library import LIBRARY
 from tests.support.clients.sockets import relay_to, visited
@@ -29,6 +29,7 @@ from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, running
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.egress import EgressProxy, running_proxy
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 STREAM = "telemetry:events"

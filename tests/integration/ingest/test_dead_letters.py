@@ -1,7 +1,6 @@
 """`responses-proxy dead-letters` as a process, with a real ingest, on either
 database."""
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,15 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Outcome
+from libs.common.contracts.events import Outcome, encode
 from libs.common.store.dead_letters import content_id, entry_of
 from libs.common.store.factory import open_store
-from libs.common.store.interface import DeadLetter, Store
+from libs.common.store.interface import DeadLetter
+from libs.common.store.store import Store
 from services.ingest.decode import dead_letter
 from tests.support.databases.sql import fetch, setting
-from tests.support.processes.processes import BIN, Process, ingesting
+from tests.support.preloaded import programs
+from tests.support.processes.processes import BIN, ROOT, Process, ingesting
 from tests.support.processes.waiting import eventually
 from tests.support.values.telemetry import (
     T0_MS,
@@ -43,23 +44,20 @@ class Told:
     def __init__(
         self, environ: dict[str, str], *args: str, command: Sequence[str] = COMMAND
     ) -> None:
-        done = subprocess.run(
-            [*command, *args], env=environ, capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
+        done = programs.completed([*command, *args], environ, ROOT)
         self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
 
 
-def letter(kind: str, id_: str, data: str, v: int = 1) -> DeadLetter:
+def letter(kind: str, id_: str, data: bytes, v: int = 1) -> DeadLetter:
     """A letter whose reason no longer exists, so that a replay succeeds."""
     fields = {b"kind": kind.encode(), b"id": id_.encode(), b"v": b"%d" % v,
-              b"data": data.encode()}  # fmt: skip
+              b"data": data}  # fmt: skip
     return dead_letter(ENTRY, fields, "refused on purpose")
 
 
 def request_letter(id_: str, outcome: Outcome = Outcome.COMPLETED) -> DeadLetter:
     event = request_event(id_, outcome=outcome, total_tokens=7, session_id="s")
-    return letter("request", id_, event.model_dump_json())
+    return letter("request", id_, encode(event))
 
 
 def ids(url: str) -> list[str]:
@@ -78,8 +76,8 @@ async def test_after_a_fix_all_are_stored_and_gone(
         request_letter("a"),
         request_letter("b"),
         request_letter("c", Outcome.INTERRUPTED),
-        letter("decision", "d", decision_event("a").model_dump_json()),
-        letter("health", "h", health_event().model_dump_json()),
+        letter("decision", "d", encode(decision_event("a"))),
+        letter("health", "h", encode(health_event())),
     ]
     await store.write_dead_letters(letters)
     with ingesting(tmp_path, environ):
@@ -99,7 +97,7 @@ async def test_after_a_fix_all_are_stored_and_gone(
 async def test_what_is_refused_again_stays(
     tmp_path: Path, environ: dict[str, str], store: Store, url: str
 ) -> None:
-    newer = letter("request", "n", request_event("n").model_dump_json(), v=9)
+    newer = letter("request", "n", encode(request_event("n")), v=9)
     other = dead_letter(ENTRY, {b"what": b"is this"}, "missing field: data")
     await store.write_dead_letters([newer, other, request_letter("a")])
     with ingesting(tmp_path, environ):

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from libs.common.contracts.events import encode
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.store.factory import open_store
 from libs.common.store.postgres import store as postgres
@@ -55,7 +56,7 @@ async def kept_until(
     """Nothing is acknowledged while the database is broken; everything is stored
     afterwards."""
     event = request_event("a", session_id="s", error_message="needs pages" * 700)
-    await stream.append("request", "a", event.model_dump_json())
+    await stream.append("request", "a", encode(event))
     working = consumer(stream, store)
     async with running(working):
 
@@ -138,7 +139,7 @@ class TestPostgres:
         admin = f"{server}/postgres"
         with psycopg.connect(admin, autocommit=True) as database:
             database.execute(f"ALTER DATABASE {name} RENAME TO {name}_gone".encode())
-        event = request_event("a").model_dump_json()
+        event = encode(request_event("a"))
         await stream.append("request", "a", event)
         working = consumer(stream, store)
 
@@ -215,7 +216,7 @@ async def test_a_clock_that_went_back_costs_nothing(
         event = request_event(
             id_, session_id="s", created_at_ms=at_ms, completed_at_ms=max(0, at_ms - 9)
         )
-        await stream.append("request", id_, event.model_dump_json())
+        await stream.append("request", id_, encode(event))
     async with running(consumer(stream, store)):
 
         async def stored() -> bool:

@@ -13,14 +13,15 @@ import pytest
 import redis as blocking
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Row
+from libs.common.contracts.events import Row, encode
+from libs.common.contracts.payloads import Note, Payload
 from libs.common.headers import NO_KINDS, kinds
 from libs.common.redis import keys
-from libs.common.redis.capture_batches import unpacked
+from libs.common.redis.capture_batches import packed, unpacked
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.settings.services import GatewaySettings
-from libs.common.store.interface import Store
+from libs.common.store.store import Store
 from services.gateway.capture import recorder as capturing_of
 from services.gateway.capture import worker
 from services.gateway.capture.recorder import CaptureRecorder
@@ -31,7 +32,7 @@ from tests.support.databases.valkey import running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, ingesting
 from tests.support.processes.waiting import eventually
-from tests.support.values.telemetry import T0_MS, request_event
+from tests.support.values.telemetry import T0_MS, as_redis_gives, request_event
 
 pytestmark = pytest.mark.asyncio
 
@@ -88,17 +89,17 @@ async def bodies(store: Store, id_: str = "req-1") -> dict[str, Any]:
     return shown(await store.payloads(row))
 
 
-async def entries(redis: Redis) -> list[dict[bytes, bytes]]:
-    """One entry per request, as ingest reads them."""
+async def entries(redis: Redis) -> list[Payload]:
+    """One for each request, as ingest reads them."""
     found: Any = await redis.xrange(PAYLOADS)
-    return [dict(part) for _, fields in found for part in unpacked(fields)]
+    return [payload for _, fields in found for payload in unpacked(fields[b"data"])]
 
 
 async def test_bodies_are_stored_redacted_beside_their_request(
     valkey: str, redis: Redis, store: Store, ingest: Process, url: str
 ) -> None:
     stream = TelemetryStream(redis, STREAM, GROUP)
-    await stream.append("request", "req-1", request_event().model_dump_json())
+    await stream.append("request", "req-1", encode(request_event()))
     async with capturing(valkey, PROXY_REDACT=REDACT) as capturer:
         serve(capturer)
         serve(capturer)  # sent twice, as after a lost reply
@@ -122,10 +123,10 @@ async def test_nothing_unredacted_reaches_redis(valkey: str, redis: Redis) -> No
     async with capturing(valkey, PROXY_REDACT=REDACT) as capturer:
         serve(capturer)
     (entry,) = await entries(redis)
-    assert set(entry) == {b"kind", b"id", b"v", b"data", b"request", b"response"}
-    for name in (b"request", b"response"):
-        assert b"SECRET" not in entry[name]  # small bodies are not compressed here
-    assert b"SECRET" not in entry[b"data"]
+    for body in (entry.request_body, entry.response_body):
+        assert body
+        assert b"SECRET" not in body  # small bodies are not compressed here
+    assert b"SECRET" not in entry.described()
 
 
 async def test_bodies_of_a_gateway_that_lost_redis_arrive_later(
@@ -168,17 +169,22 @@ async def test_a_backlog_of_bodies_stops_at_its_bound_and_metadata_goes_on(
             assert capture is not None
             capturer.hand_over(f"r{n}", T0_MS, capture)
             if n % 30 == 0:
-                event = request_event(f"r{n}").model_dump_json()
+                event = encode(request_event(f"r{n}"))
                 await stream.append("request", f"r{n}", event)
     used = await redis.memory_usage(PAYLOADS, samples=0) or 0
     found = await entries(redis)
-    markers = [entry for entry in found if b"request" not in entry]
+    markers = [entry for entry in found if entry.request_body is None]
     assert len(found) == 300
     assert 50 < len(markers) < 300
-    assert FULL_THERE.encode() in markers[-1][b"data"]
+    assert FULL_THERE.encode() in markers[-1].described()
     # The limit may be exceeded by one batch; markers are small.
     assert used < bound + 64 * 10_000 + len(markers) * 1_000
     assert await stream.depth() == 10  # the ledger counts these as pending: no bodies
+
+
+def alone(payload: Payload) -> dict[Any, Any]:
+    """The fields of an entry with this payload only."""
+    return dict(as_redis_gives(packed([payload])))
 
 
 async def test_poison_among_bodies_is_parked_and_the_rest_stored(
@@ -186,26 +192,21 @@ async def test_poison_among_bodies_is_parked_and_the_rest_stored(
 ) -> None:
     junk: list[dict[Any, Any]] = [
         {"what": "is this"},
-        {"kind": "payload", "id": "a", "v": 2, "data": "{}"},
+        {"kind": "payload", "id": "a", "v": 1, "data": "{}"},
         {"kind": "request", "id": "a", "v": 1, "data": "{}"},
-        {"kind": "payload", "id": "a", "v": 1, "data": "{"},
         {"kind": "payloads", "v": 1, "data": b"no batch: SECRET"},
         {"kind": "payloads", "v": 2, "data": b"SECRET of a later version"},
-        {"kind": "payload", "id": "a", "v": 1,
-         "data": '{"request_id":"a","created_at_ms":1,"request":{"original_bytes":1}}'},
-        {"kind": "payload", "id": "a", "v": 1,
-         "data": '{"request_id":"a","created_at_ms":-1}'},
-        {"kind": "payload", "id": "a", "v": 1,
-         "data": '{"request_id":"","created_at_ms":1}'},
+        *map(alone, (
+            Payload("a", 1, Note(1)),
+            Payload("a", -1, Note(6), request_body=b"SECRET"),
+            Payload("", 1, Note(6), request_body=b"SECRET"),
+        )),
     ]  # fmt: skip
     for fields in junk:
         await redis.xadd(PAYLOADS, fields)
-    odd: dict[Any, Any] = {
-        "kind": "payload", "id": "odd", "v": 1, "request": b"\0not zstd",
-        "data": '{"request_id":"odd","created_at_ms":1700000000123,"request":'
-        '{"original_bytes":9007199254740991,"content_type":"a\\u0000b"}}',
-    }  # fmt: skip
-    await redis.xadd(PAYLOADS, odd)
+    note = Note(9_007_199_254_740_991, content_type="a\0b")
+    odd = Payload("odd", 1_700_000_000_123, note, request_body=b"\0not zstd")
+    await redis.xadd(PAYLOADS, alone(odd))
     async with capturing(valkey) as capturer:
         serve(capturer)
     await eventually(lambda: emptied(redis), within_s=20)
@@ -225,7 +226,7 @@ async def test_a_marker_says_why_there_is_no_body(
     valkey: str, redis: Redis, store: Store, ingest: Process
 ) -> None:
     stream = TelemetryStream(redis, STREAM, GROUP)
-    await stream.append("request", "req-1", request_event().model_dump_json())
+    await stream.append("request", "req-1", encode(request_event()))
     settings = {"PROXY_REDACT": "input", "PROXY_MAX_CAPTURE_BYTES": "400"}
     async with capturing(valkey, **settings) as capturer:
         serve(capturer, padding=1_000)
@@ -248,5 +249,5 @@ async def test_a_full_redis_keeps_its_last_room_for_events(
         finally:
             client.config_set("maxmemory", 0)
     (entry,) = await entries(redis)
-    assert b"request" not in entry
-    assert FULL_THERE.encode() in entry[b"data"]
+    assert entry.request_body is None
+    assert FULL_THERE.encode() in entry.described()

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.clients.scrapes import scraped
 from tests.support.databases.valkey import empty
 from tests.support.processes.stack import gateway_stack
 from tests.support.processes.waiting import eventually
@@ -21,10 +22,12 @@ async def test_a_successor_tells_what_died_with_gateway_and_redis(
 ) -> None:
     async with (
         httpx.AsyncClient(timeout=20) as http,
-        gateway_stack(valkey, tmp_path) as stack,
+        gateway_stack(valkey, tmp_path, PROXY_ACCESS_LOG="true") as stack,
     ):
         answer = await http.post(f"{stack.url}/responses", json=ASK)
         ended = answer.headers["x-proxy-request-id"]
+        (line,) = stack.gateway.logged("access")
+        assert (line["request"], line["status"]) == (ended, 200)
         await stack.fault(timeout=True)
         cut = asyncio.create_task(http.post(f"{stack.url}/responses", json=ASK))
 
@@ -54,6 +57,9 @@ async def test_a_successor_tells_what_died_with_gateway_and_redis(
         assert interrupted["error_code"] == "gateway_lost"
         (closed,) = await closed_books()
         assert (closed["accepted"], closed["ended"]) == (2, 2)
+        assert heir.gateway.logged("journal_taken_over", interrupted=1)
+        found = await scraped(heir.origin)
+        assert found.value("proxy_recovered_requests_total") == 1  # GatewayDied
 
 
 async def test_without_room_on_disk_traffic_goes_on_and_readyz_says_so(
@@ -70,6 +76,13 @@ async def test_without_room_on_disk_traffic_goes_on_and_readyz_says_so(
         assert ready.status_code == 200
         assert any(d.startswith("journal: ") for d in ready.json()["degraded"])
         await stack.request(answer.headers["x-proxy-request-id"])
+
+        async def told() -> bool:
+            found = await scraped(stack.origin)
+            return found.value("proxy_degraded", part="journal") == 1
+
+        await eventually(told)  # JournalInMemory
+        assert stack.gateway.logged("degraded_began", part="journal")
 
 
 async def test_a_gateway_that_ends_with_all_stored_leaves_no_journal(

@@ -39,6 +39,19 @@ async def test_what_was_there_before_the_group_is_read(stream: TelemetryStream) 
     assert [e.fields[b"id"] for e in await read(stream)] == [b"h0", b"h1", b"h2"]
 
 
+async def test_the_oldest_entry_is_one_that_is_not_stored(
+    stream: TelemetryStream, redis: Redis
+) -> None:
+    assert await stream.oldest_ms() is None
+    for ms in (1_000, 2_000):
+        await redis.xadd(STREAM, {"kind": "health"}, id=f"{ms}-5")
+    assert await stream.oldest_ms() == 1_000
+    (first, _) = await read(stream)
+    assert await stream.oldest_ms() == 1_000  # read, and not stored
+    await stream.acknowledge([first.id])
+    assert await stream.oldest_ms() == 2_000
+
+
 async def test_acknowledging_deletes(stream: TelemetryStream, redis: Redis) -> None:
     for n in range(3):
         await stream.append("health", f"h{n}", "{}")

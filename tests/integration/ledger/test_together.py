@@ -9,8 +9,10 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from libs.common.contracts.events import encode
 from libs.common.redis.telemetry_stream import TelemetryStream
 from tests.support.databases.sql import fetch
+from tests.support.preloaded import programs
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, running
 from tests.support.processes.waiting import eventually
@@ -18,7 +20,7 @@ from tests.support.values.telemetry import request_event
 
 pytestmark = pytest.mark.asyncio
 
-COMMAND = [sys.executable, "-c", "from libs.cli.main import run; run()", "gateway"]
+COMMAND = [sys.executable, "-c", programs.RUN, "gateway"]
 STREAM, GROUP = "telemetry:events", "responses-proxy-workers"
 
 
@@ -31,6 +33,7 @@ class Together:
             "PROXY_IN_PROCESS_WORKER": "true",
             "PROXY_REDIS_URL": redis_url,
             "PROXY_SQLITE_URL": self.url,
+            "PROXY_DATA_DIR": str(folder),
             "PROXY_PORT": str(self.gateway_port),
             "PROXY_INGEST_PORT": str(self.ingest_port),
             "PROXY_DRAIN_SECONDS": "3",
@@ -73,7 +76,7 @@ def together(tmp_path: Path, valkey: str) -> Together:
 
 async def append(redis: Redis, id_: str) -> None:
     stream = TelemetryStream(redis, STREAM, GROUP)
-    await stream.append("request", id_, request_event(id_).model_dump_json())
+    await stream.append("request", id_, encode(request_event(id_)))
 
 
 def child(pid: int, module: str) -> int:

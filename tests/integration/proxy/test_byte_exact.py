@@ -30,6 +30,7 @@ HOP_BY_HOP = {
 }
 CREDENTIALS = {
     *(b"authorization", b"api-key", b"x-api-key", b"cookie"),
+    b"ocp-apim-subscription-key",
     *(b"openai-organization", b"openai-project"),
 }
 OF_THE_ACCOUNT = {b"set-cookie", b"openai-organization", b"openai-project", b"alt-svc"}

@@ -18,11 +18,12 @@ import pytest_asyncio
 from libs.common.contracts.catalogue import Catalogue, ResourceState
 from libs.common.settings.resources import resources_from_environment
 from libs.simulator.faults.faults import parse_script
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.processes.ports import free_port
 from tests.support.processes.stack import KEYS, Stack, of_providers
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulated import events_in
+from tests.support.upstreams.simulator import Simulator
 
 # One gateway serves the module. Each test has an empty Redis and its own upstream,
 # because a kept connection of another test would change what a reset means.
@@ -39,6 +40,7 @@ WEIGHTS = (1000.0, 100.0, 10.0, 1.0)
 IN_A_MINUTE = "a date 60 s from now"
 A_MINUTE: Any = pytest.approx(60, abs=2)  # HTTP dates have whole seconds only
 ALREADY_TRIED = "already tried"
+OF_A_KEY = "Rate limit reached for this key on tokens per min (TPM)."
 MODEL_PAUSED = "cooling down for this model until "
 KEY_REFUSED = "key refused by the upstream"
 
@@ -307,8 +309,11 @@ class Setup:
         await eventually(adopted)
 
     def fault(self, fault: dict[str, Any], key: str = FIRST, **more: Any) -> None:
-        """Every request with this key gets the fault, unless `more` limits it."""
+        """Every request with this key gets the fault, unless `more` limits it. A 429
+        names the limit of the key, unless it has a message."""
         headers = dict(fault.get("headers", {}))
+        if fault.get("status") == 429 and "code" not in fault:
+            fault = {"message": OF_A_KEY, **fault}
         if headers.get("retry-after") == IN_A_MINUTE:
             headers["retry-after"] = formatdate(time.time() + 60, usegmt=True)
         scripted = {**fault, "headers": headers} if headers else fault
@@ -511,6 +516,32 @@ class TestAPausedModel:
         assert told.reasons == ["panic"]
 
 
+class TestALimitOfAnAccount:
+    @pytest.mark.parametrize("whose", ["organization org-1", "project proj_1"])
+    async def test_pauses_the_model_on_all_its_keys(
+        self, setup: Setup, whose: str
+    ) -> None:
+        await setup.keys(4)
+        message = f"Rate limit reached for {MODEL} in {whose} on tokens per min (TPM)."
+        limit = {"status": 429, "message": message, "headers": {"retry-after": "60"}}
+        setup.fault(limit, times=1)
+        told = await setup.ask()
+        assert (told.client, told.chosen[0]) == (Client(200, attempts=2), "openai-1")
+        assert told.chosen[1] in ("openai-3", "openai-4")
+        assert _refused(told, "openai-2").startswith(MODEL_PAUSED)
+        assert (await setup.ask(model="gpt-5.4")).chosen == ["openai-1"]
+        # openai-1 and openai-2 are of one account.
+        assert (await setup.state(1)).paused_models == (MODEL,)
+        assert (await setup.state(2)).paused_models == ()
+
+    async def test_clients_wait_for_the_soonest(self, setup: Setup) -> None:
+        await setup.keys(3)
+        for key, wait in zip(KEYS, ("60", "20", "40"), strict=False):
+            setup.fault({"status": 429, "headers": {"retry-after": wait}}, key)
+        told = await setup.ask()
+        assert told.client == Client(429, "rate_limit_exceeded", 20, attempts=3)
+
+
 class TestAllKeysFail:
     async def test_the_last_failure_is_passed_on(self, setup: Setup) -> None:
         await setup.keys(4)
@@ -537,6 +568,10 @@ class TestAllKeysFail:
         assert (then.client.status, then.client.code) == (503, "no_capacity")
         assert then.client.retry_after >= 1
         assert (then.chosen, then.reasons) == ([None], ["no_capacity"])
+        logged = setup.stack.gateway.logged
+        assert logged("failover", cause="key_refused", resource="openai-1")
+        assert logged("request_failed", status=401, resource="openai-2")
+        assert logged("request_refused", cause="no_capacity", status=503)
 
 
 @pytest.mark.parametrize(
@@ -585,9 +620,10 @@ async def test_a_kept_connection_that_breaks_blames_nobody(setup: Setup) -> None
     await setup.ask()
     setup.fault({"reset": True}, times=1)
     told = await setup.ask()
-    # Resent on a new connection, which is not counted as an attempt.
-    assert told.client == Client(200, attempts=1)
-    assert told.chosen == ["openai-1"]
+    # Sent again on a new connection: an attempt, on a resource that is not to blame.
+    assert told.client == Client(200, attempts=2)
+    assert told.causes == [None, "stale_connection"]
+    assert told.chosen[0] == "openai-1"
     assert (await setup.state()).errors == 0
 
 

@@ -17,6 +17,7 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
 from libs.common.redis import keys
 from libs.common.routing.types import digest
+from tests.support.clients.scrapes import scraped
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process
@@ -263,6 +264,13 @@ class TestBadInput:
         answer = await http.get(f"{stack.origin}/admin/state")
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "router_unreachable"
+
+        async def told() -> bool:
+            found = await scraped(stack.origin)
+            return found.value("proxy_degraded", part="router") == 1
+
+        await eventually(told)  # RouterUnreachable
+        assert stack.gateway.logged("degraded_began", part="router")
 
 
 class TestFailover:
@@ -606,6 +614,15 @@ class TestWithoutRedis:
         ready = await http.get(f"{stack.origin}/readyz")
         assert ready.status_code == 200
         assert "redis" in ready.json()["degraded"][0]
+
+        async def told() -> bool:
+            found = await scraped(stack.origin)
+            impaired = found.value("proxy_degraded", part="redis")
+            return (found.value("proxy_redis_up"), impaired) == (0, 1)
+
+        await eventually(told)  # RedisDown
+        assert (await scraped(stack.origin)).value("proxy_outbox_events") > 0
+        assert stack.gateway.logged("degraded_began", part="redis")
         with running_valkey(folder, port):
             await stack.publish()
 
@@ -620,6 +637,11 @@ class TestWithoutRedis:
             again = await http.post(f"{stack.url}/responses", json=ASK)
             (decision,) = await stack.decisions(again.headers["x-proxy-request-id"])
             assert "degraded" not in decision
+
+            async def over() -> bool:
+                return bool(stack.gateway.logged("degraded_ended", part="redis"))
+
+            await eventually(over)
 
 
 async def test_sigterm_drains_and_leaves_no_lease(

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ReadOnlyError
 
+from libs.common.contracts.payloads import Payload
 from libs.common.errors import RedisAway
-from libs.common.redis.capture_batches import Payload
 from libs.common.redis.capture_stream import PayloadStream
 from libs.common.redis.shared_connection import Refused, SharedConnection, connect
 from tests.support.databases.valkey import running_valkey

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from libs.simulator.server import Simulator
 from tests.support.databases.sentinels import watched_pair
 from tests.support.databases.sql import fetch
 from tests.support.processes.fleet import HOST, Fleet, Plan, running_fleet
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio
 

@@ -13,13 +13,13 @@ from libs.cli.commands import service_command
 from libs.cli.operations import doctor
 from libs.common.redis.factory import blocking_client
 from libs.common.redis.shared_connection import SharedConnection, connect
-from libs.simulator.server import Simulator
 from tests.support.databases.certificates import Authority, make_authority
 from tests.support.databases.tls_redis import Guarded, guarded_redis
 from tests.support.processes.fleet import PORTS, Plan, running_fleet
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 KEYS = {"sk-a1": "a", "sk-b1": "b"}
 

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from libs.cli.commands import service_command
+from libs.cli.commands import PYTHON, service_command
 from libs.common.admin_token import ensure_file, token_hash
-from libs.common.store.admin_token import AdminTokenRow
+from libs.common.store.admin.audit_log import AuditLog, AuditQuery
+from libs.common.store.admin.tokens import AdminTokenRow, NamedTokenRows
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Store
+from libs.common.store.store import Store
 from tests.support.databases.sql import fetch, setting
+from tests.support.preloaded import programs
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT, Process, bare_environment, wait_for
 from tests.support.processes.waiting import eventually
@@ -71,17 +73,19 @@ async def router(
             await asyncio.to_thread(process.end)
 
 
-def command(env: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    code = "from libs.cli.main import run; run()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "admin-token", *options],
-        check=False, capture_output=True, text=True, timeout=60, cwd=ROOT,
-        env={**bare_environment(), **env},
-    )  # fmt: skip
+AS_USERS_DO = (sys.executable, "-c", programs.RUN, "admin-token")
+WHAT_IT_EXECUTES = (*PYTHON, "libs.cli.operations.admin_token")
+
+
+def command(
+    env: dict[str, str], *options: str, words: Sequence[str] = WHAT_IT_EXECUTES
+) -> subprocess.CompletedProcess[str]:
+    environ = {**bare_environment(), **env}
+    return programs.completed([*words, *options], environ, ROOT)
 
 
 async def replaced(env: dict[str, str]) -> str:
-    done = await asyncio.to_thread(command, env, "--new")
+    done = await asyncio.to_thread(command, env, "--new", words=AS_USERS_DO)
     assert (done.returncode, done.stderr) == (0, "")
     (token,) = LINK.findall(done.stdout)
     return str(token)
@@ -152,7 +156,10 @@ async def test_a_router_before_its_schema_lets_nobody_in(
 
 
 async def test_the_file_of_up_is_replaced_at_once(valkey: str, tmp_path: Path) -> None:
-    env = settings(valkey, f"sqlite:///{tmp_path}/x.sqlite3", tmp_path)
+    url = f"sqlite:///{tmp_path}/x.sqlite3"
+    async with open_store(url) as store:
+        await store.migrate()
+    env = settings(valkey, url, tmp_path)
     token = ensure_file(tmp_path)
     async with router(env, tmp_path) as running:
         assert await running.status() == 401
@@ -177,6 +184,62 @@ async def test_an_open_admin_api_is_asked_for_and_warned_of(
         (warning,) = [w for w in map(json.loads, lines) if w["action"] == "admin_open"]
         assert warning["level"] == "warning"
         assert "PROXY_ALLOW_OPEN_ADMIN" in warning["message"]
+
+
+async def test_tokens_with_names_by_command(
+    valkey: str, url: str, store: Store, tmp_path: Path
+) -> None:
+    env = settings(valkey, url, tmp_path, PROXY_ADMIN_TOKEN="the-first-one")
+
+    async def done(*options: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(command, env, *options)
+        assert bool(result.stderr) is bool(result.returncode)
+        return result.returncode, result.stderr or result.stdout
+
+    _, link = await done("--name", "ann")
+    (token,) = LINK.findall(link)
+    rows = NamedTokenRows(store.fetch)
+    assert await rows.holders() == {token_hash(token.encode()): ("ann", "viewer")}
+    async with router(env, tmp_path) as running:
+        assert await running.status(token) == 200
+        headers = {"authorization": f"Bearer {token}"}
+        refused = await running.http.post("/admin/keys", json={}, headers=headers)
+        assert refused.status_code == 403
+        assert (await done("--name", "ann"))[0] == 1  # taken
+        assert await done("--name", "ann", "--revoke") == (0, "revoked ann\n")
+
+        async def revoked() -> bool:
+            return await running.status(token) == 401
+
+        await eventually(revoked)
+    for options, said in (
+        (("--name", "ann", "--revoke"), "no token with the name 'ann'"),
+        (("--name", "default"), "choose another"),
+        (("--revoke",), "use --revoke with --name"),
+        (("--name", "ann", "--new"), "--new without it"),
+    ):
+        code, text = await done(*options)
+        assert (code, said in text) == (1, True), text
+    await replaced(settings(valkey, url, tmp_path))
+    shown = [
+        (row["actor"], row["address"], row["action"], row["object_id"], row["changes"])
+        for row in (await AuditLog(store.fetch).page(AuditQuery())).rows
+    ]
+    by, fields = "(command line)", {"name": "ann", "role": "viewer"}
+    assert shown == [
+        (
+            by, None, "change", "default",
+            {"token_hash": {"before": None, "after": "***"}},
+        ),
+        (
+            by, None, "revoke", "ann",
+            {name: {"before": was, "after": None} for name, was in fields.items()},
+        ),
+        (
+            by, None, "create", "ann",
+            {name: {"before": None, "after": now} for name, now in fields.items()},
+        ),
+    ]  # fmt: skip
 
 
 async def test_the_row_is_one(store: Store) -> None:

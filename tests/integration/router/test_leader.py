@@ -41,6 +41,15 @@ async def test_giving_up_lets_another_lead(redis: Redis) -> None:
     assert await two.hold()
 
 
+async def test_a_taken_lease_makes_its_holder_follow(redis: Redis) -> None:
+    one, two = (LeaderLease(redis, "router", name, 60_000) for name in ("one", "two"))
+    await one.hold()
+    await two.take()
+    assert not await one.hold()
+    assert await two.hold()
+    assert await redis.pttl(keys.leader("router")) > 50_000
+
+
 async def test_nobody_leads_without_redis() -> None:
     async with connect(f"redis://127.0.0.1:{free_port()}/0") as client:
         with pytest.raises(RedisAway):

@@ -15,11 +15,12 @@ import pytest
 import pytest_asyncio
 from cryptography.fernet import Fernet
 
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.clients.sockets import Visits, visited
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

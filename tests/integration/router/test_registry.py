@@ -19,13 +19,14 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
 from libs.common.redis.shared_connection import connect as connect_redis
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from services.router.admin.schemas import registry as schemas
 from tests.support.databases.redis_dump import dump
 from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 OURS = {"sk-sim-a": "acct-a"}

@@ -11,8 +11,8 @@ import pytest_asyncio
 from libs.common.contracts.catalogue import Alias
 from libs.common.providers.registry import provider_of
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Store
 from libs.common.store.providers import RegistryRows
+from libs.common.store.store import Store
 
 pytestmark = pytest.mark.asyncio
 BORN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
@@ -42,6 +42,9 @@ MODEL = {
     "upstream_id": "gpt",
     "enabled": True,
 }
+
+TARGET = {"provider_id": "acme", "upstream_id": "gpt", "weight": 1.0, "priority": 0}
+SECOND = {"provider_id": "beta", "upstream_id": "gpt-b", "weight": 3.0, "priority": 1}
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgres"])
@@ -112,6 +115,7 @@ async def test_aliases_are_kept(rows: RegistryRows) -> None:
     added = await rows.add_model(MODEL, BORN)
     assert added == {
         **MODEL,
+        "targets": [TARGET],
         "created_at": SHOWN["created_at"],
         "updated_at": SHOWN["created_at"],
     }
@@ -137,3 +141,22 @@ async def test_a_provider_with_aliases_stays(rows: RegistryRows) -> None:
     assert await rows.delete_provider("acme")
     assert not await rows.delete_provider("acme")
     assert await rows.models() == await rows.providers() == []
+
+
+async def test_targets_of_an_alias_are_kept(rows: RegistryRows) -> None:
+    for id_ in ("acme", "beta"):
+        await rows.add_provider({**FIELDS, "id": id_}, BORN)
+    added = await rows.add_model({**MODEL, "targets": [TARGET, SECOND]}, BORN)
+    assert added is not None
+    assert added["targets"] == [TARGET, SECOND]
+    assert await rows.model("team/fast") == added
+    (alias,) = (await rows.registry()).aliases
+    assert [each.model_dump() for each in alias.targets] == [TARGET, SECOND]
+    assert not await rows.delete_provider("beta")
+    changed = await rows.change_model("team/fast", {"targets": [TARGET]}, LATER)
+    assert changed is not None
+    assert changed["targets"] == [TARGET]
+    assert await rows.delete_provider("beta")
+    changed = await rows.change_model("team/fast", {"targets": None}, LATER)
+    assert changed is not None
+    assert changed["targets"] == [TARGET]

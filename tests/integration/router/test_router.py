@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import httpx
@@ -15,8 +15,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.events import encode
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
+from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
@@ -24,6 +26,7 @@ from libs.common.routing.types import Ask, digest
 from libs.common.store.factory import open_store
 from services.router.admin.schemas import explain as explain_schemas
 from services.router.admin.schemas import state as state_schemas
+from tests.support.clients.scrapes import Scraped
 from tests.support.databases.valkey import empty, running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, granian, running
@@ -297,6 +300,51 @@ class TestState:
 
             await eventually(seen)
 
+    async def test_changes_follow_the_first_state(self, proxy: Standing) -> None:
+        async with proxy.http.stream("GET", "/admin/events?changes=true") as answer:
+            states = _states(answer)
+            first = await anext(states)
+            assert [len(first[name]) for name in ("resources", "requests")] == [4, 3]
+            told = [each["subject"] for each in first["attention"]]
+            assert told == ["health"]  # none runs here
+            assert "candidates" not in first["decisions"][0]
+            resource = await acquired(proxy.routing, "req-now", "s")
+
+            async def seen() -> bool:
+                changed = await anext(states)
+                assert len(changed) < len(first)
+                return [r["id"] for r in changed.get("resources", ())] == [resource]
+
+            await eventually(seen)
+
+
+class TestAttention:
+    async def test_a_sick_resource_and_a_gateways_disk(self, proxy: Standing) -> None:
+        refused = Verdict(kind="refused", cause="401")
+        await proxy.routing.verdict("openai-2", refused)
+        books = gateway_event("gw-1", accepted=0, ended=0)
+
+        async def told() -> bool:
+            await proxy.routing.heartbeat("gw-1", encode(books))
+            await proxy.redis.set(keys.impaired("gw-1"), "journal", px=5_000)
+            found = (await proxy.http.get("/admin/attention")).json()["data"]
+            return [(each["kind"], each["subject"]) for each in found] == [
+                ("degraded", "health"),  # none runs here
+                ("degraded", "journal of gateway gw-1"),
+                ("resource_unhealthy", "openai-2"),
+            ]
+
+        await eventually(told)
+
+
+class TestCharts:
+    async def test_nothing_happened_lately(self, proxy: Standing) -> None:
+        for window, count in (("hour", 60), ("day", 96), ("week", 168)):
+            answer = await proxy.http.get(f"/admin/charts?window={window}&team_id=t")
+            chart = answer.json()
+            assert chart["series"]["requests"] == [0] * count
+            assert chart["series"]["latency_p50_ms"] == [None] * count
+
 
 async def _states(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     async for line in answer.aiter_lines():
@@ -309,7 +357,7 @@ class TestLedger:
         self, proxy: Standing
     ) -> None:
         books = gateway_event("gw-1", accepted=6, ended=5, held=5)
-        report = books.model_dump_json().encode()
+        report = encode(books)
         await proxy.routing.heartbeat("gw-1", report)
         ledger = await proxy.ledger()
         state_schemas.WholeLedger.model_validate(ledger)
@@ -323,7 +371,7 @@ class TestLedger:
         self, proxy: Standing
     ) -> None:
         books = gateway_event("gw-2", accepted=5, ended=5, held=4)
-        await proxy.routing.heartbeat("gw-2", books.model_dump_json().encode())
+        await proxy.routing.heartbeat("gw-2", encode(books))
         ledger = await proxy.ledger()
         assert ledger["balanced"] is False
         assert ledger["problems"] == ["gw-2: 1 stored requests are gone"]
@@ -353,6 +401,16 @@ class TestHistory:
             ("sessions", "id", ["session-0", "session-1"]),
             ("sessions?session_id=session-1", "requests", [1]),
             ("requests?session_id=nobody", "id", []),
+            ("requests?status=5xx", "id", []),
+            (
+                (
+                    "requests?outcome=completed&from=2023-11-14T22:13:21.123Z"
+                    "&to=2023-11-14T22:13:22.123Z"
+                ),
+                "id",
+                ["req-1"],
+            ),
+            ("decisions?reason=panic", "id", []),
         ],
     )
     async def test_filters(
@@ -375,7 +433,10 @@ class TestHistory:
         row = (await proxy.http.get("/admin/requests/req-2")).json()
         assert row["created_at"] == "2023-11-14T22:13:22.123Z"
         assert [d["attempt"] for d in row["decisions"]] == [1, 2]
-        assert row["decisions"][0]["candidates"][1]["refused"] == "cooling down"
+        passed_over = row["decisions"][0]["candidates"][1]
+        assert passed_over["refused"] == "cooling down"
+        assert passed_over["why"] == {"code": "cooling_down", "until_ms": None}
+        assert (row["timeline"]["received_ms"], row["cost_usd"]) == (0, None)
 
     async def test_an_unknown_request(self, proxy: Standing) -> None:
         answer = await proxy.http.get("/admin/requests/nobody")
@@ -389,11 +450,16 @@ class TestExplain:
         explain_schemas.Explained.model_validate(answer.json())
         return answer.json()
 
+    async def keys(self, proxy: Standing) -> list[bytes]:
+        """Of Redis, without those of the router's leaderships, which come and go."""
+        found: Any = await proxy.redis.keys()
+        return sorted(key for key in found if b":leader:" not in key)
+
     async def test_it_tells_where_and_why_without_effects(
         self, proxy: Standing
     ) -> None:
         await proxy.routing.verdict("openai-2", REFUSED)
-        before = await proxy.redis.xlen(STREAM), await proxy.redis.dbsize()
+        before = await proxy.redis.xlen(STREAM), await self.keys(proxy)
         said = await self.explain(
             proxy, headers={"X-Session-ID": "s"}, body={"model": "gpt-5.5"}
         )
@@ -406,10 +472,7 @@ class TestExplain:
             "openai-2": "key refused by the upstream"
         }
         assert await proxy.routing.in_flight() == 0
-        assert before == (
-            await proxy.redis.xlen(STREAM),
-            await proxy.redis.dbsize(),
-        )
+        assert before == (await proxy.redis.xlen(STREAM), await self.keys(proxy))
 
     async def test_ids_are_looked_for_in_sql(self, proxy: Standing) -> None:
         said = await self.explain(
@@ -436,7 +499,7 @@ class TestExplain:
             pytest.param(b"{", "invalid_request", id="no JSON"),
             pytest.param(b'{"method":"BREW"}', "invalid_request", id="no method"),
             pytest.param(b'{"headers":{"a":1}}', "invalid_request", id="no header"),
-            pytest.param(b"x" * 1_100_000, "invalid_request", id="too large"),
+            pytest.param(b"x" * 1_100_000, "body_too_large", id="too large"),
             pytest.param(
                 b'{"headers":{"x-pool-id":"nope"}}', "unknown_pool", id="no pool"
             ),
@@ -448,7 +511,7 @@ class TestExplain:
             content=asked,
             headers={"content-type": "application/json"},
         )
-        assert answer.status_code == 400
+        assert answer.status_code == (413 if code == "body_too_large" else 400)
         assert error(answer) == code
 
 
@@ -459,6 +522,7 @@ class TestPages:
             ("/", "text/html"),
             ("/docs", "text/html"),
             ("/dashboard/app.js", "text/javascript"),
+            ("/dashboard/views/overview.js", "text/javascript"),
             ("/dashboard/style.css", "text/css"),
             ("/favicon.ico", "image/svg+xml"),
             ("/openapi.json", "application/json"),
@@ -482,6 +546,33 @@ class TestPages:
     async def test_metrics_tell_of_each_resource(self, proxy: Standing) -> None:
         text = (await proxy.http.get("/metrics")).text
         assert 'proxy_resource_in_flight{resource="openai-4"} 0.0' in text
+
+    async def test_what_is_impaired_is_logged_and_measured(
+        self, proxy: Standing
+    ) -> None:
+        """Here no health service and no ingest run. Then the upstream refuses all
+        keys."""
+        an_hour_ago = int(time() * 1000) - 3_600_000
+        event: dict[Any, Any] = {"kind": "health", "id": "x", "v": 1, "data": "{}"}
+        await proxy.redis.delete(STREAM)
+        await proxy.redis.xadd(STREAM, event, id=f"{an_hour_ago}-1")
+        for id_ in RESOURCES:
+            await proxy.routing.verdict(id_, REFUSED)
+
+        async def told() -> bool:
+            found = Scraped((await proxy.http.get("/metrics")).text)
+            return all(
+                found.value("proxy_degraded", part=part)
+                for part in ("health", "ingest", "resources")
+            )
+
+        await eventually(told)  # HealthChecksStopped
+        for part in ("health", "ingest", "resources"):
+            assert proxy.process.logged("degraded_began", part=part)
+        found = Scraped((await proxy.http.get("/metrics")).text)
+        assert found.value("proxy_queue_oldest_seconds") >= 3_600  # NotStored
+        assert found.value("proxy_resource_available") == 0  # NoResource
+        assert found.value("proxy_ledger_balanced") == 1
 
     async def test_an_unknown_route(self, proxy: Standing) -> None:
         answer = await proxy.http.get("/nothing")
@@ -543,6 +634,14 @@ class TestTrouble:
                 return (await proxy.http.get("/readyz")).status_code == 503
 
             await eventually(unready)
+
+            async def told() -> bool:
+                found = Scraped((await proxy.http.get("/metrics")).text)
+                impaired = found.value("proxy_degraded", part="redis")
+                return (found.value("proxy_redis_up"), impaired) == (0, 1)
+
+            await eventually(told)  # RedisDown
+            assert proxy.process.logged("degraded_began", part="redis")
             with running_valkey(tmp_path, port):
                 await eventually(proxy.whole)
 
@@ -557,6 +656,14 @@ class TestTrouble:
             answer = await proxy.http.get("/admin/requests")
             assert (answer.status_code, error(answer)) == (503, "database_unreachable")
             assert "database" in (await proxy.state())["degraded"][0]
+
+            async def told() -> bool:
+                found = Scraped((await proxy.http.get("/metrics")).text)
+                impaired = found.value("proxy_degraded", part="database")
+                return (found.value("proxy_sql_up"), impaired) == (0, 1)
+
+            await eventually(told)  # DatabaseDown
+            assert proxy.process.logged("degraded_began", part="database")
 
     async def test_it_ends_at_once_with_streams_open(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path) as valkey:

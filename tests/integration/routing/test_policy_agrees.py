@@ -22,28 +22,34 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from libs.common.contracts.catalogue import Catalogue, Resource
+from libs.common.contracts.catalogue import Catalogue, Resource, ResourceState
+from libs.common.contracts.rate_limits import Told
 from libs.common.contracts.verdicts import Verdict
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
+from libs.common.routing.account_limits import AccountLimits
 from libs.common.routing.circuit_breaker import NEVER
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import (
     Ask,
     Asker,
+    Busy,
     Decision,
     ForeignId,
     Lease,
     NoCapacity,
     Owner,
     OwnerLimited,
+    Place,
+    Queued,
     Refusal,
     Release,
     digest,
     model_digest,
 )
 from services.router.function_library import LIBRARY
+from tests.fuzz.bounds import EXAMPLES
 from tests.support.memory.reference import ReferenceRouting
 
 STREAM = "telemetry:events"
@@ -59,6 +65,15 @@ IDS = st.lists(
 TENANTS = st.sampled_from(["", "", "key:a", "team:b"])
 # Bound ids and one more; most requests are not isolated.
 KINDS = st.sampled_from(["", "", "nrn", "rrr", "nnn"])
+# The resource of a WebSocket and the letters of its request; most are without one.
+SOCKETS = st.one_of(
+    st.just(("", "")),
+    st.tuples(
+        st.sampled_from(["openai-1", "openai-1", "openai-2", "openai-99"]),
+        st.sampled_from(["", "d", "c", "s", "dc", "ds", "o", "do", "co"]),
+    ),
+    st.just(("", "o")),  # a target of a model alias that has others
+)
 DRAWS = st.integers(0, 2**31 - 1)
 OK = Verdict(kind="ok")
 FAULT = Verdict(kind="fault", cause="500")
@@ -68,8 +83,30 @@ LIMITED = [
     Verdict(kind="limited", cause="429 rate limited", cooldown_ms=ms)
     for ms in (None, 10, 2_500)
 ]
+LIMITED += [msgspec.structs.replace(limited, of_account=True) for limited in LIMITED]
 VERDICTS = st.sampled_from(
-    [OK] * 4 + [FAULT] * 4 + LIMITED * 2 + [Verdict(kind="neutral"), REFUSED, EXHAUSTED]
+    [OK] * 6 + [FAULT] * 4 + LIMITED * 2 + [Verdict(kind="neutral"), REFUSED, EXHAUSTED]
+)
+# Estimated tokens of a request; None: limits of accounts do not matter.
+TOKENS = st.sampled_from([None, 0, 10, 400, 5_000])
+# Of requests or of tokens: limit, remaining, ms to the reset. Some are unknown, and
+# some resets too far away.
+LIMIT = st.one_of(
+    st.just((-1, -1, -1)),
+    st.tuples(
+        st.just(1_000),
+        st.sampled_from([0, 1, 240, 260, 1_000]),
+        st.sampled_from([1, 900, 20_000, 3_600_001]),
+    ),
+)
+TOLD = st.one_of(
+    st.just(""),
+    st.builds(
+        lambda age, requests, tokens: Told(*requests, *tokens).encoded(age),
+        st.sampled_from([0, 0, 1, 1_000]),
+        LIMIT,
+        LIMIT,
+    ),
 )
 
 
@@ -93,6 +130,18 @@ def resource(
     )
 
 
+# Most histories are without limits of requests in flight.
+BOUNDS = st.sampled_from(
+    [
+        {},
+        {},
+        {"most_in_flight": 1},
+        {"most_in_flight": 2, "queue_ms": 5_000},
+        {"most_in_flight": 1, "queue_ms": 3_000, "bound_queue_ms": 3_000},
+        {"queue_ms": 3_000, "bound_queue_ms": 20_000},
+    ]
+)
+SHARES = st.sampled_from([("key-a", 1), ("key-a", 1), ("key-b", 1), ("key-c", 2.5)])
 RESOURCES = 4
 SMALL = st.lists(
     st.builds(
@@ -109,11 +158,14 @@ SMALL = st.lists(
     unique_by=lambda r: r.id,
 )
 # More than the number of ranks that a choice looks at.
-LARGE = st.integers(15, 20).map(
-    lambda n: [
-        resource(i, 1, "p", "ab"[i % 2], "K", "x" if i > 2 else None)
+LARGE = st.builds(
+    lambda n, accounts: [
+        resource(i, 1, "p", accounts[i % 10], "K", "x" if i > 2 else None)
         for i in range(1, n + 1)
-    ]
+    ],
+    st.integers(15, 20),
+    # The names of the four last resources, in the order of ranks, end in 6 to 9.
+    st.sampled_from(["ababababab", "aaaaaabbbb"]),
 )
 
 
@@ -131,6 +183,7 @@ class Asked:
 class Histories(RuleBasedStateMachine):
     url = ""
     asked = Bundle("asked")
+    waiting = Bundle("waiting")
     ended = Bundle("ended")
 
     def __init__(self) -> None:
@@ -139,21 +192,25 @@ class Histories(RuleBasedStateMachine):
         self.now = 1_760_000_000_000
         self.count = 0
         self.redis: Redis = connect(self.url)
-        terms = Terms(cooldown_ms=COOLDOWN_MS)
+        self.bounded_by({})
+        self.held: dict[str, str] = {}  # request -> resource: the bare truth
+        self.owner: dict[str, str] = {}  # request -> gateway
+
+    def bounded_by(self, bounds: dict[str, Any]) -> None:
+        terms = Terms(cooldown_ms=COOLDOWN_MS, **bounds)
         self.lua = RoutingFunctions(
             ClientCaller(self.redis), STREAM, terms, LIBRARY, lambda: self.now
         )
-        self.python = ReferenceRouting(COOLDOWN_MS)
-        self.held: dict[str, str] = {}  # request -> resource: the bare truth
-        self.owner: dict[str, str] = {}  # request -> gateway
+        self.python = ReferenceRouting(COOLDOWN_MS, terms=terms)
 
     def run(self, call: Any) -> Any:
         return self.runner.run(call)
 
     # What happens ------------------------------------------------------------
 
-    @initialize(resources=st.one_of(SMALL, LARGE))
-    def begin(self, resources: list[Resource]) -> None:
+    @initialize(resources=st.one_of(SMALL, LARGE), bounds=BOUNDS)
+    def begin(self, resources: list[Resource], bounds: dict[str, Any]) -> None:
+        self.bounded_by(bounds)
         self.run(self.redis.flushall())
         self.run(self.lua.load_library())
         self.publish(resources)
@@ -177,6 +234,8 @@ class Histories(RuleBasedStateMachine):
         tenant=TENANTS,
         strict=st.booleans(),
         kinds=KINDS,
+        socket=SOCKETS,
+        tokens=TOKENS,
         lost=st.sampled_from([False, False, False, True]),
         draw=DRAWS,
     )
@@ -203,20 +262,94 @@ class Histories(RuleBasedStateMachine):
             draw=given["draw"],
             resolved=given["resolved"],
             asker=_asker(given),
+            socket=given["socket"][0],
+            turn=given["socket"][1],
+            tokens=given["tokens"],
+            place=given.get("place"),
         )
         self.check_ids(ask)
         chosen = self.ask_both(ask)
+        if ask.place and not chosen and ask.place.entry(ask) in self.waits():
+            return Asked(ask, model, "")
         return Asked(ask, model, "" if lost else chosen) if chosen else None
 
-    @rule(target=asked, asked=consumes(asked), draw=DRAWS)
-    def try_again(self, asked: Asked, draw: int) -> Any:
-        """The next attempt, on another resource."""
-        tried = (*asked.tried, asked.resource_id) if asked.resource_id else asked.tried
+    def waits(self) -> set[str]:
+        """The entries of all queues."""
+        queues = self.python.queues.by_class.values()
+        return {entry for queue in queues for _, entry in queue.order}
+
+    @rule(target=asked, asked=consumes(asked), draw=DRAWS, stale=st.booleans())
+    def try_again(self, asked: Asked, draw: int, *, stale: bool) -> Any:
+        """The next attempt, on another resource. `stale`: or on the same one."""
+        failed = asked.resource_id and not stale
+        tried = (*asked.tried, asked.resource_id) if failed else asked.tried
         ask = _changed(asked.ask, asked.resource_id, tried, draw)
         if not asked.resource_id:
             return asked
         chosen = self.ask_both(ask)
         return Asked(ask, asked.model, chosen or asked.resource_id, tried)
+
+    @rule(
+        target=waiting,
+        share=SHARES,
+        left_ms=st.sampled_from([0, 1_000, 3_000]),
+        gateway=GATEWAYS,
+        pool=st.sampled_from([None, None, "p", "@x"]),
+        model=MODELS,
+        bound=st.sampled_from([(), (), (digest("resp_1"),)]),
+        draw=DRAWS,
+        times=st.integers(1, 4),
+    )
+    def join_a_queue(
+        self, share: tuple[str, float], left_ms: int, times: int, **given: Any
+    ) -> Any:
+        """Requests that were told that they may wait, or that begin with that."""
+        place = Place(share[0], left_ms, share[1])
+        more: dict[str, Any] = {"session": "", "encrypted": False, "socket": ("", "")}
+        more |= {"tokens": 10, "resolved": True, "place": place}
+        found = [self._acquire(lost=False, **more, **given) for _ in range(times)]
+        return multiple(*filter(None, found))
+
+    @rule(target=waiting, asked=consumes(waiting), left_ms=st.sampled_from([0, 2_000]))
+    def ask_in_the_queue(self, asked: Asked, left_ms: int) -> Any:
+        if asked.ask.request_id in self.held:
+            return multiple()
+        place = asked.ask.place
+        assert place is not None
+        place = msgspec.structs.replace(place, left_ms=left_ms)
+        chosen = self.ask_both(msgspec.structs.replace(asked.ask, place=place))
+        return multiple() if chosen or not left_ms else asked
+
+    @rule(target=asked, asked=consumes(asked), draw=DRAWS, share=SHARES)
+    def wait_for_another(
+        self, asked: Asked, draw: int, share: tuple[str, float]
+    ) -> Any:
+        """The next attempt, which may wait for another resource."""
+        if not asked.resource_id:
+            return asked
+        tried = *asked.tried, asked.resource_id
+        ask = _changed(asked.ask, asked.resource_id, tried, draw)
+        ask = msgspec.structs.replace(ask, place=Place(share[0], 1_000, share[1]))
+        chosen = self.ask_both(ask)
+        return Asked(ask, asked.model, chosen or asked.resource_id, tried)
+
+    @rule(asked=consumes(waiting))
+    def leave_a_queue(self, asked: Asked) -> None:
+        """Its client left."""
+        if asked.ask.request_id in self.held:
+            return
+        place = asked.ask.place
+        assert place is not None
+        entry = place.entry(asked.ask)
+        left = self.run(self.lua._fcall("rpx_leave_v1", entry, self.now))
+        assert left == self.python.queues.leave(entry, self.now)
+        self.report(asked, None)
+
+    @rule(gateway=GATEWAYS, pools=st.sampled_from([["*"], ["*", "p"], ["p", "@x"]]))
+    def ask_for_turns(self, gateway: str, pools: list[str]) -> None:
+        classes = [f"pool:{pool}" for pool in pools] + ["account:a", "account:b"]
+        told = self.run(self.lua.turns(gateway, classes))
+        assert told == self.python.queues.turns(gateway, classes, self.now)
 
     def check_ids(self, ask: Ask) -> None:
         """Ids can also be checked without routing."""
@@ -235,26 +368,33 @@ class Histories(RuleBasedStateMachine):
         ours = _outcome(lambda: self.python.acquire(ask, self.now))
         theirs = _outcome(lambda: self.run(self.lua.acquire(ask)))
         assert theirs == ours
+        if ours[0] is Queued:
+            self.held.pop(ask.request_id, None)
         if not isinstance(ours[0], str):
             return None
         self.held[ask.request_id] = ours[0]
         self.owner[ask.request_id] = ask.gateway_id
         return ours[0]
 
-    @rule(asked=asked, verdict=VERDICTS)
-    def attempt_failed(self, asked: Asked, verdict: Verdict) -> None:
-        self.report(asked, verdict, over=False)
+    @rule(asked=asked, verdict=VERDICTS, limits=TOLD)
+    def attempt_failed(self, asked: Asked, verdict: Verdict, limits: str) -> None:
+        self.report(asked, verdict, over=False, limits=limits)
 
     @rule(
         target=ended,
         asked=consumes(asked),
         verdict=st.one_of(st.none(), VERDICTS),
         learned=IDS,
+        limits=TOLD,
     )
     def release(
-        self, asked: Asked, verdict: Verdict | None, learned: tuple[str, ...]
+        self,
+        asked: Asked,
+        verdict: Verdict | None,
+        learned: tuple[str, ...],
+        limits: str,
     ) -> Asked:
-        self.report(asked, verdict, learned)
+        self.report(asked, verdict, learned, limits=limits)
         self.held.pop(asked.ask.request_id, None)
         return asked
 
@@ -269,6 +409,7 @@ class Histories(RuleBasedStateMachine):
         learned: tuple[str, ...] = (),
         *,
         over: bool = True,
+        limits: str = "",
     ) -> None:
         release = Release(
             request_id=asked.ask.request_id,
@@ -280,6 +421,7 @@ class Histories(RuleBasedStateMachine):
             model=asked.model,
             event=b"{}" if over else None,
             tenant=asked.ask.asker.tenant,
+            limits=limits,
         )
         self.run(self._released(release))
         self.python.release(release, self.now)
@@ -316,17 +458,69 @@ class Histories(RuleBasedStateMachine):
         model=MODELS,
         times=st.integers(2, 6),
         draw=DRAWS,
+        tokens=TOKENS,
+        limits=TOLD,
     )
-    def serve(self, verdict: Verdict, times: int, **given: Any) -> None:
+    def serve(self, verdict: Verdict, times: int, limits: str, **given: Any) -> None:
         """Serve requests from acquire to release, one after the other."""
         for _ in range(times):
             more: dict[str, Any] = {"pool": None, "session": "", "bound": ()}
-            more |= {"encrypted": False}
+            more |= {"encrypted": False, "socket": ("", "")}
             asked = self._acquire(lost=False, resolved=True, **more, **given)
             if asked is None:
                 return
-            self.report(asked, verdict)
+            self.report(asked, verdict, limits=limits)
             del self.held[asked.ask.request_id]
+
+    @rule(
+        target=asked,
+        verdict=st.sampled_from([FAULT, EXHAUSTED, *LIMITED]),
+        number=st.integers(1, RESOURCES),
+        letters=st.sampled_from(["", "c", "s", "dc"]),
+        encrypted=st.booleans(),
+        model=MODELS,
+        gateway=GATEWAYS,
+        draw=DRAWS,
+        tokens=TOKENS,
+    )
+    def a_sockets_key_dies(
+        self, verdict: Verdict, number: int, letters: str, **given: Any
+    ) -> Any:
+        """The next turn of a WebSocket finds its resource unable to serve."""
+        for _ in range(3):
+            self.check(number, verdict)
+        more: dict[str, Any] = {"pool": None, "session": "", "bound": ()}
+        more["socket"] = f"openai-{number}", letters
+        asked = self._acquire(lost=False, resolved=True, **more, **given)
+        return asked if asked is not None else multiple()
+
+    @rule(
+        target=asked,
+        session=st.sampled_from([digest("s1"), digest("s2")]),
+        model=st.sampled_from(["gpt-5.5", 'odd "model"']),
+        tokens=st.sampled_from([0, 10, 400]),
+        left=st.sampled_from([0, 5, 250]),
+        on_socket=st.booleans(),
+        bound=st.sampled_from([(), (digest("resp_1"),)]),
+        gateway=GATEWAYS,
+        draw=DRAWS,
+    )
+    def an_account_is_used_up(
+        self, session: str, left: int, *, on_socket: bool, **given: Any
+    ) -> Any:
+        """The next request of a session finds the account of its resource limited."""
+        more: dict[str, Any] = {"pool": None, "encrypted": False, "session": session}
+        socket = "", ""
+        asked = self._acquire(lost=False, resolved=True, socket=socket, **more, **given)
+        if asked is None:
+            return multiple()
+        told = Told(-1, -1, -1, 1_000, left, 20_000).encoded(0)
+        self.report(asked, OK, limits=told)
+        del self.held[asked.ask.request_id]
+        if on_socket:
+            socket = asked.resource_id, ""
+        asked = self._acquire(lost=False, resolved=True, socket=socket, **more, **given)
+        return asked if asked is not None else multiple()
 
     @rule(
         session=SESSIONS,
@@ -348,6 +542,10 @@ class Histories(RuleBasedStateMachine):
         owners = dict.fromkeys(ids, owner)
         self.run(self.lua.adopt(sessions, owners))
         self.python.remember(sessions, owners)
+        kept = self.run(self.lua.kept(sessions, owners))
+        known = [self.python.sessions.get(session) for session in sessions]
+        assert [k.owner for k in kept] == known + list(map(self.python.ids.get, owners))
+        assert all((k.left_ms > 0) is (k.owner is not None) for k in kept)
 
     @rule(ms=st.sampled_from([1, 500, 1_001, 5_000, 31_000, 120_000]))
     def time_passes(self, ms: int) -> None:
@@ -362,6 +560,7 @@ class Histories(RuleBasedStateMachine):
             for paused in self.python.cooldowns.values()
             for pause in paused.values()
         ]
+        ends += self.python.limits.ends
         coming = sorted(e for e in ends if self.now < e < NEVER)
         if coming:
             self.now = int(coming[which % len(coming)]) + late_ms
@@ -387,7 +586,7 @@ class Histories(RuleBasedStateMachine):
         ended = self.python.reap(SILENT_MS, self.now, strays=strays)
         assert self.run(self.lua.reap(SILENT_MS, strays=strays)) == len(ended)
         for request in ended:
-            del self.held[request]
+            self.held.pop(request, None)  # one that waits holds no resource
 
     # What holds at every step ------------------------------------------------
 
@@ -402,9 +601,43 @@ class Histories(RuleBasedStateMachine):
         ranked = self.run(self.redis.zrange(keys.ranking("*"), 0, -1, withscores=True))
         expected = {s.resource_id: s.rank for s in self.python.standings()}
         assert {id_.decode(): rank for id_, rank in ranked} == expected
+        self.limits_agree(states)
+        assert self.queues_in_redis() == self.queues_in_python()
         for id_, health in self.python.health.items():
             if id_ in states and not states[id_].paused_models:
                 assert states[id_].health == health.state
+
+    def queues_in_redis(self) -> dict[str, Any]:
+        """Class -> its entries in order, and the requests and shares that wait."""
+        found = {}
+        for queue in self.run(self.lua.queues()):
+            name = f"account:{queue.account_id}"
+            if queue.account_id is None:
+                name = f"pool:{queue.pool_id or '*'}"
+            order = self.run(
+                self.redis.zrange(keys.queue(name), 0, -1, withscores=True)
+            )
+            entries = [(start, entry.decode()) for entry, start in order]
+            found[name] = entries, (queue.requests, queue.shares)
+        return found
+
+    def queues_in_python(self) -> dict[str, Any]:
+        queues, counts = self.python.queues.by_class, self.python.queues.waiting()
+        return {name: (queue.order, counts[name]) for name, queue in queues.items()}
+
+    def limits_agree(self, states: dict[str, ResourceState]) -> None:
+        """What operators are shown."""
+        for model in ("gpt-5.5", 'odd "model"'):
+            known = self.python.limits.of(model_digest(model), self.now)
+            for id_, state in states.items():
+                account = self.python.resources[id_].account_id
+                ours = _shown(known.get(account), self.now)
+                theirs = [
+                    (limits.remaining_requests, limits.remaining_tokens)
+                    for limits in state.limits
+                    if limits.model == model
+                ]
+                assert theirs == ours
 
     def teardown(self) -> None:
         if self.python.resources:
@@ -425,6 +658,19 @@ class Histories(RuleBasedStateMachine):
         assert self.run(self.redis.keys(f"{keys.TAG}:retired")) == []
 
 
+def _shown(
+    limits: AccountLimits | None, now: float
+) -> list[tuple[float | None, float | None]]:
+    """Requests and tokens that remain."""
+    if limits is None or limits.ends <= now:
+        return []
+    requests, tokens = (
+        each.remaining if each.limit and each.reset_at > now else None
+        for each in (limits.requests, limits.tokens)
+    )
+    return [(requests, tokens)]
+
+
 def _changed(ask: Ask, previous: str, tried: tuple[str, ...], draw: int) -> Ask:
     fields = {name: getattr(ask, name) for name in Ask.__struct_fields__}
     return Ask(
@@ -435,6 +681,7 @@ def _changed(ask: Ask, previous: str, tried: tuple[str, ...], draw: int) -> Ask:
             "tried": tried,
             "draw": draw,
             "resolved": True,
+            "turn": ask.turn.replace("d", ""),
         }
     )
 
@@ -469,12 +716,14 @@ def _outcome(acquire: Any) -> tuple[Any, ...]:
     except Refusal as refusal:
         wait = (
             refusal.retry_after_ms
-            if isinstance(refusal, NoCapacity | OwnerLimited)
+            if isinstance(refusal, NoCapacity | OwnerLimited | Busy)
             else None
         )
-        return type(refusal), wait
+        waits_for = refusal.waits_for if isinstance(refusal, Queued) else ""
+        return type(refusal), wait, waits_for
     if isinstance(found, Decision):
-        trial, cause = found.trial, msgspec.json.decode(found.event).get("cause")
+        event = found.event or b"{}"  # of a socket's upgrade
+        trial, cause = found.trial, msgspec.json.decode(event).get("cause")
     else:
         trial, cause = found.how == "trial", found.cause
     return found.resource_id, found.reason, trial, cause
@@ -486,7 +735,7 @@ def test_lua_and_python_agree_on_every_history(valkey: str) -> None:
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=100,
+            max_examples=EXAMPLES or 60,
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 
 from libs.common.store.factory import open_store
-from libs.simulator.server import Simulator
 from tests.support.clients.raw import Reply, calling
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 KEYS = {"sk-sim-a": "acct-a"}

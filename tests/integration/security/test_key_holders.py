@@ -22,7 +22,6 @@ from libs.common.redis.client import ClientCaller
 from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect as connect_redis
 from libs.common.routing.functions import RoutingFunctions
-from libs.simulator.server import Simulator
 from services.router.function_library import LIBRARY
 from tests.support.databases.redis_dump import dump
 from tests.support.databases.sql import fetch
@@ -30,6 +29,7 @@ from tests.support.databases.valkey import empty, running_valkey
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.stack import STREAM, gateway_stack
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ASK = {"model": "gpt-5.5", "input": "hi"}

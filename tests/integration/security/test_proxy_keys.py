@@ -1,12 +1,12 @@
 """Stored proxy keys: in SQL, on either database, and in Redis."""
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import pytest_asyncio
@@ -14,14 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis as PlainRedis
 
-from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
+from libs.common.budgets import shown_terms
+from libs.common.proxy_keys import Principal, new_secret, secret_hash
 from libs.common.redis import keys
 from libs.common.redis.client import Caller, ClientCaller
-from libs.common.redis.key_table import KeyLimits, KeyTable
+from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import Refused, SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions
-from libs.common.store.interface import Cursor, Store
+from libs.common.store.interface import Cursor
 from libs.common.store.proxy_keys import NewKey, ProxyKeyRows
+from libs.common.store.store import Store
 from services.router.function_library import LIBRARY
 from tests.support.databases.valkey import empty
 from tests.support.values.telemetry import T0_MS, stored_request
@@ -50,7 +52,11 @@ SHOWN: dict[str, Any] = {
     "expires_at": None,
     "requests_per_minute": None,
     "tokens_per_minute": None,
+    "queue_weight": 1.0,
+    "policy": None,
+    **shown_terms({}),
     "enabled": True,
+    "version": ANY,
     "created_at": "2026-01-02T03:04:05.678Z",
     "last_used_at": None,
     "revoked_at": None,
@@ -101,6 +107,8 @@ class TestRows:
                 expires_at_ms=round((BORN.timestamp() + 86_400) * 1000),
                 requests_per_minute=60,
                 tokens_per_minute=10**12,
+                name="ci",
+                prefix="rpx_abcdef",
             )
         }
 
@@ -141,7 +149,8 @@ class TestRows:
         self, rows: ProxyKeyRows
     ) -> None:
         await rows.add(KEY)
-        assert await rows.record("key_1") == (KEY.secret_hash, Principal(id="key_1"))
+        shown = Principal(id="key_1", name="ci", prefix="rpx_abcdef")
+        assert await rows.record("key_1") == (KEY.secret_hash, shown)
         revoked = await rows.revoke("key_1", BORN)
         assert revoked == {
             **SHOWN,
@@ -384,17 +393,3 @@ class TestLimits:
         key = f"f{next(_ids)}"
         ask(counting, key, T0_MS, 5)
         assert 60_000 < counting.pttl(keys.spent(key)) <= 65_000
-
-    async def test_all_gateways_count_together(self, caller: Caller) -> None:
-        principal = Principal(id="k", requests_per_minute=10, tokens_per_minute=500)
-        gateways = [KeyLimits(caller, lambda: T0_MS) for _ in range(3)]
-        found = [await gateways[n % 3].count(principal) for n in range(12)]
-        assert Counter(type(f) for f in found) == {type(None): 10, Reached: 2}
-        await gateways[0].spend("k", 500)
-        fresh = replace_requests(principal)
-        assert await gateways[1].count(fresh) == Reached("tokens", found[-1].wait_ms)  # type: ignore[union-attr]
-
-
-def replace_requests(principal: Principal) -> Principal:
-    """A copy without a limit on requests."""
-    return Principal(id=principal.id, tokens_per_minute=principal.tokens_per_minute)

@@ -17,13 +17,13 @@ from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect as connect_redis
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, digest
-from libs.simulator.server import Simulator
 from tests.support.clients.attacks import FRAMES, HTTP, Attack, FrameAttack, new_id
 from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.stack import STREAM
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = "gpt-5.5"

@@ -13,6 +13,7 @@ import pytest
 
 from libs.common.redis import keys
 from tests.support.clients.raw import calling, get, post
+from tests.support.clients.scrapes import Scraped, scraped
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
@@ -102,8 +103,45 @@ async def test_one_that_dies_is_replaced_and_its_leases_end(
             async with calling(stack.origin) as caller:
                 await caller.send(post(ASK))
                 assert (await caller.reply()).status == 200
+        await eventually(lambda: _measured_as_one(stack, completed=8))
         await open_.aclose()
         await eventually(lambda: _idle(stack))
+        await _counts_stay(stack, completed=8)
+
+
+async def _measured_as_one(stack: Stack, completed: int) -> bool:
+    """Whichever worker answers /metrics, it answers for all."""
+    looks = [await scraped(stack.origin) for _ in range(8)]
+    found = {
+        (
+            _completed(look),
+            look.value("proxy_workers"),
+            look.value("proxy_requests_in_flight"),
+        )
+        for look in looks
+    }
+    held = sum((await leases_by_worker(stack)).values())
+    return found == {(completed, 2, held)}
+
+
+async def _counts_stay(stack: Stack, completed: int) -> None:
+    """Counts of a worker that was killed neither vanish nor double."""
+    died = workers_of(stack.gateway.pid)[0]
+    os.kill(died, signal.SIGKILL)
+    seen = [_completed(await scraped(stack.origin))]
+
+    async def replaced() -> bool:
+        found = await scraped(stack.origin)
+        seen.append(_completed(found))
+        pids = workers_of(stack.gateway.pid)
+        return died not in pids and found.value("proxy_workers") == 2
+
+    await eventually(replaced, within_s=15)
+    assert set(seen) == {completed}
+
+
+def _completed(found: Scraped) -> float:
+    return found.value("proxy_requests_total", outcome="completed")
 
 
 async def _idle(stack: Stack) -> bool:

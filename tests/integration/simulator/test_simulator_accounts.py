@@ -11,8 +11,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.upstreams.simulated import MODEL, RESPONSES, bearer, create, script
+from tests.support.upstreams.simulator import Simulator
 
 pytest_plugins = ["tests.support.upstreams.simulated_clients"]
 pytestmark = pytest.mark.asyncio

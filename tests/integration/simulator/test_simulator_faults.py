@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -189,6 +190,9 @@ async def test_an_answer_is_compressed_for_those_who_accept_it(
         RESPONSES, json=create(), headers={"accept-encoding": "identity"}
     )
     assert "content-encoding" not in plain.headers
+    stream = await http.post(RESPONSES, json=create(stream=True))
+    assert stream.headers["content-encoding"] == "gzip"
+    assert "event: response.completed" in stream.text
 
 
 async def test_held_answers_wait_until_released(
@@ -278,7 +282,7 @@ async def test_the_process_announces_itself_and_ends_when_told(
     assert process.stdout
     line = (await process.stdout.readline()).decode()
     url = announced.read_text().strip()
-    assert line == f"simulator listening on {url}\n"
+    assert json.loads(line)["message"] == f"simulator listening on {url}"
     async with httpx.AsyncClient(headers=bearer("anything")) as client:
         assert (await client.get(url.removesuffix("/v1") + "/healthz")).json() == {
             "status": "ok"

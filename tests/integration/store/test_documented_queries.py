@@ -1,5 +1,5 @@
-"""Every query in README.md and docs/queries.md, on both databases, and the views'
-results for known rows."""
+"""Every query in README.md, docs/queries.md and docs/capacity.md on both databases, and
+the views' results for known rows."""
 
 import asyncio
 import re
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.contracts.events import Outcome
+from libs.common.contracts.events import Outcome, RequestEvent
+from libs.common.contracts.prices import Price, PriceList
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Price, Store
+from libs.common.store.prices import PriceRows, read_price_list
+from libs.common.store.store import Store
 from tests.support.databases.sql import fetch
 from tests.support.databases.stores import database
 from tests.support.values.telemetry import (
@@ -29,13 +31,13 @@ AT_MS = 1_795_521_600_000  # noon of that day
 REQUEST = "019f2a30-0000-7000-8000-000000000001"
 DOCUMENTED = [
     pytest.param(query, id=f"{page} {n}")
-    for page in ("README.md", "docs/queries.md")
+    for page in ("README.md", "docs/queries.md", "docs/capacity.md")
     for n, query in enumerate(
         re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     )
 ]
 # Queries without rows when all is well, and queries for an id or a key.
-MAY_BE_EMPTY = ("dead_letters", "'…'", "proxy_keys")
+MAY_BE_EMPTY = ("dead_letters", "'…'", "proxy_keys", "payloads")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -103,6 +105,55 @@ async def test_prices_are_replaced_as_a_whole(url: str, store: Store) -> None:
     assert fetch(url, "SELECT * FROM prices") == []
     unpriced = "SELECT sum(unpriced), sum(cost) FROM costs_by_day"
     assert [tuple(map(float, row)) for row in fetch(url, unpriced)] == [(2.0, 0.0)]
+
+
+async def test_the_view_and_the_list_agree(url: str, store: Store) -> None:
+    """With prices of tiers and of reasoning, of the file and of the admin API."""
+    await store.make_partitions(datetime(2026, 11, 24, tzinfo=UTC).date())
+    old, new = datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
+    await store.put_prices([
+        Price("m", old, 3.0, 1.0, 30.0),
+        Price("m", old, 2.0, 1.0, 20.0, 5.0, "flex"),
+        Price("m", new, 1.0, 0.5, 10.0, 0.0),
+        Price("n", old, 7.0, 7.0, 7.0),
+    ])  # fmt: skip
+    own = {"input": 5.0, "cached_input": 0.0, "output": 50.0, "reasoning": 1.0,
+           "service_tier": "", "valid_from": "2026-01-01T00:00:00.000Z"}  # fmt: skip
+    await PriceRows(store.fetch).put("n", [own], new)
+    at = {"created_at_ms": AT_MS, "completed_at_ms": AT_MS + 900}
+    used = {"input_tokens": 1_000_000, "cached_tokens": 250_000,
+            "output_tokens": 500_000, "reasoning_tokens": 100_000,
+            "total_tokens": 1_500_000}  # fmt: skip
+    asked = [
+        {"model": model, "upstream_model": upstream, "service_tier": tier}
+        for model in ("m", "n", "x", None)
+        for upstream in ("m", "n", "x", None)
+        for tier in (None, "flex", "default")
+    ]
+    events = [
+        stored_request(f"r{n}", **at, **used, resource_id=f"r{n}", **given)
+        for n, given in enumerate(asked)
+    ]
+    counted = {"model": "x", "cost_nanos": 5 * 10**9}  # by a gateway
+    events.append(stored_request("own", **at, **used, resource_id="own", **counted))
+    await store.write(events)
+    prices = PriceList(await read_price_list(store.fetch))
+    expected = {
+        event.event.id: prices.cost_of(event.event)
+        for event in events
+        if isinstance(event.event, RequestEvent)
+    }
+    found = fetch(url, "SELECT resource_id, cost, unpriced FROM costs_by_day")
+    assert {id_: cost or None for id_, cost, _ in found} == pytest.approx(expected)
+    unpriced = {id_ for id_, cost in expected.items() if cost is None}
+    assert {id_ for id_, _, count in found if count} == unpriced
+    assert 0 < len(unpriced) < len(asked)
+    for n in range(len(asked)):
+        row = await store.request(f"r{n}")
+        assert row is not None
+        priced = [each["cost"] for each in await store.fetch("cost_of_request", row)]
+        cost = expected[f"r{n}"]
+        assert priced == ([] if cost is None else [pytest.approx(cost)])
 
 
 async def test_failovers_say_what_was_left(shared: str) -> None:

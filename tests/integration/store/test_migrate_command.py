@@ -3,21 +3,22 @@
 import subprocess
 import sys
 
+from libs.cli.commands import PYTHON
 from libs.common.store.migrate import known_migrations
 from tests.support.databases.sql import execute, fetch, setting
+from tests.support.preloaded import programs
 from tests.support.processes.ports import free_port
+from tests.support.processes.processes import ROOT
 
 
-def migrate(url: str) -> subprocess.CompletedProcess[str]:
-    code = "from libs.cli.main import run; run()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "migrate"],
-        check=False, capture_output=True, text=True, timeout=60, env=setting(url),
-    )  # fmt: skip
+def migrate(url: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """What `responses-proxy migrate` executes, or another command."""
+    words = command or (*PYTHON, "libs.cli.operations.migrate")
+    return programs.completed(words, setting(url), ROOT)
 
 
 def test_it_says_what_it_did(url: str) -> None:
-    done = migrate(url)
+    done = migrate(url, sys.executable, "-c", programs.RUN, "migrate")
     assert (done.returncode, done.stderr) == (0, "")
     newest = len(known_migrations("sqlite"))
     first, *applied = done.stdout.splitlines()

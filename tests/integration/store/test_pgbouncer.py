@@ -13,13 +13,13 @@ import pytest
 import pytest_asyncio
 
 from libs.cli.operations import doctor
-from libs.common.contracts.events import BodyNote, PayloadEvent, StreamedPayload
+from libs.common.contracts.payloads import Note, Payload
 from libs.common.errors import StoreAway
 from libs.common.store.factory import open_store
-from libs.common.store.interface import HistoryQuery, Store
+from libs.common.store.interface import HistoryQuery
 from libs.common.store.migrate import known_migrations
 from libs.common.store.rows import instant
-from libs.simulator.server import Simulator
+from libs.common.store.store import Store
 from tests.support.databases.certificates import make_authority
 from tests.support.databases.pgbouncer import Secured, secured_postgres
 from tests.support.databases.postgres import fresh_database
@@ -27,6 +27,7 @@ from tests.support.databases.sql import fetch
 from tests.support.processes.fleet import Plan, running_fleet
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
@@ -200,14 +201,6 @@ def _diagnosis(url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> st
     return line
 
 
-def _payload(request_id: str) -> StreamedPayload:
-    event = PayloadEvent(
-        request_id=request_id,
-        created_at_ms=T0_MS,
-        request=BodyNote(original_bytes=5, content_type="text/plain"),
-        response=BodyNote(original_bytes=9, dropped="no room"),
-    )
-    bodies = {"request": b"packed"}
-    return StreamedPayload(
-        entry_id="1-0", id=request_id, kind="payload", event=event, bodies=bodies
-    )
+def _payload(request_id: str) -> Payload:
+    asked, answered = Note(5, "text/plain"), Note(9, dropped="no room")
+    return Payload(request_id, T0_MS, asked, answered, request_body=b"packed")

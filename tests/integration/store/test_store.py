@@ -6,16 +6,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from libs.common.contracts.events import (
-    BodyNote,
     Outcome,
-    PayloadEvent,
-    RequestEvent,
     StreamedEvent,
-    StreamedPayload,
 )
+from libs.common.contracts.payloads import Note, Payload
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
 from libs.common.store.factory import open_store
@@ -23,13 +21,13 @@ from libs.common.store.interface import (
     DeadLetter,
     HistoryQuery,
     SchemaTooNew,
-    Store,
     Unstorable,
 )
 from libs.common.store.migrate import known_migrations
 from libs.common.store.postgres import store as postgres
 from libs.common.store.rows import milliseconds
 from libs.common.store.sqlite import schema as sqlite
+from libs.common.store.store import Store
 from tests.support.databases.sql import columns, execute, fetch, is_postgres, table_rows
 from tests.support.databases.stores import database
 from tests.support.values.telemetry import (
@@ -52,9 +50,9 @@ COLUMNS = {
     "status_code outcome error_code error_message attempts latency_ms upstream_ms "
     "first_token_ms overhead_ms input_tokens cached_tokens output_tokens "
     "reasoning_tokens total_tokens usage_state request_bytes response_bytes "
-    "service_tier response_id previous_response_id gateway_id team_id",
+    "service_tier response_id previous_response_id gateway_id team_id cost_nanos",
     "decisions": "id request_id attempt created_at session_id pool_id resource_id "
-    "reason candidates degraded cause",
+    "reason candidates degraded cause waited_ms",
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
     "minted_ids": "id created_at request_id resource_id account_id tenant repeated",
@@ -90,7 +88,7 @@ def snapshot(url: str) -> list[object]:
     """Everything that is stored."""
     tables = (
         "sessions", "requests", "decisions", "events", "minted_ids", "totals",
-        "gateways",
+        "gateways", "rollups",
     )  # fmt: skip
     return [table_rows(url, table) for table in tables]
 
@@ -104,7 +102,7 @@ def session_rows(url: str) -> list[tuple[object, ...]]:
 
 
 BATCH = (
-    streamed(decision_event(session_id="s", cause="cooling_down")),
+    streamed(decision_event(session_id="s", cause="cooling_down", waited_ms=70)),
     stored_request(session_id="s", session_name="work", total_tokens=7,
                    resource_id="openai-1", minted=("resp_1", "msg_1", "resp_1")),
     streamed(health_event()),
@@ -212,9 +210,14 @@ class TestWriting:
         row = await store.request("req-1")
         assert row is not None
         (decision,) = row.pop("decisions")
-        expected = request_event(
-            session_id="s", session_name="work", total_tokens=7, resource_id="openai-1"
-        ).model_dump()
+        expected = msgspec.to_builtins(
+            request_event(
+                session_id="s",
+                session_name="work",
+                total_tokens=7,
+                resource_id="openai-1",
+            )
+        )
         expected.pop("minted")
         expected.pop("created_at_ms")
         expected.pop("completed_at_ms")
@@ -225,8 +228,9 @@ class TestWriting:
         }
         assert decision["degraded"] is False
         assert decision["cause"] == "cooling_down"
+        assert decision["waited_ms"] == 70
         assert decision["candidates"] == [
-            c.model_dump() for c in decision_event().candidates
+            msgspec.to_builtins(c) for c in decision_event().candidates
         ]
 
     async def test_a_replay_changes_nothing(self, url: str, store: Store) -> None:
@@ -288,9 +292,7 @@ class TestWriting:
 
     async def test_all_or_nothing(self, url: str, store: Store) -> None:
         before = snapshot(url)
-        bad = streamed(RequestEvent.model_construct(
-            **{**dict(request_event("bad")), "method": None}
-        ), "bad")  # fmt: skip
+        bad = streamed(request_event("bad", method=None), "bad")  # fmt: skip
         with pytest.raises(Unstorable, match="method"):
             await store.write([*BATCH, bad])
         assert snapshot(url) == before
@@ -303,9 +305,9 @@ class TestWriting:
         ],
     )
     async def test_data_that_fits_nowhere_is_refused(
-        self, store: Store, bad: dict[str, object]
+        self, store: Store, bad: dict[str, Any]
     ) -> None:
-        event = RequestEvent.model_construct(**{**dict(request_event()), **bad})
+        event = request_event(**bad)
         poisoned = StreamedEvent(
             entry_id="1-0", id="req-1", kind="request", event=event
         )
@@ -569,21 +571,11 @@ class TestDays:
         assert left == [("kept", 2), ("new", 1)]
 
 
-def captured(request_id: str = "req-1", **given: Any) -> StreamedPayload:
+def captured(request_id: str = "req-1", **given: Any) -> Payload:
     """Both bodies of a request, the answer's dropped."""
-    event = PayloadEvent(
-        request_id=request_id,
-        created_at_ms=T0_MS,
-        request=BodyNote(original_bytes=5, content_type="text/plain", **given),
-        response=BodyNote(original_bytes=9, dropped="no room"),
-    )
-    return StreamedPayload(
-        entry_id=f"{T0_MS}-0",
-        id=request_id,
-        kind="payload",
-        event=event,
-        bodies={"request": b"\0\xff packed"},
-    )
+    asked, answered = Note(5, "text/plain", **given), Note(9, dropped="no room")
+    body = b"\0\xff packed"
+    return Payload(request_id, T0_MS, asked, answered, request_body=body)
 
 
 class TestPayloads:

@@ -13,6 +13,7 @@ import pytest
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
 from libs.common.store.factory import open_store
+from libs.common.store.interface import HistoryQuery
 from libs.common.store.postgres.day_ranges import ALL
 from libs.common.store.sql import Statements
 from tests.support.databases.sql import execute, fetch, table_rows
@@ -123,15 +124,7 @@ class TestPostgresOnly:
             connection.execute("ANALYZE requests")
             plan = connection.execute(
                 "EXPLAIN " + Statements("postgres")["history_requests"],
-                {
-                    "session_id": "s7",
-                    "resource_id": None,
-                    "request_id": None,
-                    "before_at": "infinity",
-                    "before_id": "",
-                    "rows": 10,
-                    **ALL._asdict(),
-                },
+                {**HistoryQuery("requests", session_id="s7").values, **ALL._asdict()},
             ).fetchall()
         assert "session_id_created_at" in str(plan)
 

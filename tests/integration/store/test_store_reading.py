@@ -13,12 +13,14 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from libs.common.contracts.events import StreamedEvent
+from libs.common.contracts.events import Outcome, StreamedEvent
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Cursor, HistoryQuery, Store, Table
+from libs.common.store.interface import Cursor, HistoryQuery, Table
 from libs.common.store.postgres.day_ranges import ALL, EVER, NEVER
+from libs.common.store.rows import iso_ms
 from libs.common.store.sql import Statements
 from libs.common.store.sqlite.calls import history_statement
+from libs.common.store.store import Store
 from tests.support.databases.sql import execute, is_postgres
 from tests.support.databases.stores import database
 from tests.support.values.telemetry import (
@@ -33,6 +35,11 @@ pytestmark = pytest.mark.asyncio
 MANY, AT_ONCE = 1500, 500
 
 
+def at(ms: int) -> str:
+    """A time near those of the requests."""
+    return iso_ms(T0_MS + ms)
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgres", "postgres_15"])
 def kind(request: pytest.FixtureRequest) -> str:
     named: str = request.param
@@ -44,7 +51,7 @@ def few(
     kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Seven requests, the middle ones within one millisecond; a decision each, of
-    alternating sessions and resources."""
+    alternating sessions and resources. Each third one failed."""
     batch = []
     for n in range(7):
         given = {
@@ -52,7 +59,10 @@ def few(
             "session_id": f"s{n % 2}",
             "resource_id": f"openai-{n % 3}",
         }
-        batch.append(stored_request(f"r{n}", **given))
+        failed = {"outcome": Outcome.FAILED, "status_code": 429, "error_code": "limit"}
+        own = {"model": f"m{n % 2}", "proxy_key_id": f"k{n % 2}", "team_id": "t"}
+        ended = failed if n % 3 == 1 else {"status_code": 200}
+        batch.append(stored_request(f"r{n}", **given, **own, **ended))
         batch.append(streamed(decision_event(f"r{n}", **given), f"d{n}"))
     with database(kind, request, tmp_path_factory.mktemp("few")) as url:
         asyncio.run(_write(url, [batch]))
@@ -75,7 +85,9 @@ def _batch(numbers: range) -> list[StreamedEvent]:
     """A request of each number and its decision."""
     requests = [
         stored_request(f"r{n}", session_id=f"s{n}", created_at_ms=T0_MS + n,
-                       resource_id=f"openai-{n}", minted=(f"resp_{n}",))
+                       resource_id=f"openai-{n}", minted=(f"resp_{n}",),
+                       model=f"m{n}", proxy_key_id=f"k{n}", team_id=f"t{n}",
+                       outcome=Outcome.FAILED if n % 50 == 0 else Outcome.COMPLETED)
         for n in numbers
     ]  # fmt: skip
     decisions = [
@@ -155,6 +167,33 @@ class TestHistory:
                 "", id="contradiction",
             ),
             pytest.param(HistoryQuery("requests", session_id="'; DROP"), "", id="text"),
+            pytest.param(HistoryQuery("requests", status="429"), "r4 r1", id="status"),
+            pytest.param(HistoryQuery("requests", status="4xx"), "r4 r1", id="class"),
+            pytest.param(HistoryQuery("requests", status="2xx", proxy_key_id="k0"),
+                         "r6 r2 r0", id="well"),
+            pytest.param(HistoryQuery("requests", outcome="failed"), "r4 r1",
+                         id="outcome"),
+            pytest.param(HistoryQuery("requests", outcome="completed", model="m1"),
+                         "r5 r3", id="model"),
+            pytest.param(HistoryQuery("requests", error_code="limit", model="m1"),
+                         "r1", id="error"),
+            pytest.param(HistoryQuery("requests", error_code="other"), "", id="none"),
+            pytest.param(HistoryQuery("requests", team_id="t", proxy_key_id="k1"),
+                         "r5 r3 r1", id="tenant"),
+            pytest.param(HistoryQuery("requests", team_id="t", since=at(1)),
+                         "r6 r5", id="team"),
+            pytest.param(HistoryQuery("requests", since=at(0), until=at(1)),
+                         "r4 r3 r2", id="from is included, to is not"),
+            pytest.param(HistoryQuery("requests", until=at(-2)), "r0", id="to"),
+            pytest.param(HistoryQuery("decisions", since=at(2)), "d6 d5",
+                         id="decisions"),
+            pytest.param(HistoryQuery("decisions", reason="panic"), "", id="reason"),
+            pytest.param(HistoryQuery("sessions", since=at(3)), "s0", id="sessions"),
+            pytest.param(
+                HistoryQuery("requests", outcome="failed", limit=1, until=at(3),
+                             cursor=Cursor("2023-11-14T22:13:20.123Z", "r4").encode()),
+                "r1", id="filters, times and cursor",
+            ),
             pytest.param(
                 HistoryQuery("requests", session_id="s1", limit=1,
                              cursor=Cursor("2023-11-14T22:13:20.123Z", "r9").encode()),
@@ -196,6 +235,18 @@ class TestPlans:
              "requests_default_session_id_created_at requests_by_session"),
             (HistoryQuery("requests", resource_id="openai-7"),
              "requests_default_resource_id_created_at requests_by_resource"),
+            (HistoryQuery("requests", proxy_key_id="k7"),
+             "requests_default_proxy_key_id_created_at requests_by_key"),
+            (HistoryQuery("requests", team_id="t7"),
+             "requests_default_team_id_created_at requests_by_team"),
+            (HistoryQuery("requests", model="m7"),
+             "requests_default_model_created_at requests_by_model"),
+            (HistoryQuery("requests", outcome="failed"),
+             "requests_default_created_at_id_idx1 requests_not_completed"),
+            (HistoryQuery("requests", status="5xx"),
+             "requests_default_created_at_id_idx1 requests_not_completed"),
+            (HistoryQuery("requests", error_code="oops"),
+             "requests_default_created_at_id_idx1 requests_not_completed"),
             (HistoryQuery("decisions"),
              "decisions_default_created_at_id decisions_recent"),
             (HistoryQuery("decisions", request_id="r7"),
@@ -215,14 +266,7 @@ class TestPlans:
     async def test_every_page_of_history_has_its_index(
         self, many: str, query: HistoryQuery, indexes: str
     ) -> None:
-        values = {
-            "session_id": query.session_id,
-            "resource_id": query.resource_id,
-            "request_id": query.request_id,
-            "before_at": "9999-01-01T00:00:00.000Z",
-            "before_id": "",
-            "rows": 11,
-        }
+        values = query.values
         of_postgres, of_sqlite = indexes.split(maxsplit=1)
         postgres = is_postgres(many)
         name = f"history_{query.table}" if postgres else history_statement(query)

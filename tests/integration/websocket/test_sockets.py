@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from libs.cli.commands import service_command
 from libs.common.contracts.catalogue import Catalogue
+from libs.common.contracts.verdicts import Verdict
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, running
@@ -282,8 +283,7 @@ class TestMoves:
     ) -> None:
         made = await openai.responses.create(model=MODEL, input="one")
         (home,) = await rows(stack, 1)
-        key = list(KEYS)[int(home["resource_id"].removeprefix("openai-")) - 1]
-        await stack.fault(times=None, key=key, ws_refuse=500)
+        await stack.fault(times=None, key=key_of(home), ws_refuse=500)
         async with socket(stack) as opened:
             frames = await asked(opened, previous_response_id=made.id)
         _, row = await rows(stack, 2)
@@ -320,6 +320,23 @@ class TestUpgrade:
         assert len(headers) == len(upgrade["headers"])
         assert upgrade["query"] == "a=b%20c"
         assert "client-secret" not in json.dumps(upgrade)
+
+    async def test_the_101_says_where_the_socket_leads(self, stack: Stack) -> None:
+        async with socket(stack) as opened:
+            await asked(opened)
+            assert opened.response is not None
+            headers = opened.response.headers
+            names = [name.lower() for name, _ in headers.raw_items()]
+        (row,) = await rows(stack, 1)
+        assert headers["x-proxy-request-id"] == row["id"]
+        assert headers["x-proxy-attempts"] == "1"
+        assert headers["x-proxy-resource-id"] == row["resource_id"]
+        assert headers["x-proxy-reason"] == "weighted_least_connections"
+        upgrade, _ = stack.journal()
+        told = {name.lower(): value for name, value in upgrade["response_headers"]}
+        assert headers["x-request-id"] == told["x-request-id"]
+        assert "openai-organization" not in names
+        assert len(set(names)) == len(names)
 
     async def test_a_handshake_goes_on_to_the_next_key(self, stack: Stack) -> None:
         await stack.fault(revoked=True)
@@ -411,15 +428,16 @@ class TestEnds:
         assert told == ["a", "b"]
         assert {row["outcome"] for row in await rows(stack, 2)} == {"failed"}
 
-    async def test_an_upstream_that_closes_after_its_answer_closes_the_client(
+    async def test_an_upstream_that_closes_in_its_answer_closes_the_client(
         self, stack: Stack
     ) -> None:
         async with socket(stack) as opened:
             await asked(opened)
-            await stack.fault(end_after=0)
+            await stack.fault(end_after=3)
             await ask(opened)
             frames, code = await end_of(opened)
-        assert [frame["type"] for frame in frames] == ["error"]
+        assert len(frames) == 4
+        assert frames[-1]["type"] == "error"
         assert code == 1000
         one, two = await rows(stack, 2)
         assert (one["outcome"], two["outcome"]) == ("completed", "failed")
@@ -467,9 +485,101 @@ class TestEnds:
             frames = await asked(opened, input="x" * (LARGEST - 100))
         assert frames[-1]["type"] == "response.completed"
 
-    async def test_a_key_that_was_removed_closes_its_sockets(
-        self, stack: Stack
+
+DEATHS: dict[str, dict[str, Any]] = {
+    "401": {"revoked": True},
+    "quota": {"status": 429, "code": "insufficient_quota"},
+    "429": {"status": 429, "headers": {"retry-after": "60"}},
+    "500": {"status": 500},
+    "reset": {"reset": True},
+    "closes": {"end_after": 0},
+    "500 after its beginning": {"error_event": {"code": "server_error"}},
+    "cut after its beginning": {"ws_cut_after": 2},
+}
+CAUSES = {
+    "401": "key_refused",
+    "quota": "insufficient_quota",
+    "429": "rate_limited",
+    "500": "server_error",
+    "reset": "connection_lost",
+    "closes": "connection_lost",
+    "500 after its beginning": "server_error",
+    "cut after its beginning": "connection_lost",
+}
+
+
+class TestDeadKeys:
+    """A socket does not inherit a key that died."""
+
+    @pytest.mark.parametrize("death", DEATHS)
+    async def test_a_turn_that_fails_before_its_answer_goes_to_another_key(
+        self, stack: Stack, death: str
     ) -> None:
+        async with socket(stack) as opened:
+            await asked(opened)
+            (first,) = await rows(stack, 1)
+            key = key_of(first)
+            await stack.fault(times=None, key=key, **DEATHS[death])
+            for _ in range(2):
+                frames = await asked(opened)
+                assert frames[-1]["type"] == "response.completed"
+        _, moved, later = await rows(stack, 3)
+        assert (moved["outcome"], moved["status_code"]) == ("completed", 200)
+        assert moved["attempts"] == 2
+        assert moved["resource_id"] == later["resource_id"] != first["resource_id"]
+        one, two = await stack.decisions(moved["id"])
+        assert (one["reason"], one.get("cause")) == ("socket", None)
+        assert one["resource_id"] == first["resource_id"]
+        assert (two["resource_id"], two["cause"]) == (
+            moved["resource_id"],
+            CAUSES[death],
+        )
+        (only,) = await stack.decisions(later["id"])
+        assert only["reason"] == "socket"
+
+    @pytest.mark.parametrize("verdict", ["refused", "exhausted", "limited"])
+    async def test_a_turn_leaves_a_key_that_another_request_saw_die(
+        self, stack: Stack, verdict: Any
+    ) -> None:
+        async with socket(stack) as opened:
+            await asked(opened)
+            (first,) = await rows(stack, 1)
+            said = Verdict(kind=verdict, cause="429 said", cooldown_ms=60_000)
+            await stack.routing.verdict(first["resource_id"], said)
+            frames = await asked(opened)
+            assert frames[-1]["type"] == "response.completed"
+        _, moved = await rows(stack, 2)
+        assert moved["resource_id"] != first["resource_id"]
+        assert moved["attempts"] == 1
+        (decision,) = await stack.decisions(moved["id"])
+        expected = "cooling_down" if verdict == "limited" else "unhealthy"
+        assert decision["cause"] == expected
+        assert decision["reason"] == "weighted_least_connections"
+
+    async def test_a_delta_is_told_to_start_anew(self, stack: Stack) -> None:
+        async with socket(stack) as opened:
+            (*_, done) = await asked(opened, store=False)
+            (first,) = await rows(stack, 1)
+            said = Verdict(kind="exhausted", cause="429 insufficient_quota")
+            await stack.routing.verdict(first["resource_id"], said)
+            delta = {"store": False, "previous_response_id": done["response"]["id"]}
+            (error,) = await asked(opened, **delta)
+            assert (error["type"], error["status"]) == ("error", 400)
+            assert error["error"]["code"] == "previous_response_not_found"
+            assert error["error"]["param"] == "previous_response_id"
+            # The same socket serves the whole input.
+            frames = await asked(opened, store=False)
+            assert frames[-1]["type"] == "response.completed"
+        _, told, anew = await rows(stack, 3)
+        assert (told["outcome"], told["error_code"]) == (
+            "failed",
+            "affinity_owner_unavailable",
+        )
+        (decision,) = await stack.decisions(told["id"])
+        assert (decision["reason"], decision["cause"]) == ("owner_gone", "unhealthy")
+        assert anew["resource_id"] != first["resource_id"]
+
+    async def test_a_key_that_was_removed_is_left(self, stack: Stack) -> None:
         async with socket(stack) as opened:
             await asked(opened)
             (row,) = await rows(stack, 1)
@@ -478,13 +588,84 @@ class TestEnds:
             await stack.routing.publish(
                 Catalogue(version="fewer", resources=left), "fewer"
             )
-            await ask(opened)
-            frames, code = await end_of(opened)
-        assert code == 1012
-        assert [frame["error"]["code"] for frame in frames] == ["upstream_unreachable"]
+            frames = await asked(opened)
+            assert frames[-1]["type"] == "response.completed"
+        _, moved = await rows(stack, 2)
+        assert moved["resource_id"] != row["resource_id"]
+        (decision,) = await stack.decisions(moved["id"])
+        assert decision["cause"] == "gone"
+
+    async def test_when_all_keys_fail_the_last_error_is_told(
+        self, stack: Stack
+    ) -> None:
+        async with socket(stack) as opened:
+            await asked(opened)
+            await stack.fault(times=None, status=429, code="rate_limit_exceeded")
+            (error,) = await asked(opened)
+            assert (error["status"], error["error"]["code"]) == (
+                429,
+                "rate_limit_exceeded",
+            )
+            assert int(error["headers"]["retry-after"]) >= 1
         _, failed = await rows(stack, 2)
-        assert failed["outcome"] == "failed"
-        assert len(stack.journal()) == 2  # the upgrade and one frame
+        assert (failed["outcome"], failed["status_code"]) == ("failed", 429)
+        assert failed["attempts"] == 3  # PROXY_MAX_ATTEMPTS
+        assert len(await stack.decisions(failed["id"])) == 3
+
+    async def test_a_client_that_leaves_while_another_key_is_tried(
+        self, stack: Stack
+    ) -> None:
+        async with socket(stack) as opened:
+            await asked(opened)
+            (first,) = await rows(stack, 1)
+            await stack.fault(key=key_of(first), status=500)
+            for key in set(KEYS) - {key_of(first)}:
+                stack.simulator.state.holding.hold(key)
+            try:
+                await ask(opened)
+                await eventually(lambda: moved_from(stack, first))
+                opened.transport.abort()
+                _, left = await rows(stack, 2)
+            finally:
+                stack.simulator.state.holding.release()
+        assert (left["outcome"], left["attempts"]) == ("cancelled", 2)
+        assert left["resource_id"] != first["resource_id"]
+        assert len(await stack.decisions(left["id"])) == 2
+        await eventually(lambda: upgrades_are_over(stack))
+
+    async def test_a_gateway_that_dies_while_another_key_is_tried(
+        self, valkey: str, tmp_path: Path
+    ) -> None:
+        async with gateway_stack(valkey, tmp_path) as stack:
+            async with socket(stack) as opened:
+                await asked(opened)
+                (first,) = await rows(stack, 1)
+                await stack.fault(key=key_of(first), status=500)
+                for key in set(KEYS) - {key_of(first)}:
+                    stack.simulator.state.holding.hold(key)
+                await ask(opened)
+                await eventually(lambda: moved_from(stack, first))
+                stack.gateway.kill()
+                assert await stack.in_flight() == 1
+                await eventually(lambda: reaped(stack))
+            _, lost = await rows(stack, 2)
+            assert (lost["outcome"], lost["attempts"]) == ("interrupted", 2)
+            assert lost["resource_id"] != first["resource_id"]
+            assert len(await stack.decisions(lost["id"])) == 2
+
+
+async def moved_from(stack: Stack, first: dict[str, Any]) -> bool:
+    """Does another resource than this row's have a turn that is held?"""
+    frames = [e for e in stack.journal() if e["method"] == "WS" and not e["ended_at"]]
+    return any(frame["key"] != key_of(first) for frame in frames)
+
+
+async def reaped(stack: Stack) -> bool:
+    return await stack.routing.reap(200) > 0
+
+
+def key_of(row: dict[str, Any]) -> str:
+    return list(KEYS)[int(row["resource_id"].removeprefix("openai-")) - 1]
 
 
 class TestRestart:

@@ -34,6 +34,18 @@ async def refuse_once(stack: Stack) -> None:
     await stack.fault(times=3, status=429, headers={"retry-after": "1"})
 
 
+async def compressed_and_read(stack: Stack) -> bool:
+    """Whether the streams were compressed, and the ledger has their usage."""
+    rows = await stack.events("request")
+    sent = [dict(entry["response_headers"]) for entry in stack.journal()]
+    return (
+        bool(sent)
+        and all(headers["content-encoding"] == "gzip" for headers in sent)
+        and {(row["transport"], row["usage_state"]) for row in rows}
+        == {("sse", "final")}
+    )
+
+
 @dataclass
 class Clock:
     seconds: float = 0.0

@@ -32,8 +32,9 @@ def frame(
 
 
 def _xor(payload: bytes, mask: bytes) -> bytes:
-    stream = mask * (len(payload) // 4 + 1)
-    return bytes(a ^ b for a, b in zip(payload, stream, strict=False))
+    stream = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    number = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
+    return number.to_bytes(len(payload), "big")
 
 
 def switching(head: bytes, lines: bytes = b"") -> bytes:

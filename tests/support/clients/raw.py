@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -142,10 +143,16 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def descriptors(pid: int) -> int:
-    """Open descriptors of a process, those of its journal's segments aside: mmap keeps
-    one for each, and how many there are depends on how much was written."""
-    return sum("/journal/" not in link for link in links(pid))
+def descriptors(pid: int) -> Counter[int]:
+    """Open descriptors of a process: remote port -> its connections to that port, and
+    0 -> all others. Segments of its journal are not counted: mmap keeps one descriptor
+    for each, and how many there are depends on how much was written."""
+    ports = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        ports[f"socket:[{fields[9]}]"] = int(fields[2].rpartition(":")[2], 16)
+    held = [link for link in links(pid) if "/journal/" not in link]
+    return Counter(ports.get(link, 0) for link in held)
 
 
 def links(pid: int) -> list[str]:

@@ -6,13 +6,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from libs.common.store.postgres.calls import Connection
-from libs.common.store.sql import HERE
+from libs.common.store.postgres.calls import SQL, Connection
 
-NAMES = {
-    file.read_text(): file.stem
-    for file in (HERE / "queries" / "postgres").glob("*.sql")
-}
+NAMES = {text: name for name, text in SQL.texts.items()}
 Answer = list[dict[str, Any]] | int | Exception
 """Rows, how many rows changed, or what is raised."""
 Answers = Mapping[str, Answer | Callable[[Mapping[str, Any]], Answer]]

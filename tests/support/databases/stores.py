@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Store
-from tests.support.databases.postgres import fresh_database
+from libs.common.store.store import Store
+from tests.support.databases.postgres import emptied_database
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterato
     if kind == "sqlite":
         yield f"sqlite:///{folder}/deep/proxy.sqlite3"
         return
-    with fresh_database(request.getfixturevalue(f"{kind}_server")) as url:
+    with emptied_database(request.getfixturevalue(f"{kind}_server")) as url:
         yield url
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from libs.common.redis import keys
+from libs.common.redis.packing import flat
 from libs.common.routing.functions import RoutingFunctions, Terms
 
 NOW = 1_700_000_000_000
@@ -19,7 +20,8 @@ class Redis:
         self.commands: list[tuple[Any, ...]] = []
         self.told: list[tuple[Any, ...]] = []
 
-    def call(self, *command: Any) -> "asyncio.Future[Any]":
+    def call(self, *parts: Any) -> "asyncio.Future[Any]":
+        command = tuple(flat(parts))
         self.commands.append(command)
         future = asyncio.get_running_loop().create_future()
         name = command[1] if command[0] == "FCALL" else command[0]
@@ -33,7 +35,7 @@ class Redis:
         return future
 
     def tell(self, failed: Callable[[], None], *command: Any) -> None:
-        self.told.append(command)
+        self.told.append(tuple(flat(command)))
         failed()
 
     @property

@@ -4,7 +4,7 @@ Python twin), the router (a function) and sockets (wires)."""
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,12 @@ import httpx
 from libs.common.headers import Header
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.sealing import Sealer
-from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
-from libs.common.redis.key_table import KeyLimits
+from libs.common.proxy_keys import Principal, new_secret, secret_hash
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.authenticator import Authenticator
-from services.gateway.capture.recorder import Budget, CaptureRecorder, Inbox
+from services.gateway.capture.capture import Budget
+from services.gateway.capture.recorder import CaptureRecorder, Inbox
 from services.gateway.content.body_reader import Reader
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
@@ -27,9 +27,11 @@ from services.gateway.proxy.handler import DataPlane
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.services import Limits
 from services.gateway.routing.catalogue import GatewayCatalogue
+from services.gateway.routing.limits import LimitNotes
 from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import OwnerLookup
 from services.gateway.routing.selector import Selector
+from services.gateway.routing.waiting_room import WaitingRoom
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Timeouts, UpstreamClient
@@ -46,6 +48,7 @@ from tests.support.values.rules import RULES
 GATEWAY = "gw-1"
 SECRET = new_secret()  # of a proxy key
 REQUEST_S = 60.0
+QUEUE_S = 5.0
 JSON: Header = (b"content-type", b"application/json")
 
 
@@ -54,8 +57,6 @@ class Table:
 
     def __init__(self) -> None:
         self.principals: dict[str, Principal] = {}
-        self.reached: Reached | None = None
-        self.spent: list[tuple[str, int]] = []
 
     def put(self, principal: Principal) -> None:
         self.principals = {secret_hash(SECRET.encode()): principal}
@@ -66,19 +67,21 @@ class Table:
     async def read(self) -> dict[str, Principal]:
         return self.principals
 
-    async def count(self, principal: Principal) -> Reached | None:
-        return self.reached
-
-    async def spend(self, key_id: str, tokens: int) -> None:
-        self.spent.append((key_id, tokens))
-
 
 class World:
     """A gateway with its upstreams and router."""
 
     def __init__(
-        self, root: Path, twin: Twin, *, limits: Limits | None = None, capture: int = 0
+        self,
+        root: Path,
+        twin: Twin,
+        *,
+        limits: Limits | None = None,
+        capture: int = 0,
+        aware: bool = True,
+        follows: Callable[..., InFlight] = InFlight,
     ) -> None:
+        """`aware`: limits of accounts matter. `follows`: what follows requests."""
         self.twin = twin
         self.wires = Wires()
         self.table = Table()
@@ -101,13 +104,20 @@ class World:
             routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )
         self.authenticator = Authenticator(self.table, required=False)
-        self.access = AccessControl(self.authenticator, cast(KeyLimits, self.table))
+        self.access = AccessControl(self.authenticator, twin)
         self.upstream = UpstreamClient(
             3.0, Timeouts(20.0, 20.0), cast(Dialer, self.wires)
         )
         self.limits = limits or Limits(100_000, 3, REQUEST_S)
         reader = Reader()
-        self.in_flight = InFlight(GATEWAY, self.ledger, self.offline, self.access)
+        self.room = WaitingRoom(routing, self.selector, GATEWAY, QUEUE_S, REQUEST_S)
+        self.in_flight = follows(
+            GATEWAY,
+            self.ledger,
+            self.offline,
+            LimitNotes() if aware else None,
+            self.room,
+        )
         self.plane = DataPlane(
             self.limits,
             self.access,
@@ -118,7 +128,7 @@ class World:
         )
         self.context = TurnContext(
             self.access,
-            SocketLeases(routing, self.selector, self.ledger),
+            SocketLeases(routing, self.selector),
             self.in_flight,
             REQUEST_S,
             self.selector,

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from libs.common.headers import Header
-from services.gateway.capture.recorder import Capture
+from libs.common.providers.key_echoes import NO_KEY, SentKey
+from services.gateway.capture.capture import Capture
 from services.gateway.content.response_facts import Facts
 from services.gateway.proxy.relay import Relay, at_once
 from services.gateway.server.connection import Connection
@@ -83,6 +84,7 @@ class Talk(OpenSite):
         status: int = 200,
         capture: Capture | None = None,
         run: Callable[[Iterator[None]], Awaitable[None]] = at_once,
+        sent: SentKey = NO_KEY,
     ) -> None:
         super().__init__()
         self.source = Source()
@@ -91,7 +93,7 @@ class Talk(OpenSite):
         self.raised: Exception | None = None
         self.connection = Connection(self, asyncio.get_running_loop())
         self.wire = Wire(self.connection)
-        self.relay = Relay(self.answer, self.connection, capture, run=run)
+        self.relay = Relay(self.answer, self.connection, capture, sent, run)
         self.wire.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
 
     async def serve(self, request: Request, connection: Connection) -> None:
@@ -133,7 +135,6 @@ async def relayed(
 
 FACTS = Facts(
     response_id="resp_1",
-    status="completed",
     model="m-2026",
     input_tokens=3,
     output_tokens=4,

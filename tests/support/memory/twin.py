@@ -8,17 +8,19 @@ from typing import Any
 import msgspec
 
 from libs.common.contracts.catalogue import Alias, Catalogue, Resource
-from libs.common.contracts.events import Reason
+from libs.common.contracts.prices import Price
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.routing.budgets import Spend
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.types import (
+    DECIDED,
     Ask,
     Beat,
     Decision,
     Explanation,
+    Kept,
     Lease,
     Owner,
-    OwnerGone,
     Refusal,
     Release,
     StreamEnds,
@@ -53,13 +55,19 @@ class Twin:
         self.released: list[Release] = []
         self.adopted: list[tuple[Owners, Owners]] = []
         self.abandoned: list[str] = []
+        self.left: list[str] = []  # queues
         self.resumed: list[Lease] = []
+        self.doubted = 0
+        self.reserved: list[tuple[str, int]] = []
+        self.counted = 0, 0  # requests and tokens of each key in the last minute
+        self.spends: dict[str, Spend] = {}
         self.named: list[tuple[str, str]] = []
         self.leases: list[str] = []  # leases that Redis holds for this gateway
         self.beats: list[bytes] = []
         self.ends = StreamEnds()
         self.born = "born"
         self.knows_us = True
+        self.prices: tuple[Price, ...] = ()
         self.publish(*resources, aliases=aliases)
 
     def publish(self, *resources: Resource, aliases: tuple[Alias, ...] = ()) -> None:
@@ -76,12 +84,16 @@ class Twin:
 
     # What gateways ask -------------------------------------------------------
 
+    async def require_functions(self) -> None:
+        pass
+
     async def catalogue(self) -> Catalogue:
         self._answers()
         return Catalogue(
             version=self.version or "",
             resources=tuple(self.local.resources.values()),
             aliases=self.aliases,
+            prices=self.prices,
         )
 
     async def acquire(self, ask: Ask) -> Decision:
@@ -94,22 +106,28 @@ class Twin:
             return msgspec.structs.replace(said, event=event)
         self._answers()
         choice = self.local.acquire(ask, 0)
+        decided = DECIDED in ask.turn and choice.resource_id == ask.socket
+        cause = ask.cause or choice.cause
+        event = (
+            b"" if decided else _event(ask, choice.resource_id, choice.reason, cause)
+        )
         return Decision(
             choice.resource_id or "",
             choice.reason,
             self.version or "",
             trial=choice.how == "trial",
-            event=_event(ask, choice.resource_id, choice.reason),
+            event=event,
         )
 
-    async def pin(self, ask: Ask, resource_id: str, *, decided: bool) -> Decision:
-        self.asked.append(ask)
+    async def turns(
+        self, gateway_id: str, classes: Iterable[str]
+    ) -> tuple[float, list[str]]:
+        """It is everybody's turn."""
         self._answers()
-        if resource_id not in self.local.resources:
-            raise OwnerGone
-        self.local.check_ids(ask)
-        event = b"" if decided else _event(ask, resource_id, Reason.SOCKET)
-        return Decision(resource_id, Reason.SOCKET, self.version or "", event=event)
+        return 0.02, [ask.request_id for ask in self.asked]
+
+    def leave(self, entry: str, failed: Callable[[], None]) -> None:
+        self.left.append(entry)
 
     async def check(self, ask: Ask) -> None:
         self._answers()
@@ -119,6 +137,12 @@ class Twin:
         self._answers()
         choice = self.local.choose(ask, 0)
         return Explanation("ok", choice.resource_id, choice.reason, False, 0, [])
+
+    async def kept(self, sessions: Iterable[str], ids: Iterable[str]) -> list[Kept]:
+        self._answers()
+        found = [self.local.sessions.get(name) for name in sessions]
+        found += [self.local.ids.get(name) for name in ids]
+        return [Kept(owner, 1 if owner else 0) for owner in found]
 
     async def adopt(self, sessions: Owners = NOBODY, ids: Owners = NOBODY) -> int:
         self._answers()
@@ -155,6 +179,24 @@ class Twin:
         self.abandoned += request_ids
         return len(request_ids)
 
+    async def used(self, *key_ids: str) -> list[tuple[int, int]]:
+        self._answers()
+        return [self.counted for _ in key_ids]
+
+    async def spend(self, *subjects: str) -> list[Spend | None]:
+        self._answers()
+        return [self.spends.get(subject) for subject in subjects]
+
+    async def doubt(self) -> None:
+        self._answers()
+        self.doubted += 1
+
+    async def reserve(
+        self, gateway_id: str, quota: str, held: Iterable[tuple[str, int]]
+    ) -> None:
+        self._answers()
+        self.reserved += held
+
     async def resume(self, gateway_id: str, leases: Iterable[Lease]) -> int:
         self._answers()
         given = list(leases)
@@ -162,13 +204,15 @@ class Twin:
         return len(given)
 
 
-def _event(ask: Ask, resource_id: str | None, reason: str) -> bytes:
+def _event(
+    ask: Ask, resource_id: str | None, reason: str, cause: str | None = None
+) -> bytes:
     told = {
         "request_id": ask.request_id,
         "attempt": ask.attempt,
         "resource_id": resource_id,
         "reason": reason,
-        "cause": ask.cause or None,
+        "cause": cause or ask.cause or None,
     }
     return msgspec.json.encode(told)
 

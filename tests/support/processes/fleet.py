@@ -51,10 +51,10 @@ class Member:
         """A gateway's address, with /v1."""
         return f"{self.origin}/v1"
 
-    def twin(self, log: Path) -> "Member":
-        """Another process of this kind, on its own port."""
+    def twin(self, log: Path, **settings: str) -> "Member":
+        """Another process of this kind, on its own port, with other settings."""
         env = {k: v for k, v in self._env.items() if k != PORTS[self._name]}
-        return Member(self._name, env, log)
+        return Member(self._name, {**env, **settings}, log)
 
     async def ready(self) -> None:
         # In a thread: this loop serves the upstream, which health checks probe.
@@ -83,6 +83,7 @@ class Fleet:
     keys: Mapping[str, str]
     gateways: Sequence[Member]
     router: Member
+    services: Mapping[str, Member]  # of which there is one
     database: str  # its URL
     redis_url: str
 
@@ -149,6 +150,7 @@ async def running_fleet(
             keys=plan.keys,
             gateways=members[len(plan.services) :],
             router=members[names.index("router")],
+            services=dict(zip(plan.services, members, strict=False)),
             database=common["PROXY_SQLITE_URL"],
             redis_url=redis_url,
         )

@@ -3,7 +3,7 @@ acts as the router."""
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,13 +19,14 @@ from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from services.router.function_library import LIBRARY
 from tests.support.clients.sockets import Handle, visited
 from tests.support.databases.valkey import empty
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, running
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
 
 STREAM = "telemetry:events"
 # Four keys of two accounts.
@@ -158,6 +159,15 @@ async def gateway_stack(
     valkey: str, folder: Path, **environ: str
 ) -> AsyncIterator[Stack]:
     """A ready gateway in front of a simulated upstream."""
+    async with stack_started_by(None, valkey, folder, environ) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def stack_started_by(
+    command: list[str] | None, valkey: str, folder: Path, environ: Mapping[str, str]
+) -> AsyncIterator[Stack]:
+    """The same, with a command of the test's own for the gateway."""
     async with Simulator(KEYS) as simulator:
         port = free_port()
         env = {
@@ -174,8 +184,8 @@ async def gateway_stack(
         env["PROVIDER_KEYS"] = env["OPENAI_API_KEYS"]
         redis = connect(valkey)
         routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
-        command = service_command("gateway", env)
-        process = Process(command, env, folder / "gateway.log")
+        arguments = command or service_command("gateway", env)
+        process = Process(arguments, env, folder / "gateway.log")
         with running(process, f"http://127.0.0.1:{port}/healthz"):
             url = f"http://127.0.0.1:{port}/v1"
             stack = Stack(url, redis, routing, simulator, process, env, dict(env))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,17 @@ SERVICES = ("PROXY_PORT", "PROXY_ROUTER_PORT", "PROXY_HEALTH_PORT", "PROXY_INGES
 class Up:
     """A running `up`, its output and its processes."""
 
-    def __init__(self, environ: Mapping[str, str], output: Path) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        output: Path,
+        command: Sequence[str] = (*COMMAND, "up"),
+    ) -> None:
         self.environ = environ
         self._output = output
         with output.open("wb") as sink:
             self.process = subprocess.Popen(
-                [*COMMAND, "up"], env=environ, stdout=sink, stderr=sink, cwd=ROOT
+                command, env=environ, stdout=sink, stderr=sink, cwd=ROOT
             )
 
     @property
@@ -106,8 +111,12 @@ def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Up]:
-    up = Up(environ, tmp_path / "output")
+def running(
+    environ: Mapping[str, str],
+    tmp_path: Path,
+    command: Sequence[str] = (*COMMAND, "up"),
+) -> Iterator[Up]:
+    up = Up(environ, tmp_path / "output", command)
     try:
         yield up
     finally:

@@ -8,8 +8,9 @@ import httpx
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from libs.simulator.server import RunningSimulator, Simulator
+from libs.simulator.server import RunningSimulator
 from tests.support.upstreams.simulated import bearer
+from tests.support.upstreams.simulator import Simulator
 
 KEYS = {"sk-a1": "acct-a", "sk-a2": "acct-a", "sk-b1": "acct-b"}
 

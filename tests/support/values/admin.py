@@ -5,6 +5,7 @@ from typing import Any
 
 import falcon
 import falcon.asgi
+import msgspec
 from falcon import testing
 from falcon.asgi import Request, Response
 
@@ -42,7 +43,7 @@ def client(routes: Mapping[str, object], *middleware: Any) -> testing.TestClient
 
 def request_row(**over: Any) -> Row:
     """A row of `requests` with its decisions, as the store returns it."""
-    row = request_event().model_dump(mode="json")
+    row = msgspec.to_builtins(request_event())
     for name in ("created_at", "completed_at"):
         row[name] = str(row.pop(f"{name}_ms"))
     del row["minted"]

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.events import (
+    BudgetEvent,
     Candidate,
     DecisionEvent,
     Event,
@@ -46,6 +47,20 @@ def decision_event(request_id: str = "req-1", **given: Any) -> DecisionEvent:
         ),
     }
     return DecisionEvent(**{**values, **given})
+
+
+def budget_event(**given: Any) -> BudgetEvent:
+    values: dict[str, Any] = {
+        "created_at_ms": T0_MS,
+        "subject": "key:key_1",
+        "state": "soft",
+        "window_start_ms": T0_MS - 1000,
+        "window_end_ms": T0_MS + 1000,
+        "tokens": 8,
+        "nanos": 0,
+        "limit_tokens": 10,
+    }
+    return BudgetEvent(**{**values, **given})
 
 
 def health_event(**given: Any) -> HealthEvent:

@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from libs.cli.plan import Plan, RedisSeen, Seen, decide, without_password
+from libs.cli.commands import service_command
+from libs.cli.plan import (
+    Plan,
+    RedisSeen,
+    Seen,
+    decide,
+    with_own_defaults,
+    without_password,
+)
 from libs.common.errors import SettingError
+from libs.common.settings.base import CommonSettings
 
 DATA = Path("/data")
 SERVICES = {"gateway", "router", "health", "ingest"}
@@ -62,6 +71,20 @@ def test_a_configured_redis_is_used_unseen(url: str, said: str) -> None:
     assert "redis" not in embedded(plan)
     assert "PROXY_REDIS_URL" not in plan.environment
     assert dict(plan.choices)["redis"] == f"{said} (PROXY_REDIS_URL)"
+
+
+def test_the_default_address_set_where_nothing_answers_is_embedded() -> None:
+    environ = {"PROXY_REDIS_URL": "redis://127.0.0.1:6379/0"}
+
+    assert "redis" in embedded(decided(environ, RedisSeen.ABSENT))
+    for state in set(RedisSeen) - {RedisSeen.ABSENT}:
+        assert "redis" not in embedded(decided(environ, state))
+
+
+def test_another_address_set_is_used_though_nothing_answers() -> None:
+    environ = {"PROXY_REDIS_URL": "redis://127.0.0.1:6379/1"}
+
+    assert "redis" not in embedded(decided(environ, RedisSeen.ABSENT))
 
 
 @pytest.mark.parametrize(
@@ -178,3 +201,19 @@ def test_who_gets_into_admin_is_said(
     environ: dict[str, str], what: str, said: str
 ) -> None:
     assert dict(decided(environ).choices)[what] == said
+
+
+@pytest.mark.parametrize("unset", [{}, {"PROXY_INTERNAL_HOST": ""}])
+def test_only_the_gateway_listens_beyond_loopback(unset: dict[str, str]) -> None:
+    environ = with_own_defaults({"PROXY_HOST": "0.0.0.0", **unset})
+    settings = CommonSettings.read(environ)
+    assert settings.host_of("gateway") == "0.0.0.0"
+    for service in ("router", "health", "ingest"):
+        assert settings.host_of(service) == "127.0.0.1"
+    command = service_command("router", environ)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_the_other_services_listen_where_they_are_told() -> None:
+    environ = with_own_defaults({"PROXY_INTERNAL_HOST": "10.0.0.5"})
+    assert CommonSettings.read(environ).host_of("ingest") == "10.0.0.5"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from libs.cli.process.briefing import Briefing
 from libs.cli.readiness_listener import (
-    Briefing,
     Problem,
     announcement,
     last_lines,
@@ -16,6 +16,7 @@ from libs.cli.readiness_listener import (
     readiness,
 )
 from libs.common.admin_token import ensure_file
+from libs.common.runtime.json_lines import json_line
 from tests.support.processes.ports import free_port
 
 
@@ -91,3 +92,14 @@ def test_the_banner_shows_the_link_of_a_token_that_up_keeps(tmp_path: Path) -> N
     assert f"  dashboard  {gateway}/#token={token}\n" in announcement(kept)
     configured = Briefing(0.0, [], addresses, "logs")
     assert f"  dashboard  {gateway}/\n" in announcement(configured)
+
+
+def test_what_was_printed_as_text_is_shown_as_text(tmp_path: Path) -> None:
+    log = tmp_path / "router.log"
+    lines = [
+        json_line("router", "info", "Traceback ..."),
+        '{"action": "other"}',
+        "[]",
+    ]
+    log.write_text("\n".join(lines))
+    assert last_lines(log) == ["Traceback ...", *lines[1:]]

@@ -8,13 +8,16 @@ from typing import Any, cast
 
 import pytest
 
+from libs.common.budgets import Budget
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.proxy_keys import Principal
+from libs.common.redis import keys
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner
 from services.gateway.heartbeat import (
     AT_ONCE,
+    IMPAIRED_MS,
     PUBLISH_EVERY,
     SWEEP_EVERY,
     WITHOUT_CATALOGUE_S,
@@ -23,6 +26,7 @@ from services.gateway.heartbeat import (
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import GATEWAY, SECRET, World, answer
+from tests.support.memory.requests import KEY, asked
 from tests.support.memory.twin import Twin, resource
 
 
@@ -65,6 +69,19 @@ async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) 
     beating.twin.publish(resource("c"))
     await beating.heartbeat.beat()
     assert set(beating.world.catalogue.targets) == {"c"}
+
+
+@timeless
+async def test_a_beat_names_impaired_parts(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    beating.heartbeat.impaired = lambda: ("journal",)
+    await beating.heartbeat.beat()
+    told = ("SET", keys.impaired(GATEWAY), "journal", "PX", IMPAIRED_MS)
+    assert told in beating.redis.taken
+    beating.redis.taken.clear()
+    beating.heartbeat.impaired = tuple
+    await beating.heartbeat.beat()
+    assert told not in beating.redis.taken
 
 
 @timeless
@@ -117,6 +134,25 @@ async def test_an_emptied_redis_is_given_back_leases_and_owners(tmp_path: Path) 
     await beating.heartbeat.beat()
     assert twin.resumed == []
     world.upstreams[0].feed(answer())
+    await settled()
+
+
+@timeless
+async def test_reservations_are_given_back_and_a_new_server_is_in_doubt(
+    tmp_path: Path,
+) -> None:
+    beating = Beating(tmp_path)
+    await beating.heartbeat.beat()
+    assert beating.twin.doubted == 1
+    holds = Budget("key:k", tokens=100, reserve=True)
+    beating.world.table.put(Principal(id="k", budgets=(holds,)))
+    body = b'{"model":"m","max_output_tokens":5}'
+    _, upstream = await asked(beating.world, body, KEY)
+    (life,) = beating.world.in_flight.active.values()
+    beating.twin.knows_us = False
+    await beating.heartbeat.beat()
+    assert beating.twin.reserved == [(life.record.id, len(body) + 5)]
+    upstream.feed(answer())
     await settled()
 
 

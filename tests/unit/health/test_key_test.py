@@ -65,6 +65,19 @@ async def test_each_key_is_asked_for_its_models() -> None:
         }
 
 
+async def test_a_key_of_azure_is_sent_as_api_key() -> None:
+    seen: list[httpx.Headers] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers)
+        return httpx.Response(200, json={"data": [{"id": "gpt-5"}]})
+
+    (told,) = await examined(handler, SEALED, auth_type="api_key")
+    assert told["ok"]
+    ((sent),) = seen
+    assert (sent["api-key"], "authorization" in sent) == (SECRET, False)
+
+
 @pytest.mark.parametrize(("model", "lists"), [("gpt-5", True), ("gpt-6", False)])
 async def test_whether_a_model_is_listed(model: str, lists: bool) -> None:
     (told,) = await examined(models("gpt-5"), SEALED, model=model)

@@ -79,6 +79,23 @@ async def test_each_resource_is_asked_with_its_key() -> None:
     assert routing.told["a"].latency_ms is not None
 
 
+async def test_an_azure_resource_is_asked_with_api_key() -> None:
+    asked: list[httpx.Headers] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers)
+        denied = {"error": {"code": "401", "message": "Access denied"}}
+        return httpx.Response(401, json=denied)
+
+    azure = resource("a").model_copy(update={"auth_type": "api_key"})
+    routing = Routing(azure)
+    await prober(routing, handler).check_all()
+    ((sent),) = asked
+    assert (sent["api-key"], "authorization" in sent) == ("sk-one", False)
+    told = routing.told["a"]
+    assert (told.kind, told.cause) == ("refused", "401 refused")
+
+
 async def test_a_key_that_is_not_here_blames_nobody() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         raise AssertionError("asked without a key")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import StreamedEvent
+from libs.common.contracts.events import StreamedEvent, encode
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.redis.telemetry_stream import Entry
 from libs.common.store.interface import DeadLetter, Unstorable
@@ -26,7 +26,7 @@ AT_ONCE = Backoff(base_s=0.001, cap_s=0.001)
 
 def entry(number: int, request: str = "") -> Entry:
     id_ = request or f"r{number}"
-    data = request_event(id_).model_dump_json().encode()
+    data = encode(request_event(id_))
     fields = {b"kind": b"request", b"id": id_.encode(), b"v": b"1", b"data": data}
     return Entry(f"{number}-0", fields)
 

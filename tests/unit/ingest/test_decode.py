@@ -3,15 +3,22 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from libs.common.contracts.events import DecisionEvent, RequestEvent, StreamedEvent
-from libs.common.store.interface import ID_CHARS_MAX, DeadLetter
+from libs.common.contracts.events import (
+    END_OF_TIME_MS,
+    ID_CHARS_MAX,
+    TEXT_CHARS,
+    DecisionEvent,
+    RequestEvent,
+    StreamedEvent,
+    encode,
+)
+from libs.common.store.interface import DeadLetter
 from services.ingest.decode import (
-    INDEXED_CHARS,
     KEPT_DATA_CHARS,
     MAX_DATA_BYTES,
-    TEXT_CHARS,
     dead_letter,
     decode,
 )
@@ -29,7 +36,7 @@ ENTRY = "1700000000123-0"
 
 def entry(**given: Any) -> dict[bytes, bytes]:
     """The four fields of a request's entry; `data` members may be given."""
-    data = {**request_event("r").model_dump(), **given}
+    data = {**msgspec.to_builtins(request_event("r")), **given}
     return {b"kind": b"request", b"id": b"r", b"v": b"1", b"data": _json(data)}
 
 
@@ -60,9 +67,10 @@ def test_every_kind_is_read_as_it_was_written(event: Any) -> None:
         b"kind": written.kind.encode(),
         b"id": written.id.encode(),
         b"v": b"1",
-        b"data": event.model_dump_json().encode(),
+        b"data": encode(event),
     }
-    assert decode(written.entry_id, fields) == written
+    read = decode(written.entry_id, fields)
+    assert read == msgspec.structs.replace(written, data=fields[b"data"])
 
 
 @pytest.mark.parametrize(
@@ -77,20 +85,26 @@ def test_every_kind_is_read_as_it_was_written(event: Any) -> None:
         pytest.param(
             {**entry(), b"id": b"other"}, "differs from the id of the request", id="id"
         ),
-        pytest.param({**entry(), b"data": b"{"}, "Invalid JSON", id="JSON"),
-        pytest.param({**entry(), b"data": b'"\xff"'}, "JSON", id="not UTF-8"),
-        pytest.param({**entry(), b"data": b'{"\\u0000'}, "JSON", id="NUL and no JSON"),
+        pytest.param({**entry(), b"data": b"{"}, "data: Input", id="JSON"),
+        pytest.param({**entry(), b"data": b'"\xff"'}, "data: 'utf-8'", id="not UTF-8"),
+        pytest.param(
+            {**entry(), b"data": b'{"\\u0000'}, "data: Input", id="NUL and no JSON"
+        ),
         pytest.param({**entry(), b"data": b"[]"}, "object", id="a list"),
-        pytest.param(entry(surprise=1), "surprise: Extra inputs", id="unknown field"),
-        pytest.param(entry(outcome="lost"), "outcome: Input", id="unknown outcome"),
-        pytest.param(entry(method=None), "method: Input", id="null"),
-        pytest.param(entry(total_tokens=2**53), "total_tokens is out", id="tokens"),
+        pytest.param(entry(surprise=1), "unknown field `surprise`", id="unknown field"),
+        pytest.param(
+            entry(outcome="lost"),
+            "at `$.outcome`",
+            id="unknown outcome",
+        ),
+        pytest.param(entry(method=None), "got `null` - at `$.method`", id="null"),
+        pytest.param(entry(total_tokens=2**53), "at `$.total_tokens`", id="tokens"),
         pytest.param(entry(total_tokens=2**80), "total_tokens", id="beyond bigint"),
-        pytest.param(entry(status_code=2**31), "status_code is out", id="int32"),
-        pytest.param(entry(created_at_ms=-1), "created_at_ms is out", id="past"),
+        pytest.param(entry(status_code=2**31), "at `$.status_code`", id="int32"),
+        pytest.param(entry(created_at_ms=-1), "at `$.created_at_ms`", id="past"),
         pytest.param(entry(completed_at_ms=10**15), "completed_at_ms", id="future"),
-        pytest.param(entry(latency_ms=float("inf")), "latency_ms is no", id="infinite"),
-        pytest.param(entry(latency_ms=float("nan")), "latency_ms is no", id="NaN"),
+        pytest.param(entry(latency_ms=float("inf")), "data: JSON", id="infinite"),
+        pytest.param(entry(latency_ms=float("nan")), "data: JSON", id="NaN"),
         pytest.param(
             {**entry(), b"data": b" " * (MAX_DATA_BYTES + 1)}, "bytes, more", id="huge"
         ),
@@ -116,7 +130,7 @@ def test_nul_is_taken_out_of_text() -> None:
 
 
 def test_a_decision_of_an_earlier_version_has_no_cause() -> None:
-    data = decision_event(attempt=2, cause="timeout").model_dump(mode="json")
+    data = msgspec.to_builtins(decision_event(attempt=2, cause="timeout"))
     fields = {b"kind": b"decision", b"id": b"d", b"v": b"1", b"data": _json(data)}
     del data["cause"]
     before = fields | {b"data": _json(data)}
@@ -128,7 +142,7 @@ def test_a_decision_of_an_earlier_version_has_no_cause() -> None:
 
 
 def test_nul_is_taken_out_of_candidates() -> None:
-    data = decision_event(resource_id="a").model_dump(mode="json")
+    data = msgspec.to_builtins(decision_event(resource_id="a"))
     data["candidates"][0]["refused"] = "x\0y"
     fields = {b"kind": b"decision", b"id": b"d", b"v": b"1", b"data": _json(data)}
     decoded = decode(ENTRY, fields)
@@ -139,7 +153,7 @@ def test_nul_is_taken_out_of_candidates() -> None:
 
 def test_long_text_is_cut_rather_than_refused() -> None:
     event = stored(entry(session_id="s" * 5000, error_message="e" * 9000))
-    assert event.session_id == "s" * INDEXED_CHARS
+    assert event.session_id == "s" * ID_CHARS_MAX
     assert event.error_message == "e" * TEXT_CHARS
 
 
@@ -147,6 +161,11 @@ def test_minted_ids_that_nobody_could_look_up_are_left_out() -> None:
     longest = "msg_".ljust(ID_CHARS_MAX, "x")
     event = stored(entry(minted=["resp_1", longest, longest + "x", "rs_\0 1"]))
     assert event.minted == ("resp_1", longest, "rs_ 1")
+
+
+def test_a_dead_letter_of_an_id_in_the_far_future_can_be_stored() -> None:
+    found = dead_letter(f"{2**64 - 1}-0", {}, "odd")
+    assert found.created_at_ms == END_OF_TIME_MS - 1
 
 
 def test_a_dead_letter_can_always_be_stored() -> None:

@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 
 import pytest
 
+from libs.common.contracts.prices import Price
 from libs.common.errors import StoreAway
-from libs.common.store.interface import Price, SchemaTooNew
+from libs.common.store.interface import SchemaTooNew
 from services.ingest.backoff import Backoff
 from services.ingest.schema_maintenance import (
     DROP_ATTEMPTS,
@@ -36,6 +37,9 @@ class FakeSchema:
         self._answer(("drop", day))
         return 1
 
+    async def drop_minutes(self, before: datetime) -> None:
+        self._answer("minutes")
+
     async def put_prices(self, prices: Sequence[Price]) -> None:
         self._answer(tuple(prices))
 
@@ -59,12 +63,12 @@ async def test_migrates_once_and_partitions_again_and_again() -> None:
     running = asyncio.create_task(maintenance(schema).run(stop))
 
     async def partitioned_twice() -> bool:
-        return len(schema.calls) >= 3
+        return len(schema.calls) >= 5
 
     await eventually(partitioned_twice)
     stop.set()
     await running
-    assert schema.calls[:3] == ["migrate", TODAY, TODAY]
+    assert schema.calls[:5] == ["migrate", TODAY, "minutes", TODAY, "minutes"]
 
 
 @pytest.mark.asyncio

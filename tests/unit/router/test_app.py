@@ -136,7 +136,7 @@ def routes_of(app: router_app.App) -> set[tuple[str, str]]:
         (re.sub(r":\w+}", "}", route.path), method.method.lower())
         for route in inspect.inspect_routes(app)
         for method in route.methods
-        if not method.internal
+        if not method.internal and method.method != "HEAD"
     }
 
 

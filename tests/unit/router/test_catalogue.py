@@ -53,6 +53,7 @@ class Library:
         self.events: list[str] = []
         self.error: Exception | None = None
         self.learned: dict[str, str] = {}
+        self.older = False  # does it hold an older version's functions?
 
     async def learned_accounts(self) -> dict[str, str]:
         return self.learned
@@ -61,6 +62,10 @@ class Library:
         if self.error:
             raise self.error
         self.loaded = True
+        self.older = False
+
+    async def library_is_older(self) -> bool:
+        return self.older
 
     async def catalogue_version(self) -> str | None:
         return self.version
@@ -88,6 +93,9 @@ class Leadership:
     async def hold(self) -> bool:
         return self.leads
 
+    async def take(self) -> None:
+        self.leads = True
+
 
 @pytest.mark.asyncio
 async def test_only_the_leader_publishes() -> None:
@@ -101,6 +109,16 @@ async def test_only_the_leader_publishes() -> None:
     leadership.leads = True
     await publisher.ensure()
     assert library.version != "another router's"
+
+
+@pytest.mark.asyncio
+async def test_the_newest_version_takes_the_lead() -> None:
+    library, leadership = Library(), Leadership(leads=False)
+    library.version, library.older = "an older router's", True
+    publisher = Publisher(library, build_catalogue([resource()]), leadership)
+    await publisher.ensure()
+    assert (leadership.leads, library.loaded) == (True, True)
+    assert library.version != "an older router's"
 
 
 @pytest.mark.asyncio

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from libs.common.contracts.events import ID_CHARS_MAX
 from libs.common.errors import StoreAway
 from libs.common.routing.types import Owner
-from libs.common.store.interface import ID_CHARS_MAX
 from services.router import owners
 from services.router.owners import BODY_BYTES_MAX, IDS_MAX, Owners
 from tests.support.values.admin import client, problem
@@ -85,7 +85,6 @@ def test_the_largest_question_there_is() -> None:
         ({"ids": [1]}, "ids.0"),
         ({"session_id": "x" * (ID_CHARS_MAX + 1)}, "session_id"),
         ({"tenant": "x" * (ID_CHARS_MAX + 1)}, "tenant"),
-        (b" " * (BODY_BYTES_MAX + 1), None),
     ],
 )
 def test_nonsense_is_named(body: Any, param: str | None) -> None:
@@ -105,3 +104,10 @@ def test_a_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
     store.hangs = True
     assert problem(post(store, {"ids": ["a"]}))[:2] == (503, "database_unreachable")
+
+
+def test_a_body_that_is_too_large() -> None:
+    store = Store()
+    result = post(store, b" " * (BODY_BYTES_MAX + 1))
+    assert problem(result) == (413, "body_too_large", None)
+    assert store.asked == []

@@ -5,13 +5,15 @@ from typing import Any
 
 import prometheus_client
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from libs.common.contracts.catalogue import HealthState, ResourceState
+from libs.common.contracts.events import Row
 from libs.common.errors import StoreAway
 from services.router import probes
-from services.router.admin.schemas.state import AdminState, Ledger
+from services.router.admin.ledger import Reading
+from services.router.admin.schemas.state import AdminState, Ledger, WaitingRequests
 from services.router.probes import Healthz, Metrics, Readyz
+from tests.support.clients.scrapes import Scraped
 from tests.support.values.admin import client
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(
@@ -32,8 +34,11 @@ class World:
         self.published = True
         self.sql: Exception | None = None
         self.hangs = False
+        self.rows: list[Row] = []
+        self.sql_without_prices = False
         self.resources: tuple[ResourceState, ...] = ()
         self.depth: int | None = 0
+        self.waiting: tuple[WaitingRequests, ...] | None = None
 
     async def ping(self) -> None:
         if self.hangs:
@@ -41,23 +46,36 @@ class World:
         if self.sql:
             raise self.sql
 
+    async def unpriced(self) -> list[Row]:
+        if self.sql_without_prices:
+            raise StoreAway
+        return self.rows
+
     async def state(self) -> AdminState:
         return AdminState(
             resources=self.resources,
             decisions=(),
             affinity_count=None,
             queue_depth=self.depth,
+            waiting=self.waiting,
             ledger=Ledger(**UNKNOWN, problems=(), unverified=()),
             degraded=(),
             admin="open",
             timestamp="now",
         )
 
+    @property
+    def last(self) -> Reading:
+        return Reading()
+
+    async def oldest(self) -> float | None:
+        return 2.5
+
     def get(self, name: str) -> Any:
         routes = {
             "/healthz": Healthz(),
-            "/readyz": Readyz(lambda: self.published, self.ping),
-            "/metrics": Metrics(self.state),
+            "/readyz": Readyz(lambda: self.published, self.ping, self.unpriced),
+            "/metrics": Metrics(self.state, self, self.oldest),
         }
         return client(routes).simulate_get(f"/{name}")
 
@@ -95,37 +113,24 @@ def test_a_database_that_hangs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.get("readyz").json["status"] == "degraded"
 
 
-def measured(world: World) -> dict[str, dict[str, float]]:
-    """By metric, then by resource."""
+def test_models_without_a_price_are_named() -> None:
+    world = World()
+    world.rows = [{"model": f"m{n}"} for n in range(6)]
+    told = world.get("readyz").json
+    assert told["degraded"] == [
+        "prices: none for m0, m1, m2, m3, m4, ...; what they cost is not counted"
+    ]
+    world.sql_without_prices = True
+    assert world.get("readyz").json["degraded"] == []
+
+
+def test_metrics_are_of_the_present_state() -> None:
+    world = World()
+    world.resources = (resource("one", HealthState.HEALTHY, 3),)
+    world.depth = 12
     result = world.get("metrics")
     assert result.headers["content-type"] == prometheus_client.CONTENT_TYPE_LATEST
-    return {
-        family.name: {s.labels.get("resource", ""): s.value for s in family.samples}
-        for family in text_string_to_metric_families(result.text)
-    }
-
-
-def test_resources_and_the_backlog_are_measured() -> None:
-    world = World()
-    world.resources = tuple(
-        resource(state, state, n) for n, state in enumerate(HealthState)
-    )
-    world.depth = 12
-    found = measured(world)
-    assert found["proxy_resource_in_flight"] == {
-        "unknown": 0, "healthy": 1, "degraded": 2, "unhealthy": 3,
-    }  # fmt: skip
-    assert found["proxy_resource_available"] == {
-        "unknown": 1, "healthy": 1, "degraded": 0, "unhealthy": 0,
-    }  # fmt: skip
-    assert found["proxy_queue_depth"] == {"": 12}
-
-
-def test_a_resource_that_went_is_measured_no_more_and_what_is_unknown_stays() -> None:
-    world = World()
-    world.resources, world.depth = (resource("one", HealthState.HEALTHY),), 7
-    measured(world)
-    world.resources, world.depth = (resource("two", HealthState.HEALTHY),), None
-    found = measured(world)
-    assert set(found["proxy_resource_in_flight"]) == {"two"}
-    assert found["proxy_queue_depth"] == {"": 7}
+    found = Scraped(result.text)
+    assert found.value("proxy_resource_in_flight", resource="one") == 3
+    assert found.value("proxy_queue_depth") == 12
+    assert found.value("proxy_queue_oldest_seconds") == 2.5

@@ -12,6 +12,7 @@ from libs.simulator.api.errors import ApiError, by_status
 from libs.simulator.api.pages import page
 from libs.simulator.api.schema_values import arguments, example
 from libs.simulator.bodies import decoded, parsed
+from libs.simulator.dialects import bearer
 from libs.simulator.headers import RateWindow, answer_headers
 from libs.simulator.settings import parse_keys
 from libs.simulator.state.accounts import Account, Accounts
@@ -40,7 +41,7 @@ def test_a_wrong_key_list_is_refused(text: str) -> None:
     ],
 )
 def test_a_key_belongs_to_its_account(headers: dict[str, str], account: str) -> None:
-    assert Accounts(KEYS).admit(headers) == Account(account)
+    assert Accounts(KEYS).admit(bearer(headers), headers) == Account(account)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_key_belongs_to_its_account(headers: dict[str, str], account: str) -> 
 )
 def test_a_wrong_key_is_refused(headers: dict[str, str], code: str | None) -> None:
     with pytest.raises(ApiError) as refused:
-        Accounts(KEYS).admit(headers)
+        Accounts(KEYS).admit(bearer(headers), headers)
     assert (refused.value.status, refused.value.code) == (401, code)
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from libs.common.contracts.events import DecisionEvent, StreamedEvent
-from libs.common.store.bulk import tables
+from libs.common.contracts.events import StreamedEvent
+from libs.common.store.bulk import COLUMNS, TEXT, deltas, tables
 from libs.common.store.dedupe import Changes, dedupe
 from libs.common.store.postgres.calls import (
     FORM,
@@ -12,49 +12,45 @@ from libs.common.store.postgres.calls import (
     execute,
     known_requests,
     put,
+    spanned,
 )
-from libs.common.store.proxy_keys import uses
-from libs.common.store.rows import (
-    decision_row,
-    event_row,
-    gateway_row,
-    minted_rows,
-    request_row,
-    session_row,
-)
+from libs.common.store.rollups import Rollups
 
 
-async def copy_batch(connection: Connection, events: Sequence[StreamedEvent]) -> int:
+async def copy_batch(
+    connection: Connection, events: Sequence[StreamedEvent], rollups: Rollups
+) -> int:
     """Insert `events` by COPY; returns how many. Raises `UniqueViolation` when one of
     them is already stored."""
     changes = dedupe(events, {})
     await execute(connection, "lock_writers")
-    for name, rows in tables(changes, FORM):
-        await copy_rows(connection, name, rows)
-    await _put_deltas(connection, changes)
+    for table, rows in tables(changes, FORM):
+        await copy_rows(connection, table, rows)
+    await _put_deltas(connection, changes, rollups)
     return len(changes.events)
 
 
-async def merge_batch(connection: Connection, events: Sequence[StreamedEvent]) -> int:
+async def merge_batch(
+    connection: Connection, events: Sequence[StreamedEvent], rollups: Rollups
+) -> int:
     """Store what is new in `events`; returns how many event rows changed."""
     await execute(connection, "lock_writers")
     changes = dedupe(events, await known_requests(connection, events))
-    decisions = [
-        decision_row(e.id, e.event)
-        for e in changes.events
-        if isinstance(e.event, DecisionEvent)
-    ]
-    changed = await put(connection, "put_events", map(event_row, changes.events))
-    await put(connection, "put_decisions", decisions)
-    await put(connection, "put_requests", map(request_row, changes.requests))
-    await put(connection, "put_minted_ids", minted_rows(changes.requests))
-    await _put_deltas(connection, changes)
+    if changes.replaced:
+        await execute(connection, "drop_interrupted", spanned(changes.replaced))
+    changed = 0
+    for table, rows in tables(changes, TEXT):
+        named = (dict(zip(COLUMNS[table], row, strict=True)) for row in rows)
+        added = await put(connection, f"put_{table}", named)
+        changed = added if table == "events" else changed
+    await _put_deltas(connection, changes, rollups)
     return changed
 
 
-async def _put_deltas(connection: Connection, changes: Changes) -> None:
-    await put(connection, "put_sessions", map(session_row, changes.sessions))
-    await put(connection, "put_gateways", map(gateway_row, changes.gateways))
-    await put(connection, "touch_proxy_keys", uses(changes.requests))
+async def _put_deltas(
+    connection: Connection, changes: Changes, rollups: Rollups
+) -> None:
+    for name, rows in deltas(changes, rollups):
+        await put(connection, name, rows)
     if changes.fresh:
         await execute(connection, "add_total", {"fresh": changes.fresh})

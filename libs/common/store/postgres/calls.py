@@ -1,25 +1,27 @@
 """Runs named statements on PostgreSQL, in a transaction that the caller began."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import uuid_utils
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from libs.common.contracts.events import Row, StreamedEvent
+from libs.common.store.admin.changes import CHANGES, entry, require_expected
 from libs.common.store.bulk import Form, Plain
-from libs.common.store.dedupe import Key, Stored, request_keys
-from libs.common.store.interface import HistoryQuery
+from libs.common.store.dedupe import Key, Stored, request_keys, stored_requests
+from libs.common.store.interface import Actor, HistoryQuery
 from libs.common.store.postgres.day_ranges import (
     Span,
     newest_first,
     of_request,
     of_session,
 )
-from libs.common.store.rows import instant, iso, milliseconds
+from libs.common.store.rows import instant, iso
 from libs.common.store.sql import Statements
 
 SQL = Statements("postgres")
@@ -32,18 +34,19 @@ TABLE_LOCK_MS = 200
 # Binary COPY of jsonb: a version byte, then the JSON text.
 JSONB = "bytea"
 FORM = Form(at=instant, json=b"\x01".__add__)
-# Column types of each `add_*.sql`, in its order.
+# Types of `bulk.COLUMNS`.
 TYPES: Mapping[str, Sequence[str]] = {
-    "add_events": ("text", "text", "timestamptz", JSONB),
-    "add_requests": (
+    "events": ("text", "text", "timestamptz", JSONB),
+    "requests": (
         "text", "timestamptz", "timestamptz", *("text",) * 12, "int4",
         *("text",) * 3, "int4", *("float8",) * 4, *("int8",) * 5, "text",
-        "int8", "int8", *("text",) * 4,
+        "int8", "int8", *("text",) * 4, "int8",
     ),
-    "add_decisions": (
+    "decisions": (
         "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool", "text",
+        "int8",
     ),
-    "add_minted_ids": ("text", "timestamptz", *("text",) * 4, "bool"),
+    "minted_ids": ("text", "timestamptz", *("text",) * 4, "bool"),
 }  # fmt: skip
 
 Connection = AsyncConnection[DictRow]
@@ -76,24 +79,24 @@ async def known_requests(
     keys = request_keys(events)
     if not keys:
         return {}
-    values = {
+    return stored_requests(
+        await fetch_rows(connection, "known_requests", spanned(keys))
+    )
+
+
+def spanned(keys: Collection[Key]) -> dict[str, Any]:
+    """The ids of requests, and the span of time in which they were created."""
+    return {
         "ids": [id_ for id_, _ in keys],
         "oldest": instant(min(ms for _, ms in keys)),
         "newest": instant(max(ms for _, ms in keys)),
     }
-    cursor = await execute(connection, "known_requests", values)
-    return {
-        (row["id"], milliseconds(row["created_at"])): Stored(
-            row["session_id"], row["outcome"], row["total_tokens"] or 0
-        )
-        for row in await cursor.fetchall()
-    }
 
 
-async def copy_rows(connection: Connection, name: str, rows: Iterable[Plain]) -> None:
+async def copy_rows(connection: Connection, table: str, rows: Iterable[Plain]) -> None:
     """Insert new rows by COPY, the cheapest method."""
-    async with connection.cursor().copy(SQL[name]) as copy:
-        copy.set_types(TYPES[name])
+    async with connection.cursor().copy(SQL[f"add_{table}"]) as copy:
+        copy.set_types(TYPES[table])
         for row in rows:
             await copy.write_row(row)
 
@@ -114,6 +117,24 @@ async def fetch_rows(
     """Run a statement and return its rows, with times in ISO 8601."""
     cursor = await execute(connection, name, values)
     return [_shown(row) for row in await cursor.fetchall()]
+
+
+async def fetch_recorded(
+    connection: Connection, name: str, values: Mapping[str, Any], by: Actor
+) -> list[Row]:
+    """Run a statement of the admin API, and record what it changed."""
+    change = CHANGES[name]
+    await execute(connection, "lock_audit")
+    before: list[Row] = []
+    if change.reads is not None:
+        before = await fetch_rows(connection, change.reads, change.reading(values))
+    require_expected(before, by)
+    after = await fetch_rows(connection, name, values)
+    made = str(uuid_utils.uuid7()), datetime.now(UTC)
+    recorded = entry(name, values, by, (before, after), made)
+    if recorded is not None:
+        await execute(connection, "add_audit", recorded)
+    return after
 
 
 async def search(
@@ -155,9 +176,9 @@ async def likely_spans(connection: Connection, query: HistoryQuery) -> Sequence[
         values = {"session_id": query.session_id}
         seen = await (await execute(connection, "session_seen", values)).fetchone()
         return of_session(seen["first_seen_at"] if seen else None, now)
-    if query.after is None:
+    if query.after is None and query.until is None:
         return newest_first(now)
-    at = datetime.fromisoformat(query.after.at)
+    at = datetime.fromisoformat(query.before.at)
     return newest_first(at, until=at)
 
 

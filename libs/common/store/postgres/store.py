@@ -2,7 +2,7 @@
 state, no prepared statements, and each transaction sets its own limits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -13,26 +13,20 @@ from msgspec.structs import replace
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from libs.common.contracts.events import Row, StreamedEvent, StreamedPayload
+from libs.common.contracts.events import Row, StreamedEvent
+from libs.common.contracts.payloads import Payload
+from libs.common.contracts.prices import Price
 from libs.common.routing.types import Owner
-from libs.common.store.dead_letters import is_interrupted
-from libs.common.store.interface import (
-    Book,
-    Counts,
-    DeadLetter,
-    HistoryQuery,
-    Page,
-    Price,
-    Unstorable,
-)
+from libs.common.store.admin.changes import CHANGES
+from libs.common.store.interface import Actor, HistoryQuery, Unstorable
 from libs.common.store.migrate import known_migrations, pending
-from libs.common.store.pagination import page
 from libs.common.store.payload_rows import as_columns, payload_rows
 from libs.common.store.postgres.batches import copy_batch, merge_batch
 from libs.common.store.postgres.calls import (
     Connection,
     applied_version,
     execute,
+    fetch_recorded,
     fetch_rows,
     likely_spans,
     put,
@@ -42,7 +36,9 @@ from libs.common.store.postgres.calls import (
 )
 from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
 from libs.common.store.postgres.errors import reporting, translated
-from libs.common.store.rows import dead_letter_row, storable
+from libs.common.store.rollups import MINUTE, QUARTER
+from libs.common.store.rows import storable
+from libs.common.store.store import Store
 
 MIGRATIONS = known_migrations("postgres")
 
@@ -55,8 +51,9 @@ DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
 
 
-class PostgresStore:
+class PostgresStore(Store):
     def __init__(self, url: str) -> None:
+        super().__init__()
         self._trouble = ""  # why the last connection attempt failed
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
@@ -114,14 +111,23 @@ class PostgresStore:
                 await take_tables(connection)
                 done = await fetch_rows(connection, "drop_partition", row)
                 dropped += done[0]["dropped"]
-        await self._delete("delete_strays", day)
+        await self._delete("delete_strays", {"day": day})
         # Clients choose session ids, and may use a new one for each request.
-        await self._delete("drop_sessions", day)
+        await self._delete("drop_sessions", {"day": day})
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        await self._drop_rollups(QUARTER, midnight)
         return dropped
 
-    async def _delete(self, query: str, day: date) -> None:
+    async def drop_minutes(self, before: datetime) -> None:
+        await self._drop_rollups(MINUTE, before)
+
+    async def _drop_rollups(self, step_s: int, before: datetime) -> None:
+        values = {"step_seconds": step_s, "before": before}
+        await self._delete("drop_rollups", values)
+
+    async def _delete(self, query: str, given: Row) -> None:
         """Delete in parts, so that other writers run in between."""
-        deleted, values = 1, {"day": day, "most": STRAYS}
+        deleted, values = 1, {**given, "most": STRAYS}
         while deleted:
             async with self._transaction() as connection:
                 rows = await fetch_rows(connection, query, values)
@@ -132,72 +138,23 @@ class PostgresStore:
         primary key violation, roll back and merge it instead."""
         try:
             async with self._transaction() as connection:
-                return await copy_batch(connection, events)
+                return await copy_batch(connection, events, self.rollups)
         except Unstorable as error:
             if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
         async with self._transaction() as connection:
-            return await merge_batch(connection, events)
+            return await merge_batch(connection, events, self.rollups)
 
-    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
+    async def write_payloads(self, payloads: Sequence[Payload]) -> int:
         values = as_columns(list(payload_rows(payloads)))
         async with self._transaction() as connection:
             await execute(connection, "lock_partitions")
             return (await execute(connection, "put_payloads", values)).rowcount
 
-    async def payloads(self, request: Row) -> list[Row]:
-        values = {"id": request["id"], "created_at": request["created_at"]}
-        async with self._transaction() as connection:
-            return await fetch_rows(connection, "payloads_of_request", values)
-
-    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
-        async with self._transaction() as connection:
-            rows = map(dead_letter_row, {le.id: le for le in letters}.values())
-            return await put(connection, "put_dead_letters", rows)
-
     async def put_prices(self, prices: Sequence[Price]) -> None:
         async with self._transaction() as connection:
             await execute(connection, "clear_prices")
             await put(connection, "put_prices", map(asdict, prices))
-
-    async def dead_letters(self, limit: int) -> list[Row]:
-        async with self._transaction() as connection:
-            return await fetch_rows(connection, "dead_letters", {"rows": limit})
-
-    async def dead_letter_ids(self) -> list[str]:
-        async with self._transaction() as connection:
-            rows = await fetch_rows(connection, "dead_letter_ids")
-        return [row["id"] for row in rows]
-
-    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
-        if not storable(id):
-            return None
-        async with self._transaction() as connection:
-            rows = await fetch_rows(connection, "dead_letter", {"id": id})
-        return rows[0] if rows else None
-
-    async def forget_dead_letter(self, letter: Row) -> bool:
-        values = {"id": letter["id"], "interrupted": is_interrupted(letter)}
-        async with self._transaction() as connection:
-            done = await execute(connection, "forget_dead_letter", values)
-        return done.rowcount > 0
-
-    async def history(self, query: HistoryQuery) -> Page:
-        cursor = query.after
-        values = {
-            "session_id": query.session_id,
-            "resource_id": query.resource_id,
-            "request_id": query.request_id,
-            "before_at": cursor.at if cursor else "infinity",
-            "before_id": cursor.id if cursor else "",
-            "rows": query.limit + 1,
-        }
-        enough = 1 if query.request_id else query.limit + 1
-        name = f"history_{query.table}"
-        async with self._transaction() as connection:
-            spans = await likely_spans(connection, query)
-            rows = await search(connection, name, values, spans, enough)
-            return page(query, rows)
 
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
         if "\0" in id:
@@ -244,25 +201,31 @@ class PostgresStore:
             rows = await search(connection, "session_owner", values, spans)
         return Owner(**rows[0], tenant=tenant) if rows else None
 
-    async def counts(self) -> Counts:
+    async def fetch(
+        self, name: str, values: Mapping[str, Any], by: Actor | None = None
+    ) -> list[Row]:
         async with self._transaction() as connection:
-            return Counts(**(await fetch_rows(connection, "counts"))[0])
-
-    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
-        async with self._transaction() as connection:
-            rows = await fetch_rows(connection, "gateways", {"ids": list(ids)})
-        return tuple(Book(**row) for row in rows)
-
-    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
-        async with self._transaction() as connection:
+            if by is not None and name in CHANGES:
+                return await fetch_recorded(connection, name, values, by)
             return await fetch_rows(connection, name, values)
-
-    async def ping(self) -> None:
-        async with self._transaction() as connection:
-            await execute(connection, "ping")
 
     async def close(self) -> None:
         await self._pool.close()
+
+    async def _put(self, name: str, rows: Iterable[Row]) -> int:
+        async with self._transaction() as connection:
+            return await put(connection, name, rows)
+
+    async def _page(self, query: HistoryQuery, values: Row) -> list[Row]:
+        enough = 1 if query.request_id else query.limit + 1
+        name = f"history_{query.table}"
+        async with self._transaction() as connection:
+            spans = await likely_spans(connection, query)
+            return await search(connection, name, values, spans, enough)
+
+    @staticmethod
+    def _list(texts: Sequence[str]) -> list[str]:
+        return list(texts)
 
     @asynccontextmanager
     async def _transaction(

@@ -2,13 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+import uuid_utils
 
 from libs.common.contracts.events import Row
 from libs.common.routing.types import Owner
-from libs.common.store.interface import HistoryQuery
+from libs.common.store.admin.changes import CHANGES, entry, require_expected
+from libs.common.store.interface import Actor, HistoryQuery
 from libs.common.store.rows import iso
 from libs.common.store.sql import Statements
 from libs.common.store.sqlite.connection import transaction
@@ -22,6 +25,24 @@ def fetch_rows(
     return [_typed(dict(row)) for row in connection.execute(SQL[name], values)]
 
 
+def fetch_recorded(
+    connection: sqlite3.Connection, name: str, values: Mapping[str, Any], by: Actor
+) -> list[Row]:
+    """Run a statement of the admin API, and record what it changed."""
+    change = CHANGES[name]
+    with transaction(connection):
+        before: list[Row] = []
+        if change.reads is not None:
+            before = fetch_rows(connection, change.reads, change.reading(values))
+        require_expected(before, by)
+        after = fetch_rows(connection, name, values)
+        made = str(uuid_utils.uuid7()), datetime.now(UTC)
+        recorded = entry(name, values, by, (before, after), made)
+        if recorded is not None:
+            connection.execute(SQL["add_audit"], recorded)
+    return after
+
+
 def _typed(row: Row) -> Row:
     """Convert JSON and booleans, which SQLite stores as text and numbers."""
     if "candidates" in row:
@@ -32,7 +53,7 @@ def _typed(row: Row) -> Row:
     return row
 
 
-def put_alone(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) -> int:
+def put_alone(connection: sqlite3.Connection, name: str, rows: Iterable[Row]) -> int:
     with transaction(connection):
         return put(connection, name, rows)
 
@@ -61,14 +82,6 @@ def drop_rows(connection: sqlite3.Connection, table: str, values: Row) -> int:
         return connection.execute(SQL[f"drop_{table}"], values).rowcount
 
 
-def request_with_decisions(connection: sqlite3.Connection, id_: str) -> Row | None:
-    rows = fetch_rows(connection, "request", {"id": id_})
-    if not rows:
-        return None
-    decisions = fetch_rows(connection, "decisions_of_request", {"id": id_})
-    return {**rows[0], "decisions": decisions}
-
-
 def owner_of(row: Row) -> Owner:
     return Owner(row["resource_id"], row["account_id"], row["tenant"])
 
@@ -76,7 +89,21 @@ def owner_of(row: Row) -> Owner:
 def history_statement(query: HistoryQuery) -> str:
     """Return the statement for the most selective filter. SQLite plans without knowing
     the values, so each filter has its own statement."""
-    for name in ("request", "session", "resource"):
-        if getattr(query, f"{name}_id") is not None:
-            return f"history_{query.table}_by_{name}"
-    return f"history_{query.table}"
+    name = f"history_{query.table}"
+    for filtered, by in FILTERS.items():
+        if filtered == "unsuccessful" and query.table != "requests":
+            continue
+        if getattr(query, filtered) not in (None, False):
+            return f"{name}_{by}"
+    return name
+
+
+FILTERS = {  # the most selective first
+    "request_id": "by_request",
+    "session_id": "by_session",
+    "proxy_key_id": "by_key",
+    "team_id": "by_team",
+    "unsuccessful": "unsuccessful",
+    "resource_id": "by_resource",
+    "model": "by_model",
+}

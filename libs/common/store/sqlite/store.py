@@ -7,7 +7,7 @@ lose the last commits in a power failure."""
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -15,32 +15,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from libs.common.contracts.events import EVENTS, Row, StreamedEvent, StreamedPayload
+from libs.common.contracts.events import EVENTS, Row, StreamedEvent
+from libs.common.contracts.payloads import Payload
+from libs.common.contracts.prices import Price
 from libs.common.routing.types import Owner
-from libs.common.store.dead_letters import is_interrupted
-from libs.common.store.interface import (
-    Book,
-    Counts,
-    DeadLetter,
-    HistoryQuery,
-    Page,
-    Price,
-)
-from libs.common.store.pagination import page
+from libs.common.store.admin.changes import CHANGES
+from libs.common.store.interface import Actor, HistoryQuery
 from libs.common.store.payload_rows import payload_rows
-from libs.common.store.rows import dead_letter_row, iso, storable
+from libs.common.store.rollups import MINUTE, QUARTER
+from libs.common.store.rows import iso, storable
 from libs.common.store.sqlite.batches import write_batch
 from libs.common.store.sqlite.calls import (
     drop_rows,
+    fetch_recorded,
     fetch_rows,
     history_statement,
     owner_of,
     put_alone,
     replace_prices,
-    request_with_decisions,
 )
 from libs.common.store.sqlite.connection import connect, translated
 from libs.common.store.sqlite.schema import migrate, schema_version
+from libs.common.store.store import Store
 
 DROPPED_ROWS = 2_000  # by one transaction of retention
 PARTED = ("requests", "decisions", "events", "payloads", "minted_ids")
@@ -48,8 +44,9 @@ PARTED = ("requests", "decisions", "events", "payloads", "minted_ids")
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(Store):
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
         self._connection: sqlite3.Connection | None = None
         # sqlite3 connections belong to one thread.
@@ -65,8 +62,9 @@ class SqliteStore:
         return 0
 
     async def drop_before(self, day: date) -> int:
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         values = {
-            "before": iso(datetime(day.year, day.month, day.day, tzinfo=UTC)),
+            "before": iso(midnight),
             "kinds": json.dumps(list(EVENTS)),
             "most": DROPPED_ROWS,
         }
@@ -80,98 +78,67 @@ class SqliteStore:
         drop = partial(drop_rows, table="sessions", values=values)
         while await self._run(drop):
             pass
+        await self._drop_rollups(QUARTER, midnight)
         return dropped
 
+    async def drop_minutes(self, before: datetime) -> None:
+        await self._drop_rollups(MINUTE, before)
+
+    async def _drop_rollups(self, step_s: int, before: datetime) -> None:
+        values = {"step_seconds": step_s, "before": iso(before), "most": DROPPED_ROWS}
+        drop = partial(drop_rows, table="rollups", values=values)
+        while await self._run(drop):
+            pass
+
     async def write(self, events: Sequence[StreamedEvent]) -> int:
-        return await self._run(lambda connection: write_batch(connection, events))
+        return await self._run(lambda c: write_batch(c, events, self.rollups))
 
-    async def write_payloads(self, payloads: Sequence[StreamedPayload]) -> int:
-        rows = list(payload_rows(payloads))
-        return await self._run(lambda c: put_alone(c, "put_payloads", rows))
-
-    async def payloads(self, request: Row) -> list[Row]:
-        values = {"id": request["id"], "created_at": request["created_at"]}
-        return await self._run(lambda c: fetch_rows(c, "payloads_of_request", values))
-
-    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
-        rows = [dead_letter_row(letter) for letter in letters]
-        return await self._run(lambda c: put_alone(c, "put_dead_letters", rows))
+    async def write_payloads(self, payloads: Sequence[Payload]) -> int:
+        return await self._put("put_payloads", payload_rows(payloads))
 
     async def put_prices(self, prices: Sequence[Price]) -> None:
         rows = [asdict(price) for price in prices]
         await self._run(lambda connection: replace_prices(connection, rows))
 
-    async def dead_letters(self, limit: int) -> list[Row]:
-        return await self._run(lambda c: fetch_rows(c, "dead_letters", {"rows": limit}))
-
-    async def dead_letter_ids(self) -> list[str]:
-        rows = await self._run(lambda c: fetch_rows(c, "dead_letter_ids", {}))
-        return [row["id"] for row in rows]
-
-    async def dead_letter(self, id: str) -> Row | None:  # noqa: A002 - its column
-        if not storable(id):
-            return None
-        rows = await self._run(lambda c: fetch_rows(c, "dead_letter", {"id": id}))
-        return rows[0] if rows else None
-
-    async def forget_dead_letter(self, letter: Row) -> bool:
-        values = {"id": letter["id"], "interrupted": is_interrupted(letter)}
-        name = "forget_dead_letter"
-        return await self._run(lambda c: put_alone(c, name, [values])) > 0
-
-    async def history(self, query: HistoryQuery) -> Page:
-        cursor = query.after
-        values = {
-            "session_id": query.session_id,
-            "resource_id": query.resource_id,
-            "request_id": query.request_id,
-            "before_at": cursor.at if cursor else "9999",  # after every time
-            "before_id": cursor.id if cursor else "",
-            "rows": query.limit + 1,
-        }
-        name = history_statement(query)
-        return page(query, await self._run(lambda c: fetch_rows(c, name, values)))
-
     async def request(self, id: str) -> Row | None:  # noqa: A002 - its column
-        return await self._run(
-            lambda connection: request_with_decisions(connection, id)
-        )
+        rows = await self.fetch("request", {"id": id})
+        if not rows:
+            return None
+        decisions = await self.fetch("decisions_of_request", {"id": id})
+        return {**rows[0], "decisions": decisions}
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
-        values = {"ids": json.dumps(list(filter(storable, ids)))}
-        rows = await self._run(
-            lambda connection: fetch_rows(connection, "owners", values)
-        )
+        rows = await self.fetch("owners", {"ids": self._list(filter(storable, ids))})
         return {row["id"]: owner_of(row) for row in rows}
 
     async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
         if not storable(session_id):
             return None
         values = {"session_id": session_id, "tenant": tenant}
-        rows = await self._run(lambda c: fetch_rows(c, "session_owner", values))
+        rows = await self.fetch("session_owner", values)
         return Owner(**rows[0], tenant=tenant) if rows else None
 
-    async def counts(self) -> Counts:
-        rows = await self._run(lambda connection: fetch_rows(connection, "counts", {}))
-        return Counts(**rows[0])
-
-    async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
-        values = {"ids": json.dumps(list(ids))}
-        rows = await self._run(
-            lambda connection: fetch_rows(connection, "gateways", values)
-        )
-        return tuple(Book(**row) for row in rows)
-
-    async def fetch(self, name: str, values: Mapping[str, Any]) -> list[Row]:
+    async def fetch(
+        self, name: str, values: Mapping[str, Any], by: Actor | None = None
+    ) -> list[Row]:
+        if by is not None and name in CHANGES:
+            return await self._run(lambda c: fetch_recorded(c, name, values, by))
         # A single statement is its own transaction.
         return await self._run(lambda connection: fetch_rows(connection, name, values))
-
-    async def ping(self) -> None:
-        await self._run(lambda connection: fetch_rows(connection, "ping", {}))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
+
+    async def _put(self, name: str, rows: Iterable[Row]) -> int:
+        return await self._run(lambda connection: put_alone(connection, name, rows))
+
+    async def _page(self, query: HistoryQuery, values: Row) -> list[Row]:
+        return await self.fetch(history_statement(query), values)
+
+    @staticmethod
+    def _list(texts: Iterable[str]) -> str:
+        return json.dumps(list(texts))
 
     def _close(self) -> None:
         if self._connection:

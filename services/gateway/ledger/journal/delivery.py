@@ -12,12 +12,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-import msgspec
 import structlog
 
-from libs.common.contracts.events import EVENT_VERSION
+from libs.common.contracts.events import EVENT_VERSION, GatewayEvent, encode
 from libs.common.errors import RedisAway
+from libs.common.redis import keys
 from libs.common.redis.shared_connection import Refused, SharedConnection
 from libs.common.routing.types import Beat, StreamEnds
 from services.gateway.ledger.journal.journal import EVENT_KINDS, STREAM_KINDS, Journal
@@ -39,18 +40,6 @@ class Mark:
     position: int
     events: int
     last_id: tuple[int, int]
-
-
-class Report(msgspec.Struct, omit_defaults=False):
-    """A gateway's ledger counters: the fields of `contracts.events.GatewayEvent`."""
-
-    created_at_ms: int
-    gateway_id: str
-    started_at_ms: int
-    accepted: int
-    ended: int
-    held: int
-    state: str = "running"
 
 
 class JournalDelivery:
@@ -78,11 +67,13 @@ class JournalDelivery:
         """Ended requests that are not known to be in SQL."""
         return self.journal.events - self._safe_events
 
-    def report(self, now_ms: int, state: str = "running") -> bytes:
+    def report(
+        self, now_ms: int, state: Literal["running", "closed"] = "running"
+    ) -> bytes:
         """The ledger counters, for the next heartbeat."""
         counters = self.journal.counters
-        return msgspec.json.encode(
-            Report(
+        return encode(
+            GatewayEvent(
                 created_at_ms=now_ms,
                 gateway_id=self.journal.gateway_id,
                 started_at_ms=self.journal.started_at_ms,
@@ -189,7 +180,11 @@ class JournalDelivery:
         return sent
 
     def _append(self, record: Record) -> "asyncio.Future[object]":
-        return self._redis.call(*self._entry(record.kind, record.id, record.data))
+        # By a function: it may have been counted to a budget before.
+        return self._redis.call(
+            *("FCALL", "rpx_resend_v1", 2, keys.catalogue_version(), self._stream),
+            *(STREAM_KINDS[record.kind], record.id, record.data),
+        )
 
     def _entry(self, kind: Kind, id_: str, data: bytes) -> tuple[object, ...]:
         return (

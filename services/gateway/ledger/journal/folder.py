@@ -1,4 +1,7 @@
-"""Journal folders: one for each gateway process, locked while the process lives."""
+"""Journal folders: one for each gateway process, locked while the process lives.
+
+The name of the lock file says which format the segments have: gateways of an older
+version, which cannot read them, find no lock of theirs and leave the folder alone."""
 
 import fcntl
 import os
@@ -10,7 +13,9 @@ from pathlib import Path
 
 from services.gateway.ledger.journal.segments import Segment, create
 
-LOCK = "lock"
+LOCK = "lock-2"
+LOCK_BEFORE = "lock"  # 0.1
+LOCKS = (LOCK, LOCK_BEFORE)
 
 
 class JournalFolder:
@@ -69,10 +74,11 @@ def left_behind(root: Path, own: Path) -> list[Path]:
 @contextmanager
 def locked_if_orphaned(folder: Path) -> Iterator[bool]:
     """Locks another gateway's folder. Yields False if that gateway still runs."""
-    lock = _locked(folder) if (folder / LOCK).exists() else None
+    name = next((name for name in LOCKS if (folder / name).exists()), None)
+    lock = _locked(folder, name) if name else None
     try:
         # The previous holder of the lock may have deleted the folder.
-        yield lock is not None and (folder / LOCK).exists()
+        yield lock is not None and name is not None and (folder / name).exists()
     finally:
         if lock is not None:
             os.close(lock)
@@ -81,14 +87,14 @@ def locked_if_orphaned(folder: Path) -> Iterator[bool]:
 def remove(folder: Path) -> None:
     """Deletes the folder, the lock file last, so that nobody else recovers it."""
     for path in folder.iterdir():
-        if path.name != LOCK:
+        if path.name not in LOCKS:
             path.unlink()
     shutil.rmtree(folder)
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Path, name: str = LOCK) -> int | None:
     """The descriptor of the lock, or None when another process holds it."""
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -17,8 +17,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from libs.common.contracts.events import GatewayEvent, encode
 from libs.common.errors import NoCatalogue, RedisAway
-from services.gateway.ledger.journal.delivery import Report
 from services.gateway.ledger.journal.folder import (
     left_behind,
     locked_if_orphaned,
@@ -31,8 +31,14 @@ from services.gateway.ledger.journal.segments import (
     Segment,
     read_segments,
 )
+from services.gateway.metrics import Counter
 
 log = structlog.get_logger()
+
+RECOVERED = Counter(
+    "proxy_recovered_requests_total",
+    "Requests of crashed gateways that were recorded as interrupted.",
+)
 
 LOOK_EVERY_S = 3.0
 AT_ONCE = 500  # records copied before the event loop may run other tasks
@@ -204,6 +210,7 @@ class JournalRecovery:
         now_ms = int(time.time() * 1000)
         for request_id, event in crashed.interrupted(now_ms):
             self._journal.adopt(Kind.REQUEST, request_id, event)
+        RECOVERED.inc(by=len(crashed.open))
         await self._end_leases(crashed)
         closing = self._closing_report(crashed, now_ms)
         closed = f"{crashed.gateway_id}:closed"
@@ -233,8 +240,8 @@ class JournalRecovery:
 
     def _closing_report(self, crashed: CrashedJournal, now_ms: int) -> bytes:
         """Its last gateway event: all its requests have ended."""
-        return msgspec.json.encode(
-            Report(
+        return encode(
+            GatewayEvent(
                 created_at_ms=now_ms,
                 gateway_id=crashed.gateway_id,
                 started_at_ms=crashed.started_at_ms,

@@ -1,8 +1,10 @@
-"""The current admin token, and how the first one is created."""
+"""The first admin token, how it is created, and the tokens with names."""
 
 import asyncio
 import hmac
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +13,7 @@ import structlog
 
 from libs.common.admin_token import login_link, new_token, read_file, token_hash
 from libs.common.errors import ProxyError
+from services.router.admin.auth.access import Holder
 from services.router.errors import Problem
 
 log = structlog.get_logger()
@@ -70,12 +73,7 @@ class KeptToken:
             return token_hash(kept.encode())
         stored = await self._stored()
         if stored is None:
-            raise Problem(
-                503,
-                "admin_token_unknown",
-                "The database, which stores the admin token's hash, does not respond. "
-                "Check that it is running and migrated, or set PROXY_ADMIN_TOKEN.",
-            )
+            raise _unknown()
         return stored
 
     async def _stored(self) -> str | None:
@@ -116,6 +114,48 @@ class KeptToken:
                 "admin token cannot be read", action="no_admin_token", cause=cause
             )
         self._said = cause
+
+
+class NamedRows(Protocol):
+    """Tokens with names in SQL. Raises `ProxyError` if SQL fails."""
+
+    async def holders(self) -> Mapping[str, tuple[str, str]]: ...
+
+
+class NamedTokens:
+    """The tokens with names. Those last read remain valid while SQL is unreachable."""
+
+    def __init__(self, rows: NamedRows) -> None:
+        self._rows = rows
+        self._holders: Mapping[str, tuple[str, str]] | None = None
+        self._looked_at = -math.inf
+        self._turn = asyncio.Lock()
+
+    async def holder(self, given: bytes) -> Holder | None:
+        async with self._turn:
+            clock = asyncio.get_running_loop().time
+            if clock() - self._looked_at > FRESH_S:
+                self._looked_at = clock()
+                with suppress(ProxyError, TimeoutError):
+                    async with asyncio.timeout(PATIENCE_S):
+                        self._holders = await self._rows.holders()
+        if self._holders is None:
+            raise _unknown()
+        found = self._holders.get(token_hash(given))
+        return Holder(*found) if found else None
+
+    def changed(self) -> None:
+        """Has the next request read them again."""
+        self._looked_at = -math.inf
+
+
+def _unknown() -> Problem:
+    return Problem(
+        503,
+        "admin_token_unknown",
+        "The database, which stores the hashes of admin tokens, does not respond. "
+        "Check that it is running and migrated, or use PROXY_ADMIN_TOKEN.",
+    )
 
 
 def _equal(given: bytes, wanted: str) -> bool:

@@ -21,6 +21,7 @@ from services.router.admin.schemas.registry import (
     ModelTested,
     ProviderTestAsk,
     ProviderTested,
+    auth_type_of,
 )
 from services.router.api.operation import Operation, invalid
 
@@ -56,6 +57,7 @@ class _Test:
             "base_url": provider.base_url,
             "keys": [[resource.id, resource.credential] for resource in resources],
             "model": model,
+            "auth_type": provider.auth_type,
         }
         return list(await self._examiner.examine(json.dumps(wanted)))
 
@@ -92,34 +94,42 @@ class ProviderTest(_Test):
             account_id=None,
             weight=1.0,
             enabled=True,
+            auth_type=auth_type_of(given.provider_type, given.auth_type),
         )
 
 
 class ModelTest(_Test):
     @Operation(returns=ModelTested, problems=(404, 503))
     async def on_post(self, body: ModelTestAsk) -> dict[str, Any]:
-        """Does an alias's provider list its model?"""
-        provider_id, upstream_id = await self._model(body)
-        provider = provider_of(await known_provider(self._rows, provider_id))
-        results = await self._examined(provider, upstream_id)
+        """Do an alias's providers list its models?"""
+        targets = await self._targets(body)
+        results, details = [], []
+        for provider_id, upstream_id in targets:
+            provider = provider_of(await known_provider(self._rows, provider_id))
+            found = await self._examined(provider, upstream_id)
+            detail = _detail(found, upstream_id)
+            details.append(f"{provider_id}: {detail}" if len(targets) > 1 else detail)
+            results += found
         return {
             "ok": all(result["ok"] and result["lists_model"] for result in results),
             "alias": body.alias,
-            "provider_id": provider_id,
-            "upstream_id": upstream_id,
-            "detail": _detail(results, upstream_id),
+            "provider_id": targets[0][0],
+            "upstream_id": targets[0][1],
+            "detail": "; ".join(details),
             "results": results,
         }
 
-    async def _model(self, given: ModelTestAsk) -> tuple[str, str]:
-        """The provider and its name of the model."""
+    async def _targets(self, given: ModelTestAsk) -> list[tuple[str, str]]:
+        """Providers and their names of the model."""
         if given.alias is not None and given.model_fields_set == {"alias"}:
             row = await known_model(self._rows, given.alias)
-            return row["provider_id"], row["upstream_id"]
+            return [
+                (each["provider_id"], each["upstream_id"]) for each in row["targets"]
+            ]
         if given.provider_id is None or given.upstream_id is None:
             cause = "send alias, or provider_id and upstream_id"
             raise invalid(None, cause, ModelTestAsk)
-        return given.provider_id, given.upstream_id
+        return [(given.provider_id, given.upstream_id)]
 
 
 def _detail(results: list[dict[str, Any]], model: str) -> str:

@@ -4,12 +4,13 @@ else sees it, and is never part of a response."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import SecretStr
 
 from libs.common.contracts.catalogue import Resource
 from libs.common.contracts.events import Row
+from libs.common.providers.azure import AZURE, EXAMPLE, address_problem
 from libs.common.providers.registry import (
     Provider,
     joined,
@@ -18,12 +19,14 @@ from libs.common.providers.registry import (
     resources_of,
 )
 from libs.common.providers.sealing import Sealer
+from libs.common.store.interface import Actor
 from services.router.admin.registry.destinations import DestinationCheck
 from services.router.admin.schemas.registry import (
     ProviderAsk,
     ProviderChange,
     ProviderRow,
     ProvidersList,
+    auth_type_of,
     keys_of,
 )
 from services.router.api.operation import Operation, invalid
@@ -34,6 +37,8 @@ _HIDDEN = frozenset({"api_key_sealed"})
 
 class Rows(Protocol):
     """The part of the store used here. Raises `StoreAway`."""
+
+    def by(self, actor: Actor) -> Self: ...
 
     async def providers(self) -> list[Row]: ...
 
@@ -86,12 +91,13 @@ class Providers(_Providers):
         return {"data": data, "next_cursor": None}
 
     @Operation(returns=ProviderRow, status=201, problems=(409, 503))
-    async def on_post(self, body: ProviderAsk) -> dict[str, Any]:
+    async def on_post(self, body: ProviderAsk, actor: Actor) -> dict[str, Any]:
         """Register a provider. Its key is sealed and never shown."""
         fields = _fields(body.model_dump(), body.api_key, self._context)
         fields["name"] = fields["name"] or body.id
         row = {"base_url": None, "api_key_sealed": None, **fields}
         row["base_url"] = base_url_of(body.provider_type, body.base_url, self._context)
+        row["auth_type"] = auth_type_of(body.provider_type, body.auth_type)
         if row["api_key_sealed"] is None and row["credential_ref"] is None:
             raise keyless()
         others = await self._rows.providers()
@@ -99,7 +105,8 @@ class Providers(_Providers):
             raise _exists(body.id)
         refuse_taken_ids(row, others, self._context)
         await self._context.destinations.refuse(row["base_url"], row["credential_ref"])
-        stored = await self._rows.add_provider(row, datetime.now(UTC))
+        rows = self._rows.by(actor)
+        stored = await rows.add_provider(row, datetime.now(UTC))
         if stored is None:
             raise _exists(body.id)
         await self._publisher.changed()
@@ -114,16 +121,16 @@ class OneProvider(_Providers):
         return shown(row, self._context.environ)
 
     @Operation(returns=ProviderRow, problems=(404, 409, 503))
-    async def on_patch(self, provider_id: str, body: ProviderChange) -> dict[str, Any]:
+    async def on_patch(
+        self, provider_id: str, body: ProviderChange, actor: Actor
+    ) -> dict[str, Any]:
         """Change a provider, or replace its key; effective within seconds."""
         before = await known_provider(self._rows, provider_id)
         sent = body.model_dump(exclude_unset=True)
         fields = _fields(sent, body.api_key, self._context)
+        _adapt_to_type(fields, before, self._context)
         after = {**before, **fields}
-        if "base_url" in fields:
-            url = base_url_of(after["provider_type"], fields["base_url"], self._context)
-            fields["base_url"] = after["base_url"] = url
-            _refuse_to_move_keys(before, fields)
+        _refuse_to_move_keys(before, fields)
         if after["api_key_sealed"] is None and after["credential_ref"] is None:
             raise keyless()
         others = await self._rows.providers()
@@ -132,17 +139,18 @@ class OneProvider(_Providers):
         if sends or fields.get("enabled"):
             url, reference = after["base_url"], after["credential_ref"]
             await self._context.destinations.refuse(url, reference)
-        row = await self._rows.change_provider(provider_id, fields, datetime.now(UTC))
+        rows = self._rows.by(actor)
+        row = await rows.change_provider(provider_id, fields, datetime.now(UTC))
         if row is None:
             raise not_found("provider_not_found", "/admin/providers")
         await self._publisher.changed()
         return shown(row, self._context.environ)
 
     @Operation(returns=ProviderRow, problems=(404, 409, 503))
-    async def on_delete(self, provider_id: str) -> dict[str, Any]:
+    async def on_delete(self, provider_id: str, actor: Actor) -> dict[str, Any]:
         """Delete a provider that no model alias uses."""
         row = await known_provider(self._rows, provider_id)
-        if not await self._rows.delete_provider(provider_id):
+        if not await self._rows.by(actor).delete_provider(provider_id):
             await known_provider(self._rows, provider_id)
             raise Problem(
                 409,
@@ -187,13 +195,32 @@ def sealed(api_key: SecretStr, sealer: Sealer) -> str:
 def base_url_of(
     provider_type: str, base_url: str | None, context: ProviderContext
 ) -> str:
-    """A provider's address. Raises a `Problem` if it has none."""
-    if base_url is not None:
-        return base_url
-    if provider_type == "custom":
-        cause = "a provider of type custom needs one"
-        raise invalid("base_url", cause, ProviderAsk)
-    return context.base_url
+    """A provider's address. Raises a `Problem` if it has none, or another than its
+    type has."""
+    if base_url is None:
+        if provider_type != "openai":
+            cause = f"a provider of type {provider_type} needs one"
+            example = f", such as {EXAMPLE}" if provider_type == AZURE else ""
+            raise invalid("base_url", cause + example, ProviderAsk)
+        return context.base_url
+    problem = address_problem(base_url) if provider_type == AZURE else None
+    if problem is not None:
+        raise invalid("base_url", problem, ProviderAsk)
+    return base_url
+
+
+def _adapt_to_type(
+    fields: dict[str, Any], before: Row, context: ProviderContext
+) -> None:
+    """Complete a change by what depends on the type: the address, and how the key is
+    sent. Raises a `Problem` if the address does not fit."""
+    kind = str(fields.get("provider_type", before["provider_type"]))
+    changed = kind != before["provider_type"]
+    if changed or "base_url" in fields:
+        url = fields.get("base_url", before["base_url"])
+        fields["base_url"] = base_url_of(kind, url, context)
+    if changed or "auth_type" in fields:
+        fields["auth_type"] = auth_type_of(kind, fields.get("auth_type"))
 
 
 def keyless() -> Problem:
@@ -204,7 +231,7 @@ def keyless() -> Problem:
 def _refuse_to_move_keys(before: Row, fields: Mapping[str, Any]) -> None:
     """Otherwise a caller who does not know the key could have it sent to an address of
     their own."""
-    if fields["base_url"] == before["base_url"]:
+    if fields.get("base_url", before["base_url"]) == before["base_url"]:
         return
     for kept, name in (
         ("api_key_sealed", "api_key"),

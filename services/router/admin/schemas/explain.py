@@ -2,10 +2,27 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
+from libs.common.contracts import events
 from libs.common.contracts.catalogue import Frozen
-from libs.common.contracts.events import Candidate
+from services.router.admin.reasons import CODES
+from services.router.admin.schemas.pages import model_of
+
+
+class Why(Frozen):
+    """Why a resource was passed over."""
+
+    code: Literal[CODES]  # type: ignore[valid-type]
+    until_ms: int | None  # Unix ms when that ends
+
+
+Candidate = create_model(
+    "Candidate",
+    __base__=model_of(events.Candidate),
+    __doc__=events.Candidate.__doc__,
+    why=(Why | None, None),  # `refused` as a code
+)
 
 
 class ExplainAsk(Frozen):
@@ -30,11 +47,26 @@ class ExplainedHints(Frozen):
     account_bound: bool  # contains encrypted content
 
 
+class ExplainedTarget(Frozen):
+    """A target of a model alias. `status`: as that of an explanation, for this target
+    alone; or not_in_pool, no_resources (its provider has none)."""
+
+    provider_id: str
+    upstream_id: str
+    weight: float
+    priority: int
+    status: str
+    reason: str | None = None
+    resource_id: str | None = None
+    retry_after_ms: int | None = None
+
+
 class Explained(Frozen):
     """Where the request would go now. Nothing was counted or stored.
 
-    status: ok, or why nothing can serve it: no_capacity, owner_limited (its account
-    is rate limited), owner_gone (its account has no working key left).
+    status: ok, or why nothing can serve it: no_capacity, busy (what could serve it is
+    at its limit, so it would wait in a queue), owner_limited (its account is rate
+    limited), owner_gone (its account has no working key left).
     """
 
     resource_id: str | None
@@ -43,7 +75,10 @@ class Explained(Frozen):
     half_open: bool  # it would be the single trial after a cooldown
     retry_after_ms: int | None
     looked_up_in_sql: bool  # Redis did not know its ids
-    provider_id: str | None  # the provider, if the model is an alias
+    provider_id: str | None  # that of the target, if the model is an alias
     upstream_model: str | None  # the model name that the upstream would receive
+    # Of the alias, in the order in which this request would try them; a request without
+    # a session has an order of its own.
+    targets: tuple[ExplainedTarget, ...] = ()
     hints: ExplainedHints
     candidates: tuple[Candidate, ...]  # all of the pool, best first

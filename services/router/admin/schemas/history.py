@@ -1,12 +1,22 @@
 """Rows of sessions, requests and decisions, and one request with its bodies."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from libs.common.contracts.catalogue import Frozen
 from libs.common.contracts.events import DecisionEvent, RequestEvent
-from services.router.admin.schemas.pages import PageFilter, Parameter, page_of
+from libs.common.store.interface import STATUS
+from services.router.admin.schemas.explain import Candidate
+from services.router.admin.schemas.pages import PageFilter, Parameter, flag, page_of
+
+Since = Annotated[
+    Parameter, Field(alias="from", description="ISO 8601: only rows from then on.")
+]
+Until = Annotated[
+    Parameter, Field(alias="to", description="ISO 8601: only rows of before.")
+]
 
 
 class HistoryFilter(PageFilter):
@@ -15,18 +25,39 @@ class HistoryFilter(PageFilter):
     session_id: Parameter = Field(None, description="Only rows of this session.")
     resource_id: Parameter = Field(None, description="Only rows of this resource.")
     request_id: Parameter = Field(None, description="Only rows of this request.")
+    since: Since = None
+    until: Until = None
 
 
-def _flag(value: str) -> bool:
-    if value not in {"true", "false"}:
-        raise ValueError("give true or false")
-    return value == "true"
+class RequestsFilter(HistoryFilter):
+    """Which requests."""
+
+    status: Parameter = Field(
+        None,
+        description="A status code, or a class such as `4xx`.",
+        pattern=STATUS.pattern,
+    )
+    outcome: Literal["completed", "failed", "cancelled", "interrupted"] = Field(
+        default=cast(Any, None), description="Only requests that ended so."
+    )
+    model: Parameter = Field(None, description="Only requests for this model.")
+    proxy_key_id: Parameter = Field(None, description="Only requests of this key.")
+    team_id: Parameter = Field(
+        None, description="Only requests that a key of this team made."
+    )
+    error_code: Parameter = Field(None, description="Only requests with this error.")
+
+
+class DecisionsFilter(HistoryFilter):
+    """Which decisions."""
+
+    reason: Parameter = Field(None, description="Only decisions with this reason.")
 
 
 class RequestView(Frozen):
     """What to return of one request."""
 
-    bodies: Annotated[bool, BeforeValidator(_flag)] = Field(
+    bodies: Annotated[bool, BeforeValidator(flag)] = Field(
         True, description="`false` omits the captured bodies."
     )
 
@@ -46,22 +77,24 @@ class SessionRow(Frozen):
 _NO_COLUMNS = frozenset({"minted"})  # stored in a table of their own
 
 
-def _as_row(name: str, event: type[BaseModel], **more: Any) -> type[BaseModel]:
+def _as_row(name: str, event: type[msgspec.Struct], **more: Any) -> type[BaseModel]:
     """An event as a row of SQL: times in ISO 8601 instead of milliseconds."""
     columns: dict[str, Any] = {}
-    for field, info in event.model_fields.items():
-        if field in _NO_COLUMNS:
-            continue
-        if field.endswith("_at_ms"):
-            columns[field.removesuffix("_ms")] = (str, ...)
-        else:
-            columns[field] = (info.annotation, ...)
+    for field in msgspec.structs.fields(event):
+        if field.name.endswith("_at_ms"):
+            columns[field.name.removesuffix("_ms")] = (str, ...)
+        elif field.name not in _NO_COLUMNS:
+            columns[field.name] = (field.type, ...)
+    columns |= more
     doc = f"A row of `{name.removesuffix('Row').lower()}s`."
-    return create_model(name, __doc__=doc, **columns, **more)
+    return create_model(name, __doc__=doc, **columns)
 
 
 RequestRow = _as_row("RequestRow", RequestEvent)
-DecisionRow = _as_row("DecisionRow", DecisionEvent, id=(str, ...))
+_candidates = tuple[Candidate, ...]
+DecisionRow = _as_row(
+    "DecisionRow", DecisionEvent, id=(str, ...), candidates=(_candidates, ...)
+)
 
 
 class CapturedBody(Frozen):
@@ -83,10 +116,25 @@ class Bodies(Frozen):
     response: CapturedBody | None
 
 
+class Timeline(Frozen):
+    """Milliseconds after the request was received; null: not known. Of several attempts
+    the last one's."""
+
+    received_ms: float
+    acquired_ms: float | None  # a resource was chosen
+    sent_ms: float | None
+    first_byte_ms: float | None
+    first_token_ms: float | None
+    done_ms: float | None
+
+
 RequestWithDecisions = create_model(
     "RequestWithDecisions",
     __base__=RequestRow,
-    __doc__="A request, the routing decision of each attempt, and its bodies.",
+    __doc__="A request, its times and cost, the routing decision of each attempt, and "
+    "its bodies.",
+    cost_usd=(float | None, ...),  # null: its model has no price
+    timeline=(Timeline, ...),
     decisions=(list[DecisionRow], ...),  # type: ignore[valid-type]
     bodies=(Bodies | None, None),  # omitted with `bodies=false`
 )

@@ -1,7 +1,8 @@
 """Pages of rows, and their query parameters."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic.json_schema import SkipJsonSchema
 
@@ -14,6 +15,13 @@ def _limit(value: str) -> int:
     if not digits or not 1 <= int(value[:9]) <= LIMIT_MAX:
         raise ValueError(f"give a whole number between 1 and {LIMIT_MAX}")
     return int(value[:9])
+
+
+def flag(value: str) -> bool:
+    """A parameter that is `true` or `false`."""
+    if value not in {"true", "false"}:
+        raise ValueError("give true or false")
+    return value == "true"
 
 
 Limit = Annotated[
@@ -31,6 +39,16 @@ class PageFilter(Frozen):
     cursor: Parameter = Field(
         None, description="`next_cursor` of the page with newer rows."
     )
+
+
+def model_of(struct: type[msgspec.Struct]) -> type[BaseModel]:
+    """The model of a contract."""
+    fields: dict[str, Any] = {
+        field.name: (field.type, ... if field.required else field.default)
+        for field in msgspec.structs.fields(struct)
+    }
+    doc = struct.__doc__
+    return create_model(struct.__name__, __base__=Frozen, __doc__=doc, **fields)
 
 
 def page_of(name: str, row: type[BaseModel]) -> type[BaseModel]:

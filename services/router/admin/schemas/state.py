@@ -42,6 +42,17 @@ class WholeLedger(Ledger):
     timestamp: str
 
 
+class WaitingRequests(Frozen):
+    """Requests that wait for the keys of a pool (null: they name none), or for those of
+    the only account that can serve them. `shares`: the proxy keys, or sessions of
+    requests without one, that they belong to and that are served in turn."""
+
+    pool_id: str | None
+    account_id: str | None
+    requests: int
+    shares: int
+
+
 class AdminState(Frozen):
     """What the proxy is doing now. null: unknown, because a service is unreachable."""
 
@@ -49,7 +60,9 @@ class AdminState(Frozen):
     decisions: tuple[Row, ...]  # the newest stored ones
     affinity_count: int | None
     queue_depth: int | None  # events of all kinds that are not stored yet
+    waiting: tuple[WaitingRequests, ...] | None
     ledger: Ledger
+    unpriced_models: tuple[str, ...] = ()  # used in the last day
     degraded: tuple[str, ...]
     admin: Literal["open", "token"]
     timestamp: str
@@ -63,6 +76,11 @@ class Finding(Frozen):
     verdict: str
     cause: str
     latency_ms: float | None
+
+
+class Nothing(Frozen):
+    """There is nothing to choose: an empty object. It may be left out, but not the
+    content type."""
 
 
 class Findings(Frozen):

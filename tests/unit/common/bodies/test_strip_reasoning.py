@@ -25,6 +25,13 @@ def test_reasoning_and_foreign_ids_go_and_the_rest_stays() -> None:
     }
 
 
+def test_turn_state_goes_and_other_metadata_stays() -> None:
+    metadata = {"x-codex-turn-state": "t", "session_id": "s"}
+    body = rewritten(input=[USER, REASONING], client_metadata=metadata)
+    assert body["client_metadata"] == {"session_id": "s"}
+    assert rewritten(input=[USER], client_metadata="odd")["client_metadata"] == "odd"
+
+
 def test_text_survives_byte_for_byte() -> None:
     text = "é \ud83d 日本 \u2028"
     (item,) = rewritten(input=[{"role": "user", "content": text}])["input"]

@@ -53,6 +53,18 @@ def test_what_is_not_the_key_stays(text: str) -> None:
     assert not SENT.shown_in(text)
 
 
+@pytest.mark.parametrize(
+    "key", ["0123456789abcdef" * 2, "5AJQQJ99BKAC" + "i8y9YAXJ3w3" * 6 + "AAABACOGx1f0"]
+)
+def test_keys_of_azure_are_hidden_too(key: str) -> None:
+    """Letters and digits, which no prefix marks as a key."""
+    sent = SentKey(key)
+    said = f'{{"error":{{"code":"401","message":"api-key: {key} is wrong"}}}}'
+    assert key not in sent.hidden(said)
+    assert MARK in sent.hidden(said)
+    assert key.encode() not in sent.masked(said.encode())
+
+
 def test_bytes_of_any_charset_stay() -> None:
     data = bytes(range(256)) + KEY.encode() + "é".encode()
     assert SENT.hidden_bytes(data) == bytes(range(256)) + MARK.encode() + "é".encode()

@@ -12,6 +12,7 @@ from libs.common.providers.registry import (
     published_part,
     registry_of,
     resources_of,
+    targets_of,
 )
 from libs.common.routing.aliases import (
     alias_targets,
@@ -37,6 +38,20 @@ def provider(**fields: Any) -> Provider:
         "enabled": True,
     }
     return Provider(**{**given, **fields})
+
+
+def test_the_keys_of_an_azure_resource_share_its_account() -> None:
+    keys = ("T", "U")
+    url = "https://Name.openai.azure.com/openai/v1"
+    azure = {"provider_type": "azure", "auth_type": "api_key", "base_url": url}
+    made = resources_of(provider(sealed=keys, **azure), {})
+    assert {r.account_id for r in made} == {"name.openai.azure.com"}
+    assert {r.auth_type for r in made} == {"api_key"}
+    named = resources_of(provider(sealed=keys, account_id="org", **azure), {})
+    assert {r.account_id for r in named} == {"org"}
+    plain = resources_of(provider(sealed=keys), {})
+    assert {r.auth_type for r in plain} == {"bearer"}
+    assert {r.account_id for r in plain} == {"acme-1", "acme-2"}
 
 
 @pytest.mark.parametrize(
@@ -96,9 +111,39 @@ def test_what_was_published_tells_its_registered_part() -> None:
 
 
 def test_disabled_aliases_are_none() -> None:
-    row = {"alias": "fast", "provider_id": "acme", "upstream_id": "gpt"}
+    row: dict[str, Any] = {"alias": "fast"}
+    row |= {"provider_id": "acme", "upstream_id": "gpt"}
+    row["targets"] = targets_of(row, None)
     rows = [{**row, "enabled": 1}, {**row, "alias": "slow", "enabled": 0}]
     assert [a.alias for a in registry_of((), rows).aliases] == ["fast"]
+
+
+TARGET = {"provider_id": "acme", "upstream_id": "gpt", "weight": 1.0, "priority": 0}
+SECOND = {"provider_id": "beta", "upstream_id": "gpt-b", "weight": 3.0, "priority": 1}
+
+
+@pytest.mark.parametrize(
+    ("stored", "targets"),
+    [
+        pytest.param(None, [TARGET], id="before there were several"),
+        pytest.param([], [TARGET], id="none"),
+        pytest.param([TARGET, SECOND], [TARGET, SECOND], id="several"),
+        pytest.param(
+            [{**TARGET, "weight": 2.0}], [{**TARGET, "weight": 2.0}], id="one"
+        ),
+        pytest.param([SECOND, TARGET], [TARGET], id="an older router changed the row"),
+    ],
+)
+def test_targets_count_while_the_row_says_the_same(
+    stored: Any, targets: list[dict[str, Any]]
+) -> None:
+    row: dict[str, Any] = {"alias": "fast", "enabled": 1}
+    row |= {"provider_id": "acme", "upstream_id": "gpt"}
+    row["targets"] = found = targets_of(row, stored)
+    assert found == targets
+    (alias,) = registry_of((), [row]).aliases
+    several = targets if len(targets) > 1 else []
+    assert [each.model_dump() for each in alias.targets] == several
 
 
 def test_an_alias_leads_to_its_providers_pool() -> None:
@@ -110,7 +155,7 @@ def test_an_alias_leads_to_its_providers_pool() -> None:
     found = alias_targets(
         Catalogue(version="v", resources=theirs, aliases=tuple(aliases))
     )
-    fast, lost = found["fast"], found["lost"]
+    (fast,), (lost,) = found["fast"], found["lost"]
     assert (fast.pool, fast.open, lost.open) == ("@acme", True, False)
     assert [fast.passes(pool) for pool in (None, "p", "q")] == [True, True, False]
 

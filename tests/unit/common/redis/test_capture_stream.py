@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from libs.common.contracts.payloads import Payload
 from libs.common.errors import RedisAway
-from libs.common.redis.capture_batches import BATCH_BYTES, Payload
+from libs.common.redis.capture_batches import BATCH_BYTES
 from libs.common.redis.capture_stream import Backlog, PayloadStream, Refused
 from tests.support.databases.resp import HANG_UP, Command, Raw, Scripted, scripted
 

@@ -9,10 +9,9 @@ from structlog.testing import capture_logs
 
 from libs.common.proxy_keys import (
     Principal,
-    Reached,
 )
 from libs.common.redis import keys
-from libs.common.redis.key_table import KeyLimits, KeyTable
+from libs.common.redis.key_table import KeyTable
 
 KEY = Principal("key_1", pools=("a", "b"), requests_per_minute=60)
 RECORD = b'{"id":"key_1","pools":["a","b"],"requests_per_minute":60}'
@@ -74,24 +73,3 @@ async def test_a_first_table_was_never_seen() -> None:
     caller = Caller(b"1")
     await KeyTable(caller).change(None, {})
     assert caller.commands[0][4:] == ("", 0)
-
-
-@pytest.mark.parametrize(
-    ("reply", "reached"),
-    [(None, None), ([], None), ([b"tokens", b"1500"], Reached("tokens", 1500))],
-)
-@pytest.mark.asyncio
-async def test_a_limit_that_is_reached(reply: Any, reached: Reached | None) -> None:
-    caller = Caller(reply)
-    assert await KeyLimits(caller, lambda: 7).count(KEY) == reached
-    spent = keys.spent("key_1")
-    expected = ("FCALL", "rpx_limits_v1", 1, spent, "key_1", 60, "", 7)
-    assert caller.commands == [expected]
-
-
-@pytest.mark.asyncio
-async def test_tokens_are_counted_for_the_key() -> None:
-    caller = Caller(1)
-    await KeyLimits(caller, lambda: 7).spend("key_1", 42)
-    spent = keys.spent("key_1")
-    assert caller.commands == [("FCALL", "rpx_spend_v1", 1, spent, "key_1", 42, 7)]

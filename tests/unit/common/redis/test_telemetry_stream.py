@@ -132,6 +132,14 @@ async def test_the_depth() -> None:
 
 
 @pytest.mark.parametrize(
+    ("entries", "oldest"), [([], None), ([[b"1700-3", FIELDS]], 1700)]
+)
+async def test_the_oldest_entry(entries: list[Any], oldest: int | None) -> None:
+    async with stream(lambda _: entries) as (made, _):
+        assert await made.oldest_ms() == oldest
+
+
+@pytest.mark.parametrize(
     ("pending", "leaves"), [([], True), ([[b"5-0", b"me", 1, 1]], False)]
 )
 async def test_a_consumer_with_pending_entries_is_not_forgotten(

@@ -69,6 +69,11 @@ def test_sentinels_name_the_primary(url: str, meant: RedisUrl) -> None:
         ("redis+sentinel://:hush@h/0/m", "no number"),
         ("redis+sentinel://:hush@h:x/m", "no HOST:PORT"),
         ("redis://:hush@h/0?sentinel_password=hush", "not known"),
+        ("redis://:hush#hush@h/0", "percent-encoded"),
+        ("redis://:hush[hush@h/0", "percent-encoded"),
+        ("redis://:hush?hush@h/0", "percent-encoded"),
+        ("redis://:hush?hush=hush@h/0", "percent-encoded"),
+        ("redis+sentinel://:hush#hush@h/m", "percent-encoded"),
     ],
 )
 def test_what_makes_no_sense_is_said_without_the_password(

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.catalogue import Alias, Catalogue, HealthState
+from libs.common.contracts.events import encode
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
-from libs.common.routing.control import ControlFunctions
+from libs.common.routing.control import ControlFunctions, Queue, Terms
+from libs.common.settings.services import RoutingSettings
 from tests.support.memory.called_functions import NOW, Redis
 from tests.support.values.catalogues import made_resource
 from tests.support.values.telemetry import gateway_event
@@ -26,21 +28,35 @@ CATALOGUE = Catalogue(
 # Library and catalogue ------------------------------------------------------
 
 
+OURS = "#!lua name=rpx\n-- version 0.10.1\nsource"
+
+
+def library(version: str) -> list[Any]:
+    return [[b"library_code", f"#!lua name=rpx\n{version}\nother".encode()]]
+
+
 @pytest.mark.parametrize(
-    ("listed", "loads"),
+    ("listed", "loads", "older"),
     [
-        ([[b"library_code", b"source"]], False),
-        ([[b"library_code", b"older"]], True),
-        ([], True),
+        ([], True, False),
+        ([[b"library_code", OURS.encode()]], False, False),
+        (library("-- catalogue.lua"), True, True),  # 0.1 names no version
+        (library("-- version 0.9.12"), True, True),
+        (library("-- version 0.10.1"), True, False),  # another build of this version
+        (library("-- version 0.10.1rc1"), True, False),
+        (library("-- version 0.10.2"), False, False),
+        (library("-- version 1.0.0"), False, False),
     ],
 )
-async def test_the_library_is_loaded_unless_it_is_there(
-    listed: Any, loads: bool
+async def test_the_library_is_loaded_unless_it_or_a_newer_one_is_there(
+    listed: Any, loads: bool, older: bool
 ) -> None:
     redis = Redis(FUNCTION=listed)
-    await redis.functions.load_library()
+    functions = ControlFunctions(redis, "events", library=OURS)
+    await functions.load_library()
     loaded = [c for c in redis.commands if c[1] == "LOAD"]
-    assert loaded == ([("FUNCTION", "LOAD", "REPLACE", "source")] if loads else [])
+    assert loaded == ([("FUNCTION", "LOAD", "REPLACE", OURS)] if loads else [])
+    assert await functions.library_is_older() is older
 
 
 async def test_only_the_router_holds_the_library() -> None:
@@ -77,7 +93,7 @@ async def test_the_catalogue_and_its_version() -> None:
 
 
 async def test_reports_have_their_age_by_the_servers_clock() -> None:
-    books = gateway_event("gw").model_dump_json().encode()
+    books = encode(gateway_event("gw"))
     redis = Redis(
         TIME=[b"10", b"500000"],
         HGETALL={b"gw": b"10000|" + books, b"odd": b"of another version"},
@@ -134,3 +150,46 @@ async def test_sessions_are_counted_from_now_on() -> None:
     redis = Redis(ZCOUNT=5)
     assert await redis.functions.affinity_count() == 5
     assert redis.commands[0][1] == keys.sessions()
+
+
+# Queues -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("terms", "encoded"),
+    [
+        (Terms(), b""),
+        (Terms(queue_ms=5_000), b" 5000 0"),
+        (Terms(most_in_flight=5), b"5 0 0"),
+        (Terms(most_in_flight=5, queue_ms=70, bound_queue_ms=70), b"5 70 70"),
+    ],
+)
+async def test_terms_as_functions_read_them(terms: Terms, encoded: bytes) -> None:
+    assert terms.encoded == encoded
+
+
+async def test_queues_by_what_their_requests_wait_for() -> None:
+    reply = [b"pool:*", 3, 2, b"pool:a:b", 1, 1, b"account:x", 4, 1]
+    found = await Redis(rpx_queues_v1=reply).functions.queues()
+    assert found == [
+        Queue(None, None, 3, 2), Queue("a:b", None, 1, 1), Queue(None, "x", 4, 1)
+    ]  # fmt: skip
+
+
+async def test_terms_of_settings() -> None:
+    environ = {"PROXY_MAX_IN_FLIGHT": "5", "PROXY_RESOURCE_COOLDOWN_SECONDS": "2"}
+    terms = Terms.of(RoutingSettings.read(environ))
+    assert terms == Terms(cooldown_ms=2_000, most_in_flight=5, queue_ms=5_000)
+
+
+async def test_impaired_parts_of_gateways() -> None:
+    redis = Redis(MGET=[b"journal,router", None])
+    found = await ControlFunctions(redis, "events").impaired(["gw-1", "gw-2"])
+    assert found == {"gw-1": ("journal", "router")}
+    assert redis.commands == [("MGET", keys.impaired("gw-1"), keys.impaired("gw-2"))]
+
+
+async def test_without_gateways_nobody_is_asked() -> None:
+    redis = Redis()
+    assert await ControlFunctions(redis, "events").impaired([]) == {}
+    assert redis.commands == []

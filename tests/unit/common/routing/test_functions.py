@@ -2,8 +2,10 @@
 tests/integration/routing/test_routing.py tests the functions themselves."""
 
 import json
+import re
 from typing import Any
 
+import msgspec
 import pytest
 from redis.exceptions import ResponseError
 
@@ -11,15 +13,42 @@ from libs.common.contracts.events import DecisionEvent
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
-from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.functions import CALLED, RoutingFunctions, Terms
 from libs.common.routing.types import Asker, Lease, Owner, model_digest
 from tests.support.memory.called_functions import NOW, Redis
+from tests.support.processes.processes import ROOT
 from tests.support.values.asks import made_ask, made_release
 
 pytestmark = pytest.mark.asyncio
 ASKER = Asker("team:red", True, "nr", ("f1",))
+SOURCES = ROOT / "libs/common/routing"
+CALLING = "functions", "call_forms"
 MISSING = ResponseError("ERR Function not found")
 FULL = ResponseError("OOM command not allowed")
+
+
+# The library ----------------------------------------------------------------
+
+
+def listed(*names: str) -> list[Any]:
+    return [[b"functions", [[b"name", name.encode()] for name in names]]]
+
+
+async def test_a_gateway_needs_the_functions_that_it_calls() -> None:
+    await Redis(FUNCTION=listed(*CALLED, "rpx_more_v1")).functions.require_functions()
+    older = listed(*(CALLED - {"rpx_check_v1"}))
+    with pytest.raises(NoCatalogue, match=r"older router .* without rpx_check_v1\."):
+        await Redis(FUNCTION=older).functions.require_functions()
+    with pytest.raises(NoCatalogue, match="No router"):
+        await Redis(FUNCTION=[]).functions.require_functions()
+
+
+async def test_all_functions_that_are_called_are_required() -> None:
+    source = "".join((SOURCES / f"{name}.py").read_text() for name in CALLING)
+    of_the_router = {"rpx_explain_v3"}
+    elsewhere = {"rpx_resend_v1", "rpx_reserve_v1", "rpx_doubt_v1"}
+    called = set(re.findall(r'"(rpx_\w+_v\d+)"', source)) | elsewhere
+    assert called - of_the_router == CALLED
 
 
 # Acquire --------------------------------------------------------------------
@@ -27,7 +56,7 @@ FULL = ResponseError("OOM command not allowed")
 
 async def test_a_decision() -> None:
     event = b'{"reason":"a|b"}'
-    redis = Redis(rpx_acquire_v2=b"one|panic|v1|1|" + event)
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|1|" + event)
     decision = await redis.functions.acquire(made_ask())
     assert (decision.resource_id, decision.reason) == ("one", "panic")
     assert (decision.version, decision.trial) == ("v1", True)
@@ -35,7 +64,7 @@ async def test_a_decision() -> None:
 
 
 async def test_what_acquire_is_asked_with() -> None:
-    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|0|{}")
     ask = made_ask(
         session="s", model="m", bound=("b1", "b2"), account_bound=True,
         tried=("t1",), previous="p", draw=7, pool_id="main",
@@ -43,17 +72,17 @@ async def test_what_acquire_is_asked_with() -> None:
     await redis.functions.acquire(ask)
     head = redis.arguments()[11]
     assert redis.arguments() == (
-        "gw", "r1", 1, "d-r1", "main", "s", "m", 1, 0, "", 7, head, ask.lease, NOW,
-        "p", 2, "", 0, "", "b1", "b2", "t1",
+        "gw", "r1", 1, "d-r1", "main", "s", "m", 1, 0, "", "7", head, ask.lease, NOW,
+        "p", 2, "", 0, "", "0", b"", "b1", "b2", "t1",
     )  # fmt: skip
 
 
 async def test_whose_request_acquire_is_asked_for() -> None:
-    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|0|{}")
     ask = made_ask(bound=("b1",), tried=("t1",), asker=ASKER)
     await redis.functions.acquire(ask)
     assert redis.arguments()[15:] == (
-        1, "team:red", 1, "nr", "b1", "f1", "t1",
+        1, "team:red", 1, "nr", "0", b"", "b1", "f1", "t1",
     )  # fmt: skip
 
 
@@ -62,7 +91,7 @@ async def test_whose_request_acquire_is_asked_for() -> None:
     [({}, 0), ({"resolved": True}, 1), ({"resolved": True, "replayed": True}, "r")],
 )
 async def test_whether_ids_were_looked_for(given: dict[str, Any], flag: Any) -> None:
-    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|0|{}")
     await redis.functions.acquire(made_ask(**given))
     assert redis.arguments()[8] == flag
 
@@ -71,31 +100,31 @@ async def test_whether_ids_were_looked_for(given: dict[str, Any], flag: Any) -> 
 async def test_the_head_of_a_decisions_event_is_what_the_contract_says(
     cause: str,
 ) -> None:
-    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|0|{}")
     await redis.functions.acquire(made_ask(cause=cause, session_id="ü", pool_id="p"))
     head = redis.arguments()[11]
-    event = DecisionEvent.model_validate_json(head + b',"reason":"panic"}')
+    event = msgspec.json.decode(head + b',"reason":"panic"}', type=DecisionEvent)
     assert (event.request_id, event.attempt) == ("r1", 1)
     assert (event.session_id, event.pool_id) == ("ü", "p")
     assert (event.created_at_ms, event.cause) == (NOW, cause or None)
 
 
 async def test_a_decision_has_a_time_also_by_the_servers_clock() -> None:
-    redis = Redis(rpx_acquire_v2=b"one|panic|v1|0|{}")
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|0|{}")
     await RoutingFunctions(redis, "events").acquire(made_ask())
     assert json.loads(redis.arguments()[11] + b"}")["created_at_ms"] > NOW
     assert redis.arguments()[13] == ""
 
 
 async def test_a_refusal_has_the_event_that_was_written() -> None:
-    redis = Redis(rpx_acquire_v2=[b"no_capacity", b"1200", b'{"id":"d"}'])
+    redis = Redis(rpx_acquire_v4=[b"no_capacity", b"1200", b'{"id":"d"}'])
     with pytest.raises(types.NoCapacity) as refusal:
         await redis.functions.acquire(made_ask())
     assert (refusal.value.retry_after_ms, refusal.value.event) == (1200, b'{"id":"d"}')
 
 
 async def test_a_refusal_without_an_event() -> None:
-    redis = Redis(rpx_acquire_v2=[b"look_up", b"5"])
+    redis = Redis(rpx_acquire_v4=[b"look_up", b"5"])
     with pytest.raises(types.UnknownIds) as refusal:
         await redis.functions.acquire(made_ask())
     assert refusal.value.event == b""
@@ -105,44 +134,36 @@ async def test_a_refusal_without_an_event() -> None:
 async def test_a_redis_that_cannot_serve(
     error: Exception, kind: type[Exception]
 ) -> None:
-    redis = Redis(rpx_acquire_v2=error, rpx_held_v1=error)
+    redis = Redis(rpx_acquire_v4=error, rpx_held_v1=error)
     with pytest.raises(kind):
         await redis.functions.acquire(made_ask())
     with pytest.raises(kind):
         await redis.functions.held("gw")
 
 
-# Pin and explain ------------------------------------------------------------
+# Sockets, and explain ------------------------------------------------------------
 
 
-async def test_a_sockets_request_is_pinned_with_an_event() -> None:
-    redis = Redis(rpx_pin_v2=b"v1")
-    decision = await redis.functions.pin(made_ask(), "one", decided=False)
+async def test_a_sockets_request_names_its_socket() -> None:
+    event = b'{"resource_id":"one","reason":"socket"}'
+    redis = Redis(rpx_pin_v4=b"one|socket|v1|0|" + event)
+    ask = made_ask(socket="one", turn="c", bound=("b1",), tried=("two",), asker=ASKER)
+    decision = await redis.functions.acquire(ask)
     assert (decision.resource_id, decision.reason) == ("one", "socket")
-    event = DecisionEvent.model_validate_json(decision.event)
-    assert (event.resource_id, event.reason) == ("one", "socket")
-
-
-async def test_a_request_that_was_decided_has_no_second_event() -> None:
-    redis = Redis(rpx_pin_v2=b"v1")
-    decision = await redis.functions.pin(made_ask(previous="p"), "one", decided=True)
-    assert decision.event == b""
-    lease = made_ask().lease
-    assert redis.arguments() == (
-        "gw", "r1", 1, "d-r1", "one", b"", lease, "p", 0, "", 0, "",
+    assert decision.event == event
+    # After what acquire has, before the ids and the resources.
+    assert redis.arguments()[16:] == (
+        "team:red", 1, "nr", "0", b"", "one", "c", "b1", "f1", "two",
     )  # fmt: skip
 
 
-async def test_a_pinned_request_may_name_ids_of_its_tenant_only() -> None:
-    ask = made_ask(bound=("b1",), resolved=True, asker=ASKER)
-    redis = Redis(rpx_pin_v2=[b"foreign_id", b"2"])
-    with pytest.raises(types.ForeignId) as refusal:
-        await redis.functions.pin(ask, "one", decided=True)
-    assert (refusal.value.which, refusal.value.known) == (2, True)
-    assert redis.arguments()[8:] == (1, "team:red", 1, "nr", "b1", "f1")
+async def test_a_request_that_was_decided_has_no_second_event() -> None:
+    redis = Redis(rpx_pin_v4=b"one|socket|v1|0|")
+    ask = made_ask(socket="one", turn=types.DECIDED)
+    assert (await redis.functions.acquire(ask)).event == b""
 
 
-async def test_a_check_asks_with_what_a_pin_does() -> None:
+async def test_a_check_asks_about_the_ids() -> None:
     ask = made_ask(bound=("b1",), asker=ASKER)
     redis = Redis(rpx_check_v1=b"")
     await redis.functions.check(ask)
@@ -152,27 +173,22 @@ async def test_a_check_asks_with_what_a_pin_does() -> None:
         await redis.functions.check(ask)
 
 
-async def test_a_resource_that_is_gone_cannot_be_pinned() -> None:
-    redis = Redis(rpx_pin_v2=[b"owner_gone"])
-    with pytest.raises(types.OwnerGone):
-        await redis.functions.pin(made_ask(), "one", decided=True)
-
-
 async def test_an_explanation() -> None:
     candidates = b'[{"resource":"one"}]'
     reply = [b"ok", b"one", b"panic", 1, b"30", candidates]
-    redis = Redis(rpx_explain_v1=reply)
+    redis = Redis(rpx_explain_v3=reply)
     found = await redis.functions.explain(made_ask(), Owner("one", "acct", "key:k"))
     assert (found.status, found.resource_id, found.reason) == ("ok", "one", "panic")
     assert (found.trial, found.wait_ms) == (True, 30)
     assert found.candidates == [{"resource": "one"}]
     assert redis.arguments()[9] == "one|acct|key:k"
+    assert redis.arguments()[14:] == ("", 0, "0", b"")
 
 
 async def test_an_explanation_that_names_no_resource() -> None:
-    redis = Redis(rpx_explain_v1=[b"owner_gone", b"", b"", 0, b"0", b"[]"])
+    redis = Redis(rpx_explain_v3=[b"owner_gone", b"", b"", 0, b"0", b"[]"])
     assert (await redis.functions.explain(made_ask(), None)).resource_id is None
-    redis = Redis(rpx_explain_v1=[b"unknown_pool", b"a"])
+    redis = Redis(rpx_explain_v3=[b"unknown_pool", b"a"])
     with pytest.raises(types.UnknownPool):
         await redis.functions.explain(made_ask(), None)
 
@@ -181,7 +197,7 @@ async def test_an_explanation_that_names_no_resource() -> None:
 
 
 async def test_what_release_is_told_with() -> None:
-    redis = Redis(rpx_release_v2=b"5-0")
+    redis = Redis(rpx_release_v3=b"5-0")
     verdict = Verdict(kind="limited", cause="429", cooldown_ms=9, latency_ms=1.5)
     release = made_release(
         "one", verdict=verdict, model="gpt-5", session="s", learned=("a", "b"),
@@ -189,21 +205,85 @@ async def test_what_release_is_told_with() -> None:
     )  # fmt: skip
     assert await redis.functions.release(release) == b"5-0"
     assert redis.arguments() == (
-        "gw", "r1", "one", "limited", "429", 9, 1.5, NOW, "s", 1, 2,
-        model_digest("gpt-5"), "gpt-5", b"{}", "team:red", "a", "b",
+        "gw", "r1", "one", "limited", "429", 9, "1.5", NOW, "s", 1, 2,
+        model_digest("gpt-5"), "gpt-5", b"{}", "team:red", "", "", "a", "b",
     )  # fmt: skip
 
 
+LIMITED = Verdict(kind="limited", cause="429", cooldown_ms=9, of_account=True)
+
+
+async def test_limits_of_accounts() -> None:
+    redis = Redis(rpx_release_v3=b"", rpx_acquire_v4=b"one|panic|v1|0|{}")
+    release = made_release("one", verdict=LIMITED, limits="0 1 2 3 4 5 6")
+    await redis.functions.release(release)
+    assert redis.arguments()[15:] == ("account", "0 1 2 3 4 5 6")
+    await redis.functions.acquire(made_ask(tokens=70))
+    assert redis.arguments()[19:] == ("70", b"")
+
+
+async def test_limits_that_do_not_matter() -> None:
+    """With PROXY_LIMIT_AWARE=false."""
+    redis = Redis(
+        rpx_release_v3=b"",
+        rpx_acquire_v4=b"one|panic|v1|0|{}",
+        rpx_explain_v3=[b"ok", b"one", b"panic", 1, b"30", b"[]"],
+    )
+    unaware = RoutingFunctions(redis, "events", Terms(limit_aware=False))
+    release = made_release("one", verdict=LIMITED, limits="0 1 2 3 4 5 6")
+    await unaware.release(release)
+    assert redis.arguments()[15:] == ("", "")
+    await unaware.acquire(made_ask(tokens=70))
+    assert redis.arguments()[19:] == ("", b"")
+    await unaware.explain(made_ask(tokens=70), None)
+    assert redis.arguments()[16:] == ("", b"")
+
+
+TERMS_TO_WAIT = Terms(most_in_flight=5, queue_ms=5_000)
+
+
+async def test_a_request_that_waits() -> None:
+    redis = Redis(
+        rpx_acquire_v4=[b"busy", b"70"],
+        rpx_queue_v1=[b"queued", b"pool:*"],
+        rpx_turns_v1=[b"25", b"r1", b"r2"],
+    )
+    functions = RoutingFunctions(redis, "events", TERMS_TO_WAIT, clock=lambda: NOW)
+    with pytest.raises(types.Busy) as busy:
+        await functions.acquire(made_ask())
+    assert (busy.value.retry_after_ms, busy.value.event) == (70, b"")
+    assert redis.arguments()[19:] == ("0", b"5 5000 0")
+    place = types.Place("key:k", 900, 2.5)
+    with pytest.raises(types.Queued) as queued:
+        await functions.acquire(made_ask(place=place, bound=("b1",)))
+    assert queued.value.waits_for == "pool:*"
+    expected = ("0", b"5 5000 0", "key:k", "2.5", "900", "", "", "b1")
+    assert redis.arguments()[19:] == expected
+    assert await functions.turns("gw", ["pool:*"]) == (0.025, ["r1", "r2"])
+    assert redis.arguments() == ("gw", NOW, b"5 5000 0", "pool:*")
+    functions.leave(place.entry(made_ask()), lambda: None)
+    assert redis.told[-1][5:] == ("r1|key:k|gw", NOW)
+
+
+@pytest.mark.parametrize("cause", ["", "rate_limited"])
+async def test_a_decision_says_how_long_its_request_waited(cause: str) -> None:
+    redis = Redis(rpx_acquire_v4=b"one|panic|v1|0|{}")
+    await redis.functions.acquire(made_ask(cause=cause, waited_ms=70))
+    decided = redis.arguments()[11] + b',"reason":"panic"}'
+    event = msgspec.json.decode(decided, type=DecisionEvent)
+    assert (event.waited_ms, event.cause) == (70, cause or None)
+
+
 async def test_a_release_that_judges_nothing() -> None:
-    redis = Redis(rpx_release_v2=b"")
+    redis = Redis(rpx_release_v3=b"")
     await redis.functions.release(made_release("one", verdict=None, event=None))
     assert redis.arguments() == (
-        "gw", "r1", "one", "", "", 3, "", NOW, "", 1, 2, "", "", b"", "",
+        "gw", "r1", "one", "", "", 3, "", NOW, "", 1, 2, "", "", b"", "", "", "",
     )  # fmt: skip
 
 
 async def test_a_release_is_told_as_it_is_called() -> None:
-    redis, failed = Redis(rpx_release_v2=b""), []
+    redis, failed = Redis(rpx_release_v3=b""), []
     release = made_release("one")
     redis.functions.report(release, lambda: failed.append(release))
     await redis.functions.release(release)

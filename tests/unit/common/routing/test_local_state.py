@@ -217,6 +217,15 @@ def test_only_a_success_makes_a_home_or_binds_ids() -> None:
     assert local.ids["id"] == Owner("one", "one")
 
 
+def test_an_id_stays_with_its_tenant_and_a_session_has_its_last_owner() -> None:
+    local = routing()
+    for resource_id, tenant in (("one", "team:red"), ("two", "team:blue")):
+        learned = made_release(resource_id, tenant=tenant, session="s", learned=("id",))
+        local.release(learned, NOW)
+    assert local.ids["id"] == Owner("one", "one", "team:red")
+    assert local.sessions["s"] == Owner("two", "two", "team:blue")
+
+
 def test_a_request_goes_to_the_account_that_minted_its_ids() -> None:
     sibling = made_resource("sibling", account_id="one")
     local = routing(ONE, TWO, sibling)

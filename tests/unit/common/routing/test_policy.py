@@ -14,6 +14,7 @@ from libs.common.routing.policy import (
     by_load,
     cause_of_leaving,
     unless_limited,
+    unless_waiting,
 )
 
 NOW = 1_760_000_000_000
@@ -181,3 +182,76 @@ def test_in_a_large_pool_who_failed_is_not_drawn_again(draw: int) -> None:
 def test_busy_ones_of_a_large_pool_are_not_drawn(free: int, draw: int) -> None:
     choice = by_load(large(free, busy=30), ask(draw), "why")
     assert choice.resource_id == f"idle-{draw % free:03}"
+
+
+# Requests in flight, and waiting ------------------------------------------------------
+
+
+def bounded(most: int, held: str = "") -> Question:
+    return Question(NOW, 0, most_in_flight=most, held=held)
+
+
+@pytest.mark.parametrize(
+    ("pool", "question", "expected"),
+    [
+        pytest.param(
+            [at("a", 4, 2), at("b", 1, 1)], bounded(2), ("b", "why"),
+            id="the heavier one is full",
+        ),
+        pytest.param(
+            [at("a", 1, 2), at("b", 1, 3)], bounded(2), (None, "busy"), id="all full"
+        ),
+        pytest.param(
+            [at("a", 1, 2)], bounded(2, held="a"), ("a", "why"), id="sent there again"
+        ),
+        pytest.param(
+            [at("a", 1, 2), at("b", ready_ms=LATER)], bounded(2), (None, "busy"),
+            id="no panic while one only is full",
+        ),
+        pytest.param(
+            [at("a", 1, 2, NOW)], bounded(2), (None, "busy"), id="no trial beyond it"
+        ),
+        pytest.param(
+            [at("a", 1, 2, LATER)], bounded(2), (None, "busy"), id="no panic beyond it"
+        ),
+    ],
+)  # fmt: skip
+def test_a_resource_has_its_most_requests_in_flight(
+    pool: list[Standing], question: Question, expected: tuple[str | None, str]
+) -> None:
+    choice = by_load(pool, question, "why")
+    assert (choice.resource_id, choice.reason) == expected
+
+
+def test_state_of_an_account_waits_for_a_place_there() -> None:
+    full, sibling = at("owner", 1, 2), at("b", 1, 1)
+    assert by_account([full, sibling], "owner", bounded(2)).resource_id == "b"
+    assert by_account([full], "owner", bounded(2)).reason == "busy"
+    trial = by_account([full, at("b", ready_ms=NOW)], "owner", bounded(2))
+    assert (trial.resource_id, trial.how) == ("b", "trial")
+
+
+def test_the_cause_of_leaving_a_full_home() -> None:
+    assert cause_of_leaving(at("home", 1, 2), bounded(2)) == "busy"
+
+
+@pytest.mark.parametrize(
+    ("cause", "wait_ms", "on_trial", "until_ms"),
+    [
+        ("429 rate limited", 5_000, False, LATER),
+        ("429 rate limited", 5_000, True, NOW + 250),
+        ("429 rate limited", 250, True, NOW + 250),
+        ("429 rate limited", 4_999, False, None),
+        ("429 rate limited", 0, False, None),
+        ("500", 5_000, False, None),
+    ],
+)
+def test_a_request_waits_for_a_limit_that_ends_soon(
+    cause: str, wait_ms: int, *, on_trial: bool, until_ms: float | None
+) -> None:
+    panic = by_load([at("a", ready_ms=LATER)], ask(), "why")
+    choice = unless_waiting(panic, cause, ask(), wait_ms, on_trial=on_trial)
+    if until_ms is None:
+        assert choice == panic
+    else:
+        assert choice == Choice(None, "busy", until_ms=until_ms)

@@ -7,11 +7,13 @@ import pytest
 from redis.exceptions import ResponseError
 
 from libs.common.contracts.catalogue import HealthState
+from libs.common.contracts.events import encode
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
 from libs.common.routing.replies import (
+    code_of,
     entry_id_of,
-    holds_library,
+    functions_of,
     pairs_of,
     refusal_of,
     report_of,
@@ -55,7 +57,7 @@ def test_ids_of_entries_sort_as_numbers() -> None:
 
 def test_a_report_has_its_age() -> None:
     event = gateway_event()
-    value = b"1000|" + event.model_dump_json().encode()
+    value = b"1000|" + encode(event)
     assert report_of(value, 1500) == Reported(1000, 500, event)
 
 
@@ -65,7 +67,7 @@ def test_a_report_of_another_version_is_none(value: bytes) -> None:
 
 
 def test_a_report_with_an_odd_time_is_none() -> None:
-    value = b"soon|" + gateway_event().model_dump_json().encode()
+    value = b"soon|" + encode(gateway_event())
     assert report_of(value, 1500) is None
 
 
@@ -90,18 +92,21 @@ def test_a_refusal(
     assert {name: getattr(refusal, name) for name in told} == told
 
 
-@pytest.mark.parametrize(
-    ("listed", "holds"),
+LISTED = [
     [
-        ([], False),
-        (None, False),
-        ([[b"library_name", b"rpx", b"library_code", b"new"]], True),
-        ([[b"library_name", b"rpx", b"library_code", b"old"]], False),
-        ([[b"library_name", b"rpx"]], False),
-    ],
-)
-def test_whether_the_library_is_the_one_we_have(listed: Any, holds: bool) -> None:
-    assert holds_library(listed, "new") is holds
+        b"library_name", b"rpx", b"engine", b"LUA",
+        b"functions",
+        [[b"name", b"rpx_one_v1", b"flags", []], [b"name", b"rpx_two_v1"]],
+        b"library_code", b"source",
+    ]
+]  # fmt: skip
+
+
+def test_what_is_listed_of_the_library() -> None:
+    assert code_of(LISTED) == "source"
+    assert functions_of(LISTED) == {"rpx_one_v1", "rpx_two_v1"}
+    assert code_of([]) is None
+    assert functions_of([]) == frozenset()
 
 
 SOON = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)

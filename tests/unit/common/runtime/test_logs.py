@@ -12,6 +12,7 @@ log = structlog.get_logger()
 log.debug("too quiet", action="nothing")
 log.info("stored", action="stored", count=3)
 logging.getLogger("library").info("chatter")
+logging.getLogger("psycopg.pool").warning("error connecting, again")
 logging.getLogger("library").warning("careful %s", 1)
 try:
     raise ValueError("why")

@@ -17,6 +17,7 @@ from libs.common.settings.services import (
     RouterSettings,
     UpSettings,
 )
+from libs.common.settings.tracing import TracingSettings
 
 MODELS: tuple[type[Settings], ...] = (*SERVICES.values(), UpSettings)
 ALL = sorted({variable for model in MODELS for variable in model.variables()})
@@ -40,6 +41,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_AFFINITY_TTL_SECONDS": [("60", 60.0)],
     "PROXY_CAPTURE_BACKLOG_BYTES": [("1000", 1000)],
     "PROXY_CAPTURE_QUEUE_BYTES": [("0", 0)],
+    "PROXY_CLIENT_KEEPALIVE_SECONDS": [("0", 0.0), ("15", 15.0)],
     "PROXY_CONNECT_TIMEOUT_SECONDS": [("0.5", 0.5)],
     "PROXY_DATA_DIR": [("/var/lib/proxy", Path("/var/lib/proxy"))],
     "PROXY_DRAIN_SECONDS": [("3", 3.0)],
@@ -56,6 +58,9 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_IDLE_TIMEOUT_SECONDS": [("30", 30.0)],
     "PROXY_HOST": [("0.0.0.0", "0.0.0.0"), ("::1", "::1")],
     "PROXY_INGEST_BATCH_SECONDS": [("1", 1.0)],
+    "PROXY_INTERNAL_HOST": [("10.0.0.5", "10.0.0.5")],
+    "PROXY_LIMIT_AWARE": [("false", False), ("1", True)],
+    "PROXY_ACCESS_LOG": [("false", False), ("true", True)],
     "PROXY_INGEST_BATCH_SIZE": [("1000", 1000)],
     "PROXY_INGEST_CLAIM_SECONDS": [("10", 10.0)],
     "PROXY_INGEST_PORT": [("9003", 9003)],
@@ -71,6 +76,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_HEAD_TIMEOUT_SECONDS": [("0.5", 0.5)],
     "PROXY_BODY_TIMEOUT_SECONDS": [("0.5", 0.5)],
     "PROXY_KEEP_ALIVE_SECONDS": [("75", 75.0)],
+    "PROXY_MAX_IN_FLIGHT": [("1", 1), ("500", 500)],
     "PROXY_MAX_UPSTREAM_CONNECTIONS": [("1", 1), ("20000", 20_000)],
     "PROXY_PORT": [("9000", 9000)],
     "PROXY_REDACT": [("input[*].content, metadata.email",) * 2],
@@ -82,6 +88,10 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     ],
     "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
     "PROXY_RETENTION_DAYS": [("90", 90)],
+    "PROXY_QUEUE_MAX_SECONDS": [("0", 0.0), ("2.5", 2.5)],
+    # Only together; compared by their own tests.
+    "PROXY_ALERT_WEBHOOK_URL": [],
+    "PROXY_ALERT_WEBHOOK_SECRET": [],
     "PROXY_PRICES_FILE": [("/etc/prices.toml", Path("/etc/prices.toml"))],
     "PROXY_REQUIRE_KEYS": [("true", True), ("false", False)],
     "PROXY_RESOURCE_COOLDOWN_SECONDS": [("1", 1.0)],
@@ -90,20 +100,34 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_SECRET_ENCRYPTION_KEY": [],  # compared by its own test
     "PROXY_SESSION_TTL_SECONDS": [("60", 60.0)],
     "PROXY_SIMULATE": [("TRUE", "true"), ("auto", "auto")],
+    "PROXY_STRICT_ENV": [("true", True)],
     "PROXY_TELEMETRY_CONSUMER": [("host-2", "host-2")],
+    "PROXY_PUBLIC_URL": [("https://proxy.example/", "https://proxy.example")],
     "PROXY_TELEMETRY_GROUP": [("g", "g")],
     "PROXY_TELEMETRY_STREAM": [("{rpx}:events", "{rpx}:events")],
+    "PROXY_TRUSTED_PROXIES": [("10.0.0.0/8, ::1", "10.0.0.0/8, ::1")],
     "PROXY_UPSTREAM_BASE_URL": [
         ("https://eu.api.openai.com/v1/", "https://eu.api.openai.com/v1"),
         ("http://[::1]:9000/v1", "http://[::1]:9000/v1"),
     ],
     "PROXY_UPSTREAM_CA_FILE": [(certifi.where(), Path(certifi.where()))],
+    "OTEL_SDK_DISABLED": [("true", True)],
+    "OTEL_TRACES_EXPORTER": [("otlp",) * 2, ("none",) * 2],
+    "OTEL_EXPORTER_OTLP_ENDPOINT": [("http://collector:4318",) * 2],
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": [("https://collector/v1/traces",) * 2],
+    # The rest: test_tracing.py.
+    **{variable: [] for variable in TracingSettings.variables()[4:]},
 }
 
 SECONDS = ("0", "-1", "nan", "inf", "soon", "99999999999")
 PORTS = ("0", "65536", "http", "80.5", "-1")
 FLAGS = ("maybe", "2")
-POSTGRES = ("mysql://u:hush@h/d", "hush", "postgresql://u:hush@h:port/d")
+POSTGRES = (
+    "mysql://u:hush@h/d",
+    "hush",
+    "postgresql://u:hush@h:port/d",
+    "postgresql://u:hu@hush@h/d",
+)
 BAD: dict[str, tuple[str, ...]] = {
     "DATABASE_URL": POSTGRES,
     "SERVICE_DATABASE_URL": POSTGRES,
@@ -115,9 +139,11 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_ALLOW_OPEN_ADMIN": FLAGS,
     "PROXY_ALLOWED_HOSTS": ("http://a.example", "a b", "*", "a,*.", "a/b"),
     "PROXY_ALLOWED_ORIGINS": ("*", "a.example", "null", "https://a.example/b"),
+    "PROXY_PUBLIC_URL": ("proxy.example", "ftp://proxy.example", "https://a:b@c.d"),
     "PROXY_AFFINITY_TTL_SECONDS": SECONDS,
     "PROXY_CAPTURE_BACKLOG_BYTES": ("-1", "much"),
     "PROXY_CAPTURE_QUEUE_BYTES": ("-1", "64MB"),
+    "PROXY_CLIENT_KEEPALIVE_SECONDS": ("-1", "soon", "86401", "nan"),
     "PROXY_CONNECT_TIMEOUT_SECONDS": SECONDS,
     "PROXY_DRAIN_SECONDS": SECONDS,
     "PROXY_FIRST_BYTE_TIMEOUT_SECONDS": SECONDS,
@@ -125,6 +151,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_GATEWAY_SILENCE_SECONDS": SECONDS,
     "PROXY_GATEWAY_WORKERS": ("0", "1.5", "many", "1000"),
     "PROXY_HEALTH_CHECK_ENABLED": FLAGS,
+    "PROXY_LIMIT_AWARE": FLAGS,
     "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": SECONDS,
     "PROXY_HEALTH_CHECK_PATH": ("http://x/models", "../admin", "a b", "mödels"),
     "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": SECONDS,
@@ -133,6 +160,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_IDLE_TIMEOUT_SECONDS": SECONDS,
     "PROXY_HOST": ("http://127.0.0.1", "a b", "127.0.0.1/8"),
     "PROXY_INGEST_BATCH_SECONDS": SECONDS,
+    "PROXY_INTERNAL_HOST": ("http://127.0.0.1", "a b"),
+    "PROXY_ACCESS_LOG": FLAGS,
     "PROXY_INGEST_BATCH_SIZE": ("0", "-5", "all"),
     "PROXY_INGEST_CLAIM_SECONDS": SECONDS,
     "PROXY_INGEST_PORT": PORTS,
@@ -148,18 +177,23 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_HEAD_TIMEOUT_SECONDS": ("0", "-1", "soon"),
     "PROXY_BODY_TIMEOUT_SECONDS": ("0", "-1", "soon"),
     "PROXY_KEEP_ALIVE_SECONDS": ("0", "-1", "never"),
+    "PROXY_MAX_IN_FLIGHT": ("0", "2.5", "-1", "lots"),
     "PROXY_MAX_UPSTREAM_CONNECTIONS": ("0", "lots"),
     "PROXY_PORT": PORTS,
     "PROXY_RETENTION_DAYS": ("0", "-1", "ever"),
+    "PROXY_QUEUE_MAX_SECONDS": ("-1", "soon", "3601", "nan", "inf"),
     "PROXY_REDACT": ("a..b", "input[", "input[x]", "a b", ".a", "[-1]"),
     "PROXY_REDIS_URL": (
         "http://x",
         "127.0.0.1:6379",
         "redis://:hush@h:port/0",
+        "redis://:hush#hush@h/0",
         "redis+sentinel://:hush@h",
         "rediss://:hush@h/0?ssl_ca_certs=/nowhere/ca.pem",
         f"rediss://:hush@h/0?ssl_ca_certs={__file__}",
     ),
+    "PROXY_ALERT_WEBHOOK_URL": ("hooks.example", "https://u:hush@h", "https://h/?hush"),
+    "PROXY_ALERT_WEBHOOK_SECRET": ("hush", "whsec_hush", "whsec_" + "aHVzaA=="),
     "PROXY_REQUEST_TIMEOUT_SECONDS": SECONDS,
     "PROXY_REQUIRE_KEYS": ("maybe", "2"),
     "PROXY_RESOURCE_COOLDOWN_SECONDS": SECONDS,
@@ -168,9 +202,11 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_SECRET_ENCRYPTION_KEY": ("hush", f"{FERNET},hush", f"{FERNET},"),
     "PROXY_SESSION_TTL_SECONDS": SECONDS,
     "PROXY_SIMULATE": ("sometimes",),
+    "PROXY_STRICT_ENV": FLAGS,
     "PROXY_TELEMETRY_CONSUMER": ("a b", "ü"),
     "PROXY_TELEMETRY_GROUP": ("a b",),
     "PROXY_TELEMETRY_STREAM": ("a b",),
+    "PROXY_TRUSTED_PROXIES": ("10.0.0.1/8", "all", "10.0.0.0/8;::1"),
     "PROXY_UPSTREAM_BASE_URL": (
         "api.openai.com/v1",
         "ftp://api.openai.com",
@@ -182,10 +218,17 @@ BAD: dict[str, tuple[str, ...]] = {
         "https://[::1/v1",
     ),
     "PROXY_UPSTREAM_CA_FILE": ("/nowhere/ca.pem", "/", __file__),
+    "OTEL_SDK_DISABLED": FLAGS,
+    "OTEL_TRACES_EXPORTER": ("console", "otlp,console", "hush"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("collector:4318", "ftp://hush", "http://h:99999"),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("collector", "grpc://hush:4317"),
 }
 
-# Any path is accepted; it is used later.
-NO_NONSENSE = {"PROXY_DATA_DIR", "PROXY_PRICES_FILE"}
+# Any path is accepted; it is used later. Variables of traces matter if they are on.
+NO_NONSENSE = {
+    *("PROXY_DATA_DIR", "PROXY_PRICES_FILE"),
+    *TracingSettings.variables()[4:],
+}
 
 
 def read_all(environ: dict[str, str]) -> dict[str, Any]:
@@ -245,6 +288,10 @@ def test_no_secret_in_a_repr() -> None:
         "PROXY_REDIS_URL": "redis://:hush@h/0",
         "PROXY_DATABASE_URL": "postgresql://u:hush@h/d",
         "PROXY_SECRET_ENCRYPTION_KEY": FERNET,
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=hush",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=hush",
+        "PROXY_ALERT_WEBHOOK_URL": "https://h/hush",
+        "PROXY_ALERT_WEBHOOK_SECRET": "hush" * 10,
     }
     for model in MODELS:
         assert "hush" not in repr(model.read(environ))

@@ -25,11 +25,22 @@ def test_by_default_no_other_host_or_origin_is_allowed() -> None:
     assert (guard.bound, guard.hosts, guard.origins) == ("127.0.0.1", (), ())
 
 
+def test_the_host_of_the_public_url_is_allowed() -> None:
+    given = {
+        "PROXY_ALLOWED_HOSTS": "a.example",
+        "PROXY_PUBLIC_URL": "https://B.example:9/",
+    }
+    settings = BrowserSettings.read(given)
+    assert settings.public_url == "https://B.example:9"
+    assert settings.guard.hosts == ("a.example", "b.example")
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("PROXY_ALLOWED_HOSTS", "ok.example,https://h"),
         ("PROXY_ALLOWED_ORIGINS", "app.example.com"),
+        ("PROXY_PUBLIC_URL", "proxy.example.com"),
         ("PROXY_ALLOWED_ORIGINS", "https://a/path"),
     ],
 )

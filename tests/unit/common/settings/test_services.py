@@ -3,6 +3,7 @@ in test_base.py."""
 
 import pytest
 
+from libs.common.errors import SettingError
 from libs.common.settings.services import (
     SERVICES,
     GatewaySettings,
@@ -57,3 +58,41 @@ def test_by_default_everything_is_kept() -> None:
 def test_simulate_is_one_of_three_words_in_any_case(word: str) -> None:
     found = UpSettings.read({"PROXY_SIMULATE": word}).simulate
     assert found == word.strip().lower()
+
+
+@pytest.mark.parametrize(
+    ("environ", "waits_ms"),
+    [
+        ({}, (5_000, 0)),
+        ({"PROXY_QUEUE_MAX_SECONDS": "0"}, (0, 0)),
+        ({"PROXY_QUEUE_MAX_SECONDS": "1.5"}, (1_500, 1_500)),
+    ],
+)
+def test_how_long_requests_may_wait(
+    environ: dict[str, str], waits_ms: tuple[int, int]
+) -> None:
+    settings = GatewaySettings.read(environ)
+    assert (settings.queue_ms, settings.bound_queue_ms) == waits_ms
+
+
+ALERTS = {
+    "PROXY_ALERT_WEBHOOK_URL": "https://hooks.example/T0/x/",
+    "PROXY_ALERT_WEBHOOK_SECRET": "whsec_" + "QUJD" * 8,
+}
+
+
+def test_alerts_are_signed() -> None:
+    settings = IngestSettings.read(ALERTS)
+    assert settings.alert_webhook_url == "https://hooks.example/T0/x"
+    assert settings.alert_webhook_secret is not None
+    unsigned = {"PROXY_ALERT_WEBHOOK_URL": "https://hooks.example"}
+    with pytest.raises(SettingError, match="PROXY_ALERT_WEBHOOK_URL: is set without"):
+        IngestSettings.read(unsigned)
+
+
+@pytest.mark.parametrize(
+    "secret", ["x" * 23, "whsec_" + "QUJD" * 7, "whsec_" + "*" * 40]
+)
+def test_what_signs_alerts_cannot_be_guessed(secret: str) -> None:
+    with pytest.raises(SettingError, match="PROXY_ALERT_WEBHOOK_SECRET: is neither"):
+        IngestSettings.read({**ALERTS, "PROXY_ALERT_WEBHOOK_SECRET": secret})

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.errors import SettingError
-from libs.common.settings.base import SettingErrorCarrier
+from libs.common.settings.messages import SettingErrorCarrier
 from libs.common.settings.upstreams import (
     EgressSettings,
     ProviderSettings,

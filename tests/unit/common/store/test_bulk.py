@@ -32,32 +32,33 @@ def test_nothing_of_nothing() -> None:
 def test_every_event_is_an_event_and_some_are_more() -> None:
     health = streamed(health_event())
     found = rows(health, streamed(gateway_event(), "g1"))
-    assert list(found) == ["add_events"]
-    assert found["add_events"][0] == (
+    assert list(found) == ["events"]
+    assert found["events"][0] == (
         "health-1", "health", AT, f"json {health.json.decode()}"
     )  # fmt: skip
 
 
 def test_a_request_has_the_fields_of_its_contract_in_their_order() -> None:
     event = stored_request("r", model="gpt-5", minted=("resp_1",))
-    (row,) = rows(event)["add_requests"]
+    (row,) = rows(event)["requests"]
     assert row[:3] == ("r", AT, f"at {T0_MS + 900}")
-    fields = [name for name in RequestEvent.model_fields if name not in APART]
-    assert len(row) == 3 + len(fields) == len(TYPES["add_requests"])
+    fields = [name for name in RequestEvent.__struct_fields__ if name not in APART]
+    assert len(row) == 3 + len(fields) == len(TYPES["requests"])
     assert row[3 + fields.index("model")] == "gpt-5"
 
 
 def test_a_decision_has_its_candidates_as_json() -> None:
-    (row,) = rows(streamed(decision_event(cause="rate_limited"), "d"))["add_decisions"]
+    decided = decision_event(cause="rate_limited", waited_ms=70)
+    (row,) = rows(streamed(decided, "d"))["decisions"]
     assert row[:4] == ("d", "req-1", 1, AT)
     assert str(row[8]).startswith('json [{"resource":"openai-1"')
-    assert row[9:] == (False, "rate_limited")
-    assert len(row) == len(TYPES["add_decisions"])
+    assert row[9:] == (False, "rate_limited", 70)
+    assert len(row) == len(TYPES["decisions"])
 
 
 def test_ids_are_minted_by_the_account_that_served() -> None:
     event = stored_request("r", resource_id="one", account_id="a", minted=("x", "y"))
-    assert rows(event)["add_minted_ids"] == [
+    assert rows(event)["minted_ids"] == [
         ("x", AT, "r", "one", "a", "", False),
         ("y", AT, "r", "one", "a", "", False),
     ]
@@ -65,7 +66,7 @@ def test_ids_are_minted_by_the_account_that_served() -> None:
 
 def test_without_an_account_the_resource_is_one_of_its_own() -> None:
     event = stored_request("r", resource_id="one", minted=("x",))
-    assert rows(event)["add_minted_ids"] == [("x", AT, "r", "one", "one", "", False)]
+    assert rows(event)["minted_ids"] == [("x", AT, "r", "one", "one", "", False)]
 
 
 @pytest.mark.parametrize(
@@ -80,17 +81,17 @@ def test_minted_ids_have_a_tenant(
     given: dict[str, str], whose: tuple[Any, ...]
 ) -> None:
     event = stored_request("r", resource_id="one", minted=("x",), **given)
-    (row,) = rows(event)["add_minted_ids"]
+    (row,) = rows(event)["minted_ids"]
     assert row[5:] == whose
 
 
 def test_ids_that_nobody_served_are_nobodys() -> None:
-    assert "add_minted_ids" not in rows(stored_request("r", minted=("x",)))
+    assert "minted_ids" not in rows(stored_request("r", minted=("x",)))
 
 
 def test_of_two_that_tell_an_id_in_one_moment_the_first_counts() -> None:
     minted = {"resource_id": "one", "minted": ("x", "x")}
     first, second = stored_request("a", **minted), stored_request("b", **minted)
     later = stored_request("c", created_at_ms=T0_MS + 1, **minted)
-    found = rows(first, second, later)["add_minted_ids"]
+    found = rows(first, second, later)["minted_ids"]
     assert [(row[0], row[2]) for row in found] == [("x", "a"), ("x", "c")]

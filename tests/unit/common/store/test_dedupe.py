@@ -10,6 +10,7 @@ from libs.common.store.dedupe import (
     Stored,
     dedupe,
     request_keys,
+    stored_requests,
 )
 from tests.support.values.telemetry import (
     T0_MS,
@@ -110,10 +111,10 @@ def test_a_gateway_gains_what_is_new_and_keeps_its_newest_report() -> None:
         LOST,
     ]
     stored = {("b", T0_MS): Stored(None, "interrupted", 0)}
-    assert set(dedupe(batch, stored).gateways) == {
-        GatewayDelta("gw", 1, T0_MS - 60_000, 20, 9, 2, 1),
+    assert sorted(dedupe(batch, stored).gateways, key=lambda delta: delta.id) == [
         GatewayDelta("", 1),
-    }
+        GatewayDelta("gw", 1, T0_MS - 60_000, 20, 9, 2, 1),
+    ]
 
 
 def test_a_closed_gateway_stays_closed() -> None:
@@ -121,4 +122,16 @@ def test_a_closed_gateway_stays_closed() -> None:
     running = streamed(gateway_event(created_at_ms=2), "2")
     for batch in ([closed, running], [running, closed]):
         (gain,) = dedupe(batch, {}).gateways
-        assert (gain.state, gain.seen_ms) == ("closed", 2)
+        assert (gain.state, gain.last_seen_at_ms) == ("closed", 2)
+
+
+def test_stored_requests_are_known_by_id_and_time() -> None:
+    row = {"id": "r", "created_at": "2023-11-14T22:13:20.123Z", "session_id": "s",
+           "outcome": "failed", "total_tokens": None,
+           "resource_id": None, "proxy_key_id": None}  # fmt: skip
+    assert stored_requests([row]) == {("r", T0_MS): Stored("s", "failed", 0)}
+
+
+def test_only_an_interrupted_request_is_replaced() -> None:
+    assert dedupe([REAL], STORED_LOST).replaced == (("r", T0_MS),)
+    assert dedupe([REAL], STORED_REAL).replaced == dedupe([REAL], {}).replaced == ()

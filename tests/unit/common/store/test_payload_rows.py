@@ -1,18 +1,16 @@
 """Captured bodies as rows."""
 
-from libs.common.contracts.events import BodyNote, PayloadEvent, StreamedPayload
+from libs.common.contracts.payloads import Note, Payload
 from libs.common.store.payload_rows import COLUMNS, as_columns, payload_rows
 from libs.common.store.rows import instant
 from tests.support.values.telemetry import T0_MS
 
-REQUEST = BodyNote(content_type="application/json", original_bytes=9, truncated=True)
-DROPPED = BodyNote(original_bytes=5, dropped="too large")
+REQUEST = Note(content_type="application/json", original_bytes=9, truncated=True)
+DROPPED = Note(original_bytes=5, dropped="too large")
 
 
-def payload(**notes: BodyNote) -> StreamedPayload:
-    event = PayloadEvent(request_id="r1", created_at_ms=T0_MS, **notes)
-    bodies = {"request": b"packed"}
-    return StreamedPayload("5-0", "r1", "payload", event, bodies=bodies)
+def payload(request: Note | None = None, response: Note | None = None) -> Payload:
+    return Payload("r1", T0_MS, request, response, request_body=b"packed")
 
 
 def test_each_direction_is_a_row_and_a_dropped_body_says_why() -> None:

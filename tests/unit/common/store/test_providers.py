@@ -38,6 +38,9 @@ MODEL: dict[str, Any] = {
     "enabled": True,
 }
 
+TARGET = {"provider_id": "acme", "upstream_id": "gpt", "weight": 1.0, "priority": 0}
+SECOND = {"provider_id": "beta", "upstream_id": "gpt-b", "weight": 3.0, "priority": 1}
+
 
 @pytest_asyncio.fixture
 async def rows(tmp_path: Path) -> AsyncIterator[RegistryRows]:
@@ -91,7 +94,8 @@ async def test_an_alias_needs_its_provider(rows: RegistryRows) -> None:
     assert await rows.add_model(MODEL, BORN) is None
     await rows.add_provider(PROVIDER, BORN)
     added = await rows.add_model(MODEL, BORN)
-    assert added == {**MODEL, "created_at": BORN_TEXT, "updated_at": BORN_TEXT}
+    times = dict.fromkeys(("created_at", "updated_at"), BORN_TEXT)
+    assert added == {**MODEL, "targets": [TARGET], **times}
     assert await rows.add_model(MODEL, BORN) is None
     assert await rows.model("team/fast") == added
     assert await rows.models() == [added]
@@ -111,3 +115,38 @@ async def test_all_of_it_with_the_aliases_that_are_enabled(rows: RegistryRows) -
     assert registry.aliases == (
         Alias(alias="team/fast", provider_id="acme", upstream_id="gpt-6"),
     )
+
+
+async def test_an_alias_with_several_targets(rows: RegistryRows) -> None:
+    for id_ in ("acme", "beta"):
+        await rows.add_provider({**PROVIDER, "id": id_}, BORN)
+    added = await rows.add_model({**MODEL, "targets": [TARGET, SECOND]}, BORN)
+    assert added is not None
+    assert added["targets"] == [TARGET, SECOND]
+    assert await rows.models() == [added]
+    # A provider of any target stays.
+    assert not await rows.delete_provider("beta")
+    changed = await rows.change_model("team/fast", {"enabled": False}, LATER)
+    assert changed is not None
+    assert changed["targets"] == [TARGET, SECOND]
+    reversed_ = {**SECOND, "priority": 0}
+    fields = {"provider_id": "beta", "upstream_id": "gpt-b", "targets": [reversed_]}
+    changed = await rows.change_model("team/fast", fields, LATER)
+    assert changed is not None
+    assert changed["targets"] == [reversed_]
+    changed = await rows.change_model("team/fast", {"targets": None}, LATER)
+    assert changed is not None
+    assert changed["targets"] == [{**reversed_, "weight": 1.0}]
+    assert await rows.delete_provider("acme")
+
+
+async def test_an_older_router_changes_an_alias_with_several(
+    rows: RegistryRows,
+) -> None:
+    for id_ in ("acme", "beta"):
+        await rows.add_provider({**PROVIDER, "id": id_}, BORN)
+    await rows.add_model({**MODEL, "targets": [TARGET, SECOND]}, BORN)
+    # It does not know the column.
+    changed = await rows.change_model("team/fast", {"upstream_id": "gpt-6"}, LATER)
+    assert changed is not None
+    assert changed["targets"] == [{**TARGET, "upstream_id": "gpt-6"}]

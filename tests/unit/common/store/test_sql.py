@@ -8,7 +8,8 @@ SQLITE, POSTGRES = Statements("sqlite"), Statements("postgres")
 
 
 def names(database: str) -> set[str]:
-    return {file.stem for file in (HERE / "queries" / database).glob("*.sql")}
+    folders = (HERE / "queries" / folder for folder in (database, "both"))
+    return {file.stem for folder in folders for file in folder.glob("*.sql")}
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -37,3 +38,9 @@ SHARED = (
 def test_what_is_fetched_by_name_is_in_both_databases(name: str) -> None:
     assert SQLITE[name].strip()
     assert POSTGRES[name].strip()
+
+
+def test_a_shared_statement_is_in_the_words_of_each_database() -> None:
+    assert "(1, :token_hash, :created_at)" in SQLITE["put_admin_token"]
+    values = "(1, %(token_hash)s, %(created_at)s::timestamptz)"
+    assert values in POSTGRES["put_admin_token"]

@@ -78,6 +78,7 @@ async def test_an_application_sees_the_request() -> None:
         "POST",
         "/a b/\ufffd",
     )
+    assert scope["client"] is None  # a transport without an address
     assert (scope["raw_path"], scope["query_string"]) == (b"/a%20b/%FF", b"q=%20")
     assert scope["headers"] == [(b"host", b"x"), (b"content-length", b"2")]
     assert message == {"type": "http.request", "body": b"hi", "more_body": False}
@@ -181,3 +182,11 @@ async def test_a_client_that_does_not_read_is_not_waited_for_for_ever() -> None:
     await asyncio.sleep(STALL_S)
     await settled()
     assert talk.wire.aborted
+
+
+@timeless
+async def test_the_length_for_head_is_the_applications() -> None:
+    app = saying(start(200, (b"content-length", b"7")), body())
+    sent = await Talk(app).asks(GET.replace(b"GET", b"HEAD", 1))
+    assert sent.endswith(b"\r\n\r\n")
+    assert sent.count(b"content-length: 7\r\n") == 1

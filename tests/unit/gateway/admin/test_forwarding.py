@@ -1,13 +1,13 @@
 """The dashboard and the admin API, forwarded to the router."""
 
+import gzip
 from typing import Any, cast
 
 import falcon.testing
-import httpx
 import pytest
 from falcon.testing.helpers import DEFAULT_HOST
 
-from libs.common.browser_guard import Guard
+from libs.common.browser_guard import CLIENT_ADDRESS, Guard
 from services.gateway.admin.falcon_app import control_app
 from services.gateway.admin.forwarding import LARGEST_BODY, RouterForwarder
 from services.gateway.admin.probes import Probes
@@ -32,9 +32,8 @@ def forwarding(router: Router) -> falcon.testing.TestClient:
 
 def test_what_is_the_routers_is_forwarded_and_comes_back() -> None:
     router = Router()
-    router.answer = httpx.Response(
-        201, headers={"x-its": "y", "connection": "close"}, content=b'{"made":1}'
-    )
+    router.status, router.body = 201, b'{"made":1}'
+    router.headers = {"x-its": "y", "connection": "close"}
     result = forwarding(router).simulate_post(
         "/admin/keys",
         query_string="a=b&c",
@@ -107,3 +106,39 @@ def test_a_router_that_is_away_is_said_so() -> None:
     assert result.status_code == 503
     assert result.json["error"]["code"] == "router_unreachable"
     assert result.headers["retry-after"] == "2"
+
+
+def test_the_router_is_told_the_clients_address_and_never_a_claimed_one() -> None:
+    router = Router()
+    claimed = {CLIENT_ADDRESS: "192.0.2.66"}
+    for peer in ("192.0.2.1", None):
+        forwarding(router).simulate_get(
+            "/admin/state", headers=claimed, remote_addr=peer
+        )
+    told = [asked.headers.get(CLIENT_ADDRESS) for asked in router.asked]
+    assert told == ["192.0.2.1", None]
+
+
+def test_the_routers_coding_is_the_clients() -> None:
+    router = Router()
+    packed = gzip.compress(b"{}")
+    router.headers, router.body = {"content-encoding": "gzip"}, packed
+    result = forwarding(router).simulate_get(
+        "/admin/state", headers={"accept-encoding": "gzip"}
+    )
+    assert router.asked[-1].headers["accept-encoding"] == "gzip"
+    assert result.headers["content-encoding"] == "gzip"
+    assert result.content == packed
+    forwarding(router).simulate_get("/admin/state")
+    assert router.asked[-1].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304)])
+def test_an_answer_without_a_body_is_closed(method: str, status: int) -> None:
+    router = Router()
+    router.status = status
+    router.headers = {"content-length": "7", "etag": 'W/"1"'}
+    result = forwarding(router).simulate_request(method, "/")
+    assert (result.status_code, result.content) == (status, b"")
+    assert (result.headers["content-length"], result.headers["etag"]) == ("7", 'W/"1"')
+    assert router.closed == 1

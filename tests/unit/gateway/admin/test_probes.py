@@ -8,8 +8,11 @@ import falcon.testing
 
 from libs.common.proxy_keys import Principal
 from libs.common.redis.shared_connection import SharedConnection
+from libs.common.runtime.compiled import form
+from services.gateway.admin.conditions import GatewayConditions
 from services.gateway.admin.probes import Probes
 from services.gateway.ledger.journal.delivery import JournalDelivery
+from services.gateway.scrape.scrape import Scrape
 from tests.support.memory.clock import timeless
 from tests.support.memory.plane import World
 from tests.support.memory.router import Router
@@ -21,14 +24,22 @@ class House:
         self.world = World(root, Twin(resource("a")))
         self.router = Router()
         self.redis_up = True
-        self.probes = Probes(
+        delivery = JournalDelivery(
+            self.world.journal, cast(SharedConnection, None), "telemetry"
+        )
+        self.conditions = GatewayConditions(
             self.world.catalogue,
-            JournalDelivery(
-                self.world.journal, cast(SharedConnection, None), "telemetry"
-            ),
+            delivery,
             lambda: self.redis_up,
             self.router.client,
             self.world.authenticator,
+        )
+        self.probes = Probes(
+            self.world.catalogue,
+            delivery,
+            self.world.authenticator,
+            self.conditions,
+            Scrape(),
         )
 
     async def asked(self, probe: str) -> tuple[int, Any]:
@@ -36,6 +47,8 @@ class House:
         app.add_route(f"/{probe}", self.probes, suffix=probe)
         async with falcon.testing.ASGIConductor(app) as conductor:
             result = await conductor.simulate_get(f"/{probe}")
+            head = await conductor.simulate_head(f"/{probe}")
+        assert (head.status_code, head.content) == (result.status_code, b"")
         if result.headers["content-type"].startswith("application/json"):
             return result.status_code, result.json
         return result.status_code, result.text
@@ -51,11 +64,14 @@ async def test_it_is_ready_once_it_knows_resources(tmp_path: Path) -> None:
     house = House(tmp_path)
     status, told = await house.asked("readyz")
     assert (status, told["ready"]) == (503, False)
+    house.world.catalogue.problem = "An older router."
+    assert "redis: An older router." in (await house.asked("readyz"))[1]["degraded"]
     await house.world.refreshed()
     status, told = await house.asked("readyz")
     assert (status, told["ready"], told["degraded"]) == (200, True, [])
     assert (told["resources"], told["catalogue"]) == (1, "v1")
     assert told["journal_bytes"] > 0
+    assert told["hot_path"] == form()
 
 
 @timeless

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from libs.common.errors import RedisAway
-from libs.common.proxy_keys import Principal, Reached, new_secret, secret_hash
+from libs.common.proxy_keys import Principal, new_secret, secret_hash
 from libs.common.redis.shared_connection import Refused
 from services.gateway.auth import authenticator
-from services.gateway.auth.authenticator import Authenticator, over_limit
+from services.gateway.auth.authenticator import Authenticator
 from services.gateway.errors import Problem
 
 NOW_S = 1_760_000_000.0
@@ -80,6 +80,50 @@ async def test_a_key_names_its_principal(scheme: str, required: bool) -> None:
         assert await made.enter(headers(SECRET, scheme)) == PRINCIPAL
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("authorization", [None, b"Bearer sk-123", b"Basic x"])
+@pytest.mark.parametrize("required", [True, False])
+async def test_a_key_may_be_in_api_key(
+    authorization: bytes | None, required: bool
+) -> None:
+    made, table = await admitting(required=required)
+    given = [(b"api-key", SECRET.encode())]
+    if authorization is not None:
+        given.append((b"authorization", authorization))
+    for _ in range(2):  # found, then remembered
+        assert await made.enter(given) == PRINCIPAL
+    unknown = [(b"api-key", ANOTHER.encode())]
+    assert "is not known" in (await refused(made, unknown)).message
+    table.put(ANOTHER, Principal(id="key_2"))
+    assert await made.enter(unknown) == Principal(id="key_2")
+    table.put(SECRET, Principal(id="key_1", enabled=False))
+    await made.refresh()
+    assert "is disabled" in (await refused(made, given)).message
+
+
+@pytest.mark.asyncio
+async def test_of_two_different_keys_the_one_in_authorization_decides() -> None:
+    made, table = await admitting()
+    table.put(ANOTHER, Principal(id="key_2"))
+    await made.refresh()
+    for _ in range(2):
+        both = [*headers(SECRET), (b"api-key", ANOTHER.encode())]
+        assert await made.enter(both) == PRINCIPAL
+        both = [*headers(ANOTHER), (b"api-key", SECRET.encode())]
+        assert await made.enter(both) == Principal(id="key_2")
+    revoked = [*headers(SECRET + "x"), (b"api-key", SECRET.encode())]
+    assert "is not known" in (await refused(made, revoked)).message
+
+
+@pytest.mark.asyncio
+async def test_what_is_a_key_in_one_header_is_none_in_the_other() -> None:
+    made, _ = await admitting(required=False)
+    assert await made.enter([(b"api-key", SECRET.encode())]) == PRINCIPAL
+    assert await made.enter([(b"authorization", SECRET.encode())]) is None
+    assert await made.enter(headers(SECRET)) == PRINCIPAL
+    assert await made.enter([(b"api-key", f"Bearer {SECRET}".encode())]) is None
+
+
 FOREIGN = [
     pytest.param([], id="none"),
     pytest.param([(b"authorization", b"Bearer sk-123")], id="another key"),
@@ -88,6 +132,7 @@ FOREIGN = [
     pytest.param([(b"authorization", SECRET.encode())], id="bare"),
     pytest.param([(b"x-api-key", SECRET.encode())], id="another header"),
     pytest.param([(b"authorization", b"\xff\xfe")], id="not ASCII"),
+    pytest.param([(b"api-key", b"sk-123")], id="another api-key"),
 ]
 
 
@@ -110,6 +155,7 @@ async def test_where_keys_are_required_others_are_refused(
     problem = await refused(made, given)
     assert (problem.status, problem.code) == (401, "invalid_proxy_key")
     assert "Authorization: Bearer rpx_" in problem.message
+    assert "api-key: rpx_" in problem.message
     assert (b"www-authenticate", b"Bearer") in problem.headers
     assert table.looks == 1
 
@@ -277,11 +323,3 @@ async def test_limits_are_known_of() -> None:
     table.put(ANOTHER, Principal(id="k", tokens_per_minute=5))
     await made.refresh()
     assert made.limits
-
-
-def test_over_the_limit() -> None:
-    principal = Principal(id="k", requests_per_minute=7)
-    problem = over_limit(principal, Reached("requests", 1500))
-    assert (problem.status, problem.code) == (429, "rate_limit_exceeded")
-    assert "7 requests per minute" in problem.message
-    assert problem.headers == ((b"retry-after", b"2"),)

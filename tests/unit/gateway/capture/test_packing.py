@@ -11,18 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.bodies.redaction import Redactor, parse_paths
-from libs.common.contracts.events import BodyNote, PayloadEvent
-from libs.common.headers import NO_KINDS, Header, kinds
-from libs.common.redis.capture_batches import Note, Payload, packed, unpacked
+from libs.common.contracts.payloads import Note
+from libs.common.headers import NO_KINDS, Header, Kinds, kinds
 from services.gateway.capture import packing
+from services.gateway.capture.capture import Budget, Capture
 from services.gateway.capture.packing import (
     PACKED_FROM,
     Packer,
-    RawBody,
-    RawPayload,
     without_bodies,
 )
-from tests.support.values.telemetry import as_redis_gives
 
 BODY = json.dumps({"input": "SECRET " * 50, "b": 1}).encode()
 LIMIT = 10_000
@@ -53,10 +50,25 @@ CODINGS: dict[str, tuple[str, Any]] = {
 }
 
 
-def read(payload: Payload) -> PayloadEvent:
-    """Reads entries as ingest does."""
-    (fields,) = unpacked(as_redis_gives(packed([payload])))
-    return PayloadEvent.model_validate_json(fields[b"data"])
+def ended(
+    body: bytes, what: Kinds = NO_KINDS, original_bytes: int | None = None
+) -> Capture:
+    """The capture of a request with this body and no answer."""
+    capture = Capture(body, what, 1_000_000, Budget(10_000_000))
+    capture.end("r", 1)
+    if original_bytes is not None:
+        capture.request_bytes = original_bytes
+    return capture
+
+
+def answered(*pieces: bytes, request: bytes = b"{}") -> Capture:
+    """The capture of a request with an answer."""
+    capture = Capture(request, NO_KINDS, LIMIT, Budget(10_000_000))
+    capture.response_kinds = kinds([JSON])
+    for piece in pieces:
+        capture.keep(piece)
+    capture.end("r", 1)
+    return capture
 
 
 def pack(
@@ -65,25 +77,17 @@ def pack(
     redact: str = "",
     original_bytes: int | None = None,
     limit: int = LIMIT,
-) -> tuple[BodyNote, bytes | None]:
+) -> tuple[Note, bytes | None]:
     """A body's note, and what is stored of it, opened."""
-    size = len(body) if original_bytes is None else original_bytes
-    raw = RawPayload("r", 1, RawBody((body,), kinds(headers), size), None)
-    payload = Packer(limit, Redactor(parse_paths(redact))).pack(raw)
-    event = read(payload)
-    assert event.request is not None
-    kept = payload.request_body
-    if kept and event.request.encoding.endswith("zstd"):
+    capture = ended(body, kinds(headers), original_bytes)
+    payload = Packer(limit, Redactor(parse_paths(redact))).pack(capture)
+    note, kept = payload.request, payload.request_body
+    assert note is not None
+    if kept and note.encoding.endswith("zstd"):
         kept = zstandard.decompress(kept)
     # Ingest compresses small bodies.
-    stored = event.request.encoding.replace("identity", "zstd")
-    return event.request.model_copy(update={"encoding": stored}), kept
-
-
-def test_the_notes_have_the_fields_of_the_contract() -> None:
-    assert set(Note.__struct_fields__) == set(BodyNote.model_fields)
-    bodies = {"request_body", "response_body"}
-    assert set(Payload.__struct_fields__) - bodies == set(PayloadEvent.model_fields)
+    note.encoding = note.encoding.replace("identity", "zstd")
+    return note, kept
 
 
 @pytest.mark.parametrize(
@@ -91,8 +95,7 @@ def test_the_notes_have_the_fields_of_the_contract() -> None:
     [(PACKED_FROM - 1, "identity"), (PACKED_FROM, "zstd")],
 )
 def test_small_bodies_are_left_to_ingest(size: int, encoding: str) -> None:
-    raw = RawPayload("r", 1, RawBody((b"x" * size,), NO_KINDS, size), None)
-    payload = Packer(PACKED_FROM, Redactor(())).pack(raw)
+    payload = Packer(PACKED_FROM, Redactor(())).pack(ended(b"x" * size))
     assert payload.request is not None
     assert payload.request.encoding == encoding
     assert (payload.request_body == b"x" * size) == (encoding == "identity")
@@ -104,9 +107,7 @@ class TestCodings:
         wire = encode(BODY)
         note, kept = pack(wire, JSON, (b"content-encoding", coding.encode()))
         assert kept == BODY
-        assert note == BodyNote(
-            content_type="application/json", original_bytes=len(wire)
-        )
+        assert note == Note(content_type="application/json", original_bytes=len(wire))
 
     def test_are_opened_within_the_limit(self, coding: str, encode: Any) -> None:
         headers = (b"content-encoding", coding.encode())
@@ -159,7 +160,7 @@ def test_what_is_no_json_is_kept_only_when_nothing_is_to_be_taken_out(
 
 
 def test_an_empty_body_is_empty() -> None:
-    assert pack(b"", redact="input") == (BodyNote(original_bytes=0), b"")
+    assert pack(b"", redact="input") == (Note(original_bytes=0), b"")
 
 
 def test_a_stream_keeps_the_events_that_came_whole() -> None:
@@ -174,9 +175,7 @@ def test_a_stream_keeps_the_events_that_came_whole() -> None:
 
 def test_pieces_are_put_together() -> None:
     pieces = [BODY[:10], BODY[10:11], BODY[11:]]
-    request = RawBody((b"{}",), NO_KINDS, 2)
-    raw = RawPayload("r", 1, request, RawBody(pieces, kinds([JSON]), len(BODY)))
-    payload = Packer(LIMIT, Redactor(())).pack(raw)
+    payload = Packer(LIMIT, Redactor(())).pack(answered(*pieces))
     assert payload.response_body == BODY
 
 
@@ -187,15 +186,14 @@ def test_an_entry_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_marker_keeps_what_is_known() -> None:
-    request = RawBody((), NO_KINDS, 5, "first reason")
-    raw = RawPayload("r", 1, request, RawBody((BODY,), kinds([JSON]), len(BODY)))
-    marker = without_bodies(Packer(LIMIT, Redactor(())).pack(raw), "no room")
-    event = read(marker)
-    assert event.request_id == "r"
+    capture = answered(BODY)
+    capture.request_dropped = "first reason"
+    marker = without_bodies(Packer(LIMIT, Redactor(())).pack(capture), "no room")
+    assert marker.request_id == "r"
     assert (marker.request_body, marker.response_body) == (None, None)
-    assert event.request is not None
-    assert event.request.dropped == "first reason"
-    assert event.response == BodyNote(
+    assert marker.request is not None
+    assert marker.request.dropped == "first reason"
+    assert marker.response == Note(
         content_type="application/json",
         encoding="identity",
         original_bytes=len(BODY),

@@ -1,75 +1,54 @@
-"""The memory for captured bodies is limited, and bodies are not copied."""
+"""Captures are queued when their request ends, and the queue is bounded. What the
+worker does with them is in test_worker.py."""
+
+import pytest
 
 from libs.common.headers import NO_KINDS
-from services.gateway.capture.recorder import (
-    CHUNK_OVERHEAD,
-    FULL_HERE,
-    REQUEST_OVERHEAD,
-    Budget,
-    Capture,
-)
+from services.gateway.capture import recorder
+from services.gateway.capture.capture import REQUEST_OVERHEAD, Budget
+from services.gateway.capture.recorder import BATCH, CaptureRecorder, Inbox
 
-LIMIT = 100
 ROOMY = 1_000_000
 
 
-def test_keeps_no_copy() -> None:
-    chunk = b"x" * 50
-    capture = Capture(b"", NO_KINDS, LIMIT, Budget(ROOMY))
-    capture.keep(chunk)
-    capture.response_kinds = NO_KINDS
-    capture.end("r", 1)
-    answer = capture.raw().response
-    assert answer is not None
-    assert answer.chunks[0] is chunk
+def test_nothing_is_captured_at_a_limit_of_0() -> None:
+    assert CaptureRecorder(0, Inbox(Budget(ROOMY)), None).begin(b"", NO_KINDS) is None
 
 
-def test_stops_at_the_limit_and_counts_on() -> None:
-    capture = Capture(b"q" * 300, NO_KINDS, LIMIT, Budget(ROOMY))
-    for _ in range(5):
-        capture.keep(b"x" * 30)
-    capture.response_kinds = NO_KINDS
-    capture.end("r", 1)
-    raw = capture.raw()
-    assert raw.response is not None
-    assert [len(chunk) for chunk in raw.response.chunks] == [30, 30, 30, 10]
-    assert raw.response.original_bytes == 150
-    assert [len(chunk) for chunk in raw.request.chunks] == [LIMIT]
-    assert raw.request.original_bytes == 300
+def test_a_capture_counts_until_the_worker_frees_it() -> None:
+    inbox = Inbox(Budget(ROOMY))
+    recording = CaptureRecorder(100, inbox, None)
+    capture = recording.begin(b"body", NO_KINDS)
+    assert capture is not None
+    recording.hand_over("r", 1, capture)
+    assert (inbox.waiting, recording.held) == (1, REQUEST_OVERHEAD + 4)
+    inbox.close()
+    assert inbox.take() == ([capture], True)
+    assert (capture.request_id, capture.created_at_ms) == ("r", 1)
+    inbox.budget.free(capture.held)
+    assert recording.held == 0
 
 
-def test_an_answer_without_room_is_let_go() -> None:
-    budget = Budget(2 * (30 + CHUNK_OVERHEAD) + REQUEST_OVERHEAD)
-    capture = Capture(b"", NO_KINDS, LIMIT, budget)
-    other = Capture(b"", NO_KINDS, LIMIT, budget)
-    assert budget.take(REQUEST_OVERHEAD)
-    for _ in range(2):
-        other.keep(b"y" * 30)
-    capture.keep(b"x" * 30)
-    other.discard()
-    capture.keep(b"x" * 30)  # too late: what is kept must be whole
-    budget.give_back(REQUEST_OVERHEAD)
-    capture.response_kinds = NO_KINDS
-    capture.end("r", 1)
-    raw = capture.raw()
-    assert raw.response is not None
-    assert (raw.response.dropped, raw.response.original_bytes) == (FULL_HERE, 60)
-    assert raw.request.dropped is None
-    assert budget.held == capture.held == REQUEST_OVERHEAD
+def test_a_capture_that_finds_the_queue_full_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "MOST_WAITING", 0)
+    inbox = Inbox(Budget(ROOMY))
+    recording = CaptureRecorder(100, inbox, None)
+    capture = recording.begin(b"body", NO_KINDS)
+    assert capture is not None
+    recording.hand_over("r", 1, capture)
+    assert (inbox.waiting, recording.held) == (0, 0)
 
 
-def test_without_an_answer_there_is_none() -> None:
-    capture = Capture(b"q", NO_KINDS, LIMIT, Budget(ROOMY))
-    capture.end("r", 1)
-    assert capture.raw().response is None
-
-
-def test_what_passes_after_the_end_changes_nothing() -> None:
-    capture = Capture(b"", NO_KINDS, LIMIT, Budget(ROOMY))
-    capture.response_kinds = NO_KINDS
-    capture.keep(b"before")
-    capture.end("r", 1)
-    capture.keep(b"after")
-    answer = capture.raw().response
-    assert answer is not None
-    assert (answer.chunks, answer.original_bytes) == ([b"before"], 6)
+def test_batches_are_bounded_and_the_last_one_is_empty() -> None:
+    inbox = Inbox(Budget(ROOMY))
+    recording = CaptureRecorder(100, inbox, None)
+    for number in range(BATCH + 1):
+        capture = recording.begin(b"", NO_KINDS)
+        assert capture is not None
+        recording.hand_over(str(number), 1, capture)
+    inbox.close()
+    taken = [inbox.take() for _ in range(3)]
+    assert [len(batch) for batch, _ in taken] == [BATCH, 1, 0]
+    assert [more for _, more in taken] == [True, True, False]

@@ -8,21 +8,20 @@ from contextlib import asynccontextmanager
 import pytest
 
 from libs.common.bodies.redaction import Redactor
+from libs.common.contracts.payloads import Payload
 from libs.common.errors import RedisAway
 from libs.common.headers import NO_KINDS
-from libs.common.redis.capture_batches import Payload
 from libs.common.redis.capture_stream import Backlog, Refused
 from services.gateway.capture import recorder as capturing
 from services.gateway.capture import worker as capture_worker
-from services.gateway.capture.packing import Packer
-from services.gateway.capture.recorder import (
+from services.gateway.capture.capture import (
     CHUNK_OVERHEAD,
     FULL_HERE,
     REQUEST_OVERHEAD,
     Budget,
-    CaptureRecorder,
-    Inbox,
 )
+from services.gateway.capture.packing import Packer
+from services.gateway.capture.recorder import CaptureRecorder, Inbox
 from services.gateway.capture.worker import FULL_THERE, UNMEASURED, CaptureWorker
 from tests.support.processes.waiting import eventually
 

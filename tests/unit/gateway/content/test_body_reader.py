@@ -112,12 +112,13 @@ async def test_steps_of_all_bodies_share_the_loops_time() -> None:
 async def test_only_so_many_bodies_are_held_at_once() -> None:
     reader = Reader()
     most = MOST_AT_ONCE
-    reads = [
-        asyncio.ensure_future(reader.read(PATH, [], WIDE)) for _ in range(most + 1)
-    ]
-    await asyncio.sleep(0)
-    assert reader._room.locked()
-    reads[0].cancel()  # its place is free again
+    async with reader._turn:  # so that none ends before all have begun
+        reads = [
+            asyncio.ensure_future(reader.read(PATH, [], WIDE)) for _ in range(most + 1)
+        ]
+        await asyncio.sleep(0)
+        assert reader._room.locked()
+        reads[0].cancel()  # its place is free again
     done = await asyncio.gather(*reads, return_exceptions=True)
     assert isinstance(done[0], asyncio.CancelledError)
     assert not any(isinstance(read, BaseException) for read in done[1:])

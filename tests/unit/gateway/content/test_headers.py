@@ -11,6 +11,7 @@ from services.gateway.content.headers import (
 )
 from services.gateway.server.framing import relayed_head
 
+LINE = b"authorization: Bearer sk"
 UP = [
     (b"host", b"proxy:8000"),
     (b"authorization", b"Bearer rpx_secret"),
@@ -29,7 +30,7 @@ UP = [
 
 
 def test_the_clients_credentials_stay_here_and_the_key_goes() -> None:
-    head = request_head("POST", b"/v1/responses?a=1", b"up", b"Bearer sk", UP, 3)
+    head = request_head("POST", b"/v1/responses?a=1", b"up", LINE, UP, 3)
     assert head == (
         b"POST /v1/responses?a=1 HTTP/1.1\r\nhost: up\r\nx-codex-window-id: w\r\n"
         b"openai-beta: b\r\nx-dup: 1\r\nx-dup: 2\r\nauthorization: Bearer sk\r\n"
@@ -37,8 +38,22 @@ def test_the_clients_credentials_stay_here_and_the_key_goes() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key"]
+)
+@pytest.mark.parametrize("key", [(b"authorization", b"Bearer sk"), (b"api-key", b"k")])
+def test_whichever_header_has_the_key_no_credential_of_the_client_goes(
+    name: bytes, key: tuple[bytes, bytes]
+) -> None:
+    theirs = [(name, b"Bearer theirs"), (b"x-end", b"1")]
+    head = request_head("GET", b"/", b"h", b": ".join(key), theirs, None)
+    assert head.split(b"\r\n")[2:4] == [b"x-end: 1", b": ".join(key)]
+    assert b"theirs" not in head
+    assert upgrade_head(theirs, (key,)) == [(b"x-end", b"1"), key]
+
+
 def test_no_length_without_a_body() -> None:
-    assert b"content-length" not in request_head("GET", b"/", b"h", b"B k", [], None)
+    assert b"content-length" not in request_head("GET", b"/", b"h", b"k: v", [], None)
 
 
 def test_downstream_hides_the_account_and_keeps_duplicates() -> None:
@@ -73,7 +88,7 @@ def test_what_connection_headers_name_stays_on_the_connection() -> None:
     ]
     assert end_to_end(headers) == [(b"content-length", b"3"), (b"x-end", b"2")]
     for head in (
-        request_head("GET", b"/", b"h", b"B k", headers, None),
+        request_head("GET", b"/", b"h", b"k: v", headers, None),
         relayed_head(200, headers, b"", b""),
     ):
         assert b"x-end: 2" in head
@@ -101,6 +116,6 @@ def test_answers_are_asked_for_in_codings_that_can_be_opened(
     """In any other coding, an error could show the key to the client."""
     assert readable(accepted) == sent
     headers = [(b"accept-encoding", accepted)]
-    head = request_head("GET", b"/", b"h", b"B k", headers, None)
+    head = request_head("GET", b"/", b"h", b"k: v", headers, None)
     assert b"\r\naccept-encoding: " + sent + b"\r\n" in head
-    assert upgrade_head(headers, b"B k")[0] == (b"accept-encoding", sent)
+    assert upgrade_head(headers, ())[0] == (b"accept-encoding", sent)

@@ -73,7 +73,7 @@ def test_headers_that_show_the_key() -> None:
 
 
 def test_facts_that_show_the_key() -> None:
-    facts = Facts(KEY, "failed", f"m-{KEY}", KEY, KEY, f"Bearer {KEY}, {KEY}")
+    facts = Facts(KEY, f"m-{KEY}", KEY, KEY, f"Bearer {KEY}, {KEY}")
     hide(facts, SENT)
     assert KEY not in repr(facts)
     assert facts.error_message == f"Bearer {MARK}, {MARK}"

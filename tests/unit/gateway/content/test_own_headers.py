@@ -1,6 +1,20 @@
 """The gateway's own headers of an answer."""
 
-from services.gateway.content.own_headers import own_headers, own_lines
+import pytest
+
+from services.gateway.content.own_headers import cost_line, own_headers, own_lines
+
+
+@pytest.mark.parametrize(
+    ("nanos", "line"),
+    [
+        (1_234_567_891, b"x-proxy-cost-usd: 1.234567891\r\n"),
+        (0, b"x-proxy-cost-usd: 0.000000000\r\n"),
+        (None, b""),
+    ],
+)
+def test_the_cost_of_an_answer(nanos: int | None, line: bytes) -> None:
+    assert cost_line(nanos) == line
 
 
 def test_a_client_is_told_what_was_done() -> None:

@@ -82,6 +82,21 @@ def test_an_odd_member_costs_no_object_that_code_made() -> None:
     assert facts.minted == OF_CODE
 
 
+@pytest.mark.parametrize(
+    "odd", [b'{"x":1}', b"[5]", b'[{"annotations":{}}]', b'[{"annotations":[5]}]']
+)
+def test_odd_content_hides_nothing_else(odd: bytes) -> None:
+    answer = (
+        b'{"id":"resp_1","object":"response","usage":{"input_tokens":3},'
+        b'"output":[{"id":"msg_1","content":%b}]}' % odd
+    )
+    event = b'{"type":"response.completed","response":%b}' % answer
+    kind, of_event = read_event(event)
+    assert kind == "response.completed"
+    for facts in (read_answer(answer), of_event):
+        assert (facts.input_tokens, facts.ids) == (3, ("resp_1", "msg_1"))
+
+
 def test_what_the_client_said_is_not_minted() -> None:
     """An answer repeats its request."""
     facts = read_answer(

@@ -32,6 +32,17 @@ VALUES: dict[str, Any] = {
     "cause": "no route",
     "id_": "resp_1",
     "name": "Response",
+    "address": "10.0.0.1",
+    "most": 7,
+    "endpoints": ["responses"],
+    "model": "m" * 500,
+    "globs": ["gpt-*"] * 50,
+    "in_form": False,
+    "owner": "key 'ci'",
+    "amount": "$1.00 a day",
+    "end": "It does not fill again.",
+    "left": 7,
+    "may_use": 9,
 }
 KINDS = {400: "invalid_request_error", 429: "rate_limit_error", 500: "server_error"}
 
@@ -47,8 +58,12 @@ def makers() -> list[Callable[..., Problem]]:
 def made(maker: Callable[..., Problem], **over: Any) -> Problem:
     names = inspect.signature(maker).parameters
     values = VALUES | over
-    if maker.__name__.endswith("_isolated"):
+    if maker.__name__.endswith(("_isolated", "endpoint_not_allowed")):
         values["path"] = b"/x"
+    if maker is errors.effort_not_allowed:
+        values["most"] = "high"
+    if maker is errors.output_not_limited:
+        values["asked"] = 9
     return maker(**{name: values[name] for name in names})
 
 
@@ -60,7 +75,8 @@ def test_each_has_the_whole_envelope_and_says_what_to_do(
     error = json.loads(problem.body())["error"]
     assert set(error) == {"message", "type", "param", "code"}
     kind = 429 if problem.status == 429 else 500 if problem.status >= 500 else 400
-    assert error["type"] == KINDS[kind]
+    quota = error["code"] == "insufficient_quota"
+    assert error["type"] == ("insufficient_quota" if quota else KINDS[kind])
     assert error["code"] == problem.code
     assert error["param"] == problem.param
     assert error["message"] == str(problem)

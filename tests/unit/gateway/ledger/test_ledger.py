@@ -13,7 +13,8 @@ from libs.common.errors import RedisAway
 from libs.common.headers import NO_KINDS
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, Release
-from services.gateway.capture.recorder import Budget, CaptureRecorder, Inbox
+from services.gateway.capture.capture import Budget
+from services.gateway.capture.recorder import CaptureRecorder, Inbox
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
 from services.gateway.ledger.ledger import Ledger

@@ -1,6 +1,7 @@
 """The retry loop: a request goes elsewhere while that helps, and its client gets
 what says most."""
 
+import asyncio
 import gzip
 import json
 from pathlib import Path
@@ -9,14 +10,20 @@ import pytest
 import zstandard
 
 from libs.common.bodies.hints import Hints
+from libs.common.contracts.catalogue import Alias, ModelTarget
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import (
+    OTHERS,
+    Busy,
     Decision,
     ForeignId,
     NoCapacity,
+    Owner,
     OwnerGone,
     OwnerLimited,
+    Queued,
     UnknownPool,
+    digest,
 )
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.services import Limits
@@ -36,7 +43,7 @@ from tests.support.memory.requests import (
     asked,
     one_row,
 )
-from tests.support.memory.twin import Twin, refusal_with_event
+from tests.support.memory.twin import Twin, refusal_with_event, resource
 
 
 @pytest.mark.parametrize(
@@ -121,6 +128,56 @@ async def test_when_all_fail_the_client_gets_the_last_failure_as_it_was(
     assert client.head[b"x-proxy-attempts"] == b"3"
     assert (row["status_code"], row["error_code"]) == (503, "e2")
     assert row["error_message"] == "it is e2"
+
+
+@timeless
+async def test_a_request_for_which_nothing_is_free_waits(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    twin.says += [Busy(0), Queued("pool:*"), Queued("pool:*")]
+    client = world.client()
+    began = clock().time()
+    await client.asks()
+    await asyncio.sleep(0.1)
+    assert client.wire.sent == b""  # every attempt is still possible
+    world.upstreams[-1].feed(answer())
+    row = await one_row(world)
+    assert (client.status, row["attempts"]) == (200, 1)
+    assert clock().time() > began
+    busy, *queued, served = twin.asked
+    assert (busy.place, busy.waited_ms) == (None, None)
+    assert [ask.place and ask.place.share for ask in queued] == ["", ""]
+    assert served.waited_ms is not None
+    assert (world.room.waiting, twin.left) == ({}, [])
+
+
+@timeless
+async def test_one_that_may_not_wait_is_told_when_to_come_back(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    twin.says.append(refusal_with_event(Busy(1500)))
+    client = world.client()
+    await client.asks()
+    row = await one_row(world)
+    assert (client.status, client.code) == (429, "at_capacity")
+    assert client.head[b"retry-after"] == b"2"
+    assert (row["error_code"], len(twin.asked)) == ("at_capacity", 1)
+
+
+@timeless
+async def test_one_whose_client_leaves_does_not_wait_any_more(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    twin.says += [Busy(0), *[Queued("pool:*")] * 9]
+    client = world.client()
+    await client.asks()
+    assert len(world.room.waiting) == 1
+    client.wire.hangs_up()
+    row = await one_row(world)
+    assert (row["outcome"], world.room.waiting, len(twin.left)) == ("cancelled", {}, 1)
 
 
 @timeless
@@ -337,7 +394,8 @@ async def test_a_429_on_every_attempt_is_the_clients(
         world.upstreams[number].feed(error(429, None, (b"retry-after", wait)))
         await settled()
     row = await one_row(world)
-    assert (client.status, client.head[b"retry-after"]) == (429, b"7")
+    # The first of the three may serve the soonest.
+    assert (client.status, client.head[b"retry-after"]) == (429, b"5")
     assert (row["attempts"], row["status_code"], row["outcome"]) == (3, 429, "failed")
     kinds = [release.verdict and release.verdict.kind for release in twin.released]
     assert kinds == ["limited"] * 3 + [None]
@@ -452,3 +510,232 @@ async def test_an_attempt_counts_as_load_while_it_runs(
     assert not held[name]
     world.upstreams[1].feed(answer())
     await one_row(world)
+
+
+# Aliases with several targets ------------------------------------------------------
+
+FAST = b'{"x":1,"model":"fast"}'
+SENT = {"p1": b'\r\n\r\n{"x":1,"model":"m1"}', "p2": b'\r\n\r\n{"x":1,"model":"m2"}'}
+
+
+async def with_targets(
+    root: Path, *priorities: int, attempts: int = 3, limits: Limits | None = None
+) -> World:
+    """The provider `p1` has the resource a, `p2` has b and c."""
+    targets = tuple(
+        ModelTarget(provider_id=f"p{n}", upstream_id=f"m{n}", priority=priority)
+        for n, priority in enumerate(priorities, start=1)
+    )
+    alias = Alias(alias="fast", provider_id="p1", upstream_id="m1", targets=targets)
+    resources = [
+        resource(name, provider_id=provider)
+        for name, provider in (("a", "p1"), ("b", "p2"), ("c", "p2"))
+    ]
+    twin = Twin(*resources, aliases=(alias,))
+    limits = limits or Limits(100_000, attempts, REQUEST_S)
+    world = World(root, twin, limits=limits)
+    await world.catalogue.refresh()
+    return world
+
+
+def decided(world: World) -> list[tuple[str | None, str | None]]:
+    """Resources and causes of the decisions that were recorded."""
+    return [(d["resource_id"], d["cause"]) for d in world.decisions]
+
+
+@timeless
+async def test_the_next_target_gets_its_own_name_of_the_model(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    client, upstream = await asked(world, FAST)
+    assert upstream.sent.endswith(SENT["p1"])
+    upstream.feed(error(500))
+    await settled()
+    assert world.upstreams[1].sent.endswith(SENT["p2"])
+    world.upstreams[1].feed(answer())
+    row = await one_row(world)
+    assert (client.status, row["attempts"], row["model"]) == (200, 2, "fast")
+    assert (row["upstream_model"], row["pool_id"]) == ("m2", "@p2")
+    # p1 has no other key: it is not asked again.
+    assert [ask.pool_id for ask in world.twin.asked] == ["@p1", "@p2"]
+    assert {ask.turn for ask in world.twin.asked} == {OTHERS}
+    assert decided(world)[1][1] == "server_error"
+
+
+@timeless
+async def test_the_other_keys_of_a_target_come_before_the_next_one(
+    tmp_path: Path,
+) -> None:
+    world = await with_targets(tmp_path, 1, 0)
+    await asked(world, FAST)
+    for upstream in range(2):
+        assert world.upstreams[upstream].sent.endswith(SENT["p2"])
+        world.upstreams[upstream].feed(error(429))
+        await settled()
+    assert world.upstreams[2].sent.endswith(SENT["p1"])
+    world.upstreams[2].feed(answer())
+    row = await one_row(world)
+    assert (row["attempts"], row["resource_id"]) == (3, "a")
+
+
+@timeless
+async def test_the_last_attempt_is_for_another_target(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 1, 0, attempts=2)
+    await asked(world, FAST)
+    world.upstreams[0].feed(error(429))
+    await settled()
+    assert world.upstreams[1].sent.endswith(SENT["p1"])
+    world.upstreams[1].feed(error(503, "last"))
+    row = await one_row(world)
+    assert (row["attempts"], row["error_code"]) == (2, "last")
+
+
+@timeless
+async def test_a_target_whose_keys_cool_down_is_passed_over(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    world.twin.says.append(refusal_with_event(NoCapacity(1500)))
+    client, upstream = await asked(world, FAST)
+    assert upstream.sent.endswith(SENT["p2"])
+    upstream.feed(answer())
+    row = await one_row(world)
+    assert (client.status, row["attempts"], row["pool_id"]) == (200, 1, "@p2")
+    assert world.twin.asked[1].attempt == 1
+    assert world.twin.asked[1].cause == "target_unavailable"
+
+
+@timeless
+async def test_when_all_cool_down_one_of_them_is_tried_all_the_same(
+    tmp_path: Path,
+) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    world.twin.says += [NoCapacity(1500), NoCapacity(0)]
+    _, upstream = await asked(world, FAST)
+    assert upstream.sent.endswith(SENT["p1"])
+    turns = [(ask.pool_id, ask.turn) for ask in world.twin.asked]
+    assert turns == [("@p1", OTHERS), ("@p2", OTHERS), ("@p1", "")]
+    upstream.feed(answer())
+    await one_row(world)
+
+
+@timeless
+async def test_nobody_can_serve_any_target(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    world.twin.says += [NoCapacity(ms) for ms in (0, 9000, 0, 4000)]
+    client = world.client()
+    await client.asks(FAST)
+    await one_row(world)
+    assert (client.status, client.code) == (503, "no_capacity")
+    assert client.head[b"retry-after"] == b"4"
+
+
+@timeless
+async def test_reasoning_is_left_out_after_all_targets_were_asked(
+    tmp_path: Path,
+) -> None:
+    world = await with_targets(tmp_path, 0, 1, limits=REPLAYING)
+    world.twin.says += [OwnerGone()] * 2
+    body = zstandard.compress(REASONED.replace(b'"m"', b'"fast"'))
+    _, upstream = await asked(world, body, (b"content-encoding", b"zstd"))
+    assert b"gAAAA" not in upstream.sent
+    assert b'"model":"m1"' in upstream.sent.replace(b" ", b"")
+    upstream.feed(error(500))
+    await settled()
+    sent = world.upstreams[1].sent.replace(b" ", b"")
+    assert b'"model":"m2"' in sent
+    assert b"gAAAA" not in sent
+    world.upstreams[1].feed(answer())
+    row = await one_row(world)
+    assert (row["outcome"], row["upstream_model"]) == ("completed", "m2")
+
+
+@timeless
+async def test_a_row_names_the_target_of_the_last_attempt(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    client, upstream = await asked(world, FAST)
+    world.twin.says += [NoCapacity(0)] * 4
+    upstream.feed(error(500, "broken"))
+    row = await one_row(world)
+    assert (client.status, client.code) == (500, "broken")
+    assert (row["resource_id"], row["pool_id"], row["upstream_model"]) == (
+        "a",
+        "@p1",
+        "m1",
+    )
+
+
+@pytest.mark.parametrize(
+    "known", ["in Redis", "in memory", "in SQL"], ids=["redis", "away", "sql"]
+)
+@timeless
+async def test_a_conversation_stays_at_the_target_that_has_it(
+    tmp_path: Path, known: str
+) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    owner = Owner("c", "account-c")
+    match known:
+        case "in Redis":
+            world.twin.local.keep(world.twin.local.ids, digest("resp_1"), owner)
+        case "in memory":
+            world.twin.away = True
+            world.offline.remember({}, {digest("resp_1"): owner})
+        case _:
+            shown = {"resource_id": "c", "account_id": "account-c"}
+            world.owners = {"ids": {"resp_1": shown}, "session": None}
+    body = b'{"previous_response_id":"resp_1","model":"fast"}'
+    client, upstream = await asked(world, body)
+    assert upstream.sent.endswith(b'{"previous_response_id":"resp_1","model":"m2"}')
+    assert world.wires.dialled[0][0].host == "c.test"
+    upstream.feed(error(500, "broken"))
+    await settled()
+    row = await one_row(world)
+    # Nobody else has it, so the client gets the error of its account.
+    assert (client.status, client.code, row["attempts"]) == (500, "broken", 1)
+
+
+@timeless
+async def test_a_session_stays_where_it_was_last(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    body = b'{"prompt_cache_key":"s","model":"fast"}'
+    _, upstream = await asked(world, body)
+    upstream.feed(error(500))
+    await settled()
+    world.upstreams[1].feed(answer())
+    await one_row(world)
+    # p1 works again, but the session has moved.
+    home = world.requests[0]["resource_id"]
+    client, upstream = await asked(world, body)
+    upstream.feed(answer())
+    await settled()
+    assert client.head[b"x-proxy-resource-id"].decode() == home
+    assert client.head[b"x-proxy-reason"] == b"session_affinity"
+
+
+@timeless
+async def test_nobody_has_its_conversation(tmp_path: Path) -> None:
+    world = await with_targets(tmp_path, 0, 1)
+    gone = Owner("x", "account-x")
+    world.twin.local.keep(world.twin.local.ids, digest("resp_1"), gone)
+    client = world.client()
+    await client.asks(b'{"previous_response_id":"resp_1","model":"fast"}')
+    row = await one_row(world)
+    assert (client.status, client.code) == (400, "previous_response_not_found")
+    assert row["error_code"] == "affinity_owner_unavailable"
+    assert [ask.pool_id for ask in world.twin.asked] == ["@p1", "@p2"]
+
+
+@timeless
+async def test_without_an_alias_nothing_more_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await with_targets(tmp_path, 0)  # an alias with one target
+
+    async def kept(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(world.twin, "kept", kept)
+    for model in ("fast", "m"):
+        body = b'{"prompt_cache_key":"s","model":"%b"}' % model.encode()
+        _, upstream = await asked(world, body)
+        upstream.feed(answer())
+        await settled()
+    assert [ask.turn for ask in world.twin.asked] == ["", ""]
+    world.is_at_rest()

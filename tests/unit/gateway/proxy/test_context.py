@@ -1,15 +1,17 @@
 """What a request says, whose it is, and which ids it may name."""
 
+import msgspec
 import pytest
 
 from libs.common.bodies.hints import Hints
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.aliases import AliasTarget
+from libs.common.routing.aliases import AliasTarget, Targets
 from libs.common.routing.types import (
     ANYBODY,
     Asker,
     ForeignId,
+    Place,
     digest,
     session_digest,
 )
@@ -44,7 +46,7 @@ def arrived(body: bytes = b"12345", *headers: Header) -> RequestContext:
 def taken(
     hints: Hints = HINTS,
     principal: Principal | None = None,
-    alias: AliasTarget | None = None,
+    alias: Targets | None = None,
 ) -> RequestContext:
     context = arrived()
     context.take(PATH, hints, principal, alias)
@@ -74,6 +76,21 @@ def test_a_request_of_a_key_is_its_tenants() -> None:
     assert context.session == session_digest("s", TEAM.tenant) != session_digest("s")
 
 
+def test_what_a_request_counts_to_in_a_queue() -> None:
+    heavy = msgspec.structs.replace(TEAM, queue_weight=2.5)
+    assert taken(principal=TEAM).place == Place("key:k", 0, 1)
+    assert taken(principal=heavy).place == Place("key:k", 0, 2.5)
+    assert taken().place == Place(f"session:{session_digest('s')}", 0)
+    assert taken(Hints()).place == Place("", 0)
+
+
+def test_time_in_queues_adds_up() -> None:
+    context = taken()
+    context.queued(0.5)
+    context.queued(0.25)
+    assert context.queued_s == 0.75
+
+
 @pytest.mark.parametrize(
     ("principal", "pool"),
     [
@@ -92,7 +109,7 @@ def test_a_key_may_decide_the_pool(principal: Principal | None, pool: str) -> No
 
 
 def test_an_alias_changes_pool_model_and_home() -> None:
-    context = taken(Hints(model="fast", session_id="s"), alias=WAY)
+    context = taken(Hints(model="fast", session_id="s"), alias=(WAY,))
     assert (context.hints.pool_id, context.hints.model) == ("@local", "m-8b")
     assert (context.record.model, context.record.upstream_model) == ("fast", "m-8b")
     assert context.session not in ("", session_digest("s"))
@@ -101,14 +118,14 @@ def test_an_alias_changes_pool_model_and_home() -> None:
 def test_an_alias_that_is_refused_is_in_the_record() -> None:
     context = arrived()
     with pytest.raises(Problem):
-        context.take(PATH, Hints(pool_id="other"), None, WAY)
+        context.take(PATH, Hints(pool_id="other"), None, (WAY,))
     assert context.record.upstream_model == "m-8b"
 
 
 def test_an_alias_replaces_the_lease_that_was_journaled() -> None:
     context = taken(Hints(model="fast"))
     context.recorded(b'{"pool":"of the request"')
-    context.follow(WAY, None)
+    context.follow((WAY,), None)
     assert context.head == b""
 
 
@@ -173,6 +190,13 @@ def test_a_request_that_was_rewritten_is_bound_to_no_account() -> None:
     assert (context.account_bound, context.replayed) == (False, True)
     assert (context.bound, context.ids, context.headers) == ((), (), [])
     assert context.asker == Asker("t", True)
+
+
+def test_a_request_that_was_rewritten_leaves_its_turn_state() -> None:
+    stays = (b"x-codex-window-id", b"w")
+    context = arrived(b"{}", (b"x-codex-turn-state", b"t"), stays)
+    context.unbind(b"{}")
+    assert context.headers == [stays]
 
 
 def test_an_upgrade_becomes_the_first_turn() -> None:

@@ -3,17 +3,29 @@ answer, the ledger one event, and nothing is held."""
 
 import asyncio
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Alias
+from libs.common.contracts.prices import Price
 from libs.common.headers import Header
-from libs.common.proxy_keys import Principal, Reached
-from libs.common.routing.types import digest
+from libs.common.proxy_keys import Principal
+from libs.common.routing.budgets import LEFT
+from libs.common.routing.types import (
+    Ask,
+    BudgetSpent,
+    Decision,
+    KeyLimited,
+    SpendUnknown,
+    digest,
+)
 from services.gateway.proxy.handler import CLIENT_GRACE_S
+from services.gateway.proxy.services import Limits
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import REQUEST_S, Client, World, answer, error
 from tests.support.memory.requests import (
@@ -164,7 +176,55 @@ async def test_a_connection_closed_for_idleness_is_nobodys_fault(
     world.upstreams[-1].feed(answer())
     await settled()
     assert (client.status, len(world.upstreams)) == (200, 2)
-    assert [row["attempts"] for row in world.requests] == [1, 1]
+    # It is an attempt of its own, and costs no verdict.
+    assert [row["attempts"] for row in world.requests] == [1, 2]
+    assert client.head[b"x-proxy-attempts"] == b"2"
+    _, first, second = world.decisions
+    assert (first["cause"], second["cause"]) == (None, "stale_connection")
+    assert first["resource_id"] == second["resource_id"] == "a"
+    kinds = [r.verdict and r.verdict.kind for r in world.twin.released]
+    assert kinds == ["ok", "neutral", "ok"]
+
+
+@timeless
+async def test_a_stale_connection_takes_no_attempt_away(tmp_path: Path) -> None:
+    limits = Limits(100_000, 1, 60.0)
+    world = World(tmp_path, Twin(resource("a")), limits=limits)
+    _, upstream = await asked(world)
+    upstream.feed(answer())
+    await settled()
+    client, _ = await asked(world)
+    upstream.hangs_up()
+    await settled()
+    world.upstreams[-1].hangs_up()  # a new connection: this one counts
+    await settled()
+    assert (client.status, client.code) == (502, "upstream_unreachable")
+    assert world.requests[-1]["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"POST /v1/responses", 200),
+        (b"GET /v1/models", 200),
+        (b"POST /v1/conversations", 502),
+        (b"POST /v1/files", 502),
+    ],
+)
+@timeless
+async def test_a_reset_after_the_request_was_sent(
+    tmp_path: Path, line: bytes, status: int
+) -> None:
+    world = World(tmp_path, Twin(resource("a"), resource("b")))
+    client = world.client()
+    await client.asks(b"{}", line=line)
+    world.upstreams[0].hangs_up()
+    await settled()
+    if status == 200:
+        world.upstreams[1].feed(answer())
+        await settled()
+    assert client.status == status
+    assert len(world.upstreams) == (2 if status == 200 else 1)
 
 
 @timeless
@@ -213,6 +273,11 @@ async def test_a_fault_of_ours_is_said_and_in_the_books(
     assert (row["outcome"], row["error_code"]) == ("failed", "internal_error")
 
 
+JSON_BODY = (
+    b'{"id":"resp_1","object":"response",'
+    b'"usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}'
+)
+
 # Proxy keys --------------------------------------------------------------------
 
 
@@ -222,12 +287,115 @@ async def test_a_key_over_its_limit_is_refused_and_in_the_books(
 ) -> None:
     world = World(tmp_path, twin)
     world.table.put(Principal(id="k", requests_per_minute=1))
-    world.table.reached = Reached("requests", 1000)
+    twin.says.append(KeyLimited("requests", 1000))
     client = world.client()
     await client.asks(b"{}", KEY)
     row = await one_row(world)
     assert (client.status, row["proxy_key_id"]) == (429, "k")
     assert world.upstreams == []
+
+
+HOLDS = Budget("key:k", "ci", tokens=100, window="day", reserve=True)
+
+
+@timeless
+async def test_a_client_sees_the_limits_of_its_key_not_the_upstreams(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    world.table.put(Principal(id="k", requests_per_minute=9))
+    twin.says.append(Decision("a", "panic", "v1", left=LEFT[0].pack(1, 0)))
+    client, upstream = await asked(world, b'{"model":"m"}', KEY)
+    upstream.feed(answer(JSON_BODY, (b"x-ratelimit-remaining-tokens", b"12345")))
+    await one_row(world)
+    assert client.head[b"x-ratelimit-limit-requests"] == b"9"
+    assert client.head[b"x-ratelimit-remaining-requests"] == b"8"
+    assert b"x-ratelimit-remaining-tokens" not in client.head
+
+
+@timeless
+async def test_a_spent_budget_is_the_end_of_it(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin)
+    world.table.put(Principal(id="k", budgets=(HOLDS,)))
+    twin.says.append(BudgetSpent("key:k", "tokens"))
+    client = world.client()
+    await client.asks(b'{"max_output_tokens":5}', KEY)
+    row = await one_row(world)
+    assert (client.status, client.code) == (429, "insufficient_quota")
+    assert b"retry-after" not in client.head
+    assert row["error_code"] == "insufficient_quota"
+    # Nothing was admitted, so nothing is counted.
+    assert twin.released[-1].quota == ""
+
+
+@timeless
+async def test_a_budget_that_reserves_needs_a_limit(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin)
+    world.table.put(Principal(id="k", budgets=(HOLDS,)))
+    client = world.client()
+    await client.asks(b"{}", KEY)
+    await one_row(world)
+    assert (client.status, client.code) == (400, "max_output_tokens_required")
+
+
+@timeless
+async def test_a_request_is_asked_for_once_and_counted_at_its_end(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    world.table.put(Principal(id="k", budgets=(HOLDS,)))
+    body = b'{"model":"m","max_output_tokens":5}'
+    _, upstream = await asked(world, body, KEY)
+    upstream.feed(answer(b"{}", status=500))
+    await settled()
+    world.upstreams[-1].feed(answer(JSON_BODY))
+    await one_row(world)
+    first, second = twin.asked
+    assert first.quota is not None
+    assert (first.may_use, second.quota) == (str(len(body) + 5), None)
+    ended = twin.released[-1]
+    assert (ended.tokens, ended.quota) == (3, first.quota.text)
+
+
+@timeless
+async def test_without_redis_a_budget_that_reserves_is_closed(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    await world.catalogue.refresh()
+    world.table.put(Principal(id="k", budgets=(HOLDS,)))
+    twin.away = True
+    client = world.client()
+    await client.asks(b'{"max_output_tokens":5}', KEY)
+    await one_row(world)
+    assert (client.status, client.code) == (503, "not_ready")
+
+
+@timeless
+async def test_a_spend_that_stays_unknown_is_left_to_this_gateway(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    budget = Budget("key:k", tokens=100, window="day")
+    world.table.put(Principal(id="k", budgets=(budget,)))
+    asks: list[str] = []
+
+    async def acquire(ask: Ask) -> Decision:
+        asks.append(ask.may_use)
+        if not ask.may_use.startswith("-"):
+            raise SpendUnknown("key:k")
+        return Decision("a", "panic", "v1")
+
+    twin.acquire = acquire  # type: ignore[method-assign]
+    client = world.client()
+    await client.asks(b"{}", KEY)
+    while not world.upstreams:
+        clock().advance(0.5)
+        await settled()
+    world.upstreams[-1].feed(answer(JSON_BODY))
+    await one_row(world)
+    assert client.status == 200
+    assert (set(asks[:-1]), asks[-1]) == ({"0"}, "-0")
 
 
 @timeless
@@ -238,6 +406,52 @@ async def test_a_key_that_is_unknown_is_in_no_books(tmp_path: Path, twin: Twin) 
     await clock_passes(client)
     assert (client.status, client.code) == (401, "invalid_proxy_key")
     assert world.requests == []
+
+
+# Prices ------------------------------------------------------------------------
+
+PRICED = (Price("m-1", datetime(2020, 1, 1, tzinfo=UTC), 2.0, 1.0, 10.0),)
+USAGE = b'"usage":{"input_tokens":10,"output_tokens":3,"total_tokens":13}}'
+WHOLE = b'{"id":"resp_1","object":"response","model":"m-1",' + USAGE
+
+
+@pytest.mark.parametrize(
+    ("body", "cost"),
+    [
+        pytest.param(WHOLE, b"0.000050000", id="known"),
+        pytest.param(WHOLE.replace(b"m-1", b"m-2"), None, id="without a price"),
+        pytest.param(b'{"id":"resp_1","model":"m-1"}', None, id="without usage"),
+    ],
+)
+@timeless
+async def test_an_answer_that_comes_whole_names_its_cost(
+    tmp_path: Path, twin: Twin, body: bytes, cost: bytes | None
+) -> None:
+    world = World(tmp_path, twin)
+    twin.prices = PRICED
+    await world.refreshed()
+    client, upstream = await asked(world)
+    upstream.feed(answer(body))
+    await settled()
+    assert client.body == body
+    assert client.head.get(b"x-proxy-cost-usd") == cost
+    assert client.head[b"x-proxy-attempts"] == b"1"
+
+
+@timeless
+async def test_no_byte_waits_for_the_cost(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin)
+    twin.prices = PRICED
+    await world.refreshed()
+    client, upstream = await asked(world)
+    whole = answer(WHOLE)
+    upstream.feed(whole[:-1])
+    await settled()
+    assert client.body == WHOLE[:-1]
+    upstream.feed(whole[-1:])
+    await settled()
+    assert client.body == WHOLE
+    assert b"x-proxy-cost-usd" not in client.head
 
 
 # Model aliases -----------------------------------------------------------------
@@ -359,10 +573,6 @@ async def stands(world: World, monkeypatch: pytest.MonkeyPatch, place: str) -> C
     elif place == "the body":
         monkeypatch.setattr(asyncio.Lock, "acquire", waits)
         await client.asks(LARGE)
-    elif place == "the key's limit":
-        world.table.put(Principal(id="k", requests_per_minute=1))
-        monkeypatch.setattr(world.access, "count", waits)
-        await client.asks(b"{}", KEY)
     elif place == "the decision":
         monkeypatch.setattr(world.twin, "acquire", waits)
         await client.asks()
@@ -389,13 +599,14 @@ FED = {
     "a stream's rest": [STREAMING + CREATED + COMPLETED],
 }
 REFUSABLE = ["the proxy key", "the body"]  # in no ledger yet
-OPEN = ["the key's limit", "the decision", "the target", "the dial", *list(FED)]
+OPEN = ["the decision", "the target", "the dial", *list(FED)]
 
 
 def all_closed(world: World) -> bool:
     return all(wire.is_closing() for wire in world.upstreams)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("place", [*REFUSABLE, *OPEN])
 @timeless
 async def test_a_client_may_leave_at_any_time(
@@ -422,6 +633,7 @@ async def test_a_client_may_leave_at_any_time(
     assert not world.plane.interrupt()
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("place", [*REFUSABLE, *OPEN])
 @timeless
 async def test_a_gateway_may_stop_at_any_time(
@@ -532,6 +744,7 @@ async def test_an_upstream_that_breaks_off_behind_its_last_event_is_not_to_blame
     assert b"response.failed" not in client.body
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_the_client_gets_the_last_bytes_after_the_settlement(
     tmp_path: Path, twin: Twin, monkeypatch: pytest.MonkeyPatch
@@ -552,6 +765,7 @@ async def test_the_client_gets_the_last_bytes_after_the_settlement(
     assert client.status == 200
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_a_client_that_leaves_during_the_settlement_gets_nothing(
     tmp_path: Path, twin: Twin, monkeypatch: pytest.MonkeyPatch
@@ -639,6 +853,7 @@ async def test_an_answer_that_cannot_be_understood_is_settled(
     assert len(twin.released) == 1
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_a_fault_within_an_answer_breaks_it(
     tmp_path: Path, twin: Twin, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """Requests from their arrival to their settlement, which happens once."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from libs.common.routing.types import (
     Owner,
     digest,
 )
-from services.gateway import metrics
 from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.scrape.scrape import Scrape
 from services.gateway.server.request import Request
 from services.gateway.upstream.errors import Broken
+from tests.support.clients.scrapes import Scraped
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.plane import World, answer
 from tests.support.memory.requests import (
@@ -71,10 +73,15 @@ async def test_a_keys_requests_are_its_own_and_its_tokens_counted(
     upstream.feed(answer(body))
     row = await one_row(world)
     assert (row["proxy_key_id"], row["pool_id"]) == ("k", "pool")
-    assert world.table.spent == [("k", 3)]
+    counted = world.twin.released[-1]
+    assert (counted.tokens, '"key":"k"' in counted.quota) == (3, True)
 
 
 LONG_KEY = "sk-proj-0123456789abcdef"
+
+
+def shown() -> Scraped:
+    return Scraped(Scrape().text().decode())
 
 
 def arrived(world: World) -> Lifecycle:
@@ -113,13 +120,14 @@ async def test_a_request_is_settled_once(tmp_path: Path, twin: Twin) -> None:
     life.admit(b"/responses", Hints(), None)
     flight.admitted(life)
     assert flight.active == {life.record.id: life}
-    before = metrics.requests["cancelled"]
+    before = shown().value("proxy_requests_total", outcome="cancelled")
     life.cancelled()
     capture = world.ledger.capturer.begin(b"{}", NO_KINDS)
     for _ in range(3):
         flight.settle(life, capture)
     world.is_at_rest()
-    assert metrics.requests["cancelled"] == before + 1
+    after = shown().value("proxy_requests_total", outcome="cancelled")
+    assert after == before + 1
     assert len(twin.released) == 1
     assert world.requests[0]["outcome"] == "cancelled"
 
@@ -137,12 +145,13 @@ async def test_a_failed_attempt_is_judged_once(
     await world.catalogue.refresh()
     world.offline.local.publish(twin.local.resources.values())
     life.failed(Broken("x"))
-    before = metrics.attempts["fault"]
+    before = shown().value("proxy_attempts_total", resource="a", verdict="fault")
     flight.attempt_failed(life)
     flight.settle(life, None)
     verdicts = [release.verdict and release.verdict.kind for release in twin.released]
     assert verdicts == ["fault", None]
-    assert metrics.attempts["fault"] == before + 1
+    after = shown().value("proxy_attempts_total", resource="a", verdict="fault")
+    assert after == before + 1
     seen = world.offline.local.health["a"].failures
     assert (seen > 0) is degraded
 
@@ -173,3 +182,85 @@ async def test_an_account_that_is_no_account_is_not_learned(
     upstream.feed(answer(b"{}", *named))
     await one_row(world)
     assert twin.named == []
+
+
+# Limits of accounts -----------------------------------------------------------------
+
+LIMITS = (
+    (b"x-ratelimit-limit-tokens", b"1000"),
+    (b"x-ratelimit-remaining-tokens", b"100"),
+    (b"x-ratelimit-reset-tokens", b"30s"),
+)
+BODY = b'{"model":"m","input":"x","max_output_tokens":300}'
+USED = (
+    b'{"id":"resp_1","object":"response","model":"m-1",'
+    b'"usage":{"input_tokens":1200,"output_tokens":5,"total_tokens":1205}}'
+)
+LIMITED = (
+    b'{"error":{"code":"rate_limit_exceeded","message":"Rate limit reached for m in '
+    b'organization org-1 on tokens per min (TPM)."}}'
+)
+
+
+@timeless
+async def test_limits_ride_on_the_release(tmp_path: Path, twin: Twin) -> None:
+    world, began = World(tmp_path, twin), time.perf_counter()
+    _, upstream = await asked(world, body=BODY)
+    upstream.feed(answer(USED, *LIMITS))
+    await one_row(world)
+    (release,) = twin.released
+    age_ms, _, limits = release.limits.partition(" ")
+    assert limits == "-1 -1 -1 1000 100 30000"
+    assert 0 <= int(age_ms) <= (time.perf_counter() - began) * 1000
+    assert twin.asked[0].tokens == len(BODY) // 4 + 300
+
+
+@timeless
+async def test_limits_of_a_429_ride_on_its_verdict(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin)
+    _, upstream = await asked(world, body=BODY)
+    upstream.feed(answer(LIMITED, *LIMITS, status=429))
+    await settled()
+    world.upstreams[1].feed(answer(USED))
+    await one_row(world)
+    failed, ended = twin.released
+    assert failed.verdict is not None
+    assert failed.verdict.of_account
+    assert (failed.limits != "", ended.limits) == (True, "")
+
+
+@timeless
+async def test_an_estimate_follows_what_requests_took(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    for _ in range(2):
+        _, upstream = await asked(world, body=BODY)
+        upstream.feed(answer(USED))
+        await settled()
+    first, second = (ask.tokens for ask in twin.asked)
+    assert first is not None
+    assert second is not None
+    assert first < second < first + 1_200
+
+
+@timeless
+async def test_limits_that_do_not_matter(tmp_path: Path, twin: Twin) -> None:
+    world = World(tmp_path, twin, aware=False)
+    _, upstream = await asked(world, body=BODY)
+    upstream.feed(answer(USED, *LIMITS))
+    await one_row(world)
+    (release,) = twin.released
+    assert (release.limits, twin.asked[0].tokens) == ("", None)
+
+
+@timeless
+async def test_a_request_without_a_model_has_no_limits(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    _, upstream = await asked(world, body=b"{}")
+    upstream.feed(answer(b"{}", *LIMITS))
+    await one_row(world)
+    (release,) = twin.released
+    assert (release.limits, twin.asked[0].tokens) == ("", None)

@@ -330,15 +330,40 @@ def test_a_failed_request_binds_no_session() -> None:
     assert b'"outcome":"failed"' in (release.event or b"")
 
 
-def test_a_turn_ends_with_its_event() -> None:
-    life = sent()
-    life.received(5, 10.25)
-    life.received(6, 10.5)
-    life.concluded("completed", Answer().facts(), Verdict(kind="ok"), 200)
-    record = life.record
-    assert (record.first_token_ms, record.response_bytes) == (250.0, 11)
-    assert (record.status_code, record.total_tokens) == (200, 3)
-    assert life.phase is Phase.RELAYED
+def test_a_stale_connection_is_no_fault_of_the_resource() -> None:
+    life, stale = sent(), Broken("x")
+    stale.reused = True
+    assert life.failed(stale) is Next.RESEND
+    assert (life.cause, life.tried, life.verdict.kind) == (
+        "stale_connection",
+        (),
+        "neutral",
+    )
+    assert life.phase is Phase.ADMITTED
+    # Nothing was heard of an upstream: what routing says counts.
+    life.refused(errors.no_capacity(1), first=False)
+    assert life.problem is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "step"),
+    [
+        (b"/responses", Broken("x"), Next.ACQUIRE),
+        (b"/conversations", Broken("x"), Next.ANSWER),
+        (b"/conversations", NoFreeConnection(), Next.ACQUIRE),
+        (b"/conversations", NoKey(), Next.ACQUIRE),
+    ],
+)
+def test_what_may_have_had_an_effect_is_not_sent_again(
+    path: bytes, error: UpstreamError, step: Next
+) -> None:
+    life = arrived()
+    life.admit(path, Hints(), None)
+    life.acquired(DECISION, "account", 1)
+    life.sent(10.5)
+    assert life.failed(error) is step
+    told = life.problem.code if life.problem else None
+    assert told == ("upstream_unreachable" if step is Next.ANSWER else None)
 
 
 def test_a_cancelled_or_interrupted_request_says_so() -> None:
@@ -370,7 +395,7 @@ def test_a_lease_is_held_from_the_decision_to_the_settlement() -> None:
     assert lease is not None
     assert (lease.request_id, lease.resource_id) == ("r", "a")
     assert msgspec.json.decode(lease.record)["account_id"] == "account"
-    life.unpinned()
+    life.ended(1.0, 1)
     assert life.lease() is None
 
 

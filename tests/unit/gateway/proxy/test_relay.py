@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from libs.common.headers import NO_KINDS, Header
-from services.gateway.capture.recorder import Budget, Capture
-from services.gateway.proxy.relay import Torn
+from services.gateway.capture.capture import Budget, Capture
+from services.gateway.proxy.relay import COMMENT, Torn
 from services.gateway.upstream.errors import Interrupted, Slow, TimedOut, UpstreamError
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.relays import (
@@ -148,9 +148,7 @@ async def test_a_capture_keeps_what_passed_and_what_it_was() -> None:
     talk.answer.feed(gzip.compress(b"{}"), last=True)
     await settled()
     capture.end("r", 1)
-    kept = capture.raw().response
-    assert kept is not None
-    assert b"".join(kept.chunks) == gzip.compress(b"{}") == talk.body
+    assert capture.response_body() == gzip.compress(b"{}") == talk.body
     assert capture.response_kinds == (b"application/json", b"gzip")
 
 
@@ -306,6 +304,48 @@ async def test_a_cut_keeps_what_the_client_was_told_in_the_capture() -> None:
     talk.answer.fail(Interrupted("x"))
     await settled()
     capture.end("r", 1)
-    kept = capture.raw().response
-    assert kept is not None
-    assert b"".join(kept.chunks) == talk.body
+    assert capture.response_body() == talk.body
+
+
+# Keepalives --------------------------------------------------------------------
+
+
+@timeless
+async def test_a_silent_stream_gets_a_comment_between_its_events() -> None:
+    talk = Talk(EVENTS)
+    await settled()
+    talk.relay.keep_alive()  # notes what was sent so far
+    talk.relay.keep_alive()
+    assert talk.body == COMMENT
+    talk.answer.feed(CREATED, last=False)
+    talk.relay.keep_alive()  # it was not silent
+    assert talk.body == COMMENT + CREATED
+    talk.relay.keep_alive()
+    assert talk.body == COMMENT + CREATED + COMMENT
+    counted = talk.relay.bytes_out
+    assert counted == len(CREATED)
+    talk.answer.feed(DELTA[:9], last=False)
+    talk.relay.keep_alive()
+    talk.relay.keep_alive()  # within an event
+    talk.answer.feed(DELTA[9:] + COMPLETED, last=True)
+    await settled()
+    talk.relay.keep_alive()
+    talk.relay.keep_alive()  # after the end
+    assert talk.body.removesuffix(DELTA + COMPLETED) == COMMENT + CREATED + COMMENT
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param((JSON,), id="no stream"),
+        pytest.param((EVENTS, (b"content-encoding", b"gzip")), id="packed"),
+        pytest.param((EVENTS, (b"content-length", b"99")), id="of a known length"),
+    ],
+)
+@timeless
+async def test_no_other_answer_gets_a_comment(headers: tuple[Header, ...]) -> None:
+    talk = Talk(*headers)
+    await settled()
+    for _ in range(3):
+        talk.relay.keep_alive()
+    assert talk.wire.sent.partition(b"\r\n\r\n")[2] == b""

@@ -4,13 +4,17 @@ from datetime import UTC, datetime
 
 import pytest
 
+from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause
 from libs.common.contracts.verdicts import judge
+from libs.common.headers import Header, find
 from services.gateway.proxy.retry import (
     cause_of,
     is_unreadable,
+    may_repeat,
     retried,
     waiting_helps,
+    with_sooner_wait,
 )
 from services.gateway.proxy.steps import Failure
 from services.gateway.upstream.client import Broken, Interrupted, NoKey, Slow, TimedOut
@@ -30,6 +34,7 @@ def now() -> datetime:
         (401, "invalid_api_key", "key_refused"),
         (403, "unsupported_country_region_territory", "key_refused"),
         (403, "model_not_found", "model_refused"),
+        (404, "DeploymentNotFound", "model_refused"),
         (500, "server_error", "server_error"),
         (503, None, "server_error"),
         (529, None, "server_error"),
@@ -38,12 +43,14 @@ def now() -> datetime:
 def test_answers_that_are_not_the_last(
     status: int, code: str | None, cause: str
 ) -> None:
-    assert retried(status)
-    assert cause_of(status, judge(status, [], code, now)) == cause
+    assert retried(status, code)
+    assert cause_of(status, judge(status, [], code, now), code) == cause
 
 
 def test_a_wrong_request_is_sent_again_only_when_it_was_changed() -> None:
     assert not retried(400)
+    assert not retried(404, "model_not_found")
+    assert not retried(400, "DeploymentNotFound")
     code = "invalid_encrypted_content"
     assert cause_of(400, judge(400, [], code, now)) == "request_refused"
 
@@ -76,6 +83,30 @@ def test_waiting_helps_while_a_sibling_of_a_refused_key_is_limited(
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "hints", "again"),
+    [
+        ("GET", b"/conversations/conv_1", Hints(), True),
+        ("DELETE", b"/files/file-1", Hints(), True),
+        ("POST", b"/responses", Hints(), True),
+        ("POST", b"/responses/compact", Hints(), True),
+        ("POST", b"/responses/resp_1/cancel", Hints(), True),
+        ("POST", b"/chat/completions", Hints(), True),
+        ("POST", b"/responses", Hints(background=True), False),
+        ("POST", b"/responses", Hints(bound_ids=("conv_1",)), False),
+        ("POST", b"/responses", Hints(bound_ids=("resp_1",)), True),
+        ("POST", b"/conversations", Hints(), False),
+        ("POST", b"/conversations/conv_1/items", Hints(), False),
+        ("POST", b"/files", Hints(), False),
+        ("PATCH", b"/responses", Hints(background=True), False),
+    ],
+)
+def test_what_may_be_done_twice(
+    method: str, path: bytes, hints: Hints, again: bool
+) -> None:
+    assert may_repeat(method, path, hints) is again
+
+
+@pytest.mark.parametrize(
     ("status", "code", "unreadable"),
     [
         (400, "invalid_encrypted_content", True),
@@ -87,3 +118,28 @@ def test_reasoning_of_another_account_is_unreadable(
     status: int, code: str, unreadable: bool
 ) -> None:
     assert is_unreadable(status, code) is unreadable
+
+
+def limited(*headers: Header) -> Failure:
+    return Failure(429, [(b"x-request-id", b"r"), *headers], b"body")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wait"),
+    [
+        (limited((b"retry-after", b"2")), limited((b"retry-after", b"60")), b"2"),
+        (limited((b"retry-after", b"60")), limited((b"retry-after", b"2")), b"2"),
+        (limited((b"retry-after-ms", b"1100")), limited(), b"2"),
+        (limited((b"retry-after-ms", b"0")), limited((b"retry-after", b"9")), b"1"),
+        (limited(), limited((b"retry-after", b"60")), b"60"),
+        (None, limited((b"retry-after", b"60")), b"60"),
+        (Failure(500, [], b""), limited((b"retry-after", b"60")), b"60"),
+        (limited((b"retry-after", b"2")), Failure(500, [], b"body"), None),
+    ],
+)
+def test_clients_wait_for_the_soonest(
+    before: Failure | None, after: Failure, wait: bytes | None
+) -> None:
+    found = with_sooner_wait(before, after, now)
+    assert find(found.headers, b"retry-after") == wait
+    assert (found.status, found.body) == (after.status, b"body")

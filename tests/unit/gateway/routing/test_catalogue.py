@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from libs.common.contracts.catalogue import Alias, Catalogue
-from libs.common.errors import RedisAway
+from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.sealing import Sealer
 from libs.common.routing.functions import RoutingFunctions
@@ -21,6 +21,11 @@ KEYS = {"KEY_A": "sk-a", "KEY_B": "sk-b"}
 
 class Counting(Twin):
     reads = 0
+    missing: NoCatalogue | None = None
+
+    async def require_functions(self) -> None:
+        if self.missing:
+            raise self.missing
 
     async def catalogue(self) -> Catalogue:
         self.reads += 1
@@ -57,7 +62,22 @@ async def test_a_resource_is_ready_to_be_sent_to(
     await catalogue.refresh()
     target = catalogue.targets["a"]
     assert (target.origin, target.host, target.path) == (origin, host, path)
-    assert target.authorization == b"Bearer sk-a"
+    assert target.authorization == b"authorization: Bearer sk-a"
+
+
+@timeless
+async def test_the_header_with_the_key_is_prepared_as_its_provider_takes_it() -> None:
+    catalogue, _ = read(
+        resource("a", auth_type="api_key"), resource("b", auth_type="of tomorrow")
+    )
+    await catalogue.refresh()
+    azure, unknown = catalogue.targets["a"], catalogue.targets["b"]
+    assert azure.authorization == b"api-key: sk-a"
+    assert azure.upgrade_keys == (
+        (b"api-key", b"sk-a"), (b"authorization", b"Bearer sk-a")
+    )  # fmt: skip
+    assert unknown.upgrade_keys == ((b"authorization", b"Bearer sk-b"),)
+    assert unknown.authorization == b"authorization: Bearer sk-b"
 
 
 @timeless
@@ -73,6 +93,20 @@ async def test_a_decision_of_a_new_catalogue_reads_it_once() -> None:
     assert twin.reads == 1
     await catalogue.refresh()
     assert twin.reads == 2
+
+
+@timeless
+async def test_it_is_not_read_before_the_functions_are_there() -> None:
+    catalogue, twin = read(resource("a"))
+    twin.missing = NoCatalogue("An older router.")
+    with pytest.raises(NoCatalogue):
+        await catalogue.refresh()
+    assert (catalogue.known, catalogue.problem) == (False, "An older router.")
+    twin.missing = None
+    await catalogue.refresh()
+    assert (catalogue.known, catalogue.problem) == (True, None)
+    twin.missing = NoCatalogue("A copy stays in use.")
+    await catalogue.refresh()
 
 
 @timeless
@@ -104,5 +138,5 @@ async def test_aliases_are_read_with_it() -> None:
     alias = Alias(alias="fast", provider_id="p", upstream_id="m")
     catalogue, _ = read(resource("a", provider_id="p"), aliases=(alias,))
     await catalogue.refresh()
-    assert catalogue.alias_targets["fast"].upstream_id == "m"
-    assert catalogue.alias_targets["fast"].open
+    (target,) = catalogue.alias_targets["fast"]
+    assert (target.upstream_id, target.open) == ("m", True)

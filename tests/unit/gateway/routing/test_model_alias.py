@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import AliasTarget
 from services.gateway.errors import Problem
-from services.gateway.routing.model_alias import check_alias, with_alias_model
+from services.gateway.routing.model_alias import (
+    allowed_targets,
+    check_alias,
+    with_alias_model,
+)
 
 WAY = AliasTarget("fast", "local", "m-8b", "@local", frozenset({"edge", None}))
 
@@ -64,6 +68,18 @@ def test_a_pool_narrows_what_an_alias_may_lead_to(
     with pytest.raises(Problem) as refused:
         check_alias(alias, principal, asked)
     assert (refused.value.status, refused.value.code) == (status, code)
+
+
+def test_targets_that_the_key_may_not_use_are_left_out() -> None:
+    other = AliasTarget("fast", "far", "m", "@far", frozenset({"x"}))
+    closed = AliasTarget("fast", "gone", "m", "@gone", frozenset())
+    targets = closed, WAY, other
+    assert allowed_targets(targets, None, None) == (WAY, other)
+    assert allowed_targets(targets, Principal(id="k", pools=("x",)), None) == (other,)
+    assert allowed_targets(targets, None, "edge") == (WAY,)
+    with pytest.raises(Problem) as refused:
+        allowed_targets((WAY, other), Principal(id="k", pool_id="y"), None)
+    assert refused.value.code == "model_not_allowed"
 
 
 @pytest.mark.parametrize("body", [b"", b'{"model":"fast"', b"[]"])

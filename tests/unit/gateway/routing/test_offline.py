@@ -8,7 +8,7 @@ import pytest
 from libs.common.contracts.catalogue import Resource
 from libs.common.contracts.events import DecisionEvent
 from libs.common.contracts.verdicts import Verdict, VerdictKind
-from libs.common.routing.local_state import MOST_COOLING
+from libs.common.routing.model_cooldowns import MOST_COOLING
 from libs.common.routing.types import (
     Ask,
     NoCapacity,
@@ -87,7 +87,7 @@ def test_it_spreads_by_what_this_gateway_has_in_flight() -> None:
 
 def test_its_decisions_are_events_and_marked() -> None:
     decision, event = offline(*TWO_ACCOUNTS).choose(ask(tried=("openai-1",)))
-    told = DecisionEvent.model_validate_json(event)
+    told = msgspec.json.decode(event, type=DecisionEvent)
     assert decision.degraded
     assert told.degraded
     assert [c.refused for c in told.candidates] == ["already tried", None, None]
@@ -103,7 +103,7 @@ def test_its_decisions_say_what_was_left() -> None:
 
     def cause(**more: Any) -> str | None:
         _, event = alone.choose(ask(session="session", **more))
-        return DecisionEvent.model_validate_json(event).cause
+        return msgspec.json.decode(event, type=DecisionEvent).cause
 
     assert cause() == "cooling_down"
     assert cause(attempt=2, tried=("openai-1",), cause="key_refused") == "key_refused"

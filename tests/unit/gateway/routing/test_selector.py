@@ -9,6 +9,7 @@ import pytest
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.types import (
     Ask,
+    Busy,
     Decision,
     NoCapacity,
     NoResources,
@@ -216,6 +217,7 @@ async def test_a_resource_that_is_gone_has_no_target(tmp_path: Path) -> None:
         (NoResources(), ask(), "POST", 503, "no_resources_configured"),
         (NoCapacity(1500), ask(), "POST", 503, "no_capacity"),
         (OwnerLimited(1500), ask(), "POST", 429, "rate_limit_exceeded"),
+        (Busy(1500), ask(), "POST", 429, "at_capacity"),
         (OwnerGone(), ask(), "POST", 400, "previous_response_not_found"),
         (
             OwnerGone(), ask(account_bound=True), "POST", 400,

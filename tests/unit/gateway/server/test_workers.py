@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from libs.common.runtime.listening import LISTENING, PARENT
 from services.gateway.server import workers
 
 
@@ -16,13 +17,13 @@ def test_a_worker_whose_parent_is_gone_is_an_orphan(
     monkeypatch: pytest.MonkeyPatch, told: str | None, orphan: bool
 ) -> None:
     if told is None:
-        monkeypatch.delenv(workers.PARENT, raising=False)
+        monkeypatch.delenv(PARENT, raising=False)
     else:
-        monkeypatch.setenv(workers.PARENT, told)
+        monkeypatch.setenv(PARENT, told)
     assert workers.orphaned() is orphan
-    assert workers.PARENT not in os.environ  # its own children are not told
+    assert PARENT not in os.environ  # its own children are not told
 
 
 def test_who_is_no_worker_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(workers.LISTENING, raising=False)
+    monkeypatch.delenv(LISTENING, raising=False)
     assert workers.inherited() is None

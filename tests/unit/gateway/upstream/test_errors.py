@@ -34,5 +34,22 @@ def test_an_error_knows_what_made_the_request_leave(
     assert error.cause == cause
 
 
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (NotSent("x"), False),
+        (NoFreeConnection(), False),
+        (NoKey(), False),
+        (Broken("x"), True),
+        (Slow("x"), True),
+        (Interrupted("x"), True),
+    ],
+)
+def test_an_error_knows_whether_the_upstream_may_have_acted(
+    error: UpstreamError, sent: bool
+) -> None:
+    assert error.sent is sent
+
+
 def test_a_broken_connection_was_new_unless_told_otherwise() -> None:
     assert not Broken("x").reused

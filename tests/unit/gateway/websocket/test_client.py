@@ -547,3 +547,32 @@ async def test_a_close_between_fragments_is_a_protocol_error() -> None:
     talk.wire.feed(talk.peer.sends(), b"\x88\x80\0\0\0\0")
     assert await talk.next() == Closed(1002)
     assert talk.wire.closed
+
+
+# Keepalives --------------------------------------------------------------------
+
+
+@timeless
+async def test_a_silent_socket_gets_a_ping() -> None:
+    talk = Talk.opened()
+    talk.socket.keep_alive()  # it was opened just now
+    assert talk.hears() == []
+    talk.socket.keep_alive()
+    assert talk.hears() == [(Opcode.PING, b"")]
+    await talk.socket.send("x")
+    talk.socket.keep_alive()
+    assert talk.hears() == [(Opcode.TEXT, b"x")]
+    talk.socket.close(1000)
+    talk.hears()
+    talk.socket.keep_alive()
+    talk.socket.keep_alive()
+    assert talk.hears() == []
+
+
+@timeless
+async def test_a_client_that_does_not_read_gets_no_pings() -> None:
+    talk = Talk.opened()
+    talk.socket.pause_writing()
+    for _ in range(3):
+        talk.socket.keep_alive()
+    assert talk.hears() == []

@@ -1,26 +1,41 @@
 """Opens an upstream's socket: failover of the upgrade, and the move to the resource
 that the first request belongs to."""
 
-import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.protocol import State
 
+from libs.common.bodies.hints import Hints
 from libs.common.contracts.catalogue import Alias
 from libs.common.errors import RedisAway
 from libs.common.proxy_keys import Principal
+from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import (
+    DECIDED,
+    Asker,
     Decision,
     ForeignId,
     NoCapacity,
     Owner,
     OwnerGone,
+    OwnerLimited,
     digest,
     session_digest,
 )
+from services.gateway.errors import Problem
 from services.gateway.proxy.services import Limits
+from services.gateway.proxy.steps import ACQUIRED, Failure
+from services.gateway.proxy.turn_lifecycle import TurnLifecycle
+from services.gateway.upstream.connector import Dialer
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
+from services.gateway.websocket.connect import SocketConnector
+from services.gateway.websocket.leases import SocketLeases
+from services.gateway.websocket.upstream import Opened, Opener
+from tests.support.clients.websocket_peer import Peer
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.plane import SECRET, World
 from tests.support.memory.socket_talk import Sockets, Talk
@@ -33,6 +48,7 @@ DONE = {
 WLC = "weighted_least_connections"
 AT_A = Decision("a", WLC, "v3")
 IN_B = Owner("b", "account-b")
+NAMED = Hints(model="m", bound_ids=("resp_1",), named=("resp_1",))
 
 
 def made(root: Path) -> World:
@@ -351,24 +367,252 @@ async def test_a_move_that_is_refused_reports_the_other_resource(
     await check_not_moved(world, sockets, talk)
 
 
-@timeless
-async def test_a_frame_is_not_rewritten_for_another_account(tmp_path: Path) -> None:
-    """It is sent as it came, so it must stay where it can be read."""
-    world = World(
-        tmp_path,
-        Twin(resource("a"), resource("b"), resource("c")),
-        limits=Limits(100_000, 3, 60.0, replays=True),
-    )
+REASONING = {"type": "reasoning", "encrypted_content": "gAAAA", "id": "rs_1"}
+INVALID = {
+    "type": "error",
+    "status": 400,
+    "error": {"code": "invalid_encrypted_content", "message": "x"},
+}
+
+
+async def with_reasoning(root: Path, *, replays: bool) -> tuple[World, Sockets, Talk]:
+    """A socket to a, and a session whose reasoning b wrote."""
+    twin = Twin(resource("a"), resource("b"), resource("c"))
+    world = World(root, twin, limits=Limits(100_000, 3, 60.0, replays=replays))
     world.twin.says.append(AT_A)
     sockets = Sockets(world)
     talk = await sockets.opened()
     world.twin.local.remember({session_digest("s"): IN_B}, {})
+    return world, sockets, talk
+
+
+@timeless
+async def test_a_frame_is_rewritten_for_another_account_if_that_is_allowed(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await with_reasoning(tmp_path, replays=True)
     world.twin.says.append(OwnerGone())
-    reasoning = {"type": "reasoning", "encrypted_content": "gAAAA", "id": "rs_1"}
-    await talk.creates(model="m", metadata={"session_id": "s"}, input=[reasoning])
-    assert len(world.upstreams) == 1
-    assert not world.twin.asked[-1].replayed
+    world.twin.says.append(Decision("c", "replayed_without_reasoning", "v3"))
+    fields = {"metadata": {"session_id": "s"}, "input": [REASONING]}
+    await talk.creates(model="m", **fields)
+    assert world.twin.asked[-1].replayed
     (sent,) = sockets.upstream(0).hears()
-    assert "gAAAA" in json.dumps(sent)
+    assert (sent["type"], sent["input"]) == ("response.create", [])
     await talk.closes()
     await talk.ended()
+    world.is_at_rest()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "code"),
+    [
+        (OwnerGone(), 400, "invalid_encrypted_content"),
+        (OwnerLimited(2500), 429, "rate_limit_exceeded"),
+    ],
+)
+@timeless
+async def test_a_frame_that_only_a_lost_account_can_read_is_refused(
+    tmp_path: Path, refusal: Exception, status: int, code: str
+) -> None:
+    world, sockets, talk = await with_reasoning(tmp_path, replays=False)
+    world.twin.says.append(refusal)
+    fields = {"metadata": {"session_id": "s"}, "input": [REASONING]}
+    await talk.creates(model="m", **fields)
+    (told,) = talk.hears()
+    assert (told["status"], told["error"]["code"]) == (status, code)
+    if status == 429:
+        assert told["headers"] == {"retry-after": "3"}
+    assert sockets.upstream(0).hears() == []
+    await talk.closes()
+    await talk.ended()
+    assert [row["status_code"] for row in world.requests] == [status]
+    world.is_at_rest()
+
+
+@pytest.mark.parametrize("replays", [True, False])
+@timeless
+async def test_an_account_that_cannot_read_a_frame_gets_it_without_reasoning(
+    tmp_path: Path, replays: bool
+) -> None:
+    twin = Twin(resource("a"))
+    world = World(tmp_path, twin, limits=Limits(100_000, 3, 60.0, replays=replays))
+    twin.local.remember({}, {digest("rs_1"): None, digest("msg_1"): None})
+    sockets = Sockets(world)
+    talk = await sockets.opened()
+    await talk.creates(model="m", input=[REASONING, {"role": "user", "id": "msg_1"}])
+    upstream = sockets.upstream(0)
+    upstream.hears()
+    upstream.says(INVALID)
+    await settled()
+    if not replays:
+        assert talk.hears() == [INVALID]
+    else:
+        (again,) = upstream.hears()
+        assert again["input"] == [{"role": "user"}]
+        upstream.says(DONE)
+        await settled()
+        assert talk.hears() == [DONE]
+        assert world.decisions[-1]["cause"] == "request_refused"
+    await talk.closes()
+    await talk.ended()
+    (row,) = world.requests
+    assert row["outcome"] == ("completed" if replays else "failed")
+    assert row["attempts"] == (2 if replays else 1)
+    world.is_at_rest()
+
+
+# Placing turns -----------------------------------------------------------------
+
+
+class Turns:
+    """Turns of a socket that leads to a."""
+
+    def __init__(self, root: Path) -> None:
+        self.world = World(root, Twin(resource("a"), resource("b")))
+        leases = SocketLeases(
+            cast(RoutingFunctions, self.world.twin), self.world.selector
+        )
+        opener = Opener(cast(Dialer, self.world.wires), 3.0)
+        self.connector = SocketConnector(self.world.plane.attempts, leases, opener)
+
+    def life(self, hints: Hints = NAMED, *, strict: bool = True) -> TurnLifecycle:
+        life = self.world.in_flight.arrived_on_socket(Peer().request())
+        life.admit(b"/responses", hints, None)
+        if hints.bound_ids:
+            life.names(None, Asker("me", strict, "n"), hints.bound_ids)
+        self.world.in_flight.admitted(life)
+        return life
+
+    async def place(self, life: TurnLifecycle) -> Opened | Failure:
+        await self.world.catalogue.refresh()
+        connection = cast(ClientConnection, SimpleNamespace(state=State.OPEN))
+        opened = Opened(connection, self.world.catalogue.targets["a"])
+        life.on_socket("a")
+        found = await self.connector.place(life, opened, 3)
+        if not isinstance(found, Failure):
+            assert found is opened
+        return found
+
+    def owned_by(self, tenant: str) -> None:
+        owner = Owner("a", "account-a", tenant)
+        self.world.twin.local.remember({}, {digest("resp_1"): owner})
+
+
+@timeless
+async def test_a_turn_takes_a_lease_where_its_socket_leads(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    life = turns.life(Hints())
+    await turns.place(life)
+    assert life.phase is ACQUIRED
+    assert (life.record.resource_id, life.record.account_id) == ("a", "account-a")
+    assert (life.record.attempts, life.reason) == (1, "socket")
+    (decision,) = turns.world.decisions
+    assert (decision["resource_id"], decision["reason"]) == ("a", "socket")
+
+
+@timeless
+async def test_a_first_turn_has_the_decision_of_its_upgrade(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    life = turns.life(Hints())
+    life.acquired(Decision("a", WLC, "v"), "account-a", 2)
+    await turns.place(life)
+    assert (life.record.attempts, turns.world.decisions) == (2, [])
+    assert turns.world.twin.asked[-1].turn == DECIDED
+
+
+@timeless
+async def test_a_turn_that_was_decided_elsewhere_is_decided_anew(
+    tmp_path: Path,
+) -> None:
+    turns = Turns(tmp_path)
+    life = turns.life(Hints())
+    life.acquired(Decision("b", "session_affinity", "v"), "account-b", 1)
+    await turns.place(life)
+    assert (life.record.attempts, life.record.resource_id) == (2, "a")
+    # Its lease there is taken back.
+    assert turns.world.twin.asked[-1].previous == "b"
+    assert len(turns.world.decisions) == 1
+
+
+@timeless
+async def test_a_foreign_id_is_refused(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    turns.owned_by("they")
+    life = turns.life()
+    with pytest.raises(Problem) as refused:
+        await turns.place(life)
+    assert refused.value.ledger_code == "foreign_id"
+    assert life.lease() is None
+
+
+@timeless
+async def test_an_id_that_only_sql_knows_is_looked_up(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    told = {"resource_id": "a", "account_id": "account-a", "tenant": "me"}
+    turns.world.owners = {"ids": {"resp_1": told}, "session": None}
+    life = turns.life()
+    await turns.place(life)
+    assert life.record.resource_id == "a"
+    assert turns.world.twin.asked[-1].resolved
+    assert len(turns.world.decisions) == 1
+
+
+@timeless
+async def test_an_id_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    life = turns.life()
+    with pytest.raises(Problem) as refused:
+        await turns.place(life)
+    assert refused.value.ledger_code == "unknown_id"
+
+
+@pytest.mark.parametrize("why", ["away", "no catalogue"])
+@timeless
+async def test_without_redis_the_gateway_decides(tmp_path: Path, why: str) -> None:
+    turns = Turns(tmp_path)
+    await turns.world.catalogue.refresh()
+    life = turns.life(Hints(session_id="s", pool_id="pool"))
+    turns.world.catalogue.refresh = nothing  # type: ignore[assignment, method-assign]
+    if why == "away":
+        turns.world.twin.away = True
+    else:
+        turns.world.twin.version = None
+    life.elsewhere("lives_elsewhere")
+    await turns.place(life)
+    assert life.decision.degraded
+    (decision,) = turns.world.decisions
+    assert (decision["reason"], decision["degraded"]) == ("socket", True)
+    assert (decision["session_id"], decision["pool_id"]) == ("s", "pool")
+    assert decision["cause"] == "lives_elsewhere"
+    assert turns.world.journal.unsent_from is not None
+
+
+async def nothing() -> None:
+    """In place of a call of Redis."""
+
+
+@timeless
+async def test_without_redis_a_first_turn_keeps_its_decision(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    await turns.world.catalogue.refresh()
+    life = turns.life(Hints())
+    life.acquired(Decision("a", WLC, "v"), "account-a", 1)
+    turns.world.catalogue.refresh = nothing  # type: ignore[assignment, method-assign]
+    turns.world.twin.away = True
+    await turns.place(life)
+    assert life.decision.degraded
+    assert (life.record.attempts, turns.world.decisions) == (1, [])
+
+
+@timeless
+async def test_without_redis_foreign_ids_are_refused_too(tmp_path: Path) -> None:
+    turns = Turns(tmp_path)
+    await turns.world.catalogue.refresh()
+    theirs = Owner("a", "account-a", "they")
+    turns.world.offline.remember({}, {digest("resp_1"): theirs})
+    life = turns.life()
+    turns.world.catalogue.refresh = nothing  # type: ignore[assignment, method-assign]
+    turns.world.twin.away = True
+    with pytest.raises(Problem) as refused:
+        await turns.place(life)
+    assert refused.value.ledger_code == "foreign_id"

@@ -49,6 +49,10 @@ def test_the_head_of_a_parsed_message_is_that_of_its_body() -> None:
         ({}, "websocket_connection_limit_reached", 200, "neutral", None),
         ({}, "server_error", 200, "fault", None),
         ({"status": "429", "error": "x", "headers": []}, None, 200, "neutral", None),
+        # The ledger has no column for these.
+        ({"status": 10**12}, "server_error", 200, "fault", None),
+        ({"status": -1}, None, 200, "neutral", None),
+        ({"status": True}, None, 200, "neutral", None),
     ],
 )  # fmt: skip
 def test_an_error_event_is_judged_like_an_http_response(
@@ -60,3 +64,12 @@ def test_an_error_event_is_judged_like_an_http_response(
 ) -> None:
     said, verdict = of_error(msgspec.json.encode(event), code, now)
     assert (said, verdict.kind, verdict.cooldown_ms) == (status, kind, cooldown_ms)
+
+
+@pytest.mark.parametrize("status", [429, None])
+def test_an_error_event_names_the_limit_of_an_account(status: int | None) -> None:
+    event = msgspec.json.encode({"type": "error", "status": status})
+    message = "Rate limit reached for m in project proj_1 on tokens per min (TPM)."
+    code = "rate_limit_exceeded"
+    assert of_error(event, code, now, message)[1].of_account
+    assert not of_error(event, code, now)[1].of_account

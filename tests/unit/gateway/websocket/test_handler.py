@@ -306,6 +306,26 @@ async def test_draining_closes_a_busy_socket_between_two_requests(
 
 
 @timeless
+async def test_a_request_that_arrives_as_draining_begins_is_not_taken(
+    tmp_path: Path,
+) -> None:
+    world = three(tmp_path)
+    sockets = Sockets(world)
+    talk = await sockets.opened()
+    talk.peer.protocol.send_text(b'{"type": "response.create", "model": "m"}')
+    talk.wire.feed(talk.peer.sends())
+    draining = asyncio.create_task(sockets.plane.drain(10.0))
+    for relay in sockets.plane._relays:
+        relay.drain()  # before the relay has seen the message
+    await settled()
+    assert talk.hears() == []
+    assert talk.close_code == 1012
+    talk.wire.feed(talk.peer.sends())
+    await draining
+    assert world.requests == []
+
+
+@timeless
 async def test_draining_interrupts_a_request_that_takes_too_long(
     tmp_path: Path,
 ) -> None:
@@ -330,5 +350,19 @@ async def test_a_socket_that_opens_during_draining_is_closed(tmp_path: Path) -> 
     await sockets.plane.drain(0.0)
     sockets.upstream().accepts()
     await talk.ended()
+    talk.hears()
+    assert talk.close_code == 1012
+
+
+@timeless
+async def test_draining_waits_for_an_upgrade_in_progress(tmp_path: Path) -> None:
+    world = three(tmp_path)
+    sockets = Sockets(world)
+    talk = await sockets.asks()
+    draining = asyncio.create_task(sockets.plane.drain(10.0))
+    await settled()
+    assert not draining.done()
+    sockets.upstream().accepts()
+    await draining
     talk.hears()
     assert talk.close_code == 1012

@@ -11,10 +11,12 @@ import pytest
 from websockets.frames import Close
 
 from libs.common.bodies.hints import LARGEST_QUICK
-from libs.common.proxy_keys import Principal, Reached
-from libs.common.routing.types import OwnerGone
+from libs.common.proxy_keys import Principal
+from libs.common.routing.types import KeyLimited
+from services.gateway.proxy.services import Limits
 from services.gateway.websocket.client import CLOSE_TIMEOUT_S
-from services.gateway.websocket.relay import RESTARTING, End, SocketRelay
+from services.gateway.websocket.relay import HOLD_S, RESTARTING, End, SocketRelay
+from tests.support.clients.websocket_peer import Upstream
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import REQUEST_S, World
 from tests.support.memory.socket_talk import Sockets, Talk
@@ -89,15 +91,20 @@ async def test_a_close_of_the_upstream_is_forwarded(
 
 
 @timeless
-async def test_a_lost_upstream_fails_every_running_request(tmp_path: Path) -> None:
+async def test_a_lost_upstream_fails_every_request_whose_answer_began(
+    tmp_path: Path,
+) -> None:
     world, sockets, talk = await joined(tmp_path)
-    await talk.creates(model="m", stream_id="one")
-    await talk.creates(model="m", stream_id="two")
+    for lane in ("one", "two"):
+        await talk.creates(model="m", stream_id=lane)
+        begun = {"type": "response.output_item.added", "stream_id": lane}
+        sockets.upstream().says(begun)
+    await settled()
     sockets.upstream().wire.hangs_up()
     await talk.ended()
-    told = talk.hears()
-    assert [frame["stream_id"] for frame in told] == ["one", "two"]
-    assert {frame["error"]["code"] for frame in told} == {"upstream_unreachable"}
+    *_, one, two = talk.hears()
+    assert [frame["stream_id"] for frame in (one, two)] == ["one", "two"]
+    assert {frame["error"]["code"] for frame in (one, two)} == {"upstream_unreachable"}
     assert talk.close_code == 1011
     assert [row["outcome"] for row in world.requests] == ["failed", "failed"]
     assert all(r.verdict and r.verdict.kind == "fault" for r in world.twin.released)
@@ -232,7 +239,7 @@ async def test_a_client_that_does_not_read_is_no_fault_of_the_resource(
     protocol = talk.wire.get_protocol()
     assert isinstance(protocol, asyncio.Protocol)
     protocol.pause_writing()
-    sockets.upstream().says({"type": "response.created"})
+    sockets.upstream().says({"type": "response.output_item.added"})
     await settled()
     await talk.ended()
     assert world.requests[0]["error_code"] == "client_stalled"
@@ -242,6 +249,7 @@ async def test_a_client_that_does_not_read_is_no_fault_of_the_resource(
     assert world.twin.released[-1].verdict.kind == "neutral"
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_a_request_that_is_not_admitted_fails_alone(
     tmp_path: Path,
@@ -263,30 +271,12 @@ async def test_a_request_that_is_not_admitted_fails_alone(
 
 def refusing(world: World) -> Any:
     """Return a `Gate.enter` that finds a key whose limit is reached."""
-    world.table.reached = Reached("requests", 1000)
+    world.twin.says.append(KeyLimited("requests", 1000))
 
     async def enter(_: object) -> Principal:
         return Principal(id="k", requests_per_minute=1)
 
     return enter
-
-
-@timeless
-async def test_a_socket_of_a_removed_key_is_closed(tmp_path: Path) -> None:
-    world, _, talk = await joined(tmp_path)
-    await talk.creates(model="m")
-
-    async def gone(*_: object, **__: object) -> None:
-        raise OwnerGone
-
-    world.twin.pin = gone  # type: ignore[assignment, method-assign]
-    await talk.creates(model="m")
-    await talk.ended()
-    told = talk.hears()
-    assert {frame["error"]["code"] for frame in told} == {"upstream_unreachable"}
-    assert "removed" in told[0]["error"]["message"]
-    assert talk.close_code == 1012
-    world.is_at_rest()
 
 
 @timeless
@@ -296,7 +286,7 @@ async def test_an_internal_error_ends_the_socket(tmp_path: Path) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("ours")
 
-    world.twin.pin = broken  # type: ignore[assignment, method-assign]
+    world.twin.acquire = broken  # type: ignore[assignment, method-assign]
     await talk.creates(model="m")
     await talk.ended()
     (told,) = talk.hears()
@@ -338,3 +328,232 @@ async def test_a_relay_that_ends_before_it_starts_leaves_no_coroutine_unawaited(
         await talk.ended()
         gc.collect()
     assert [str(warning.message) for warning in said] == []
+
+
+# Upstream sockets --------------------------------------------------------------
+
+CREATED = {
+    "type": "response.created",
+    "response": {"id": "resp_0", "object": "response"},
+}
+DEAD = {
+    "type": "error",
+    "status": 429,
+    "error": {"code": "insufficient_quota", "message": "x"},
+}
+
+
+async def moved(sockets: Sockets) -> Upstream:
+    """The upstream socket that was dialed last, opened."""
+    upstream = sockets.upstream()
+    upstream.accepts()
+    await settled()
+    return upstream
+
+
+def closed(upstream: Upstream) -> bool:
+    return upstream.close_code is not None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@timeless
+async def test_a_turn_that_fails_before_its_output_goes_elsewhere(
+    tmp_path: Path, begun: bool
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    first = sockets.upstream()
+    await talk.creates(model="m")
+    (frame,) = first.hears()
+    if begun:
+        first.says(CREATED)
+        first.says({"type": "codex.rate_limits"})
+    first.says(DEAD)
+    await settled()
+    second = await moved(sockets)
+    assert second.hears() == [frame]
+    assert first.close_code == 1000  # nothing needs it any more
+    second.says(CREATED)
+    second.says(DONE)
+    await settled()
+    assert talk.hears() == [CREATED, DONE]
+    await talk.closes()
+    await talk.ended()
+    (row,) = world.requests
+    assert (row["outcome"], row["attempts"]) == ("completed", 2)
+    assert [d.get("cause") for d in world.decisions] == [None, "insufficient_quota"]
+    kinds = [r.verdict and r.verdict.kind for r in world.twin.released]
+    assert kinds == ["exhausted", "ok"]
+    world.is_at_rest()
+
+
+@timeless
+async def test_the_events_before_the_output_are_held_for_a_moment_only(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    sockets.upstream().says(CREATED)
+    await settled()
+    assert talk.hears() == []
+    clock().advance(HOLD_S)
+    await settled()
+    assert talk.hears() == [CREATED]
+    sockets.upstream().says(DEAD)  # too late for another resource
+    await settled()
+    assert talk.hears() == [DEAD]
+    await talk.closes()
+    await talk.ended()
+    assert [row["outcome"] for row in world.requests] == ["failed"]
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_lost_upstream_is_replaced_for_turns_without_output(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    for lane in ("one", "two"):
+        await talk.creates(model="m", stream_id=lane)
+    sockets.upstream().wire.hangs_up()
+    await settled()
+    second = await moved(sockets)
+    assert len(world.upstreams) == 2  # one for both
+    assert [frame["stream_id"] for frame in second.hears()] == ["one", "two"]
+    for lane in ("two", "one"):
+        second.says(DONE | {"stream_id": lane})
+    await settled()
+    assert [frame["stream_id"] for frame in talk.hears()] == ["two", "one"]
+    await talk.closes()
+    await talk.ended()
+    assert [row["attempts"] for row in world.requests] == [2, 2]
+    world.is_at_rest()
+
+
+@timeless
+async def test_an_error_passes_when_the_next_turn_of_its_lane_is_being_answered(
+    tmp_path: Path,
+) -> None:
+    """Its retry would be answered after that one."""
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    await talk.creates(model="m")
+    sockets.upstream().says(DEAD)
+    await settled()
+    assert talk.hears() == [DEAD]
+    sockets.upstream().says(DONE)
+    await settled()
+    assert talk.hears() == [DONE]
+    await talk.closes()
+    await talk.ended()
+    assert [row["outcome"] for row in world.requests] == ["failed", "completed"]
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_turn_waits_for_the_one_before_it_on_another_socket(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    first = sockets.upstream()
+    await talk.creates(model="m", stream_id="one")
+    first.says({"type": "response.output_item.added", "stream_id": "one"})
+    await settled()
+    # Another lane finds out that the key is dead.
+    await talk.creates(model="m", stream_id="two")
+    first.says(DEAD | {"stream_id": "two"})
+    await settled()
+    second = await moved(sockets)
+    await talk.creates(model="n", stream_id="one")
+    assert [frame["stream_id"] for frame in second.hears()] == ["two"]
+    assert not closed(first)  # lane one is still answered there
+    first.says(DONE | {"stream_id": "one"})
+    await settled()
+    assert [frame["model"] for frame in second.hears()] == ["n"]
+    assert closed(first)
+    await talk.closes()
+    await talk.ended()
+    world.is_at_rest()
+
+
+@timeless
+async def test_an_older_socket_that_is_lost_fails_its_turns_alone(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    first = sockets.upstream()
+    await talk.creates(model="m", stream_id="one")
+    first.says({"type": "response.output_item.added", "stream_id": "one"})
+    await talk.creates(model="m", stream_id="two")
+    first.says(DEAD | {"stream_id": "two"})
+    await settled()
+    second = await moved(sockets)
+    talk.hears()
+    first.wire.hangs_up()
+    await settled()
+    (told,) = talk.hears()
+    assert (told["stream_id"], told["status"]) == ("one", 502)
+    second.says(DONE | {"stream_id": "two"})
+    await settled()
+    assert len(talk.hears()) == 1
+    await talk.closes()
+    await talk.ended()
+    assert [row["outcome"] for row in world.requests] == ["failed", "completed"]
+    world.is_at_rest()
+
+
+@timeless
+async def test_when_nobody_else_can_serve_the_upstreams_error_is_told(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, Twin(resource("a")))
+    sockets = Sockets(world)
+    talk = await sockets.opened()
+    await talk.creates(model="m")
+    limited = DEAD | {"error": {"code": "rate_limit_exceeded", "message": "x"}}
+    sockets.upstream().says(limited)
+    await settled()
+    (told,) = talk.hears()
+    assert told == limited | {"headers": {"retry-after": "30"}}
+    assert not talk.task.done()
+    await talk.closes()
+    await talk.ended()
+    (row,) = world.requests
+    assert (row["outcome"], row["status_code"], row["attempts"]) == ("failed", 429, 1)
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_client_that_leaves_while_a_turn_looks_for_a_resource(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    sockets.upstream().says(DEAD)
+    await settled()
+    assert len(world.upstreams) == 2  # which does not answer the upgrade
+    await talk.closes()
+    await talk.ended()
+    (row,) = world.requests
+    assert (row["outcome"], row["attempts"]) == ("cancelled", 2)
+    world.is_at_rest()
+
+
+@timeless
+async def test_a_first_turn_needs_no_attempt_beyond_its_upgrade(tmp_path: Path) -> None:
+    limits = Limits(100_000, 1, REQUEST_S)
+    world = World(tmp_path, Twin(resource("a"), resource("b")), limits=limits)
+    sockets = Sockets(world)
+    talk = await sockets.opened()
+    for _ in range(2):
+        await talk.creates(model="m")
+        sockets.upstream().says(DONE)
+        await settled()
+    assert talk.hears() == [DONE, DONE]
+    await talk.creates(model="m")
+    sockets.upstream().says(DEAD)
+    await settled()
+    assert talk.hears()[0]["error"]["code"] == "insufficient_quota"
+    await talk.closes()
+    await talk.ended()
+    assert [row["attempts"] for row in world.requests] == [1, 1, 1]
+    world.is_at_rest()

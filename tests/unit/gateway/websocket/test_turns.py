@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.catalogue import Alias
+from libs.common.contracts.catalogue import Alias, ModelTarget
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
-from libs.common.routing.types import Owner, digest, session_digest
+from libs.common.routing.types import (
+    Decision,
+    NoCapacity,
+    Owner,
+    OwnerLimited,
+    digest,
+    session_digest,
+)
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import SECRET, World
 from tests.support.memory.socket_talk import Sockets, Talk
@@ -130,6 +137,10 @@ async def test_while_redis_is_away_requests_go_on_and_are_in_the_books(
             "failed", 429, "limited", id="429",
         ),
         pytest.param(
+            event("response.failed", error={"code": "insufficient_quota"}), "failed",
+            200, "exhausted", id="no money",
+        ),
+        pytest.param(
             {"type": "error", "error": {"code": "invalid"}}, "failed", 200, "neutral",
             id="error",
         ),
@@ -139,8 +150,10 @@ async def test_while_redis_is_away_requests_go_on_and_are_in_the_books(
 async def test_an_end_is_an_outcome(
     tmp_path: Path, end: dict[str, Any], outcome: str, status: int, verdict: str
 ) -> None:
+    """Once the answer began: before that, an error sends the turn elsewhere."""
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
+    sockets.upstream().says({"type": "response.output_item.added"})
     sockets.upstream().says(end)
     await settled()
     (row,) = await over(world, talk)
@@ -229,7 +242,8 @@ async def test_a_socket_is_its_keys_and_tokens_are_counted(tmp_path: Path) -> No
     await settled()
     (row,) = await over(world, talk)
     assert (row["proxy_key_id"], row["pool_id"]) == ("k", "pool")
-    assert world.table.spent == [("k", 3)]
+    counted = world.twin.released[-1]
+    assert (counted.tokens, '"key":"k"' in counted.quota) == (3, True)
 
 
 @timeless
@@ -318,9 +332,116 @@ async def test_a_later_alias_that_leads_elsewhere_needs_another_socket(
     assert [row["outcome"] for row in rows] == ["completed", "failed"]
 
 
+BOTH = Alias(
+    alias="both",
+    provider_id="local",
+    upstream_id="m-8b",
+    targets=(
+        ModelTarget(provider_id="local", upstream_id="m-8b"),
+        ModelTarget(provider_id="other", upstream_id="m-70b", priority=1),
+    ),
+)
+
+
+def two_targets() -> Twin:
+    """The upgrade leads to a."""
+    local, other = (
+        resource(name, provider_id=provider)
+        for name, provider in (("a", "local"), ("b", "other"))
+    )
+    twin = Twin(local, other, aliases=(BOTH, OTHER))
+    twin.says.append(Decision("a", "weighted_least_connections", "v2"))
+    return twin
+
+
+async def served(sockets: Sockets, talk: Talk, model: str, **more: Any) -> str:
+    """A turn that the newest upstream socket serves. Returns the model sent to it."""
+    await talk.creates(model=model, **more)
+    return await answers(sockets, talk)
+
+
+async def answers(sockets: Sockets, talk: Talk) -> str:
+    (sent,) = sockets.upstream().hears()
+    sockets.upstream().says(done())
+    await settled()
+    assert talk.hears() == [done()]
+    return str(sent["model"])
+
+
+@timeless
+async def test_a_turn_stays_on_its_socket_if_a_target_is_there(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=two_targets())
+    await talk.creates(model="slow")  # of the other provider
+    sockets.upstream(1).accepts()
+    await settled()
+    assert await answers(sockets, talk) == "m-70b"
+    # The alias prefers the provider `local`, but the socket leads to `other`.
+    assert await served(sockets, talk, "both") == "m-70b"
+    assert len(world.upstreams) == 2
+    rows = await over(world, talk)
+    assert [row["resource_id"] for row in rows] == ["b", "b"]
+    assert rows[1]["pool_id"] == "@other"
+
+
+@timeless
+async def test_a_turn_goes_to_another_target_when_the_one_of_its_socket_fails(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=two_targets())
+    assert await served(sockets, talk, "both") == "m-8b"
+    await talk.creates(model="both")
+    limited = {"type": "error", "status": 429, "error": {"code": "rate_limit_exceeded"}}
+    assert sockets.upstream().hears()[0]["model"] == "m-8b"
+    sockets.upstream().says(limited)
+    await settled()
+    sockets.upstream().accepts()
+    await settled()
+    assert await answers(sockets, talk) == "m-70b"
+    # The next turn follows the socket.
+    assert await served(sockets, talk, "both") == "m-70b"
+    rows = await over(world, talk)
+    assert [row["upstream_model"] for row in rows] == ["m-8b", "m-70b", "m-70b"]
+    assert [row["attempts"] for row in rows] == [1, 2, 1]
+    assert "rate_limited" in [decision["cause"] for decision in world.decisions]
+
+
+@timeless
+async def test_a_turn_whose_target_cools_down_goes_to_another(tmp_path: Path) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=two_targets())
+    assert await served(sockets, talk, "both") == "m-8b"
+    world.twin.says.append(NoCapacity(1000))
+    await talk.creates(model="both")
+    sockets.upstream().accepts()
+    await settled()
+    assert await answers(sockets, talk) == "m-70b"
+    assert world.decisions[-1]["cause"] == "target_unavailable"
+    # One that continues a response of the first provider returns there.
+    owner = Owner("a", "account-a")
+    world.twin.local.keep(world.twin.local.ids, digest("resp_7"), owner)
+    await talk.creates(model="both", previous_response_id="resp_7")
+    sockets.upstream().accepts()
+    await settled()
+    assert await answers(sockets, talk) == "m-8b"
+    await over(world, talk)
+
+
+@timeless
+async def test_a_continued_turn_whose_account_is_limited_may_begin_anew(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path, twin=two_targets())
+    assert await served(sockets, talk, "both") == "m-8b"
+    world.twin.says.append(OwnerLimited(1000))
+    await talk.creates(model="both", previous_response_id="resp_1")
+    (told,) = talk.hears()
+    assert told["error"]["code"] == "previous_response_not_found"
+    await over(world, talk)
+
+
 # Odd order ---------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_an_event_before_the_frame_was_sent_is_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -328,10 +449,10 @@ async def test_an_event_before_the_frame_was_sent_is_no_answer(
     world, sockets, talk = await joined(tmp_path)
     waits = asyncio.get_running_loop().create_future()
 
-    async def count(_: Any) -> None:
+    async def enter(_: Any) -> None:
         await waits
 
-    monkeypatch.setattr(world.access, "count", count)
+    monkeypatch.setattr(world.access, "enter", enter)
     await talk.creates(model="m")
     sockets.upstream().says({"type": "keepalive"})
     await settled()
@@ -344,6 +465,7 @@ async def test_an_event_before_the_frame_was_sent_is_no_answer(
     assert row["outcome"] == "completed"
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_a_socket_that_ends_during_admission_has_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -351,16 +473,19 @@ async def test_a_socket_that_ends_during_admission_has_its_row(
     world, _, talk = await joined(tmp_path)
     waits = asyncio.get_running_loop().create_future()
 
-    async def count(_: Any) -> None:
+    async def enter(_: Any) -> None:
         await waits
 
-    monkeypatch.setattr(world.access, "count", count)
+    monkeypatch.setattr(world.access, "enter", enter)
     await talk.creates(model="m")
     world.upstreams[0].hangs_up()
+    await settled()
+    assert not talk.task.done()  # the turn needs another upstream socket
+    await talk.closes()
     await talk.ended()
     world.is_at_rest()
     (row,) = world.requests
-    assert (row["outcome"], row["attempts"]) == ("failed", 1)
+    assert (row["outcome"], row["attempts"]) == ("cancelled", 1)
 
 
 @timeless
@@ -463,8 +588,8 @@ async def test_an_event_that_cannot_be_understood_passes(
 
     world, sockets, talk = await joined(tmp_path)
     await talk.creates(model="m")
-    monkeypatch.setattr("services.gateway.websocket.turns.LargeAnswer", odd)
-    monkeypatch.setattr("services.gateway.websocket.turns.read_event", odd)
+    monkeypatch.setattr("services.gateway.websocket.turn_events.LargeAnswer", odd)
+    monkeypatch.setattr("services.gateway.websocket.turn_events.read_event", odd)
     sockets.upstream().says(done(instructions="y" * (60_000 if large else 1)))
     await settled()
     assert len(talk.hears()) == 1

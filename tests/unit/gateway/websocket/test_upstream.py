@@ -23,7 +23,12 @@ from tests.support.memory.twin import resource
 from tests.support.memory.upstreams import Wires
 
 TARGET = Target(
-    resource("a"), Origin("https", "a.test", 443), b"a.test", b"/v1", b"Bearer sk-a"
+    resource("a"),
+    Origin("https", "a.test", 443),
+    b"a.test",
+    b"/v1",
+    b"authorization: Bearer sk-a",
+    ((b"authorization", b"Bearer sk-a"),),
 )
 PATH = b"/responses?x=y"
 

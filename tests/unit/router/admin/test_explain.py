@@ -1,18 +1,19 @@
 """`POST /admin/route/explain` over fakes: the calls of routing functions, and the
 answer. tests/integration/router/test_router.py uses real ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from libs.common.contracts.catalogue import Alias, Catalogue
+from libs.common.contracts.catalogue import Alias, Catalogue, ModelTarget
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.aliases import session_within
 from libs.common.routing.types import (
     Ask,
     Explanation,
+    Kept,
     NoResources,
     Owner,
     UnknownIds,
@@ -55,6 +56,7 @@ class World:
     sessions: dict[tuple[str, str], Owner] = field(default_factory=dict)
     sql: Exception | None = None
     asked: list[tuple[Ask, Owner | None]] = field(default_factory=list)
+    homes: dict[str, Kept] = field(default_factory=dict)  # in Redis, by digest
 
     async def explain(self, ask: Ask, owner: Owner | None) -> Explanation:
         self.asked.append((ask, owner))
@@ -63,6 +65,9 @@ class World:
             raise answer
         assert isinstance(answer, Explanation)
         return answer
+
+    async def kept(self, sessions: Iterable[str], ids: Iterable[str]) -> list[Kept]:
+        return [self.homes.get(digest, Kept()) for digest in (*sessions, *ids)]
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
         if self.sql:
@@ -189,6 +194,87 @@ def test_an_alias_whose_provider_is_not_in_the_pool() -> None:
     assert world.asked == []
 
 
+# Aliases with several targets -----------------------------------------------
+
+SEVERAL = Catalogue(
+    version="v1",
+    resources=(
+        made_resource("acme", provider_id="acme", pool_id="p"),
+        made_resource("beta", provider_id="beta", pool_id="q"),
+    ),
+    aliases=(
+        Alias(
+            alias="fast",
+            provider_id="acme",
+            upstream_id="gpt-5",
+            targets=(
+                ModelTarget(provider_id="acme", upstream_id="gpt-5"),
+                ModelTarget(provider_id="beta", upstream_id="gpt-b", priority=1),
+                ModelTarget(provider_id="gone", upstream_id="gpt", priority=2),
+            ),
+        ),
+    ),
+)
+
+
+def said(resource: str | None, reason: str, wait_ms: int = 0) -> Explanation:
+    status = "ok" if resource else reason
+    return Explanation(status, resource, reason, False, wait_ms, [])
+
+
+ACME, BETA = said("acme", "session_affinity"), said("beta", "response_affinity")
+PANIC, FULL = said("acme", "panic"), said(None, "no_capacity", 1500)
+
+
+@pytest.mark.parametrize(
+    ("answers", "resource", "model"),
+    [
+        pytest.param([ACME, BETA], "acme", "gpt-5", id="the first can serve"),
+        pytest.param([FULL, BETA], "beta", "gpt-b", id="it cannot"),
+        pytest.param([PANIC, BETA], "beta", "gpt-b", id="it cools down"),
+        pytest.param([PANIC, FULL], "acme", "gpt-5", id="nor can the other"),
+        pytest.param([FULL, FULL], None, "gpt-5", id="nobody can"),
+    ],
+)
+def test_targets_are_shown_in_their_order(
+    answers: list[Explanation], resource: str | None, model: str
+) -> None:
+    world = World(answers=list(answers), catalogue=SEVERAL)
+    told = world.post(json={"body": {"model": "fast"}}).json
+    assert (told["resource_id"], told["upstream_model"]) == (resource, model)
+    shown = [(t["provider_id"], t["priority"], t["status"]) for t in told["targets"]]
+    first, second = (answer.status for answer in answers)
+    assert shown == [
+        ("acme", 0, first),
+        ("beta", 1, second),
+        ("gone", 2, "no_resources"),
+    ]
+    assert told["targets"][0]["reason"] == answers[0].reason
+    assert told["targets"][0]["retry_after_ms"] == (answers[0].wait_ms or None)
+    assert [ask.pool_id for ask, _ in world.asked] == ["@acme", "@beta"]
+
+
+def test_a_conversation_is_explained_where_it_lives() -> None:
+    homes = {digest("resp_1"): Kept(Owner("beta", "acct-b"), 1)}
+    world = World(answers=[BETA, FULL], catalogue=SEVERAL, homes=homes)
+    body = {"model": "fast", "previous_response_id": "resp_1"}
+    told = world.post(json={"body": body}).json
+    assert (told["provider_id"], told["targets"][0]["provider_id"]) == ("beta", "beta")
+
+
+def test_a_pool_leaves_targets_out() -> None:
+    world = World(answers=[BETA], catalogue=SEVERAL)
+    headers = {"x-proxy-pool-id": "q"}
+    told = world.post(json={"body": {"model": "fast"}, "headers": headers}).json
+    assert told["provider_id"] == "beta"
+    statuses = [(t["provider_id"], t["status"]) for t in told["targets"]]
+    assert statuses == [
+        ("beta", "ok"),
+        ("acme", "not_in_pool"),
+        ("gone", "no_resources"),
+    ]
+
+
 # Errors ---------------------------------------------------------------------
 
 
@@ -223,10 +309,16 @@ def test_a_database_that_is_away() -> None:
         (b'{"headers":{"a":1}}', "headers.a"),
         (b'{"path":"' + b"x" * 5000 + b'"}', "path"),
         (b'{"surprise":1}', "surprise"),
-        (b'"' + b"x" * LARGEST_BODY + b'"', None),
     ],
 )
 def test_nonsense_is_named(body: bytes, param: str | None) -> None:
     world = World()
     assert problem(world.post(body=body)) == (400, "invalid_request", param)
+    assert world.asked == []
+
+
+def test_a_body_that_is_too_large() -> None:
+    world = World()
+    body = b'"' + b"x" * LARGEST_BODY + b'"'
+    assert problem(world.post(body=body)) == (413, "body_too_large", None)
     assert world.asked == []

@@ -1,24 +1,22 @@
-"""`/admin/state` while any part is unreachable, and its stream."""
+"""`/admin/state` while any part is unreachable."""
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
+import msgspec
 import pytest
-from falcon.asgi import Request, Response
-from falcon.testing import ASGIRequestEventEmitter, create_scope
 
 from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
 from libs.common.contracts.events import Candidate, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
+from libs.common.routing.control import Queue
 from libs.common.routing.types import Reported
 from libs.common.store.interface import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
-from services.router.admin.state import MOST_WATCHING, Events, Overview
+from services.router.admin.state import Overview
 from services.router.catalogue import build_catalogue
-from services.router.errors import Problem
 from tests.support.values.telemetry import T0_MS, gateway_event
 from tests.unit.router.test_catalogue import resource
 
@@ -26,7 +24,7 @@ pytestmark = pytest.mark.asyncio
 DECISION: Row = {
     "id": "d1",
     "request_id": "r1",
-    "candidates": [Candidate(resource="openai-1").model_dump(mode="json")],
+    "candidates": [msgspec.to_builtins(Candidate(resource="openai-1"))],
 }
 
 
@@ -42,6 +40,7 @@ class World:
         self.redis: Exception | None = None
         self.sql: Exception | None = None
         self.asked: list[HistoryQuery] = []
+        self.without_price: tuple[str, ...] = ()
 
     async def states(self) -> list[ResourceState]:
         if self.redis:
@@ -67,6 +66,9 @@ class World:
     async def affinity_count(self) -> int:
         return 4
 
+    async def queues(self) -> list[Queue]:
+        return [Queue("openai-default", None, 7, 2)]
+
     async def depth(self) -> int:
         return 9
 
@@ -84,6 +86,9 @@ class World:
         if self.sql:
             raise self.sql
         return Page((DECISION,), None)
+
+    async def unpriced(self) -> list[Row]:
+        return [{"model": model} for model in self.without_price]
 
     async def books(self, ids: Sequence[str] = ()) -> tuple[Book, ...]:
         if self.sql:
@@ -111,6 +116,7 @@ async def test_the_shape_that_clients_rely_on() -> None:
                 "health": "healthy",
                 "cooldown_until": None,
                 "paused_models": ["gpt-5"],
+                "limits": [],
                 "in_flight": 2,
                 "requests": 7,
                 "errors": 1,
@@ -121,6 +127,14 @@ async def test_the_shape_that_clients_rely_on() -> None:
         "decisions": [DECISION],
         "affinity_count": 4,
         "queue_depth": 9,
+        "waiting": [
+            {
+                "pool_id": "openai-default",
+                "account_id": None,
+                "requests": 7,
+                "shares": 2,
+            }
+        ],
         "ledger": {
             "accepted": 106,
             "stored": 100,
@@ -131,6 +145,7 @@ async def test_the_shape_that_clients_rely_on() -> None:
             "problems": [],
             "unverified": [],
         },
+        "unpriced_models": [],
         "degraded": [],
         "admin": "token",
     }
@@ -171,34 +186,18 @@ async def test_without_sql_the_rest_is_shown() -> None:
     assert state.queue_depth == 9
 
 
+async def test_models_without_a_price_are_named() -> None:
+    world = World()
+    world.without_price = ("m-1", "m-2")
+    state = await world.overview().gather()
+    assert state.unpriced_models == ("m-1", "m-2")
+    (said,) = state.degraded
+    assert said == "prices: none for m-1, m-2; what they cost is not counted"
+
+
 async def test_many_watchers_cost_as_much_as_one() -> None:
     world = World()
     overview = world.overview()
     first, *others = await asyncio.gather(*(overview.shared() for _ in range(5)))
     assert all(other is first for other in others)
     assert len(world.asked) == 1
-
-
-async def test_the_stream_sends_states_and_ends_when_the_process_stops() -> None:
-    stopping = asyncio.Event()
-    seen = []
-    events = Events(World().overview(), stopping)
-    async for event in events._events():
-        seen.append(event)
-        stopping.set()
-    assert [event.event for event in seen] == ["state"]
-    assert json.loads(seen[0].data or b"")["queue_depth"] == 9
-
-
-async def test_watchers_are_bounded_and_those_that_left_count_no_more() -> None:
-    events = Events(World().overview(), asyncio.Event())
-    watching = [events._events() for _ in range(MOST_WATCHING)]
-    for each in watching:
-        await anext(each)
-    request = Request(create_scope(), ASGIRequestEventEmitter().emit)
-    with pytest.raises(Problem) as refused:
-        await events.on_get(request, Response())
-    assert (refused.value.status, refused.value.code) == (503, "too_many_watchers")
-    for each in watching:
-        await cast(AsyncGenerator[Any, None], each).aclose()
-    await events.on_get(request, Response())

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from libs.common.contracts.catalogue import Frozen
-from services.router.api.document import OpenApi, document
+from services.router.api.document import document, open_api
 from services.router.api.operation import EVENTS, Operation
 from tests.support.values.admin import client
 
@@ -71,6 +71,13 @@ def test_paths_are_those_of_the_resources_and_of_gateways() -> None:
     assert set(PATHS["/admin/things"]) == {"get", "post"}
 
 
+def test_tags_are_the_parts_of_the_api() -> None:
+    tags = {path: each["tags"] for path, m in PATHS.items() for each in m.values()}
+    assert tags["/admin/things"] == ["things"]
+    assert tags["/v1/{path}"] == ["responses"]
+    assert tags["/metrics/{alias}"] == ["probes"]
+
+
 def test_a_body_and_its_response() -> None:
     post = PATHS["/admin/things"]["post"]
     assert post["summary"] == "Add a thing."
@@ -83,12 +90,12 @@ def test_a_body_and_its_response() -> None:
 
 def test_errors_have_the_envelope() -> None:
     responses = PATHS["/admin/things"]["post"]["responses"]
-    assert list(responses) == ["201", "400", "401", "403", "409", "415"]
+    assert list(responses) == ["201", "400", "401", "403", "409", "413", "415", "503"]
     for status in list(responses)[1:]:
         assert responses[status]["content"] == {"application/json": ref("Envelope")}
         assert responses[status]["description"]
     reads = PATHS["/admin/things"]["get"]["responses"]
-    assert list(reads) == ["200", "400", "401", "403"]
+    assert list(reads) == ["200", "400", "401", "403", "503"]
     assert list(PATHS["/metrics/{alias}"]["get"]["responses"]) == ["200"]
 
 
@@ -100,6 +107,7 @@ def test_parameters() -> None:
             "required": False,
             "description": "How many.",
             "schema": {"type": "integer", "minimum": 1, "default": 100},
+            "allowEmptyValue": True,
         }
     ]
     (alias,) = PATHS["/metrics/{alias}"]["get"]["parameters"]
@@ -109,7 +117,8 @@ def test_parameters() -> None:
 
 def test_other_media_types() -> None:
     events = PATHS["/admin/events"]["get"]["responses"]["200"]
-    assert events["content"] == {"text/event-stream": ref("Thing")}
+    described = events["content"]["text/event-stream"]["schema"]
+    assert described["properties"]["data"]["contentSchema"] == ref("Thing")["schema"]
     assert "content" not in PATHS["/metrics/{alias}"]["get"]["responses"]["200"]
 
 
@@ -126,5 +135,5 @@ def test_every_model_is_described_once() -> None:
 
 
 def test_it_is_served() -> None:
-    api = client({"/openapi.json": OpenApi(DOCUMENT)})
+    api = client({"/openapi.json": open_api(DOCUMENT)})
     assert api.simulate_get("/openapi.json").json == DOCUMENT

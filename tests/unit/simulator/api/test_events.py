@@ -1,5 +1,6 @@
 """Responses and their events: order, numbers, shape; parsed by openai-python."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,13 +16,17 @@ from libs.simulator.api.answers import (
     usage,
 )
 from libs.simulator.api.create_request import parse
-from libs.simulator.api.events import events_of, is_terminal, with_error
+from libs.simulator.api.events import (
+    events_of,
+    is_terminal,
+    with_error,
+    with_metadata,
+)
 from libs.simulator.state.ids import Mint
 from libs.simulator.state.threads import Thread
 from libs.simulator.wire import encode, sse_frame
 
 MINT = Mint("acct-1")
-EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 ADD = {
     "type": "function",
     "name": "add",
@@ -39,6 +44,13 @@ CALLED = """created in_progress output_item.added function_call_arguments.delta
 CUSTOM = """created in_progress output_item.added custom_tool_call_input.delta
  custom_tool_call_input.done output_item.done completed"""
 COMPACTED = "created in_progress output_item.added output_item.done completed"
+
+
+@cache
+def openai_events() -> TypeAdapter[Any]:
+    """Built by the first test that needs it: it takes half a second, which collecting
+    the tests should not."""
+    return TypeAdapter(ResponseStreamEvent)
 
 
 def finished(**body: Any) -> dict[str, Any]:
@@ -90,7 +102,7 @@ def test_events_come_in_the_services_order(body: dict[str, Any], expected: str) 
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [is_terminal(event) for event in events].index(True) == len(events) - 1
     for event in events:
-        EVENTS.validate_json(encode(event))
+        openai_events().validate_json(encode(event))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +192,18 @@ def test_an_error_event_breaks_the_stream_off() -> None:
     assert kinds(events) == "created in_progress error"
     assert events[-1]["sequence_number"] == 2
     assert is_terminal(events[-1])
+
+
+def test_metadata_follows_the_first_event_and_has_no_number() -> None:
+    events = list(with_metadata(events_of(finished()), "resp_1", {"x-a": "1"}))
+    assert kinds(events).startswith("created metadata in_progress")
+    assert events[1] == {
+        "type": "response.metadata",
+        "response_id": "resp_1",
+        "headers": {"x-a": "1"},
+    }
+    numbered = [e["sequence_number"] for e in events if "sequence_number" in e]
+    assert numbered == list(range(len(events) - 1))
 
 
 def test_a_frame_is_event_data_and_a_blank_line() -> None:

@@ -4,5 +4,5 @@ COPY requests (
     status_code, outcome, error_code, error_message, attempts, latency_ms,
     upstream_ms, first_token_ms, overhead_ms, input_tokens, cached_tokens,
     output_tokens, reasoning_tokens, total_tokens, usage_state, request_bytes,
-    response_bytes, service_tier, response_id, previous_response_id, gateway_id
+    response_bytes, service_tier, response_id, previous_response_id, gateway_id, cost_nanos
 ) FROM STDIN (FORMAT binary)

@@ -20,9 +20,22 @@ UPDATE proxy_keys SET
         WHEN given.fields ? 'tokens_per_minute'
         THEN (given.fields ->> 'tokens_per_minute')::bigint
         ELSE tokens_per_minute
+    END,
+    queue_weight = CASE
+        WHEN given.fields ? 'queue_weight'
+        THEN (given.fields ->> 'queue_weight')::double precision
+        ELSE queue_weight
+    END,
+    policy = CASE
+        WHEN given.fields ? 'policy' THEN nullif(given.fields -> 'policy', 'null'::jsonb)
+        ELSE policy
+    END,
+    budget = CASE
+        WHEN given.fields ? 'budget' THEN jsonb_strip_nulls(budget || (given.fields -> 'budget'))
+        ELSE budget
     END
 FROM (SELECT %(fields)s::jsonb AS fields) AS given
 WHERE id = %(id)s AND revoked_at IS NULL
 RETURNING
     id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
-    tokens_per_minute, enabled, created_at, last_used_at, revoked_at
+    tokens_per_minute, queue_weight, policy, budget, enabled, created_at, last_used_at, revoked_at

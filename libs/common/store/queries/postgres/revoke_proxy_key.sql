@@ -5,4 +5,4 @@ UPDATE proxy_keys SET
 WHERE id = %(id)s
 RETURNING
     id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
-    tokens_per_minute, enabled, created_at, last_used_at, revoked_at
+    tokens_per_minute, queue_weight, policy, budget, enabled, created_at, last_used_at, revoked_at

@@ -1,2 +1,3 @@
--- For batches of which nothing is stored; a primary key violation rolls back the batch.
+-- A replayed event changes nothing.
 INSERT INTO events (id, kind, created_at, data) VALUES (?, ?, ?, ?)
+ON CONFLICT (id, kind, created_at) DO NOTHING

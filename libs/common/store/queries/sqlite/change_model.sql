@@ -11,6 +11,11 @@ UPDATE models SET
         THEN json_extract(:fields, '$.upstream_id')
         ELSE upstream_id
     END,
+    targets = CASE
+        WHEN json_type(:fields, '$.targets') IS NOT NULL
+        THEN json_extract(:fields, '$.targets')
+        ELSE targets
+    END,
     enabled = CASE
         WHEN json_type(:fields, '$.enabled') IS NOT NULL
         THEN json_extract(:fields, '$.enabled')
@@ -19,4 +24,4 @@ UPDATE models SET
     updated_at = :at
 WHERE alias = :id
 RETURNING
-    alias, provider_id, upstream_id, enabled, created_at, updated_at
+    alias, provider_id, upstream_id, targets, enabled, created_at, updated_at

@@ -41,8 +41,23 @@ UPDATE proxy_keys SET
         WHEN json_type(:fields, '$.tokens_per_minute') IS NOT NULL
         THEN json_extract(:fields, '$.tokens_per_minute')
         ELSE tokens_per_minute
+    END,
+    queue_weight = CASE
+        WHEN json_type(:fields, '$.queue_weight') IS NOT NULL
+        THEN json_extract(:fields, '$.queue_weight')
+        ELSE queue_weight
+    END,
+    policy = CASE
+        WHEN json_type(:fields, '$.policy') IS NOT NULL
+        THEN json_extract(:fields, '$.policy')
+        ELSE policy
+    END,
+    budget = CASE
+        WHEN json_type(:fields, '$.budget') IS NOT NULL
+        THEN json_patch(budget, json_extract(:fields, '$.budget'))
+        ELSE budget
     END
 WHERE id = :id AND revoked_at IS NULL
 RETURNING
     id, name, prefix, team_id, pool_id, pools, expires_at, requests_per_minute,
-    tokens_per_minute, enabled, created_at, last_used_at, revoked_at
+    tokens_per_minute, queue_weight, policy, budget, enabled, created_at, last_used_at, revoked_at

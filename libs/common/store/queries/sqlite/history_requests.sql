@@ -1,5 +1,9 @@
--- All requests, newest first.
+-- All requests, newest first; with filters that most of them pass.
 SELECT * FROM requests
-WHERE (created_at, id) < (:before_at, :before_id)
+WHERE (:lowest_status IS NULL OR status_code BETWEEN :lowest_status AND :highest_status)
+  AND (:outcome IS NULL OR outcome = :outcome)
+  AND (:error_code IS NULL OR error_code = :error_code)
+  AND created_at >= :since_at
+  AND (created_at, id) < (:before_at, :before_id)
 ORDER BY created_at DESC, id DESC
 LIMIT :rows

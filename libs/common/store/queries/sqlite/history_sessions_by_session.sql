@@ -2,6 +2,7 @@
 SELECT * FROM sessions
 WHERE id = :session_id
   AND (:resource_id IS NULL OR last_resource_id = :resource_id)
+  AND last_seen_at >= :since_at
   AND (last_seen_at, id) < (:before_at, :before_id)
 ORDER BY last_seen_at DESC, id DESC
 LIMIT :rows

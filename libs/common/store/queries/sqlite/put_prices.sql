@@ -1,3 +1,3 @@
 -- One row; run for each price.
-INSERT INTO prices (model, valid_from, input, cached_input, output)
-VALUES (:model, :valid_from, :input, :cached_input, :output)
+INSERT INTO prices (model, valid_from, input, cached_input, output, reasoning, service_tier)
+VALUES (:model, :valid_from, :input, :cached_input, :output, :reasoning, :service_tier)

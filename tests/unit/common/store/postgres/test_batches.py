@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from libs.common.store.postgres.batches import copy_batch, merge_batch
+from libs.common.store.rollups import Rollups
 from libs.common.store.rows import instant
 from tests.support.databases.statements import FakeConnection
 from tests.support.values.telemetry import (
@@ -21,12 +22,12 @@ BATCH = [
     streamed(decision_event()),
     streamed(gateway_event("gw")),
 ]  # fmt: skip
-GAINS = ["put_sessions", "put_gateways", "touch_proxy_keys", "add_total"]
+GAINS = ["put_sessions", "put_gateways", "touch_proxy_keys", "put_rollups", "add_total"]
 
 
 async def test_new_events_are_copied() -> None:
     connection = FakeConnection()
-    assert await copy_batch(connection.typed, BATCH) == 3
+    assert await copy_batch(connection.typed, BATCH, Rollups()) == 3
     assert connection.ran == [
         "lock_writers", "add_events", "add_requests", "add_decisions",
         "add_minted_ids", *GAINS,
@@ -39,15 +40,15 @@ async def test_a_copy_of_stored_events_raises() -> None:
     replayed = psycopg.errors.UniqueViolation("duplicate key")
     connection = FakeConnection({"add_requests": replayed})
     with pytest.raises(psycopg.errors.UniqueViolation):
-        await copy_batch(connection.typed, BATCH)
+        await copy_batch(connection.typed, BATCH, Rollups())
 
 
 async def test_a_merge_asks_for_stored_requests_first() -> None:
     connection = FakeConnection({"put_events": 2})
-    assert await merge_batch(connection.typed, BATCH) == 2
+    assert await merge_batch(connection.typed, BATCH, Rollups()) == 2
     assert connection.ran == [
-        "lock_writers", "known_requests", "put_events", "put_decisions",
-        "put_requests", "put_minted_ids", *GAINS,
+        "lock_writers", "known_requests", "put_events", "put_requests",
+        "put_decisions", "put_minted_ids", *GAINS,
     ]  # fmt: skip
 
 
@@ -55,7 +56,25 @@ async def test_a_merge_of_a_stored_request_counts_nothing() -> None:
     row = {
         "id": "req-1", "created_at": instant(T0_MS), "session_id": None,
         "outcome": "completed", "total_tokens": 1,
+        "resource_id": None, "proxy_key_id": None,
     }  # fmt: skip
     connection = FakeConnection({"known_requests": [row]})
-    assert await merge_batch(connection.typed, [stored_request()]) == 0
+    assert await merge_batch(connection.typed, [stored_request()], Rollups()) == 0
     assert connection.ran == ["lock_writers", "known_requests"]
+
+
+async def test_an_interrupted_request_is_deleted_before_the_real_one_is_added() -> None:
+    row = {
+        "id": "req-1", "created_at": instant(T0_MS), "session_id": None,
+        "outcome": "interrupted", "total_tokens": None,
+        "resource_id": None, "proxy_key_id": None,
+    }  # fmt: skip
+    connection = FakeConnection({"known_requests": [row], "put_events": 1})
+    assert await merge_batch(connection.typed, [stored_request()], Rollups()) == 1
+    assert connection.ran == [
+        "lock_writers", "known_requests", "drop_interrupted", "put_events",
+        "put_requests", "put_rollups",
+    ]  # fmt: skip
+    at = instant(T0_MS)
+    values = {"ids": ["req-1"], "oldest": at, "newest": at}
+    assert connection.values["drop_interrupted"] == values

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from libs.common.store.dedupe import Stored
-from libs.common.store.interface import Cursor, HistoryQuery
+from libs.common.store.interface import Actor, Cursor, HistoryQuery
 from libs.common.store.postgres.calls import (
     TYPES,
     applied_version,
     copy_rows,
+    fetch_recorded,
     fetch_rows,
     known_requests,
     likely_spans,
@@ -35,6 +36,28 @@ async def test_partitions_are_changed_in_turn_with_a_short_wait_for_tables() -> 
     assert connection.values["limit_locks"] == {"lock_ms": "200"}
 
 
+async def test_a_change_is_recorded_under_a_lock() -> None:
+    team = {"id": "red", "name": "old"}
+    rows = {"teams": [team], "change_team": [{**team, "name": "new"}]}
+    connection = FakeConnection(rows)
+    values = {"id": "red", "fields": "{}"}
+    changed = await fetch_recorded(
+        connection.typed, "change_team", values, Actor("ann")
+    )
+    assert changed == [{"id": "red", "name": "new"}]
+    assert connection.ran == ["lock_audit", "teams", "change_team", "add_audit"]
+    assert connection.values["teams"] == {"after": "", "rows": 1, "id": "red"}
+    recorded = connection.values["add_audit"]
+    assert (recorded["actor"], recorded["object_id"]) == ("ann", "red")
+
+
+async def test_a_refused_change_is_not_recorded() -> None:
+    connection = FakeConnection()
+    values = {"id": "red"}
+    assert not await fetch_recorded(connection.typed, "add_team", values, Actor("ann"))
+    assert connection.ran == ["lock_audit", "add_team"]
+
+
 async def test_the_version_of_the_schema() -> None:
     connection = FakeConnection({"schema_version": [{"version": 7}]})
     assert await applied_version(connection.typed) == 7
@@ -44,6 +67,7 @@ async def test_what_the_ledger_knows_of_a_batch() -> None:
     row = {
         "id": "a", "created_at": instant(T0_MS), "session_id": "s",
         "outcome": "failed", "total_tokens": None,
+        "resource_id": None, "proxy_key_id": None,
     }  # fmt: skip
     connection = FakeConnection({"known_requests": [row]})
     events = [
@@ -67,9 +91,9 @@ async def test_without_requests_the_ledger_is_not_asked() -> None:
 async def test_rows_that_are_new_are_copied() -> None:
     connection = FakeConnection()
     row = ("x", instant(T0_MS), "r", "one", "a", "team:red", False)
-    await copy_rows(connection.typed, "add_minted_ids", [row])
+    await copy_rows(connection.typed, "minted_ids", [row])
     copied = connection.copied["add_minted_ids"]
-    assert (copied.rows, copied.types) == ([row], TYPES["add_minted_ids"])
+    assert (copied.rows, copied.types) == ([row], TYPES["minted_ids"])
 
 
 async def test_a_batch_is_one_statement_with_its_rows_as_json() -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from libs.common.contracts.events import (
     Outcome,
-    RequestEvent,
     StreamedEvent,
 )
 from libs.common.store.interface import (
@@ -16,6 +15,7 @@ from libs.common.store.interface import (
 from libs.common.store.sqlite.store import SqliteStore
 from tests.support.databases.sqlite import BATCH, fetched
 from tests.support.values.telemetry import (
+    request_event,
     stored_request,
 )
 
@@ -66,8 +66,7 @@ async def test_a_real_outcome_replaces_interrupted_and_never_the_other_way(
 async def test_what_fits_nowhere_is_refused_and_nothing_else_stored(
     store: SqliteStore, given: dict[str, Any]
 ) -> None:
-    fields = {**dict(stored_request("bad").event), **given}
-    event = RequestEvent.model_construct(**fields)
+    event = request_event("bad", **given)
     poison = StreamedEvent("1-0", "bad", "request", event, b"{}")
     with pytest.raises((Unstorable, ValueError)):
         await store.write([*BATCH, poison])
@@ -76,7 +75,6 @@ async def test_what_fits_nowhere_is_refused_and_nothing_else_stored(
 
 
 async def test_a_constraint_that_is_no_replay_is_poison(store: SqliteStore) -> None:
-    fields = {**dict(stored_request("bad").event), "method": None}
-    event = RequestEvent.model_construct(**fields)
+    event = request_event("bad", method=None)
     with pytest.raises(Unstorable, match="method"):
         await store.write([StreamedEvent("1-0", "bad", "request", event, b"{}")])

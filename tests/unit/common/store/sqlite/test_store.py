@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import (
-    BodyNote,
-    PayloadEvent,
-    StreamedPayload,
-)
+from libs.common.contracts.payloads import Note, Payload
+from libs.common.contracts.prices import Price
 from libs.common.routing.types import Owner
 from libs.common.store.interface import (
     Cursor,
     DeadLetter,
     HistoryQuery,
-    Price,
     Table,
 )
 from libs.common.store.rows import instant
@@ -104,11 +100,8 @@ async def test_a_page_after_a_cursor_is_older(store: SqliteStore) -> None:
 
 
 async def test_captured_bodies_are_stored_once(store: SqliteStore) -> None:
-    note = BodyNote(original_bytes=5, truncated=True)
-    event = PayloadEvent(request_id="req-1", created_at_ms=T0_MS, request=note)
-    payload = StreamedPayload(
-        "5-0", "req-1", "payload", event, bodies={"request": b"\0\xff"}
-    )
+    note = Note(original_bytes=5, truncated=True)
+    payload = Payload("req-1", T0_MS, note, request_body=b"\0\xff")
     await store.write([stored_request()])
     assert await store.write_payloads([payload]) == 1
     assert await store.write_payloads([payload]) == 0

@@ -8,6 +8,7 @@ import pytest
 
 from services.gateway.ledger.journal.folder import (
     LOCK,
+    LOCK_BEFORE,
     JournalFolder,
     left_behind,
     locked_if_orphaned,
@@ -57,6 +58,17 @@ def test_while_its_owner_lives_nobody_takes_it_over(tmp_path: Path) -> None:
             assert not again
     with locked_if_orphaned(own.path) as ours:
         assert ours
+
+
+def test_a_folder_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    with (tmp_path / LOCK_BEFORE).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with locked_if_orphaned(tmp_path) as ours:
+            assert not ours
+    with locked_if_orphaned(tmp_path) as ours:
+        assert ours
+    remove(tmp_path)
+    assert not tmp_path.exists()
 
 
 def test_a_folder_without_a_lock_is_nobodys(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from libs.common.contracts.events import GatewayEvent, RequestEvent
@@ -82,11 +83,11 @@ async def test_its_events_are_told_and_its_requests_interrupted(
     told = adopted(heir)
     assert told["ended"] == ("request", b'{"id":"ended"}')
     assert told["d1"] == ("decision", first)
-    event = RequestEvent.model_validate_json(told["cut"][1])
+    event = msgspec.json.decode(told["cut"][1], type=RequestEvent)
     assert (event.outcome, event.error_code) == ("interrupted", "gateway_lost")
     assert (event.resource_id, event.attempts, event.session_id) == ("openai-2", 2, "s")
     assert (event.id, event.created_at_ms) == ("cut", STARTED_MS)
-    last = GatewayEvent.model_validate_json(told["dead:closed"][1])
+    last = msgspec.json.decode(told["dead:closed"][1], type=GatewayEvent)
     assert (last.accepted, last.ended, last.held, last.state) == (2, 2, 0, "closed")
     assert last.started_at_ms == STARTED_MS
     assert heir.unsent_from is not None
@@ -203,7 +204,7 @@ async def test_decisions_that_make_no_sense_are_no_route(begin: Begin) -> None:
     dead.decided("d2", b'{"request_id":"cut","attempt":1,"resource_id":null}')
     crashed = recovery.read_crashed_journal(dead.folder.path)
     ((_, event),) = crashed.interrupted(STARTED_MS)
-    assert RequestEvent.model_validate_json(event).resource_id is None
+    assert msgspec.json.decode(event, type=RequestEvent).resource_id is None
     assert Kind.DECISION in STREAM_KINDS
 
 

@@ -1,11 +1,15 @@
 """Who may use the admin API."""
 
+from typing import Any
+
 import pytest
 from falcon import testing
 from falcon.asgi import Request, Response
 
-from libs.common.browser_guard import CHECKED, Guard
-from services.router.admin.auth.access import AdminToken, Browsers
+from libs.common.browser_guard import CHECKED, CLIENT_ADDRESS, Guard
+from libs.common.store.interface import ANYONE
+from services.router.admin.access import WhoAmI
+from services.router.admin.auth.access import AdminToken, Browsers, Holder
 from services.router.admin.auth.tokens import FixedToken
 from services.router.errors import Problem
 from tests.support.values.admin import client, problem
@@ -61,6 +65,111 @@ def test_without_a_token_the_api_is_open() -> None:
 @pytest.mark.parametrize("path", ["/readyz", "/internal/x"])
 def test_what_is_not_under_admin_needs_no_token(path: str) -> None:
     assert api(TOKEN).simulate_get(path).status_code == 200
+
+
+class Named:
+    """The holder of each token."""
+
+    async def holder(self, given: bytes) -> Holder | None:
+        roles = {b"v": "viewer", b"a": "admin", b"n": "not known yet"}
+        role = roles.get(given)
+        return Holder(f"{role}-1", role) if role else None
+
+
+class Everything:
+    async def on_get(self, req: Request, resp: Response, **_: Any) -> None:
+        actor = req.context.actor
+        resp.media = [actor.name, actor.address, actor.peer]
+
+    on_post = on_patch = on_put = on_delete = on_head = on_get
+
+
+def named_api(first: FixedToken | None) -> testing.TestClient:
+    paths = ("/admin/keys", "/admin/route/explain", "/admin/route/explain/x")
+    return client(dict.fromkeys(paths, Everything()), AdminToken(first, Named()))
+
+
+@pytest.mark.parametrize(
+    ("token", "method", "path", "status"),
+    [
+        ("v", "GET", "/admin/keys", 200),
+        ("v", "HEAD", "/admin/keys", 200),
+        ("v", "POST", "/admin/keys", 403),
+        ("v", "PATCH", "/admin/keys", 403),
+        ("v", "PUT", "/admin/keys", 403),
+        ("v", "DELETE", "/admin/keys", 403),
+        ("v", "POST", "/admin/nothing-here", 403),
+        ("v", "POST", "/admin/route/explain", 200),
+        ("v", "POST", "/admin/route/explain/x", 403),
+        ("n", "GET", "/admin/keys", 200),
+        ("n", "POST", "/admin/keys", 403),
+        ("a", "DELETE", "/admin/keys", 200),
+        (TOKEN, "DELETE", "/admin/keys", 200),
+        ("x", "GET", "/admin/keys", 401),
+    ],
+)
+def test_what_a_role_may_do(token: str, method: str, path: str, status: int) -> None:
+    headers = {"authorization": f"Bearer {token}"}
+    api = named_api(FixedToken(TOKEN))
+    result = api.simulate_request(method, path, headers=headers)
+    assert result.status_code == status
+    if status == 403:
+        assert problem(result)[1] == "admin_token_may_only_read"
+
+
+@pytest.mark.parametrize(
+    ("first", "token", "holder"),
+    [
+        (FixedToken(TOKEN), TOKEN, {"name": "default", "role": "admin"}),
+        (FixedToken(TOKEN), "a", {"name": "admin-1", "role": "admin"}),
+        (FixedToken(TOKEN), "v", {"name": "viewer-1", "role": "viewer"}),
+        (None, "v", {"name": ANYONE, "role": "admin"}),
+    ],
+)
+def test_whoever_asks_learns_the_role_of_the_token(
+    first: FixedToken | None, token: str, holder: dict[str, str]
+) -> None:
+    api = client({"/admin/whoami": WhoAmI()}, AdminToken(first, Named()))
+    headers = {"authorization": f"Bearer {token}"}
+    assert api.simulate_get("/admin/whoami", headers=headers).json == holder
+
+
+@pytest.mark.parametrize(
+    ("first", "headers", "seen"),
+    [
+        pytest.param(
+            FixedToken(TOKEN),
+            {"authorization": f"Bearer {TOKEN}"},
+            ["default", "127.0.0.1", "127.0.0.1"],
+            id="the first token",
+        ),
+        pytest.param(
+            FixedToken(TOKEN),
+            {"authorization": "Bearer a", CHECKED: "1", CLIENT_ADDRESS: "192.0.2.1"},
+            ["admin-1", "192.0.2.1", "127.0.0.1"],
+            id="through a gateway",
+        ),
+        pytest.param(
+            FixedToken(TOKEN),
+            {"authorization": "Bearer a", CHECKED: "1"},
+            ["admin-1", "127.0.0.1", "127.0.0.1"],
+            id="through an older gateway",
+        ),
+        pytest.param(
+            FixedToken(TOKEN),
+            {"authorization": "Bearer a", CLIENT_ADDRESS: "192.0.2.1"},
+            ["admin-1", "127.0.0.1", "127.0.0.1"],
+            id="not through a gateway",
+        ),
+        pytest.param(None, {}, ["(open)", "127.0.0.1", "127.0.0.1"], id="open"),
+    ],
+)
+def test_who_sent_a_request(
+    first: FixedToken | None, headers: dict[str, str], seen: list[str]
+) -> None:
+    api = named_api(first)
+    found = api.simulate_get("/admin/keys", headers=headers, remote_addr="127.0.0.1")
+    assert found.json == seen
 
 
 HOST = {"host": "localhost"}

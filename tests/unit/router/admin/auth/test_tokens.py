@@ -9,7 +9,8 @@ import pytest
 from libs.common.admin_token import ensure_file, replace_file, token_hash
 from libs.common.errors import StoreAway
 from services.router.admin.auth import tokens
-from services.router.admin.auth.tokens import FixedToken, KeptToken
+from services.router.admin.auth.access import Holder
+from services.router.admin.auth.tokens import FixedToken, KeptToken, NamedTokens
 from services.router.errors import Problem
 
 ORIGIN = "http://127.0.0.1:8000"
@@ -149,3 +150,49 @@ async def test_the_file_of_the_data_directory_comes_first(
     new = replace_file(tmp_path)
     assert await router.accepts(new.encode())
     assert not await router.accepts(token.encode())
+
+
+class NamedRows:
+    def __init__(self) -> None:
+        self.away = False
+        self.looks = 0
+        self.kept = {token_hash(b"a"): ("ann", "viewer")}
+
+    async def holders(self) -> dict[str, tuple[str, str]]:
+        self.looks += 1
+        if self.away:
+            raise StoreAway("no route")
+        return dict(self.kept)
+
+
+async def test_whose_a_named_token_is() -> None:
+    rows = NamedRows()
+    named = NamedTokens(rows)
+    for _ in range(5):
+        assert await named.holder(b"a") == Holder("ann", "viewer")
+        assert await named.holder(b"guess") is None
+    assert rows.looks == 1
+
+
+async def test_a_change_is_seen_at_once_and_kept_without_sql() -> None:
+    rows = NamedRows()
+    named = NamedTokens(rows)
+    assert await named.holder(b"b") is None
+    rows.kept[token_hash(b"b")] = ("bob", "admin")
+    named.changed()
+    assert await named.holder(b"b") == Holder("bob", "admin")
+    rows.away = True
+    named.changed()
+    assert await named.holder(b"b") == Holder("bob", "admin")
+    assert rows.looks == 3
+
+
+async def test_nobody_is_turned_away_while_no_name_is_known() -> None:
+    rows = NamedRows()
+    rows.away = True
+    named = NamedTokens(rows)
+    for _ in range(2):
+        with pytest.raises(Problem) as raised:
+            await named.holder(b"a")
+        assert (raised.value.status, raised.value.code) == (503, "admin_token_unknown")
+    assert rows.looks == 1

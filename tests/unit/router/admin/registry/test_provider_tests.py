@@ -89,6 +89,23 @@ def test_a_model_is_listed_to_every_key_or_not(
     assert wanted(api)["model"] == "gpt"
 
 
+def test_each_target_of_an_alias_is_tested(api: Api) -> None:
+    api.ask("POST", **GIVEN)
+    api.ask("POST", **GIVEN | {"id": "beta"})
+    api.rows.targets = [
+        {"provider_id": "acme", "upstream_id": "gpt"},
+        {"provider_id": "beta", "upstream_id": "gpt-b"},
+    ]
+    api.health.answers = [verdict("key")]
+    told = api.ask("POST", MODELS, alias="fast").json
+    assert told["detail"] == (
+        "acme: the provider lists gpt; beta: the provider lists gpt-b"
+    )
+    assert (told["ok"], len(told["results"])) == (True, 2)
+    asked = [json.loads(order)["model"] for order in api.health.wanted]
+    assert asked == ["gpt", "gpt-b"]
+
+
 def test_a_model_that_is_not_registered_yet(api: Api) -> None:
     api.ask("POST", **GIVEN)
     api.health.answers = [verdict()]

@@ -1,9 +1,10 @@
 """What `/admin/providers` refuses, and how keys are stored."""
 
+import json
 import socket
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from cryptography.fernet import Fernet
@@ -14,6 +15,7 @@ from libs.common.providers.resolver import AddressInfo, Resolver
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
 from libs.common.settings.http_proxies import Egress
+from libs.common.store.interface import Actor
 from services.router.admin.registry.destinations import DestinationCheck
 from services.router.admin.registry.provider_tests import ModelTest, ProviderTest
 from services.router.admin.registry.providers import (
@@ -55,8 +57,12 @@ class Rows:
     def __init__(self) -> None:
         self.kept: dict[str, Row] = {}
         self.aliased = False
+        self.targets: list[Row] = []  # of the alias
         self.hidden = False  # from the list
         self.vanishes = False  # before it is changed
+
+    def by(self, _: Actor) -> Self:
+        return self
 
     async def providers(self) -> list[Row]:
         return [] if self.hidden else list(self.kept.values())
@@ -84,7 +90,8 @@ class Rows:
         return not self.aliased and self.kept.pop(id_, None) is not None
 
     async def model(self, alias: str) -> Row | None:
-        return {"alias": alias, "provider_id": "acme", "upstream_id": "gpt"}
+        target = {"provider_id": "acme", "upstream_id": "gpt"}
+        return {"alias": alias, **target, "targets": self.targets or [target]}
 
 
 class Told:
@@ -251,6 +258,62 @@ def test_what_is_refused(
 ) -> None:
     assert code(api.ask(method, path, **body)) == expected
     assert api.told.times == 0
+
+
+AZURE = {
+    **GIVEN, "provider_type": "azure",
+    "base_url": "https://name.openai.azure.com/openai/v1/",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "how"),
+    [
+        (GIVEN, "bearer"),
+        ({**GIVEN, "auth_type": "api_key"}, "api_key"),
+        (AZURE, "api_key"),
+        ({**AZURE, "auth_type": "bearer"}, "bearer"),
+        ({**AZURE, "auth_type": None}, "api_key"),
+    ],
+)
+def test_how_a_key_is_sent_follows_from_the_type(
+    api: Api, given: dict[str, Any], how: str
+) -> None:
+    assert api.ask("POST", **given).json["auth_type"] == how
+    assert api.ask("PATCH", "/acme", weight=2).json["auth_type"] == how
+    api.ask("POST", "/test", id="acme")
+    api.ask("POST", "/test", **given)
+    assert [json.loads(w)["auth_type"] for w in api.health.wanted] == [how, how]
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [None, "https://name.openai.azure.com", "https://name.openai.azure.com/openai"],
+)
+def test_an_azure_address_ends_in_openai_v1(api: Api, base_url: str | None) -> None:
+    for path in ("", "/test"):
+        refused = api.ask("POST", path, **{**AZURE, "base_url": base_url})
+        assert code(refused) == (400, "invalid_request")
+        assert refused.json["error"]["param"] == "base_url"
+        assert "https://NAME.openai.azure.com/openai/v1" in refused.text
+
+
+def test_a_change_of_the_type_is_checked_and_sets_how_the_key_is_sent(api: Api) -> None:
+    api.ask("POST", **GIVEN)
+    refused = api.ask("PATCH", "/acme", provider_type="azure")
+    assert code(refused) == (400, "invalid_request")
+    changed = {**AZURE}
+    del changed["id"]
+    assert api.ask("PATCH", "/acme", **changed).json["auth_type"] == "api_key"
+    same = {"provider_type": "azure", "auth_type": "bearer"}
+    assert api.ask("PATCH", "/acme", **same).json["auth_type"] == "bearer"
+    # Not a new type: what was chosen stays.
+    kept = api.ask("PATCH", "/acme", provider_type="azure").json
+    assert kept["auth_type"] == "bearer"
+    assert api.ask("PATCH", "/acme", auth_type=None).json["auth_type"] == "api_key"
+    # The stored key stays at its address, which an openai provider may have too.
+    back = api.ask("PATCH", "/acme", provider_type="openai").json
+    assert (back["auth_type"], back["base_url"]) == ("bearer", kept["base_url"])
 
 
 def test_an_id_is_registered_once(api: Api) -> None:

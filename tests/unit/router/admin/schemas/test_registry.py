@@ -45,8 +45,9 @@ def test_what_cannot_be_an_id(id_: str) -> None:
     [
         ({"name": "a\0"}, "name"),
         ({"name": "x" * 201}, "name"),
-        ({"provider_type": "azure"}, "provider_type"),
+        ({"provider_type": "bedrock"}, "provider_type"),
         ({"wire_api": "chat"}, "wire_api"),
+        ({"auth_type": "basic"}, "auth_type"),
         ({"base_url": "http://user:hush@h/v1"}, "base_url"),
         ({"base_url": "http://h/" + "x" * 2048}, "base_url"),
         ({"weight": 0}, "weight"),

@@ -1,0 +1,1 @@
+"""Commands over the admin API: `keys`, `teams`, `providers`, `models` and `apply`."""

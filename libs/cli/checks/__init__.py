@@ -1,0 +1,1 @@
+"""What `up` refuses to start with, and what `doctor` reports beside that."""

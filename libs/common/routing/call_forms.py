@@ -1,0 +1,123 @@
+"""The calls that each request makes, acquire and release: their forms (`packing.py`),
+and what they are made of."""
+
+from typing import Any
+
+import msgspec
+
+from libs.common.redis.packing import SIZE, Form, Pieces
+from libs.common.routing.control import now_ms
+from libs.common.routing.types import OTHERS, Ask
+
+
+def _acquire(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
+    _, pattern, request, decision, session, draw, head, lease, tokens, *more = command
+    a, b, c, d, e, f, g, h = pieces
+    size = SIZE
+    begin = (
+        f"*{size[len(pattern) + len(more)]}{a}{size[len(request)]}{request}"
+        f"{b}{size[len(decision)]}{decision}{c}{size[len(session)]}{session}"
+        f"{d}{size[len(draw)]}{draw}{e}{len(head)}\r\n"
+    )
+    between = f"{f}{len(lease)}\r\n"
+    end = f"{g}{size[len(tokens)]}{tokens}{h}"
+    for each in more:
+        end += f"${len(each)}\r\n{each}\r\n"
+    if begin.isascii() and end.isascii():
+        return b"".join((begin.encode(), head, between.encode(), lease, end.encode()))
+    return None
+
+
+def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
+    _, pattern, request, latency_ms, session, event, limits, *learned = command
+    a, b, c, d, e, f = pieces
+    size = SIZE
+    begin = (
+        f"*{size[len(pattern) + len(learned)]}{a}{size[len(request)]}{request}"
+        f"{b}{size[len(latency_ms)]}{latency_ms}{c}{size[len(session)]}{session}"
+        f"{d}{len(event)}\r\n"
+    )
+    end = f"{e}{size[len(limits)]}{limits}{f}"
+    for each in learned:
+        end += f"${size[len(each)]}{each}\r\n"
+    if begin.isascii() and end.isascii():
+        return b"".join((begin.encode(), event, end.encode()))
+    return None
+
+
+ACQUIRE = Form(_acquire)
+RELEASE = Form(_release)
+
+
+def name_of(ask: Ask) -> str:
+    """The function for a request that waits, that is on a WebSocket, that has other
+    targets of its alias, or whose key has limits."""
+    if ask.quota is not None:
+        if ask.place is not None:
+            return "rpx_queue_v2"
+        if not ask.socket and not ask.turn:
+            return "rpx_acquire_v5"
+        return "rpx_target_v2" if OTHERS in ask.turn else "rpx_pin_v5"
+    if ask.place is not None:
+        return "rpx_queue_v1"
+    return "rpx_target_v1" if OTHERS in ask.turn else "rpx_pin_v4"
+
+
+def further_of(ask: Ask) -> tuple[str, ...]:
+    """The arguments of acquire that most requests do not have."""
+    place, further = ask.place, ask.asker.further
+    ids = *ask.bound, *further, *ask.tried
+    if place is not None:
+        waits = place.share, str(place.weight), str(place.left_ms)
+        return *waits, ask.socket, ask.turn, *ids
+    return (ask.socket, ask.turn, *ids) if ask.socket or ask.turn else ids
+
+
+def ids_of(ask: Ask) -> tuple[Any, ...]:
+    """The arguments of check about the ids of a request."""
+    asker = ask.asker
+    return (
+        1 if ask.resolved else 0,
+        asker.tenant,
+        1 if asker.strict else 0,
+        asker.kinds,
+        *ask.bound,
+        *asker.further,
+    )
+
+
+class _DecisionHead(msgspec.Struct, gc=False):
+    request_id: str
+    attempt: int
+    created_at_ms: int | str
+    session_id: str | None
+    pool_id: str | None
+
+
+class _LaterHead(_DecisionHead, gc=False):
+    cause: str
+
+
+class _WaitedHead(_DecisionHead, gc=False):
+    waited_ms: int
+
+
+class _LaterWaitedHead(_LaterHead, gc=False):
+    waited_ms: int
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def decision_head(ask: Ask, now: int | str) -> bytes:
+    """The decision event (JSON) without its closing brace: the function adds the
+    resource and the reason."""
+    made = ask.request_id, ask.attempt, now or now_ms(), ask.session_id, ask.pool_id
+    if ask.waited_ms is not None:
+        waited = ask.waited_ms
+        if ask.cause:
+            return _encode(_LaterWaitedHead(*made, ask.cause, waited))[:-1]
+        return _encode(_WaitedHead(*made, waited))[:-1]
+    if ask.cause:
+        return _encode(_LaterHead(*made, ask.cause))[:-1]
+    return _encode(_DecisionHead(*made))[:-1]

@@ -1,0 +1,2 @@
+-- As in Postgres.
+ALTER TABLE teams ADD COLUMN key_defaults TEXT;

@@ -1,0 +1,3 @@
+UPDATE alerts SET due_at = :due::timestamptz, attempts = attempts + 1
+WHERE id = :id
+RETURNING id

@@ -1,0 +1,3 @@
+UPDATE alerts SET delivered_at = :at::timestamptz, attempts = attempts + 1
+WHERE id = :id
+RETURNING id

@@ -1,0 +1,1 @@
+DELETE FROM admin_tokens WHERE name = :id RETURNING name, role, created_at

@@ -1,0 +1,2 @@
+DELETE FROM own_prices WHERE model = :id
+RETURNING model

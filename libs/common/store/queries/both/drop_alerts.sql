@@ -1,0 +1,3 @@
+-- Old ones, delivered or given up.
+DELETE FROM alerts WHERE created_at < :before::timestamptz
+RETURNING id

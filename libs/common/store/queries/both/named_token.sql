@@ -1,0 +1,1 @@
+SELECT name, role, created_at FROM admin_tokens WHERE name = :id

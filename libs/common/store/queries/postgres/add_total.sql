@@ -1,1 +1,0 @@
-UPDATE totals SET total = total + %(fresh)s WHERE name = 'requests'

@@ -1,1 +1,0 @@
-SELECT * FROM dead_letters WHERE id = %(id)s

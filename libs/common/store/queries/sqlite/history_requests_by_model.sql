@@ -1,0 +1,10 @@
+-- Requests for one model, newest first.
+SELECT * FROM requests
+WHERE model = :model
+  AND (:lowest_status IS NULL OR status_code BETWEEN :lowest_status AND :highest_status)
+  AND (:outcome IS NULL OR outcome = :outcome)
+  AND (:error_code IS NULL OR error_code = :error_code)
+  AND created_at >= :since_at
+  AND (created_at, id) < (:before_at, :before_id)
+ORDER BY created_at DESC, id DESC
+LIMIT :rows

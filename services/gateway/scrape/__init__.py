@@ -1,0 +1,1 @@
+"""Metrics of all workers of a gateway, as one answer of `/metrics`."""

@@ -1,0 +1,1 @@
+"""Traces of requests, if they are on (docs/operate.md, Traces)."""

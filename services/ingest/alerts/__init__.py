@@ -1,0 +1,1 @@
+"""Alerts of budgets and upstream keys, sent to a webhook."""

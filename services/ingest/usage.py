@@ -1,0 +1,132 @@
+"""Counts what stored requests used: tokens and cost by model, resource and tenant.
+
+Ingest does so and not the gateway, which is the hot path. An event that is delivered
+twice is counted twice. The values of labels are bounded: a model
+gets series of its own once an answer reported its usage, and what is beyond the bounds
+is counted as `other`."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from libs.common.contracts.events import RequestEvent, StreamedEvent
+from libs.common.contracts.prices import PriceList
+from libs.common.runtime.label_values import LabelValues
+
+MOST_MODELS = 50
+MOST_RESOURCES = 500
+MOST_TENANTS = 200
+KINDS = ("input", "cached", "output", "reasoning")
+
+TOKENS = Counter(
+    "proxy_tokens_total",
+    "Tokens of stored requests, by requested model and type; cached tokens are a part "
+    "of the input, reasoning tokens of the output.",
+    ["model", "type"],
+)
+RESOURCE_TOKENS = Counter(
+    "proxy_resource_tokens_total",
+    "Tokens of stored requests, by resource and type.",
+    ["resource", "type"],
+)
+TENANT_TOKENS = Counter(
+    "proxy_tenant_tokens_total",
+    "Tokens of stored requests, by team or proxy key and type.",
+    ["tenant", "type"],
+)
+TENANT_REQUESTS = Counter(
+    "proxy_tenant_requests_total",
+    "Stored requests, by team or proxy key and outcome.",
+    ["tenant", "outcome"],
+)
+POOL_REQUESTS = Counter(
+    "proxy_pool_requests_total", "Stored requests, by pool and outcome.",
+    ["pool", "outcome"],
+)  # fmt: skip
+COST = Counter(
+    "proxy_cost_total",
+    "Cost of stored requests by the price list, by requested model.",
+    ["model"],
+)
+TENANT_COST = Counter(
+    "proxy_tenant_cost_total",
+    "Cost of stored requests by the price list, by team or proxy key.",
+    ["tenant"],
+)
+UNPRICED = Counter(
+    "proxy_unpriced_requests_total",
+    "Stored requests with tokens whose model is not in the price list.",
+)
+
+
+@dataclass(slots=True)
+class Unpriced:
+    """Requests of a model without a price. `asked`: the model that the last one named,
+    if another one answered."""
+
+    asked: str
+    requests: int = 0
+
+
+_Sums = defaultdict[tuple[Counter, tuple[str, ...]], float]
+
+
+class Usage:
+    """Counts batches."""
+
+    def __init__(self, prices: PriceList | None = None) -> None:
+        """`prices`: None if there is no price list; then no cost is counted."""
+        self.prices = prices or PriceList(())
+        self._unpriced: dict[str, Unpriced] = {}
+        self._models = LabelValues(MOST_MODELS)
+        self._resources = LabelValues(MOST_RESOURCES)
+        self._tenants = LabelValues(MOST_TENANTS)
+        self._pools = LabelValues(MOST_RESOURCES)
+
+    def count(self, events: Iterable[StreamedEvent]) -> None:
+        """Count the requests among the events of a batch that was stored."""
+        sums: _Sums = defaultdict(float)
+        for streamed in events:
+            if isinstance(streamed.event, RequestEvent):
+                self._add(sums, streamed.event)
+        for (counter, labels), amount in sums.items():
+            (counter.labels(*labels) if labels else counter).inc(amount)
+
+    def _add(self, sums: _Sums, event: RequestEvent) -> None:
+        model = self._models.of(event.model, admits=event.input_tokens is not None)
+        resource = self._resources.of(event.resource_id)
+        # Pools of requests that were refused may be invented.
+        served = event.resource_id is not None
+        tenant = self._tenants.of(event.tenant)
+        pool = self._pools.of(event.pool_id, admits=served)
+        sums[TENANT_REQUESTS, (tenant, event.outcome.value)] += 1
+        sums[POOL_REQUESTS, (pool, event.outcome.value)] += 1
+        used = [getattr(event, f"{kind}_tokens") or 0 for kind in KINDS]
+        for kind, tokens in zip(KINDS, used, strict=True):
+            if tokens > 0:
+                sums[TOKENS, (model, kind)] += tokens
+                sums[RESOURCE_TOKENS, (resource, kind)] += tokens
+                sums[TENANT_TOKENS, (tenant, kind)] += tokens
+        if any(used):
+            cost = self.prices.cost_of(event)
+            if cost is None:
+                self._note_unpriced(event, model)
+            else:
+                sums[COST, (model,)] += max(cost, 0)
+                sums[TENANT_COST, (tenant,)] += max(cost, 0)
+            if cost is None and self.prices:
+                sums[UNPRICED, ()] += 1
+
+    def _note_unpriced(self, event: RequestEvent, model: str) -> None:
+        """Noted without a price list too: the admin API may have set one since."""
+        named = self._models.of(event.upstream_model) or model
+        found = self._unpriced.setdefault(named, Unpriced(model))
+        found.asked = model
+        found.requests += 1
+
+    def take_unpriced(self) -> dict[str, Unpriced]:
+        """Models without a price since the last call; at most `MOST_MODELS` names."""
+        taken, self._unpriced = self._unpriced, {}
+        return taken

@@ -1,0 +1,1 @@
+"""What the proxy is doing now and did lately, and what is wrong."""

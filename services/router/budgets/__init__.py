@@ -1,0 +1,1 @@
+"""What budgets were spent on, summed anew when Redis cannot know it."""

@@ -1,0 +1,666 @@
+-- Limits per minute and budgets of keys and teams, inside acquire and release.
+--
+-- Keys read:    spent:<key id>, reserved:<subject>, recount:<subject>, leases:<res>, retired
+-- Keys written: spent:<key id>, reserved:<subject>, recount:<subject>, recounts,
+--               reserving, the telemetry stream
+--
+-- docs/budgets.md explains the rules; libs/common/routing/budgets.py are the same in
+-- Python. Money is in billionths of a dollar. A subject is `key:<id>` or `team:<id>`.
+-- What is counted is in this library's memory: writing it for each request would cost
+-- ten times as much. What is lost with that memory (Redis restarts, fails over, or gets a
+-- new library) is counts of the minute since they were written last, at most five
+-- seconds; budgets the router then sums anew from SQL and the stream. The release that
+-- publishes a request event counts it, so both happen once. What may have been counted
+-- before (events that are sent again) is not added, but summed anew.
+
+do  -- a scope of its own: a chunk has at most 200 local names
+
+local QUOTAS_KEPT = 4096
+local SUBJECTS_KEPT = 100000
+local UNSURE, KNOWN, RECOUNTING = 0, 1, 2
+-- What keys' limits are, by id and by their JSON. Those that were not used since are in
+-- `older`.
+local quotas, older, quotas_kept = {}, {}, 0
+-- By key id: counts of the last minute as limits.lua has them; requests and tokens: their
+-- sums, to which the newest slot is added by `settle`; others, other_tokens: without it;
+-- ends: the newest slot's end as text, empty before the counts were written in it.
+local minutes, minutes_kept = {}, 0
+-- By subject: kind, starts, ends (the window), tokens, nanos (spent in it), reserved
+-- (what running requests may use), sure, level (the threshold that was reported: 0 none,
+-- 1 soft, 2 limit), reserves, since (identifies the doubt).
+local spends, spends_kept = {}, 0
+-- What was looked up for a quota (`spent`, `first` and `second`: the states of its
+-- budgets) holds while its `epoch` is this one: until a state is replaced, is in doubt or
+-- has passed a threshold. So most requests look up nothing but their quota.
+local epoch = 0
+local pack = nil  -- struct.pack, which is not there when the library is loaded
+
+local function keep(quota)
+  if quotas_kept >= QUOTAS_KEPT then quotas, older, quotas_kept = {}, quotas, 0 end
+  quotas[quota.id], quotas[quota.text], quotas_kept = quota, quota, quotas_kept + 1
+  return quota
+end
+
+-- Returns limits by their id or JSON, or nil.
+local function known_quota(name)
+  return quotas[name] or older[name] and keep(older[name])
+end
+
+-- Returns what a key's limits are, decoded: as libs/common/routing/budgets.py encodes
+-- them.
+local function quota_of(text)
+  local quota = known_quota(text)
+  if quota then return quota end
+  quota = cjson.decode(text)
+  for _, budget in ipairs(quota.budgets) do
+    quota.reserves = quota.reserves or budget.reserve
+    budget.most_tokens, budget.most_nanos = budget.tokens or math.huge, budget.nanos or math.huge
+    budget.soft_tokens = budget.most_tokens * budget.soft / 100
+    budget.soft_nanos = budget.most_nanos * budget.soft / 100
+  end
+  quota.text, quota.amount, quota.epoch = text, 0, false
+  quota.most_requests, quota.most_tokens = quota.rpm or math.huge, quota.tpm or math.huge
+  quota.count, quota.minute = #quota.budgets, quota.rpm or quota.tpm
+  return keep(quota)
+end
+
+-- Redis has no content that what is in memory could belong to.
+function budgets.forget()
+  minutes, minutes_kept, spends, spends_kept = {}, 0, {}, 0
+  epoch = epoch + 1
+end
+
+-- Limits per minute -------------------------------------------------------------------
+
+-- Puts what was counted into the newest slot. A request changes only the sums.
+local function settle(spent)
+  local place = 2 + spent[1] % SLOTS
+  spent[place] = spent.requests - spent.others
+  spent[place + SLOTS] = spent.tokens - spent.other_tokens
+end
+
+-- Returns the counts of a key in the last minute, by the time `now`.
+function budgets.minute(key, now)
+  local spent, slot = minutes[key], math.floor(now / SLOT_MS)
+  if spent then
+    settle(spent)
+    if spent[1] >= slot then return spent end
+  else
+    if minutes_kept >= SUBJECTS_KEPT then minutes, minutes_kept = {}, 0 end
+    minutes_kept, epoch = minutes_kept + 1, epoch + 1
+    local packed = call('GET', TAG .. 'spent:' .. key)
+    spent = packed and cmsgpack.unpack(packed)
+  end
+  local rolled = roll_spent(spent, slot)
+  if rolled ~= spent then spent, epoch = rolled, epoch + 1 end
+  local requests, tokens, newest = 0, 0, 2 + spent[1] % SLOTS
+  for i = 2, SLOTS + 1 do
+    requests, tokens = requests + spent[i], tokens + spent[i + SLOTS]
+  end
+  spent.requests, spent.tokens, spent.ends = requests, tokens, ''
+  spent.others, spent.other_tokens = requests - spent[newest], tokens - spent[newest + SLOTS]
+  minutes[key] = spent
+  return spent
+end
+
+-- Counts requests and tokens in the newest slot. Writes them once in a slot.
+function budgets.count(key, spent, requests, tokens)
+  spent.requests, spent.tokens = spent.requests + requests, spent.tokens + tokens
+  if spent.ends == '' then
+    spent.ends = string.format('%.0f', (spent[1] + 1) * SLOT_MS)
+    settle(spent)
+    write_spent(TAG .. 'spent:' .. key, spent)
+  end
+end
+
+-- The same at the time of an entry in the stream, whose id begins with it. `entry`: nil
+-- without one. Returns the counts.
+local function count_at(quota, requests, tokens, entry, now)
+  if now == '' and entry then now = string.sub(entry, 1, 13) end
+  local spent = budgets.minute(quota.key, clock(now))
+  budgets.count(quota.key, spent, requests, tokens)
+  return spent
+end
+
+-- Returns which limit per minute is reached and the ms to wait, or nil.
+local function reached(quota, now)
+  local spent = budgets.minute(quota.key, now)
+  if quota.rpm and spent.requests >= quota.rpm then
+    local wait = wait_for(spent, 1, quota.rpm, now)
+    if wait > 0 then return 'requests', wait end
+  end
+  if quota.tpm and spent.tokens >= quota.tpm then
+    local wait = wait_for(spent, 1 + SLOTS, quota.tpm, now)
+    if wait > 0 then return 'tokens', wait end
+  end
+end
+
+-- Budgets -----------------------------------------------------------------------------
+
+-- Identifies a doubt: no two calls have the same microsecond.
+local function microseconds()
+  local t = call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+local function fresh(budget, sure)
+  return {
+    kind = budget.kind, starts = budget.starts, ends = budget.ends, tokens = 0, nanos = 0,
+    reserved = 0, sure = sure, level = 0, reserves = budget.reserve and 1 or 0,
+    since = sure == KNOWN and 0 or microseconds(),
+    -- The next thresholds of limits that were compared with it.
+    bar_tokens = math.huge, bar_nanos = math.huge,
+  }
+end
+
+local function want_recount(subject)
+  call('SADD', TAG .. 'recounts', subject)
+end
+
+-- Adds the reservations of a window that memory lost.
+local function load_reserved(subject, state)
+  for _, held in ipairs(call('HVALS', TAG .. 'reserved:' .. subject)) do
+    local start, amount = string.match(held, '^(%d+) (%d+)$')
+    if tonumber(start) == state.starts then
+      state.reserved = state.reserved + tonumber(amount)
+    end
+  end
+end
+
+local function begin_window(budget, state)
+  local subject, sure = budget.subject, UNSURE
+  -- A window that follows one of which all is known begins with nothing spent.
+  if state and state.kind == budget.kind and state.sure == KNOWN
+      and budget.starts >= state.ends then
+    sure = KNOWN
+  end
+  if not state then
+    if spends_kept >= SUBJECTS_KEPT then spends, spends_kept = {}, 0 end
+    spends_kept = spends_kept + 1
+  end
+  state = fresh(budget, sure)
+  if sure == UNSURE then
+    call('DEL', TAG .. 'recount:' .. subject)
+    want_recount(subject)
+  end
+  if budget.reserve then load_reserved(subject, state) end
+  spends[subject], epoch = state, epoch + 1
+  return state
+end
+
+-- Returns the state of a budget in the window that `budget` names, or in a later one.
+function budgets.current(budget)
+  local state = spends[budget.subject]
+  if state and state.starts >= budget.starts and state.kind == budget.kind then
+    return state
+  end
+  return begin_window(budget, state)
+end
+
+-- Returns `tokens` or `usd` if that much is spent, else nil.
+local function exhausted(budget, state)
+  if budget.tokens and state.tokens >= budget.tokens then return 'tokens' end
+  if budget.nanos and state.nanos >= budget.nanos then return 'usd' end
+end
+
+-- Returns the refusal of a request that may use up to `amount` tokens, or nil.
+-- `in_spite`: although it is not known what was spent.
+function budgets.refusal(budget, state, amount, in_spite)
+  if state.sure == UNSURE or (state.sure == RECOUNTING and budget.reserve) then
+    if not in_spite then return { 'spend_unknown', budget.subject } end
+  end
+  local which = exhausted(budget, state)
+  if which then return { 'budget_spent', budget.subject, which } end
+  if budget.reserve and budget.tokens then
+    if state.tokens + amount > budget.tokens then
+      return { 'budget_spent', budget.subject, 'rest', budget.tokens - state.tokens }
+    end
+    if state.tokens + state.reserved + amount > budget.tokens then
+      return { 'budget_reserved', budget.subject }
+    end
+  end
+end
+
+-- Tells in the stream that a threshold was passed for the first time in the window.
+local function report(stream, budget, state, now)
+  local level = exhausted(budget, state) and 2 or 1
+  if level <= state.level or state.tokens < budget.soft_tokens
+      and state.nanos < budget.soft_nanos then
+    return
+  end
+  state.level = level
+  local name = level == 2 and 'exhausted' or 'soft'
+  now = clock(now)
+  local limits = ''
+  if budget.tokens then
+    limits = string.format(',"limit_tokens":%.0f', budget.tokens)
+  end
+  if budget.nanos then
+    limits = limits .. string.format(',"limit_nanos":%.0f', budget.nanos)
+  end
+  emit(stream, 'budget', string.format('%s:%.0f:%s', budget.subject, state.starts, name),
+    string.format('{"created_at_ms":%.0f,"subject":%s,"state":"%s","window_start_ms":%.0f,'
+      .. '"window_end_ms":%.0f,"tokens":%.0f,"nanos":%.0f%s}', now,
+      cjson.encode(budget.subject), name, state.starts, state.ends, state.tokens,
+      state.nanos, limits))
+end
+
+-- Returns the refusal of a request whose key has these limits, or nil. `asked`: tokens
+-- that it may use, with a leading `-` if it is admitted although the spend of a budget is
+-- not known. `now`: as the functions get it.
+local function refused(stream, quota, asked, now)
+  if quota.minute then
+    -- What is counted of a minute gets less as time goes on.
+    local spent = minutes[quota.key]
+    if not spent or spent.requests >= quota.most_requests
+        or spent.tokens >= quota.most_tokens then
+      local which, wait = reached(quota, clock(now))
+      if which then return { 'key_limit', which, wait } end
+    end
+  end
+  local amount, in_spite = 0, false
+  if asked ~= '0' then
+    amount, in_spite = math.abs(tonumber(asked)), string.byte(asked) == 45
+  end
+  quota.amount = amount
+  local sure = not quota.reserves
+  for i = 1, quota.count do
+    local budget = quota.budgets[i]
+    local state = budgets.current(budget)
+    local refusal = budgets.refusal(budget, state, amount, in_spite)
+    -- A limit may have been lowered, or passed by events that were summed.
+    if refusal and refusal[1] == 'budget_spent' and state.level < 2 then
+      report(stream, budget, state, now)
+    end
+    if refusal then
+      -- If their spend is unknown, it is summed at the same time.
+      for j = i + 1, quota.count do budgets.current(quota.budgets[j]) end
+      return refusal
+    end
+    sure = sure and state.sure == KNOWN and state.starts == budget.starts
+    local soft = state.level < 1  -- is the soft threshold to be told?
+    state.bar_tokens = math.min(state.bar_tokens,
+      soft and budget.soft_tokens or budget.most_tokens)
+    state.bar_nanos = math.min(state.bar_nanos, soft and budget.soft_nanos or budget.most_nanos)
+  end
+  if sure then
+    local first, second = quota.budgets[1], quota.budgets[2]
+    quota.spent = quota.minute and minutes[quota.key]
+    quota.first = first and spends[first.subject]
+    quota.second = second and spends[second.subject]
+    quota.epoch = epoch
+  end
+end
+
+-- Takes the id of limits from the place of the owner that SQL returned. If that is empty
+-- their JSON is the last argument, and the one before it `asked`. Returns the quota, or
+-- nil and the reply to a request that its limits do not allow:
+--   {'limits_unknown'}: ask again with the JSON,
+--   {'key_limit', 'requests'|'tokens', ms to wait},
+--   {'spend_unknown', subject}: ask again soon,
+--   {'budget_spent', subject, 'tokens'|'usd'|'rest', for `rest`: tokens that are left},
+--   {'budget_reserved', subject}: running requests may use what is left.
+function budgets.admit(keys, args)
+  local quota, asked = quotas[args[10]], '0'
+  if quota and quota.epoch == epoch then
+    local spent = quota.spent
+    if not spent or spent.requests < quota.most_requests
+        and spent.tokens < quota.most_tokens then
+      args[10] = ''
+      return quota
+    end
+  end
+  quota = quota or known_quota(args[10])
+  if quota then
+    args[10] = ''
+  elseif args[10] == '' then
+    local count = #args
+    quota, asked = quota_of(args[count]), args[count - 1]
+    args[count], args[count - 1] = nil, nil
+  else
+    return nil, { 'limits_unknown' }
+  end
+  local refusal = refused(keys[2], quota, asked, args[14])
+  if refusal then return nil, refusal end
+  return quota
+end
+
+local function hold(budget, state, amount, field)
+  call('HSET', TAG .. 'reserved:' .. budget.subject, field,
+    string.format('%.0f %.0f', state.starts, amount))
+  call('SADD', TAG .. 'reserving', budget.subject)
+  state.reserved = state.reserved + amount
+end
+
+local function hold_all(quota, field)
+  for _, budget in ipairs(quota.budgets) do
+    if budget.reserve and budget.tokens then
+      hold(budget, spends[budget.subject], quota.amount, field)
+    end
+  end
+end
+
+-- Ends the reservation of a request, if it has one.
+local function let_go(subject, state, field)
+  local reserved = TAG .. 'reserved:' .. subject
+  local held = call('HGET', reserved, field)
+  if not held then return end
+  call('HDEL', reserved, field)
+  local start, amount = string.match(held, '^(%d+) (%d+)$')
+  if state and tonumber(start) == state.starts then
+    state.reserved = math.max(state.reserved - tonumber(amount), 0)
+  end
+end
+
+-- Returns what was counted, as doubles: a number as text costs as much as all else here.
+-- They are requests and tokens of the minute, then tokens and billionths of a dollar
+-- spent in each budget.
+local function told(requests, tokens, first, second)
+  pack = pack or struct.pack
+  if not first then return pack('<dd', requests, tokens) end
+  if not second then return pack('<dddd', requests, tokens, first.tokens, first.nanos) end
+  return pack('<dddddd', requests, tokens, first.tokens, first.nanos, second.tokens,
+    second.nanos)
+end
+
+-- Counts a request that was given a lease. `entry`: of its decision in the stream, or
+-- nil. Returns what `told` does. Written out for the usual case: a call of a function
+-- costs more than what it does.
+function budgets.begun(quota, ask, entry)
+  local requests, tokens = 0, 0
+  if quota.epoch ~= epoch then
+    if quota.minute then
+      local spent = count_at(quota, 1, 0, entry, ask.now)
+      requests, tokens = spent.requests, spent.tokens
+    end
+    if quota.amount > 0 then hold_all(quota, field_of(ask.gateway, ask.request)) end
+    local first, second = quota.budgets[1], quota.budgets[2]
+    return told(requests, tokens, first and spends[first.subject],
+      second and spends[second.subject])
+  end
+  local spent = quota.spent
+  if spent then
+    -- Texts are compared faster than numbers are read.
+    if ask.now == '' and entry and entry < spent.ends then
+      requests, tokens = spent.requests + 1, spent.tokens
+      spent.requests = requests
+    else
+      local first, second = quota.first, quota.second
+      spent = count_at(quota, 1, 0, entry, ask.now)
+      return told(spent.requests, spent.tokens, first, second)
+    end
+  end
+  local first = quota.first
+  if not first or quota.second or not pack then
+    return told(requests, tokens, first, quota.second)
+  end
+  return pack('<dddd', requests, tokens, first.tokens, first.nanos)
+end
+
+-- While a window is summed anew, each request is noted by its id.
+local function note(subject, request, tokens, nanos)
+  call('HSET', TAG .. 'recount:' .. subject, request, string.format('%.0f %.0f', tokens, nanos))
+end
+
+-- Reads the limits that a request was admitted with: their id is in the place of the
+-- scope, or their JSON behind the tokens and the cost. Returns them, nil for an id that
+-- is not known, and the place of the next argument.
+function budgets.used(args)
+  local quota = quotas[args[16]] or known_quota(args[16])
+  if quota then
+    return quota, 20
+  elseif args[16] == '' or args[16] == 'account' then
+    return quota_of(args[20]), 21
+  end
+  return nil, 20
+end
+
+-- What is counted in a window is in doubt: the router sums it anew.
+local function put_in_doubt(subject, state)
+  if state.sure == KNOWN then state.sure = RECOUNTING end
+  state.since, epoch = microseconds(), epoch + 1
+  want_recount(subject)
+end
+
+-- A threshold was passed: limits are compared with this state anew.
+local function passed(stream, budget, state, now)
+  epoch, state.bar_tokens, state.bar_nanos = epoch + 1, math.huge, math.huge
+  report(stream, budget, state, now)
+end
+
+local function add(stream, budget, state, tokens, nanos, now)
+  tokens, nanos = state.tokens + tokens, state.nanos + nanos
+  state.tokens, state.nanos = tokens, nanos
+  if tokens >= state.bar_tokens or nanos >= state.bar_nanos then
+    passed(stream, budget, state, now)
+  elseif tokens >= budget.soft_tokens or nanos >= budget.soft_nanos then
+    report(stream, budget, state, now)
+  end
+end
+
+-- The same, if what was looked up for the quota does not hold.
+local function ended_anew(keys, args, entry, quota, tokens, nanos)
+  local now = args[8]
+  if quota.minute and tokens > 0 then count_at(quota, 0, tokens, entry, now) end
+  for i = 1, quota.count do
+    local budget = quota.budgets[i]
+    local state = spends[budget.subject]
+    if not state or state.kind == budget.kind then
+      state = budgets.current(budget)
+    elseif tokens + nanos > 0 then
+      -- The kind of the windows was changed while it ran. Its event is in the stream.
+      put_in_doubt(budget.subject, state)
+    end
+    if budget.reserve then let_go(budget.subject, state, field_of(args[1], args[2])) end
+    if state.starts == budget.starts and state.kind == budget.kind and tokens + nanos > 0 then
+      if state.sure ~= KNOWN then note(budget.subject, args[2], tokens, nanos) end
+      add(keys[2], budget, state, tokens, nanos, now)
+    end
+  end
+end
+
+-- Counts a request that ended. `entry`: of its event in the stream. Written out for the
+-- usual case, as `begun`.
+function budgets.ended(keys, args, entry, quota)
+  -- Arithmetic reads a text faster than `tonumber`.
+  local now, tokens, nanos = args[8], args[18] + 0, args[19] + 0
+  if quota.epoch ~= epoch then return ended_anew(keys, args, entry, quota, tokens, nanos) end
+  local spent, state = quota.spent, quota.first
+  if spent then
+    if now == '' and entry < spent.ends then
+      spent.tokens = spent.tokens + tokens
+    else
+      count_at(quota, 0, tokens, entry, now)
+    end
+  end
+  if state then
+    local used, cost = state.tokens + tokens, state.nanos + nanos
+    state.tokens, state.nanos = used, cost
+    if used >= state.bar_tokens or cost >= state.bar_nanos then
+      passed(keys[2], quota.budgets[1], state, now)
+    end
+    state = quota.second
+    if state then add(keys[2], quota.budgets[2], state, tokens, nanos, now) end
+  end
+end
+
+-- Events that are sent again -----------------------------------------------------------
+
+local function number_in(event, name)
+  local value = event[name]
+  return type(value) == 'number' and value > 0 and value or 0
+end
+
+-- The event of a request may have been counted before: its window is summed anew.
+local function doubt(subject, request, event)
+  local state = spends[subject]
+  if not state then return end
+  local at = event.created_at_ms
+  if at < state.starts then return end
+  local tokens, nanos = number_in(event, 'total_tokens'), number_in(event, 'cost_nanos')
+  if tokens + nanos == 0 then return end
+  if at >= state.ends then
+    -- The next window does not begin with nothing.
+    spends[subject], epoch = nil, epoch + 1
+    return
+  end
+  note(subject, request, tokens, nanos)
+  if state.sure == KNOWN then put_in_doubt(subject, state) end
+end
+
+-- Returns a name that is a string in JSON.
+local function named(value)
+  return type(value) == 'string' and value or nil
+end
+
+-- rpx_resend_v1  ARGV: kind, id, event (JSON).
+-- Emits an event that was sent before, or that Redis may have lost.
+function budgets.resend(keys, args)
+  if args[1] == 'request' then
+    local event = cjson.decode(args[3])
+    local key, team = named(event.proxy_key_id), named(event.team_id)
+    if key then doubt('key:' .. key, args[2], event) end
+    if team then doubt('team:' .. team, args[2], event) end
+  end
+  return emit(keys[2], args[1], args[2], args[3])
+end
+
+-- Counts a request that ended, when its limits are not known: this memory is younger, so
+-- what it knows of the request's budgets is in doubt.
+function budgets.ended_unknown(args)
+  if args[14] == '' then return end
+  local event, field = cjson.decode(args[14]), field_of(args[1], args[2])
+  for kind, id in pairs({ key = named(event.proxy_key_id), team = named(event.team_id) }) do
+    local subject = kind .. ':' .. id
+    let_go(subject, spends[subject], field)
+    doubt(subject, args[2], event)
+  end
+end
+
+-- rpx_reserve_v1  ARGV: gateway, quota, then pairs of request and tokens.
+-- Restores reservations of running requests, after Redis was emptied.
+function budgets.restore(_, args)
+  local quota = quota_of(args[2])
+  for _, budget in ipairs(quota.budgets) do
+    if budget.reserve then
+      local state = budgets.current(budget)
+      for i = 3, #args, 2 do
+        local field = args[1] .. '/' .. args[i]
+        local reserved = TAG .. 'reserved:' .. budget.subject
+        if state.starts == budget.starts and call('HEXISTS', reserved, field) == 0 then
+          hold(budget, state, tonumber(args[i + 1]), field)
+        end
+      end
+    end
+  end
+  return 1
+end
+
+-- rpx_doubt_v1  Has all windows summed anew: a gateway lost its connection, so this may
+-- be another server, whose memory is older. Returns 1.
+function budgets.doubt_all()
+  for subject, state in pairs(spends) do
+    if state.sure == KNOWN then put_in_doubt(subject, state) end
+  end
+  return 1
+end
+
+-- Summing a window anew ----------------------------------------------------------------
+
+-- rpx_recounts_v1  Returns the age in ms of this Redis's content, then for each budget
+-- that has to be summed: subject, since when, start, end, does it reserve 0|1.
+function budgets.wanted()
+  local found = { string.format('%.0f', age()) }
+  for _, subject in ipairs(call('SMEMBERS', TAG .. 'recounts')) do
+    local state = spends[subject]
+    if state and state.sure ~= KNOWN then
+      for _, each in ipairs({ subject, string.format('%.0f', state.since),
+        string.format('%.0f', state.starts), string.format('%.0f', state.ends),
+        state.reserves }) do
+        found[#found + 1] = each
+      end
+    else
+      call('SREM', TAG .. 'recounts', subject)
+    end
+  end
+  return found
+end
+
+local function recounted(subject, since)
+  local state = spends[subject]
+  if not state or state.sure == KNOWN or state.since ~= tonumber(since) then return nil end
+  return state
+end
+
+-- rpx_recount_v1  ARGV: subject, since, then triples of request, tokens, billionths:
+-- events that the stream has. Returns the ids of all requests that are noted, or nil
+-- when this window need not be summed any more.
+function budgets.note_events(_, args)
+  if not recounted(args[1], args[2]) then return false end
+  local noted = TAG .. 'recount:' .. args[1]
+  for i = 3, #args, 3 do
+    call('HSETNX', noted, args[i], args[i + 1] .. ' ' .. args[i + 2])
+  end
+  return call('HKEYS', noted)
+end
+
+-- rpx_recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
+-- the noted requests. Returns {tokens, billionths}: what is spent, or {}.
+function budgets.summed(_, args)
+  local state = recounted(args[1], args[2])
+  if not state then return {} end
+  local tokens, nanos = tonumber(args[3]), tonumber(args[4])
+  for _, amounts in ipairs(call('HVALS', TAG .. 'recount:' .. args[1])) do
+    local each, cost = string.match(amounts, '^(%d+) (%d+)$')
+    tokens, nanos = tokens + tonumber(each), nanos + tonumber(cost)
+  end
+  state.tokens, state.nanos, state.sure, epoch = tokens, nanos, KNOWN, epoch + 1
+  call('DEL', TAG .. 'recount:' .. args[1])
+  call('SREM', TAG .. 'recounts', args[1])
+  return { string.format('%.0f', tokens), string.format('%.0f', nanos) }
+end
+
+-- rpx_used_v1  ARGV: now, key ids.  For each one: requests and tokens that its limits per
+-- minute count now.
+function budgets.of_minute(_, args)
+  local now, found = clock(args[1]), {}
+  for i = 2, #args do
+    local spent = budgets.minute(args[i], now)
+    found[2 * i - 3], found[2 * i - 2] = spent.requests, spent.tokens
+  end
+  return found
+end
+
+-- rpx_spend_v2  ARGV: subjects.  For each one: kind of the window, start, end, tokens,
+-- billionths of a dollar, tokens reserved, how sure (0 unknown, 1 known, 2 summed anew);
+-- or an empty text.
+function budgets.spend(_, args)
+  local found = {}
+  for i, subject in ipairs(args) do
+    local state = spends[subject]
+    found[i] = state and string.format('%s %.0f %.0f %.0f %.0f %.0f %d', state.kind,
+      state.starts, state.ends, state.tokens, state.nanos, state.reserved,
+      state.sure) or ''
+  end
+  return found
+end
+
+-- Ends reservations whose requests hold no lease any more: their gateway crashed, or the
+-- reply to their acquire was lost. For the reaper.
+function budgets.sweep(known)
+  local subjects = call('SMEMBERS', TAG .. 'reserving')
+  if #subjects == 0 then return end
+  local held = {}
+  for _, id in ipairs(every_holder(known)) do
+    for _, field in ipairs(call('HKEYS', leases_of(id))) do held[field] = true end
+  end
+  for _, subject in ipairs(subjects) do
+    local state, left = spends[subject], 0
+    for _, field in ipairs(call('HKEYS', TAG .. 'reserved:' .. subject)) do
+      if held[field] then left = left + 1 else let_go(subject, state, field) end
+    end
+    if left == 0 then call('SREM', TAG .. 'reserving', subject) end
+  end
+end
+
+end

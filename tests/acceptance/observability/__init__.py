@@ -1,0 +1,1 @@
+"""The shipped dashboards, alert rules and runbook."""

@@ -1,0 +1,339 @@
+"""`responses-proxy apply`, `keys`, `teams`, `providers` and `models` beside a running
+proxy, as docs/apply.md documents them."""
+
+import asyncio
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from cryptography.fernet import Fernet
+
+from libs.cli.admin import apply, resources
+from libs.cli.run import run_app
+from tests.support.databases.valkey import empty
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.ports import free_port
+from tests.support.processes.processes import BIN, bare_environment
+from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
+from tests.support.values.blocks import blocks_of, commands
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PAGE = "docs/apply.md"
+TOKEN = "open-sesame-open"
+UPSTREAM_KEY = "sk-theirs-hush"
+PLAN = Plan(
+    {"sk-sim-a": "acct-a"},
+    gateways=1,
+    services=("router", "ingest"),
+    settings={
+        "PROXY_ADMIN_TOKEN": TOKEN,
+        "PROXY_ALLOW_OPEN_ADMIN": "false",
+        "PROXY_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        "PROXY_HEARTBEAT_SECONDS": "0.2",
+        "PROVIDER_ACME": UPSTREAM_KEY,
+    },
+)
+SOON_S = 8.0
+SECRET = re.compile(r"\brpx_[\w-]{43}\b")
+OTHERS = """
+providers:
+  - {id: beta, provider_type: custom, base_url: "URL", api_key_env: BETA_KEY}
+  - {id: more, credential_ref: "env:OPENAI_MORE_KEY"}
+  - {id: east, provider_type: azure, base_url: "AZURE", api_key_env: BETA_KEY}
+models: []
+teams: []
+keys:
+  - {name: search-ci, pools: [batch, cheap], enabled: false}
+  - {name: paused, enabled: false}
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    fleet: Fleet
+    theirs: str  # the address of the provider
+    folder: Path
+
+    @property
+    def gateway(self) -> str:
+        return self.fleet.gateways[0].origin
+
+    @property
+    def file(self) -> str:
+        """The documented file, with an address that exists."""
+        (text,) = (b.text for b in blocks_of(PAGE) if b.language == "yaml")
+        assert text.count("https://api.acme.example/v1") == 1
+        return text.replace("https://api.acme.example/v1", self.theirs)
+
+    @property
+    def others(self) -> str:
+        azure = self.theirs.replace("/v1", "/openai/v1")
+        return OTHERS.replace("URL", f"{self.theirs}/").replace("AZURE", azure)
+
+    async def rows(self, kind: str) -> list[dict[str, Any]]:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(headers=headers, timeout=20) as client:
+            answer = await client.get(f"{self.fleet.admin}/{kind}")
+        rows: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
+        return [row for row in rows if row.get("revoked_at") is None]
+
+    def put(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def logs(self) -> str:
+        logs = self.folder.parent.glob("*.log")
+        return "".join(log.read_text() for log in logs)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(
+    valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    empty(valkey_server)
+    folder = tmp_path_factory.mktemp("fleet")
+    (folder / "checkout").mkdir()
+    async with (
+        Simulator({"sk-sim-a": "acct-a"}) as ours,
+        Simulator({UPSTREAM_KEY: "acct-theirs"}) as theirs,
+        running_fleet(PLAN, ours, valkey_server, folder) as fleet,
+    ):
+        yield World(fleet, theirs.base_url, folder / "checkout")
+
+
+class Shell:
+    """Runs commands, as the installed program does after it has read its settings."""
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._patch = patch
+        self._capsys = capsys
+
+    async def run(self, line: str, code: int = 0) -> str:
+        """What it prints; the errors if it fails."""
+        _, name, *words = shlex.split(line)
+        module, prefix = (
+            (apply, "responses-proxy apply")
+            if name == "apply"
+            else (resources, "responses-proxy")
+        )
+        argv = words if module is apply else [name, *words]
+        self._patch.setattr("sys.argv", ["x", *argv])
+        # In a thread: this loop serves the upstream.
+        ended = await asyncio.to_thread(_exited, module, prefix)
+        out, err = self._capsys.readouterr()
+        assert ended == code, out + err
+        return out if code == 0 else err
+
+
+def _exited(module: ModuleType, name: str) -> object:
+    try:
+        run_app(module.app, name)
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.fixture
+def shell(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    monkeypatch.chdir(world.folder)
+    monkeypatch.setenv("PROXY_PUBLIC_URL", world.gateway)
+    monkeypatch.setenv("PROXY_ADMIN_TOKEN", TOKEN)
+    monkeypatch.setenv("BETA_KEY", UPSTREAM_KEY)
+    return Shell(monkeypatch, capsys)
+
+
+def resembles(output: str, documented: str) -> bool:
+    """Is everything documented in the output, in this order? A line `...` leaves some
+    out."""
+    parts = [
+        re.escape(part).replace("rpx_\\.\\.\\.", SECRET.pattern)
+        for part in documented.split("...\n")
+    ]
+    return re.fullmatch("(?:.*\n)*?".join(parts), output) is not None
+
+
+async def test_the_documented_commands(world: World, shell: Shell) -> None:
+    """They are run in this order; the second `apply` changes nothing."""
+    world.put("proxy.yaml", world.file)
+    single, whole = (b for b in blocks_of(PAGE) if b.language == "console")
+    for command, _ in commands(single):
+        await shell.run(command)
+    assert await world.rows("keys") == await world.rows("teams") == []
+
+    (dry, shown), (first, wanted), (again, nothing) = commands(whole)
+    assert resembles(await shell.run(dry), shown)
+    assert await world.rows("keys") == await world.rows("providers") == []
+    printed = await shell.run(first)
+    assert resembles(printed, wanted), printed
+    assert await shell.run(again) == nothing == "nothing to change\n"
+
+    secrets = SECRET.findall(printed)
+    prefixes = {row["prefix"] for row in await world.rows("keys")}
+    assert {secret[:10] for secret in secrets} == prefixes
+    assert len(prefixes) == 2
+    assert not any(secret in world.logs() for secret in secrets)
+    assert UPSTREAM_KEY not in printed
+    await eventually(lambda: answers(world, secrets[0]), SOON_S)
+
+
+async def answers(world: World, secret: str) -> bool:
+    """Does the new key reach the new provider by the new alias?"""
+    body = {"model": "slow", "input": "x", "reasoning": {"effort": "low"}}
+    headers = {"authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(headers=headers, timeout=20) as client:
+        answer = await client.post(f"{world.gateway}/v1/responses", json=body)
+    assert answer.status_code in {200, 401, 403, 404}, answer.text
+    resource = answer.headers.get("x-proxy-resource-id")
+    return (answer.status_code, resource) == (200, "acme")
+
+
+async def test_a_change_and_a_prune(world: World, shell: Shell) -> None:
+    world.put("proxy.yaml", world.file)
+    await shell.run("responses-proxy apply -f proxy.yaml")
+    changed = world.file.replace("    requests_per_minute: 600\n", "")
+    world.put("proxy.yaml", changed.replace("weight: 3", "weight: 4"))
+    told = json.loads(await shell.run("responses-proxy apply -f proxy.yaml --json"))
+    assert [(c["action"], c["name"], list(c["fields"])) for c in told["changes"]] == [
+        ("change", "fast", ["targets"]),
+        ("change", "search-agent", ["requests_per_minute"]),
+    ]
+    assert told["changes"][1]["fields"]["requests_per_minute"] == {
+        "before": 600,
+        "after": None,
+    }
+    assert not SECRET.search(json.dumps(told))
+
+    world.put("others.yaml", world.others)
+    told = json.loads(
+        await shell.run("responses-proxy apply -f others.yaml --prune --json")
+    )
+    assert [(c["action"], c["name"]) for c in told["changes"]] == [
+        ("create", "beta"),
+        ("create", "more"),
+        ("create", "east"),
+        ("change", "search-ci"),
+        ("create", "paused"),
+        ("revoke", "search-agent"),
+        ("delete", "search"),
+        ("delete", "fast"),
+        ("delete", "slow"),
+        ("delete", "acme"),
+    ]
+    assert [change for change in told["changes"] if "secret" in change] == [
+        told["changes"][4]
+    ]
+    assert UPSTREAM_KEY not in json.dumps(told) + world.logs()
+    assert [row["enabled"] for row in await world.rows("keys")] == [False, False]
+    again = "responses-proxy apply -f others.yaml --prune"
+    assert await shell.run(again) == "nothing to change\n"
+    assert "api_key: sent" in await shell.run(f"{again} --send-keys")
+    left = await world.rows("providers")
+    configured = [(row["id"], row["api_key_configured"]) for row in left]
+    assert configured == [("beta", True), ("more", False), ("east", True)]
+    # What the environment configures remains.
+    resources = (await _state(world))["resources"]
+    assert "openai-1" in {resource["id"] for resource in resources}
+
+
+async def _state(world: World) -> dict[str, Any]:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(headers=headers, timeout=20) as client:
+        state: dict[str, Any] = (await client.get(f"{world.fleet.admin}/state")).json()
+    return state
+
+
+async def test_tables_and_rows(world: World, shell: Shell) -> None:
+    made = await shell.run("responses-proxy keys create name=twin pools=a,b --json")
+    first = json.loads(made)
+    await shell.run("responses-proxy keys create name=twin")
+    listed = await shell.run("responses-proxy keys list")
+    heads, *rows = listed.splitlines()
+    assert heads.split()[:3] == ["id", "name", "prefix"]
+    assert sum(" twin " in row for row in rows) == 2
+    refused = await shell.run("responses-proxy keys show twin", 1)
+    assert "2 keys have the name 'twin'; give an id: key_" in refused
+    world.put("twin.yaml", "keys:\n  - name: twin\n")
+    refused = await shell.run("responses-proxy apply -f twin.yaml", 2)
+    assert "twin.yaml:2: keys[0].name: the proxy has 2 keys of the name" in refused
+    shown = await shell.run(f"responses-proxy keys show {first['id']} --json")
+    assert json.loads(shown) == {k: v for k, v in first.items() if k != "secret"}
+    await shell.run(f"responses-proxy keys revoke {first['id']}")
+    await shell.run("responses-proxy keys revoke twin")
+    active = await shell.run("responses-proxy keys list")
+    everything = await shell.run("responses-proxy keys list --all")
+    assert (active.count(" twin "), everything.count(" twin ")) == (0, 2)
+    refused = await shell.run("responses-proxy keys change twin name=x", 1)
+    assert "there is no key 'twin'" in refused
+    refused = await shell.run("responses-proxy keys create naem=x", 2)
+    assert "unknown field 'naem'; did you mean name?" in refused
+
+
+async def test_a_mistake_changes_nothing(world: World, shell: Shell) -> None:
+    before = [await world.rows(kind) for kind in ("keys", "teams", "models")]
+    world.put(
+        "bad.yaml",
+        "keys:\n  - name: new\nteams:\n  - id: x\n    polciy: {}\n"
+        "models:\n  - {alias: a, provider_id: bata, upstream_id: x}\n",
+    )
+    refused = await shell.run("responses-proxy apply -f bad.yaml", 2)
+    assert refused == (
+        "responses-proxy: bad.yaml:5: teams[0].polciy: unknown field; did you mean "
+        "policy?\n"
+    )
+    # What only the API finds ends it there, and says how far it came.
+    world.put(
+        "bad.yaml",
+        "models: []\nkeys:\n  - name: new\nproviders:\n  - id: meta\n"
+        "    provider_type: custom\n    base_url: http://169.254.169.254\n"
+        "    credential_ref: env:PROVIDER_ACME\n",
+    )
+    refused = await shell.run("responses-proxy apply -f bad.yaml", 1)
+    assert refused.startswith("responses-proxy: provider meta: ")
+    assert "(0 of 2 changes are made; the same command continues)" in refused
+    assert before == [await world.rows(kind) for kind in ("keys", "teams", "models")]
+
+
+async def test_no_access(world: World, shell: Shell) -> None:
+    world.put("token", "another-token\n")
+    wrong = await shell.run("responses-proxy keys list --token-file token", 2)
+    assert wrong.startswith(
+        "responses-proxy: --token-file: holds another token than that of "
+        f"{world.gateway}. "
+    )
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    nobody = await shell.run(f"responses-proxy teams list --url {url}", 1)
+    assert nobody.startswith(f"responses-proxy: {url} cannot be reached (")
+    assert nobody.count("\n") == 1
+
+
+async def test_the_installed_program(world: World) -> None:
+    """The token is read from a file which the environment names."""
+    world.put("right", f"{TOKEN}\n")
+    environ = {
+        **bare_environment(),
+        "PROXY_PORT": world.gateway.rpartition(":")[2],
+        "PROXY_ADMIN_TOKEN_FILE": str(world.folder / "right"),
+    }
+
+    def printed(*words: str) -> Any:
+        done = subprocess.run(
+            [BIN / "responses-proxy", *words], input=b"models: []", env=environ,
+            capture_output=True, check=True, timeout=60,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    told = await asyncio.to_thread(printed, "apply", "-f", "-", "--json")
+    assert told == {"dry_run": False, "changes": []}

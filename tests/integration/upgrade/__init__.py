@@ -1,0 +1,1 @@
+"""Upgrades from the version before, and backups."""

@@ -1,0 +1,150 @@
+"""The dashboard of a running product, in Chromium, driven by Playwright."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.fernet import Fernet
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from libs.simulator.server import RunningSimulator
+from tests.support.processes.debian import program
+from tests.support.processes.up import Up, environment, running
+from tests.support.upstreams.simulator import Simulator
+
+KEYS = {f"sk-dash-{n}": f"acct-{n % 2}" for n in range(4)}
+TOKEN = "token-of-the-operator-0123456789"
+TALL = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+WAIT_MS = 20_000  # a view is there within this; machines may be busy
+AXE = Path(__file__).with_name("axe.min.js")
+
+
+@asynccontextmanager
+async def playwright_browser() -> AsyncIterator[Browser]:
+    """The installed Chromium; Playwright downloads none."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program("chromium", "chromium")
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def tab(browser: Browser, **context: Any) -> AsyncIterator[Page]:
+    """A tab with a session of its own. Fails if a script failed, or if the content
+    security policy stopped something."""
+    opened = await browser.new_context(**{"viewport": TALL, **context})
+    opened.set_default_timeout(WAIT_MS)
+    wrong: list[str] = []
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type == "error" and "Security Policy" in message.text:
+            wrong.append(message.text)
+
+    try:
+        page = await opened.new_page()
+        page.on("console", said)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        yield page
+        assert wrong == []
+    finally:
+        await opened.close()
+
+
+@dataclass
+class Dashboard:
+    """A running product with a simulated upstream, and a browser."""
+
+    up: Up
+    simulator: RunningSimulator
+    browser: Browser
+    http: httpx.AsyncClient = field(repr=False)
+
+    @property
+    def origin(self) -> str:
+        return self.up.url.removesuffix("/v1")
+
+    @asynccontextmanager
+    async def at(
+        self, view: str = "#/", *, token: str = TOKEN, **context: Any
+    ) -> AsyncIterator[Page]:
+        """A tab that is logged in and shows this view."""
+        async with tab(self.browser, **context) as page:
+            await page.goto(f"{self.origin}/#token={token}")
+            await page.locator("#view h1").wait_for()
+            await visit(page, self.origin, view)
+            yield page
+
+    async def ask(self, session: str = "", **body: Any) -> httpx.Response:
+        """A request through the gateway, with its id in `x-proxy-request-id`."""
+        headers = {"x-session-id": session} if session else {}
+        asked = {"model": "gpt-5.5", "input": "Say hello", **body}
+        return await self.http.post(
+            f"{self.up.url}/responses", json=asked, headers=headers
+        )
+
+    async def sim(self, order: str, **body: Any) -> None:
+        base = self.simulator.base_url.removesuffix("/v1")
+        answer = await self.http.post(f"{base}/__sim/{order}", json=body)
+        answer.raise_for_status()
+
+    async def admin(self, method: str, path: str, body: Any = None) -> Any:
+        answer = await self.http.request(
+            method,
+            f"{self.up.admin}{path}",
+            json={} if body is None and method != "GET" else body,
+            headers={"authorization": f"Bearer {TOKEN}"},
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+
+async def visit(page: Page, origin: str, view: str) -> None:
+    await page.goto(f"{origin}/{view}")
+    await page.locator("#view h1").wait_for()
+
+
+@asynccontextmanager
+async def dashboard(folder: Path, **settings: str) -> AsyncIterator[Dashboard]:
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator(KEYS))
+        environ = environment(
+            folder,
+            PROXY_UPSTREAM_BASE_URL=simulator.base_url,
+            OPENAI_API_KEYS=",".join(KEYS),
+            PROXY_ADMIN_TOKEN=TOKEN,
+            PROXY_SECRET_ENCRYPTION_KEY=Fernet.generate_key().decode(),
+            **settings,
+        )
+        up = stack.enter_context(running(environ, folder))
+        # In a thread: this loop serves the upstream, which health checks probe.
+        await asyncio.to_thread(up.wait_until_ready)
+        browser = await stack.enter_async_context(playwright_browser())
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        yield Dashboard(up, simulator, browser, http)
+
+
+async def until_shown(page: Page, selector: str, text: str) -> None:
+    """Wait until an element contains a text."""
+    found = page.locator(selector).filter(has_text=re.compile(re.escape(text)))
+    await found.first.wait_for()
+
+
+async def serious_faults(page: Page) -> list[str]:
+    """What axe-core finds: rule, and the elements. The page must have been opened with
+    `AXE` as its init script."""
+    found = await page.evaluate(
+        "async () => (await axe.run(document, {resultTypes: ['violations']}))"
+        ".violations.filter(({impact}) => ['serious', 'critical'].includes(impact))"
+        ".map(({id, nodes}) => id + ': ' + nodes.map((n) => n.target).join(' | '))"
+    )
+    return list(found)

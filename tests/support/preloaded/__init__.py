@@ -1,0 +1,1 @@
+"""Programs that are forked from a process that has imported them."""
