@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -211,16 +212,18 @@ class TestTimes:
     async def test_an_answer_that_is_never_read_holds_no_lease(
         self, stack: Stack
     ) -> None:
+        before = {event["id"] for event in await stack.events("request")}
         await stack.fault(event_gap_ms=0, body={"x": "y" * 8_000_000}, status=200)
         async with calling(stack.origin, buffer=4096) as caller:
             await caller.send(post(ASK))
 
-            async def free() -> bool:
-                return bool(await stack.events("request")) and not (
-                    await stack.in_flight()
-                )
+            async def ended() -> list[dict[str, Any]]:
+                events = await stack.events("request")
+                return [event for event in events if event["id"] not in before]
 
-            await eventually(free)
+            (event,) = await eventually(ended)
+            assert event["error_code"] == "client_stalled"
+            assert await stack.in_flight() == 0
 
 
 async def _trickle(caller: raw.Caller, data: bytes) -> None:
