@@ -13,6 +13,7 @@ SCALE = Scale(
 )
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.asyncio
 async def test_a_budget_is_exact_through_the_loss_of_redis(tmp_path: Path) -> None:
     async with scene(SCALE, tmp_path) as at_scene:
