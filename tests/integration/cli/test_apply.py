@@ -1,5 +1,5 @@
-"""`responses-proxy apply`, `keys`, `teams`, `providers` and `models` beside a running
-proxy, as docs/apply.md documents them."""
+"""`responses-proxy apply`, `keys`, `teams`, `providers`, `models` and `prices` beside a
+running proxy, as docs/apply.md documents them."""
 
 import asyncio
 import json
@@ -50,6 +50,7 @@ providers:
   - {id: beta, provider_type: custom, base_url: "URL", api_key_env: BETA_KEY}
   - {id: more, credential_ref: "env:OPENAI_MORE_KEY"}
   - {id: east, provider_type: azure, base_url: "AZURE", api_key_env: BETA_KEY}
+prices: []
 models: []
 teams: []
 keys:
@@ -230,6 +231,7 @@ async def test_a_change_and_a_prune(world: World, shell: Shell) -> None:
         ("delete", "fast"),
         ("delete", "slow"),
         ("delete", "acme"),
+        ("delete", "gpt-5.4"),
     ]
     assert [change for change in told["changes"] if "secret" in change] == [
         told["changes"][4]
@@ -245,6 +247,52 @@ async def test_a_change_and_a_prune(world: World, shell: Shell) -> None:
     # What the environment configures remains.
     resources = (await _state(world))["resources"]
     assert "openai-1" in {resource["id"] for resource in resources}
+
+
+async def test_prices(world: World, shell: Shell) -> None:
+    """Every change is one row of the audit log, and a repeated run is none."""
+
+    def file(model: str, *prices: str) -> None:
+        listed = "".join(f"\n      - {{{price}}}" for price in prices)
+        world.put("prices.yaml", f"prices:\n  - model: {model}\n    prices:{listed}\n")
+
+    async def audited() -> list[tuple[str, str]]:
+        rows = await world.rows("audit?object_type=price")
+        return [(row["action"], row["object_id"]) for row in rows]
+
+    before = await audited()
+    always = "input: 1, cached_input: 0.5, output: 2"
+    tiers = [f"{always}, service_tier: {tier}" for tier in ("b", "a_b", "ab", "a-b")]
+    file("x/y", always, *tiers, f"{always}, reasoning: 3, valid_from: 2026-05-01")
+    command = "responses-proxy apply -f prices.yaml"
+    dry = await shell.run(f"{command} --dry-run")
+    assert dry.startswith("create  price x/y\n        prices: [{")
+    assert await audited() == before
+    assert (await shell.run(command)).endswith("1 change\n")
+    assert await shell.run(command) == "nothing to change\n"
+    file("x/y", always)
+    assert "-> [{" in await shell.run(command)
+    shown = await shell.run("responses-proxy prices show x/y --json")
+    assert [price["output"] for price in json.loads(shown)["prices"]] == [2]
+    assert await shell.run(command) == "nothing to change\n"
+    file("z", always)
+    told = json.loads(await shell.run(f"{command} --prune --json"))
+    assert [(each["action"], each["name"]) for each in told["changes"]] == [
+        ("create", "z"),
+        ("delete", "x/y"),
+    ]
+    assert await shell.run(f"{command} --prune") == "nothing to change\n"
+    await shell.run("responses-proxy prices delete z")
+    assert sorted(await audited()) == sorted(
+        [
+            *before,
+            *[("change", "x/y")] * 2,
+            ("change", "z"),
+            ("delete", "x/y"),
+            ("delete", "z"),
+        ]
+    )
+    assert await world.rows("prices") == []
 
 
 async def _state(world: World) -> dict[str, Any]:
