@@ -62,7 +62,9 @@ async def listening(handle: Handle) -> AsyncIterator[Origin]:
             await handle(r, w)
             if not w.is_closing():
                 await r.read()  # until the client disconnects
-        w.transport.abort()
+        # Python 3.11 cannot abort a transport that sent its rest and closed.
+        if not w.is_closing() or w.transport.get_write_buffer_size():
+            w.transport.abort()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
