@@ -7,10 +7,10 @@ import pytest
 import pytest_asyncio
 
 from libs.common.redis.shared_connection import connect as connect_redis
-from tests.support.clients.tenants import PLAN, UPSTREAM_KEYS, Tenants
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import running_fleet
 from tests.support.upstreams.simulator import Simulator
+from tests.support.worlds.tenants import PLAN, UPSTREAM_KEYS, Tenants
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

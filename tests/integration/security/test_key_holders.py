@@ -17,7 +17,13 @@ from libs.common.proxy_keys import secret_hash
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect as connect_redis
-from tests.support.clients.key_holders import (
+from tests.support.databases.redis_dump import dump
+from tests.support.databases.sql import fetch
+from tests.support.databases.valkey import empty
+from tests.support.processes.fleet import running_fleet
+from tests.support.processes.waiting import eventually
+from tests.support.upstreams.simulator import Simulator
+from tests.support.worlds.key_holders import (
     ASK,
     PLAN,
     SOON_S,
@@ -25,12 +31,6 @@ from tests.support.clients.key_holders import (
     Holders,
     error,
 )
-from tests.support.databases.redis_dump import dump
-from tests.support.databases.sql import fetch
-from tests.support.databases.valkey import empty
-from tests.support.processes.fleet import running_fleet
-from tests.support.processes.waiting import eventually
-from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,9 +12,9 @@ from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect as connect_redis
 from libs.common.routing.functions import RoutingFunctions
 from services.router.function_library import LIBRARY
-from tests.support.clients.key_holders import ASK, error
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.stack import STREAM, gateway_stack
+from tests.support.worlds.key_holders import ASK, error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

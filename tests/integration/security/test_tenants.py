@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from tests.support.clients.attack import Attack, FrameAttack, new_id
 from tests.support.clients.attacks import FRAMES, HTTP
-from tests.support.clients.tenants import MODEL, Key, Tenants
 from tests.support.processes.waiting import eventually
+from tests.support.worlds.tenants import MODEL, Key, Tenants
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.clients.tenants import MODEL, Tenants
+from tests.support.worlds.tenants import MODEL, Tenants
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
