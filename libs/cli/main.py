@@ -179,8 +179,14 @@ def models(context: typer.Context) -> None:
 
 
 @_passed_on
+def prices(context: typer.Context) -> None:
+    """List, show, create, change and delete the prices of models."""
+    _manage("prices", context)
+
+
+@_passed_on
 def apply(context: typer.Context) -> None:
-    """Make providers, model aliases, teams and keys those of a YAML file."""
+    """Make prices, providers, model aliases, teams and keys those of a YAML file."""
     _exec([*PYTHON, "libs.cli.admin.apply", *context.args])
 
 

@@ -15,6 +15,9 @@ DEAD_LETTERS = Counter(
 ALERTS = Counter(
     "proxy_alerts_total", "Alerts that the webhook accepted or did not", ["result"]
 )
+ALERTS_DROPPED = Counter(
+    "proxy_alerts_dropped_total", "Alerts that were not kept, because too many wait"
+)
 FAILURES = Counter(
     "proxy_ingest_failures_total",
     "Calls that failed because Redis or SQL was unavailable",

@@ -3,7 +3,6 @@ records what it receives. Anything but one well-formed request is a breach."""
 
 import asyncio
 import random
-import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,36 +11,13 @@ from dataclasses import dataclass, field
 
 from websockets.utils import accept_key
 
+from tests.attack.seen import START, Malformed, Seen, header_of
 from tests.attack.tokens import EVIL, TOKEN, answer, events
 from tests.support.clients.frames import CLOSE, TEXT, frame, read_frame
 from tests.support.clients.raw import CHUNKED, SSE, chunk
 
-METHODS = rb"GET|POST|HEAD|DELETE|PUT|PATCH|OPTIONS"
-START = re.compile(rb"(" + METHODS + rb") (/[!\x22$-~]*) HTTP/1\.1")
-LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t\x20-\x7e\x80-\xff]*)")
 ONCE = (b"host", b"authorization")
 OK = b"HTTP/1.1 200 OK\r\n"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A request as it arrived."""
-
-    method: bytes
-    target: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-    def header(self, name: bytes) -> bytes:
-        return dict(self.headers).get(name, b"")
-
-    @property
-    def token(self) -> bytes:
-        return self.header(b"x-token")
-
-
-class Malformed(Exception):
-    """A request that a gateway must not send."""
 
 
 @dataclass
@@ -90,7 +66,7 @@ class Upstream:
         found = START.fullmatch(start)
         if found is None:
             raise Malformed(f"request line {start!r}")
-        headers = tuple(map(_header, lines))
+        headers = tuple(map(header_of, lines))
         self._look(start, headers)
         early = dict(headers).get(b"x-act") == b"early"
         if early:  # answers before it has read the body
@@ -161,13 +137,6 @@ class Upstream:
                 reset(writer)
                 raise ConnectionResetError
         await writer.drain()
-
-
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    found = LINE.fullmatch(line)
-    if found is None:
-        raise Malformed(f"header line {line!r}")
-    return found[1].lower(), found[2]
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Make the proxy have the providers, model aliases, teams and keys of a YAML file.
+"""Make the proxy have the prices, providers, model aliases, teams and keys of a file.
 
 What is already as the file says stays untouched, so the command can be repeated. The
 file is checked as a whole before anything is changed. docs/apply.md describes it."""

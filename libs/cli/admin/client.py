@@ -69,10 +69,14 @@ class AdminApi:
                 return found
 
     def create(self, kind: Kind, fields: Fields) -> dict[str, Any]:
+        if kind.put:
+            rest = {k: v for k, v in fields.items() if k != kind.label}
+            return self.change(kind, fields[kind.label], rest)
         return self._call("POST", f"/admin/{kind.name}", body=fields)
 
     def change(self, kind: Kind, id_: str, fields: Fields) -> dict[str, Any]:
-        return self._call("PATCH", _path(kind, id_), body=fields)
+        method = "PUT" if kind.put else "PATCH"
+        return self._call(method, _path(kind, id_), body=fields)
 
     def remove(self, kind: Kind, id_: str) -> dict[str, Any]:
         return self._call("DELETE", _path(kind, id_))

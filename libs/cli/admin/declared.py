@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from libs.cli.admin.credentials import API_KEY, source_problems
-from libs.cli.admin.kinds import MODELS, ORDER, PROVIDERS, Fields, Kind, nearest
+from libs.cli.admin.kinds import (
+    MODELS,
+    ORDER,
+    PRICES,
+    PROVIDERS,
+    Fields,
+    Kind,
+    nearest,
+)
 from libs.cli.admin.schema import KindSchema, Path, Problem, problems
 from libs.common.providers.references import may_hold_keys
 from libs.common.settings.messages import SettingErrorCarrier
 from libs.common.settings.upstreams import checked_url
 
 SINGLE = ("provider_id", "upstream_id")
+ALWAYS = "1970-01-01"  # the day of a price that names none
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ def item_problems(
         found += _of_model(fields, path)
     if not found and kind is PROVIDERS:
         found += _of_provider(fields, path)
+    if not found and kind is PRICES:
+        found += _of_prices(fields, path)
     yield from found
 
 
@@ -99,6 +110,19 @@ def _of_model(fields: Fields, path: Path) -> Iterator[Problem]:
     for place, name in enumerate(names):
         if name in names[:place]:
             yield Problem((*path, "targets", place), "the same target is there twice")
+
+
+def _of_prices(fields: Fields, path: Path) -> Iterator[Problem]:
+    names = [price_name(price) for price in fields["prices"]]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            text = "a price of the same tier and day is there twice"
+            yield Problem((*path, "prices", place), text)
+
+
+def price_name(price: Fields) -> tuple[str, str]:
+    """What distinguishes the prices of a model: the tier, and the day from which on."""
+    return price.get("service_tier") or "", price.get("valid_from", ALWAYS)
 
 
 def _of_provider(fields: Fields, path: Path) -> Iterator[Problem]:

@@ -20,11 +20,11 @@ from libs.cli.admin.kinds import (
     TEAMS,
     Fields,
     Kind,
-    is_revoked,
+    is_managed,
     nearest,
 )
 from libs.cli.admin.schema import KindSchema, Problem
-from libs.cli.admin.wanted import BASE_URL, compared, wanted
+from libs.cli.admin.wanted import BASE_URL, as_declared, compared, wanted
 
 Rows = Sequence[Fields]
 
@@ -77,8 +77,10 @@ class Difference:
     ) -> None:
         self._declaration = declaration
         self._rows = {
-            name: [row for row in listed if not is_revoked(row)]
-            for name, listed in rows.items()
+            kind.name: [
+                as_declared(kind, row) for row in rows[kind.name] if is_managed(row)
+            ]
+            for kind in ORDER
         }
         self._schemas = schemas
         self._scope = scope

@@ -1,4 +1,5 @@
-"""What the admin API manages: providers, model aliases, teams and proxy keys. Pure."""
+"""What the admin API manages: prices, providers, model aliases, teams and proxy keys.
+Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ Fields = Mapping[str, Any]
 @dataclass(frozen=True)
 class Kind:
     """`name` is the command, the section of a file and the path below /admin. People
-    identify one by the field `label`, the API by the field `id`."""
+    identify one by the field `label`, the API by the field `id`. `put`: PUT sets one as
+    a whole; there is neither POST nor PATCH."""
 
     name: str
     one: str
@@ -20,8 +22,19 @@ class Kind:
     removal: str  # the command that removes one
     columns: Sequence[str]  # of the table
     paged: bool
+    put: bool = False
 
 
+PRICES = Kind(
+    "prices",
+    "price",
+    label="model",
+    id="model",
+    removal="delete",
+    columns=("model", "own", "prices"),
+    paged=False,
+    put=True,
+)
 PROVIDERS = Kind(
     "providers",
     "provider",
@@ -76,13 +89,19 @@ KEYS = Kind(
     ),
     paged=True,
 )
-# The order in which a file is applied: models refer to providers, keys to teams.
-ORDER = (PROVIDERS, MODELS, TEAMS, KEYS)
+# The order in which a file is applied: models refer to providers, keys to teams. A
+# model has its price before the first request that a new alias or key makes.
+ORDER = (PRICES, PROVIDERS, MODELS, TEAMS, KEYS)
 
 
 def is_revoked(row: Fields) -> bool:
     """Only keys can be; their rows stay."""
     return row.get("revoked_at") is not None
+
+
+def is_managed(row: Fields) -> bool:
+    """Is it neither revoked nor a price of PROXY_PRICES_FILE?"""
+    return not is_revoked(row) and row.get("own", True)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The commands `responses-proxy keys|teams|providers|models`."""
+"""The commands `responses-proxy keys|teams|providers|models|prices`."""
 
 import json
 import os
@@ -218,6 +218,9 @@ def _cell(value: Any) -> str:
 def _part(value: Any) -> str:
     if isinstance(value, dict) and "upstream_id" in value:  # of a model's targets
         return f"{value['provider_id']}: {value['upstream_id']}"
+    if isinstance(value, dict):  # a price
+        given = {k: v for k, v in value.items() if v not in (None, "")}
+        return " ".join(f"{name} {_cell(each)}" for name, each in given.items())
     return str(value)
 
 
@@ -232,7 +235,7 @@ def _print(row: Fields, as_json: bool) -> None:
         print(f"The {SECRET} is shown only now.", file=sys.stderr)
 
 
-# One program with four names: the first argument says which.
+# One program with five names: the first argument says which.
 app = new_app()
 for _kind in ORDER:
     app.add_typer(app_of(_kind), name=_kind.name)

@@ -7,7 +7,7 @@ understood is left to the API."""
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from ipaddress import ip_network
 from typing import Any
 
@@ -78,6 +78,8 @@ def kind_schema(document: Mapping[str, Any], kind: Kind) -> KindSchema:
     try:
         paths = document["paths"]
         (single,) = [path for path in paths if one.fullmatch(path)]
+        if kind.put:
+            return _of_put(document, kind, paths[single]["put"])
         return KindSchema(
             _body(document, paths[collection]["post"]),
             _body(document, paths[single]["patch"]),
@@ -87,6 +89,16 @@ def kind_schema(document: Mapping[str, Any], kind: Kind) -> KindSchema:
             f"this proxy does not describe {collection} in its /openapi.json; upgrade "
             "its routers to the version of this command"
         ) from None
+
+
+def _of_put(
+    document: Mapping[str, Any], kind: Kind, operation: Mapping[str, Any]
+) -> KindSchema:
+    """What names one is in the path."""
+    (named,) = [each for each in operation["parameters"] if each["in"] == "path"]
+    change = _body(document, operation)
+    properties = {kind.label: named["schema"], **change["properties"]}
+    return KindSchema({**change, "properties": properties}, change)
 
 
 def _body(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Schema:
@@ -201,6 +213,8 @@ def _of_string(value: str, schema: Schema, path: Path) -> Iterator[str]:
             f"{_shown(value)} is not a time with a time zone, such as "
             "2027-01-31T00:00:00Z"
         )
+    elif schema.get("format") == "date" and not _is_day(value):
+        yield f"{_shown(value)} is not a day, such as 2027-01-31"
     elif NETWORKS in path and network(value) is None:
         yield (
             f"{_shown(value)} is not an address, nor a network without host bits, "
@@ -215,6 +229,13 @@ def instant(value: str) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo is not None else None
+
+
+def _is_day(value: str) -> bool:
+    try:
+        return date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def network(value: str) -> str | None:

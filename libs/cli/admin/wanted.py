@@ -9,8 +9,8 @@ from datetime import UTC
 from typing import Any
 
 from libs.cli.admin.credentials import REFERENCE, without_sources
-from libs.cli.admin.declared import SINGLE
-from libs.cli.admin.kinds import MODELS, PROVIDERS, Fields, Kind
+from libs.cli.admin.declared import ALWAYS, SINGLE, price_name
+from libs.cli.admin.kinds import MODELS, PRICES, PROVIDERS, Fields, Kind
 from libs.cli.admin.schema import (
     NETWORKS,
     KindSchema,
@@ -38,6 +38,8 @@ def wanted(kind: Kind, schema: KindSchema, fields: Fields) -> dict[str, Any]:
         return _of_provider({**defaults, **given}, given)
     if kind is MODELS:
         return _of_model({**defaults, **given})
+    if kind is PRICES:
+        return {**given, "prices": sorted(given["prices"], key=price_name)}
     return {**defaults, **given}
 
 
@@ -59,6 +61,22 @@ def _of_model(fields: dict[str, Any]) -> dict[str, Any]:
     targets = fields["targets"] or [single]
     fields["targets"] = sorted(targets, key=lambda each: each.get("priority", 0))
     return fields
+
+
+def as_declared(kind: Kind, row: Fields) -> Fields:
+    """A row of the API with values as a file has them."""
+    if kind is not PRICES:
+        return row
+    prices = [
+        {
+            **price,
+            "service_tier": price["service_tier"] or None,
+            "valid_from": price["valid_from"][: len(ALWAYS)],
+        }
+        for price in row["prices"]
+    ]
+    # Not in the order of the API, which is that of the database's language.
+    return {**row, "prices": sorted(prices, key=price_name)}
 
 
 def compared(fields: Fields, schemas: Mapping[str, Schema]) -> dict[str, Any]:

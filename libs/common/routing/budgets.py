@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from libs.common.budgets import Budget, window_at
+from libs.common.budgets import Budget, Window, window_at
 from libs.common.contracts.events import END_OF_TIME_MS
 
 UNKNOWN, KNOWN, RECOUNTING = range(3)  # how sure a spend is
@@ -68,13 +68,7 @@ def quota_at(
     encoded = _Quota(
         "",
         key_id,
-        [
-            _Budget(
-                *(b.subject, b.kind, window.start_ms, window.end_ms, b.soft_percent),
-                *(b.tokens, b.nanos, b.reserve),
-            )
-            for b, window in zip(budgets, windows, strict=True)
-        ],
+        [_in_window(b, window) for b, window in zip(budgets, windows, strict=True)],
         requests_per_minute,
         tokens_per_minute,
     )
@@ -91,6 +85,19 @@ def quota_at(
         tuple(window.end_ms for window in windows),
         any(b.reserve and b.tokens is not None for b in budgets),
     )
+
+
+def _in_window(budget: Budget, window: Window) -> _Budget:
+    return _Budget(
+        *(budget.subject, budget.kind, window.start_ms, window.end_ms),
+        *(budget.soft_percent, budget.tokens, budget.nanos, budget.reserve),
+    )
+
+
+def encoded_at(budget: Budget, now_ms: int) -> bytes:
+    """A budget in its current window, for rpx_count_v1."""
+    window = window_at(budget.window, budget.time_zone, now_ms)
+    return _encode(_in_window(budget, window))
 
 
 # What was counted for a key when a request was admitted, as acquire encodes it:
@@ -124,8 +131,7 @@ def spent_at(
     budget: Budget, spend: Spend | None, now_ms: int
 ) -> tuple[int, int] | None:
     """Tokens and billionths of a dollar that are spent in the current window of a
-    budget. None while Redis does not know: it was emptied, or counts nothing before the
-    first request."""
+    budget. None while Redis does not know."""
     if spend is None or spend.sure == UNKNOWN:
         return None
     window = window_at(budget.window, budget.time_zone, now_ms)

@@ -1,6 +1,7 @@
 """Routing functions off the hot path: those of the router and the health service, and
 what all services read. Raises as `functions.py` says."""
 
+import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,20 @@ import msgspec
 from pydantic import ValidationError
 from redis.exceptions import ResponseError
 
+from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
 from libs.common.contracts.events import RegistryEvent, encode
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.redis.client import Caller, Clock, servers_clock
-from libs.common.routing.budgets import Recount, Spend, spend_of
+from libs.common.routing.budgets import (
+    Recount,
+    Spend,
+    encoded_at,
+    spend_of,
+    spent_at,
+)
 from libs.common.routing.replies import (
     code_of,
     is_older,
@@ -79,6 +87,9 @@ class Queue:
 
 
 Owners = Mapping[str, Owner | None]
+ASK_AGAIN_S = 0.05
+# What was spent is summed every quarter of a second (docs/budgets.md).
+SUMMED_WITHIN_S = 1.0
 ALL = "*"  # the pool of all resources
 LIST_LIBRARY = ("FUNCTION", "LIST", "LIBRARYNAME", "rpx")
 
@@ -242,6 +253,25 @@ class ControlFunctions:
             for subject, told in zip(subjects, found, strict=True)
         ]
 
+    async def summed_spend(
+        self, budgets: Sequence[Budget], now_ms: int
+    ) -> list[Spend | None]:
+        """The same of budgets. Those of which Redis does not know what was spent are
+        summed by the router; this waits for it, but not longer than SUMMED_WITHIN_S."""
+        subjects = [budget.subject for budget in budgets]
+        found = await self.spend(*subjects)
+        unknown = _unknown(budgets, found, now_ms)
+        if unknown:
+            counted = [encoded_at(budget, now_ms) for budget in unknown]
+            await self._fcall("rpx_count_v1", *counted)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + SUMMED_WITHIN_S
+        while unknown and loop.time() < ends:
+            await asyncio.sleep(ASK_AGAIN_S)
+            found = await self.spend(*subjects)
+            unknown = _unknown(budgets, found, now_ms)
+        return found
+
     async def used(self, *key_ids: str) -> list[tuple[int, int]]:
         """The requests and tokens that the limits per minute of these keys count
         now."""
@@ -292,6 +322,16 @@ class ControlFunctions:
             return await self._caller.call(*command)
         except ResponseError as error:
             raise unusable(error) from error
+
+
+def _unknown(
+    budgets: Sequence[Budget], spends: Sequence[Spend | None], now_ms: int
+) -> list[Budget]:
+    return [
+        budget
+        for budget, spend in zip(budgets, spends, strict=True)
+        if spent_at(budget, spend, now_ms) is None
+    ]
 
 
 def queue_of(waits_for: str, requests: int, shares: int) -> Queue:

@@ -64,7 +64,7 @@ CALLED = frozenset(
         *("resume_v1", "adopt_v1", "account_v1", "abandon_v1"),
         *("target_v1", "owners_v1"),
         *("acquire_v5", "pin_v5", "queue_v2", "target_v2", "release_v4"),
-        *("resend_v1", "reserve_v1", "doubt_v1"),
+        *("resend_v1", "reserve_v1", "doubt_v1", "count_v1"),
     )
 )
 # Of the arguments of acquire, those that explain takes: not tenant, strict and kinds.

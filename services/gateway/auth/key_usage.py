@@ -1,6 +1,7 @@
-"""What a proxy key used, for `GET /v1/proxy/me`. Reads and changes nothing."""
+"""What a proxy key used, for `GET /v1/proxy/me`."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -43,7 +44,9 @@ class Counts(Protocol):
 
     async def used(self, *key_ids: str) -> list[tuple[int, int]]: ...
 
-    async def spend(self, *subjects: str) -> list[Spend | None]: ...
+    async def summed_spend(
+        self, budgets: Sequence[Budget], now_ms: int
+    ) -> list[Spend | None]: ...
 
 
 async def read_usage(counts: Counts, principal: Principal) -> KeyUsage:
@@ -52,8 +55,8 @@ async def read_usage(counts: Counts, principal: Principal) -> KeyUsage:
         return KeyUsage()
     ((requests, tokens),) = await counts.used(principal.id)
     budgets = principal.budgets
-    spends = await counts.spend(*[b.subject for b in budgets]) if budgets else []
     now_ms = int(time.time() * 1000)
+    spends = await counts.summed_spend(budgets, now_ms) if budgets else []
     used = [_use(b, s, now_ms) for b, s in zip(budgets, spends, strict=True)]
     return KeyUsage(requests, tokens, tuple(used))
 

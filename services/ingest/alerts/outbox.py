@@ -18,7 +18,7 @@ from libs.common.store.interface import Fetch
 from libs.common.store.rows import instant, iso
 from services.ingest.alerts.alert import alert_of
 from services.ingest.alerts.sender import NotAccepted
-from services.ingest.metrics import ALERTS
+from services.ingest.metrics import ALERTS, ALERTS_DROPPED
 
 log = structlog.get_logger()
 
@@ -32,10 +32,12 @@ KEPT = timedelta(days=7)
 
 
 class Alerts:
-    """Adds the alerts of a batch."""
+    """Adds the alerts of a batch. Logs when it begins to drop them, and the first one
+    that is kept again."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
+        self._dropped = 0  # since the last one that was kept
 
     async def add(self, events: Iterable[StreamedEvent]) -> None:
         """Safe to repeat. Raises `StoreAway`."""
@@ -44,7 +46,30 @@ class Alerts:
             if alert is not None:
                 at = iso(instant(alert.created_at_ms))
                 values = {"id": alert.id, "body": alert.body.decode(), "at": at}
-                await self._fetch("add_alert", {**values, "most": MOST_WAITING})
+                added = await self._fetch("add_alert", {**values, "most": MOST_WAITING})
+                if added:
+                    self._kept()
+                elif not await self._fetch("has_alert", {"id": alert.id}):
+                    self._drop()
+
+    def _drop(self) -> None:
+        if not self._dropped:
+            log.warning(
+                "alerts are dropped, because too many wait for the webhook",
+                action="alerts_dropped",
+                waiting=MOST_WAITING,
+            )
+        self._dropped += 1
+        ALERTS_DROPPED.inc()
+
+    def _kept(self) -> None:
+        if self._dropped:
+            log.info(
+                "alerts are kept again",
+                action="alerts_kept",
+                dropped=self._dropped,
+            )
+        self._dropped = 0
 
 
 class Leadership(Protocol):

@@ -111,7 +111,7 @@ class OneProxyKey(_Keys):
                 "This proxy key was revoked, which cannot be undone. Mint another.",
             )
         await self._publisher.changed(key_id)
-        return await self._spent.of("key", row)
+        return await self._spent.of_changed("key", row)
 
     @Operation(returns=ProxyKeyRow, problems=(404, 409, 503))
     async def on_delete(self, key_id: str, actor: Actor) -> Row:
@@ -120,7 +120,7 @@ class OneProxyKey(_Keys):
         if row is None:
             raise not_found("proxy_key_not_found", "/admin/keys")
         await self._publisher.changed(key_id)
-        return await self._spent.of("key", row)
+        return await self._spent.of_changed("key", row)
 
     async def _known(self, key_id: str) -> Row:
         row = await self._rows.get(key_id)

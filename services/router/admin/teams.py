@@ -78,7 +78,7 @@ class Teams(_Teams):
                 param="id",
             )
         self._publisher.compare_soon()
-        return await self._spent.of("team", row)
+        return await self._spent.of_changed("team", row)
 
 
 class OneTeam(_Teams):
@@ -99,7 +99,7 @@ class OneTeam(_Teams):
         if row is None:
             raise not_found("team_not_found", "/admin/teams")
         self._publisher.compare_soon()
-        return await self._spent.of("team", row)
+        return await self._spent.of_changed("team", row)
 
     @Operation(returns=TeamRow, problems=(404, 409, 503))
     async def on_delete(self, team_id: str, actor: Actor) -> Row:
@@ -113,7 +113,7 @@ class OneTeam(_Teams):
                 f"The team {team_id!r} has keys, which would lose its policy. Revoke "
                 "them, or change their team_id.",
             )
-        return await self._spent.of("team", row)
+        return await self._spent.of_changed("team", row)
 
     async def _known(self, team_id: str) -> Row:
         row = await self._rows.get(team_id)

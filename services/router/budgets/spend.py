@@ -20,8 +20,9 @@ class SpendRows:
     ) -> tuple[int, int]:
         """Tokens and billionths of a dollar in a window, without these requests."""
         kind, _, id_ = subject.partition(":")
-        values = {"id": id_, **_window(start_ms, end_ms), "ids": _ids(without)}
-        (row,) = await self._fetch(f"spend_of_{kind}", values)
+        whose = {"key": None, "team": None, kind: id_, "subject": subject}
+        values = {**whose, **_window(start_ms, end_ms), "ids": _ids(without)}
+        (row,) = await self._fetch("spend_of", values)
         return row["tokens"], row["nanos"]
 
     async def stored(

@@ -631,6 +631,13 @@ function budgets.of_minute(_, args)
   return found
 end
 
+-- rpx_count_v1  ARGV: budgets (JSON).  Begins to count them as their first requests would:
+-- the router sums what was spent.
+function budgets.count_all(_, args)
+  for _, text in ipairs(args) do budgets.current(cjson.decode(text)) end
+  return #args
+end
+
 -- rpx_spend_v2  ARGV: subjects.  For each one: kind of the window, start, end, tokens,
 -- billionths of a dollar, tokens reserved, how sure (0 unknown, 1 known, 2 summed anew);
 -- or an empty text.

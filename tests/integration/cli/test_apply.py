@@ -1,98 +1,29 @@
-"""`responses-proxy apply`, `keys`, `teams`, `providers` and `models` beside a running
-proxy, as docs/apply.md documents them."""
+"""`responses-proxy apply`, `keys`, `teams`, `providers`, `models` and `prices` beside a
+running proxy, as docs/apply.md documents them."""
 
 import asyncio
 import json
 import re
-import shlex
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from cryptography.fernet import Fernet
 
-from libs.cli.admin import apply, resources
-from libs.cli.run import run_app
 from tests.support.databases.valkey import empty
-from tests.support.processes.fleet import Fleet, Plan, running_fleet
+from tests.support.processes.fleet import running_fleet
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import BIN, bare_environment
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 from tests.support.values.blocks import blocks_of, commands
+from tests.support.worlds.applied import PAGE, PLAN, TOKEN, UPSTREAM_KEY, Shell, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-PAGE = "docs/apply.md"
-TOKEN = "open-sesame-open"
-UPSTREAM_KEY = "sk-theirs-hush"
-PLAN = Plan(
-    {"sk-sim-a": "acct-a"},
-    gateways=1,
-    services=("router", "ingest"),
-    settings={
-        "PROXY_ADMIN_TOKEN": TOKEN,
-        "PROXY_ALLOW_OPEN_ADMIN": "false",
-        "PROXY_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-        "PROXY_HEARTBEAT_SECONDS": "0.2",
-        "PROVIDER_ACME": UPSTREAM_KEY,
-    },
-)
 SOON_S = 8.0
 SECRET = re.compile(r"\brpx_[\w-]{43}\b")
-OTHERS = """
-providers:
-  - {id: beta, provider_type: custom, base_url: "URL", api_key_env: BETA_KEY}
-  - {id: more, credential_ref: "env:OPENAI_MORE_KEY"}
-  - {id: east, provider_type: azure, base_url: "AZURE", api_key_env: BETA_KEY}
-models: []
-teams: []
-keys:
-  - {name: search-ci, pools: [batch, cheap], enabled: false}
-  - {name: paused, enabled: false}
-"""
-
-
-@dataclass(frozen=True)
-class World:
-    fleet: Fleet
-    theirs: str  # the address of the provider
-    folder: Path
-
-    @property
-    def gateway(self) -> str:
-        return self.fleet.gateways[0].origin
-
-    @property
-    def file(self) -> str:
-        """The documented file, with an address that exists."""
-        (text,) = (b.text for b in blocks_of(PAGE) if b.language == "yaml")
-        assert text.count("https://api.acme.example/v1") == 1
-        return text.replace("https://api.acme.example/v1", self.theirs)
-
-    @property
-    def others(self) -> str:
-        azure = self.theirs.replace("/v1", "/openai/v1")
-        return OTHERS.replace("URL", f"{self.theirs}/").replace("AZURE", azure)
-
-    async def rows(self, kind: str) -> list[dict[str, Any]]:
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        async with httpx.AsyncClient(headers=headers, timeout=20) as client:
-            answer = await client.get(f"{self.fleet.admin}/{kind}")
-        rows: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
-        return [row for row in rows if row.get("revoked_at") is None]
-
-    def put(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text)
-
-    def logs(self) -> str:
-        logs = self.folder.parent.glob("*.log")
-        return "".join(log.read_text() for log in logs)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -108,39 +39,6 @@ async def world(
         running_fleet(PLAN, ours, valkey_server, folder) as fleet,
     ):
         yield World(fleet, theirs.base_url, folder / "checkout")
-
-
-class Shell:
-    """Runs commands, as the installed program does after it has read its settings."""
-
-    def __init__(
-        self, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self._patch = patch
-        self._capsys = capsys
-
-    async def run(self, line: str, code: int = 0) -> str:
-        """What it prints; the errors if it fails."""
-        _, name, *words = shlex.split(line)
-        module, prefix = (
-            (apply, "responses-proxy apply")
-            if name == "apply"
-            else (resources, "responses-proxy")
-        )
-        argv = words if module is apply else [name, *words]
-        self._patch.setattr("sys.argv", ["x", *argv])
-        # In a thread: this loop serves the upstream.
-        ended = await asyncio.to_thread(_exited, module, prefix)
-        out, err = self._capsys.readouterr()
-        assert ended == code, out + err
-        return out if code == 0 else err
-
-
-def _exited(module: ModuleType, name: str) -> object:
-    try:
-        run_app(module.app, name)
-    except SystemExit as ended:
-        return ended.code
 
 
 @pytest.fixture
@@ -230,6 +128,7 @@ async def test_a_change_and_a_prune(world: World, shell: Shell) -> None:
         ("delete", "fast"),
         ("delete", "slow"),
         ("delete", "acme"),
+        ("delete", "gpt-5.4"),
     ]
     assert [change for change in told["changes"] if "secret" in change] == [
         told["changes"][4]
@@ -245,6 +144,52 @@ async def test_a_change_and_a_prune(world: World, shell: Shell) -> None:
     # What the environment configures remains.
     resources = (await _state(world))["resources"]
     assert "openai-1" in {resource["id"] for resource in resources}
+
+
+async def test_prices(world: World, shell: Shell) -> None:
+    """Every change is one row of the audit log, and a repeated run is none."""
+
+    def file(model: str, *prices: str) -> None:
+        listed = "".join(f"\n      - {{{price}}}" for price in prices)
+        world.put("prices.yaml", f"prices:\n  - model: {model}\n    prices:{listed}\n")
+
+    async def audited() -> list[tuple[str, str]]:
+        rows = await world.rows("audit?object_type=price")
+        return [(row["action"], row["object_id"]) for row in rows]
+
+    before = await audited()
+    always = "input: 1, cached_input: 0.5, output: 2"
+    tiers = [f"{always}, service_tier: {tier}" for tier in ("b", "a_b", "ab", "a-b")]
+    file("x/y", always, *tiers, f"{always}, reasoning: 3, valid_from: 2026-05-01")
+    command = "responses-proxy apply -f prices.yaml"
+    dry = await shell.run(f"{command} --dry-run")
+    assert dry.startswith("create  price x/y\n        prices: [{")
+    assert await audited() == before
+    assert (await shell.run(command)).endswith("1 change\n")
+    assert await shell.run(command) == "nothing to change\n"
+    file("x/y", always)
+    assert "-> [{" in await shell.run(command)
+    shown = await shell.run("responses-proxy prices show x/y --json")
+    assert [price["output"] for price in json.loads(shown)["prices"]] == [2]
+    assert await shell.run(command) == "nothing to change\n"
+    file("z", always)
+    told = json.loads(await shell.run(f"{command} --prune --json"))
+    assert [(each["action"], each["name"]) for each in told["changes"]] == [
+        ("create", "z"),
+        ("delete", "x/y"),
+    ]
+    assert await shell.run(f"{command} --prune") == "nothing to change\n"
+    await shell.run("responses-proxy prices delete z")
+    assert sorted(await audited()) == sorted(
+        [
+            *before,
+            *[("change", "x/y")] * 2,
+            ("change", "z"),
+            ("delete", "x/y"),
+            ("delete", "z"),
+        ]
+    )
+    assert await world.rows("prices") == []
 
 
 async def _state(world: World) -> dict[str, Any]:

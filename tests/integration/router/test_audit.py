@@ -1,11 +1,8 @@
 """The audit log and admin tokens with names, through real processes and on both
 databases: every operation of the admin API that changes something leaves one row."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -14,128 +11,19 @@ import pytest_asyncio
 from cryptography.fernet import Fernet
 
 from libs.common.browser_guard import CHECKED, CLIENT_ADDRESS
-from libs.common.errors import StoreAway
-from libs.common.store.admin.audit_log import AuditLog, AuditQuery
-from libs.common.store.admin.changes import CHANGES
 from libs.common.store.factory import open_store
-from libs.common.store.interface import Actor, ChangedMeanwhile
-from libs.common.store.proxy_keys import TeamRows
-from libs.common.store.store import Store
-from tests.support.databases.sql import execute, setting, table_rows
+from tests.support.databases.sql import setting, table_rows
 from tests.support.databases.stores import database
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.upstreams.simulator import Simulator
+from tests.support.values.admin_steps import ASKING, STEPS, Step
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 TOKEN = "the-first-admin-token"
 KEYS = {"sk-sim-a": "acct-a", "sk-first-secret": "acct-b", "sk-second-secret": "acct-b"}
 FERNET = Fernet.generate_key().decode()
 FORWARDED, CLIENT = "x-forwarded-for", "203.0.113.9"
-# They change nothing in SQL: they ask upstreams, or explain.
-ASKING = {
-    ("post", "/admin/health/check"),
-    ("post", "/admin/route/explain"),
-    ("post", "/admin/providers/test"),
-    ("post", "/admin/models/test"),
-}
-
-
-@dataclass
-class Step:
-    """A change. `kind`, `action`: of its row; `fields`: that differ. `refused`: the
-    same with this body is an error. `again`: rows that the same call leaves when it is
-    repeated; None: it is refused then."""
-
-    method: str
-    path: str
-    body: dict[str, Any] | None
-    kind: str
-    action: str
-    fields: set[str]
-    refused: dict[str, Any] | None = None
-    again: int | None = None
-
-
-STEPS = [
-    Step(
-        "post", "/admin/teams", {"id": "red", "name": "Red"},
-        "team", "create", {"name"}, {"id": "red", "name": 1},
-    ),
-    Step(
-        "patch", "/admin/teams/{team_id}", {"policy": {"models": ["gpt-*"]}},
-        "team", "change", {"policy"}, {"nane": ""}, again=0,
-    ),
-    Step(
-        "post", "/admin/keys", {"name": "ci", "pools": ["cheap"]},
-        "proxy_key", "create",
-        {"name", "prefix", "pools", "queue_weight", "enabled"}, {"name": 1}, again=1,
-    ),
-    Step(
-        "patch", "/admin/keys/{key_id}", {"tokens_per_minute": 5, "name": "ci"},
-        "proxy_key", "change", {"tokens_per_minute"}, {"pools": 1}, again=0,
-    ),
-    Step(
-        "delete", "/admin/keys/{key_id}", None,
-        "proxy_key", "revoke", {"enabled", "revoked_at"}, again=0,
-    ),
-    Step(
-        "delete", "/admin/teams/{team_id}", None, "team", "delete", {"name", "policy"},
-    ),
-    Step(
-        "post", "/admin/providers",
-        {"id": "acme", "api_key": "sk-first-secret"},
-        "provider", "create",
-        {
-            "name", "provider_type", "base_url", "wire_api", "auth_type",
-            "api_key_sealed", "weight", "enabled",
-        },
-        {"id": "other", "api_key": "sk-first-secret", "base_url": "ftp://x"},
-    ),
-    Step(
-        "patch", "/admin/providers/{provider_id}", {"api_key": "sk-second-secret"},
-        "provider", "change", {"api_key_sealed"}, {"weight": -1}, again=1,
-    ),
-    Step(
-        "post", "/admin/models",
-        {"alias": "fast", "provider_id": "acme", "upstream_id": "gpt-5.5"},
-        "model", "create", {"provider_id", "upstream_id", "enabled"},
-        {"alias": "x", "provider_id": "nobody", "upstream_id": "gpt-5.5"},
-    ),
-    Step(
-        "patch", "/admin/models/{alias}",
-        {"targets": [{"provider_id": "acme", "upstream_id": "gpt-5.5", "weight": 2}]},
-        "model", "change", {"targets"}, {"provider_id": "nobody"}, again=0,
-    ),
-    Step(
-        "delete", "/admin/models/{alias}", None,
-        "model", "delete", {"provider_id", "upstream_id", "targets", "enabled"},
-    ),
-    Step(
-        "delete", "/admin/providers/{provider_id}", None, "provider", "delete",
-        {
-            "name", "provider_type", "base_url", "wire_api", "auth_type",
-            "api_key_sealed", "weight", "enabled",
-        },
-    ),
-    Step(
-        "put", "/admin/prices/{model}",
-        {"prices": [{"input": 1.0, "cached_input": 0.5, "output": 2.0}]},
-        "price", "change", {"model", "prices"}, {"prices": []}, again=0,
-    ),
-    Step(
-        "delete", "/admin/prices/{model}", None, "price", "delete",
-        {"model", "prices"},
-    ),
-    Step(
-        "post", "/admin/tokens", {"name": "ann", "role": "admin"},
-        "admin_token", "create", {"name", "role"}, {"name": "default"},
-    ),
-    Step(
-        "delete", "/admin/tokens/{name}", None,
-        "admin_token", "revoke", {"name", "role"},
-    ),
-]  # fmt: skip
 
 
 class World:
@@ -365,77 +253,6 @@ async def test_whose_address_counts(world: World) -> None:
     }
 
 
-# Without processes.
-ANN = Actor("ann", "192.0.2.1", "10.0.0.1")
-NOW = datetime.now(UTC)
-
-
-@pytest.mark.asyncio(loop_scope="function")
-async def test_without_its_row_nothing_changes(url: str, store: Store) -> None:
-    rows = TeamRows(store.fetch).by(ANN)
-    await rows.add({"id": "red", "name": "", "policy": None}, NOW)
-    execute(url, "ALTER TABLE audit_log RENAME TO elsewhere")
-    with pytest.raises(StoreAway):
-        await rows.add({"id": "blue", "name": "", "policy": None}, NOW)
-    with pytest.raises(StoreAway):
-        await rows.change("red", {"name": "Red"})
-    with pytest.raises(StoreAway):
-        await rows.delete("red")
-    assert [(row[0], row[1]) for row in table_rows(url, "teams")] == [("red", "")]
-
-
-@pytest.mark.asyncio(loop_scope="function")
-async def test_before_is_what_the_last_change_left(url: str, store: Store) -> None:
-    await TeamRows(store.fetch).add({"id": "red", "name": "0", "policy": None}, NOW)
-    async with open_store(url) as other:
-        writers = [TeamRows(each.fetch).by(ANN) for each in (store, other)]
-        await asyncio.gather(
-            *(
-                writers[number % 2].change("red", {"name": str(number)})
-                for number in range(1, 21)
-            )
-        )
-    page = await AuditLog(store.fetch).page(AuditQuery(limit=100))
-    changes = [row["changes"]["name"] for row in reversed(page.rows)]
-    assert len(changes) == 20
-    follows = {change["before"]: change["after"] for change in changes}
-    seen = ["0"]
-    while seen[-1] in follows:
-        seen.append(follows.pop(seen[-1]))
-    assert (len(seen), follows) == (21, {})
-
-
-@pytest.mark.asyncio(loop_scope="function")
-async def test_of_two_changes_of_one_version_the_second_is_refused(
-    url: str, store: Store
-) -> None:
-    """At the same time, through two routers."""
-    teams = TeamRows(store.fetch)
-    made = await teams.add({"id": "red", "name": "0", "policy": None}, NOW)
-    assert made is not None
-    async with open_store(url) as other:
-        by = replace(ANN, expects=made["version"])
-        done = await asyncio.gather(
-            *(
-                TeamRows(each.fetch).by(by).change("red", {"name": name})
-                for each, name in ((store, "1"), (other, "2"))
-            ),
-            return_exceptions=True,
-        )
-    refused = [each for each in done if isinstance(each, ChangedMeanwhile)]
-    assert len(refused) == 1
-    changed = await teams.get("red")
-    assert changed is not None
-    assert (changed["name"] in "12", changed["version"] != made["version"]) == (
-        True, True,
-    )  # fmt: skip
-    page = await AuditLog(store.fetch).page(AuditQuery(limit=9))
-    assert [row["action"] for row in page.rows] == ["change"]
-    with pytest.raises(ChangedMeanwhile):
-        await teams.by(replace(ANN, expects=made["version"])).delete("red")
-    assert await teams.by(replace(ANN, expects=changed["version"])).delete("red")
-
-
 async def test_if_match(world: World) -> None:
     keys = "/admin/keys"
     made = (await world.ask("post", keys, {"name": "shared"})).json()
@@ -457,28 +274,3 @@ async def test_if_match(world: World) -> None:
         assert again.status_code == 200
     rows = await world.log(object_id=made["id"])
     assert [row["action"] for row in rows] == ["change", "create"]
-
-
-@pytest.mark.asyncio(loop_scope="function")
-async def test_pages_and_filters(store: Store) -> None:
-    log = AuditLog(store.fetch)
-    for number in range(5):
-        rows = TeamRows(store.fetch).by(Actor(f"a{number % 2}"))
-        await rows.add({"id": f"t{number}", "name": "", "policy": None}, NOW)
-        await rows.change(f"t{number}", {"name": "x"})
-    first = await log.page(AuditQuery(limit=7))
-    rest = await log.page(AuditQuery(limit=7, cursor=first.next_cursor))
-    assert (len(first.rows), len(rest.rows), rest.next_cursor) == (7, 3, None)
-    assert first.rows[0]["object_id"] == "t4"
-    assert len((await log.page(AuditQuery(actor="a1"))).rows) == 4
-    found = await log.page(AuditQuery(object_type="team", object_id="t2"))
-    assert [row["action"] for row in found.rows] == ["change", "create"]
-    assert not (await log.page(AuditQuery(object_type="model"))).rows
-
-
-@pytest.mark.asyncio(loop_scope="function")
-async def test_each_recorded_statement_exists_and_reads(store: Store) -> None:
-    for change in CHANGES.values():
-        if change.reads is not None:
-            values = {"id": "nobody", change.key: "nobody"}
-            assert await store.fetch(change.reads, change.reading(values)) == []

@@ -16,7 +16,7 @@ from libs.common.redis.shared_connection import connect
 from libs.simulator.faults.faults import parse_script
 from libs.simulator.faults.holding import EVERY_KEY, Holding
 from libs.simulator.state.rates import Rate
-from tests.integration.router.test_registry import FERNET, SOON_S, World
+from tests.integration.router.registry.world import FERNET, SOON_S, World
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Plan, running_fleet
 from tests.support.processes.waiting import eventually

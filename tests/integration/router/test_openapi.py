@@ -25,7 +25,7 @@ from services.health.check_queue import CheckQueueWorker
 from services.health.key_test import KeyTester
 from services.health.prober import Check, Prober
 from services.router.api.compression import LEAST
-from tests.integration.router.test_router import TOKEN, Standing, fill, router
+from tests.integration.router.process.running import TOKEN, Standing, fill, router
 from tests.support.databases.valkey import empty
 from tests.support.processes.processes import bare_environment
 from tests.support.processes.tasks import beside

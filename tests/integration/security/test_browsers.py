@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from libs.common.store.factory import open_store
+from tests.support.clients.pages import ASKED, BOTH, JSON, LISTED, asked, origin, told
 from tests.support.clients.raw import Reply, calling
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
@@ -17,10 +18,6 @@ from tests.support.upstreams.simulator import Simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 KEYS = {"sk-sim-a": "acct-a"}
-ASKED = b'{"model": "gpt-5.5", "input": "Say hello"}'
-JSON = b"content-type: application/json"
-LISTED = b"origin: https://app.example"
-BOTH = pytest.mark.parametrize("port", ["gateway", "router"])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,33 +40,6 @@ async def fleet(
         running_fleet(plan, simulator, valkey_server, folder) as fleet,
     ):
         yield fleet
-
-
-def origin(fleet: Fleet, port: str) -> str:
-    return fleet.router.origin if port == "router" else fleet.gateways[0].origin
-
-
-async def asked(
-    to: str,
-    method: bytes,
-    path: bytes,
-    *lines: bytes,
-    host: bytes | None = None,
-    body: bytes | None = None,
-) -> Reply:
-    head = [b"%b %b HTTP/1.1" % (method, path)]
-    own = to.removeprefix("http://").encode()
-    head += [b"host: %b" % (own if host is None else host), b"connection: close"]
-    head += lines
-    if body is not None:
-        head.append(b"content-length: %d" % len(body))
-    async with calling(to) as caller:
-        await caller.send(b"\r\n".join([*head, b"", body or b""]))
-        return await caller.reply()
-
-
-def told(reply: Reply) -> tuple[int, str | None]:
-    return reply.status, None if reply.status < 400 else reply.code
 
 
 class TestAdmin:

@@ -5,119 +5,34 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, AuthenticationError, PermissionDeniedError
-from redis.asyncio import Redis
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
-from libs.common.proxy_keys import Principal, secret_hash
+from libs.common.proxy_keys import secret_hash
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import connect as connect_redis
-from libs.common.routing.functions import RoutingFunctions
-from services.router.function_library import LIBRARY
 from tests.support.databases.redis_dump import dump
 from tests.support.databases.sql import fetch
-from tests.support.databases.valkey import empty, running_valkey
-from tests.support.processes.fleet import Fleet, Plan, running_fleet
-from tests.support.processes.stack import STREAM, gateway_stack
+from tests.support.databases.valkey import empty
+from tests.support.processes.fleet import running_fleet
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
+from tests.support.worlds.key_holders import (
+    ASK,
+    PLAN,
+    SOON_S,
+    UPSTREAM_KEYS,
+    Holders,
+    error,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-ASK = {"model": "gpt-5.5", "input": "hi"}
-UPSTREAM_KEYS = {"sk-sim-a": "acct-a", "sk-sim-b": "acct-b"}
-PLAN = Plan(
-    UPSTREAM_KEYS,
-    gateways=2,
-    services=("router", "ingest"),
-    settings={
-        "PROXY_REQUIRE_KEYS": "true",
-        "OPENAI_RESOURCE_POOL_IDS": "left,right",
-        "PROXY_LOG_LEVEL": "debug",
-    },
-)
-# Time for gateways to learn of a change: a heartbeat, on a busy machine.
-SOON_S = 5.0
-
-
-class Holders:
-    """The running product, and every secret that was ever returned."""
-
-    def __init__(self, fleet: Fleet, redis: Redis, folder: Path) -> None:
-        self.fleet = fleet
-        self.redis = redis
-        self.folder = folder
-        self.http = httpx.AsyncClient(timeout=20)
-        self.secrets: list[str] = []
-        self.said: list[str] = []  # bodies of refusals
-
-    async def mint(self, **fields: Any) -> dict[str, Any]:
-        answer = await self.http.post(f"{self.fleet.admin}/keys", json=fields)
-        assert answer.status_code == 201, answer.text
-        self.secrets.append(answer.json()["secret"])
-        return dict(answer.json())
-
-    async def ask(
-        self, key: dict[str, Any], gateway: int = 0, pool: str | None = None
-    ) -> httpx.Response:
-        url = f"{self.fleet.gateways[gateway].url}/responses"
-        given = {"authorization": f"Bearer {key['secret']}"}
-        if pool is not None:
-            given["x-pool-id"] = pool
-        answer = await self.http.post(url, json=ASK, headers=given)
-        if answer.status_code != 200:
-            self.said.append(answer.text)
-        return answer
-
-    async def change(self, key: dict[str, Any], **fields: Any) -> None:
-        url = f"{self.fleet.admin}/keys/{key['id']}"
-        (await self.http.patch(url, json=fields)).raise_for_status()
-
-    async def revoke(self, key: dict[str, Any]) -> None:
-        url = f"{self.fleet.admin}/keys/{key['id']}"
-        (await self.http.delete(url)).raise_for_status()
-
-    async def until_refused(self, key: dict[str, Any]) -> list[dict[str, Any]]:
-        """The error of each gateway, once it refuses the key."""
-        errors: list[dict[str, Any]] = []
-        for gateway in range(2):
-
-            async def refused(gateway: int = gateway) -> Any:
-                answer = await self.ask(key, gateway)
-                return answer.status_code == 401 and answer.json()["error"]
-
-            errors.append(await eventually(refused, SOON_S))
-        return errors
-
-    def socket(self, key: dict[str, Any], gateway: int = 0) -> connect:
-        url = self.fleet.gateways[gateway].url.replace("http", "ws", 1)
-        given = {"authorization": f"Bearer {key['secret']}"}
-        return connect(
-            f"{url}/responses", additional_headers=given, proxy=None, compression=None
-        )
-
-    async def rows(self, key: dict[str, Any], count: int) -> list[tuple[Any, ...]]:
-        """Status, error and pool of the key's requests, once they are in SQL."""
-        query = (
-            "SELECT status_code, error_code, pool_id FROM requests "
-            f"WHERE proxy_key_id = '{key['id']}' ORDER BY created_at, id"
-        )
-
-        async def stored() -> list[tuple[Any, ...]]:
-            found = fetch(self.fleet.database, query)
-            return found if len(found) >= count else []
-
-        found = await eventually(stored)
-        assert len(found) == count
-        return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -135,10 +50,6 @@ async def holders(
         yield made
         await made.http.aclose()
     await redis.aclose()
-
-
-def error(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
 
 
 class TestAdmission:
@@ -406,44 +317,3 @@ class TestSecrecy:
                 name for name, held in places.items() if secret[12:].encode() in held
             ]
             assert found == []
-
-
-async def publish_keys(url: str, holders: dict[str, Principal]) -> None:
-    """Publish keys as the router does: secret -> holder."""
-    redis = connect_redis(url)
-    caller = ClientCaller(redis)
-    await RoutingFunctions(caller, STREAM, library=LIBRARY).load_library()
-    known = {secret_hash(secret.encode()): p for secret, p in holders.items()}
-    assert await KeyTable(caller).change(None, known)
-    await redis.aclose()
-
-
-class TestWithoutRedis:
-    async def test_the_last_table_stays_in_force_and_limits_do_not(
-        self, tmp_path: Path
-    ) -> None:
-        secret = "rpx_" + "A" * 43
-        principal = Principal(id="key_1", requests_per_minute=1)
-        given = {"authorization": f"Bearer {secret}"}
-        settings = {"PROXY_REQUIRE_KEYS": "true", "PROXY_DRAIN_SECONDS": "0.5"}
-        with ExitStack() as valkey:
-            url = valkey.enter_context(running_valkey(tmp_path))
-            await publish_keys(url, {secret: principal})
-            async with (
-                gateway_stack(url, tmp_path, **settings) as stack,
-                httpx.AsyncClient(timeout=20) as http,
-            ):
-                ask = f"{stack.url}/responses"
-                answers = [await http.post(ask, json=ASK, headers=given) for _ in "12"]
-                assert [a.status_code for a in answers] == [200, 429]
-                valkey.close()
-                for _ in range(3):
-                    answer = await http.post(ask, json=ASK, headers=given)
-                    assert answer.status_code == 200
-                stranger = await http.post(ask, json=ASK)
-                assert error(stranger) == (401, "invalid_proxy_key")
-                ready = (await http.get(f"{stack.origin}/readyz")).json()
-                assert (
-                    "proxy keys: limits per minute are not enforced"
-                    in (ready["degraded"])
-                )

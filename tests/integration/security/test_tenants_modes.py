@@ -18,7 +18,7 @@ from libs.common.redis.shared_connection import connect as connect_redis
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, digest
 from services.router.function_library import LIBRARY
-from tests.support.clients.attacks import new_id
+from tests.support.clients.attack import new_id
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.stack import STREAM, Stack, gateway_stack
 

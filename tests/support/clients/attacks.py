@@ -1,18 +1,21 @@
 """Attempts to use another tenant's ids with a proxy key: every route and frame that
 takes an id. docs/isolation.md has the table; tests run it."""
 
-import gzip
 import json
-import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import zstandard
-
 from services.gateway.auth.endpoints import RULES
+from tests.support.clients.attack import (
+    MODEL,
+    NOT_FOUND,
+    PREVIOUS,
+    UNREADABLE,
+    Attack,
+    FrameAttack,
+)
+from tests.support.clients.hidden_attacks import closed, hidden
 
-MODEL = "gpt-5.5"
 KINDS = {
     "responses": "resp",
     "conversations": "conv",
@@ -26,52 +29,6 @@ CHILDREN = {
     "files": "file-",
     "file_batches": "batch",
 }
-# How each refusal looks to the client.
-NOT_FOUND = "404, as of an id that does not exist"
-PREVIOUS = "400 previous_response_not_found"
-ENDPOINT = "403 endpoint_not_isolated"
-LIST = "403 list_not_isolated"
-UNREADABLE = "400 invalid_json"
-
-
-def new_id(kind: str) -> str:
-    """An id in the upstream's format."""
-    return f"{kind}{'' if kind[-1] in '-_' else '_'}{secrets.token_hex(24)}"
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One way to use an id. `kind` is the id's prefix; ID is replaced in the path and
-    the body, and OWN_x by an object of the attacker's own."""
-
-    what: str
-    kind: str
-    method: str
-    path: str
-    result: str
-    body: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    reference: bool = False  # clients may invent this kind of id: unknown ones pass
-    # Encodes the body after the ids are filled in.
-    written: str = "utf-8"
-
-    def encoded(self, body: str) -> bytes:
-        if self.written == "gzip":
-            return gzip.compress(body.encode())
-        if self.written == "zstd":
-            return zstandard.compress(body.encode())
-        return body.encode(self.written)
-
-
-@dataclass(frozen=True)
-class FrameAttack:
-    """The same for a socket's frame."""
-
-    what: str
-    kind: str
-    frame: str
-    result: str
-    binary: bool = False
 
 
 def in_paths() -> Iterator[Attack]:
@@ -251,137 +208,6 @@ def in_bodies() -> Iterator[Attack]:
             NOT_FOUND,
             json.dumps({"name": "x", name: value}),
         )
-
-
-def hidden() -> Iterator[Attack]:
-    """Ids that one parser sees and another does not."""
-    plain = '{"model":"m","input":"hi","previous_response_id":"ID"}'
-    twice = plain.replace("}", ',"previous_response_id":null}')
-
-    def spelled(what: str, body: str, result: str, **more: Any) -> Attack:
-        return Attack(
-            f"POST /v1/responses: {what}",
-            "resp",
-            "POST",
-            "/responses",
-            result,
-            body,
-            **more,
-        )
-
-    escaped = plain.replace("previous_response_id", "previous\\u005fresponse_id")
-    yield spelled("name spelled with an escape", escaped, PREVIOUS)
-    yield spelled("name there twice", twice, UNREADABLE)
-    for coding in ("gzip", "zstd"):
-        headers = {"content-encoding": coding}
-        yield spelled(
-            f"compressed with {coding}",
-            plain,
-            PREVIOUS,
-            headers=headers,
-            written=coding,
-        )
-    yield spelled("UTF-16", plain, UNREADABLE, written="utf-16")
-    yield spelled("UTF-16 without a mark", plain, UNREADABLE, written="utf-16-le")
-    yield spelled(
-        "UTF-8 with a byte order mark", plain, UNREADABLE, written="utf-8-sig"
-    )
-    yield spelled(
-        "coding that is not opened",
-        plain,
-        UNREADABLE,
-        headers={"content-encoding": "br"},
-    )
-    yield spelled(
-        "coding that it does not have",
-        plain,
-        UNREADABLE,
-        headers={"content-encoding": "gzip"},
-    )
-    yield spelled(
-        "form instead of JSON",
-        "previous_response_id=ID",
-        UNREADABLE,
-        headers={"content-type": "application/x-www-form-urlencoded"},
-    )
-    form = (
-        '--b\r\nContent-Disposition: form-data; name="file_id"\r\n\r\nID\r\n--b--\r\n'
-    )
-    yield spelled(
-        "multipart form",
-        form.replace("file_id", "previous_response_id"),
-        UNREADABLE,
-        headers={"content-type": "multipart/form-data; boundary=b"},
-    )
-    for what, body in (
-        ("a form with file_id", form),
-        ("file_id after a line break", form.replace("; name", ";\r\n name")),
-        (
-            "file_id with an extended name",
-            form.replace('name="file_id"', "name*=utf-8''file%5Fid"),
-        ),
-        (
-            "file_id within another part",
-            form.replace("file_id", "file").replace("ID\r\n", form),
-        ),
-    ):
-        yield Attack(
-            f"POST /v1/containers/OWN_cntr/files: {what}",
-            "file-",
-            "POST",
-            "/containers/OWN_cntr/files",
-            UNREADABLE,
-            body,
-            {"content-type": "multipart/form-data; boundary=b"},
-        )
-    for path in (
-        "/responses/%49D",
-        "/responses/ID/",
-        "//responses/ID",
-        "/responses/ID;x",
-        "/responses/ID%20",
-        "/responses/x/ID",
-    ):
-        shown = path.replace("%49D", "{escaped id}").replace("ID", "{id}")
-        yield Attack(f"GET /v1{shown}", "resp", "GET", path, ENDPOINT)
-
-
-def closed() -> Iterator[Attack]:
-    """Endpoints that keys may not use."""
-    for path in (
-        "/files",
-        "/vector_stores",
-        "/batches",
-        "/containers",
-        "/responses",
-        "/conversations",
-        "/chat/completions",
-        "/assistants",
-        "/fine_tuning/jobs",
-        "/evals",
-        "/videos",
-    ):
-        yield Attack(f"GET /v1{path}", "resp", "GET", path, LIST)
-    for method, path, kind in (
-        ("POST", "/batches", "file-"),
-        ("GET", "/batches/ID", "batch"),
-        ("POST", "/batches/ID/cancel", "batch"),
-        ("GET", "/chat/completions/ID", "resp"),
-        ("DELETE", "/models/ID", "resp"),
-        ("POST", "/assistants", "file-"),
-        ("POST", "/threads", "file-"),
-        ("GET", "/threads/ID", "resp"),
-        ("POST", "/fine_tuning/jobs", "file-"),
-        ("POST", "/evals", "file-"),
-        ("GET", "/organization/usage/completions", "resp"),
-        ("POST", "/videos", "file-"),
-        ("POST", "/realtime/client_secrets", "resp"),
-        ("GET", "/skills/ID", "resp"),
-        ("POST", "/new_endpoint", "resp"),
-    ):
-        shown = path.replace("ID", "{id}")
-        body = None if method in ("GET", "DELETE") else '{"input_file_id":"ID"}'
-        yield Attack(f"{method} /v1{shown}", kind, method, path, ENDPOINT, body)
 
 
 def in_frames() -> Iterator[FrameAttack]:

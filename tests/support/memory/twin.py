@@ -2,11 +2,12 @@
 Can be made unreachable, or return scripted results."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Alias, Catalogue, Resource
 from libs.common.contracts.prices import Price
 from libs.common.errors import NoCatalogue, RedisAway
@@ -186,6 +187,11 @@ class Twin:
     async def spend(self, *subjects: str) -> list[Spend | None]:
         self._answers()
         return [self.spends.get(subject) for subject in subjects]
+
+    async def summed_spend(
+        self, budgets: Sequence[Budget], now_ms: int
+    ) -> list[Spend | None]:
+        return await self.spend(*[budget.subject for budget in budgets])
 
     async def doubt(self) -> None:
         self._answers()

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from libs.cli.commands import simulator_command
 from tests.support.databases.postgres import Server, postgres_that_stops
 from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import Valkey
+from tests.support.processes.asking import Heard, ask
 from tests.support.processes.fleet import PORTS, Member
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, wait_for
 
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ENDS = {"completed", "failed", "cancelled", "interrupted"}
-ASK = {"model": "gpt-5.5", "input": "Say hello"}
 # The upstream is slow, so that a killed process always has requests in progress.
 PACE = {"delay_ms": 60, "event_gap_ms": 10}
 AFTER_FAILURE_S = 0.05
@@ -43,15 +43,6 @@ class Scale:
     settled_within_s: float = 60.0
     gateways: int = 3
     seed: int = 1
-
-
-@dataclass
-class Heard:
-    """What the clients received."""
-
-    answered: list[str] = field(default_factory=list)  # complete answers, by request id
-    begun: set[str] = field(default_factory=set)  # the answer's head arrived
-    failed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -192,28 +183,13 @@ async def _ask_on(
             number = next(numbers)
             gateway = scene.gateways[number % len(scene.gateways)]
             try:
-                await _ask(http, gateway, heard, stream=number % 3 == 0)
+                await ask(http, gateway, heard, stream=number % 3 == 0)
             except httpx.HTTPError as error:
                 heard.failed[type(error).__name__] += 1
                 await asyncio.sleep(AFTER_FAILURE_S)
 
     async with httpx.AsyncClient(timeout=30, limits=limits) as http:
         await asyncio.gather(*(client(http) for _ in range(scale.at_once)))
-
-
-async def _ask(
-    http: httpx.AsyncClient, gateway: Member, heard: Heard, *, stream: bool
-) -> None:
-    url, body = f"{gateway.url}/responses", {**ASK, "stream": stream}
-    async with http.stream("POST", url, json=body) as answer:
-        id_ = answer.headers.get("x-proxy-request-id")
-        if id_:
-            heard.begun.add(id_)
-        whole = await answer.aread()
-    if answer.status_code == 200 and (not stream or b"response.completed" in whole):
-        heard.answered.append(id_)
-    else:
-        heard.failed[str(answer.status_code)] += 1
 
 
 # Kills --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from libs.cli.admin.credentials import with_sources
 from libs.cli.admin.kinds import ORDER
 from libs.cli.admin.schema import KindSchema, kind_schema
 from services.router.admin.keys import OneProxyKey, ProxyKeys
+from services.router.admin.prices import Prices, PricesOfModel
 from services.router.admin.registry.models import Models, OneModel
 from services.router.admin.registry.providers import OneProvider, Providers
 from services.router.admin.teams import OneTeam, Teams
@@ -17,6 +18,8 @@ _CLASSES: dict[str, type] = {
     "/admin/keys/{key_id}": OneProxyKey,
     "/admin/models": Models,
     "/admin/models/{alias}": OneModel,
+    "/admin/prices": Prices,
+    "/admin/prices/{model:path}": PricesOfModel,
     "/admin/providers": Providers,
     "/admin/providers/{provider_id}": OneProvider,
     "/admin/teams": Teams,

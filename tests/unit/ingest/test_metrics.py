@@ -8,6 +8,8 @@ NAMES = (
     "proxy_ingest_events_total",
     "proxy_ingest_batches_total",
     "proxy_ingest_dead_letters_total",
+    "proxy_alerts_total",
+    "proxy_alerts_dropped_total",
     "proxy_ingest_failures_total",
     "proxy_ingest_lag_seconds",
     "proxy_ingest_backlog_events",
@@ -18,6 +20,7 @@ NAMES = (
 def test_every_metric_is_exposed_by_its_name() -> None:
     metrics.EVENTS.labels("request").inc(0)
     metrics.FAILURES.labels("redis").inc(0)
+    metrics.ALERTS.labels("sent").inc(0)
     metrics.BACKLOG.labels("events").set(0)
     text = generate_latest().decode()
     for name in NAMES:

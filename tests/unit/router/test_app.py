@@ -1,5 +1,5 @@
 """The router as a whole: its routes, and what keeps it from starting.
-tests/integration/router/test_router.py uses Redis and a database."""
+tests/integration/router/process uses Redis and a database."""
 
 import asyncio
 import os

@@ -8,7 +8,7 @@ import pytest
 
 from libs.cli.admin.access import Access
 from libs.cli.admin.client import AdminApi
-from libs.cli.admin.kinds import KEYS, MODELS, PROVIDERS, TEAMS
+from libs.cli.admin.kinds import KEYS, MODELS, PRICES, PROVIDERS, TEAMS
 from libs.common.errors import ProxyError, SettingError
 
 URL = "http://proxy:8000"
@@ -62,11 +62,14 @@ def test_writes() -> None:
         client.create(KEYS, {"name": "a"})
         client.change(MODELS, "a/b:c", {"enabled": False})
         client.remove(TEAMS, "x?y")
+        client.create(PRICES, {"model": "a/b", "prices": []})
+        client.change(PRICES, "a/b", {"prices": []})
     assert seen == [
         ("GET", "/openapi.json", None, "Bearer hush"),
         ("POST", "/admin/keys", {"name": "a"}, "Bearer hush"),
         ("PATCH", "/admin/models/a/b:c", {"enabled": False}, "Bearer hush"),
         ("DELETE", "/admin/teams/x%3Fy", None, "Bearer hush"),
+        *[("PUT", "/admin/prices/a/b", {"prices": []}, "Bearer hush")] * 2,
     ]
 
 

@@ -8,6 +8,7 @@ from libs.cli.admin.declared import declared
 from tests.support.values.openapi import schemas
 
 ONE = {"provider_id": "p", "upstream_id": "m"}
+PRICE = {"input": 1, "cached_input": 0.5, "output": 2}
 
 
 def test_sections_and_labels() -> None:
@@ -23,7 +24,7 @@ def test_sections_and_labels() -> None:
 @pytest.mark.parametrize(
     ("document", "path", "text"),
     [
-        ([], (), "is not a mapping of providers, models, teams, keys"),
+        ([], (), "is not a mapping of prices, providers, models, teams, keys"),
         ({"kyes": []}, ("kyes",), "unknown section; did you mean keys?"),
         ({"keys": None}, ("keys",), "is not a list; write [] for none"),
         ({"keys": ["a"]}, ("keys", 0), "'a' is not a mapping"),
@@ -49,6 +50,13 @@ def test_sections_and_labels() -> None:
          ("providers", 0, "base_url"),
          ("is not an http(s) URL with a host. Use http(s)://HOST[:PORT][/PATH], such "
           "as https://api.openai.com/v1")),
+        ({"prices": [{"prices": [PRICE]}]}, ("prices", 0), "model is missing"),
+        ({"prices": [{"model": "m"}]}, ("prices", 0), "prices is missing"),
+        ({"prices": [{"model": "m", "prices": []}]}, ("prices", 0, "prices"),
+         "needs at least 1 of them"),
+        ({"prices": [{"model": "m", "prices": [PRICE, {**PRICE, "service_tier": None,
+          "valid_from": "1970-01-01"}]}]}, ("prices", 0, "prices", 1),
+         "a price of the same tier and day is there twice"),
     ],
 )  # fmt: skip
 def test_mistakes(document: Any, path: tuple[str | int, ...], text: str) -> None:

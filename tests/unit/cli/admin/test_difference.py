@@ -28,14 +28,31 @@ KEY: dict[str, Any] = {
     "pools": [], "expires_at": "2031-01-31T00:00:00.000Z", "requests_per_minute": 5,
     "tokens_per_minute": None, "policy": None, "enabled": True, "revoked_at": None,
 }  # fmt: skip
-ROWS = {"providers": [PROVIDER], "models": [MODEL], "teams": [TEAM], "keys": [KEY]}
+PRICE = {"input": 2.0, "cached_input": 0.2, "output": 8.0, "reasoning": None,
+         "service_tier": "", "valid_from": "1970-01-01T00:00:00.000Z"}  # fmt: skip
+PRICES = {"model": "m", "own": True, "prices": [PRICE]}
+OF_FILE = {"model": "of-file", "own": False, "prices": [PRICE]}
+ROWS = {
+    "prices": [PRICES, OF_FILE],
+    "providers": [PROVIDER],
+    "models": [MODEL],
+    "teams": [TEAM],
+    "keys": [KEY],
+}
 ACME = {"id": "acme", "provider_type": "custom", "base_url": "http://a/v1/",
         "credential_ref": "env:PROVIDER_A"}  # fmt: skip
 FAST = {"alias": "fast", "provider_id": "acme", "upstream_id": "m"}
 RED = {"id": "red", "policy": {"models": ["a*"]}}
 CI = {"name": "ci", "team_id": "red", "requests_per_minute": 5,
       "expires_at": "2031-01-31T01:00:00+01:00"}  # fmt: skip
-SAME = {"providers": [ACME], "models": [FAST], "teams": [RED], "keys": [CI]}
+COSTS = {"model": "m", "prices": [{"input": 2, "cached_input": 0.2, "output": 8}]}
+SAME = {
+    "prices": [COSTS],
+    "providers": [ACME],
+    "models": [FAST],
+    "teams": [RED],
+    "keys": [CI],
+}
 PRUNE = Scope(prune=True)
 
 
@@ -63,6 +80,7 @@ def test_nothing_differs() -> None:
 def test_from_nothing_in_order_and_back() -> None:
     nothing: dict[str, list[Any]] = {name: [] for name in ROWS}
     assert steps(difference(SAME, nothing)) == [
+        ("create", "prices", "m"),
         ("create", "providers", "acme"),
         ("create", "models", "fast"),
         ("create", "teams", "red"),
@@ -73,12 +91,26 @@ def test_from_nothing_in_order_and_back() -> None:
         ("delete", "teams", "red"),
         ("delete", "models", "fast"),
         ("delete", "providers", "acme"),
+        ("delete", "prices", "m"),
     ]
     assert steps(difference(nothing, scope=Scope())) == []
 
 
 def test_a_section_that_is_absent_is_not_pruned() -> None:
     assert steps(difference({"keys": []})) == [("revoke", "keys", "ci")]
+
+
+def test_prices_of_a_model_are_replaced_together() -> None:
+    dear = {"input": 3, "cached_input": 0.2, "output": 8, "service_tier": "priority"}
+    change = only(difference({"prices": [{**COSTS, "prices": [dear]}]}))
+    assert (change.id, change.fields) == ("m", {"prices": [dear]})
+    assert change.before["prices"][0]["service_tier"] is None
+
+
+def test_prices_of_the_price_file_can_be_replaced_but_not_deleted() -> None:
+    assert steps(difference({"prices": [COSTS, {**COSTS, "model": "of-file"}]})) == [
+        ("create", "prices", "of-file")
+    ]
 
 
 def test_what_the_file_leaves_out_gets_its_default() -> None:

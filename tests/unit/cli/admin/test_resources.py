@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from libs.cli.admin.kinds import KEYS, MODELS, ORDER, TEAMS, Kind
+from libs.cli.admin.kinds import KEYS, MODELS, ORDER, PRICES, TEAMS, Kind
 from libs.cli.admin.resources import app, listed, one_of
 from libs.cli.run import run_app
 from libs.common.errors import ProxyError
@@ -51,6 +51,11 @@ def test_tables() -> None:
     policy = {"models": ["a*"], "ip_allow": []}
     team = {"id": "red", "name": "", "keys": 2, "policy": policy}
     assert listed(TEAMS, [team])[1] == 'red  -     2     {"models": ["a*"]}'
+    price = {"input": 2.5, "output": 10.0, "reasoning": None, "service_tier": ""}
+    costs = {"model": "m", "own": False, "prices": [price, price]}
+    assert listed(PRICES, [costs])[1] == (
+        "m      no   input 2.5 output 10, input 2.5 output 10"
+    )
     target = {"provider_id": "p", "upstream_id": "m", "weight": 2.5}
     model = {"alias": "x", "targets": [target, target], "enabled": False}
     assert listed(MODELS, [model])[1].split("  ")[-2:] == ["p: m, p: m", "no"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libs.cli.admin.kinds import KEYS, PROVIDERS, TEAMS
+from libs.cli.admin.kinds import KEYS, PRICES, PROVIDERS, TEAMS
 from libs.cli.admin.schema import instant, kind_schema, problems, types
 from libs.common.errors import ProxyError
 from tests.support.values.openapi import openapi, schemas
@@ -81,6 +81,13 @@ def test_other_rules() -> None:
     assert wrong("providers", id="a", wire_api="chat") == [
         ("wire_api", "'chat' is not one of responses")
     ]
+    price = {"input": 1, "cached_input": 0, "output": 1}
+    assert wrong("prices", model="a", prices=[{**price, "valid_from": "2026-5"}]) == [
+        ("prices.0.valid_from", "'2026-5' is not a day, such as 2027-01-31")
+    ]
+    assert wrong("prices", model="a", prices=[{**price, "output": -1}]) == [
+        ("prices.0.output", "-1 is less than 0")
+    ]
     assert list(problems(["a"], {})) == []  # not described: left to the API
     (long,) = problems("x" * 100, {"type": "string", "pattern": "^y"})
     assert long.text.startswith(f"'{'x' * 60}...' does")
@@ -109,3 +116,6 @@ def test_fields_of_a_creation_and_of_a_change() -> None:
     assert "enabled" in keys.fields
     assert "enabled" not in keys.create["properties"]
     assert "api_key" in kind_schema(openapi(), PROVIDERS).fields
+    prices = kind_schema(openapi(), PRICES)
+    assert set(prices.fields) == {"model", "prices"}
+    assert set(prices.change["properties"]) == {"prices"}

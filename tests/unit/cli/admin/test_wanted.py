@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from libs.cli.admin.kinds import KEYS, MODELS, PROVIDERS, Kind
-from libs.cli.admin.wanted import compared, wanted
+from libs.cli.admin.kinds import KEYS, MODELS, PRICES, PROVIDERS, Kind
+from libs.cli.admin.wanted import as_declared, compared, wanted
 from tests.support.values.openapi import schemas
 
 
@@ -33,6 +33,31 @@ def test_an_alias_has_targets() -> None:
     assert every(MODELS, alias="a", **one)["targets"] == [one]
     spare = {"provider_id": "q", "upstream_id": "m", "priority": 1}
     assert every(MODELS, alias="a", targets=[spare, one])["targets"] == [one, spare]
+
+
+def test_prices_are_as_those_of_the_api() -> None:
+    """Which has them in the order of the database, with times and empty tiers."""
+    cheap = {"input": 1, "cached_input": 0, "output": 2, "service_tier": "flex"}
+    dear = {"input": 2, "cached_input": 1, "output": 4, "valid_from": "2026-05-01"}
+    more = {"cached_input": 0.0, "reasoning": None}
+    row = {
+        "model": "m",
+        "own": True,
+        "prices": [
+            {"service_tier": "flex", "valid_from": "1970-01-01T00:00:00.000Z",
+             "input": 1.0, "output": 2.0, **more},
+            {"service_tier": "", "valid_from": "2026-05-01T00:00:00.000Z",
+             "input": 2.0, "output": 4.0, **more, "cached_input": 1.0},
+        ],
+    }  # fmt: skip
+    written = every(PRICES, model="m", prices=[cheap, dear])
+    stored = as_declared(PRICES, row)
+    fields = schemas()["prices"].fields
+    assert compared({"prices": stored["prices"]}, fields) == compared(
+        {"prices": written["prices"]}, fields
+    )
+    assert [price["service_tier"] for price in stored["prices"]] == [None, "flex"]
+    assert as_declared(KEYS, {"id": "k"}) == {"id": "k"}
 
 
 @pytest.mark.parametrize(

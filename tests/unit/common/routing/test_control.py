@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Alias, Catalogue, HealthState
-from libs.common.contracts.events import encode
+from libs.common.contracts.events import END_OF_TIME_MS, encode
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
+from libs.common.routing import control
+from libs.common.routing.budgets import UNKNOWN
 from libs.common.routing.control import ControlFunctions, Queue, Terms
 from libs.common.settings.services import RoutingSettings
 from tests.support.memory.called_functions import NOW, Redis
@@ -193,3 +196,63 @@ async def test_without_gateways_nobody_is_asked() -> None:
     redis = Redis()
     assert await ControlFunctions(redis, "events").impaired([]) == {}
     assert redis.commands == []
+
+
+# Budgets ---------------------------------------------------------------------
+
+
+BUDGETS = (
+    Budget("key:k", tokens=9, window="total"),
+    Budget("team:t", nanos=9, window="total", reserve=True),
+)
+WHOLE = f"total@UTC 0 {END_OF_TIME_MS}"
+
+
+class Summing(Redis):
+    """Redis counts the key, and sums the team after some questions (None: never)."""
+
+    def __init__(self, after: int | None) -> None:
+        super().__init__(rpx_count_v1=1)
+        self.after = after
+
+    def call(self, *parts: Any) -> Any:
+        asked = sum(command[1] == "rpx_spend_v2" for command in self.commands)
+        summed = self.after is not None and asked > self.after
+        told = f"{WHOLE} 4 5 0 1" if summed else f"{WHOLE} 0 0 0 0" if asked else ""
+        self.answers["rpx_spend_v2"] = [f"{WHOLE} 7 8 0 1".encode(), told.encode()]
+        return super().call(*parts)
+
+    def names(self) -> list[str]:
+        return [command[1] for command in self.commands]
+
+
+async def test_what_redis_does_not_know_is_summed_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control, "ASK_AGAIN_S", 0)
+    redis = Summing(after=2)
+    found = await redis.functions.summed_spend(BUDGETS, 1)
+    assert [spend and (spend.tokens, spend.nanos) for spend in found] == [
+        (7, 8),
+        (4, 5),
+    ]
+    assert redis.names() == ["rpx_spend_v2", "rpx_count_v1", *["rpx_spend_v2"] * 3]
+    (counted,) = redis.commands[1][5:]
+    assert json.loads(counted) == {
+        "subject": "team:t", "kind": "total@UTC", "starts": 0, "ends": END_OF_TIME_MS,
+        "soft": 80, "nanos": 9, "reserve": True,
+    }  # fmt: skip
+
+
+async def test_what_redis_knows_is_told_at_once() -> None:
+    redis = Summing(after=-1)
+    await redis.functions.summed_spend(BUDGETS, 1)
+    assert redis.names() == ["rpx_spend_v2"]
+
+
+async def test_a_sum_is_not_awaited_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ASK_AGAIN_S", 0)
+    monkeypatch.setattr(control, "SUMMED_WITHIN_S", 0.01)
+    found = await Summing(after=None).functions.summed_spend(BUDGETS, 1)
+    assert found[1] is not None
+    assert found[1].sure == UNKNOWN

@@ -1,5 +1,5 @@
 """Providers and model aliases in SQL, here in a file. The same on Postgres is in
-tests/integration/router/test_registry_rows.py."""
+tests/integration/router/registry/test_rows.py."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta

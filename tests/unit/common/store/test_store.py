@@ -1,5 +1,5 @@
 """What both databases do in the same way is tested on both, in
-tests/integration/store/test_store.py; here, what is decided before any of them."""
+tests/integration/store/guarantees; here, what is decided before any of them."""
 
 import pytest
 

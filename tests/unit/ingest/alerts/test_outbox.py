@@ -17,6 +17,7 @@ from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.alerts import outbox
 from services.ingest.alerts.outbox import AlertDelivery, Alerts
 from services.ingest.alerts.sender import NotAccepted
+from services.ingest.metrics import ALERTS_DROPPED
 from tests.support.values.telemetry import health_event, request_event, streamed
 
 pytestmark = pytest.mark.asyncio
@@ -113,6 +114,21 @@ async def test_few_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MOST_WAITING", 2)
     await world.alerts.add([unhealthy(name) for name in "abc"])
     assert await world.step() == ["a", "b"]
+
+
+async def test_dropping_is_counted_and_told_when_it_begins_and_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MOST_WAITING", 2)
+    before = ALERTS_DROPPED._value.get()
+    with capture_logs() as logs:
+        await world.alerts.add([unhealthy(name) for name in "abaacd"])
+        await world.alerts.add([unhealthy("b"), unhealthy("e")])
+        assert await world.step() == ["a", "b"]
+        await world.alerts.add([unhealthy("b"), unhealthy("f"), unhealthy("g")])
+    told = [(line["action"], line.get("dropped")) for line in logs]
+    assert told == [("alerts_dropped", None), ("alerts_kept", 3)]
+    assert ALERTS_DROPPED._value.get() == before + 3
 
 
 async def test_only_the_leader_sends(world: World) -> None:

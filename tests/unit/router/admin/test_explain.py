@@ -1,5 +1,5 @@
 """`POST /admin/route/explain` over fakes: the calls of routing functions, and the
-answer. tests/integration/router/test_router.py uses real ones."""
+answer. tests/integration/router/process uses real ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """The store on Postgres over a scripted connection: which statements, in which order,
 and what errors become. What a real server does with them is tested in
-tests/integration/test_store*.py."""
+tests/integration/store."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

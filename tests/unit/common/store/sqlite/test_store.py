@@ -1,5 +1,5 @@
 """The store on SQLite. What both databases promise is tested on both in
-tests/integration/store/test_store.py; here is what needs no server."""
+tests/integration/store/guarantees; here is what needs no server."""
 
 from datetime import date
 from pathlib import Path

@@ -1,0 +1,2 @@
+-- One row if the alert is there.
+SELECT id FROM alerts WHERE id = :id

@@ -1,0 +1,1 @@
+"""Running products for the tests of a subject, and what they do with them."""
