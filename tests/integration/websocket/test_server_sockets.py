@@ -154,8 +154,11 @@ async def test_empty_messages_nobody_takes_are_not_heard(
         asked.set()
         await reader.read(1)
 
+    # The gateway does not read from this client, so it learns only when it ends that
+    # the client has left.
+    settings = {**GATEWAY, "PROXY_DRAIN_SECONDS": "0.5"}
     async with (
-        gateway_before(opens_no_socket, valkey_server, tmp_path, **GATEWAY) as stack,
+        gateway_before(opens_no_socket, valkey_server, tmp_path, **settings) as stack,
         calling(stack.origin) as caller,
     ):
         memory = raw.resident_mb(stack.gateway.pid)
