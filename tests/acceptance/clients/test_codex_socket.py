@@ -54,7 +54,7 @@ class Product:
 
     async def requests(self, session: str, *columns: str) -> list[tuple[Any, ...]]:
         """Columns of a session's requests, oldest first, once all are stored."""
-        await eventually(self.fleet.settled, within_s=10)
+        await eventually(self.fleet.settled)
         return fetch(
             self.fleet.database,
             f"SELECT {', '.join(columns)} FROM requests"

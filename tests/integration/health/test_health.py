@@ -200,7 +200,7 @@ async def test_of_two_replicas_one_checks_and_the_other_takes_over(
                 async def taken_over() -> bool:
                     return len(world.asked()) == 4
 
-                await eventually(taken_over, within_s=10)
+                await eventually(taken_over)
 
 
 async def test_it_waits_for_a_catalogue_and_for_redis(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ async def test_it_waits_for_a_catalogue_and_for_redis(tmp_path: Path) -> None:
         async def unavailable() -> bool:
             return await status() == 503
 
-        await eventually(unavailable, within_s=10)
+        await eventually(unavailable)
         with running_valkey(tmp_path, port), running(process, world.probe):
             await world.publish()
             await world.becomes(openai_1="healthy", openai_2="healthy")

@@ -526,7 +526,7 @@ class TestStreams:
             async def over() -> list[dict[str, Any]]:
                 return await stack.events("request")
 
-            (event,) = await eventually(over, within_s=15)
+            (event,) = await eventually(over)
             assert (event["outcome"], event["error_code"]) == (
                 "failed",
                 "client_stalled",

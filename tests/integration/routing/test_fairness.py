@@ -25,7 +25,7 @@ from tests.support.upstreams.simulator import Simulator
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.alone,  # waits include those of processes for a core
 ]
 KEYS = {f"sk-sim-{n}": f"acct-{n}" for n in range(4)}

@@ -16,7 +16,7 @@ from tests.support.databases.valkey import empty
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(300)]
 ASK = {"model": "gpt-5.5", "input": "hi"}
 POOL = {"x-pool-id": "narrow"}
 EARLY_MS = 20  # timers of libuv begin at the start of a round of its loop

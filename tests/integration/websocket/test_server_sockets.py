@@ -6,6 +6,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from statistics import median
 
 import httpx
 import pytest
@@ -191,13 +192,15 @@ async def test_a_flood_of_tiny_messages_lets_others_have_their_turn(
         socket(stack) as caller,
         flood(caller, frame(TEXT)),
     ):
-        for _ in range(5):
+        meanwhile = []
+        for _ in range(9):
             await eventually(_grows(lambda: taken))
             before = taken
             await look()
-            # Reading the gateway's state takes a few loop turns, each with many
-            # messages.
-            assert taken - before < 20_000
+            meanwhile.append(taken - before)
+        # Reading the gateway's state takes a few loop turns, each with many messages.
+        # The median, because this process may wait for a core meanwhile.
+        assert median(meanwhile) < 20_000, meanwhile
 
 
 def _grows(count: Callable[[], int]) -> Callable[[], Awaitable[bool]]:
