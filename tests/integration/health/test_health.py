@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import httpx
@@ -99,7 +98,7 @@ async def standing(valkey: str, folder: Path, **more: str) -> AsyncIterator[Stan
             "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
             "OPENAI_API_KEYS": ",".join(KEYS),
             "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "0.1",
-            "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "1",
+            "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "60",
             "PROXY_RESOURCE_COOLDOWN_SECONDS": "0.2",
             **more,
         }
@@ -153,16 +152,14 @@ async def test_an_upstream_that_fails_several_times_in_a_row_is_degraded(
 async def test_a_hanging_upstream_does_not_hold_up_the_others_or_the_end(
     valkey: str, tmp_path: Path
 ) -> None:
-    slow = {"PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "60"}
-    async with standing(valkey, tmp_path, **slow) as world:
+    async with standing(valkey, tmp_path) as world:
         await world.publish()
         await world.fault("sk-1", timeout=True)
         process = world.start()
         with running(process, world.probe):
             await world.becomes(openai_1="unknown", openai_2="healthy")
-            began = monotonic()
-            assert await asyncio.to_thread(process.end) == 0
-            assert monotonic() - began < 15  # far less than the upstream takes
+            # Far less than the 60 s of a check.
+            assert await asyncio.to_thread(process.end, within_s=30) == 0
 
 
 async def test_an_order_is_carried_out_at_once(valkey: str, tmp_path: Path) -> None:
