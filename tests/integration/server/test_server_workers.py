@@ -157,7 +157,7 @@ async def _replaced(stack: Stack, died: int, stays: int) -> bool:
 
 async def _reaped(stack: Stack, died: int) -> bool:
     """Reaps the worker that died, as if long ago; a busy one may miss heartbeats."""
-    known: list[bytes] = await stack.redis.zrange(keys.gateways(), 0, -1)
+    known: Any = await stack.redis.zrange(keys.gateways(), 0, -1)
     for gateway in known:
         if worker_of(gateway.decode()) == died:
             await stack.redis.zadd(keys.gateways(), {gateway: 0}, xx=True)

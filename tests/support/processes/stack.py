@@ -182,17 +182,16 @@ async def stack_started_by(
             **environ,
         }
         env["PROVIDER_KEYS"] = env["OPENAI_API_KEYS"]
-        redis = connect(valkey)
-        routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
         arguments = command or service_command("gateway", env)
         process = Process(arguments, env, folder / "gateway.log")
-        with running(process, f"http://127.0.0.1:{port}/healthz"):
-            url = f"http://127.0.0.1:{port}/v1"
-            stack = Stack(url, redis, routing, simulator, process, env, dict(env))
-            await stack.publish()
-            await eventually(stack.ready)
-            yield stack
-        await redis.aclose()
+        async with connect(valkey) as redis:
+            routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
+            with running(process, f"http://127.0.0.1:{port}/healthz"):
+                url = f"http://127.0.0.1:{port}/v1"
+                stack = Stack(url, redis, routing, simulator, process, env, dict(env))
+                await stack.publish()
+                await eventually(stack.ready)
+                yield stack
 
 
 @asynccontextmanager
