@@ -330,7 +330,7 @@ async def test_a_peer_without_tls_is_not_sent() -> None:
 async def test_the_deadline_ends_head_and_body(raw: bytes) -> None:
     async with listening(Peer(raw).serve) as origin, client() as made:
         with pytest.raises(TimedOut):
-            await body(await send(made, origin, seconds=0.05))
+            await body(await send(made, origin, seconds=1))
 
 
 @pytest.mark.parametrize(
