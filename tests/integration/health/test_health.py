@@ -73,13 +73,13 @@ class Standing:
 
     async def fault(self, key: str, **fault: Any) -> None:
         """Set a fault until it is cleared."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             script = {"key": key, "fault": fault}
             url = f"{self.simulator.control_url}/faults"
             (await client.post(url, json=script)).raise_for_status()
 
     async def clear(self) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             await client.delete(f"{self.simulator.control_url}/faults")
 
     def asked(self) -> list[str]:
@@ -188,7 +188,7 @@ async def test_of_two_replicas_one_checks_and_the_other_takes_over(
             await world.becomes(openai_1="healthy", openai_2="healthy")
             second = world.start("second")
             with running(second, world.probe):
-                async with httpx.AsyncClient() as http:
+                async with httpx.AsyncClient(timeout=60) as http:
                     said = (await http.get(world.probe)).json()
                 assert said["details"] == {"prober": "stands by"}
                 assert sorted(world.asked()) == ["sk-1", "sk-2"]
@@ -207,7 +207,7 @@ async def test_it_waits_for_a_catalogue_and_for_redis(tmp_path: Path) -> None:
         process = world.start()
 
         async def status() -> int:
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=60) as http:
                 try:
                     return (await http.get(world.probe)).status_code
                 except httpx.ConnectError:
@@ -230,7 +230,7 @@ async def test_switched_off_it_stays_up_and_asks_nobody(
         await world.publish()
         process = world.start()
         with running(process, world.probe):
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=60) as http:
                 said = (await http.get(world.probe)).json()
             assert said["details"] == {"prober": "disabled"}
             assert await asyncio.to_thread(process.end) == 0

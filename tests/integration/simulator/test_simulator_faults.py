@@ -283,7 +283,7 @@ async def test_the_process_announces_itself_and_ends_when_told(
     line = (await process.stdout.readline()).decode()
     url = announced.read_text().strip()
     assert json.loads(line)["message"] == f"simulator listening on {url}"
-    async with httpx.AsyncClient(headers=bearer("anything")) as client:
+    async with httpx.AsyncClient(headers=bearer("anything"), timeout=60) as client:
         assert (await client.get(url.removesuffix("/v1") + "/healthz")).json() == {
             "status": "ok"
         }

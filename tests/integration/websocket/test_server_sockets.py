@@ -39,7 +39,7 @@ CREATE = b'{"type":"response.create","model":"gpt-5.5","input":"hi"}'
 async def stack(standing: Stack) -> AsyncIterator[Stack]:
     async with raw.unharmed(standing):
         yield standing
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             await http.delete(f"{standing.simulator.control_url}/faults")
 
 
