@@ -73,11 +73,7 @@ def test_the_printed_request_is_answered(up: Up) -> None:
 
 
 def test_every_service_is_ready(up: Up) -> None:
-    for variable in SERVICES:
-        answer = httpx.get(
-            f"http://127.0.0.1:{up.environ[variable]}/readyz", timeout=60
-        )
-        assert answer.status_code == 200, f"{variable}: {answer.text}"
+    up.all_answer("/readyz")
 
 
 def test_every_metric_follows_prometheus_conventions(up: Up) -> None:

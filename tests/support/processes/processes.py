@@ -121,13 +121,13 @@ def running(process: Process, url: str) -> Iterator[Process]:
 def wait_for(process: Process, url: str, within_s: float = GUARD_S) -> None:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and process.alive:
-        if _status(url) == 200:
+        if status(url) == 200:
             return
         time.sleep(0.03)
     raise AssertionError(f"{url} is not ready:\n{process.log.read_text()[-3000:]}")
 
 
-def _status(url: str) -> int | None:
+def status(url: str) -> int | None:
     """With the standard library: each client of httpx takes 2 ms of CPU."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=2)
