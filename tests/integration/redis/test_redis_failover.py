@@ -24,7 +24,7 @@ KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 CALLERS = 6
 SENTINELS_ASK = {"ping", "info", "publish", "subscribe", "client|setname"}
 # After the Sentinel has announced the new primary.
-FOLLOWED_WITHIN_S = 10
+FOLLOWED_WITHIN_S = 60
 
 
 class Load:
