@@ -16,6 +16,7 @@ from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT
 from tests.support.processes.up import (
     COMMAND,
+    READY_SECONDS,
     SERVICES,
     STOP_SECONDS,
     Up,
@@ -194,7 +195,7 @@ def test_a_service_that_cannot_start_ends_everything(tmp_path: Path) -> None:
     (broken / "__init__.py").write_text("raise RuntimeError('no such luck')")
     environ = environment(tmp_path, PYTHONPATH=str(broken.parent))
     with running(environ, tmp_path) as up:
-        assert up.process.wait(60) == 1
+        assert up.process.wait(READY_SECONDS) == 1
 
         assert re.search(r"responses-proxy: (\w+ did not start|not ready)", up.output)
         assert "no such luck" in up.output
