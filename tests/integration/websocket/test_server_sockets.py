@@ -291,7 +291,7 @@ class TestUpgrade:
     async def test_a_client_that_leaves_has_cancelled(
         self, stack: Stack, way: Way
     ) -> None:
-        await stack.fault(event_gap_ms=100)
+        await stack.fault(stall_after=2)
         before = len(await stack.events("request"))
         async with socket(stack) as caller:
             await caller.send(frame(TEXT, CREATE))
