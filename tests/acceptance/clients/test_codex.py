@@ -49,7 +49,7 @@ def test_a_turn_with_a_tool_call(up: Up, tmp_path: Path) -> None:
             f" WHERE id = '{turn.session}' AND requests >= 2",
         )
 
-    until(sessions, 10, lambda: f"sessions: {sessions()}")
+    until(sessions, 60, lambda: f"sessions: {sessions()}")
     ((requests, resource),) = sessions()
     rows = fetch(
         up.database,
@@ -91,7 +91,7 @@ class Product:
 
     async def requests(self, session: str, *columns: str) -> list[tuple[Any, ...]]:
         """Columns of a session's requests, oldest first, once all are stored."""
-        await eventually(self.fleet.settled, within_s=10)
+        await eventually(self.fleet.settled)
         return fetch(
             self.database,
             f"SELECT {', '.join(columns)} FROM requests"

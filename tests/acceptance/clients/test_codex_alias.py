@@ -62,7 +62,7 @@ async def test_a_turn_with_a_tool_call(
         turn = await asyncio.to_thread(codex.exec, "-m", "fast", "please run-tool")
         assert turn.status == 0, turn.shown
         assert "Simulated answer" in turn.said
-        await eventually(fleet.settled, within_s=10)
+        await eventually(fleet.settled)
         rows = fetch(
             fleet.database,
             "SELECT model, upstream_model, resource_id, outcome, transport"

@@ -38,7 +38,7 @@ class Product:
 
     async def fault(self, times: int | None = None, **fault: Any) -> None:
         """Script the upstream's next answers."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             url = f"{self.fleet.simulator.control_url}/faults"
             answer = await client.post(url, json={"times": times, "fault": fault})
             answer.raise_for_status()
@@ -54,7 +54,7 @@ class Product:
 
     async def requests(self, session: str, *columns: str) -> list[tuple[Any, ...]]:
         """Columns of a session's requests, oldest first, once all are stored."""
-        await eventually(self.fleet.settled, within_s=10)
+        await eventually(self.fleet.settled)
         return fetch(
             self.fleet.database,
             f"SELECT {', '.join(columns)} FROM requests"

@@ -226,7 +226,7 @@ async def events(valkey: str, kind: str) -> list[dict[str, Any]]:
 async def lookups(fleet: Fleet, gateway: int = 0) -> dict[str, int]:
     """How often a gateway looked up owners, by source."""
     origin = fleet.gateways[gateway].url.removesuffix("/v1")
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         text = (await http.get(f"{origin}/metrics")).text
     found = {"memory": 0, "sql": 0, "nowhere": 0}
     for line in text.splitlines():

@@ -15,12 +15,12 @@ import pytest
 from cryptography.fernet import Fernet
 
 from tests.support.processes.processes import BIN
-from tests.support.processes.up import READY_SECONDS, environment, running, until
+from tests.support.processes.up import environment, running, until
 from tests.support.values.blocks import Block, blocks_of, commands
 
 NAMES = re.compile(r'"(\w+)":')
 END = "\x1e"  # printed behind the output of a command
-ALIAS_SECONDS = 10.0  # usually 2
+ALIAS_SECONDS = 60.0  # usually 2; only a failure takes that long
 SIMULATED = "127.0.0.1:46171"  # the simulated upstream in README.md
 
 
@@ -54,7 +54,7 @@ class Session:
         path = f"{BIN}:{os.environ['PATH']}"
         done = subprocess.run(
             command, cwd=self.folder, env={**os.environ, "PATH": path, **environ},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -67,7 +67,7 @@ def started(folder: Path, **settings: str) -> Iterator[Session]:
     stamp = [f"--old-file={BIN.parent}/.run-stamp", f"VENV={BIN.parent}"]
     command = ["make", "--no-print-directory", *stamp, "run"]
     with running(environ, folder, command) as up:
-        until(lambda: "Try it" in up.output, READY_SECONDS, up.output_or_logs)
+        up.wait_until_ready()
         yield Session(folder, folder / "output", environ["PROXY_PORT"])
 
 

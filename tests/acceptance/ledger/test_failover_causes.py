@@ -49,7 +49,7 @@ async def up(
     settings = {
         "OPENAI_API_KEYS": ",".join(KEYS),
         "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
-        "PROXY_FIRST_BYTE_TIMEOUT_SECONDS": "1",
+        "PROXY_FIRST_BYTE_TIMEOUT_SECONDS": "5",
     }
     if request.param == "postgres":
         settings["PROXY_DATABASE_URL"] = request.getfixturevalue("postgres_url")
@@ -70,7 +70,7 @@ async def ask(http: httpx.AsyncClient, up: Up) -> str:
 
 async def test_every_cause_is_told_in_sql(up: Up, simulator: RunningSimulator) -> None:
     caused: dict[str, str] = {}
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         for fault, cause in FAULTS:
             match = {"path": "/v1/responses"}  # health checks have another path
             script = {"fault": fault, "times": 1, "match": match}
@@ -139,7 +139,7 @@ def check_view(up: Up) -> None:
 
 
 async def check_history(up: Up, id_: str, cause: str) -> None:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         page = (await http.get(f"{up.admin}/decisions?request_id={id_}")).json()
         request = (await http.get(f"{up.admin}/requests/{id_}")).json()
     assert [d["cause"] for d in page["data"]] == [cause, None]

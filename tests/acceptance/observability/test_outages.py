@@ -101,7 +101,7 @@ async def test_the_router(world: World) -> None:
     # A page that is open says so; another does not open, as it comes from the router.
     await row.page_shows("#live", "connection lost, trying again")
     await row.page_shows("#notices", "The router does not answer")
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         for path in ("/", "/admin/attention"):
             answer = await http.get(f"{gateway.origin}{path}")
             assert answer.status_code == 503

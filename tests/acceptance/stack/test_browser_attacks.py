@@ -159,7 +159,7 @@ class TestAPageOfAnotherOrigin:
         kind = {"headers": {"content-type": "application/json"}}
         for script in (sent(url), sent(url, {"name": "mine"}, **kind)):
             assert (await page.run(script))[0] == "error"
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             assert (await http.get(url)).json()["data"] == []
 
     async def test_may_link_to_the_dashboard(self, open_admin: Scene) -> None:
@@ -197,7 +197,7 @@ class TestDnsRebinding:
         assert (kind, status) == ("basic", 403), text
         assert "host_not_allowed" in text
         # A program can send this header, but gains nothing by it.
-        async with httpx.AsyncClient(headers={CHECKED: "gateway"}) as http:
+        async with httpx.AsyncClient(headers={CHECKED: "gateway"}, timeout=60) as http:
             url = f"http://127.0.0.1:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
             answer = await http.get(f"{url}/admin/state", headers={"host": REBOUND})
             assert answer.status_code == 200

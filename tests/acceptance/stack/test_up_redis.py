@@ -19,7 +19,7 @@ from tests.support.processes.up import COMMAND, Up, environment, running
 
 NOBODY = 65_534
 PING = (
-    "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(5);"
+    "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(60);"
     "s.connect(sys.argv[1]); s.sendall(b'PING\\r\\n'); print(s.recv(99))"
 )
 
@@ -58,7 +58,7 @@ def valkey_of(up: Up) -> int:
 def ping(socket: str, user: int | None = None) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-I", "-c", PING, socket]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=20, cwd="/", check=False,
+        command, capture_output=True, text=True, timeout=60, cwd="/", check=False,
         user=user, group=user, extra_groups=None if user is None else [],
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_a_data_directory_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "up"],
         env=environment(tmp_path, PROXY_DATA_DIR=str(long)),
-        capture_output=True, text=True, timeout=20, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("responses-proxy: PROXY_DATA_DIR: ")
@@ -107,6 +107,6 @@ def test_doctor_takes_the_url_that_is_said(up: Up, tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "doctor"],
         env=environment(tmp_path, PROXY_REDIS_URL=url_of(up)),
-        capture_output=True, text=True, timeout=30, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
     )  # fmt: skip
     assert "it holds this proxy's keys" in done.stdout

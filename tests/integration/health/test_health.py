@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import httpx
@@ -74,13 +73,13 @@ class Standing:
 
     async def fault(self, key: str, **fault: Any) -> None:
         """Set a fault until it is cleared."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             script = {"key": key, "fault": fault}
             url = f"{self.simulator.control_url}/faults"
             (await client.post(url, json=script)).raise_for_status()
 
     async def clear(self) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             await client.delete(f"{self.simulator.control_url}/faults")
 
     def asked(self) -> list[str]:
@@ -99,7 +98,7 @@ async def standing(valkey: str, folder: Path, **more: str) -> AsyncIterator[Stan
             "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
             "OPENAI_API_KEYS": ",".join(KEYS),
             "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "0.1",
-            "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "1",
+            "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "60",
             "PROXY_RESOURCE_COOLDOWN_SECONDS": "0.2",
             **more,
         }
@@ -153,16 +152,14 @@ async def test_an_upstream_that_fails_several_times_in_a_row_is_degraded(
 async def test_a_hanging_upstream_does_not_hold_up_the_others_or_the_end(
     valkey: str, tmp_path: Path
 ) -> None:
-    slow = {"PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "60"}
-    async with standing(valkey, tmp_path, **slow) as world:
+    async with standing(valkey, tmp_path) as world:
         await world.publish()
         await world.fault("sk-1", timeout=True)
         process = world.start()
         with running(process, world.probe):
             await world.becomes(openai_1="unknown", openai_2="healthy")
-            began = monotonic()
-            assert await asyncio.to_thread(process.end) == 0
-            assert monotonic() - began < 15  # far less than the upstream takes
+            # Far less than the 60 s of a check.
+            assert await asyncio.to_thread(process.end, within_s=30) == 0
 
 
 async def test_an_order_is_carried_out_at_once(valkey: str, tmp_path: Path) -> None:
@@ -191,7 +188,7 @@ async def test_of_two_replicas_one_checks_and_the_other_takes_over(
             await world.becomes(openai_1="healthy", openai_2="healthy")
             second = world.start("second")
             with running(second, world.probe):
-                async with httpx.AsyncClient() as http:
+                async with httpx.AsyncClient(timeout=60) as http:
                     said = (await http.get(world.probe)).json()
                 assert said["details"] == {"prober": "stands by"}
                 assert sorted(world.asked()) == ["sk-1", "sk-2"]
@@ -200,7 +197,7 @@ async def test_of_two_replicas_one_checks_and_the_other_takes_over(
                 async def taken_over() -> bool:
                     return len(world.asked()) == 4
 
-                await eventually(taken_over, within_s=10)
+                await eventually(taken_over)
 
 
 async def test_it_waits_for_a_catalogue_and_for_redis(tmp_path: Path) -> None:
@@ -210,7 +207,7 @@ async def test_it_waits_for_a_catalogue_and_for_redis(tmp_path: Path) -> None:
         process = world.start()
 
         async def status() -> int:
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=60) as http:
                 try:
                     return (await http.get(world.probe)).status_code
                 except httpx.ConnectError:
@@ -219,7 +216,7 @@ async def test_it_waits_for_a_catalogue_and_for_redis(tmp_path: Path) -> None:
         async def unavailable() -> bool:
             return await status() == 503
 
-        await eventually(unavailable, within_s=10)
+        await eventually(unavailable)
         with running_valkey(tmp_path, port), running(process, world.probe):
             await world.publish()
             await world.becomes(openai_1="healthy", openai_2="healthy")
@@ -233,7 +230,7 @@ async def test_switched_off_it_stays_up_and_asks_nobody(
         await world.publish()
         process = world.start()
         with running(process, world.probe):
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=60) as http:
                 said = (await http.get(world.probe)).json()
             assert said["details"] == {"prober": "disabled"}
             assert await asyncio.to_thread(process.end) == 0

@@ -154,7 +154,7 @@ async def test_killed_between_commit_and_acknowledgement(
     gate.after_commit = hang
     await append(stream, "a", "b")
     killed = asyncio.create_task(consumer(stream, gate).run(asyncio.Event()))
-    await asyncio.wait_for(committed.wait(), 5)
+    await asyncio.wait_for(committed.wait(), 60)
     killed.cancel()
     await asyncio.gather(killed, return_exceptions=True)
     first = requests(url)

@@ -97,7 +97,7 @@ async def test_killed_and_started_again(
     await append(redis, *ids)
     first.kill()
     with running(ingest.start(), ingest.ready_url):
-        await eventually(lambda: emptied(redis), within_s=10)
+        await eventually(lambda: emptied(redis))
     assert stored(url) == ids
 
 

@@ -102,5 +102,5 @@ async def test_a_gateway_that_ends_with_all_stored_leaves_no_journal(
             await stack.redis.xtrim("telemetry:events", maxlen=0, approximate=False)
             return ending.done()
 
-        await eventually(stored, within_s=15)
+        await eventually(stored)
     assert list((tmp_path / "journal").iterdir()) == []

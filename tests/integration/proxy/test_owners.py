@@ -54,7 +54,7 @@ async def router(
     command = granian("services.router.app:create_app", port)
     origin = f"http://127.0.0.1:{port}"
     with running(Process(command, env, folder / "router.log"), f"{origin}/readyz"):
-        async with httpx.AsyncClient(base_url=origin, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=origin, timeout=60) as http:
             yield http
 
 
@@ -195,7 +195,7 @@ class TestDatabase:
         store, conductor = asked
         lookup = {"json": {"ids": ["resp_1"]}}
         slow = asyncio.create_task(conductor.simulate_post(PATH, **lookup))
-        await asyncio.wait_for(store.waits.wait(), 5)
+        await asyncio.wait_for(store.waits.wait(), 60)
         quick = await conductor.simulate_post(PATH, **lookup)
         assert quick.json["ids"] == {"resp_1": MINE}
         assert not slow.done()
@@ -230,7 +230,7 @@ async def status_of(origin: str, path: str) -> int:
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n"
     writer.write(head.encode() + b"content-type: application/json\r\n\r\n{}")
-    line = await asyncio.wait_for(reader.readline(), 10)
+    line = await asyncio.wait_for(reader.readline(), 60)
     writer.close()
     await writer.wait_closed()
     return int(line.split()[1])

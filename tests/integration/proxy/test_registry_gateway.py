@@ -47,7 +47,7 @@ async def publish(stack: Stack, version: str, *resources: Resource) -> None:
     await stack.routing.publish(catalogue, version)
 
     async def adopted() -> bool:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             ready = await client.get(f"{stack.origin}/readyz")
         return bool(ready.json()["catalogue"] == version)
 

@@ -50,7 +50,7 @@ async def test_all_services_work_by_tls_with_few_rights(
     async with (
         Simulator(KEYS) as simulator,
         running_fleet(plan, simulator, guarded.url(), tmp_path) as fleet,
-        httpx.AsyncClient(timeout=10) as http,
+        httpx.AsyncClient(timeout=60) as http,
     ):
         for _ in range(5):
             body = {"model": "gpt-5.5", "input": "hi"}
@@ -91,7 +91,7 @@ async def test_sentinels_are_asked_by_tls_and_with_a_password_of_their_own(
     await shared.close()
 
     def ping() -> bool:
-        with blocking_client(guarded.sentinel_url, 1, 1) as blocking:
+        with blocking_client(guarded.sentinel_url, 20, 20) as blocking:
             return bool(blocking.ping())
 
     assert await asyncio.to_thread(ping)

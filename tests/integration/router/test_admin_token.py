@@ -147,7 +147,7 @@ async def test_a_router_before_its_schema_lets_nobody_in(
         store = open_store(url)
         await store.migrate()
         await store.close()
-        (token,) = await eventually(early.tokens, within_s=10)
+        (token,) = await eventually(early.tokens)
 
         async def opened() -> bool:
             return await early.status(token) == 200

@@ -18,7 +18,7 @@ from tests.support.databases.valkey import empty
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(300)]
 MODELS = ("gpt-5.5", "gpt-5.5-mini")
 LIMITED = "acct-a"
 # Pauses let the run last for several intervals on a fast machine, too.

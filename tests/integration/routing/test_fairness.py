@@ -25,7 +25,7 @@ from tests.support.upstreams.simulator import Simulator
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.alone,  # waits include those of processes for a core
 ]
 KEYS = {f"sk-sim-{n}": f"acct-{n}" for n in range(4)}
@@ -68,7 +68,7 @@ async def fleet(
     async with (
         Simulator(KEYS) as simulator,
         running_fleet(PLAN, simulator, valkey_server, folder) as fleet,
-        httpx.AsyncClient() as http,
+        httpx.AsyncClient(timeout=60) as http,
     ):
         script = {"key": "*", "times": None, "fault": {"delay_ms": UPSTREAM_S * 1000}}
         url = f"{simulator.control_url}/faults"
@@ -77,7 +77,7 @@ async def fleet(
 
 
 async def mint(fleet: Fleet, name: str) -> Key:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         answer = await http.post(f"{fleet.admin}/keys", json={"name": name})
     answer.raise_for_status()
     head = (
@@ -223,7 +223,7 @@ async def at_rest(fleet: Fleet) -> bool:
 
 
 async def metrics(gateway: Member) -> dict[str, float]:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         text = (await http.get(f"{gateway.origin}/metrics")).text
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}

@@ -20,13 +20,14 @@ from tests.support.processes.waiting import eventually
 pytestmark = pytest.mark.asyncio
 STREAM = b'{"model":"gpt-5.5","input":"hi","stream":true}'
 ASK = b'{"model":"gpt-5.5","input":"hi"}'
-SILENCE_MS = 1000
+SILENCE_MS = 60_000
+SETTINGS = {"PROXY_GATEWAY_WORKERS": "2", "PROXY_DRAIN_SECONDS": "60"}
 
 
 @asynccontextmanager
 async def two_workers(valkey: str, folder: Path) -> AsyncIterator[Stack]:
-    async with gateway_stack(valkey, folder, PROXY_GATEWAY_WORKERS="2") as stack:
-        await eventually(lambda: _both_ready(stack), within_s=15)
+    async with gateway_stack(valkey, folder, **SETTINGS) as stack:
+        await eventually(lambda: _both_ready(stack))
         yield stack
 
 
@@ -87,14 +88,14 @@ async def test_one_that_dies_is_replaced_and_its_leases_end(
 ) -> None:
     async with two_workers(valkey, tmp_path) as stack, AsyncExitStack() as open_:
         workers = workers_of(stack.gateway.pid)
-        await streaming(stack, open_, 40)
-        held = await leases_by_worker(stack)
-        assert set(held) == set(workers)  # both serve
-        assert sum(held.values()) == 40
+        held: dict[int, int] = {}
+        while set(held) != set(workers):  # which of them accepts is the kernel's choice
+            await streaming(stack, open_, 40)
+            held = await leases_by_worker(stack)
 
         died, stays = workers
         os.kill(died, signal.SIGKILL)
-        await eventually(lambda: _replaced(stack, died, stays), within_s=15)
+        await eventually(lambda: _replaced(stack, died, stays))
         await eventually(lambda: _reaped(stack, died))
         assert (await leases_by_worker(stack))[stays] == held[stays]
         rows = await stack.events("request")
@@ -128,6 +129,7 @@ async def _counts_stay(stack: Stack, completed: int) -> None:
     """Counts of a worker that was killed neither vanish nor double."""
     died = workers_of(stack.gateway.pid)[0]
     os.kill(died, signal.SIGKILL)
+    await eventually(lambda: gone([died]))  # until then it may accept a connection
     seen = [_completed(await scraped(stack.origin))]
 
     async def replaced() -> bool:
@@ -136,7 +138,7 @@ async def _counts_stay(stack: Stack, completed: int) -> None:
         pids = workers_of(stack.gateway.pid)
         return died not in pids and found.value("proxy_workers") == 2
 
-    await eventually(replaced, within_s=15)
+    await eventually(replaced)
     assert set(seen) == {completed}
 
 
@@ -154,6 +156,11 @@ async def _replaced(stack: Stack, died: int, stays: int) -> bool:
 
 
 async def _reaped(stack: Stack, died: int) -> bool:
+    """Reaps the worker that died, as if long ago; a busy one may miss heartbeats."""
+    known: Any = await stack.redis.zrange(keys.gateways(), 0, -1)
+    for gateway in known:
+        if worker_of(gateway.decode()) == died:
+            await stack.redis.zadd(keys.gateways(), {gateway: 0}, xx=True)
     await stack.routing.reap(SILENCE_MS)
     return died not in await leases_by_worker(stack)
 
@@ -184,4 +191,4 @@ async def test_workers_whose_parent_was_killed_end_too(
     async with two_workers(valkey, tmp_path) as stack:
         workers = workers_of(stack.gateway.pid)
         os.kill(stack.gateway.pid, signal.SIGKILL)
-        await eventually(lambda: gone(workers), within_s=10)
+        await eventually(lambda: gone(workers))

@@ -264,7 +264,7 @@ async def test_every_authenticated_answer_names_its_account(
 async def test_a_simulator_can_keep_its_accounts_to_itself() -> None:
     async with (
         Simulator({"sk-1": "acct"}, name_accounts=False) as simulator,
-        httpx.AsyncClient(headers=bearer("sk-1")) as http,
+        httpx.AsyncClient(headers=bearer("sk-1"), timeout=60) as http,
     ):
         url = f"{simulator.base_url}/responses"
         answer = await http.post(url, json=create())

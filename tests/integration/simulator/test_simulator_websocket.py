@@ -94,7 +94,7 @@ async def test_lanes_are_echoed_and_answered_side_by_side(
     simulator: RunningSimulator, http: httpx.AsyncClient
 ) -> None:
     async with socket(simulator) as opened:
-        await script(http, {"delay_ms": 50}, times=1)
+        await script(http, {"delay_ms": 1_000}, times=1)
         for lane in ("slow", "fast"):
             frame = {"type": "response.create", **create(), "stream_id": lane}
             await opened.send(json.dumps(frame))

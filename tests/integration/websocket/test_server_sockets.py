@@ -6,6 +6,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from statistics import median
 
 import httpx
 import pytest
@@ -38,7 +39,7 @@ CREATE = b'{"type":"response.create","model":"gpt-5.5","input":"hi"}'
 async def stack(standing: Stack) -> AsyncIterator[Stack]:
     async with raw.unharmed(standing):
         yield standing
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             await http.delete(f"{standing.simulator.control_url}/faults")
 
 
@@ -154,8 +155,11 @@ async def test_empty_messages_nobody_takes_are_not_heard(
         asked.set()
         await reader.read(1)
 
+    # The gateway does not read from this client, so it learns only when it ends that
+    # the client has left.
+    settings = {**GATEWAY, "PROXY_DRAIN_SECONDS": "0.5"}
     async with (
-        gateway_before(opens_no_socket, valkey_server, tmp_path, **GATEWAY) as stack,
+        gateway_before(opens_no_socket, valkey_server, tmp_path, **settings) as stack,
         calling(stack.origin) as caller,
     ):
         memory = raw.resident_mb(stack.gateway.pid)
@@ -188,13 +192,15 @@ async def test_a_flood_of_tiny_messages_lets_others_have_their_turn(
         socket(stack) as caller,
         flood(caller, frame(TEXT)),
     ):
-        for _ in range(5):
+        meanwhile = []
+        for _ in range(9):
             await eventually(_grows(lambda: taken))
             before = taken
             await look()
-            # Reading the gateway's state takes a few loop turns, each with many
-            # messages.
-            assert taken - before < 20_000
+            meanwhile.append(taken - before)
+        # Reading the gateway's state takes a few loop turns, each with many messages.
+        # The median, because this process may wait for a core meanwhile.
+        assert median(meanwhile) < 20_000, meanwhile
 
 
 def _grows(count: Callable[[], int]) -> Callable[[], Awaitable[bool]]:
@@ -285,7 +291,7 @@ class TestUpgrade:
     async def test_a_client_that_leaves_has_cancelled(
         self, stack: Stack, way: Way
     ) -> None:
-        await stack.fault(event_gap_ms=100)
+        await stack.fault(stall_after=2)
         before = len(await stack.events("request"))
         async with socket(stack) as caller:
             await caller.send(frame(TEXT, CREATE))

@@ -17,7 +17,7 @@ from libs.simulator.faults.faults import Faults, parse_script
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(300)]
 MODEL = "gpt-5.5"
 CODEX, PLAIN, TURNS = 100, 100, 5
 ENDS = ("response.completed", "response.failed", "response.incomplete", "error")

@@ -65,7 +65,7 @@ async def outcomes(stack: Stack, count: int) -> list[str]:
         events = await stack.events("request")
         return events if len(events) >= count else []
 
-    events = await eventually(ended, within_s=10)
+    events = await eventually(ended)
     assert len(events) == count
     assert await stack.in_flight() == 0
     return [event["outcome"] for event in events]

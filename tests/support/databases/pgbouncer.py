@@ -80,14 +80,14 @@ def secured_postgres() -> Iterator[Secured]:
             user=user,  # pgbouncer refuses to run as root
             stderr=subprocess.DEVNULL,
         )
-        stack.callback(bouncer.wait, 10)
+        stack.callback(bouncer.wait, 60)
         stack.callback(bouncer.kill)
         _wait_for(port)
         yield Secured(authority, server.url, f"postgresql://postgres@127.0.0.1:{port}")
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(("127.0.0.1", port), 1):

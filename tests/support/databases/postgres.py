@@ -27,7 +27,7 @@ SETTINGS = (
     "unix_socket_directories=",
     "log_min_messages=fatal",
 )
-START_S = 30
+START_S = 60
 _numbers = itertools.count(1)
 _DISCONNECT = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s

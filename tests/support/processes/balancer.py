@@ -41,7 +41,7 @@ async def balancing(ports: Sequence[int], folder: Path) -> AsyncIterator[int]:
     command = [binary, "-p", str(folder), "-c", str(config), "-e", "stderr"]
     process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
     try:
-        await eventually(lambda: _accepts(port), within_s=10)
+        await eventually(lambda: _accepts(port))
         yield port
     finally:
         process.terminate()

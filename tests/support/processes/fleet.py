@@ -13,7 +13,7 @@ import httpx
 from libs.cli.commands import service_command
 from libs.simulator.server import RunningSimulator
 from tests.support.processes.ports import free_port
-from tests.support.processes.processes import Process, wait_for
+from tests.support.processes.processes import GUARD_S, Process, wait_for
 from tests.support.processes.waiting import eventually
 
 PORTS = {
@@ -98,7 +98,7 @@ class Fleet:
 
     async def state(self) -> dict[str, Any]:
         """State as the admin API shows it: resources, ledger, queue."""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=GUARD_S) as client:
             answer = await client.get(f"{self.admin}/state")
         answer.raise_for_status()
         shown: dict[str, Any] = answer.json()
@@ -116,7 +116,7 @@ class Fleet:
 
     async def ready(self) -> bool:
         """Whether every gateway has read the whole catalogue."""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=GUARD_S) as client:
             answers = [await client.get(f"{g.origin}/readyz") for g in self.gateways]
         known = {(a.status_code, a.json()["resources"]) for a in answers}
         return known == {(200, len(self.keys))}
@@ -154,7 +154,7 @@ async def running_fleet(
             database=common["PROXY_SQLITE_URL"],
             redis_url=redis_url,
         )
-        await eventually(fleet.ready, within_s=20)
+        await eventually(fleet.ready)
         yield fleet
 
 

@@ -163,7 +163,7 @@ async def scene(scale: Scale, folder: Path) -> AsyncIterator[Scene]:
 
 async def _slow_down(simulator: Process, control: str) -> None:
     await asyncio.to_thread(wait_for, simulator, f"{control}/faults")
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         script = {"times": None, "fault": PACE}
         (await client.post(f"{control}/faults", json=script)).raise_for_status()
 

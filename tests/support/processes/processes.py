@@ -18,6 +18,7 @@ from tests.support.processes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
+GUARD_S = 60.0  # of a start or an end: only a failure takes that long
 
 
 class Process:
@@ -57,7 +58,7 @@ class Process:
     def alive(self) -> bool:
         return self._child.poll() is None
 
-    def end(self, number: int = signal.SIGTERM, within_s: float = 15) -> int:
+    def end(self, number: int = signal.SIGTERM, within_s: float = GUARD_S) -> int:
         """Send a signal and wait; returns the exit code. A process that does not exit
         is killed."""
         if self.alive:
@@ -71,7 +72,7 @@ class Process:
     def kill(self) -> None:
         """`kill -9` the process and everything it started."""
         os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait(10)
+        self._child.wait(GUARD_S)
 
 
 def bare_environment() -> dict[str, str]:
@@ -117,16 +118,16 @@ def running(process: Process, url: str) -> Iterator[Process]:
             process.end()
 
 
-def wait_for(process: Process, url: str, within_s: float = 20) -> None:
+def wait_for(process: Process, url: str, within_s: float = GUARD_S) -> None:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and process.alive:
-        if _status(url) == 200:
+        if status(url) == 200:
             return
         time.sleep(0.03)
     raise AssertionError(f"{url} is not ready:\n{process.log.read_text()[-3000:]}")
 
 
-def _status(url: str) -> int | None:
+def status(url: str) -> int | None:
     """With the standard library: each client of httpx takes 2 ms of CPU."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=2)

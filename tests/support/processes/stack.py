@@ -24,7 +24,7 @@ from services.router.function_library import LIBRARY
 from tests.support.clients.sockets import Handle, visited
 from tests.support.databases.valkey import empty
 from tests.support.processes.ports import free_port
-from tests.support.processes.processes import Process, running
+from tests.support.processes.processes import GUARD_S, Process, running
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 
@@ -76,13 +76,13 @@ class Stack:
         catalogue that the stack began with."""
         self.began_ms = _now_ms()
         self.environ.update(self.initially)
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=GUARD_S) as client:
             await client.delete(f"{self.simulator.control_url}/faults")
             await client.delete(f"{self.simulator.control_url}/journal")
         await self.publish(f"v{next(self.versions)}")
 
         async def adopted() -> bool:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=GUARD_S) as client:
                 answer = await client.get(f"{self.origin}/readyz")
             published = await self.routing.catalogue_version()
             return bool(answer.json()["catalogue"] == published)
@@ -90,7 +90,7 @@ class Stack:
         await eventually(adopted)
 
     async def ready(self) -> bool:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=GUARD_S) as client:
             answer = await client.get(f"{self.origin}/readyz")
         ready: dict[str, Any] = answer.json()
         return answer.status_code == 200 and bool(ready["resources"])
@@ -131,7 +131,7 @@ class Stack:
 
     async def fault(self, times: int | None = 1, key: str = "*", **fault: Any) -> None:
         """Script the upstream's next answers."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=GUARD_S) as client:
             script = {"key": key, "times": times, "fault": fault}
             url = f"{self.simulator.control_url}/faults"
             (await client.post(url, json=script)).raise_for_status()
@@ -182,17 +182,16 @@ async def stack_started_by(
             **environ,
         }
         env["PROVIDER_KEYS"] = env["OPENAI_API_KEYS"]
-        redis = connect(valkey)
-        routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
         arguments = command or service_command("gateway", env)
         process = Process(arguments, env, folder / "gateway.log")
-        with running(process, f"http://127.0.0.1:{port}/healthz"):
-            url = f"http://127.0.0.1:{port}/v1"
-            stack = Stack(url, redis, routing, simulator, process, env, dict(env))
-            await stack.publish()
-            await eventually(stack.ready)
-            yield stack
-        await redis.aclose()
+        async with connect(valkey) as redis:
+            routing = RoutingFunctions(ClientCaller(redis), STREAM, library=LIBRARY)
+            with running(process, f"http://127.0.0.1:{port}/healthz"):
+                url = f"http://127.0.0.1:{port}/v1"
+                stack = Stack(url, redis, routing, simulator, process, env, dict(env))
+                await stack.publish()
+                await eventually(stack.ready)
+                yield stack
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def eventually(
-    check: Callable[[], Awaitable[T]], within_s: float = 20.0, every_s: float = 0.02
+    check: Callable[[], Awaitable[T]], within_s: float = 60.0, every_s: float = 0.02
 ) -> T:
     """The first truthy value of `check`; AssertionError after the limit. The limit is
     generous for busy machines: only a failure takes that long."""

@@ -46,12 +46,15 @@ async def held(http: httpx.AsyncClient, count: int) -> bool:
     return bool(shown.json()["total"] == count)
 
 
-async def streamed(http: httpx.AsyncClient) -> tuple[list[str], Exception | None]:
-    """The event types that arrived, and the error that broke the stream, if any."""
-    text = ""
+async def streamed(
+    http: httpx.AsyncClient, silence_s: float = 60
+) -> tuple[list[str], Exception | None]:
+    """The event types that arrived, and the error that broke the stream, if any. It is
+    given up after this silence."""
+    text, timeout = "", httpx.Timeout(60, read=silence_s)
     try:
         async with http.stream(
-            "POST", RESPONSES, json=create(stream=True), timeout=0.3
+            "POST", RESPONSES, json=create(stream=True), timeout=timeout
         ) as answer:
             async for piece in answer.aiter_text():
                 text += piece

@@ -14,7 +14,7 @@ async def running(*consumers: Consumer) -> AsyncIterator[None]:
     try:
         yield
         stop.set()
-        await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
     finally:
         for task in tasks:
             task.cancel()

@@ -48,7 +48,7 @@ async def test_an_order_is_answered_with_what_was_found() -> None:
     service = CheckQueueWorker(
         cast(Orders, desk), cast(Prober, Checker()), cast(KeyTester, None)
     )
-    await asyncio.wait_for(service.run(stop), 5)
+    await asyncio.wait_for(service.run(stop), 60)
     assert desk.answers == {
         "order-1": [
             {
@@ -68,5 +68,5 @@ async def test_it_comes_back_after_redis_was_away() -> None:
     service = CheckQueueWorker(
         cast(Orders, desk), cast(Prober, Checker()), cast(KeyTester, None)
     )
-    await asyncio.wait_for(service.run(stop), 5)
+    await asyncio.wait_for(service.run(stop), 60)
     assert "order-1" in desk.answers

@@ -213,7 +213,7 @@ async def test_what_was_read_is_stored_before_the_end() -> None:
 
     await eventually(read)
     stop.set()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
     assert sorted(ends.acknowledged) == ["0-0", "1-0", "2-0"]
 
 

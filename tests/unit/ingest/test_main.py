@@ -71,7 +71,7 @@ async def test_it_migrates_gets_ready_and_ends_at_a_signal(tmp_path: Path) -> No
 
         await eventually(ready)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 60)
     read = {c[c.index(b"STREAMS") + 1] for c in server.commands if b"STREAMS" in c}
     assert read == {b"telemetry:events", b"telemetry:events:payloads"}
 

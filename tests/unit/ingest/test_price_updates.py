@@ -80,5 +80,5 @@ async def test_it_ends_with_a_last_step() -> None:
     await sql.used.wait()
     use(usage, "late")
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 60)
     assert "put_unpriced_model" in [name for name, _ in sql.ran]

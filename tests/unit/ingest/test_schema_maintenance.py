@@ -117,7 +117,7 @@ async def test_other_loops_begin_when_the_schema_is_there() -> None:
 
     waiting = asyncio.ensure_future(kept.then(loop)(stop))
     keeping = asyncio.create_task(kept.run(stop))
-    await asyncio.wait_for(began.wait(), 5)
+    await asyncio.wait_for(began.wait(), 60)
     stop.set()
     await asyncio.gather(waiting, keeping)
 
@@ -131,7 +131,7 @@ async def test_stops_while_the_database_is_away() -> None:
 
     both = asyncio.gather(kept.then(loop)(stop), kept.run(stop))
     stop.set()
-    await asyncio.wait_for(both, 5)
+    await asyncio.wait_for(both, 60)
     assert not kept.prepared.is_set()
 
 

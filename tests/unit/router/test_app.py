@@ -182,7 +182,7 @@ async def test_a_loop_that_ends_ends_the_process() -> None:
 
     try:
         task = router_app._kept(gone())
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
         with pytest.raises(ZeroDivisionError):
             await task
     finally:

@@ -18,7 +18,7 @@ async def test_sigterm_is_told_and_handed_on_as_sigint() -> None:
         stopping = stopping_at_signal()
         assert not stopping.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(handed_on.wait(), 5)
+        await asyncio.wait_for(handed_on.wait(), 60)
         assert stopping.is_set()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,7 +13,8 @@ from tests.support.processes.stack import KEYS
 pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-GATEWAY = {"PROXY_REQUEST_TIMEOUT_SECONDS": "2"}
+# Two rows wait for it; no other request of a busy machine takes that long.
+GATEWAY = {"PROXY_REQUEST_TIMEOUT_SECONDS": "5"}
 
 
 class TestFaultsInARow:
@@ -91,7 +92,8 @@ class TestALimitOfAnAccount:
         for key, wait in zip(KEYS, ("60", "20", "40"), strict=False):
             setup.fault({"status": 429, "headers": {"retry-after": wait}}, key)
         told = await setup.ask()
-        assert told.client == Client(429, "rate_limit_exceeded", 20, attempts=3)
+        soonest = pytest.approx(11, abs=9)  # what is left of the 20 s
+        assert told.client == Client(429, "rate_limit_exceeded", soonest, attempts=3)
 
 
 class TestAllKeysFail:

@@ -78,7 +78,7 @@ def environ(valkey: str, port: int, database: str, **more: str) -> dict[str, str
         "PROXY_ROUTER_PORT": str(port),
         "PROXY_SQLITE_URL": database,
         "PROXY_UPSTREAM_BASE_URL": "http://127.0.0.1:9/v1",
-        "PROXY_GATEWAY_SILENCE_SECONDS": "2",
+        "PROXY_GATEWAY_SILENCE_SECONDS": "60",
         "PROXY_HEALTH_CHECK_TIMEOUT_SECONDS": "1",
         "OPENAI_API_KEYS": "sk-1,sk-2,sk-3,sk-4",
         **more,
@@ -140,13 +140,15 @@ def error(answer: httpx.Response) -> str:
     return str(body["code"])
 
 
-async def acquired(routing: RoutingFunctions, request_id: str, session: str) -> str:
-    """A lease of the gateway `gw-1`."""
+async def acquired(
+    routing: RoutingFunctions, request_id: str, session: str, gateway: str = "gw-1"
+) -> str:
+    """Where the gateway has its lease."""
     ask = Ask(
         request_id=request_id,
         decision_id=f"decision-{request_id}",
         attempt=1,
-        gateway_id="gw-1",
+        gateway_id=gateway,
         pool_id=None,
         session_id=session,
         session=digest(session),
@@ -161,7 +163,7 @@ async def acquired(routing: RoutingFunctions, request_id: str, session: str) -> 
                 "created_at_ms": T0_MS,
                 "method": "POST",
                 "path": "/v1/responses",
-                "gateway_id": "gw-1",
+                "gateway_id": gateway,
             }
         )
         .encode()

@@ -182,7 +182,8 @@ class TestTrouble:
                 async with proxy.http.stream("GET", "/admin/events") as answer:
                     states = states_of(answer)
                     await anext(states)
-                    assert await asyncio.to_thread(proxy.process.end, within_s=5) == 0
-                    assert [state async for state in states] == []
+                    assert await asyncio.to_thread(proxy.process.end) == 0
+                    # One each second. Granian would wait ten seconds for the stream.
+                    assert len([state async for state in states]) < 5
                 # A successor need not wait for the lease to expire.
                 assert not await proxy.redis.exists("{rpx}:leader:router")

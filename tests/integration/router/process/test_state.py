@@ -1,6 +1,5 @@
 """What a router keeps in Redis, and what it tells of it."""
 
-import asyncio
 from contextlib import suppress
 from time import monotonic
 
@@ -60,25 +59,22 @@ class TestPublishing:
 
 
 class TestReaping:
-    async def test_a_silent_gateways_leases_end(self, proxy: Standing) -> None:
-        await proxy.routing.heartbeat("gw-1")
-        await acquired(proxy.routing, "req-lost", "s")
-        assert await proxy.routing.in_flight() == 1
+    async def test_a_silent_gateways_leases_end_and_no_others(
+        self, proxy: Standing
+    ) -> None:
+        await acquired(proxy.routing, "req-lost", "s", gateway="gw-silent")
+        await acquired(proxy.routing, "req-kept", "s", gateway="gw-beating")
+        assert await proxy.routing.in_flight() == 2
+        await proxy.routing.heartbeat("gw-beating")
+        await proxy.routing.heartbeat("gw-silent")
+        await proxy.redis.zincrby(keys.gateways(), -61_000, "gw-silent")
 
         async def gone() -> bool:
-            return await proxy.routing.in_flight() == 0
+            return await proxy.routing.in_flight() == 1
 
         await eventually(gone)
         told = await proxy.told("request")
         assert [(e["id"], e["outcome"]) for e in told] == [("req-lost", "interrupted")]
-
-    async def test_a_beating_gateway_keeps_its_leases(self, proxy: Standing) -> None:
-        await acquired(proxy.routing, "req-kept", "s")
-        ends = monotonic() + 4
-        while monotonic() < ends:
-            await proxy.routing.heartbeat("gw-1")
-            await asyncio.sleep(0.1)
-        assert await proxy.routing.in_flight() == 1
 
 
 class TestState:
@@ -112,13 +108,14 @@ class TestState:
         async with proxy.http.stream("GET", "/admin/events") as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             states = states_of(answer)
-            assert (await anext(states))["ledger"]["in_flight"] == 0
+
+            async def seen(in_flight: int) -> bool:
+                return bool((await anext(states))["ledger"]["in_flight"] == in_flight)
+
+            # The first state may be half a second old, of another test.
+            await eventually(lambda: seen(0))
             await acquired(proxy.routing, "req-now", "s")
-
-            async def seen() -> bool:
-                return bool((await anext(states))["ledger"]["in_flight"] == 1)
-
-            await eventually(seen)
+            await eventually(lambda: seen(1))
 
     async def test_changes_follow_the_first_state(self, proxy: Standing) -> None:
         async with proxy.http.stream("GET", "/admin/events?changes=true") as answer:
@@ -128,12 +125,16 @@ class TestState:
             told = [each["subject"] for each in first["attention"]]
             assert told == ["health"]  # none runs here
             assert "candidates" not in first["decisions"][0]
-            resource = await acquired(proxy.routing, "req-now", "s")
+            taken: list[str] = []
 
             async def seen() -> bool:
+                """A client of another test may watch for another second: then this one
+                may miss a tick, and gets the whole state."""
+                id_ = f"req-{len(taken)}"
+                taken.append(await acquired(proxy.routing, id_, "s"))
                 changed = await anext(states)
-                assert len(changed) < len(first)
-                return [r["id"] for r in changed.get("resources", ())] == [resource]
+                told = {r["id"] for r in changed.get("resources", ())}
+                return len(changed) < len(first) and bool(told) and told <= {*taken}
 
             await eventually(seen)
 

@@ -146,7 +146,7 @@ async def test_closed_instead_of_a_handshake() -> None:
 
 async def test_a_handshake_that_hangs_ends_in_time() -> None:
     async with visited(silence) as visits:
-        said = await refusal(Dialer(), at(visits, "https"), within_s=0.3)
+        said = await refusal(Dialer(), at(visits, "https"), within_s=1)
         assert said == "the TLS handshake took too long"
         await eventually(visits.all_gone)
 

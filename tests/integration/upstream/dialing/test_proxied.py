@@ -100,7 +100,7 @@ async def test_a_proxy_that_does_not_lead_there(answer: bytes, cause: str) -> No
 async def test_a_proxy_that_does_not_answer() -> None:
     async with visited(silence) as visits:
         egress = Egress.read({"HTTPS_PROXY": f"127.0.0.1:{visits.port}"})
-        said = await refusal(Dialer(egress), Origin("https", NAME, 443), 0.3)
+        said = await refusal(Dialer(egress), Origin("https", NAME, 443), 1)
         assert said == "asking the proxy took too long"
         await eventually(visits.all_gone)
 

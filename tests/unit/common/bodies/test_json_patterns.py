@@ -70,8 +70,8 @@ def test_where_elements_may_end_depends_on_how_they_begin() -> None:
     "text", [b"[" * 16_384, b'"' * 16_384, b'{"a":' * 3_000, b"\\" * 16_384]
 )
 def test_no_text_takes_long(text: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for pattern in (RUN, LAST, MEMBER):
         pattern.match(text)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
     assert LEVELS > 1

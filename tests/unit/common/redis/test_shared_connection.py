@@ -162,7 +162,7 @@ async def test_a_redis_that_does_not_answer_is_given_up(
         _,
     ):
         with pytest.raises(RedisAway, match="does not answer"):
-            await asyncio.wait_for(connection.call("GET", "a"), 5)
+            await asyncio.wait_for(connection.call("GET", "a"), 60)
         await until_up(connection)
         assert await connection.call("GET", "a") == b"back"
 

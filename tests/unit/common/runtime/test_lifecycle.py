@@ -92,6 +92,6 @@ async def test_a_loop_that_swallows_a_cancellation_is_ended_all_the_same() -> No
 
     tasks = [asyncio.create_task(each()) for each in (deaf_once, deaf_once, broken)]
     await begun.wait()
-    await asyncio.wait_for(end(tasks), 5)
+    await asyncio.wait_for(end(tasks), 60)
     assert [task.cancelled() for task in tasks] == [True, True, False]
     await end([])

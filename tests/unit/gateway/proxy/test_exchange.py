@@ -893,7 +893,7 @@ async def test_an_exception_that_is_none_of_a_requests_is_raised(
     task = client.connection.task
     assert task is not None
     with pytest.raises(Stop):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 60)
     world.is_at_rest()
     assert client.wire.aborted
 

@@ -55,7 +55,7 @@ class Talk:
         return [(frame.opcode, bytes(frame.data)) for frame in frames]
 
     async def next(self) -> Message | Closed:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             return await self.socket.receive()
 
 

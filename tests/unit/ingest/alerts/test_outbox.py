@@ -143,7 +143,7 @@ async def test_it_runs_until_it_is_stopped(world: World, leads: bool | None) -> 
     running = asyncio.create_task(world.delivery.run(world.stop))
     await asyncio.sleep(0)
     world.stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 60)
     assert world.closed
     assert world.released
 

@@ -15,6 +15,9 @@ FINDING = {
 }  # fmt: skip
 
 
+PATIENCE_S = 60.0  # only a failure takes that long
+
+
 class Orders:
     """A health service that answers, is slow, or is absent."""
 
@@ -39,12 +42,12 @@ class Orders:
 
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> Orders:
-    monkeypatch.setattr(health_checks, "UNTAKEN_S", 0.01)
+    monkeypatch.setattr(health_checks, "UNTAKEN_S", PATIENCE_S)
     return Orders()
 
 
-def check(orders: Orders) -> Any:
-    api = client({"/check": HealthCheck(Examiner(orders, 0.05))})
+def check(orders: Orders, patience_s: float = PATIENCE_S) -> Any:
+    api = client({"/check": HealthCheck(Examiner(orders, patience_s))})
     return api.simulate_post("/check")
 
 
@@ -63,14 +66,14 @@ def test_an_order_that_was_taken_is_waited_for(
     orders: Orders, untaken: bool, tries: int
 ) -> None:
     orders.answers, orders.untaken = [], untaken
-    assert problem(check(orders))[:2] == (503, "health_unreachable")
+    assert problem(check(orders, 0.01))[:2] == (503, "health_unreachable")
     assert orders.withdrawn == tries
 
 
 @pytest.mark.asyncio
 async def test_every_order_has_an_id_and_what_is_wanted(orders: Orders) -> None:
     orders.answers = [b"1", b"2"]
-    examiner = Examiner(orders, 0.05)
+    examiner = Examiner(orders, PATIENCE_S)
     assert [await examiner.examine(), await examiner.examine('{"keys":[]}')] == [1, 2]
     whole, wanted = orders.placed
     assert " " not in whole
