@@ -61,10 +61,6 @@ class RequestContext:
     replayed = False  # rewritten for another account
     queued_s = 0.0  # how long it waited in queues
     tokens: int | None = None  # that it may take; None: limits do not matter
-    quota: Quota | None = None  # the limits of its key
-    may_use: int = 0  # tokens of a budget that reserves
-    admitted = False  # its key's limits allowed it
-    left = b""  # of its key's limits
 
     def __init__(self, request: Request, record: Record, began: float) -> None:
         self.request = request
@@ -72,6 +68,13 @@ class RequestContext:
         self.body = request.body
         self.record = record
         self.began = began  # seconds of time.perf_counter
+        # Not class attributes. CPython shares the names of attributes among instances
+        # only if the first few have them: a request of a limited key among others
+        # would get a dictionary of its own, which makes each access slower.
+        self.quota: Quota | None = None  # the limits of its key
+        # What was counted, once they allowed it; empty if that is not known.
+        self.left: bytes | None = None
+        self.may_use = 0  # tokens of a budget that reserves
 
     def take(
         self,
@@ -200,7 +203,7 @@ class RequestContext:
 
     def limit(self, quota: Quota, size: int) -> None:
         """Its key has limits. `size`: of its body, opened. Raises a `Problem`."""
-        self.quota, self.admitted = quota, False
+        self.quota, self.left = quota, None
         if quota.reserves:
             self.may_use = most_tokens(self.record.method, self.path, self.hints, size)
 
@@ -208,7 +211,7 @@ class RequestContext:
         """What it used, and the limits that this counts to; no limits if nothing has
         to be counted."""
         quota, record = self.quota, self.record
-        if quota is None or not self.admitted:
+        if quota is None or self.left is None:
             return NOTHING_COUNTED
         tokens, nanos = record.total_tokens or 0, record.cost_nanos or 0
         if tokens <= 0 and nanos <= 0 and not self.may_use:

@@ -224,11 +224,13 @@ class HttpExchange:
         relay = self._begin_relay(answer, target)
         r = life.record
         ours = own_lines(r.id, r.attempts, r.resource_id, life.decision.reason)
-        if life.quota is not None:
-            relay.own_limits = True
-            if life.left:
-                ours += limit_lines(life.quota, life.left, r.created_at_ms)
-        await relay.run(ours)
+        quota = life.quota
+        if quota is None:
+            await relay.run(ours)
+            return DONE
+        if life.left:
+            ours += limit_lines(quota, life.left, r.created_at_ms)
+        await relay.run(ours, limited=True)
         return DONE
 
     def _begin_relay(self, answer: Answer, target: Target) -> Relay:

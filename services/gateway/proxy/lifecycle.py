@@ -127,8 +127,8 @@ class Lifecycle(RequestContext):
             "",
             None,
             None,
-            None if self.admitted else self.quota,
-            str(self.may_use),
+            self.quota if self.left is None else None,
+            str(self.may_use) if self.may_use else "0",
         )
 
     def acquired(self, decision: Decision, account_id: str, attempt: int) -> None:
@@ -137,9 +137,8 @@ class Lifecycle(RequestContext):
         self.judged, self.verdict, self.limits_in = False, NEUTRAL, ()
         self.phase = ACQUIRED
         record = self.record
-        if self.quota is not None and not self.admitted:
-            # Later attempts are not asked for.
-            self.admitted, self.left = True, decision.left
+        if self.quota is not None and self.left is None:
+            self.left = decision.left  # later attempts are not asked for
         record.attempts = attempt
         record.resource_id = decision.resource_id
         record.account_id = account_id

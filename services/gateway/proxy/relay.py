@@ -47,7 +47,6 @@ class Relay(AnswerNotes):
     # Most answers never set these. As class attributes they cost nothing.
     torn = False  # the upstream ended before its answer did
     limits_in: Sequence[Header] = ()  # its headers, if they name limits of the account
-    own_limits = False  # the client is told those of its key instead
     _head = b""  # until it is sent
     _wake: asyncio.Future[None] | None = None
     over = False  # nothing more will come
@@ -78,16 +77,18 @@ class Relay(AnswerNotes):
         self._held = b""
         self._behind: list[Callable[[], None]] | None = None  # wait for a piece
 
-    async def run(self, ours: bytes) -> None:
-        """Send all but the last bytes, with the header lines `ours`. Raises `Torn` when
-        the upstream broke off and the client cannot be told in the stream."""
+    async def run(self, ours: bytes, *, limited: bool = False) -> None:
+        """Send all but the last bytes, with the header lines `ours`. `limited`: the
+        client is told the limits of its key in place of the account's. Raises `Torn`
+        when the upstream broke off and the client cannot be told in the stream."""
         answer, connection = self._answer, self._connection
         headers = answer.headers
-        if self.own_limits:
+        if limited:
             headers = without_limits(headers)
+            if len(headers) < len(answer.headers):
+                self.limits_in = answer.headers
         self._head = head = connection.begin(answer.status, headers, ours)
-        limited = len(headers) < len(answer.headers)
-        if limited or (not self.own_limits and head.find(_LIMITS) >= 0):
+        if not limited and head.find(_LIMITS) >= 0:
             self.limits_in = answer.headers
         key = self._sent.streamed
         if key and head.find(key) >= 0:
