@@ -125,6 +125,7 @@ async def valkey(
     command = [
         *under, str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
         "--save", "", "--appendonly", "no", "--dir", str(folder),
+        "--slowlog-log-slower-than", "-1",  # under valgrind all are slow
     ]  # fmt: skip
     async with child(folder, "valkey", command, core=core, port=port) as process:
         yield f"redis://127.0.0.1:{port}/0", process

@@ -34,7 +34,7 @@ from services.gateway.ledger.record import (
     lease_record,
     request_event,
 )
-from services.gateway.proxy.context import NOTHING_COUNTED, RequestContext
+from services.gateway.proxy.context import RequestContext
 from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
 from services.gateway.proxy.retry import (
     cause_of,
@@ -137,8 +137,13 @@ class Lifecycle(RequestContext):
         self.judged, self.verdict, self.limits_in = False, NEUTRAL, ()
         self.phase = ACQUIRED
         record = self.record
-        if self.quota is not None and self.left is None:
-            self.left = decision.left  # later attempts are not asked for
+        quota = self.quota
+        if quota is not None and self.left is None:  # later attempts are not asked for
+            self.left = left = decision.left
+            heard = quota.heard
+            if heard is not None and left:
+                heard.left = left
+                heard.tokens = heard.nanos = 0
         record.attempts = attempt
         record.resource_id = decision.resource_id
         record.account_id = account_id
@@ -310,12 +315,11 @@ class Lifecycle(RequestContext):
             tuple([digest(id_) for id_ in record.minted]),
             request_event(record),
             limits,
-            self.counted(),
         )
 
     def released(self, verdict: Verdict, limits: str = "") -> Release:
         """The verdict on the current attempt; the request goes on."""
-        return self.release_with(verdict, "", (), None, limits, NOTHING_COUNTED)
+        return self.release_with(verdict, "", (), None, limits)
 
     # What others read --------------------------------------------------------
 
