@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.parts.callgrind import Counted, under
+from bench.parts.callgrind import Counted, per_request, under
 from bench.parts.load import Load
 from bench.parts.servers import LOAD_CORE, direct, gateway
 from libs.common.runtime import logs
@@ -35,9 +35,9 @@ async def count(folder: Path, checkout: Path | None) -> dict[str, float]:
             under=under(out),
         ) as server,
     ):
-        counted = Counted(server, out)
+        counted = [Counted(server.parties.server, out)]
         return {
-            name: await counted.per_request(what, answers)
+            name: (await per_request(server, counted, what, answers))[0]
             for name, (what, answers) in LOADS.items()
         }
 

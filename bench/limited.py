@@ -1,25 +1,36 @@
-"""What limits of a key cost, per request: `python -m bench.limited`. Compares the calls
-of a key with limits per minute, and of one that has a budget too, with those of a key
-without any: in Redis the CPU time and the time of executing, and in the gateway the CPU
-time of asking and of reading the answers."""
+"""What limits of a key cost, per request: `python -m bench.limited`. Compares a key
+with limits per minute, and one that has a budget too, with a key without any:
 
+- the calls alone: in Redis the CPU time and the time of executing, and in the gateway
+  the CPU time of asking and of reading the answers,
+
+- a whole gateway and its Redis under JSON requests: the CPU time; with `--instructions`
+  the instructions, and nothing else. That needs valgrind and takes four minutes. What
+  else the machine does matters little."""
+
+import argparse
 import asyncio
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import uvloop
 
-from bench.parts import measure, wire
+from bench.parts import load, measure, wire
+from bench.parts.callgrind import Counted, per_request, under
+from bench.parts.load import Load
 from bench.parts.servers import (
     LOAD_CORE,
     SERVER_CORE,
     STREAM,
+    Server,
     direct,
     gateway,
     valkey,
@@ -37,24 +48,46 @@ from libs.common.runtime import logs
 
 ROUNDS = 30
 GATEWAY_ROUNDS = 12
+LONGEST_S = 900
 RESOURCES = 4
-MANY = 10**12
-BUDGET = Budget("key:bench", tokens=MANY, nanos=MANY, window="total")
+REQUESTS, TOKENS = 10**6, 10**9  # per minute
+BUDGET = Budget("key:bench", tokens=10**10, nanos=10**12)
 NOW_MS = int(time.time() * 1000)
-HOLDER = Principal(
-    id="key_bench",
-    requests_per_minute=MANY,
-    tokens_per_minute=MANY,
-    budgets=(Budget("key:key_bench", tokens=MANY, nanos=MANY, window="total"),),
-)
 HEADS = (
     f"  {'':<22}{'Redis, µs':>15}{'÷':>7}{'executing, µs':>16}{'÷':>7}{'caller ÷':>10}"
 )
 KINDS = {
     "no limits": None,
-    "limits per minute": quota_at("minute", MANY, MANY, (), NOW_MS),
-    "limits and a budget": quota_at("bench", MANY, MANY, (BUDGET,), NOW_MS),
+    "limits per minute": quota_at("minute", REQUESTS, TOKENS, (), NOW_MS),
+    "limits and a budget": quota_at("bench", REQUESTS, TOKENS, (BUDGET,), NOW_MS),
 }
+# For a whole gateway, a key of each kind.
+COUNT_ROUNDS, ANSWERS = 4, 400
+TEAM = "team_bench"
+KEYS = {name: f"{wire.KEY[:-1]}{number}" for number, name in enumerate(KINDS)}
+
+
+def _holders() -> dict[str, Principal]:
+    """By the hash of their keys. Their ids have the same length. All are of one team:
+    the upstream's answers have one id, and an id has one owner."""
+    found = {}
+    for name, key in KEYS.items():
+        quota, id_ = KINDS[name], f"key_{key[-6:]}"
+        principal = Principal(id=id_, team_id=TEAM)
+        if quota is not None:
+            budgets = [
+                msgspec.structs.replace(each, subject=f"key:{id_}")
+                for each in quota.budgets
+            ]
+            principal = Principal(
+                id=id_,
+                team_id=TEAM,
+                requests_per_minute=REQUESTS,
+                tokens_per_minute=TOKENS,
+                budgets=tuple(budgets),
+            )
+        found[secret_hash(key.encode())] = principal
+    return found
 
 
 class Limited(Bench):
@@ -72,8 +105,7 @@ class Limited(Bench):
             return release
         return msgspec.structs.replace(
             release,
-            quota=self.quota.text,
-            quota_id=self.quota.id,
+            quota=self.quota,
             tokens=450,
             nanos=9_000,
         )
@@ -90,7 +122,7 @@ class Limited(Bench):
                 await self._routing.recounted(recount, 0, 0)
 
 
-def per_request(costs: dict[str, Cost]) -> Cost:
+def per_call(costs: dict[str, Cost]) -> Cost:
     """Of an acquire and a release, by load and by session."""
     calls = [cost for name, cost in costs.items() if name != "empty"]
     return Cost(
@@ -115,7 +147,7 @@ async def compare(folder: Path) -> str:
                 began = time.process_time()
                 costs = await bench.round()
                 own_us = (time.process_time() - began) * 1e6
-                found[name].append((per_request(costs), own_us))
+                found[name].append((per_call(costs), own_us))
         await shared.close()
         await redis.aclose()
     return "\n".join(_lines(found))
@@ -139,30 +171,75 @@ def _lines(found: dict[str, list[tuple[Cost, float]]]) -> list[str]:
     return lines
 
 
+@asynccontextmanager
+async def _keys_of(server: Server) -> AsyncIterator[None]:
+    """The gateway knows a key of each kind, and their spend is summed."""
+    assert server.redis is not None
+    table = KeyTable(ClientCaller(server.redis))
+    await table.change(await table.version(), _holders())
+    summing = asyncio.create_task(
+        _sums(RoutingFunctions(ClientCaller(server.redis), STREAM))
+    )
+    for key in KEYS.values():
+        await load.complete(Load(connections=1, seconds=0, key=key), server.port, 50)
+    yield
+    summing.cancel()
+    with suppress(asyncio.CancelledError):
+        await summing
+
+
 async def compare_gateways(folder: Path) -> str:
-    """The CPU time of a whole gateway, and of its Redis, for the same key with limits
-    and a budget as without, in turns."""
-    ratios: dict[str, list[float]] = {"gateway": [], "Redis": []}
-    async with direct(folder) as upstream, gateway(folder, upstream) as server:
-        assert server.redis is not None
-        table = KeyTable(ClientCaller(server.redis))
-        routing = RoutingFunctions(ClientCaller(server.redis), STREAM)
+    """The CPU time of a whole gateway, and of its Redis, in turns."""
+    found: dict[str, list[list[float]]] = {name: [] for name in KEYS}
+    async with (
+        direct(folder) as upstream,
+        gateway(folder, upstream) as server,
+        _keys_of(server),
+    ):
         for number in range(GATEWAY_ROUNDS):
-            costs = {}
-            for limited in (True, False) if number % 2 else (False, True):
-                holder = HOLDER if limited else Principal(id="key_bench")
-                hashed = secret_hash(wire.KEY.encode())
-                await table.change(await table.version(), {hashed: holder})
-                summing = asyncio.create_task(_sums(routing))
-                await asyncio.sleep(1.5)  # more than a heartbeat
-                await measure.sample(server, measure.ALONE)
-                sampled = await measure.sample(server, measure.BUSY)
-                summing.cancel()
-                costs[limited] = sampled.costs()
-            ratios["gateway"].append(costs[True]["cpu"] / costs[False]["cpu"])
-            ratios["Redis"].append(costs[True]["valkey"] / costs[False]["valkey"])
-    shown = (f"{k} {statistics.median(v):.3f}" for k, v in ratios.items())
-    return f"a gateway under JSON, {GATEWAY_ROUNDS} rounds, ÷: {', '.join(shown)}"
+            for name in list(KEYS)[:: 1 if number % 2 else -1]:
+                busy = replace(measure.BUSY, key=KEYS[name])
+                costs = (await measure.sample(server, busy)).costs()
+                found[name].append([costs["cpu"], costs["valkey"]])
+    return _table("ms of CPU time", found, ".3f")
+
+
+async def count_gateways(folder: Path) -> str:
+    """The same in instructions."""
+    outs = [folder / "gateway-counts", folder / "redis-counts"]
+    found: dict[str, list[list[float]]] = {name: [] for name in KEYS}
+    async with (
+        direct(folder) as upstream,
+        gateway(
+            folder,
+            upstream,
+            settings={"PYTHONHASHSEED": "0"},
+            under=under(outs[0]),
+            redis_under=under(outs[1]),
+        ) as server,
+        _keys_of(server),
+    ):
+        parties = server.parties.server, server.parties.valkey
+        counted = [Counted(*each) for each in zip(parties, outs, strict=True)]
+        for number in range(COUNT_ROUNDS):
+            for name in list(KEYS)[:: 1 if number % 2 else -1]:
+                what = Load(connections=8, seconds=0, key=KEYS[name])
+                found[name].append(await per_request(server, counted, what, ANSWERS))
+    return _table("instructions", found, ",.0f")
+
+
+def _table(unit: str, found: dict[str, list[list[float]]], form: str) -> str:
+    lines = [
+        f"{unit} per JSON request, {len(found['no limits'])} rounds:",
+        f"  {'':<22}{'gateway':>15}{'÷':>7}{'Redis':>16}{'÷':>7}",
+    ]
+    base = list(zip(*found["no limits"], strict=True))
+    for name, rounds in found.items():
+        shown = ""
+        for ours, theirs in zip(zip(*rounds, strict=True), base, strict=True):
+            shown += f"{statistics.median(ours):>15{form}} {_ratio(ours, theirs):>7.3f}"
+        lines.append(f"  {name:<22}{shown}")
+    return "\n".join(lines)
 
 
 async def _sums(routing: RoutingFunctions) -> None:
@@ -178,13 +255,17 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.limited")
+    parser.add_argument(
+        "--instructions", action="store_true", help="of a whole gateway and its Redis"
+    )
+    counts = parser.parse_args().instructions
     logs.configure("bench", "error")
     os.sched_setaffinity(0, {LOAD_CORE})
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        for work in (compare, compare_gateways):
-            found = uvloop.run(asyncio.wait_for(work(Path(folder)), 300))
-            sys.stdout.write(f"{found}\n")
-            sys.stdout.flush()
+    for work in (count_gateways,) if counts else (compare, compare_gateways):
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            found = uvloop.run(asyncio.wait_for(work(Path(folder)), LONGEST_S))
+        print(found, flush=True)
     return 0
 
 

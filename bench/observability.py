@@ -19,9 +19,9 @@ from pathlib import Path
 import uvloop
 
 from bench.parts import load
-from bench.parts.callgrind import Counted, under
+from bench.parts.callgrind import Counted, per_request, under
 from bench.parts.observed import OFF, ON
-from bench.parts.servers import LOAD_CORE, direct, gateway
+from bench.parts.servers import LOAD_CORE, Server, direct, gateway
 from libs.common.runtime import logs
 from tests.support.processes.processes import ROOT
 from tests.support.upstreams.collector import collecting
@@ -89,7 +89,7 @@ async def compare(
     async with AsyncExitStack() as stack:
         collector = await stack.enter_async_context(collecting())
         upstream = await stack.enter_async_context(direct(folder))
-        counted: dict[str, Counted] = {}
+        counted: dict[str, tuple[Server, Counted]] = {}
         for number, (name, more) in enumerate(gateways.items()):
             place = folder / f"gateway-{number}"
             place.mkdir()
@@ -105,17 +105,17 @@ async def compare(
                 under=under(out),
             )
             server = await stack.enter_async_context(made)
-            counted[name] = Counted(server, out)
+            counted[name] = server, Counted(server.parties.server, out)
             counted.setdefault(NOTHING, counted[name])
         names = list(counted)
         for turn in range(rounds):
             for title, what in LOADS.items():
                 # Another one first in each round.
                 for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
-                    each = counted[name]
+                    server, each = counted[name]
                     os.kill(each.pid, OFF if name == NOTHING else ON)
-                    found = await each.per_request(what, answers)
-                    counts[title].setdefault(name, []).append(found)
+                    found = await per_request(server, [each], what, answers)
+                    counts[title].setdefault(name, []).extend(found)
     return "\n".join(_table(counts))
 
 

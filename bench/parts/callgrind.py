@@ -1,6 +1,8 @@
-"""Counts the instructions of a gateway under valgrind, without the kernel's."""
+"""Counts the instructions of a gateway, and of its Redis, under valgrind, without the
+kernel's."""
 
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.parts import load
@@ -16,28 +18,39 @@ def under(out: Path) -> tuple[str, ...]:
 
 
 class Counted:
-    """A gateway that was started `under(out)`."""
+    """A process that was started `under(out)`."""
 
-    def __init__(self, server: Server, out: Path) -> None:
-        self._server = server
+    def __init__(self, pids: Iterable[int], out: Path) -> None:
+        """`pids`: the process is one of them."""
         self._out = out
-        self.pid = next(pid for pid in server.parties.server if _is_valgrind(pid))
+        self.pid = next(pid for pid in pids if _is_valgrind(pid))
 
-    async def per_request(self, what: load.Load, answers: int) -> float:
-        """Instructions for each answer."""
-        await self._server.tidy()
-        await load.complete(what, self._server.port, answers // 4)
+    def begin(self) -> None:
         self._control("--instr=on")
         self._control("--zero")
-        count = await load.complete(what, self._server.port, answers)
+
+    def end(self) -> int:
+        """Instructions since `begin`."""
         self._control("--dump")
         self._control("--instr=off")
         dumps = len(list(self._out.parent.glob(f"{self._out.name}.*")))
-        return _total(Path(f"{self._out}.{dumps}")) / count
+        return _total(Path(f"{self._out}.{dumps}"))
 
     def _control(self, option: str) -> None:
         command = ["callgrind_control", option, str(self.pid)]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+async def per_request(
+    server: Server, counted: Sequence[Counted], what: load.Load, answers: int
+) -> list[float]:
+    """Instructions of each process for each answer."""
+    await server.tidy()
+    await load.complete(what, server.port, answers // 4)
+    for each in counted:
+        each.begin()
+    count = await load.complete(what, server.port, answers)
+    return [each.end() / count for each in counted]
 
 
 def _total(dump: Path) -> int:

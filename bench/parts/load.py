@@ -138,6 +138,7 @@ class Load:
     streamed: bool = False
     paced: bool = False
     stagger_s: float = 0.0
+    key: str = wire.KEY
 
 
 async def run(load: Load, port: int, between: Callable[[], None]) -> Tally:
@@ -186,6 +187,7 @@ async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
         f"bench-{number}",
         streamed=load.streamed,
         pace="slow" if load.paced else "none",
+        key=load.key,
     )
     kind = StreamAsker if load.streamed else JsonAsker
     loop = asyncio.get_running_loop()

@@ -116,12 +116,16 @@ async def proxied_by_nginx(folder: Path, upstream: Server) -> AsyncIterator[Serv
 
 
 @asynccontextmanager
-async def valkey(folder: Path, *, core: int) -> AsyncIterator[tuple[str, Process]]:
-    """The URL and process of valkey-server, in memory only."""
+async def valkey(
+    folder: Path, *, core: int, under: Sequence[str] = ()
+) -> AsyncIterator[tuple[str, Process]]:
+    """The URL and process of valkey-server, in memory only. `under`: a command that
+    runs it, such as valgrind."""
     port = free_port()
     command = [
-        str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
+        *under, str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
         "--save", "", "--appendonly", "no", "--dir", str(folder),
+        "--slowlog-log-slower-than", "-1",  # under valgrind all are slow
     ]  # fmt: skip
     async with child(folder, "valkey", command, core=core, port=port) as process:
         yield f"redis://127.0.0.1:{port}/0", process
@@ -136,15 +140,16 @@ async def gateway(  # noqa: PLR0913 - all of them are options
     settings: Mapping[str, str] | None = None,
     checkout: Path | None = None,
     under: Sequence[str] = (),
+    redis_under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four upstream keys and every
     feature on unless `settings` override it: proxy keys, affinity, telemetry, captured
     bodies. `module` is run in its place. `checkout`: run the code of another checkout,
     with its own virtual environment and function library. `under`: a command that runs
-    the gateway, such as valgrind."""
+    the gateway, such as valgrind; `redis_under`: the same for its Redis."""
     root = checkout or ROOT
     port = free_port()
-    async with valkey(folder, core=LOAD_CORE) as (url, store):
+    async with valkey(folder, core=LOAD_CORE, under=redis_under) as (url, store):
         environ = _environment(folder, root, upstream, url, port)
         environ |= {"PROXY_GATEWAY_WORKERS": str(workers), **(settings or {})}
         command = service_command("gateway", environ)

@@ -14,7 +14,12 @@ STREAM_END = b"0\r\n\r\n"
 
 
 def request(
-    target: str, session: str, *, streamed: bool = False, pace: str = "none"
+    target: str,
+    session: str,
+    *,
+    streamed: bool = False,
+    pace: str = "none",
+    key: str = KEY,
 ) -> bytes:
     """A request of about 1 KB, as an agent sends it. `target` is host:port; `pace` of a
     stream is none, slow, or held (nothing follows the first event)."""
@@ -32,7 +37,7 @@ def request(
         f"host: {target}\r\n"
         "user-agent: bench/1\r\naccept: */*\r\n"
         "content-type: application/json\r\n"
-        f"authorization: Bearer {KEY}\r\n"
+        f"authorization: Bearer {key}\r\n"
         f"session-id: {session}\r\n"
         f"content-length: {len(data)}\r\n\r\n"
     )

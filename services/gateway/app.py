@@ -128,6 +128,7 @@ class Gateway:
             self.catalogue,
             Terms.of(settings).cooldown_ms,
             limit_aware=settings.limit_aware,
+            quotas=self.access.quotas,
         )
         self.ledger = Ledger(
             self.routing, self.journal, self.offline.judged, self.capturer

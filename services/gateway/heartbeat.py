@@ -133,7 +133,7 @@ class Heartbeat:
     async def _restore_reservations(self) -> None:
         held: dict[str, list[tuple[str, int]]] = {}
         for request_id, life in self._active.items():
-            if life.quota is not None and life.may_use and life.admitted:
+            if life.quota is not None and life.may_use and life.left is not None:
                 held.setdefault(life.quota.text, []).append((request_id, life.may_use))
         for quota, requests in held.items():
             await self._routing.reserve(self._gateway_id, quota, requests)

@@ -37,6 +37,18 @@ class _Quota(msgspec.Struct, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
+# What was counted for a key when a request was admitted, as acquire encodes it:
+# requests and tokens of the minute, then tokens and billionths of a dollar spent in
+# each budget. By the number of budgets:
+LEFT = (struct.Struct("<2q"), struct.Struct("<4q"), struct.Struct("<6q"))
+
+
+class Heard(msgspec.Struct, gc=False):
+    """What this process heard of the spend of a key, and what the key used since."""
+
+    left: bytes = b""  # as `LEFT`; empty: nothing
+    tokens: int = 0
+    nanos: int = 0
 
 
 class Quota(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +66,8 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
     starts: tuple[int, ...]  # of the windows, in the order of the budgets
     ends: tuple[int, ...]
     reserves: bool = False  # a request holds what it may use until it ends
+    left_size: int = 16  # of what acquire tells, in bytes
+    heard: Heard | None = None  # None without a budget
 
 
 def quota_at(
@@ -84,6 +98,8 @@ def quota_at(
         tuple(window.start_ms for window in windows),
         tuple(window.end_ms for window in windows),
         any(b.reserve and b.tokens is not None for b in budgets),
+        LEFT[len(budgets)].size,
+        Heard() if budgets else None,
     )
 
 
@@ -100,17 +116,10 @@ def encoded_at(budget: Budget, now_ms: int) -> bytes:
     return _encode(_in_window(budget, window))
 
 
-# What was counted for a key when a request was admitted, as acquire encodes it:
-# requests and tokens of the minute, then tokens and billionths of a dollar spent in
-# each budget. Floats hold these whole numbers exactly. By the number of budgets:
-LEFT = (struct.Struct("<2d"), struct.Struct("<4d"), struct.Struct("<6d"))
-
-
-def spent_of(left: bytes) -> Sequence[tuple[int, int]]:
-    """Tokens and billionths of a dollar that were spent in each budget."""
-    _, _, *spent = struct.unpack(f"<{len(left) // 8}d", left)
-    pairs = zip(spent[::2], spent[1::2], strict=True)
-    return [(int(tokens), int(nanos)) for tokens, nanos in pairs]
+def spent_of(left: bytes, budgets: int) -> Sequence[tuple[int, int]]:
+    """Tokens and billionths of a dollar that were spent in each of so many budgets."""
+    _, _, *spent = LEFT[budgets].unpack_from(left)
+    return list(zip(spent[::2], spent[1::2], strict=True))
 
 
 @dataclass(frozen=True, slots=True)

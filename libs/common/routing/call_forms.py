@@ -47,6 +47,10 @@ def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
 
 ACQUIRE = Form(_acquire)
 RELEASE = Form(_release)
+# rpx_release_v5 takes what a request used as one number, which Lua holds exactly:
+# `nanos * MOST_TOKENS + tokens`, up to 2^53.
+MOST_TOKENS = 2**20
+MOST_NANOS = 2**33
 
 
 def name_of(ask: Ask) -> str:

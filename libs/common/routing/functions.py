@@ -16,6 +16,8 @@ from libs.common.errors import NoCatalogue
 from libs.common.redis.packing import GAP, flat
 from libs.common.routing.call_forms import (
     ACQUIRE,
+    MOST_NANOS,
+    MOST_TOKENS,
     RELEASE,
     decision_head,
     further_of,
@@ -63,7 +65,7 @@ CALLED = frozenset(
         *("queue_v1", "turns_v1", "leave_v1"),
         *("resume_v1", "adopt_v1", "account_v1", "abandon_v1"),
         *("target_v1", "owners_v1"),
-        *("acquire_v5", "pin_v5", "queue_v2", "target_v2", "release_v4"),
+        *("acquire_v5", "pin_v5", "queue_v2", "target_v2", "release_v4", "release_v5"),
         *("resend_v1", "reserve_v1", "doubt_v1", "count_v1"),
     )
 )
@@ -86,39 +88,37 @@ class RoutingFunctions(ControlFunctions):
             names = ", ".join(sorted(missing))
             raise NoCatalogue(f"An older router loaded functions without {names}.")
 
-    async def acquire(self, ask: Ask, *, short: bool = True) -> Decision:
+    async def acquire(self, ask: Ask, *, short: bool = True) -> Decision:  # noqa: C901
         """Choose a resource and take a lease on it. The decision has no event when the
         request has that of its socket's upgrade. Raises `UnknownIds`,
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`, `OwnerGone`,
         `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`. `short`:
         name limits by their id, and send them if Redis does not know it."""
-        now, quota = self._clock(), ask.quota
+        now, quota, name, told = self._clock(), ask.quota, "rpx_acquire_v4", ""
+        if quota is not None:
+            name = "rpx_acquire_v5"
+            if short and ask.may_use == "0":
+                told = quota.id  # Redis knows most limits by it
         on_socket = ask.place is not None or ask.socket or ask.turn
         if on_socket:
             name = name_of(ask)
-        else:
-            name = "rpx_acquire_v4" if quota is None else "rpx_acquire_v5"
-        # Redis knows most limits by their id.
-        short = short and quota is not None and ask.may_use == "0"
-        told = quota.id if short and quota is not None else ""
         call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
         if on_socket or ask.bound or ask.asker.further or ask.tried:
             call = (*call, *further_of(ask))
-        if quota is not None and not short:
+        if quota is not None and not told:
             call = (*call, ask.may_use, quota.text)
         try:
             # Not by `_call`: each further coroutine is resumed separately.
             reply = await self._caller.call(*call)
         except ResponseError as error:
             raise unusable(error) from error
-        left = b""
         if isinstance(reply, list):
-            if short and reply[0] == LIMITS_UNKNOWN:
+            if told and reply[0] == LIMITS_UNKNOWN:
                 return await self.acquire(ask, short=False)
             raise refusal_of(reply)
+        left = b""
         if quota is not None:
-            size = 16 + 16 * len(quota.budgets)
-            left, reply = reply[:size], reply[size:]
+            left, reply = reply, reply[quota.left_size :]
         resource_id, reason, version, trial, event = reply.split(b"|", 4)
         return Decision(
             resource_id.decode(),
@@ -243,13 +243,20 @@ class RoutingFunctions(ControlFunctions):
         # msgspec formats a number at half the cost of str().
         cooldown, latency_ms = verdict.cooldown_ms, verdict.latency_ms
         kind, model = verdict.kind if release.verdict else "", release.model
-        aware = terms.limit_aware
-        scope = ACCOUNT if verdict.of_account and aware else release.quota_id
-        if cooldown is None:
-            cooldown = terms.cooldown_ms
+        aware, quota, learned = terms.limit_aware, release.quota, release.learned
+        name, scope = "rpx_release_v3", ACCOUNT if verdict.of_account and aware else ""
+        limits = release.limits if aware else ""
+        if quota is not None:
+            tokens, nanos = release.tokens, release.nanos
+            if scope or limits or tokens >= MOST_TOKENS or nanos >= MOST_NANOS:
+                name = "rpx_release_v4"
+                learned = str(tokens), str(nanos), quota.text, *learned
+            else:
+                name, scope = "rpx_release_v5", quota.id
+                limits = str(nanos * MOST_TOKENS + tokens)
         pattern = (
             "FCALL",
-            "rpx_release_v4" if release.quota else "rpx_release_v3",
+            name,
             2,
             self._version_key,
             self._stream,
@@ -258,7 +265,7 @@ class RoutingFunctions(ControlFunctions):
             release.resource_id,
             kind,
             verdict.cause,
-            cooldown,
+            terms.cooldown_ms if cooldown is None else cooldown,
             GAP,
             self._clock(),
             GAP,
@@ -271,11 +278,6 @@ class RoutingFunctions(ControlFunctions):
             scope,
             GAP,
         )
-        learned = release.learned
-        if release.quota:
-            if not scope or scope is ACCOUNT:
-                learned = release.quota, *learned
-            learned = str(release.tokens), str(release.nanos), *learned
         return (
             RELEASE,
             pattern,
@@ -283,7 +285,7 @@ class RoutingFunctions(ControlFunctions):
             "" if latency_ms is None else _encode(latency_ms).decode(),
             release.session,
             release.event or b"",
-            release.limits if aware else "",
+            limits,
             *learned,
         )
 

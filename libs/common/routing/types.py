@@ -127,7 +127,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     degraded: bool = False
     trial: bool = False  # half open: the first request after a cooldown
     event: bytes = b""  # the decision event (JSON) as emitted
-    left: bytes = b""  # what its key used (`budgets.LEFT`)
+    left: bytes = b""  # begins with what its key used (`budgets.LEFT`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +158,10 @@ class Release(msgspec.Struct, frozen=True, gc=False):
     event: bytes | None
     tenant: str = ""  # of the learned ids
     limits: str = ""  # of the account, as `account_limits.Told.encoded`
-    # What counts to the limits of its key; empty without any.
-    quota: str = ""
+    # The limits of its key, if it used anything that counts to them.
+    quota: Quota | None = None
     tokens: int = 0
     nanos: int = 0
-    quota_id: str = ""  # if Redis knows them by it
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):

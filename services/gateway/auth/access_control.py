@@ -30,8 +30,9 @@ class AccessControl:
         proxy. `balancers`: whose X-Forwarded-For is believed."""
         self._counts = counts
         self._authenticator = authenticator
+        self.quotas = Quotas()
         # The limits of a key for a request that is accepted at a moment.
-        self.quota_of = Quotas().of
+        self.quota_of = self.quotas.of
         self.strict = strict
         self._balancers = balancers
         self.admit = authenticator.admit  # bound once, because each request calls it

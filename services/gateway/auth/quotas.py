@@ -1,5 +1,7 @@
 """The limits of proxy keys as of now: in which windows their budgets are."""
 
+from collections.abc import Iterator
+
 from libs.common.proxy_keys import Principal
 from libs.common.routing.budgets import Quota, quota_at
 
@@ -13,11 +15,18 @@ class Quotas:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Principal, Quota]] = {}
 
+    def __iter__(self) -> Iterator[Quota]:
+        """All that are kept."""
+        for _, quota in self._kept.values():
+            yield quota
+
     def of(self, principal: Principal, at_ms: int) -> Quota:
         """The limits of a key for a request that is accepted at this moment."""
         kept = self._kept.get(principal.id)
-        if kept is not None and kept[0] is principal and at_ms < kept[1].ends_ms:
-            return kept[1]
+        if kept is not None:
+            owner, quota = kept
+            if owner is principal and at_ms < quota.ends_ms:
+                return quota
         quota = quota_at(
             principal.id,
             principal.requests_per_minute,

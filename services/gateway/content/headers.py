@@ -1,5 +1,6 @@
 """Selects and rewrites the headers of forwarded requests and answers. Pure."""
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -54,6 +55,8 @@ LONGEST_KEPT = 64  # bytes of a name
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
 # The upstream's CORS headers are replaced by the gateway's own policy. Cookies belong
 # to the upstream's edge network; the organization and project name its account.
+# Of a head: from the end of the line before up to the end of the line.
+_LIMIT_LINE = re.compile(rb"\n" + re.escape(PREFIX) + rb"[^\n]*")
 NOT_DOWN = HOP_BY_HOP | {
     b"access-control-allow-credentials",
     b"access-control-allow-headers",
@@ -68,13 +71,14 @@ NOT_DOWN = HOP_BY_HOP | {
 }
 
 
-_PREFIX_SIZE = len(PREFIX)
-
-
 def without_limits(headers: Iterable[Header]) -> list[Header]:
     """An answer's headers without those that tell the limits of the upstream's key."""
-    # A slice costs half of `startswith`.
-    return [header for header in headers if header[0][:_PREFIX_SIZE] != PREFIX]
+    return [header for header in headers if not header[0].startswith(PREFIX)]
+
+
+def without_limit_lines(head: bytes) -> bytes:
+    """The same for a head as it is sent."""
+    return _LIMIT_LINE.sub(b"", head)
 
 
 def request_head(

@@ -33,9 +33,6 @@ from services.gateway.routing.target_order import TargetOrder
 from services.gateway.server.request import Request
 
 _NO_HINTS = Hints()
-# Limits (encoded), tokens, billionths of a dollar, the id of the limits.
-Counted = tuple[str, int, int, str]
-NOTHING_COUNTED: Counted = ("", 0, 0, "")
 _TURN_STATE = TURN_STATE.encode()
 _OF_PARTS = frozenset(
     {b"accept-encoding", b"range", b"if-range", b"if-none-match", b"if-modified-since"}
@@ -61,10 +58,6 @@ class RequestContext:
     replayed = False  # rewritten for another account
     queued_s = 0.0  # how long it waited in queues
     tokens: int | None = None  # that it may take; None: limits do not matter
-    quota: Quota | None = None  # the limits of its key
-    may_use: int = 0  # tokens of a budget that reserves
-    admitted = False  # its key's limits allowed it
-    left = b""  # of its key's limits
 
     def __init__(self, request: Request, record: Record, began: float) -> None:
         self.request = request
@@ -72,6 +65,13 @@ class RequestContext:
         self.body = request.body
         self.record = record
         self.began = began  # seconds of time.perf_counter
+        # Not class attributes. CPython shares the names of attributes among instances
+        # only if the first few have them: a request of a limited key among others
+        # would get a dictionary of its own, which makes each access slower.
+        self.quota: Quota | None = None  # the limits of its key
+        # What was counted, once they allowed it; empty if that is not known.
+        self.left: bytes | None = None
+        self.may_use = 0  # tokens of a budget that reserves
 
     def take(
         self,
@@ -198,22 +198,12 @@ class RequestContext:
             return Place(f"key:{principal.id}", 0, principal.queue_weight)
         return Place(f"session:{self.session}" if self.session else "", 0)
 
-    def limit(self, quota: Quota, size: int) -> None:
-        """Its key has limits. `size`: of its body, opened. Raises a `Problem`."""
-        self.quota, self.admitted = quota, False
+    def limit(self, quota: Quota, plain: bytes) -> None:
+        """Its key has limits. `plain`: its body, opened. Raises a `Problem`."""
+        self.quota = quota
         if quota.reserves:
-            self.may_use = most_tokens(self.record.method, self.path, self.hints, size)
-
-    def counted(self) -> Counted:
-        """What it used, and the limits that this counts to; no limits if nothing has
-        to be counted."""
-        quota, record = self.quota, self.record
-        if quota is None or not self.admitted:
-            return NOTHING_COUNTED
-        tokens, nanos = record.total_tokens or 0, record.cost_nanos or 0
-        if tokens <= 0 and nanos <= 0 and not self.may_use:
-            return NOTHING_COUNTED
-        return quota.text, max(tokens, 0), max(nanos, 0), quota.id
+            method, size = self.record.method, len(plain)
+            self.may_use = most_tokens(method, self.path, self.hints, size)
 
     def release_with(
         self,
@@ -222,10 +212,20 @@ class RequestContext:
         learned: tuple[str, ...],
         event: bytes | None,
         limits: str,
-        counted: Counted,
     ) -> Release:
-        """The release of its lease, or the report of an attempt."""
-        record = self.record
+        """The release of its lease, or the report of an attempt. The release says what
+        it used, if that counts to limits of its key."""
+        record, quota = self.record, self.quota
+        counts, tokens, nanos = None, 0, 0
+        if quota is not None and event is not None and self.left is not None:
+            tokens, nanos = record.total_tokens or 0, record.cost_nanos or 0
+            tokens = max(0, tokens)  # `max` would take thrice as long
+            if tokens or nanos or self.may_use:
+                counts, heard = quota, quota.heard
+                if heard is not None:
+                    heard.tokens += tokens
+                    if nanos:
+                        heard.nanos += nanos
         return Release(
             record.id,
             record.gateway_id,
@@ -237,7 +237,9 @@ class RequestContext:
             event,
             self.asker.tenant,
             limits,
-            *counted,
+            counts,
+            tokens,
+            nanos,
         )
 
     @property

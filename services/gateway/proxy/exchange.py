@@ -186,8 +186,8 @@ class HttpExchange:
             life.isolate(plain, strict=services.access.strict)
         in_flight.admitted(life)
         if principal is not None and principal.limited:
-            quota = services.access.quota_of(principal, life.record.created_at_ms)
-            life.limit(quota, len(plain))
+            at_ms = life.record.created_at_ms
+            life.limit(services.access.quota_of(principal, at_ms), plain)
 
     # Attempts ----------------------------------------------------------------
 
@@ -224,11 +224,11 @@ class HttpExchange:
         relay = self._begin_relay(answer, target)
         r = life.record
         ours = own_lines(r.id, r.attempts, r.resource_id, life.decision.reason)
-        if life.quota is not None:
-            relay.own_limits = True
-            if life.left:
-                ours += limit_lines(life.quota, life.left, r.created_at_ms)
-        await relay.run(ours)
+        limits, quota = None, life.quota
+        if quota is not None:
+            left = life.left
+            limits = limit_lines(quota, left, r.created_at_ms) if left else b""
+        await relay.run(ours, limits)
         return DONE
 
     def _begin_relay(self, answer: Answer, target: Target) -> Relay:

@@ -52,7 +52,6 @@ class InFlight:
         self._limits = limits
         self.room = room
         self.active: dict[str, Lifecycle] = {}  # by request id
-        self.spend = offline.spend
 
     def arrived(self, request: Request) -> Lifecycle:
         """An HTTP request that is not in the ledger yet."""
@@ -89,8 +88,6 @@ class InFlight:
     def attempt_began(self, life: Lifecycle, target: Target) -> None:
         """A request holds the lease of an attempt."""
         record = life.record
-        if life.left and life.quota is not None:
-            self.spend.told(life.quota, life.left)
         self.offline.began(record.gateway_id, record.id, target.id)
         if record.attempts > 1 and life.cause:
             before = life.tried[-1] if life.tried else record.resource_id
@@ -184,8 +181,6 @@ class InFlight:
                 record.account_id or "",
                 release.tenant,
             )
-        if release.quota and life.quota is not None:
-            self.spend.used(life.quota, release.tokens, release.nanos)
         self.ledger.ended(release, alone=life.decision.degraded)
         if self.room is not None and self.room.waiting:
             self.room.freed()  # one that waits may have its turn

@@ -34,7 +34,7 @@ from services.gateway.ledger.record import (
     lease_record,
     request_event,
 )
-from services.gateway.proxy.context import NOTHING_COUNTED, RequestContext
+from services.gateway.proxy.context import RequestContext
 from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
 from services.gateway.proxy.retry import (
     cause_of,
@@ -127,8 +127,8 @@ class Lifecycle(RequestContext):
             "",
             None,
             None,
-            None if self.admitted else self.quota,
-            str(self.may_use),
+            self.quota if self.left is None else None,
+            str(self.may_use) if self.may_use else "0",
         )
 
     def acquired(self, decision: Decision, account_id: str, attempt: int) -> None:
@@ -137,9 +137,13 @@ class Lifecycle(RequestContext):
         self.judged, self.verdict, self.limits_in = False, NEUTRAL, ()
         self.phase = ACQUIRED
         record = self.record
-        if self.quota is not None and not self.admitted:
-            # Later attempts are not asked for.
-            self.admitted, self.left = True, decision.left
+        quota = self.quota
+        if quota is not None and self.left is None:  # later attempts are not asked for
+            self.left = left = decision.left
+            heard = quota.heard
+            if heard is not None and left:
+                heard.left = left
+                heard.tokens = heard.nanos = 0
         record.attempts = attempt
         record.resource_id = decision.resource_id
         record.account_id = account_id
@@ -311,12 +315,11 @@ class Lifecycle(RequestContext):
             tuple([digest(id_) for id_ in record.minted]),
             request_event(record),
             limits,
-            self.counted(),
         )
 
     def released(self, verdict: Verdict, limits: str = "") -> Release:
         """The verdict on the current attempt; the request goes on."""
-        return self.release_with(verdict, "", (), None, limits, NOTHING_COUNTED)
+        return self.release_with(verdict, "", (), None, limits)
 
     # What others read --------------------------------------------------------
 

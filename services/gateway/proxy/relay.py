@@ -13,7 +13,7 @@ from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.gateway.capture.capture import Capture
 from services.gateway.content.failed_event import failed_event
-from services.gateway.content.headers import without_limits
+from services.gateway.content.headers import without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
@@ -47,7 +47,6 @@ class Relay(AnswerNotes):
     # Most answers never set these. As class attributes they cost nothing.
     torn = False  # the upstream ended before its answer did
     limits_in: Sequence[Header] = ()  # its headers, if they name limits of the account
-    own_limits = False  # the client is told those of its key instead
     _head = b""  # until it is sent
     _wake: asyncio.Future[None] | None = None
     over = False  # nothing more will come
@@ -78,17 +77,21 @@ class Relay(AnswerNotes):
         self._held = b""
         self._behind: list[Callable[[], None]] | None = None  # wait for a piece
 
-    async def run(self, ours: bytes) -> None:
-        """Send all but the last bytes, with the header lines `ours`. Raises `Torn` when
-        the upstream broke off and the client cannot be told in the stream."""
+    async def run(  # noqa: C901 - a further call costs each request
+        self, ours: bytes, limits: bytes | None = None
+    ) -> None:
+        """Send all but the last bytes, with the header lines `ours`. `limits`: the
+        lines that replace those of the account's limits. Raises `Torn` when the
+        upstream broke off and the client cannot be told in the stream."""
         answer, connection = self._answer, self._connection
-        headers = answer.headers
-        if self.own_limits:
-            headers = without_limits(headers)
-        self._head = head = connection.begin(answer.status, headers, ours)
-        limited = len(headers) < len(answer.headers)
-        if limited or (not self.own_limits and head.find(_LIMITS) >= 0):
+        head = connection.begin(answer.status, answer.headers, ours)
+        if head.find(_LIMITS) >= 0:
             self.limits_in = answer.headers
+        if limits is not None:
+            if self.limits_in:
+                head = without_limit_lines(head)
+            head = head[:-2] + limits + b"\r\n"
+        self._head = head
         key = self._sent.streamed
         if key and head.find(key) >= 0:
             self._head = self._sent.masked(head)

@@ -3,11 +3,12 @@ owners of sessions and ids that it knows, and the failures it has seen. Its deci
 are marked `degraded`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from libs.common.contracts.verdicts import Verdict
+from libs.common.routing.budgets import Quota
 from libs.common.routing.functions import Owners
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.policy import Choice, Standing
@@ -25,11 +26,13 @@ class OfflineRouting:
         cooldown_ms: int = 30_000,
         *,
         limit_aware: bool = True,
+        quotas: Iterable[Quota] = (),
     ) -> None:
+        """`quotas`: the limits of keys that asked here."""
         self.catalogue = catalogue
         self._version: str | None = None
         self.local = LocalRouting(cooldown_ms, limit_aware=limit_aware)
-        self.spend = SpendMemory()
+        self.spend = SpendMemory(quotas)
 
     def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
         """Counts an attempt, whether Redis or this gateway routed it."""

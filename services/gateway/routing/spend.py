@@ -2,9 +2,9 @@
 spend of budgets, for when Redis does not: what the last acquire of a key said, and what
 this gateway used since."""
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-
-import msgspec
+from typing import Any
 
 from libs.common.budgets import Budget
 from libs.common.contracts.events import END_OF_TIME_MS
@@ -23,38 +23,15 @@ from services.gateway import errors
 from services.gateway.errors import Problem
 
 MOST_KEPT = 65_536
-MINUTE_MS = 65_000  # what limits per minute count: a minute and a slot
-
-
-class _Known(msgspec.Struct, gc=False):
-    """The limits of a key as of then, what was counted, and what was used since."""
-
-    quota: Quota
-    left: bytes
-    tokens: int = 0
-    nanos: int = 0
+MINUTE_S = 65  # what limits per minute count: a minute and a slot
 
 
 class SpendMemory:
     """Of this process."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, _Known] = {}  # by key
-
-    def told(self, quota: Quota, left: bytes) -> None:
-        """A request of a key was admitted, with what was left."""
-        if not quota.budgets:
-            return
-        if len(self._known) >= MOST_KEPT:
-            self._known.clear()
-        self._known[quota.key_id] = _Known(quota, left)
-
-    def used(self, quota: Quota, tokens: int, nanos: int) -> None:
-        """A request of a key ended."""
-        known = self._known.get(quota.key_id)
-        if known is not None:
-            known.tokens += tokens
-            known.nanos += nanos
+    def __init__(self, quotas: Iterable[Quota] = ()) -> None:
+        """`quotas`: the limits of keys that asked here."""
+        self._quotas = quotas
 
     def check(self, quota: Quota) -> None:
         """Raises `BudgetSpent` for a budget of which at least that much is spent, and
@@ -76,13 +53,16 @@ class SpendMemory:
             for budget, start in zip(quota.budgets, quota.starts, strict=True)
         }
         known: dict[str, tuple[int, int]] = {}
-        for each in self._known.values():
-            told, spent = each.quota, spent_of(each.left)
+        for told in self._quotas:
+            heard = told.heard
+            if heard is None or not heard.left:
+                continue
+            spent = spent_of(heard.left, len(told.budgets))
             for budget, start, own in zip(
                 told.budgets, told.starts, spent, strict=True
             ):
                 if (budget.subject, start) in wanted:
-                    total = own[0] + each.tokens, own[1] + each.nanos
+                    total = own[0] + heard.tokens, own[1] + heard.nanos
                     before = known.get(budget.subject, (0, 0))
                     known[budget.subject] = tuple(map(max, before, total))  # type: ignore[assignment]
         return known
@@ -142,42 +122,45 @@ def limit_headers(quota: Quota, left: bytes, now_ms: int) -> list[Header]:
     ]
 
 
-class _Lines(msgspec.Struct, gc=False):
-    """How the limits of a key are written: which tokens are limited (the place of what
-    was counted, the limit, and when it ends), and the lines for each of them."""
-
-    requests: int | None
-    tokens: list[tuple[int, int, int, bytes]]
+# How limits of tokens are written: the place of what was counted, the limit, when it
+# ends (0: with its minute), and the lines.
+_Tokens = tuple[int, int, int, bytes]
+# How the limits of a key are written: how to read what was counted, the requests per
+# minute, the first limit of tokens, and the others.
+_Lines = tuple[Callable[[bytes], tuple[Any, ...]], int, _Tokens, tuple[_Tokens, ...]]
 
 
 def limit_lines(quota: Quota, left: bytes, now_ms: int) -> bytes:
     """The same as lines for the wire."""
-    lines = _LINES.get(quota.id) or _lines_of(quota)
-    counted = LEFT[len(quota.budgets)].unpack(left)
-    least, reset_ms, template, written = _ENDLESS, 0, b"", b""
-    for place, limit, ends_ms, own in lines.tokens:
-        rest = limit - counted[place]
-        if rest < least:
-            least, reset_ms, template = rest, ends_ms or now_ms + MINUTE_MS, own
-    if lines.requests is not None:
-        written = _REQUESTS % (lines.requests, lines.requests - counted[0])
-    if template:
-        reset = (reset_ms - now_ms) // 1000
-        written += template % (max(least, 0), max(reset, 0))
-    return written
+    unpack, requests, tokens, others = _LINES.get(quota.id) or _lines_of(quota)
+    counted = unpack(left)
+    place, limit, ends_ms, lines = tokens
+    rest = limit - counted[place]
+    for other in others:
+        if other[1] - counted[other[0]] < rest:
+            place, limit, ends_ms, lines = other
+            rest = limit - counted[place]
+    rest = max(0, rest)  # responses under way may exceed it
+    reset = (ends_ms - now_ms) // 1000 if ends_ms else MINUTE_S
+    return lines % (requests - counted[0], rest, reset)
 
 
 def _lines_of(quota: Quota) -> _Lines:
+    requests = quota.requests_per_minute
     limits = [(1, quota.tokens_per_minute, 0)]
     for place, budget in enumerate(quota.budgets):
         limits.append((2 + 2 * place, budget.tokens, quota.ends[place]))
-    lines = _Lines(
-        quota.requests_per_minute,
-        [
-            (place, limit, ends_ms, _TOKENS.replace(b"LIMIT", b"%d" % limit))
-            for place, limit, ends_ms in limits
-            if limit is not None
-        ],
+    above = b"%.0a" if requests is None else _REQUESTS % requests
+    tokens = [
+        (place, limit, ends_ms, above + _TOKENS % limit)
+        for place, limit, ends_ms in limits
+        if limit is not None
+    ] or [(1, 0, 0, above + b"%.0a%.0a")]
+    lines = (
+        LEFT[len(quota.budgets)].unpack_from,
+        requests or 0,
+        tokens[0],
+        tuple(tokens[1:]),
     )
     if len(_LINES) >= MOST_KEPT:
         _LINES.clear()
@@ -185,15 +168,14 @@ def _lines_of(quota: Quota) -> _Lines:
     return lines
 
 
-_ENDLESS = float("inf")
 _LINES: dict[str, _Lines] = {}  # by the id of the limits
 _REQUESTS = (
     b"x-ratelimit-limit-requests: %d\r\n"
-    b"x-ratelimit-remaining-requests: %d\r\n"
+    b"x-ratelimit-remaining-requests: %%d\r\n"
     b"x-ratelimit-reset-requests: "
-) + b"%ds\r\n" % (MINUTE_MS // 1000)
+) + b"%ds\r\n" % MINUTE_S
 _TOKENS = (
-    b"x-ratelimit-limit-tokens: LIMIT\r\n"
-    b"x-ratelimit-remaining-tokens: %d\r\n"
-    b"x-ratelimit-reset-tokens: %ds\r\n"
+    b"x-ratelimit-limit-tokens: %d\r\n"
+    b"x-ratelimit-remaining-tokens: %%d\r\n"
+    b"x-ratelimit-reset-tokens: %%ds\r\n"
 )

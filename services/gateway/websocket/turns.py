@@ -141,7 +141,7 @@ class SocketTurns:
         principal = await access.enter(life.headers)
         if principal is not None and principal.limited:
             quota = access.quota_of(principal, life.record.created_at_ms)
-            life.limit(quota, len(plain))
+            life.limit(quota, plain)
         access.check_caller(principal, PATH, self._peer, life.headers)
         if self._isolated:
             if self._strict:

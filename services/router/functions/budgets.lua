@@ -29,8 +29,8 @@ local minutes, minutes_kept = {}, 0
 -- (what running requests may use), sure, level (the threshold that was reported: 0 none,
 -- 1 soft, 2 limit), reserves, since (identifies the doubt).
 local spends, spends_kept = {}, 0
--- What was looked up for a quota (`spent`, `first` and `second`: the states of its
--- budgets) holds while its `epoch` is this one: until a state is replaced, is in doubt or
+-- What was looked up for a quota (`spent`; `first` and `second`: the states of its
+-- budgets; `only`: the first if there is no other) holds while its `epoch` is this one: until a state is replaced, is in doubt or
 -- has passed a threshold. So most requests look up nothing but their quota.
 local epoch = 0
 local pack = nil  -- struct.pack, which is not there when the library is loaded
@@ -288,6 +288,7 @@ local function refused(stream, quota, asked, now)
     quota.spent = quota.minute and minutes[quota.key]
     quota.first = first and spends[first.subject]
     quota.second = second and spends[second.subject]
+    quota.only = not second and quota.first
     quota.epoch = epoch
   end
 end
@@ -352,14 +353,14 @@ local function let_go(subject, state, field)
   end
 end
 
--- Returns what was counted, as doubles: a number as text costs as much as all else here.
+-- Returns what was counted, packed: a number as text costs as much as all else here.
 -- They are requests and tokens of the minute, then tokens and billionths of a dollar
 -- spent in each budget.
 local function told(requests, tokens, first, second)
   pack = pack or struct.pack
-  if not first then return pack('<dd', requests, tokens) end
-  if not second then return pack('<dddd', requests, tokens, first.tokens, first.nanos) end
-  return pack('<dddddd', requests, tokens, first.tokens, first.nanos, second.tokens,
+  if not first then return pack('<i8i8', requests, tokens) end
+  if not second then return pack('<i8i8i8i8', requests, tokens, first.tokens, first.nanos) end
+  return pack('<i8i8i8i8i8i8', requests, tokens, first.tokens, first.nanos, second.tokens,
     second.nanos)
 end
 
@@ -390,11 +391,11 @@ function budgets.begun(quota, ask, entry)
       return told(spent.requests, spent.tokens, first, second)
     end
   end
-  local first = quota.first
-  if not first or quota.second or not pack then
-    return told(requests, tokens, first, quota.second)
+  local only = quota.only
+  if only and pack then
+    return pack('<i8i8i8i8', requests, tokens, only.tokens, only.nanos)
   end
-  return pack('<dddd', requests, tokens, first.tokens, first.nanos)
+  return told(requests, tokens, quota.first, quota.second)
 end
 
 -- While a window is summed anew, each request is noted by its id.
@@ -406,7 +407,7 @@ end
 -- scope, or their JSON behind the tokens and the cost. Returns them, nil for an id that
 -- is not known, and the place of the next argument.
 function budgets.used(args)
-  local quota = quotas[args[16]] or known_quota(args[16])
+  local quota = known_quota(args[16])
   if quota then
     return quota, 20
   elseif args[16] == '' or args[16] == 'account' then
@@ -438,8 +439,10 @@ local function add(stream, budget, state, tokens, nanos, now)
   end
 end
 
--- The same, if what was looked up for the quota does not hold.
-local function ended_anew(keys, args, entry, quota, tokens, nanos)
+-- Counts a request that ended. `entry`: of its event in the stream; `quota`: nil if its
+-- limits are not known.
+function budgets.ended(keys, args, entry, quota, tokens, nanos)
+  if not quota then return budgets.ended_unknown(args) end
   local now = args[8]
   if quota.minute and tokens > 0 then count_at(quota, 0, tokens, entry, now) end
   for i = 1, quota.count do
@@ -459,28 +462,36 @@ local function ended_anew(keys, args, entry, quota, tokens, nanos)
   end
 end
 
--- Counts a request that ended. `entry`: of its event in the stream. Written out for the
--- usual case, as `begun`.
-function budgets.ended(keys, args, entry, quota)
+-- The same with the arguments of rpx_release_v5. Written out for the usual case, as
+-- `begun`.
+function budgets.ended_soon(keys, args, entry)
+  local quota = quotas[args[16]] or known_quota(args[16])
   -- Arithmetic reads a text faster than `tonumber`.
-  local now, tokens, nanos = args[8], args[18] + 0, args[19] + 0
-  if quota.epoch ~= epoch then return ended_anew(keys, args, entry, quota, tokens, nanos) end
-  local spent, state = quota.spent, quota.first
+  local used = args[17] + 0
+  local tokens = used % 1048576
+  local nanos = (used - tokens) / 1048576
+  if not quota or quota.epoch ~= epoch then
+    return budgets.ended(keys, args, entry, quota, tokens, nanos)
+  end
+  local spent, state = quota.spent, quota.only
   if spent then
-    if now == '' and entry < spent.ends then
+    if entry < spent.ends and args[8] == '' then
       spent.tokens = spent.tokens + tokens
     else
-      count_at(quota, 0, tokens, entry, now)
+      count_at(quota, 0, tokens, entry, args[8])
     end
   end
   if state then
-    local used, cost = state.tokens + tokens, state.nanos + nanos
-    state.tokens, state.nanos = used, cost
-    if used >= state.bar_tokens or cost >= state.bar_nanos then
-      passed(keys[2], quota.budgets[1], state, now)
+    used = state.tokens + tokens
+    state.tokens = used
+    local cost = nanos > 0 and state.nanos + nanos
+    if cost then state.nanos = cost end
+    if used >= state.bar_tokens or cost and cost >= state.bar_nanos then
+      passed(keys[2], quota.budgets[1], state, args[8])
     end
-    state = quota.second
-    if state then add(keys[2], quota.budgets[2], state, tokens, nanos, now) end
+  elseif quota.second then
+    add(keys[2], quota.budgets[1], quota.first, tokens, nanos, args[8])
+    add(keys[2], quota.budgets[2], quota.second, tokens, nanos, args[8])
   end
 end
 

@@ -171,8 +171,15 @@ end
 local function release_counted(keys, args)
   local quota, first = budgets.used(args)
   local entry = release(keys, args, args[15], first, args[17])
-  if entry == '' then return '' end
-  if quota then budgets.ended(keys, args, entry, quota) else budgets.ended_unknown(args) end
+  if entry ~= '' then budgets.ended(keys, args, entry, quota, args[18] + 0, args[19] + 0) end
+  return entry
+end
+
+-- rpx_release_v5  The same for what most of them used: at 16 the id of their limits, at 17
+-- tokens and cost as one number, cost * 2^20 + tokens; then the digests.
+local function release_known(keys, args)
+  local entry = release(keys, args, args[15], 18)
+  if entry ~= '' then budgets.ended_soon(keys, args, entry) end
   return entry
 end
 

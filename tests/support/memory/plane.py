@@ -92,7 +92,9 @@ class World:
             routing, Credentials(self.keys, Sealer(()), RULES)
         )
         self.journal = Journal(root, GATEWAY, 0, 1 << 24, 1 << 18)
-        self.offline = OfflineRouting(self.catalogue)
+        self.authenticator = Authenticator(self.table, required=False)
+        self.access = AccessControl(self.authenticator, twin)
+        self.offline = OfflineRouting(self.catalogue, quotas=self.access.quotas)
         capturer = CaptureRecorder(capture, Inbox(Budget(1 << 24)), None)
         self.ledger = Ledger(routing, self.journal, self.offline.judged, capturer)
         local = self.offline.local
@@ -103,8 +105,6 @@ class World:
         self.selector = Selector(
             routing, self.catalogue, self.offline, search, self.ledger, 1.0
         )
-        self.authenticator = Authenticator(self.table, required=False)
-        self.access = AccessControl(self.authenticator, twin)
         self.upstream = UpstreamClient(
             3.0, Timeouts(20.0, 20.0), cast(Dialer, self.wires)
         )

@@ -64,7 +64,7 @@ def test_gateways_call_functions_of_the_library() -> None:
 
 def test_functions_are_registered_once() -> None:
     registered = re.findall(r"'(rpx_\w+_v\d+)'", CODE)
-    assert len(registered) == len(set(registered)) == 48
+    assert len(registered) == len(set(registered)) == 49
 
 
 def test_an_ask_has_all_its_fields_from_the_start() -> None:

@@ -6,6 +6,7 @@ from libs.common.providers.key_echoes import SentKey
 from services.gateway import errors
 from services.gateway.capture.capture import Capture
 from services.gateway.content.coding import decompressed
+from services.gateway.content.headers import without_limit_lines
 from services.gateway.proxy.relay import Relay
 from services.gateway.routing.visible_models import VisibleModels
 from services.gateway.server.connection import Connection
@@ -40,7 +41,7 @@ class ModelListRelay(Relay):
         super().__init__(answer, connection, capture, sent)
         self._visible = visible
 
-    async def run(self, ours: bytes) -> None:
+    async def run(self, ours: bytes, limits: bytes | None = None) -> None:
         """Raises a `Problem` for a list that cannot be read, or an `UpstreamError` when
         it did not come whole. Nothing was sent then."""
         body = self._sent.masked(self._shown(await self._read()))
@@ -48,6 +49,8 @@ class ModelListRelay(Relay):
         length: list[Header] = [(b"content-length", b"%d" % len(body))]
         answer.headers = [*answer.headers, *length]
         head = self._connection.begin(answer.status, answer.headers, ours)
+        if limits is not None:
+            head = without_limit_lines(head)[:-2] + limits + b"\r\n"
         self._head = self._sent.masked(head)
         self._take_whole(body)
 

@@ -48,8 +48,11 @@ def replace_subject(budget: Budget, subject: str) -> Budget:
 
 
 def test_what_is_spent() -> None:
-    assert spent_of(LEFT[0].pack(5, 6)) == []
-    assert spent_of(LEFT[2].pack(5, 0, 10, 2**52, 0, 7)) == [(10, 2**52), (0, 7)]
+    assert spent_of(LEFT[0].pack(5, 6), 0) == []
+    assert spent_of(LEFT[2].pack(5, 0, 10, 2**52, 0, 7) + b"a|", 2) == [
+        (10, 2**52),
+        (0, 7),
+    ]
 
 
 def test_spend_is_of_a_window() -> None:

@@ -6,9 +6,12 @@ import hiredis
 import pytest
 
 from libs.common.redis.packing import flat, packed
+from libs.common.routing.budgets import quota_at
 from libs.common.routing.types import Asker
 from tests.support.memory.called_functions import Redis
 from tests.support.values.asks import made_ask, made_release
+
+QUOTA = quota_at("k", 1, None, (), 0)
 
 
 def same(command: tuple[Any, ...]) -> bool:
@@ -43,8 +46,8 @@ def test_acquire(given: dict[str, Any], ids: tuple[str, ...]) -> None:
         pytest.param({"event": '{"model":"ü"}'.encode()}, id="a body in UTF-8"),
         pytest.param({"model": "ü"}, id="a model that is not ASCII"),
         pytest.param({"limits": "ü"}, id="limits that are not ASCII"),
-        pytest.param({"quota": "{}", "tokens": 5, "nanos": 7}, id="limits of its key"),
-        pytest.param({"quota": "{}", "quota_id": "q", "tokens": 5}, id="by their id"),
+        pytest.param({"quota": QUOTA, "tokens": 5, "nanos": 7}, id="limits of its key"),
+        pytest.param({"quota": QUOTA, "tokens": 2**20}, id="more than fits"),
     ],
 )
 @pytest.mark.parametrize("learned", [(), ("id1", "id-2"), ("ü",)])

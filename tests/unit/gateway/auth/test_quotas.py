@@ -11,6 +11,7 @@ def test_limits_are_encoded_once_in_a_window() -> None:
     made = Quotas()
     first = made.of(KEY, 0)
     assert made.of(KEY, DAY - 1) is first
+    assert list(made) == [first]
     after = made.of(KEY, DAY)
     assert after.starts == (DAY,)
 

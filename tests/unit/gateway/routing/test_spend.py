@@ -28,24 +28,37 @@ def quota(
     return quota_at(key, rpm, None, budgets, at)
 
 
+def heard(of: Quota, *spent: int) -> None:
+    """Redis said so, in tokens of each budget."""
+    assert of.heard is not None
+    counted = [each for tokens in spent for each in (tokens, 0)]
+    of.heard.left = LEFT[len(spent)].pack(0, 0, *counted)
+
+
+def used(of: Quota, tokens: int) -> None:
+    assert of.heard is not None
+    of.heard.tokens += tokens
+
+
 def test_what_redis_said_last_counts_while_it_is_away() -> None:
-    memory, has = SpendMemory(), quota(OWN, TEAM)
+    has = quota(OWN, TEAM)
+    memory = SpendMemory([has])
     memory.check(has)
-    memory.told(has, LEFT[2].pack(0, 0, 60, 0, 60, 0))
-    memory.used(has, 39, 0)
+    heard(has, 60, 60)
+    used(has, 39)
     memory.check(has)
-    memory.used(has, 1, 0)
+    used(has, 1)
     with pytest.raises(BudgetSpent) as spent:
         memory.check(has)
     assert (spent.value.subject, spent.value.which) == ("key:k", "tokens")
-    memory.told(has, LEFT[2].pack(0, 0, 60, 0, 60, 0))
-    memory.check(has)
     memory.check(quota(OWN, TEAM, at=DAY))  # the next window
 
 
 def test_other_keys_of_the_team_may_have_heard_more() -> None:
-    memory = SpendMemory()
-    memory.told(quota(TEAM, key="other"), LEFT[1].pack(0, 0, 1_000, 0))
+    other, without = quota(TEAM, key="other"), quota(key="third", rpm=1)
+    memory = SpendMemory([other, without])
+    memory.check(quota(OWN, TEAM))
+    heard(other, 1_000)
     with pytest.raises(BudgetSpent) as spent:
         memory.check(quota(OWN, TEAM))
     assert spent.value.subject == "team:t"
