@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis.packing import GAP, flat
+from libs.common.routing.budgets import Quota
 from libs.common.routing.call_forms import (
     ACQUIRE,
     RELEASE,
@@ -74,6 +75,24 @@ _NEUTRAL = Verdict(kind="neutral")
 _encode = msgspec.json.Encoder().encode
 
 
+def decision_of(reply: Any, left: bytes = b"") -> Decision:
+    """Decodes the reply of acquire. Raises what it says."""
+    if type(reply) is not bytes:
+        if isinstance(reply, ResponseError):
+            raise unusable(reply) from reply
+        raise refusal_of(reply)
+    resource_id, reason, version, trial, event = reply.split(b"|", 4)
+    return Decision(
+        resource_id.decode(),
+        reason.decode(),
+        version.decode(),
+        False,
+        trial == b"1",
+        event,
+        left,
+    )
+
+
 class RoutingFunctions(ControlFunctions):
     """All routing functions: here those that gateways call."""
 
@@ -86,49 +105,46 @@ class RoutingFunctions(ControlFunctions):
             names = ", ".join(sorted(missing))
             raise NoCatalogue(f"An older router loaded functions without {names}.")
 
-    async def acquire(self, ask: Ask, *, short: bool = True) -> Decision:
+    def acquire(self, ask: Ask) -> Awaitable[Decision]:
         """Choose a resource and take a lease on it. The decision has no event when the
         request has that of its socket's upgrade. Raises `UnknownIds`,
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`, `OwnerGone`,
-        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`. `short`:
-        name limits by their id, and send them if Redis does not know it."""
-        now, quota = self._clock(), ask.quota
+        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`."""
+        if ask.quota is not None:
+            return self._acquire_limited(ask, ask.quota)
+        now = self._clock()
         on_socket = ask.place is not None or ask.socket or ask.turn
-        if on_socket:
-            name = name_of(ask)
-        else:
-            name = "rpx_acquire_v4" if quota is None else "rpx_acquire_v5"
-        # Redis knows most limits by their id.
-        short = short and quota is not None and ask.may_use == "0"
-        told = quota.id if short and quota is not None else ""
-        call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
+        name = name_of(ask) if on_socket else "rpx_acquire_v4"
+        call = self._acquire_call(name, ask, "", decision_head(ask, now), now)
         if on_socket or ask.bound or ask.asker.further or ask.tried:
             call = (*call, *further_of(ask))
-        if quota is not None and not short:
+        return self._caller.ask(decision_of, *call)
+
+    async def _acquire_limited(
+        self, ask: Ask, quota: Quota, *, short: bool = True
+    ) -> Decision:
+        """The same for a key with limits. `short`: name them by their id, and send
+        them if Redis does not know it."""
+        now, name = self._clock(), "rpx_acquire_v5"
+        if ask.place is not None or ask.socket or ask.turn:
+            name = name_of(ask)
+        short = short and ask.may_use == "0"
+        told = quota.id if short else ""
+        call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
+        call = (*call, *further_of(ask))
+        if not short:
             call = (*call, ask.may_use, quota.text)
         try:
             # Not by `_call`: each further coroutine is resumed separately.
             reply = await self._caller.call(*call)
         except ResponseError as error:
             raise unusable(error) from error
-        left = b""
         if isinstance(reply, list):
             if short and reply[0] == LIMITS_UNKNOWN:
-                return await self.acquire(ask, short=False)
+                return await self._acquire_limited(ask, quota, short=False)
             raise refusal_of(reply)
-        if quota is not None:
-            size = 16 + 16 * len(quota.budgets)
-            left, reply = reply[:size], reply[size:]
-        resource_id, reason, version, trial, event = reply.split(b"|", 4)
-        return Decision(
-            resource_id.decode(),
-            reason.decode(),
-            version.decode(),
-            False,
-            trial == b"1",
-            event,
-            left,
-        )
+        size = 16 + 16 * len(quota.budgets)
+        return decision_of(reply[size:], reply[:size])
 
     async def check(self, ask: Ask) -> None:
         """Raises `ForeignId` or `UnknownIds` if `ask` may not name its ids."""

@@ -27,10 +27,10 @@ from services.gateway.content.body_reader import Reader
 from services.gateway.content.request_coding import Unopened
 from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
-from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.lifecycle import UNDECIDED, Lifecycle
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, RESEND, Next
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.selector import Selector, problem_of
+from services.gateway.routing.selector import FAILURES, Selector, problem_of
 from services.gateway.routing.spend import problem_of_quota
 from services.gateway.routing.target_order import TargetOrder
 
@@ -82,17 +82,30 @@ class Attempts:
             ask = life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
             if aliased:
                 ask = _of_target(life, ask)
+            target: Target | None = None
+            failure: Exception | None = None
             try:
+                decision = await selector.asked(ask)
+            except FAILURES as failed:
+                # Handled below: compiled code cannot wait in a handler.
+                failure, decision = failed, UNDECIDED
+            if failure is None:
+                if decision.event:
+                    selector.decided(ask.decision_id, decision.event)
+                target = selector.known(decision)
+            if target is None:
                 try:
-                    decision = await selector.decide(ask, life.ids)
-                except Busy as busy:
-                    decision = await self._queued(life, ask, busy)
-                target = selector.known(decision) or await selector.find(decision)
-            except (Refusal, Problem) as refusal:
-                step = await self._refused(life, ask, refusal, first=number == first)
+                    decision, target = await self._placed(life, ask, decision, failure)
+                except (Refusal, Problem) as refusal:
+                    failure = refusal
+            if target is None:
+                first_one = number == first
+                step = await self._refused(life, ask, failure, first=first_one)
+                failure = None  # it refers to this frame
                 if step is ACQUIRE:
                     continue
                 return step
+            failure = None
             life.acquired(decision, target.account_id, number)
             self._in_flight.attempt_began(life, target)
             try:
@@ -113,6 +126,27 @@ class Attempts:
                 _leave_failed(life, ends - number)
         return Next.ANSWER
 
+    async def _placed(
+        self, life: Lifecycle, ask: Ask, decision: Decision, failure: Exception | None
+    ) -> tuple[Decision, Target]:
+        """What is rare: Redis failed to decide or refused, or decided by a catalogue
+        that has to be read. Raises a `Refusal` or a `Problem`."""
+        selector, busy = self._selector, None
+        if failure is not None:
+            try:
+                decision = await selector.otherwise(ask, life.ids, failure)
+            except Busy as found:
+                busy = found
+            finally:
+                failure = None  # it refers to this frame: a cycle
+        if busy is not None:
+            try:
+                decision = await self._queued(life, ask, busy)
+            finally:
+                busy = None  # the same
+        target = selector.known(decision) or await selector.find(decision)
+        return decision, target
+
     async def _queued(self, life: Lifecycle, ask: Ask, busy: Busy) -> Decision:
         """What could serve the request is at its limit: wait, if it may."""
         room = self._in_flight.room
@@ -125,10 +159,11 @@ class Attempts:
             life.queued(time.perf_counter() - now)
 
     async def _refused(
-        self, life: Lifecycle, ask: Ask, refusal: Refusal | Problem, *, first: bool
+        self, life: Lifecycle, ask: Ask, refusal: Exception | None, *, first: bool
     ) -> Next:
         """Routing has no resource. Returns ACQUIRE to ask again, for another target or
         a rewritten request."""
+        assert isinstance(refusal, Refusal | Problem)
         if isinstance(refusal, QuotaRefused):
             return life.refused(_problem(life, ask, refusal), first=True)
         if life.targets is not None and _goes_on(life, refusal):
