@@ -14,7 +14,9 @@ from libs.common.proxy_keys import Principal
 from services.gateway import errors, event_log
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import downstream, request_head, without_limits
+from services.gateway.content.headers import (
+    downstream, lines_of, request_head, without_limits
+)  # fmt: skip
 from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
@@ -129,7 +131,7 @@ class HttpExchange:
         services, life = self._services, self.life
         request = life.request
         try:
-            principal = services.access.admit(life.headers)
+            principal = services.access.admit(request.told)
         except UnknownKey:
             return False
         if request.method in _REFUSED_METHODS:
@@ -138,7 +140,7 @@ class HttpExchange:
         if request.coding is not None:
             return False
         isolated = principal is not None or services.access.has_keys
-        hints = quick_hints(path, life.headers, life.body, isolated)
+        hints = quick_hints(path, request.told, life.body, isolated)
         if hints is None:
             return False
         self._admit(path, principal, hints, life.body, None)
@@ -199,12 +201,16 @@ class HttpExchange:
                 raise NoKey
             request, body, headers = life.request, life.body, life.headers
             announced = body or find(headers, b"content-length") is not None
+            lines = request.lines
+            if lines is None or headers is not request.headers:
+                lines = lines_of(headers)
+            request.lines = None  # few requests are sent twice
             head = request_head(
                 request.method,
                 target.path + life.path + request.query,
                 target.host,
                 target.authorization,
-                headers,
+                lines,
                 len(body) if announced else None,
             )
             send, bodiless = services.upstream.send, request.method == "HEAD"
