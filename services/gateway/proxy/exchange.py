@@ -15,7 +15,10 @@ from services.gateway import errors, event_log
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.capture.capture import Capture
 from services.gateway.content.headers import (
-    downstream, lines_of, request_head, without_limits
+    downstream,
+    lines_of,
+    request_head,
+    without_limits,
 )  # fmt: skip
 from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
@@ -234,7 +237,9 @@ class HttpExchange:
             relay.own_limits = True
             if life.left:
                 ours += limit_lines(life.quota, life.left, r.created_at_ms)
-        await relay.run(ours)
+        rest = relay.start(ours)
+        if rest is not None:
+            await rest
         return DONE
 
     def _begin_relay(self, answer: Answer, target: Target) -> Relay:
@@ -306,7 +311,7 @@ class HttpExchange:
             self.life.told_limits(relay.limits_in)
         try:
             self.life.relayed(relay, stalled=self._stalled)
-            prices = self._services.selector.prices
+            prices = self._services.selector.catalogue.prices
             if prices is not None and relay.unsent and not relay.streams:
                 relay.add_line(cost_line(self.life.record.price(prices)))
         except Exception:

@@ -36,11 +36,11 @@ class Relay(AnswerNotes):
     """Relays one answer. The upstream's connection pushes the pieces, so that a piece
     costs no turn of the event loop.
 
-    `run` returns when all is known of the answer. Its last bytes wait for `finish`,
+    `start` goes on until all is known of the answer. Its last bytes wait for `finish`,
     which the caller calls after the settlement: what the client asks next may build on
     the answer. A stream may go on behind its terminal event: `rest` awaits that.
 
-    Also after `run` raised: `status`, `bytes_out`, `terminal`, `facts`, and
+    Also after it raised: `status`, `bytes_out`, `terminal`, `facts`, and
     `first_token_at` (perf_counter seconds).
     """
 
@@ -70,7 +70,8 @@ class Relay(AnswerNotes):
         self._connection = connection
         self._run = run
         self.status = answer.status
-        super().__init__(answer.headers, capture, sent)
+        # `super()` would make an object.
+        AnswerNotes.__init__(self, answer.headers, capture, sent)
         # Not class attributes, because each piece reads them.
         self._known = False  # all is known of the answer
         self._tail: bytes | None = None  # waits for `finish`
@@ -78,9 +79,11 @@ class Relay(AnswerNotes):
         self._held = b""
         self._behind: list[Callable[[], None]] | None = None  # wait for a piece
 
-    async def run(self, ours: bytes) -> None:
-        """Send all but the last bytes, with the header lines `ours`. Raises `Torn` when
-        the upstream broke off and the client cannot be told in the stream."""
+    def start(self, ours: bytes) -> Awaitable[None] | None:
+        """Send all but the last bytes, with the header lines `ours`; what is returned
+        has to be awaited. None: all is known of the answer, as of most that are no
+        streams. Raises `Torn` when the upstream broke off and the client cannot be told
+        in the stream."""
         answer, connection = self._answer, self._connection
         headers = answer.headers
         if self.own_limits:
@@ -94,15 +97,32 @@ class Relay(AnswerNotes):
             self._head = self._sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
+        data = answer.whole() if self._tap is None and self._open is None else None
+        if data is not None and len(data) <= LARGEST_QUICK:
+            if key and (data[-1] in self._sent.bytes or data.find(key) >= 0):
+                data = self._sent.masked(data)
+            self._take_whole(data)
+            return None
         connection.on_drain = answer.resume
-        answer.flow_into(self)
-        if not self._known:
-            self._wake = connection.loop.create_future()
-            try:
-                await self._wake
-            finally:
-                if self._reading is not None and not self._known:
-                    self._reading.cancel()
+        if data is None:
+            answer.flow_into(self)
+        else:
+            self.feed(data, last=True)
+        if self._known:
+            self._raise_failure()
+            return None
+        self._wake = connection.loop.create_future()
+        return self._heard(self._wake)
+
+    async def _heard(self, wake: asyncio.Future[None]) -> None:
+        try:
+            await wake
+        finally:
+            if self._reading is not None and not self._known:
+                self._reading.cancel()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
@@ -138,8 +158,7 @@ class Relay(AnswerNotes):
             finally:
                 if self._reading is not None:
                     self._reading.cancel()
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     def close(self) -> None:
         """Let go of the upstream. After the terminal event its connection may still

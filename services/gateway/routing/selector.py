@@ -8,7 +8,6 @@ from typing import Protocol
 
 import msgspec
 
-from libs.common.contracts.prices import PriceList
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.aliases import MARK
 from libs.common.routing.functions import Owners
@@ -79,11 +78,6 @@ class Selector:
         # After Redis was emptied: 1 s until it has a catalogue, one heartbeat for each
         # gateway to notice, and one more to be sure.
         self._restored_within_s = 1 + 2 * beat_s
-
-    @property
-    def prices(self) -> PriceList | None:
-        """Prices of models, if there are any."""
-        return self.catalogue.prices
 
     def asked(self, ask: Ask) -> Awaitable[Decision]:
         """Asks Redis for a resource. Then call `decided` with an event of the

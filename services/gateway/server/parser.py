@@ -15,7 +15,12 @@ from services.gateway.errors import Problem
 from services.gateway.server import framing
 from services.gateway.server.body_memory import Room
 from services.gateway.server.head_fields import (
-    LARGEST_HEAD, MOST_HEADERS, NAMES, HeadFields, announced_length, known
+    LARGEST_HEAD,
+    MOST_HEADERS,
+    NAMES,
+    HeadFields,
+    announced_length,
+    known,
 )  # fmt: skip
 from services.gateway.server.request import Request
 

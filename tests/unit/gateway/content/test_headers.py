@@ -5,8 +5,8 @@ import pytest
 from services.gateway.content.headers import (
     downstream,
     end_to_end,
-    readable,
     lines_of,
+    readable,
     request_head,
     upgrade_head,
 )
