@@ -217,7 +217,8 @@ def _read(
     try:
         future.set_result(read(reply))
     except Exception as error:  # noqa: BLE001 - it is raised where the reply is awaited
-        future.set_exception(error)
+        # Its traceback refers to this frame, and so to the future: a cycle.
+        future.set_exception(error.with_traceback(None))
 
 
 def _refuse(waiter: Waiter, error: Exception) -> None:

@@ -30,6 +30,7 @@ from libs.common.routing.control import (
     Terms,
 )
 from libs.common.routing.replies import (
+    decision_of,
     entry_id_of,
     functions_of,
     kept_of,
@@ -73,24 +74,6 @@ EXPLAINED = (slice(5, 21), slice(24, 26))
 _NOBODY: Owners = {}
 _NEUTRAL = Verdict(kind="neutral")
 _encode = msgspec.json.Encoder().encode
-
-
-def decision_of(reply: Any, left: bytes = b"") -> Decision:
-    """Decodes the reply of acquire. Raises what it says."""
-    if type(reply) is not bytes:
-        if isinstance(reply, ResponseError):
-            raise unusable(reply) from reply
-        raise refusal_of(reply)
-    resource_id, reason, version, trial, event = reply.split(b"|", 4)
-    return Decision(
-        resource_id.decode(),
-        reason.decode(),
-        version.decode(),
-        False,
-        trial == b"1",
-        event,
-        left,
-    )
 
 
 class RoutingFunctions(ControlFunctions):

@@ -64,7 +64,7 @@ class Packer:
         large = len(request_body or b"") + len(response_body or b"") > LARGEST_ENTRY
         return without_bodies(payload, DROPPED_LARGE) if large else payload
 
-    def _packed(
+    def _packed(  # noqa: C901 - each call would cost
         self,
         original_bytes: int,
         dropped: str | None,

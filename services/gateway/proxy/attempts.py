@@ -64,7 +64,7 @@ class Attempts:
         number = life.record.attempts + 1
         return life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
 
-    async def run(  # noqa: C901, PLR0912, PLR0915 - one coroutine, as each more costs at each await
+    async def run(  # noqa: C901, PLR0912, PLR0915 - each coroutine costs
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client

@@ -131,8 +131,7 @@ class HttpExchange:
     def _admits_at_once(self) -> bool:
         """Admit the request, if nothing has to be awaited for that, as of most.
         Raises a `Problem`."""
-        services, life = self._services, self.life
-        request = life.request
+        services, life, request = self._services, self.life, self.life.request
         try:
             principal = services.access.admit(request.told)
         except UnknownKey:
@@ -151,8 +150,7 @@ class HttpExchange:
 
     async def _admits(self) -> None:
         """The same, with all that may have to be awaited."""
-        services, life = self._services, self.life
-        request = life.request
+        services, life, request = self._services, self.life, self.life.request
         principal = await services.access.enter(life.headers)
         if request.method in _REFUSED_METHODS:
             raise errors.method_not_allowed(request.method)
@@ -204,16 +202,14 @@ class HttpExchange:
                 raise NoKey
             request, body, headers = life.request, life.body, life.headers
             announced = body or find(headers, b"content-length") is not None
-            lines = request.lines
-            if lines is None or headers is not request.headers:
-                lines = lines_of(headers)
+            lines = request.lines if headers is request.headers else None
             request.lines = None  # few requests are sent twice
             head = request_head(
                 request.method,
                 target.path + life.path + request.query,
                 target.host,
                 target.authorization,
-                lines,
+                lines_of(headers) if lines is None else lines,
                 len(body) if announced else None,
             )
             send, bodiless = services.upstream.send, request.method == "HEAD"
@@ -336,9 +332,7 @@ class HttpExchange:
         life, connection = self.life, self._connection
         if self._relay is not None and self._relay.whole:
             pass  # nothing was left to give up
-        elif connection.gone:
-            life.cancelled()
-        elif self._interrupted:
+        elif self._interrupted and not connection.gone:
             self._say_restart()
         else:
             life.cancelled()

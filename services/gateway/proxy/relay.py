@@ -12,7 +12,6 @@ from libs.common.contracts.rate_limits import PREFIX
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.failed_event import failed_event
 from services.gateway.content.headers import without_limits
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
@@ -45,7 +44,6 @@ class Relay(AnswerNotes):
     """
 
     # Most answers never set these. As class attributes they cost nothing.
-    torn = False  # the upstream ended before its answer did
     limits_in: Sequence[Header] = ()  # its headers, if they name limits of the account
     own_limits = False  # the client is told those of its key instead
     _head = b""  # until it is sent
@@ -79,7 +77,9 @@ class Relay(AnswerNotes):
         self._held = b""
         self._behind: list[Callable[[], None]] | None = None  # wait for a piece
 
-    def start(self, ours: bytes) -> Awaitable[None] | None:
+    def start(  # noqa: C901 - each call would cost
+        self, ours: bytes
+    ) -> Awaitable[None] | None:
         """Send all but the last bytes, with the header lines `ours`; what is returned
         has to be awaited. None: all is known of the answer, as of most that are no
         streams. Raises `Torn` when the upstream broke off and the client cannot be told
@@ -335,25 +335,9 @@ class Relay(AnswerNotes):
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _blind(self) -> bool:
-        """Is what a packed stream says unknown from some point on?"""
-        return self._open is not None and self._open.broken
-
     def _can_tell(self) -> bool:
         """Only a plain stream of the Responses API can take an event of ours."""
         tap = self._tap
         if tap is None or self._open is not None:
             return False
         return tap.speaks_responses or not self.bytes_out
-
-    def _failed_event(self, message: str) -> bytes:
-        """A well-formed `response.failed`: clients retry on it, while silence
-        or a mere cut leaves some of them waiting."""
-        assert self._tap is not None
-        self._told, self.torn = message, True
-        events = failed_event(self._tap.created, self._tap.events, message)
-        if self._tap.mid_event:
-            events = b"\n\n" + events
-        if self._capture is not None:
-            self._capture.keep(events)
-        return events

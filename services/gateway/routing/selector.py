@@ -88,7 +88,7 @@ class Selector:
         return self._routing.acquire(ask)
 
     async def otherwise(
-        self, ask: Ask, ids: Sequence[str], failure: Exception
+        self, ask: Ask, ids: Sequence[str], failure: Exception | None
     ) -> Decision:
         """Selects a resource when `asked` failed. Raises as `decide` does."""
         ask = self._open(ask)
@@ -104,10 +104,11 @@ class Selector:
                 return await self._decide_alone(ask, ids, emptied=False)
             case Refusal():
                 self._refused(ask, failure)
+        assert failure is not None
         try:
             raise failure
         finally:
-            del failure  # it refers to this frame: a cycle
+            failure = None  # it refers to this frame: a cycle
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
         """Selects a resource. `ids` are those whose digests `ask` carries. Raises a

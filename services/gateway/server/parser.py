@@ -48,13 +48,7 @@ class Phase(Enum):
 
 
 # Python 3.11 runs a descriptor for each lookup of a member on its class: slow code.
-IDLE = Phase.IDLE
-HEAD = Phase.HEAD
-HEAD_CONTINUED = Phase.HEAD_CONTINUED
-BODY = Phase.BODY
-BODY_CONTINUED = Phase.BODY_CONTINUED
-STOPPED = Phase.STOPPED
-UPGRADED = Phase.UPGRADED
+IDLE, HEAD, HEAD_CONTINUED, BODY, BODY_CONTINUED, STOPPED, UPGRADED = Phase
 
 _METHODS = {b"GET": "GET", b"POST": "POST"}  # others are decoded
 
@@ -308,8 +302,7 @@ class RequestParser:
         fields = self._fields
         request.coding, request.origin = fields.coding, fields.origin
         request.repeats = fields.repeats
-        if not fields.plain:
-            request.lines = None
+        request.lines = fields.lines if fields.plain else None
         if fields.problem is not None:
             self._incoming = request
             self._refuse(fields.problem)
