@@ -64,13 +64,13 @@ class Attempts:
         number = life.record.attempts + 1
         return life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
 
-    async def run(  # noqa: C901, PLR0912, PLR0915 - each coroutine costs
+    async def run(  # noqa: C901, PLR0912 - each coroutine costs
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client
         gets `life.problem` or else `life.failure`."""
-        selector, offline = self._selector, self._in_flight.offline
-        record = life.record
+        selector, record = self._selector, life.record
+        offline = self._in_flight.offline
         number = first = record.attempts + 1
         most = self._most if most is None else most
         ends = first + most
@@ -79,38 +79,30 @@ class Attempts:
             await self.locate(life)
             _leave_failed(life, most)
         while number < ends:
-            if number == 1:
-                # Of the request's id, whose first half is the time: half the cost.
-                decision_id = f"{record.id[:24]}{getrandbits(48):012x}"
-            else:
-                decision_id = str(uuid_utils.uuid7())
-            ask = life.ask(number, decision_id, self._draw(31))
+            # Of the request's id, whose first half is the time: half the cost.
+            new_id = f"{record.id[:24]}{getrandbits(48):012x}" if number == 1 else ""
+            new_id = new_id or str(uuid_utils.uuid7())
+            ask = life.ask(number, new_id, self._draw(31))
             if aliased:
                 ask = _of_target(life, ask)
             target: Target | None = None
             failure: Exception | None = None
             try:
                 decision = await selector.asked(ask)
-            except FAILURES as failed:
-                # Handled below: compiled code cannot wait in a handler.
-                failure, decision = failed, UNDECIDED
-            if failure is None:
                 if decision.event:
                     selector.decided(ask.decision_id, decision.event)
                 target = selector.known(decision)
+            except FAILURES as failed:
+                failure, decision = failed, UNDECIDED  # no wait in a handler
             if target is None:
-                try:
-                    decision, target = await self._placed(life, ask, decision, failure)
-                except (Refusal, Problem) as refusal:
-                    failure = refusal
-            if target is None:
-                first_one = number == first
-                step = await self._refused(life, ask, failure, first=first_one)
+                one = number == first
+                placed = await self._elsewhere(life, ask, decision, failure, first=one)
                 failure = None  # it refers to this frame
-                if step is ACQUIRE:
+                if placed is ACQUIRE:
                     continue
-                return step
-            failure = None
+                if isinstance(placed, Next):
+                    return placed
+                decision, target = placed
             life.acquired(decision, target.account_id, number)
             self._in_flight.attempt_began(life, target)
             try:
@@ -123,13 +115,34 @@ class Attempts:
                 step = ACQUIRE
             if step is RESEND:
                 ends = min(ends + 1, first + 2 * most)
-                step = ACQUIRE
-            if step is not ACQUIRE:
+            elif step is not ACQUIRE:
                 return step
             number += 1
             if aliased:
                 _leave_failed(life, ends - number)
         return Next.ANSWER
+
+    async def _elsewhere(
+        self,
+        life: Lifecycle,
+        ask: Ask,
+        decision: Decision,
+        failure: Exception | None,
+        *,
+        first: bool,
+    ) -> tuple[Decision, Target] | Next:
+        """The same as `_placed`, or the next step if that refused."""
+        refusal: Exception | None = None
+        try:
+            return await self._placed(life, ask, decision, failure)
+        except (Refusal, Problem) as refused:
+            refusal = refused
+        finally:
+            failure = None  # it refers to this frame: a cycle
+        try:
+            return await self._refused(life, ask, refusal, first=first)
+        finally:
+            refusal = None  # the same
 
     async def _placed(
         self, life: Lifecycle, ask: Ask, decision: Decision, failure: Exception | None
