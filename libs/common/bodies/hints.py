@@ -37,7 +37,7 @@ _SESSION_HEADERS = (
 )
 _POOL_HEADERS = (b"x-proxy-pool-id", b"x-pool-id")
 _NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
-_INTERESTING = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+NAMING_HEADERS = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
 _NO_HEADERS: dict[bytes, bytes] = {}  # never changed
 _NO_METADATA = Metadata()
 _NO_FACTS = ItemFacts()
@@ -230,7 +230,7 @@ def _named_in(
     """The headers that name a session, and those that name it or a pool otherwise."""
     sessions = others = _NO_HEADERS
     for name, value in headers:
-        if name in _INTERESTING:
+        if name in NAMING_HEADERS:
             if name in _SESSION_HEADERS:
                 sessions = sessions or {}
                 sessions[name] = value

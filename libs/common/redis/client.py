@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -11,12 +11,18 @@ from libs.common.errors import RedisAway
 from libs.common.redis.factory import cause_of
 from libs.common.redis.packing import flat
 
+T = TypeVar("T")
+
 
 class Caller(Protocol):
     """Sends commands, which may be forms (`packing.py`): the shared connection, or an
     ordinary client."""
 
     def call(self, *command: Any) -> Awaitable[Any]: ...
+
+    def ask(self, read: Callable[[Any], T], *command: Any) -> Awaitable[T]:
+        """What `read` makes of the reply, which may be a `ResponseError`."""
+        ...
 
     def tell(self, failed: Callable[[], None], *command: Any) -> None: ...
 
@@ -34,6 +40,13 @@ class ClientCaller:
             raise
         except (RedisError, OSError) as error:
             raise RedisAway(f"Redis does not answer: {cause_of(error)}.") from error
+
+    async def ask(self, read: Callable[[Any], T], *command: Any) -> T:
+        try:
+            reply = await self.call(*command)
+        except ResponseError as error:
+            reply = error
+        return read(reply)
 
     def tell(self, failed: Callable[[], None], *command: Any) -> None:
         def settled(done: "asyncio.Future[Any]") -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import hiredis
 import structlog
@@ -26,6 +26,7 @@ RECONNECT_PAUSE_S = 0.2
 DEMOTED = "READONLY"  # prefix of a replica's reply to a write
 
 Reply = Any
+T = TypeVar("T")
 Refused = ResponseError  # an error reply: Redis is full, a replica, ...
 
 
@@ -92,6 +93,34 @@ class SharedConnection:
         wire.ask(ready, future)
         return future
 
+    def ask(self, read: Callable[[Reply], T], *command: Any) -> "asyncio.Future[T]":
+        """The same, but the future gets what `read` returns or raises for the reply,
+        which may be a `ResponseError`. Saves callers a coroutine."""
+        wire = self._wire
+        if wire is not None:
+            try:
+                ready = packed(command)
+            except (TypeError, ValueError):
+                pass
+            else:
+                future: asyncio.Future[T] = self._loop.create_future()
+                wire.ask(ready, (future, read))
+                return future
+        return self._unsent(read, self.call(*command))
+
+    def _unsent(
+        self, read: Callable[[Reply], T], refused: "asyncio.Future[Reply]"
+    ) -> "asyncio.Future[T]":
+        """The failure of a call as `read` tells it."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        error = refused.exception()
+        assert isinstance(error, Exception)
+        if isinstance(error, Refused):
+            _read(future, read, error)
+        else:
+            future.set_exception(error)
+        return future
+
     def tell(self, failed: Callable[[], None], *command: Any) -> None:
         """Send a command without waiting for its reply. Calls `failed` if the command
         failed or its outcome is unknown."""
@@ -131,20 +160,26 @@ class SharedConnection:
         connection: AbstractConnection = (
             self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         )
+        made = await self._made(connection)
+        if isinstance(made, Exception):
+            await connection.disconnect(nowait=True)
+            self._say(factory.cause_of(made))
+            raise RedisAway("Redis cannot be reached.") from made
+        self._wire, self._trouble = made, ""
+        self.connections += 1
+        log.info("redis connected", action="redis_connected")
+
+    async def _made(self, connection: AbstractConnection) -> "_Wire | Exception":
+        """Returns what went wrong, because compiled code cannot wait in a handler."""
         try:
             # Includes the question to Sentinels.
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-            wire = _Wire(connection, self._lost)
-        except Exception as error:
+            return _Wire(connection, self._lost)
+        except Exception as error:  # noqa: BLE001 - it is the cause of what is raised
             # Any failure, also of a connection that is lost at once: nothing else
             # would reconnect.
-            await connection.disconnect(nowait=True)
-            self._say(factory.cause_of(error))
-            raise RedisAway("Redis cannot be reached.") from error
-        self._wire, self._trouble = wire, ""
-        self.connections += 1
-        log.info("redis connected", action="redis_connected")
+            return error
 
     def _say(self, trouble: str) -> None:
         """Log each cause once, not each attempt."""
@@ -160,8 +195,9 @@ class SharedConnection:
 
 
 _Future = asyncio.Future
+Reading = tuple[asyncio.Future[Any], Callable[[Reply], Any]]
 # For `tell` the handler of a failure, at a fraction of a future's cost.
-Waiter = asyncio.Future[Reply] | Callable[[], None]
+Waiter = asyncio.Future[Reply] | Reading | Callable[[], None]
 
 
 def _tell(failed: Callable[[], None]) -> None:
@@ -170,6 +206,27 @@ def _tell(failed: Callable[[], None]) -> None:
         failed()
     except Exception:
         log.exception("the handler of a failed call raised", action="call_lost")
+
+
+def _read(
+    future: "asyncio.Future[Any]", read: Callable[[Reply], Any], reply: Reply
+) -> None:
+    """Pass on what `read` makes of a reply."""
+    if future.done():
+        return
+    try:
+        future.set_result(read(reply))
+    except Exception as error:  # noqa: BLE001 - it is raised where the reply is awaited
+        # Its traceback refers to this frame, and so to the future: a cycle.
+        future.set_exception(error.with_traceback(None))
+
+
+def _refuse(waiter: Waiter, error: Exception) -> None:
+    if isinstance(waiter, asyncio.Future):
+        if not waiter.done():
+            waiter.set_exception(error)
+    elif not isinstance(waiter, tuple):
+        _tell(waiter)
 
 
 class _Wire(asyncio.Protocol):
@@ -240,6 +297,8 @@ class _Wire(asyncio.Protocol):
         self.connection._close()  # type: ignore[no-untyped-call]
         error = RedisAway(f"Redis {cause}.")
         for waiter in waiters:
+            if isinstance(waiter, tuple):
+                waiter = waiter[0]  # noqa: PLW2901 - there is nothing to read
             if not isinstance(waiter, asyncio.Future):
                 _tell(waiter)
             elif not waiter.done():
@@ -252,25 +311,29 @@ class _Wire(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
-                self._settle(reply)
+                waiter = self.unanswered.popleft()
+                # Most replies are bytes, and most waiters no futures. A loop without
+                # calls for these: each costs as much as the rest.
+                if type(reply) is not bytes:
+                    self._settle(waiter, reply)
+                elif type(waiter) is tuple:
+                    _read(waiter[0], waiter[1], reply)
+                elif isinstance(waiter, _Future) and not waiter.done():
+                    waiter.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
             self.drop("does not speak RESP")
         self._progress = self._loop.time()
 
-    def _settle(self, reply: Reply) -> None:
-        waiter = self.unanswered.popleft()
-        # Most replies are bytes: one comparison is less than a call.
-        if type(reply) is not bytes and isinstance(reply, Exception):
-            self._refuse(waiter, reply)
+    def _settle(self, waiter: Waiter, reply: Reply) -> None:
+        """A reply that is no text."""
+        failed = isinstance(reply, Exception)
+        if isinstance(waiter, tuple):
+            _read(waiter[0], waiter[1], reply)
+        elif failed:
+            _refuse(waiter, reply)
         elif isinstance(waiter, _Future) and not waiter.done():
             waiter.set_result(reply)
-
-    def _refuse(self, waiter: Waiter, error: Exception) -> None:
-        if not isinstance(waiter, asyncio.Future):
-            _tell(waiter)
-        elif not waiter.done():
-            waiter.set_exception(error)
-        if str(error).startswith(DEMOTED):
+        if failed and str(reply).startswith(DEMOTED):
             # It keeps replying but accepts no writes. Reconnecting finds the new
             # primary, through Sentinels or the host name.
             self.drop("is a replica now")

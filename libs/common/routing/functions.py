@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis.packing import GAP, flat
+from libs.common.routing.budgets import Quota
 from libs.common.routing.call_forms import (
     ACQUIRE,
     MOST_NANOS,
@@ -31,6 +32,7 @@ from libs.common.routing.control import (
     Terms,
 )
 from libs.common.routing.replies import (
+    decision_of,
     entry_id_of,
     functions_of,
     kept_of,
@@ -88,24 +90,36 @@ class RoutingFunctions(ControlFunctions):
             names = ", ".join(sorted(missing))
             raise NoCatalogue(f"An older router loaded functions without {names}.")
 
-    async def acquire(self, ask: Ask, *, short: bool = True) -> Decision:  # noqa: C901
+    def acquire(self, ask: Ask) -> Awaitable[Decision]:
         """Choose a resource and take a lease on it. The decision has no event when the
         request has that of its socket's upgrade. Raises `UnknownIds`,
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`, `OwnerGone`,
-        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`. `short`:
-        name limits by their id, and send them if Redis does not know it."""
-        now, quota, name, told = self._clock(), ask.quota, "rpx_acquire_v4", ""
-        if quota is not None:
-            name = "rpx_acquire_v5"
-            if short and ask.may_use == "0":
-                told = quota.id  # Redis knows most limits by it
+        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`."""
+        if ask.quota is not None:
+            return self._acquire_limited(ask, ask.quota)
+        now = self._clock()
+        on_socket = ask.place is not None or ask.socket or ask.turn
+        name = name_of(ask) if on_socket else "rpx_acquire_v4"
+        call = self._acquire_call(name, ask, "", decision_head(ask, now), now)
+        if on_socket or ask.bound or ask.asker.further or ask.tried:
+            call = (*call, *further_of(ask))
+        return self._caller.ask(decision_of, *call)
+
+    async def _acquire_limited(
+        self, ask: Ask, quota: Quota, *, short: bool = True
+    ) -> Decision:
+        """The same for a key with limits. `short`: name them by their id, and send
+        them if Redis does not know it."""
+        now, name = self._clock(), "rpx_acquire_v5"
         on_socket = ask.place is not None or ask.socket or ask.turn
         if on_socket:
             name = name_of(ask)
+        short = short and ask.may_use == "0"
+        told = quota.id if short else ""
         call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
         if on_socket or ask.bound or ask.asker.further or ask.tried:
             call = (*call, *further_of(ask))
-        if quota is not None and not told:
+        if not short:
             call = (*call, ask.may_use, quota.text)
         try:
             # Not by `_call`: each further coroutine is resumed separately.
@@ -113,22 +127,10 @@ class RoutingFunctions(ControlFunctions):
         except ResponseError as error:
             raise unusable(error) from error
         if isinstance(reply, list):
-            if told and reply[0] == LIMITS_UNKNOWN:
-                return await self.acquire(ask, short=False)
+            if short and reply[0] == LIMITS_UNKNOWN:
+                return await self._acquire_limited(ask, quota, short=False)
             raise refusal_of(reply)
-        left = b""
-        if quota is not None:
-            left, reply = reply, reply[quota.left_size :]
-        resource_id, reason, version, trial, event = reply.split(b"|", 4)
-        return Decision(
-            resource_id.decode(),
-            reason.decode(),
-            version.decode(),
-            False,
-            trial == b"1",
-            event,
-            left,
-        )
+        return decision_of(reply[quota.left_size :], reply)
 
     async def check(self, ask: Ask) -> None:
         """Raises `ForeignId` or `UnknownIds` if `ask` may not name its ids."""

@@ -22,6 +22,7 @@ from libs.common.routing.types import (
     BudgetReserved,
     BudgetSpent,
     Busy,
+    Decision,
     EntryId,
     ForeignId,
     Kept,
@@ -76,6 +77,24 @@ def kept_of(owner: bytes, left_ms: int) -> Kept:
         return Kept()
     resource_id, account_id, tenant = f"{owner.decode()}|".split("|", 3)[:3]
     return Kept(Owner(resource_id, account_id, tenant), left_ms)
+
+
+def decision_of(reply: Any, left: bytes = b"") -> Decision:
+    """Decodes the reply of acquire. Raises what it says. `left`: see `Decision`."""
+    if type(reply) is not bytes:
+        if isinstance(reply, ResponseError):
+            raise unusable(reply) from reply
+        raise refusal_of(reply)
+    resource_id, reason, version, trial, event = reply.split(b"|", 4)
+    return Decision(
+        resource_id.decode(),
+        reason.decode(),
+        version.decode(),
+        False,
+        trial == b"1",
+        event,
+        left,
+    )
 
 
 def refusal_of(reply: list[bytes]) -> Exception:

@@ -17,7 +17,10 @@ from libs.common.routing.budgets import Quota
 def digest(value: str) -> str:
     """An id of a client or an upstream as 32 hex characters, for use in Redis keys."""
     made = _unused.copy()  # takes less time than a new one with its options
-    made.update(value.encode("utf-8", "replace"))
+    try:
+        made.update(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        made.update(value.encode("utf-8", "replace"))
     return made.hexdigest()
 
 

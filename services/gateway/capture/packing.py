@@ -4,6 +4,8 @@ compresses them. Pure; runs in the capture thread.
 Redaction fails closed: a body that cannot be parsed is dropped, and a note says
 why."""
 
+from functools import lru_cache
+
 import zstandard
 
 from libs.common.bodies.redaction import Redactor, Unreadable
@@ -33,6 +35,8 @@ class Packer:
         self._limit = limit
         self._redactor = redactor
         self._redacts = bool(redactor)
+        # A body with fewer bytes is sent as it is, unless it has to be changed.
+        self._as_it_is = 0 if redactor else min(PACKED_FROM, limit + 1)
         self._compressor = zstandard.ZstdCompressor(level=LEVEL)
 
     def pack(self, capture: Capture) -> Payload:
@@ -60,7 +64,7 @@ class Packer:
         large = len(request_body or b"") + len(response_body or b"") > LARGEST_ENTRY
         return without_bodies(payload, DROPPED_LARGE) if large else payload
 
-    def _packed(
+    def _packed(  # noqa: C901 - each call would cost
         self,
         original_bytes: int,
         dropped: str | None,
@@ -73,8 +77,12 @@ class Packer:
         if dropped is not None:
             return Note(original_bytes, dropped=dropped), None
         content_type, coding = kinds
-        kind = _text(content_type)
-        truncated = len(wire) < original_bytes
+        kind = _kept_text(content_type[:HEADER_CHARS]) if content_type else None
+        size = len(wire)
+        truncated = size < original_bytes
+        if size < self._as_it_is and not (coding or truncated):
+            # The same as below, as for most bodies.
+            return Note(original_bytes, kind, PLAIN), sent.masked(wire)
         plain = wire
         if coding:
             opened = decompressed(wire, coding, self._limit)
@@ -133,3 +141,6 @@ def without_bodies(payload: Payload, why: str) -> Payload:
 
 def _text(value: bytes | None) -> str | None:
     return value.decode("latin-1")[:HEADER_CHARS] if value else None
+
+
+_kept_text = lru_cache(maxsize=256)(_text)  # most bodies are of few types

@@ -38,18 +38,13 @@ _NOT_UP = HOP_BY_HOP | {
     b"x-real-ip",
     b"forwarded",
 }
-_ACCEPT_ENCODING = b"accept-encoding"
-_SPECIAL = _NOT_UP | {_ACCEPT_ENCODING}
+ACCEPT_ENCODING = b"accept-encoding"
+_SPECIAL = _NOT_UP | {ACCEPT_ENCODING}
 # The codings that the gateway can decompress. In any other it could neither read usage
 # nor find the upstream key in an error.
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate", b"zstd"})
 _USUAL_OPTIONS = (b"keep-alive", b"close")
 _PROXY_PREFIX = b"x-proxy-"
-# By header name: clients send the same few. What an odd client sends must not fill
-# memory.
-_LINE_STARTS: dict[bytes, bytes] = {}
-MOST_LINE_STARTS = 512
-LONGEST_KEPT = 64  # bytes of a name
 # The WebSocket library negotiates keys, versions and extensions with the upstream;
 # browsers send the client's key as a subprotocol.
 _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
@@ -86,43 +81,50 @@ def request_head(
     target: bytes,
     host: bytes,
     authorization: bytes,
-    headers: Iterable[Header],
+    lines: Iterable[bytes],
     length: int | None,
 ) -> bytes:
     """The serialized head of an upstream request. `authorization` is the line with the
-    key. Without a `length` it has no Content-Length."""
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)]
+    key, `lines` are those of the client's headers (`lines_of`). Without a `length` it
+    has no Content-Length."""
+    first = b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, host)
+    if length is None:
+        return b"\r\n".join((first, *lines, authorization, b"", b""))
+    last = b"content-length: %d\r\n\r\n" % length
+    return b"\r\n".join((first, *lines, authorization, last))
+
+
+def lines_of(headers: Iterable[Header]) -> list[bytes]:
+    """The lines for the upstream of a client's headers."""
+    lines = []
     for name, value in headers:
-        start = _LINE_STARTS.get(name)
-        if start or (start is None and (start := _line_start(name))):
+        start = line_start(name)
+        if start:
             lines.append(start + value)
-        elif name == _ACCEPT_ENCODING:
-            lines.append(b"accept-encoding: " + readable(value))
+        elif name == ACCEPT_ENCODING:
+            lines.append(coding_line(value))
         elif name == b"connection" and names_others((name, value)):
-            rest = end_to_end(headers)
-            return request_head(method, target, host, authorization, rest, length)
-    lines.append(authorization)
-    if length is not None:
-        lines.append(b"content-length: %d" % length)
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+            return lines_of(end_to_end(headers))
+    return lines
 
 
-def _line_start(name: bytes) -> bytes:
+def line_start(name: bytes) -> bytes:
     """What the line of a client's header begins with; empty if it needs a closer
     look."""
     passed = name not in _SPECIAL and not name.startswith(_PROXY_PREFIX)
-    start = name + b": " if passed else b""
-    if len(_LINE_STARTS) < MOST_LINE_STARTS and len(name) <= LONGEST_KEPT:
-        _LINE_STARTS[name] = start
-    return start
+    return name + b": " if passed else b""
+
+
+def coding_line(value: bytes) -> bytes:
+    """The line of a client's Accept-Encoding."""
+    return ACCEPT_ENCODING + b": " + readable(value)
 
 
 def upgrade_head(headers: Iterable[Header], keys: Iterable[Header]) -> list[Header]:
     """Headers of an upstream upgrade request, without those that the WebSocket
     library writes itself. `keys` are those with the upstream key."""
     kept = [
-        (name, readable(value) if name == _ACCEPT_ENCODING else value)
+        (name, readable(value) if name == ACCEPT_ENCODING else value)
         for name, value in end_to_end(headers)
         if name not in _NOT_UP and not name.startswith(_NOT_IN_UPGRADE)
     ]

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from libs.common.routing.functions import Owners
 from libs.common.routing.types import Owner, Release
-from services.gateway.capture.capture import Capture
 from services.gateway.capture.recorder import CaptureRecorder
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.record import Record, lease_head
@@ -73,10 +72,6 @@ class Ledger:
         if alone:
             self._without_redis(release)
         self._routing.report(release, partial(self._journal.unsent, position))
-
-    def capture(self, record: Record, capture: Capture) -> None:
-        """Hand over the bodies of a request that ended."""
-        self.capturer.hand_over(record.id, record.created_at_ms, capture)
 
     def account_named(self, resource_id: str, account_id: str) -> None:
         """An answer named the account of a resource's key. Reported once; if the report

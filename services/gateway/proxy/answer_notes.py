@@ -8,6 +8,7 @@ from libs.common.headers import Header, kinds
 from libs.common.providers.key_echoes import SentKey
 from services.gateway.capture.capture import Capture
 from services.gateway.content.coding import opener
+from services.gateway.content.failed_event import failed_event
 from services.gateway.content.key_masking import hide
 from services.gateway.content.response_facts import (
     Facts,
@@ -29,6 +30,7 @@ class AnswerNotes:
 
     # Most answers never set these. As class attributes they cost nothing.
     bytes_out = 0
+    torn = False  # the upstream ended before its answer did
     _kept_bytes = 0
     _told: str | None = None  # why it was cut, as the client or the ledger is told
     _large: Facts | None = None  # of an answer that was read in steps
@@ -85,6 +87,22 @@ class AnswerNotes:
     def _lacks_end(self) -> bool:
         tap = self._tap
         return tap is not None and tap.speaks_responses and tap.terminal is None
+
+    def _blind(self) -> bool:
+        """Is what a packed stream says unknown from some point on?"""
+        return self._open is not None and self._open.broken
+
+    def _failed_event(self, message: str) -> bytes:
+        """A well-formed `response.failed`: clients retry on it, while silence
+        or a mere cut leaves some of them waiting."""
+        assert self._tap is not None
+        self._told, self.torn = message, True
+        events = failed_event(self._tap.created, self._tap.events, message)
+        if self._tap.mid_event:
+            events = b"\n\n" + events
+        if self._capture is not None:
+            self._capture.keep(events)
+        return events
 
     def _note(self, chunk: bytes, *, last: bool) -> Iterator[None] | None:
         """Read a piece. Returns steps for what takes longer."""

@@ -1,9 +1,9 @@
 """The retry loop of HTTP requests and WebSocket upgrades: acquire a lease, try its
 resource, go elsewhere when that fails."""
 
-import random
 import time
 from collections.abc import Awaitable, Callable
+from random import getrandbits
 
 import msgspec
 import uuid_utils
@@ -27,10 +27,10 @@ from services.gateway.content.body_reader import Reader
 from services.gateway.content.request_coding import Unopened
 from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
-from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.lifecycle import UNDECIDED, Lifecycle
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, RESEND, Next
 from services.gateway.routing.catalogue import Target
-from services.gateway.routing.selector import Selector, problem_of
+from services.gateway.routing.selector import FAILURES, Selector, problem_of
 from services.gateway.routing.spend import problem_of_quota
 from services.gateway.routing.target_order import TargetOrder
 
@@ -57,20 +57,19 @@ class Attempts:
         self._reader = reader
         self._most = most
         self._replays = replays
-        self._draw: Callable[[int], int] = random.getrandbits
+        self._draw: Callable[[int], int] = getrandbits
 
     def ask(self, life: Lifecycle) -> Ask:
         """What routing is asked for the next attempt."""
         number = life.record.attempts + 1
         return life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
 
-    async def run(  # noqa: C901 - one coroutine, as each more costs at each await
+    async def run(  # noqa: C901, PLR0912 - each coroutine costs
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client
         gets `life.problem` or else `life.failure`."""
-        selector, offline = self._selector, self._in_flight.offline
-        record = life.record
+        selector, record, offline = self._selector, life.record, self._in_flight.offline
         number = first = record.attempts + 1
         most = self._most if most is None else most
         ends = first + most
@@ -79,20 +78,25 @@ class Attempts:
             await self.locate(life)
             _leave_failed(life, most)
         while number < ends:
-            ask = life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
-            if aliased:
-                ask = _of_target(life, ask)
+            ask = self._next_ask(life, number)
+            target: Target | None = None
+            failure: Exception | None = None
             try:
-                try:
-                    decision = await selector.decide(ask, life.ids)
-                except Busy as busy:
-                    decision = await self._queued(life, ask, busy)
-                target = selector.known(decision) or await selector.find(decision)
-            except (Refusal, Problem) as refusal:
-                step = await self._refused(life, ask, refusal, first=number == first)
-                if step is ACQUIRE:
+                decision = await selector.asked(ask)
+                if decision.event:
+                    selector.decided(ask.decision_id, decision.event)
+                target = selector.known(decision)
+            except FAILURES as failed:
+                failure, decision = failed, UNDECIDED  # no wait in a handler
+            if target is None:
+                one = number == first
+                placed = await self._elsewhere(life, ask, decision, failure, first=one)
+                failure = None  # it refers to this frame
+                if placed is ACQUIRE:
                     continue
-                return step
+                if isinstance(placed, Next):
+                    return placed
+                decision, target = placed
             life.acquired(decision, target.account_id, number)
             self._in_flight.attempt_began(life, target)
             try:
@@ -105,13 +109,64 @@ class Attempts:
                 step = ACQUIRE
             if step is RESEND:
                 ends = min(ends + 1, first + 2 * most)
-                step = ACQUIRE
-            if step is not ACQUIRE:
+            elif step is not ACQUIRE:
                 return step
             number += 1
             if aliased:
                 _leave_failed(life, ends - number)
         return Next.ANSWER
+
+    def _next_ask(self, life: Lifecycle, number: int) -> Ask:
+        if number == 1:
+            # Of the request's id, whose first half is the time: half the cost.
+            new_id = f"{life.record.id[:24]}{getrandbits(48):012x}"
+        else:
+            new_id = str(uuid_utils.uuid7())
+        ask = life.ask(number, new_id, self._draw(31))
+        return ask if life.targets is None else _of_target(life, ask)
+
+    async def _elsewhere(
+        self,
+        life: Lifecycle,
+        ask: Ask,
+        decision: Decision,
+        failure: Exception | None,
+        *,
+        first: bool,
+    ) -> tuple[Decision, Target] | Next:
+        """The same as `_placed`, or the next step if that refused."""
+        refusal: Exception | None = None
+        try:
+            return await self._placed(life, ask, decision, failure)
+        except (Refusal, Problem) as refused:
+            refusal = refused
+        finally:
+            failure = None  # it refers to this frame: a cycle
+        try:
+            return await self._refused(life, ask, refusal, first=first)
+        finally:
+            refusal = None  # the same
+
+    async def _placed(
+        self, life: Lifecycle, ask: Ask, decision: Decision, failure: Exception | None
+    ) -> tuple[Decision, Target]:
+        """What is rare: Redis failed to decide or refused, or decided by a catalogue
+        that has to be read. Raises a `Refusal` or a `Problem`."""
+        selector, busy = self._selector, None
+        if failure is not None:
+            try:
+                decision = await selector.otherwise(ask, life.ids, failure)
+            except Busy as found:
+                busy = found
+            finally:
+                failure = None  # it refers to this frame: a cycle
+        if busy is not None:
+            try:
+                decision = await self._queued(life, ask, busy)
+            finally:
+                busy = None  # the same
+        target = selector.known(decision) or await selector.find(decision)
+        return decision, target
 
     async def _queued(self, life: Lifecycle, ask: Ask, busy: Busy) -> Decision:
         """What could serve the request is at its limit: wait, if it may."""
@@ -125,10 +180,11 @@ class Attempts:
             life.queued(time.perf_counter() - now)
 
     async def _refused(
-        self, life: Lifecycle, ask: Ask, refusal: Refusal | Problem, *, first: bool
+        self, life: Lifecycle, ask: Ask, refusal: Exception | None, *, first: bool
     ) -> Next:
         """Routing has no resource. Returns ACQUIRE to ask again, for another target or
         a rewritten request."""
+        assert isinstance(refusal, Refusal | Problem)
         if isinstance(refusal, QuotaRefused):
             return life.refused(_problem(life, ask, refusal), first=True)
         if life.targets is not None and _goes_on(life, refusal):

@@ -14,7 +14,12 @@ from libs.common.proxy_keys import Principal
 from services.gateway import errors, event_log
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import downstream, request_head, without_limits
+from services.gateway.content.headers import (
+    downstream,
+    lines_of,
+    request_head,
+    without_limits,
+)  # fmt: skip
 from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
@@ -126,10 +131,9 @@ class HttpExchange:
     def _admits_at_once(self) -> bool:
         """Admit the request, if nothing has to be awaited for that, as of most.
         Raises a `Problem`."""
-        services, life = self._services, self.life
-        request = life.request
+        services, life, request = self._services, self.life, self.life.request
         try:
-            principal = services.access.admit(life.headers)
+            principal = services.access.admit(request.told)
         except UnknownKey:
             return False
         if request.method in _REFUSED_METHODS:
@@ -138,7 +142,7 @@ class HttpExchange:
         if request.coding is not None:
             return False
         isolated = principal is not None or services.access.has_keys
-        hints = quick_hints(path, life.headers, life.body, isolated)
+        hints = quick_hints(path, request.told, life.body, isolated)
         if hints is None:
             return False
         self._admit(path, principal, hints, life.body, None)
@@ -146,8 +150,7 @@ class HttpExchange:
 
     async def _admits(self) -> None:
         """The same, with all that may have to be awaited."""
-        services, life = self._services, self.life
-        request = life.request
+        services, life, request = self._services, self.life, self.life.request
         principal = await services.access.enter(life.headers)
         if request.method in _REFUSED_METHODS:
             raise errors.method_not_allowed(request.method)
@@ -199,12 +202,14 @@ class HttpExchange:
                 raise NoKey
             request, body, headers = life.request, life.body, life.headers
             announced = body or find(headers, b"content-length") is not None
+            lines = request.lines if headers is request.headers else None
+            request.lines = None  # few requests are sent twice
             head = request_head(
                 request.method,
                 target.path + life.path + request.query,
                 target.host,
                 target.authorization,
-                headers,
+                lines_of(headers) if lines is None else lines,
                 len(body) if announced else None,
             )
             send, bodiless = services.upstream.send, request.method == "HEAD"
@@ -228,7 +233,9 @@ class HttpExchange:
         if quota is not None:
             left = life.left
             limits = limit_lines(quota, left, r.created_at_ms) if left else b""
-        await relay.run(ours, limits)
+        rest = relay.start(ours, limits)
+        if rest is not None:
+            await rest
         return DONE
 
     def _begin_relay(self, answer: Answer, target: Target) -> Relay:
@@ -300,7 +307,7 @@ class HttpExchange:
             self.life.told_limits(relay.limits_in)
         try:
             self.life.relayed(relay, stalled=self._stalled)
-            prices = self._services.selector.prices
+            prices = self._services.selector.catalogue.prices
             if prices is not None and relay.unsent and not relay.streams:
                 relay.add_line(cost_line(self.life.record.price(prices)))
         except Exception:
@@ -325,9 +332,7 @@ class HttpExchange:
         life, connection = self.life, self._connection
         if self._relay is not None and self._relay.whole:
             pass  # nothing was left to give up
-        elif connection.gone:
-            life.cancelled()
-        elif self._interrupted:
+        elif self._interrupted and not connection.gone:
             self._say_restart()
         else:
             life.cancelled()

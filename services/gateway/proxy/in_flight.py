@@ -185,4 +185,4 @@ class InFlight:
         if self.room is not None and self.room.waiting:
             self.room.freed()  # one that waits may have its turn
         if capture is not None:
-            self.ledger.capture(record, capture)
+            self.ledger.capturer.hand_over(record.id, record.created_at_ms, capture)

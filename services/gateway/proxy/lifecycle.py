@@ -62,7 +62,7 @@ from services.gateway.proxy.steps import (
 )
 from services.gateway.upstream.errors import UpstreamError
 
-_UNDECIDED = Decision("", "", "")
+UNDECIDED = Decision("", "", "")
 _COMPLETED = Outcome.COMPLETED.value
 _OWNER_GONE = "affinity_owner_unavailable"
 
@@ -75,7 +75,7 @@ class Lifecycle(RequestContext):
 
     # Most requests never set these. As class attributes they take no time.
     phase: Phase = ARRIVED
-    decision = _UNDECIDED  # of the current attempt
+    decision = UNDECIDED  # of the current attempt
     tried: tuple[str, ...] = ()  # resources that failed
     cause = ""  # why the previous attempt failed, as a `Cause`
     judged = False  # the current attempt's verdict was sent

@@ -12,7 +12,6 @@ from libs.common.contracts.rate_limits import PREFIX
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.failed_event import failed_event
 from services.gateway.content.headers import without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
@@ -36,16 +35,15 @@ class Relay(AnswerNotes):
     """Relays one answer. The upstream's connection pushes the pieces, so that a piece
     costs no turn of the event loop.
 
-    `run` returns when all is known of the answer. Its last bytes wait for `finish`,
+    `start` goes on until all is known of the answer. Its last bytes wait for `finish`,
     which the caller calls after the settlement: what the client asks next may build on
     the answer. A stream may go on behind its terminal event: `rest` awaits that.
 
-    Also after `run` raised: `status`, `bytes_out`, `terminal`, `facts`, and
+    Also after it raised: `status`, `bytes_out`, `terminal`, `facts`, and
     `first_token_at` (perf_counter seconds).
     """
 
     # Most answers never set these. As class attributes they cost nothing.
-    torn = False  # the upstream ended before its answer did
     limits_in: Sequence[Header] = ()  # its headers, if they name limits of the account
     _head = b""  # until it is sent
     _wake: asyncio.Future[None] | None = None
@@ -69,7 +67,8 @@ class Relay(AnswerNotes):
         self._connection = connection
         self._run = run
         self.status = answer.status
-        super().__init__(answer.headers, capture, sent)
+        # `super()` would make an object.
+        AnswerNotes.__init__(self, answer.headers, capture, sent)
         # Not class attributes, because each piece reads them.
         self._known = False  # all is known of the answer
         self._tail: bytes | None = None  # waits for `finish`
@@ -77,12 +76,14 @@ class Relay(AnswerNotes):
         self._held = b""
         self._behind: list[Callable[[], None]] | None = None  # wait for a piece
 
-    async def run(  # noqa: C901 - a further call costs each request
+    def start(  # noqa: C901 - a further call costs each request
         self, ours: bytes, limits: bytes | None = None
-    ) -> None:
-        """Send all but the last bytes, with the header lines `ours`. `limits`: the
-        lines that replace those of the account's limits. Raises `Torn` when the
-        upstream broke off and the client cannot be told in the stream."""
+    ) -> Awaitable[None] | None:
+        """Send all but the last bytes, with the header lines `ours`; what is returned
+        has to be awaited. None: all is known of the answer, as of most that are no
+        streams. `limits`: the lines that replace those of the account's limits. Raises
+        `Torn` when the upstream broke off and the client cannot be told in the
+        stream."""
         answer, connection = self._answer, self._connection
         head = connection.begin(answer.status, answer.headers, ours)
         if head.find(_LIMITS) >= 0:
@@ -97,15 +98,32 @@ class Relay(AnswerNotes):
             self._head = self._sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
+        data = answer.whole() if self._tap is None and self._open is None else None
+        if data is not None and len(data) <= LARGEST_QUICK:
+            if key and (data[-1] in self._sent.bytes or data.find(key) >= 0):
+                data = self._sent.masked(data)
+            self._take_whole(data)
+            return None
         connection.on_drain = answer.resume
-        answer.flow_into(self)
-        if not self._known:
-            self._wake = connection.loop.create_future()
-            try:
-                await self._wake
-            finally:
-                if self._reading is not None and not self._known:
-                    self._reading.cancel()
+        if data is None:
+            answer.flow_into(self)
+        else:
+            self.feed(data, last=True)
+        if self._known:
+            self._raise_failure()
+            return None
+        self._wake = connection.loop.create_future()
+        return self._heard(self._wake)
+
+    async def _heard(self, wake: asyncio.Future[None]) -> None:
+        try:
+            await wake
+        finally:
+            if self._reading is not None and not self._known:
+                self._reading.cancel()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
@@ -141,8 +159,7 @@ class Relay(AnswerNotes):
             finally:
                 if self._reading is not None:
                     self._reading.cancel()
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     def close(self) -> None:
         """Let go of the upstream. After the terminal event its connection may still
@@ -319,25 +336,9 @@ class Relay(AnswerNotes):
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _blind(self) -> bool:
-        """Is what a packed stream says unknown from some point on?"""
-        return self._open is not None and self._open.broken
-
     def _can_tell(self) -> bool:
         """Only a plain stream of the Responses API can take an event of ours."""
         tap = self._tap
         if tap is None or self._open is not None:
             return False
         return tap.speaks_responses or not self.bytes_out
-
-    def _failed_event(self, message: str) -> bytes:
-        """A well-formed `response.failed`: clients retry on it, while silence
-        or a mere cut leaves some of them waiting."""
-        assert self._tap is not None
-        self._told, self.torn = message, True
-        events = failed_event(self._tap.created, self._tap.events, message)
-        if self._tap.mid_event:
-            events = b"\n\n" + events
-        if self._capture is not None:
-            self._capture.keep(events)
-        return events

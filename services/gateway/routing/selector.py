@@ -3,11 +3,11 @@ know, and with this gateway's own state while Redis is down."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
 
-from libs.common.contracts.prices import PriceList
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.aliases import MARK
 from libs.common.routing.functions import Owners
@@ -37,6 +37,8 @@ from services.gateway.routing.owner_lookup import Found, OwnerLookup
 ASK_AGAIN_S = 0.05
 # Longer than a router needs to notice, and gateways to restore reservations.
 SUMMED_WITHIN_S = 6.0
+# What `Selector.asked` raises that `otherwise` has to handle.
+FAILURES = (Refusal, NoCatalogue, RedisAway)
 
 
 class Routing(Protocol):
@@ -71,39 +73,66 @@ class Selector:
         self._offline = offline
         self._lookup = lookup
         self._ledger = ledger
+        # Journals the event of a decision that Redis made.
+        self.decided = ledger.decided
         # After Redis was emptied: 1 s until it has a catalogue, one heartbeat for each
         # gateway to notice, and one more to be sure.
         self._restored_within_s = 1 + 2 * beat_s
 
-    @property
-    def prices(self) -> PriceList | None:
-        """Prices of models, if there are any."""
-        return self.catalogue.prices
+    def asked(self, ask: Ask) -> Awaitable[Decision]:
+        """Asks Redis for a resource. Then call `decided` with an event of the
+        decision, or `otherwise` if this failed. No coroutine: each one costs at each
+        await."""
+        if self.catalogue.closed:
+            ask = self._open(ask)
+        return self._routing.acquire(ask)
+
+    async def otherwise(
+        self, ask: Ask, ids: Sequence[str], failure: Exception | None
+    ) -> Decision:
+        """Selects a resource when `asked` failed. Raises as `decide` does."""
+        ask = self._open(ask)
+        match failure:
+            case UnknownIds():
+                emptied = self._is_young(failure)
+                return await self._look_up_and_decide(ask, ids, emptied=emptied)
+            case SpendUnknown():
+                return await self._decide_when_summed(ask, ids, failure)
+            case NoCatalogue():
+                return await self._decide_alone(ask, ids, emptied=True)
+            case RedisAway():
+                return await self._decide_alone(ask, ids, emptied=False)
+            case Refusal():
+                self._refused(ask, failure)
+        assert failure is not None
+        try:
+            raise failure
+        finally:
+            failure = None  # it refers to this frame: a cycle
 
     async def decide(self, ask: Ask, ids: Sequence[str]) -> Decision:
         """Selects a resource. `ids` are those whose digests `ask` carries. Raises a
         `Refusal`, or a `Problem` while there is no catalogue."""
-        closed = self.catalogue.closed
-        if closed:
-            ask = msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
+        failure: Exception | None = None
         try:
-            # The same as `_acquire`, without its coroutine.
-            decision = await self._routing.acquire(ask)
-            if decision.event:
-                self._ledger.decided(ask.decision_id, decision.event)
-            return decision
-        except UnknownIds as unknown:
-            emptied = self._is_young(unknown)
-            return await self._look_up_and_decide(ask, ids, emptied=emptied)
-        except SpendUnknown as unknown:
-            return await self._decide_when_summed(ask, ids, unknown)
-        except Refusal as refusal:
-            self._refused(ask, refusal)
-            raise
-        except NoCatalogue:
-            return await self._decide_alone(ask, ids, emptied=True)
-        except RedisAway:
-            return await self._decide_alone(ask, ids, emptied=False)
+            decision = await self.asked(ask)
+        except FAILURES as failed:
+            failure = failed  # handled below: compiled code cannot wait in a handler
+        if failure is not None:
+            try:
+                return await self.otherwise(ask, ids, failure)
+            finally:
+                failure = None  # it refers to this frame: a cycle
+        if decision.event:
+            self.decided(ask.decision_id, decision.event)
+        return decision
+
+    def _open(self, ask: Ask) -> Ask:
+        """An ask that leaves out resources whose keys this gateway cannot get."""
+        closed = self.catalogue.closed
+        if not closed:
+            return ask
+        return msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
 
     async def _decide_when_summed(
         self, ask: Ask, ids: Sequence[str], unknown: SpendUnknown
@@ -113,7 +142,8 @@ class Selector:
         assert ask.quota is not None
         loop = asyncio.get_running_loop()
         ends = loop.time() + SUMMED_WITHIN_S
-        while loop.time() < ends:
+        away = False
+        while not away and loop.time() < ends:
             await asyncio.sleep(ASK_AGAIN_S)
             try:
                 return await self._acquire(ask)
@@ -122,7 +152,9 @@ class Selector:
             except UnknownIds:
                 break
             except (RedisAway, NoCatalogue):
-                return await self._decide_alone(ask, ids, emptied=False)
+                away = True
+        if away:
+            return await self._decide_alone(ask, ids, emptied=False)
         if not ask.may_use.startswith("-"):
             self._offline.spend.check(ask.quota)
             ask = msgspec.structs.replace(ask, may_use=f"-{ask.may_use}")
@@ -166,10 +198,9 @@ class Selector:
         """Selects while Redis is down. The router may still reach SQL."""
         if not self.catalogue.known:
             raise errors.not_ready()
-        try:
+        with suppress(UnknownIds):
             return self._choose_alone(ask)
-        except UnknownIds:
-            return await self._look_up_and_decide(ask, ids, emptied=emptied)
+        return await self._look_up_and_decide(ask, ids, emptied=emptied)
 
     async def _look_up_and_decide(
         self, ask: Ask, ids: Sequence[str], *, emptied: bool
@@ -207,11 +238,10 @@ class Selector:
     async def check(self, ask: Ask, ids: Sequence[str]) -> None:
         """Checks the ids of a request that needs no new resource. Raises `ForeignId`,
         or a `Problem` when the check is not possible."""
-        try:
+        with suppress(UnknownIds):
             await self._check(ask)
             return
-        except UnknownIds:
-            found = await self._lookup.find(ask, ids)
+        found = await self._lookup.find(ask, ids)
         try:
             await self._routing.adopt(found.sessions, found.ids)
         except (RedisAway, NoCatalogue):

@@ -19,6 +19,8 @@ _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
     for status, phrase in _PHRASES.items()
 }
+# Without the line break, which begins each line of a header.
+_FIRST_LINES = {status: line[:-2] for status, line in _STATUS_LINES.items()}
 _OURS = b"x-proxy-"  # the upstream may be another gateway that sends these
 # By header name. Upstreams send the same few names: one lookup answers whether to relay
 # a header, and saves a concatenation. What an odd upstream sends must not fill memory.
@@ -35,7 +37,7 @@ def relayed_head(
 ) -> bytes:
     """The head of an upstream's response, for the client. `ours` and `framing` are
     header lines."""
-    parts = [status_line(status)[:-2]]
+    parts = [_FIRST_LINES.get(status) or status_line(status)[:-2]]
     for name, value in headers:
         start = _LINE_STARTS.get(name)
         if start or (start is None and (start := _line_start(name))):

@@ -3,8 +3,15 @@ type, `Origin`, `Expect`, `Upgrade`."""
 
 from collections.abc import Callable
 
+from libs.common.bodies.hints import NAMING_HEADERS
 from libs.common.headers import Header, find
 from services.gateway import errors
+from services.gateway.content.headers import (
+    ACCEPT_ENCODING,
+    coding_line,
+    line_start,
+    names_others,
+)
 from services.gateway.errors import Problem
 from services.gateway.server.request import origin_form, valid_host
 
@@ -20,15 +27,17 @@ class HeadFields:
     """
 
     __slots__ = (
-        "_valid_host", "coding", "content_type", "expects", "host",
-        "names_connection", "origin", "problem", "repeats", "transfer_coded",
-        "uncommon", "upgrade"
+        "_valid_host", "coding", "content_type", "expects", "host", "lines",
+        "names_connection", "origin", "plain", "problem", "repeats", "told",
+        "transfer_coded", "uncommon", "upgrade"
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._valid_host: bytes | None = None  # the last Host that was valid
         self.host: bytes | None = None
         self.content_type: bytes | None = None
+        self.lines: list[bytes] = []  # for the upstream
+        self.told: list[Header] = []  # see `Request.told`
         self.reset_uncommon()
 
     def reset_uncommon(self) -> None:
@@ -41,6 +50,7 @@ class HeadFields:
         self.repeats = False  # Content-Type or Content-Encoding
         self.names_connection = False
         self.transfer_coded = False
+        self.plain = True  # `lines` are those for the upstream
 
     def refuse(self, problem: Problem) -> None:
         """Refuse the request once its head is complete."""
@@ -82,8 +92,13 @@ class HeadFields:
         earlier = b"" if self.upgrade is None else self.upgrade + b", "
         self.upgrade, self.uncommon = earlier + value.lower(), True
 
-    def _see_connection(self, _: bytes) -> None:
+    def _see_connection(self, value: bytes) -> None:
         self.names_connection = self.uncommon = True
+        if names_others((b"connection", value)):
+            self.plain = False  # headers of one connection are among the lines
+
+    def _see_accept_encoding(self, value: bytes) -> None:
+        self.lines.append(coding_line(value))
 
     # Of a complete head --------------------------------------------------------
 
@@ -123,7 +138,16 @@ def announced_length(headers: list[Header]) -> int:
     return int(value) if value is not None and value.isdigit() else 0
 
 
-WATCHED: dict[bytes, Callable[[HeadFields, bytes], None]] = {
+def _telling(name: bytes) -> "See":
+    def see(fields: HeadFields, value: bytes) -> None:
+        fields.told.append((name, value))
+
+    return see
+
+
+See = Callable[[HeadFields, bytes], None]
+WATCHED: dict[bytes, See] = {
+    ACCEPT_ENCODING: HeadFields._see_accept_encoding,
     b"connection": HeadFields._see_connection,
     b"content-encoding": HeadFields._see_content_encoding,
     b"content-type": HeadFields._see_content_type,
@@ -135,3 +159,23 @@ WATCHED: dict[bytes, Callable[[HeadFields, bytes], None]] = {
     b"upgrade": HeadFields._see_upgrade,
 }
 """By lower-case name: the method that takes the value."""
+WATCHED |= {
+    name: _telling(name) for name in (*NAMING_HEADERS, b"authorization", b"api-key")
+}
+
+MOST_NAMES = 512  # what an odd client sends must not fill memory
+LONGEST_NAME = 64  # bytes
+Known = tuple[bytes, bytes, See | None]
+"""Of a header name: the name in lower case, what its line for the upstream begins with
+(empty without one), and the method that takes the value."""
+NAMES: dict[bytes, Known] = {}
+"""By name as clients write it: they send the same few."""
+
+
+def known(name: bytes) -> Known:
+    """What `NAMES` lacks."""
+    lower = name.lower()
+    found = lower, line_start(lower), WATCHED.get(lower)
+    if len(NAMES) < MOST_NAMES and len(name) <= LONGEST_NAME:
+        NAMES[name] = found
+    return found

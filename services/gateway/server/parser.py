@@ -17,10 +17,11 @@ from services.gateway.server.body_memory import Room
 from services.gateway.server.head_fields import (
     LARGEST_HEAD,
     MOST_HEADERS,
-    WATCHED,
+    NAMES,
     HeadFields,
     announced_length,
-)
+    known,
+)  # fmt: skip
 from services.gateway.server.request import Request
 
 MOST_PIECES = 4096  # parts of a body that are kept before they are joined
@@ -47,13 +48,7 @@ class Phase(Enum):
 
 
 # Python 3.11 runs a descriptor for each lookup of a member on its class: slow code.
-IDLE = Phase.IDLE
-HEAD = Phase.HEAD
-HEAD_CONTINUED = Phase.HEAD_CONTINUED
-BODY = Phase.BODY
-BODY_CONTINUED = Phase.BODY_CONTINUED
-STOPPED = Phase.STOPPED
-UPGRADED = Phase.UPGRADED
+IDLE, HEAD, HEAD_CONTINUED, BODY, BODY_CONTINUED, STOPPED, UPGRADED = Phase
 
 _METHODS = {b"GET": "GET", b"POST": "POST"}  # others are decoded
 
@@ -258,9 +253,9 @@ class RequestParser:
     def on_message_begin(self) -> None:
         self.phase = HEAD
         self._target = b""
-        if self._headers:  # trailers, or of a head that is parsed again
-            self._headers = []
         fields = self._fields
+        if self._headers:  # trailers, or of a head that is parsed again
+            self._headers, fields.lines, fields.told = [], [], []
         fields.host = fields.content_type = None
         if fields.uncommon:
             fields.reset_uncommon()
@@ -270,10 +265,12 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
+        name, start, see = NAMES.get(name) or known(name)
         self._headers.append((name, value))
-        if name in WATCHED:
-            WATCHED[name](self._fields, value)
+        if start:
+            self._fields.lines.append(start + value)
+        if see is not None:
+            see(self._fields, value)
 
     def on_headers_complete(self) -> None:
         if self.phase is HEAD_CONTINUED or len(self._headers) > MOST_HEADERS:
@@ -287,6 +284,7 @@ class RequestParser:
             method, fields.uncommon = http.get_method().decode(), True
         request = Request(method, target, self._headers)
         request.content_type = fields.content_type
+        request.told, request.lines = fields.told, fields.lines
         # Without a Connection header llhttp keeps a connection alive for HTTP/1.1 and
         # for no other version. Asking for the version itself would format a string.
         if fields.names_connection or not (fields.host and http.should_keep_alive()):
@@ -296,7 +294,7 @@ class RequestParser:
         if fields.uncommon and self._is_left_out(request):
             return
         self._incoming = request
-        self._headers = []  # trailers do not change the head
+        self._headers, fields.lines, fields.told = [], [], []  # not for trailers
 
     def _is_left_out(self, request: Request) -> bool:
         """Apply what few requests have. Returns True for a head that is parsed again;
@@ -304,6 +302,7 @@ class RequestParser:
         fields = self._fields
         request.coding, request.origin = fields.coding, fields.origin
         request.repeats = fields.repeats
+        request.lines = fields.lines if fields.plain else None
         if fields.problem is not None:
             self._incoming = request
             self._refuse(fields.problem)

@@ -16,8 +16,8 @@ class Request:
     """
 
     __slots__ = ("body", "coding", "content_type", "cors", "headers", "held",
-                 "http_1_0", "keep_alive", "method", "origin", "path", "problem",
-                 "query", "repeats")  # fmt: skip
+                 "http_1_0", "keep_alive", "lines", "method", "origin", "path",
+                 "problem", "query", "repeats", "told")  # fmt: skip
 
     def __init__(self, method: str, target: bytes, headers: list[Header]) -> None:
         self.method = method
@@ -27,6 +27,9 @@ class Request:
             self.path, mark, query = target.partition(b"?")
             self.query = mark + query
         self.headers = headers
+        self.told = headers  # those that say who asks, and for what session and pool
+        # The lines of its headers for the upstream, if they were made.
+        self.lines: list[bytes] | None = None
         self.body = b""
         self.content_type: bytes | None = None
         self.coding: bytes | None = None  # the body's Content-Encoding

@@ -83,6 +83,16 @@ class Answer:
             self._sink = None
             sink.fail(self._error)
 
+    def whole(self) -> bytes | None:
+        """The body, if it came in one piece, and whole. Takes it."""
+        if self._connection is not None or self._error is not None:
+            return None
+        chunks = self._chunks
+        if len(chunks) != 1:
+            return None
+        self._chunks = _NOTHING
+        return chunks[0]
+
     def pause(self) -> None:
         """The sink takes no more for now."""
         if self._connection is not None:

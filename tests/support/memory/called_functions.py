@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from libs.common.redis import keys
 from libs.common.redis.packing import flat
 from libs.common.routing.functions import RoutingFunctions, Terms
@@ -33,6 +35,13 @@ class Redis:
         else:
             future.set_result(answer)
         return future
+
+    async def ask(self, read: Callable[[Any], Any], *parts: Any) -> Any:
+        try:
+            reply = await self.call(*parts)
+        except ResponseError as error:
+            reply = error
+        return read(reply)
 
     def tell(self, failed: Callable[[], None], *command: Any) -> None:
         self.told.append(tuple(flat(command)))

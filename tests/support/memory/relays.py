@@ -98,7 +98,9 @@ class Talk(OpenSite):
 
     async def serve(self, request: Request, connection: Connection) -> None:
         try:
-            await self.relay.run(b"x-proxy-reason: r\r\n")
+            rest = self.relay.start(b"x-proxy-reason: r\r\n")
+            if rest is not None:
+                await rest
             self.ends.append(self.wire.sent)
             self.relay.finish()
             await self.relay.rest()

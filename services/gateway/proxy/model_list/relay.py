@@ -1,6 +1,8 @@
 """Relays the upstream's list of models as one key may see it. The list is read whole:
 nobody waits for its first byte."""
 
+from collections.abc import Awaitable
+
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import SentKey
 from services.gateway import errors
@@ -41,7 +43,10 @@ class ModelListRelay(Relay):
         super().__init__(answer, connection, capture, sent)
         self._visible = visible
 
-    async def run(self, ours: bytes, limits: bytes | None = None) -> None:
+    def start(self, ours: bytes, limits: bytes | None = None) -> Awaitable[None]:
+        return self._relay(ours, limits)
+
+    async def _relay(self, ours: bytes, limits: bytes | None) -> None:
         """Raises a `Problem` for a list that cannot be read, or an `UpstreamError` when
         it did not come whole. Nothing was sent then."""
         body = self._sent.masked(self._shown(await self._read()))

@@ -12,6 +12,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
 from libs.common.routing.replies import (
     code_of,
+    decision_of,
     entry_id_of,
     functions_of,
     pairs_of,
@@ -152,3 +153,14 @@ def test_the_figures_of_a_resource() -> None:
     assert (state.in_flight, state.requests, state.errors) == (2, 7, 1)
     assert state.last_latency_ms == 12.5
     assert state_of(made_resource(), {}).last_latency_ms is None
+
+
+def test_a_decision_and_what_is_none() -> None:
+    decision = decision_of(b'a|panic|v1|1|{"x":"|"}', b"left")
+    assert decision == types.Decision(
+        "a", "panic", "v1", trial=True, event=b'{"x":"|"}', left=b"left"
+    )
+    with pytest.raises(types.NoResources):
+        decision_of([b"no_resources"])
+    with pytest.raises(NoCatalogue):
+        decision_of(ResponseError("ERR Function not found"))

@@ -5,6 +5,7 @@ import pytest
 from services.gateway.content.headers import (
     downstream,
     end_to_end,
+    lines_of,
     readable,
     request_head,
     upgrade_head,
@@ -30,7 +31,7 @@ UP = [
 
 
 def test_the_clients_credentials_stay_here_and_the_key_goes() -> None:
-    head = request_head("POST", b"/v1/responses?a=1", b"up", LINE, UP, 3)
+    head = request_head("POST", b"/v1/responses?a=1", b"up", LINE, lines_of(UP), 3)
     assert head == (
         b"POST /v1/responses?a=1 HTTP/1.1\r\nhost: up\r\nx-codex-window-id: w\r\n"
         b"openai-beta: b\r\nx-dup: 1\r\nx-dup: 2\r\nauthorization: Bearer sk\r\n"
@@ -46,7 +47,7 @@ def test_whichever_header_has_the_key_no_credential_of_the_client_goes(
     name: bytes, key: tuple[bytes, bytes]
 ) -> None:
     theirs = [(name, b"Bearer theirs"), (b"x-end", b"1")]
-    head = request_head("GET", b"/", b"h", b": ".join(key), theirs, None)
+    head = request_head("GET", b"/", b"h", b": ".join(key), lines_of(theirs), None)
     assert head.split(b"\r\n")[2:4] == [b"x-end: 1", b": ".join(key)]
     assert b"theirs" not in head
     assert upgrade_head(theirs, (key,)) == [(b"x-end", b"1"), key]
@@ -88,7 +89,7 @@ def test_what_connection_headers_name_stays_on_the_connection() -> None:
     ]
     assert end_to_end(headers) == [(b"content-length", b"3"), (b"x-end", b"2")]
     for head in (
-        request_head("GET", b"/", b"h", b"k: v", headers, None),
+        request_head("GET", b"/", b"h", b"k: v", lines_of(headers), None),
         relayed_head(200, headers, b"", b""),
     ):
         assert b"x-end: 2" in head
@@ -116,6 +117,6 @@ def test_answers_are_asked_for_in_codings_that_can_be_opened(
     """In any other coding, an error could show the key to the client."""
     assert readable(accepted) == sent
     headers = [(b"accept-encoding", accepted)]
-    head = request_head("GET", b"/", b"h", b"k: v", headers, None)
+    head = request_head("GET", b"/", b"h", b"k: v", lines_of(headers), None)
     assert b"\r\naccept-encoding: " + sent + b"\r\n" in head
     assert upgrade_head(headers, ())[0] == (b"accept-encoding", sent)

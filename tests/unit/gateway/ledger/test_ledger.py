@@ -10,7 +10,6 @@ import pytest
 
 from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.errors import RedisAway
-from libs.common.headers import NO_KINDS
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, Release
 from services.gateway.capture.capture import Budget
@@ -160,10 +159,3 @@ async def test_ids_are_told_while_their_answer_goes_on(
     await asyncio.sleep(0)
     assert books.redis.said == [("adopt", {"i": owner, "j": owner})]
     await asyncio.sleep(0)
-
-
-async def test_bodies_are_handed_over_under_the_requests_id(books: Books) -> None:
-    capture = books.ledger.capturer.begin(b"{}", NO_KINDS)
-    assert capture is not None
-    books.ledger.capture(record(), capture)
-    assert books.inbox.waiting == 1

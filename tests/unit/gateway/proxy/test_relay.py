@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from libs.common.headers import NO_KINDS, Header
+from libs.common.providers.key_echoes import SentKey
 from services.gateway.capture.capture import Budget, Capture
 from services.gateway.proxy.relay import COMMENT, Torn
 from services.gateway.upstream.errors import Interrupted, Slow, TimedOut, UpstreamError
@@ -48,6 +49,21 @@ async def test_an_answer_passes_with_our_lines_in_its_head() -> None:
     )
     assert talk.body == b'{"id":"x"}'
     assert (talk.relay.bytes_out, talk.raised, talk.relay.torn) == (10, None, False)
+
+
+@timeless
+async def test_an_answer_that_came_whole_passes_without_the_key() -> None:
+    key = "sk-proj-" + "k" * 32
+    capture = Capture(b"", NO_KINDS, 100, Budget(10_000))
+    talk = Talk(JSON, capture=capture, sent=SentKey(key))
+    body = b'{"id":"%b"}' % key.encode()
+    talk.answer.feed(body, last=True)
+    await settled()
+    assert talk.raised is None
+    assert talk.body == SentKey(key).masked(body)
+    assert len(talk.body) == talk.relay.bytes_out == len(body)
+    assert capture.response_body() == talk.body
+    assert talk.relay.whole
 
 
 async def passes_whole(pieces: list[bytes]) -> None:

@@ -6,9 +6,12 @@ from libs.common.headers import Header
 from services.gateway.server.head_fields import (
     LARGEST_HEAD,
     MOST_HEADERS,
+    MOST_NAMES,
+    NAMES,
     WATCHED,
     HeadFields,
     announced_length,
+    known,
 )
 
 
@@ -151,3 +154,38 @@ def test_the_host_of_a_complete_url_replaces_all_others(
     assert (found, code(fields)) == (path, refused)
     assert [value for name, value in headers if name == b"host"] == hosts
     assert (b"a", b"b") in headers
+
+
+def test_a_name_is_known_however_it_is_written() -> None:
+    name, start, see = known(b"X-Odd-Name")
+    assert (name, start, see) == (b"x-odd-name", b"x-odd-name: ", None)
+    assert NAMES[b"X-Odd-Name"] == known(b"X-Odd-Name")
+    name, start, see = known(b"Authorization")
+    assert (name, start) == (b"authorization", b"")
+    assert see is WATCHED[b"authorization"]
+
+
+def test_names_that_odd_clients_send_do_not_fill_memory() -> None:
+    known(b"x" * 65)
+    for number in range(MOST_NAMES + 1):
+        known(b"x-%d" % number)
+    assert len(NAMES) == MOST_NAMES
+    assert max(map(len, NAMES)) <= 64
+
+
+def test_who_asks_and_for_what_is_kept_apart() -> None:
+    told = [
+        (b"authorization", b"Bearer a"),
+        (b"api-key", b"k"),
+        (b"session_id", b"s"),
+        (b"x-pool-id", b"p"),
+    ]
+    fields = seen(*told)
+    assert (fields.told, fields.uncommon) == (told, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"), [(b"keep-alive", True), (b"close", True), (b"x-hop", False)]
+)
+def test_a_connection_header_may_name_others(value: bytes, plain: bool) -> None:
+    assert seen((b"connection", value)).plain is plain

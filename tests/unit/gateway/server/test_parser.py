@@ -4,6 +4,7 @@ transport."""
 import pytest
 
 from services.gateway import errors
+from services.gateway.content.headers import lines_of
 from services.gateway.server.body_memory import Room
 from services.gateway.server.head_fields import LARGEST_HEAD
 from services.gateway.server.parser import (
@@ -315,3 +316,43 @@ def test_pieces_of_one_read_are_joined_before_the_next() -> None:
     assert len(parser._pieces) <= MOST_PIECES
     parser.feed(b"0\r\n\r\n")
     assert parser.requests[0].body == b"b" * (MOST_PIECES + 1)
+
+
+HEADED = (
+    b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nX-One: 1\r\nAuthorization: Bearer k\r\n"
+    b"Accept-Encoding: br, gzip\r\nSession_Id: s\r\nX-Proxy-Pool-Id: p\r\nx-one: 2\r\n"
+    b"Transfer-Encoding: chunked\r\n"
+)
+LINES = [b"x-one: 1", b"accept-encoding: gzip", b"session_id: s", b"x-one: 2"]
+
+
+@pytest.mark.parametrize("connection", [b"", b"connection: keep-alive\r\n"])
+def test_the_lines_for_the_upstream_are_those_of_the_head(connection: bytes) -> None:
+    data = HEADED + connection + b"\r\n1\r\nb\r\n0\r\nx-late: 3\r\napi-key: k\r\n\r\n"
+    parser = made()
+    for _ in range(2):
+        parser.feed(data)
+    for request in parser.requests:
+        assert request.lines == lines_of(request.headers) == LINES
+        assert request.told == [
+            (b"authorization", b"Bearer k"),
+            (b"session_id", b"s"),
+            (b"x-proxy-pool-id", b"p"),
+        ]
+
+
+def test_no_line_is_made_when_some_are_of_the_connection() -> None:
+    parser = made()
+    parser.feed(HEADED + b"connection: x-one\r\n\r\n0\r\n\r\n" + POST)
+    first, second = parser.requests
+    assert first.lines is None
+    assert b"x-one: 1" not in lines_of(first.headers)
+    assert second.lines == []
+
+
+def test_what_is_parsed_again_has_its_lines_once() -> None:
+    parser = made()
+    parser.feed(b"GET / HTTP/1.1\r\nhost: x\r\nx-one: 1\r\napi-key: k" + TO_H2C)
+    (request,) = parser.requests
+    assert request.told == [(b"api-key", b"k")]
+    assert (request.lines or lines_of(request.headers)) == [b"x-one: 1"]

@@ -198,3 +198,21 @@ async def test_an_answer_that_was_read_to_its_end_has_only_an_end_for_a_sink() -
 
 def test_an_error_says_what_it_is() -> None:
     assert str(NoKey()) == "this gateway cannot resolve its key"
+
+
+@timeless
+async def test_a_body_that_came_whole_can_be_taken_at_once() -> None:
+    answer, _ = coming()
+    answer.feed(b"a", last=False)
+    early = answer.whole()
+    answer.feed(b"b", last=True)
+    pieces, sink = answer.whole(), Sink()
+    answer.flow_into(sink)
+    assert (early, pieces, sink.fed) == (None, None, [(b"ab", True)])
+    whole, _ = coming()
+    whole.feed(b"a", last=True)
+    assert (whole.whole(), whole.whole(), whole.ended) == (b"a", None, True)
+    broken, _ = coming()
+    broken.feed(b"a", last=False)
+    broken.fail(BROKE)
+    assert broken.whole() is None
