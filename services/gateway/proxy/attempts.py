@@ -64,7 +64,7 @@ class Attempts:
         number = life.record.attempts + 1
         return life.ask(number, str(uuid_utils.uuid7()), self._draw(31))
 
-    async def run(  # noqa: C901, PLR0912 - each coroutine costs
+    async def run(  # noqa: C901 - each coroutine costs
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client
@@ -83,9 +83,7 @@ class Attempts:
             failure: Exception | None = None
             try:
                 decision = await selector.asked(ask)
-                if decision.event:
-                    selector.decided(ask.decision_id, decision.event)
-                target = selector.known(decision)
+                target = selector.taken(ask, decision)
             except FAILURES as failed:
                 failure, decision = failed, UNDECIDED  # no wait in a handler
             if target is None:

@@ -73,16 +73,13 @@ class Selector:
         self._offline = offline
         self._lookup = lookup
         self._ledger = ledger
-        # Journals the event of a decision that Redis made.
-        self.decided = ledger.decided
         # After Redis was emptied: 1 s until it has a catalogue, one heartbeat for each
         # gateway to notice, and one more to be sure.
         self._restored_within_s = 1 + 2 * beat_s
 
     def asked(self, ask: Ask) -> Awaitable[Decision]:
-        """Asks Redis for a resource. Then call `decided` with an event of the
-        decision, or `otherwise` if this failed. No coroutine: each one costs at each
-        await."""
+        """Asks Redis for a resource. Then call `taken`, or `otherwise` if this failed.
+        No coroutine: each one costs at each await."""
         if self.catalogue.closed:
             ask = self._open(ask)
         return self._routing.acquire(ask)
@@ -124,8 +121,16 @@ class Selector:
             finally:
                 failure = None  # it refers to this frame: a cycle
         if decision.event:
-            self.decided(ask.decision_id, decision.event)
+            self._ledger.decided(ask.decision_id, decision.event)
         return decision
+
+    def taken(self, ask: Ask, decision: Decision) -> Target | None:
+        """Journals the event of a decision of `asked`. Returns what `known` does."""
+        if decision.event:
+            self._ledger.decided(ask.decision_id, decision.event)
+        if decision.version != self.catalogue.version:
+            return None
+        return self.catalogue.targets.get(decision.resource_id)
 
     def _open(self, ask: Ask) -> Ask:
         """An ask that leaves out resources whose keys this gateway cannot get."""
