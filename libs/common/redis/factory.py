@@ -58,6 +58,7 @@ def _packing(made: Redis) -> Redis:
         def pack_command(self, *args: Any) -> list[bytes]:
             return self._packer.pack(*args)  # type: ignore[no-any-return]
 
+    Packing.__name__ = base.__name__  # which errors and logs show
     made.connection_pool.connection_class = Packing
     return made
 
