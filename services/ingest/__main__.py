@@ -29,6 +29,7 @@ from services.ingest.consumer import Consumer, ConsumerOptions
 from services.ingest.memory import collect_seldom
 from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payloads
 from services.ingest.price_updates import PriceUpdates
+from services.ingest.priority import give_way
 from services.ingest.readiness import readiness
 from services.ingest.schema_maintenance import MaintenanceOptions, SchemaMaintenance
 from services.ingest.usage import Usage
@@ -47,6 +48,7 @@ def run(environ: Mapping[str, str] | None = None) -> None:
         sys.exit(_report(error))
     logs.configure("ingest", settings.log_level)
     collect_seldom()
+    give_way()
     try:
         asyncio.run(serve(settings, prices or None))
     except SchemaTooNew as error:

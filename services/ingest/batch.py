@@ -12,6 +12,8 @@ IDLE_S = 0.5  # how long an idle read blocks; bounds the delay of a stop
 # Factor by which a batch grows under a backlog, to share the cost of a transaction.
 GROWTH = 10
 BATCH_BYTES = 8 * 2**20  # a batch of this size is due, however few entries it has
+READ_EVERY_S = 0.2  # while entries are few
+SHORTEST_PAUSE_S = 0.001  # the event loop's timers have this resolution
 READ_ENTRIES = 500  # per call, during which Redis serves no one else
 # Entries in the first read of a batch, when their size is not known yet.
 FIRST_READ_ENTRIES = 64
@@ -64,13 +66,17 @@ class BatchRule:
         fitting = (BATCH_BYTES - so_far.bytes) // mean_bytes
         return max(1, min(left, READ_ENTRIES, fitting))
 
-    def wait_s(self, so_far: Size, age_s: float) -> float:
-        """Return how long to wait for more entries; 0 if the batch is large enough."""
-        if so_far.entries == 0:
-            return IDLE_S
-        if so_far.entries >= self.size:
+    def wait_s(self, so_far: Size) -> float:
+        """Return for how long the next read waits for an entry: an empty batch has
+        nothing else to do, and others pause between reads."""
+        return IDLE_S if so_far.entries == 0 else 0.0
+
+    def pause_s(self, so_far: Size, age_s: float) -> float:
+        """Return how long to let entries accumulate before the next read. A read that
+        waits returns with the first entry, so it would read them one by one."""
+        if so_far.entries == 0 or so_far.more:
             return 0.0
-        return min(IDLE_S, max(0.0, self.max_age_s - age_s))
+        return min(READ_EVERY_S, max(SHORTEST_PAUSE_S, self.max_age_s - age_s))
 
     @property
     def _largest(self) -> int:

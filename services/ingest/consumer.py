@@ -109,15 +109,19 @@ class Consumer:
         rule, clock = self._options.rule, asyncio.get_running_loop().time
         batch = Batch(self._options.decode)
         began = clock()
-        while not stop.is_set() and not rule.due(batch.size, clock() - began):
-            room = rule.room(batch.size)
-            wait_s = rule.wait_s(batch.size, clock() - began)
+        while not stop.is_set():
+            room, wait_s = rule.room(batch.size), rule.wait_s(batch.size)
             # While a batch is being stored, a claim could return its own entries.
             read = self._read if busy() else self._claim_or_read
             entries = await self._retry(stop, "redis", read, room, wait_s)
             if not batch.entries:
                 began = clock()
             batch.add(entries or (), room)
+            age_s = clock() - began
+            if rule.due(batch.size, age_s):
+                break
+            if pause_s := rule.pause_s(batch.size, age_s):
+                await wait_for_stop(stop, pause_s)
         return batch
 
     async def _claim_or_read(self, room: int, wait_s: float) -> list[Entry]:

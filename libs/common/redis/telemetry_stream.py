@@ -49,11 +49,11 @@ class TelemetryStream:
             await self._redis.xadd(self._stream, dict(fields))
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
-        """New entries for `consumer`. Waits up to `block_ms` for the first."""
+        """New entries for `consumer`. Waits up to `block_ms` for the first; 0: not."""
         async with _translated():
             try:
                 reply: Any = await self._redis.xreadgroup(
-                    self._group, consumer, {self._stream: ">"}, count, max(1, block_ms)
+                    self._group, consumer, {self._stream: ">"}, count, block_ms or None
                 )
             except ResponseError as error:
                 await self._make_group(error)

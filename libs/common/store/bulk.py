@@ -1,20 +1,19 @@
 """Converts a batch of events to rows for each table. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from libs.common.contracts.events import (
     DecisionEvent,
     RequestEvent,
-    Row,
-    StreamedEvent,
     encode,
 )
-from libs.common.store.dedupe import Changes
+from libs.common.store.dedupe import Changes, GatewayDelta, SessionDelta
 from libs.common.store.proxy_keys import uses
+from libs.common.store.rollups import COLUMNS as SUMS
 from libs.common.store.rollups import Rollups
-from libs.common.store.rows import iso_ms, row_of
+from libs.common.store.rows import iso_ms
 
 Plain = tuple[Any, ...]
 
@@ -47,55 +46,97 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+# The same of what adds up.
+SESSIONS = (
+    *("id", "name", "first_seen_at", "last_seen_at", "requests", "total_tokens"),
+    "last_resource_id",
+)
+GATEWAYS = (
+    *("id", "started_at", "last_seen_at", "accepted", "ended", "held", "state"),
+    "stored",
+)
+KEYS = ("last_used_at", "id")
+
 
 def tables(changes: Changes, form: Form) -> Iterator[tuple[str, list[Plain]]]:
     """Return the rows of each table; omit tables without rows."""
-    groups = {
-        "events": [_event(event, form) for event in changes.events],
-        "requests": [_request(event, form) for event in changes.requests],
-        "decisions": [
-            _decision(streamed.id, streamed.event, form)
-            for streamed in changes.events
-            if isinstance(streamed.event, DecisionEvent)
-        ],
-        "minted_ids": _minted(changes.requests, form),
-    }
+    at, json = form
+    groups: dict[str, list[Plain]] = {name: [] for name in COLUMNS}
+    events, requests = groups["events"], groups["requests"]
+    for streamed in changes.events:
+        event = streamed.event
+        created_at = at(event.created_at_ms)
+        data = streamed.json if streamed.data is None else streamed.data
+        events.append((streamed.id, streamed.kind, created_at, json(data)))
+        if isinstance(event, RequestEvent):
+            ended_at = at(event.completed_at_ms)
+            rest = _rest_of_request(event)
+            requests.append((event.id, created_at, ended_at, *rest))
+        elif isinstance(event, DecisionEvent):
+            row = _decision(streamed.id, event, created_at, json)
+            groups["decisions"].append(row)
+    groups["minted_ids"] = _minted(changes.requests, form)
     return ((name, rows) for name, rows in groups.items() if rows)
 
 
-def deltas(changes: Changes, rollups: Rollups) -> Iterator[tuple[str, Iterable[Row]]]:
-    """Return the statements that add up what changed, with their rows."""
-    yield "put_sessions", map(row_of, changes.sessions)
-    yield "put_gateways", map(row_of, changes.gateways)
-    yield "touch_proxy_keys", uses(changes.requests)
-    yield "put_rollups", rollups.rows(changes)
+class Delta(NamedTuple):
+    """What a batch adds to rows of a table: the statement, and its values with their
+    names. Times are text."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Sequence[Plain]
 
 
-def _event(streamed: StreamedEvent, form: Form) -> Plain:
-    at = form.at(streamed.event.created_at_ms)
-    return streamed.id, streamed.kind, at, form.json(streamed.json)
+def deltas(changes: Changes, rollups: Rollups) -> Iterator[Delta]:
+    """Return what adds up; omit what nothing is added to."""
+    found = (
+        Delta("put_sessions", SESSIONS, list(map(_session, changes.sessions))),
+        Delta("put_gateways", GATEWAYS, list(map(_gateway, changes.gateways))),
+        Delta("touch_proxy_keys", KEYS, uses(changes.requests)),
+        Delta("put_rollups", SUMS, rollups.rows(changes)),
+    )
+    return (delta for delta in found if delta.rows)
 
 
-def _request(event: RequestEvent, form: Form) -> Plain:
+def _session(delta: SessionDelta) -> Plain:
     return (
-        event.id,
-        form.at(event.created_at_ms),
-        form.at(event.completed_at_ms),
-        *_rest_of_request(event),
+        delta.id,
+        delta.name,
+        iso_ms(delta.first_seen_at_ms),
+        iso_ms(delta.last_seen_at_ms),
+        delta.requests,
+        delta.total_tokens,
+        delta.last_resource_id,
     )
 
 
-def _decision(id_: str, event: DecisionEvent, form: Form) -> Plain:
+def _gateway(delta: GatewayDelta) -> Plain:
+    return (
+        delta.id,
+        None if delta.started_at_ms is None else iso_ms(delta.started_at_ms),
+        None if delta.last_seen_at_ms is None else iso_ms(delta.last_seen_at_ms),
+        delta.accepted,
+        delta.ended,
+        delta.held,
+        delta.state,
+        delta.stored,
+    )
+
+
+def _decision(
+    id_: str, event: DecisionEvent, created_at: Any, json: Callable[[bytes], Any]
+) -> Plain:
     return (
         id_,
         event.request_id,
         event.attempt,
-        form.at(event.created_at_ms),
+        created_at,
         event.session_id,
         event.pool_id,
         event.resource_id,
         event.reason,
-        form.json(encode(event.candidates)),
+        json(encode(event.candidates)),
         event.degraded,
         event.cause,
         event.waited_ms,
@@ -110,10 +151,17 @@ def _minted(requests: Iterable[RequestEvent], form: Form) -> list[Plain]:
         resource = event.resource_id
         if not event.minted or not resource:
             continue
-        at, account = form.at(event.created_at_ms), event.account_id or resource
+        created_at_ms = event.created_at_ms
+        whose = (
+            form.at(created_at_ms),
+            event.id,
+            resource,
+            event.account_id or resource,
+            event.tenant,
+            event.repeats,
+        )
         for id_ in event.minted:
-            key = id_, event.created_at_ms
+            key = id_, created_at_ms
             if key not in rows:
-                tenant = event.tenant, event.repeats
-                rows[key] = (id_, at, event.id, resource, account, *tenant)
+                rows[key] = (id_, *whose)
     return list(rows.values())

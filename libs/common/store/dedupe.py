@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
 from libs.common.contracts.events import (
     GatewayEvent,
@@ -92,10 +93,15 @@ def request_keys(events: Iterable[StreamedEvent]) -> set[Key]:
 
 def dedupe(events: Sequence[StreamedEvent], stored: Mapping[Key, Stored]) -> Changes:
     """Drop events that change nothing, and compute the changes of the others."""
-    kept = tuple(e for e in _once(events) if not _already_stored(e, stored))
-    requests = tuple(e.event for e in kept if isinstance(e.event, RequestEvent))
-    replaced = tuple(key for key in map(_key, requests) if key in stored)
-    fresh = [r for r in requests if _key(r) not in stored] if replaced else requests
+    kept = tuple(_once(events))
+    if stored:
+        kept = tuple(e for e in kept if not _already_stored(e, stored))
+    requests = tuple([e.event for e in kept if isinstance(e.event, RequestEvent)])
+    replaced: tuple[Key, ...] = ()
+    fresh: Sequence[RequestEvent] = requests
+    if stored:
+        replaced = tuple(key for key in map(_key, requests) if key in stored)
+        fresh = [r for r in requests if _key(r) not in stored]
     return Changes(
         kept,
         requests,
@@ -113,8 +119,8 @@ def _sessions(
     """Add up the requests of each session in order of time. A replaced row is
     subtracted."""
     deltas: dict[str, SessionDelta] = {}
-    for request in sorted(requests, key=lambda r: (r.created_at_ms, r.id)):
-        before = stored.get(_key(request))
+    for request in sorted(requests, key=_order):
+        before = stored.get(_key(request)) if stored else None
         if before and before.session_id:
             _count(deltas, before.session_id, request, -1, -before.total_tokens)
         if request.session_id:
@@ -146,7 +152,7 @@ def _gateways(
     events: Sequence[StreamedEvent], fresh: Sequence[RequestEvent]
 ) -> tuple[GatewayDelta, ...]:
     """Return the changes of each gateway. Reports may arrive in any order."""
-    stored = Counter(request.gateway_id or "" for request in fresh)
+    stored = Counter([request.gateway_id or "" for request in fresh])
     deltas = {id_: GatewayDelta(id_, count) for id_, count in stored.items()}
     for streamed in events:
         if isinstance(streamed.event, GatewayEvent):
@@ -165,6 +171,9 @@ def _report(delta: GatewayDelta, event: GatewayEvent) -> None:
     delta.state = "closed" if "closed" in (event.state, delta.state) else event.state
 
 
+_order = attrgetter("created_at_ms", "id")
+
+
 def _key(request: RequestEvent) -> Key:
     return request.id, request.created_at_ms
 
@@ -174,7 +183,8 @@ def _once(events: Sequence[StreamedEvent]) -> Iterable[StreamedEvent]:
     kept: dict[tuple[str, str, int], StreamedEvent] = {}
     for event in events:
         key = (event.kind, event.id, event.event.created_at_ms)
-        if key not in kept or _replaces(event, kept[key]):
+        first = kept.setdefault(key, event)
+        if first is not event and _replaces(event, first):
             kept[key] = event
     return kept.values()
 

@@ -15,7 +15,7 @@ from libs.common.proxy_keys import Policy, Principal
 from libs.common.store.admin.audit_log import AuditedRows
 from libs.common.store.admin.changes import version_of
 from libs.common.store.interface import AFTER_EVERY_TIME, Cursor, Page
-from libs.common.store.rows import instant, iso, milliseconds, storable
+from libs.common.store.rows import iso, iso_ms, milliseconds, storable
 
 MOST_MEMBERS = 1000  # keys of a team that are listed
 
@@ -145,16 +145,14 @@ class TeamRows(AuditedRows):
         return storable(id_) and bool(await self._fetch("delete_team", {"id": id_}))
 
 
-def uses(requests: Iterable[RequestEvent]) -> list[Row]:
-    """Return the time of last use for each key in a batch of requests."""
+def uses(requests: Iterable[RequestEvent]) -> list[tuple[str, str]]:
+    """Return the time of last use, and the id, of each key in a batch of requests."""
     last: dict[str, int] = {}
     for request in requests:
-        if request.proxy_key_id is not None:
-            before = last.get(request.proxy_key_id, 0)
-            last[request.proxy_key_id] = max(before, request.created_at_ms)
-    return [
-        {"id": id_, "last_used_at": instant(ms)} for id_, ms in sorted(last.items())
-    ]
+        id_ = request.proxy_key_id
+        if id_ is not None and request.created_at_ms >= last.get(id_, 0):
+            last[id_] = request.created_at_ms
+    return [(iso_ms(ms), id_) for id_, ms in sorted(last.items())]
 
 
 def _bound(value: Any) -> Any:

@@ -8,13 +8,14 @@ real outcome arrives."""
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from operator import add
 from typing import Any
 
-from libs.common.contracts.events import Outcome, RequestEvent, Row
+from libs.common.contracts.events import Outcome, RequestEvent
 from libs.common.contracts.prices import PriceList
 from libs.common.runtime.label_values import LabelValues
 from libs.common.store.dedupe import Changes, Stored
-from libs.common.store.rows import instant
+from libs.common.store.rows import iso_ms
 
 MINUTE, QUARTER = 60, 900
 STEPS = (MINUTE, QUARTER)
@@ -30,7 +31,23 @@ COUNTS = (
     *(*TOKENS, "latency_ms", "first_token_ms", *LATENCY, *FIRST_TOKEN),
 )
 
+# The columns of the table, in the order of rows.
+COLUMNS = (
+    *("step_seconds", "starts_at", "model", "resource_id", "proxy_key_id"),
+    *(*COUNTS, "cost"),
+)
+
 _Place = tuple[int, str, str, str]  # Unix seconds, model, resource, proxy key
+_Sums = list[Any]  # of `COUNTS`, and the cost
+_NOTHING: _Sums = [*(0 for _ in COUNTS), None]
+_AT = {name: position for position, name in enumerate(COUNTS)}
+_REQUESTS, _ATTEMPTS, _FAILOVERS = _AT["requests"], _AT["attempts"], _AT["failovers"]
+_INPUT, _CACHED, _OUTPUT, _REASONING = (_AT[name] for name in TOKENS)
+_INTERRUPTED = _AT["interrupted"]
+_ENDED = {Outcome.FAILED: _AT["failed"], Outcome.CANCELLED: _AT["cancelled"]}
+_LATENCY_MS, _LATENCY = _AT["latency_ms"], _AT[LATENCY[0]]
+_FIRST_TOKEN_MS, _FIRST_TOKEN = _AT["first_token_ms"], _AT[FIRST_TOKEN[0]]
+_COST = len(COUNTS)
 
 
 class Rollups:
@@ -40,91 +57,85 @@ class Rollups:
         self.prices = PriceList(())
         self._models = LabelValues(MOST_MODELS)
 
-    def rows(self, changes: Changes) -> list[Row]:
+    def rows(self, changes: Changes) -> list[tuple[Any, ...]]:
         """Rows for `put_rollups`: one for each step and place."""
-        minutes: dict[_Place, Row] = {}
+        minutes: dict[_Place, _Sums] = {}
         for request in changes.requests:
             self._add(minutes, request)
         for created_at_ms, stored in changes.retracted:
             _retract(minutes, created_at_ms, stored)
-        quarters: dict[_Place, Row] = {}
-        for (at, model, resource, key), row in minutes.items():
-            _sum(_row(quarters, (at - at % QUARTER, model, resource, key)), row)
+        quarters: dict[_Place, _Sums] = {}
+        for (at, model, resource, key), sums in minutes.items():
+            _join(quarters, (at - at % QUARTER, model, resource, key), sums)
         return [
-            _named(step, place, row)
-            for step, rows in ((MINUTE, minutes), (QUARTER, quarters))
-            for place, row in rows.items()
+            (step, iso_ms(at * 1000), model, resource, key, *sums)
+            for step, places in ((MINUTE, minutes), (QUARTER, quarters))
+            for (at, model, resource, key), sums in places.items()
         ]
 
-    def _add(self, minutes: dict[_Place, Row], request: RequestEvent) -> None:
+    def _add(self, minutes: dict[_Place, _Sums], request: RequestEvent) -> None:
         resource = request.resource_id or ""
         key = request.proxy_key_id or ""
-        if request.outcome == Outcome.INTERRUPTED:
-            row = _row(minutes, (_minute(request.created_at_ms), "", resource, key))
-            row["requests"] += 1
-            row["interrupted"] += 1
+        minute = _minute(request.created_at_ms)
+        outcome = request.outcome
+        if outcome is Outcome.INTERRUPTED:
+            sums = _sums(minutes, (minute, "", resource, key))
+            sums[_REQUESTS] += 1
+            sums[_INTERRUPTED] += 1
             return
         model = self._models.of(request.model, admits=request.input_tokens is not None)
-        place = (_minute(request.created_at_ms), model, resource, key)
-        row = _row(minutes, place)
-        row["requests"] += 1
-        row["attempts"] += request.attempts
-        row["failovers"] += max(request.attempts - 1, 0)
-        for name in TOKENS:
-            row[name] += getattr(request, name) or 0
+        sums = _sums(minutes, (minute, model, resource, key))
+        sums[_REQUESTS] += 1
+        sums[_ATTEMPTS] += request.attempts
+        sums[_FAILOVERS] += max(request.attempts - 1, 0)
+        sums[_INPUT] += request.input_tokens or 0
+        sums[_CACHED] += request.cached_tokens or 0
+        sums[_OUTPUT] += request.output_tokens or 0
+        sums[_REASONING] += request.reasoning_tokens or 0
         cost = self.prices.cost_of(request) if request.total_tokens else None
         if cost is not None:
-            row["cost"] = (row["cost"] or 0.0) + cost
-        if request.outcome != Outcome.COMPLETED:
-            row[request.outcome.value] += 1
+            sums[_COST] = (sums[_COST] or 0.0) + cost
+        if outcome is not Outcome.COMPLETED:
+            sums[_ENDED[outcome]] += 1
             return
-        for name, sizes in (("latency_ms", LATENCY), ("first_token_ms", FIRST_TOKEN)):
-            took_ms = getattr(request, name)
-            if took_ms is not None:
-                row[name] += took_ms
-                row[sizes[bisect_left(BOUNDS_MS, took_ms)]] += 1
+        if (took_ms := request.latency_ms) is not None:
+            sums[_LATENCY_MS] += took_ms
+            sums[_LATENCY + bisect_left(BOUNDS_MS, took_ms)] += 1
+        if (took_ms := request.first_token_ms) is not None:
+            sums[_FIRST_TOKEN_MS] += took_ms
+            sums[_FIRST_TOKEN + bisect_left(BOUNDS_MS, took_ms)] += 1
 
 
-def _retract(minutes: dict[_Place, Row], created_at_ms: int, stored: Stored) -> None:
+def _retract(minutes: dict[_Place, _Sums], created_at_ms: int, stored: Stored) -> None:
     place = (
         _minute(created_at_ms),
         "",
         stored.resource_id or "",
         stored.proxy_key_id or "",
     )
-    row = _row(minutes, place)
-    row["requests"] -= 1
-    row["interrupted"] -= 1
+    sums = _sums(minutes, place)
+    sums[_REQUESTS] -= 1
+    sums[_INTERRUPTED] -= 1
 
 
 def _minute(ms: int) -> int:
     return ms // 60_000 * 60
 
 
-def _row(rows: dict[_Place, Row], place: _Place) -> Row:
-    row = rows.get(place)
-    if row is None:
-        row = rows[place] = {**dict.fromkeys(COUNTS, 0), "cost": None}
-    return row
+def _sums(places: dict[_Place, _Sums], place: _Place) -> _Sums:
+    sums = places.get(place)
+    if sums is None:
+        sums = places[place] = _NOTHING.copy()
+    return sums
 
 
-def _sum(row: Row, more: Row) -> None:
-    for name in COUNTS:
-        row[name] += more[name]
-    if more["cost"] is not None:
-        row["cost"] = (row["cost"] or 0.0) + more["cost"]
-
-
-def _named(step: int, place: _Place, row: Row) -> Row:
-    at, model, resource, key = place
-    return {
-        "step_seconds": step,
-        "starts_at": instant(at * 1000),
-        "model": model,
-        "resource_id": resource,
-        "proxy_key_id": key,
-        **row,
-    }
+def _join(places: dict[_Place, _Sums], place: _Place, more: _Sums) -> None:
+    sums = places.get(place)
+    if sums is None:
+        places[place] = more  # shared: sums of a place are replaced, not changed
+        return
+    cost = sums[_COST] if more[_COST] is None else (sums[_COST] or 0.0) + more[_COST]
+    places[place] = [*map(add, sums[:_COST], more), cost]
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:

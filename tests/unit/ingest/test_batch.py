@@ -12,6 +12,8 @@ from services.ingest.batch import (
     FIRST_READ_ENTRIES,
     IDLE_S,
     READ_ENTRIES,
+    READ_EVERY_S,
+    SHORTEST_PAUSE_S,
     Batch,
     BatchRule,
     Size,
@@ -54,12 +56,28 @@ def test_a_read_asks_for_what_fits_by_the_mean_size_so_far() -> None:
     assert large.room(Size(64, BATCH_BYTES)) == 1
 
 
-def test_waiting_ends_when_the_batch_is_due() -> None:
-    assert RULE.wait_s(Size(), 99) == IDLE_S
-    assert RULE.wait_s(Size(1), 0.15) == pytest.approx(0.05)
-    assert RULE.wait_s(Size(1), 0.3) == 0
-    assert RULE.wait_s(Size(10, more=True), 0) == 0
-    assert BatchRule(10, 60).wait_s(Size(1), 0) == IDLE_S
+def test_only_an_empty_batch_waits_for_an_entry() -> None:
+    assert RULE.wait_s(Size()) == IDLE_S
+    assert RULE.wait_s(Size(1)) == RULE.wait_s(Size(1, more=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "age_s", "pause_s"),
+    [
+        pytest.param(Size(), 99, 0, id="empty: the read waits"),
+        pytest.param(Size(1), 0.05, 0.15, id="until it is due"),
+        pytest.param(Size(1), 0.1999, SHORTEST_PAUSE_S, id="at least a moment"),
+        pytest.param(Size(1, more=True), 0, 0, id="none with a backlog"),
+    ],
+)
+def test_entries_accumulate_between_reads(
+    size: Size, age_s: float, pause_s: float
+) -> None:
+    assert RULE.pause_s(size, age_s) == pytest.approx(pause_s)
+
+
+def test_a_batch_that_may_be_old_is_read_now_and_then() -> None:
+    assert BatchRule(10, 60).pause_s(Size(1), 0) == READ_EVERY_S
 
 
 # Batches ---------------------------------------------------------------------

@@ -49,6 +49,7 @@ class Ends:
         self.acknowledged: list[str] = []
         self.parked: list[Mapping[str, str]] = []
         self.gone: list[str] = []
+        self.waited: list[int] = []  # for the first entry, each read
 
     def _redis(self) -> None:
         if self.redis_fails:
@@ -62,6 +63,7 @@ class Ends:
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
         self._redis()
+        self.waited.append(block_ms)
         if not self.new:
             await asyncio.sleep(0.002)
         found, self.new = self.new[:count], self.new[count:]
@@ -123,6 +125,20 @@ async def test_events_are_stored_then_acknowledged() -> None:
     assert sorted(ends.stored) == sorted(f"r{n}" for n in range(10))
     assert ends.acknowledged == [f"{n}-0" for n in range(10)]
     assert ends.gone == ["me"]
+
+
+async def test_entries_that_trickle_in_are_read_together() -> None:
+    ends = Ends()
+    made = Consumer(ends, ends, ConsumerOptions("me", BatchRule(4, 0.05), claim_s=30))
+    async with running(made):
+        for number in range(30):
+            ends.new.append(entry(number))
+            await asyncio.sleep(0.001)
+        await until_acknowledged(ends, 30)
+    reads = len(ends.waited)
+    assert sorted(ends.stored) == sorted(f"r{n}" for n in range(30))
+    assert reads < 30
+    assert 0 in ends.waited  # a read that did not wait
 
 
 async def test_what_a_dead_consumer_left_comes_first() -> None:

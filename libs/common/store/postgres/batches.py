@@ -1,9 +1,10 @@
 """Writes batches of events to PostgreSQL, in the transaction its caller has begun."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from libs.common.contracts.events import StreamedEvent
-from libs.common.store.bulk import COLUMNS, TEXT, deltas, tables
+from libs.common.contracts.events import Row, StreamedEvent, encode
+from libs.common.store.bulk import COLUMNS, TEXT, Plain, deltas, tables
 from libs.common.store.dedupe import Changes, dedupe
 from libs.common.store.postgres.calls import (
     FORM,
@@ -16,6 +17,9 @@ from libs.common.store.postgres.calls import (
 )
 from libs.common.store.rollups import Rollups
 
+# Parameters of `add_batch`, by the statements of SQLite that do the same.
+ADDED = ("put_sessions", "put_gateways", "touch_proxy_keys", "put_rollups")
+
 
 async def copy_batch(
     connection: Connection, events: Sequence[StreamedEvent], rollups: Rollups
@@ -26,7 +30,7 @@ async def copy_batch(
     await execute(connection, "lock_writers")
     for table, rows in tables(changes, FORM):
         await copy_rows(connection, table, rows)
-    await _put_deltas(connection, changes, rollups)
+    await _add_up(connection, changes, rollups)
     return len(changes.events)
 
 
@@ -43,14 +47,21 @@ async def merge_batch(
         named = (dict(zip(COLUMNS[table], row, strict=True)) for row in rows)
         added = await put(connection, f"put_{table}", named)
         changed = added if table == "events" else changed
-    await _put_deltas(connection, changes, rollups)
+    await _add_up(connection, changes, rollups)
     return changed
 
 
-async def _put_deltas(
-    connection: Connection, changes: Changes, rollups: Rollups
-) -> None:
-    for name, rows in deltas(changes, rollups):
-        await put(connection, name, rows)
-    if changes.fresh:
-        await execute(connection, "add_total", {"fresh": changes.fresh})
+async def _add_up(connection: Connection, changes: Changes, rollups: Rollups) -> None:
+    values: dict[str, Any] = dict.fromkeys(ADDED)
+    for delta in deltas(changes, rollups):
+        rows = [_without_zeros(delta.columns, row) for row in delta.rows]
+        values[delta.name] = encode(rows).decode()
+    if any(values.values()) or changes.fresh:
+        await execute(connection, "add_batch", {**values, "fresh": changes.fresh})
+
+
+def _without_zeros(columns: Sequence[str], row: Plain) -> Row:
+    """A row of sums is mostly zeros, which cost the database as much as others. A cost
+    of nothing differs from no cost."""
+    named = zip(columns, row, strict=True)
+    return {n: v for n, v in named if v or (n == "cost" and v is not None)}

@@ -1,6 +1,5 @@
 """Runs named statements on PostgreSQL, in a transaction that the caller began."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import psycopg
 import uuid_utils
 from psycopg import AsyncConnection
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import DictRow
+from psycopg.types.string import BytesBinaryDumper
 
-from libs.common.contracts.events import Row, StreamedEvent
+from libs.common.contracts.events import Row, StreamedEvent, encode
 from libs.common.store.admin.changes import CHANGES, entry, require_expected
 from libs.common.store.bulk import Form, Plain
 from libs.common.store.dedupe import Key, Stored, request_keys, stored_requests
@@ -33,21 +34,34 @@ TABLE_LOCK_MS = 200
 
 # Binary COPY of jsonb: a version byte, then the JSON text.
 JSONB = "bytea"
-FORM = Form(at=instant, json=b"\x01".__add__)
-# Types of `bulk.COLUMNS`.
+# Of timestamptz: microseconds since 2000, an integer.
+TIME = "int8"
+EPOCH_MS = 946_684_800_000
+
+
+def copied_time(ms: int) -> int:
+    return (ms - EPOCH_MS) * 1000
+
+
+FORM = Form(at=copied_time, json=b"\x01".__add__)
+# Types of `bulk.COLUMNS`, as COPY sends them.
 TYPES: Mapping[str, Sequence[str]] = {
-    "events": ("text", "text", "timestamptz", JSONB),
+    "events": ("text", "text", TIME, JSONB),
     "requests": (
-        "text", "timestamptz", "timestamptz", *("text",) * 12, "int4",
+        "text", TIME, TIME, *("text",) * 12, "int4",
         *("text",) * 3, "int4", *("float8",) * 4, *("int8",) * 5, "text",
         "int8", "int8", *("text",) * 4, "int8",
     ),
     "decisions": (
-        "text", "text", "int4", "timestamptz", *("text",) * 4, JSONB, "bool", "text",
+        "text", "text", "int4", TIME, *("text",) * 4, JSONB, "bool", "text",
         "int8",
     ),
-    "minted_ids": ("text", "timestamptz", *("text",) * 4, "bool"),
+    "minted_ids": ("text", TIME, *("text",) * 4, "bool"),
 }  # fmt: skip
+
+# By default bytea is written by a class of psycopg that is not compiled.
+ADAPTERS = AdaptersMap(psycopg.adapters)
+ADAPTERS.register_dumper(bytes, BytesBinaryDumper)
 
 Connection = AsyncConnection[DictRow]
 
@@ -107,7 +121,7 @@ async def put(connection: Connection, name: str, rows: Iterable[Row]) -> int:
     listed = list(rows)
     if not listed:
         return 0
-    values = {"rows": json.dumps(listed, default=iso)}
+    values = {"rows": encode(listed).decode()}
     return (await execute(connection, name, values)).rowcount
 
 

@@ -23,6 +23,7 @@ from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.payload_rows import as_columns, payload_rows
 from libs.common.store.postgres.batches import copy_batch, merge_batch
 from libs.common.store.postgres.calls import (
+    ADAPTERS,
     Connection,
     applied_version,
     execute,
@@ -36,6 +37,7 @@ from libs.common.store.postgres.calls import (
 )
 from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
 from libs.common.store.postgres.errors import reporting, translated
+from libs.common.store.postgres.idle_check import IdleCheck
 from libs.common.store.rollups import MINUTE, QUARTER
 from libs.common.store.rows import storable
 from libs.common.store.store import Store
@@ -59,6 +61,7 @@ class PostgresStore(Store):
             url,
             connection_class=reporting(self._note),
             kwargs={
+                "context": ADAPTERS,
                 "row_factory": dict_row,
                 "prepare_threshold": None,
                 "connect_timeout": CONNECT_S,
@@ -70,8 +73,7 @@ class PostgresStore(Store):
             timeout=WAIT_S,
             # Give up early: the caller backs off and retries.
             reconnect_timeout=WAIT_S,
-            # Detects dead connections after a server restart.
-            check=AsyncConnectionPool.check_connection,
+            check=IdleCheck(AsyncConnectionPool.check_connection),
             open=False,
         )
 

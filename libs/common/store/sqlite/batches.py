@@ -15,7 +15,7 @@ from libs.common.store.dedupe import (
 )
 from libs.common.store.rollups import Rollups
 from libs.common.store.rows import iso_ms
-from libs.common.store.sqlite.calls import SQL, put
+from libs.common.store.sqlite.calls import SQL
 from libs.common.store.sqlite.connection import transaction
 
 
@@ -32,8 +32,8 @@ def write_batch(
         for table, rows in tables(changes, TEXT):
             added = connection.executemany(SQL[f"add_{table}"], rows).rowcount
             changed = added if table == "events" else changed
-        for name, listed in deltas(changes, rollups):
-            put(connection, name, listed)
+        for delta in deltas(changes, rollups):
+            connection.executemany(SQL[delta.name], delta.rows)
         connection.execute(SQL["add_total"], {"fresh": changes.fresh})
     return changed
 

@@ -47,10 +47,12 @@ async def test_an_event_is_added_with_its_four_fields() -> None:
 async def test_new_entries_are_read() -> None:
     async with stream(lambda _: [[b"s", [[b"5-0", FIELDS]]]]) as (made, commands):
         assert await made.read("me", 10, 0) == [ENTRY]
-    (command,) = commands
-    assert command[:4] == [b"XREADGROUP", b"GROUP", b"g", b"me"]
-    # A wait of zero would be one without end.
-    assert command[command.index(b"BLOCK") + 1] == b"1"
+        assert await made.read("me", 10, 7) == [ENTRY]
+    at_once, waiting = commands
+    assert at_once[:4] == [b"XREADGROUP", b"GROUP", b"g", b"me"]
+    # To Redis, a wait of zero is one without end.
+    assert b"BLOCK" not in at_once
+    assert waiting[waiting.index(b"BLOCK") + 1] == b"7"
 
 
 async def test_no_entry_came() -> None:

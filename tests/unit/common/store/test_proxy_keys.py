@@ -165,8 +165,8 @@ def test_the_newest_use_of_each_key() -> None:
         request_event("d"),
     ]
     assert uses(events) == [
-        {"id": "k1", "last_used_at": instant(9)},
-        {"id": "k2", "last_used_at": instant(5)},
+        ("1970-01-01T00:00:00.009Z", "k1"),
+        ("1970-01-01T00:00:00.005Z", "k2"),
     ]
 
 

@@ -12,6 +12,7 @@ from libs.common.contracts.prices import Price, PriceList
 from libs.common.store.dedupe import Stored, dedupe
 from libs.common.store.rollups import (
     BOUNDS_MS,
+    COLUMNS,
     COUNTS,
     FIRST_TOKEN,
     LATENCY,
@@ -37,7 +38,11 @@ def request(id_: str = "r", at_ms: int = T0_MS, **over: Any) -> StreamedEvent:
 
 
 def rows(*events: StreamedEvent, rollups: Rollups | None = None) -> list[Row]:
-    return (rollups or Rollups()).rows(dedupe(events, {}))
+    return named((rollups or Rollups()).rows(dedupe(events, {})))
+
+
+def named(found: list[tuple[Any, ...]]) -> list[Row]:
+    return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
 
 def counted(row: Row) -> Row:
@@ -48,8 +53,8 @@ def counted(row: Row) -> Row:
 def test_a_request_is_in_its_minute_and_its_quarter() -> None:
     minute, quarter = rows(request())
     assert [minute["step_seconds"], quarter["step_seconds"]] == [MINUTE, QUARTER]
-    assert minute["starts_at"] == datetime(2023, 11, 14, 22, 13, tzinfo=UTC)
-    assert quarter["starts_at"] == datetime(2023, 11, 14, 22, 0, tzinfo=UTC)
+    assert minute["starts_at"] == "2023-11-14T22:13:00.000Z"
+    assert quarter["starts_at"] == "2023-11-14T22:00:00.000Z"
     place = minute["model"], minute["resource_id"], minute["proxy_key_id"]
     assert place == ("m", "a", "k")
     assert counted(minute) == counted(quarter) == {
@@ -105,7 +110,7 @@ def test_an_interrupted_request_is_subtracted_when_its_real_outcome_comes() -> N
     first = rows(lost)[0]
     assert (first["model"], counted(first)) == ("", {"requests": 1, "interrupted": 1})
     stored = {("r", T0_MS): Stored(None, "interrupted", 0, "a", "k")}
-    added = Rollups().rows(dedupe([request()], stored))
+    added = named(Rollups().rows(dedupe([request()], stored)))
     (real, gone), _ = added[:2], added[2:]
     assert (real["model"], real["requests"], real["interrupted"]) == ("m", 1, 0)
     assert (gone["model"], counted(gone)) == ("", {"requests": -1, "interrupted": -1})

@@ -3,9 +3,7 @@
 INSERT INTO gateways AS known (
     id, started_at, last_seen_at, accepted, ended, held, state, stored
 )
-VALUES (
-    :id, :started_at, :last_seen_at, :accepted, :ended, :held, :state, :stored
-)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     started_at = coalesce(known.started_at, excluded.started_at),
     last_seen_at = max(

@@ -2,26 +2,18 @@
 INSERT INTO rollups (
     step_seconds, starts_at, model, resource_id, proxy_key_id, requests, failed,
     cancelled, interrupted, attempts, failovers, input_tokens, cached_tokens,
-    output_tokens, reasoning_tokens, latency_ms, first_token_ms, cost, latency_25,
+    output_tokens, reasoning_tokens, latency_ms, first_token_ms, latency_25,
     latency_50, latency_100, latency_200, latency_400, latency_800, latency_1600,
     latency_3200, latency_6400, latency_12800, latency_25600, latency_51200,
     latency_102400, latency_204800, latency_409600, latency_longer, first_token_25,
-    first_token_50, first_token_100, first_token_200, first_token_400, first_token_800,
-    first_token_1600, first_token_3200, first_token_6400, first_token_12800,
-    first_token_25600, first_token_51200, first_token_102400, first_token_204800,
-    first_token_409600, first_token_longer
+    first_token_50, first_token_100, first_token_200, first_token_400,
+    first_token_800, first_token_1600, first_token_3200, first_token_6400,
+    first_token_12800, first_token_25600, first_token_51200, first_token_102400,
+    first_token_204800, first_token_409600, first_token_longer, cost
 )
 VALUES (
-    :step_seconds, :starts_at, :model, :resource_id, :proxy_key_id, :requests, :failed,
-    :cancelled, :interrupted, :attempts, :failovers, :input_tokens, :cached_tokens,
-    :output_tokens, :reasoning_tokens, :latency_ms, :first_token_ms, :cost, :latency_25,
-    :latency_50, :latency_100, :latency_200, :latency_400, :latency_800, :latency_1600,
-    :latency_3200, :latency_6400, :latency_12800, :latency_25600, :latency_51200,
-    :latency_102400, :latency_204800, :latency_409600, :latency_longer, :first_token_25,
-    :first_token_50, :first_token_100, :first_token_200, :first_token_400,
-    :first_token_800, :first_token_1600, :first_token_3200, :first_token_6400,
-    :first_token_12800, :first_token_25600, :first_token_51200, :first_token_102400,
-    :first_token_204800, :first_token_409600, :first_token_longer
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 )
 ON CONFLICT (step_seconds, starts_at, model, resource_id, proxy_key_id) DO UPDATE SET
     requests = rollups.requests + excluded.requests,

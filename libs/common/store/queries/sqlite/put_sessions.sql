@@ -3,10 +3,7 @@
 INSERT INTO sessions (
     id, name, first_seen_at, last_seen_at, requests, total_tokens, last_resource_id
 )
-VALUES (
-    :id, :name, :first_seen_at, :last_seen_at, :requests, :total_tokens,
-    :last_resource_id
-)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     name = CASE
         WHEN excluded.last_seen_at >= sessions.last_seen_at

@@ -1,8 +1,12 @@
 """Batches of events written to PostgreSQL: which statements run, with which values."""
 
+import json
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
 
+from libs.common.contracts.prices import Price, PriceList
 from libs.common.store.postgres.batches import copy_batch, merge_batch
 from libs.common.store.rollups import Rollups
 from libs.common.store.rows import instant
@@ -22,7 +26,7 @@ BATCH = [
     streamed(decision_event()),
     streamed(gateway_event("gw")),
 ]  # fmt: skip
-GAINS = ["put_sessions", "put_gateways", "touch_proxy_keys", "put_rollups", "add_total"]
+AT = "2023-11-14T22:13:20.123Z"
 
 
 async def test_new_events_are_copied() -> None:
@@ -30,10 +34,42 @@ async def test_new_events_are_copied() -> None:
     assert await copy_batch(connection.typed, BATCH, Rollups()) == 3
     assert connection.ran == [
         "lock_writers", "add_events", "add_requests", "add_decisions",
-        "add_minted_ids", *GAINS,
+        "add_minted_ids", "add_batch",
     ]  # fmt: skip
-    assert connection.values["add_total"] == {"fresh": 1}
+    added = connection.values["add_batch"]
+    assert added["fresh"] == 1
+    # Zeros are left out.
+    assert json.loads(added["put_sessions"]) == [
+        {"id": "s", "first_seen_at": AT, "last_seen_at": AT, "requests": 1,
+         "last_resource_id": "one"}
+    ]  # fmt: skip
+    assert json.loads(added["touch_proxy_keys"]) == [
+        {"id": "key_1", "last_used_at": AT}
+    ]
+    assert [row["step_seconds"] for row in json.loads(added["put_rollups"])] == [
+        60,
+        900,
+    ]
     assert len(connection.copied["add_events"].rows) == 3
+
+
+async def test_nothing_adds_up_of_events_without_requests() -> None:
+    connection = FakeConnection()
+    await copy_batch(connection.typed, [streamed(decision_event())], Rollups())
+    assert connection.ran == ["lock_writers", "add_events", "add_decisions"]
+
+
+async def test_a_cost_of_nothing_is_not_no_cost() -> None:
+    rollups, connection = Rollups(), FakeConnection()
+    since = datetime(2020, 1, 1, tzinfo=UTC)
+    rollups.prices = PriceList([Price("free", since, 0.0, 0.0, 0.0)])
+    used = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    batch = [stored_request("a", model="free", **used)]
+    batch.append(stored_request("b", model="odd", **used))
+    await copy_batch(connection.typed, batch, rollups)
+    rows = json.loads(connection.values["add_batch"]["put_rollups"])
+    costs = {row["model"]: row.get("cost") for row in rows}
+    assert costs == {"free": 0.0, "odd": None}
 
 
 async def test_a_copy_of_stored_events_raises() -> None:
@@ -48,7 +84,7 @@ async def test_a_merge_asks_for_stored_requests_first() -> None:
     assert await merge_batch(connection.typed, BATCH, Rollups()) == 2
     assert connection.ran == [
         "lock_writers", "known_requests", "put_events", "put_requests",
-        "put_decisions", "put_minted_ids", *GAINS,
+        "put_decisions", "put_minted_ids", "add_batch",
     ]  # fmt: skip
 
 
@@ -73,8 +109,9 @@ async def test_an_interrupted_request_is_deleted_before_the_real_one_is_added() 
     assert await merge_batch(connection.typed, [stored_request()], Rollups()) == 1
     assert connection.ran == [
         "lock_writers", "known_requests", "drop_interrupted", "put_events",
-        "put_requests", "put_rollups",
+        "put_requests", "add_batch",
     ]  # fmt: skip
+    assert connection.values["add_batch"]["fresh"] == 0
     at = instant(T0_MS)
     values = {"ids": ["req-1"], "oldest": at, "newest": at}
     assert connection.values["drop_interrupted"] == values

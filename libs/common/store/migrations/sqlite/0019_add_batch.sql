@@ -1,0 +1,1 @@
+-- Nothing: here one statement for each row is planned once anyway.

@@ -1,0 +1,5 @@
+-- Adds up what a batch changes (migration 0019).
+SELECT add_batch_v1(
+    %(put_sessions)s::json, %(put_gateways)s::json, %(touch_proxy_keys)s::json,
+    %(put_rollups)s::json, %(fresh)s::bigint
+)
