@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from libs.common.bodies.hint_types import Hints
 from libs.common.bodies.minted_ids import LONGEST_ID, ids_in_path
 from libs.common.bodies.named_ids import (
     MOST_CHECKED,
@@ -22,6 +23,18 @@ from libs.common.bodies.named_ids import (
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.shapes import ODD_JSON, Body, Metadata, Named, WholeBody
 from libs.common.headers import Header
+
+__all__ = [
+    "LARGEST_QUICK",
+    "MULTIPART",
+    "TOO_MANY_IDS",
+    "UNREADABLE",
+    "Hints",
+    "Reading",
+    "quick_hints",
+    "read_hints",
+    "unopened_hints",
+]
 
 LARGEST_QUICK = 49_152  # bytes read by one call; takes 3 ms in the worst case
 # Reasons why isolation cannot check a body.
@@ -44,32 +57,6 @@ _NO_FACTS = ItemFacts()
 
 _decoder = msgspec.json.Decoder(Body)
 _whole_decoder = msgspec.json.Decoder(WholeBody)
-
-
-class Hints(msgspec.Struct, frozen=True, gc=False):
-    """What a request says about its session and state. `bound_ids` are upstream ids in
-    the request, the most significant first. The rest is for isolation (`isolate`):
-
-    `named`: ids of objects, which clients do not generate. `references`: ids of input
-    items that the upstream must look up, and the newest item ids. `problem`: why these
-    lists may be incomplete."""
-
-    model: str | None = None
-    stream: bool = False
-    session_id: str | None = None
-    session_name: str | None = None
-    pool_id: str | None = None
-    previous_response_id: str | None = None
-    bound_ids: tuple[str, ...] = ()
-    account_bound: bool = False
-    background: bool = False
-    named: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
-    problem: str | None = None
-    max_output_tokens: int | None = None
-    # What policies of keys limit besides (`isolate`).
-    effort: str | None = None
-    service_tier: str | None = None
 
 
 def read_hints(

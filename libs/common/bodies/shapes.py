@@ -128,6 +128,14 @@ class Reasoning(Shape):
     effort: str | None = None
 
 
+class FrameIds(Shape):
+    """The ids in a WebSocket message that creates no response."""
+
+    response_id: object = None
+    item_id: object = None
+    id: object = None
+
+
 class WholeBody(Body):
     """Members that keys need in addition: every upstream id in a request, and what
     policies limit."""

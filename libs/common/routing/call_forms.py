@@ -5,6 +5,12 @@ from typing import Any
 
 import msgspec
 
+from libs.common.contracts.decision_head import (
+    DecisionHead,
+    LaterHead,
+    LaterWaitedHead,
+    WaitedHead,
+)
 from libs.common.redis.packing import SIZE, Form, Pieces
 from libs.common.routing.control import now_ms
 from libs.common.routing.types import OTHERS, Ask
@@ -90,26 +96,6 @@ def ids_of(ask: Ask) -> tuple[Any, ...]:
     )
 
 
-class _DecisionHead(msgspec.Struct, gc=False):
-    request_id: str
-    attempt: int
-    created_at_ms: int | str
-    session_id: str | None
-    pool_id: str | None
-
-
-class _LaterHead(_DecisionHead, gc=False):
-    cause: str
-
-
-class _WaitedHead(_DecisionHead, gc=False):
-    waited_ms: int
-
-
-class _LaterWaitedHead(_LaterHead, gc=False):
-    waited_ms: int
-
-
 _encode = msgspec.json.Encoder().encode
 
 
@@ -120,8 +106,8 @@ def decision_head(ask: Ask, now: int | str) -> bytes:
     if ask.waited_ms is not None:
         waited = ask.waited_ms
         if ask.cause:
-            return _encode(_LaterWaitedHead(*made, ask.cause, waited))[:-1]
-        return _encode(_WaitedHead(*made, waited))[:-1]
+            return _encode(LaterWaitedHead(*made, ask.cause, waited))[:-1]
+        return _encode(WaitedHead(*made, waited))[:-1]
     if ask.cause:
-        return _encode(_LaterHead(*made, ask.cause))[:-1]
-    return _encode(_DecisionHead(*made))[:-1]
+        return _encode(LaterHead(*made, ask.cause))[:-1]
+    return _encode(DecisionHead(*made))[:-1]

@@ -12,7 +12,7 @@ import msgspec
 
 from libs.common.bodies.hints import LARGEST_QUICK, MULTIPART, TOO_MANY_IDS, Hints
 from libs.common.bodies.named_ids import MOST_CHECKED
-from libs.common.bodies.shapes import ODD_JSON
+from libs.common.bodies.shapes import ODD_JSON, FrameIds
 from libs.common.routing.types import NAMED, REFERENCE, Asker, digest
 from services.gateway import errors
 from services.gateway.auth.endpoints import PLAIN_ROUTES, Route
@@ -105,16 +105,10 @@ def asker_for(
     return Asker(tenant, strict, kinds, tuple([digest(id_) for id_ in further])), ids
 
 
-class _FrameIds(msgspec.Struct):
-    response_id: object = None
-    item_id: object = None
-    id: object = None
-
-
 def ids_beside(plain: bytes) -> list[str]:
     """The ids in a WebSocket message that creates no response; `Hints` lack them."""
     try:
-        frame = msgspec.json.decode(plain, type=_FrameIds)
+        frame = msgspec.json.decode(plain, type=FrameIds)
     except ODD_JSON:
         return []
     found = (frame.response_id, frame.item_id, frame.id)

@@ -11,7 +11,8 @@ import msgspec
 
 from libs.common.bodies.minted_ids import is_minted
 from libs.common.bodies.scanner import Scan
-from libs.common.bodies.shapes import ODD_JSON
+from libs.common.bodies.shapes import NULL, ODD_JSON
+from services.gateway.content.facts import Facts
 from services.gateway.content.response_shapes import (
     ANSWER_TYPES,
     Answer,
@@ -27,31 +28,17 @@ from services.gateway.content.response_shapes import (
     Usage,
 )
 
+__all__ = [
+    "MOST_LEARNED",
+    "Facts",
+    "LargeAnswer",
+    "read_answer",
+    "read_beginning",
+    "read_event",
+]
+
 MOST_LEARNED = 128  # ids taken from one answer
 _WITH_CONTENT = (OutputItem, LargeOutputItem)
-
-
-class Facts(msgspec.Struct, gc=False):
-    """What one answer states about itself. Members it lacks are None."""
-
-    response_id: str | None = None
-    model: str | None = None
-    service_tier: str | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    input_tokens: int | None = None
-    cached_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    total_tokens: int | None = None
-    minted: tuple[str, ...] = ()  # ids that only the answering account can resolve
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """All minted ids, the response's own first."""
-        if self.response_id is None or self.response_id in self.minted:
-            return self.minted
-        return (self.response_id, *self.minted)
 
 
 _answers = msgspec.json.Decoder(Answer)
@@ -128,11 +115,11 @@ def _answer_by_member(body: bytes) -> Answer:
         return answer
     for name, kind in ANSWER_TYPES.items():
         with contextlib.suppress(*ODD_JSON):
-            given = members.get(name, b"null")
+            given = members.get(name, NULL)
             setattr(answer, name, msgspec.json.decode(given, type=kind))
     if answer.output is None:
         with contextlib.suppress(*ODD_JSON):
-            given = members.get("output", b"null")
+            given = members.get("output", NULL)
             items = msgspec.json.decode(given, type=list[Identified] | None)
             answer.output = items  # type: ignore[assignment] # less than usual
     return answer

@@ -64,7 +64,7 @@ class EventTap:
             chunk = self._without_cr(chunk)
         if self._held:
             self._held.append(chunk)
-            if b"\n\n" not in chunk and not chunk.startswith(b"\n"):
+            if chunk.find(b"\n\n") < 0 and not chunk.startswith(b"\n"):
                 self._hold_on(chunk)
                 return
             chunk = b"".join(self._held)
@@ -139,7 +139,9 @@ def _kind(event: bytes) -> bytes:
     """The event's type: from its `event:` line, else from the JSON."""
     start = event.lstrip(b"\n")
     if start.startswith(b"event:"):
-        return start[6 : start.find(b"\n") if b"\n" in start else None].strip()
+        # `in` tries an integer first, and formats an error: 1,800 instructions.
+        end = start.find(b"\n")
+        return (start[6:end] if end >= 0 else start[6:]).strip()
     data = _data(start)
     if not data.startswith(b"{"):
         return b""

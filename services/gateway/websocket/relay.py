@@ -104,18 +104,29 @@ class SocketRelay:
     async def run(self) -> None:
         """Relay. On return all sockets are closed and all requests settled."""
         end = End(CloseCode.GOING_AWAY, outcome="cancelled")  # if this is canceled
+        raised: BaseException | None = None
         try:
             self._client.accept(self._headers)
             self._start(self._pump_up)
             self._listen(self._requests.upstream)
             end = await self._end
-        finally:
-            self._set_timer(None)
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._close(end)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            raised = error
+        # What follows waits, so it is in no `finally` (docs/adr/0011-mypyc.md).
+        self._set_timer(None)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Settle the running requests, tell the client, close both sockets.
+        ended = self._requests.end_all(end.outcome, end.problem, end.verdict)
+        try:
+            await self._say_farewell(end, ended)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            raised = error
+        await self._close(end)
+        if raised is not None:
+            raise raised
 
     # Messages ----------------------------------------------------------------
 
@@ -149,16 +160,18 @@ class SocketRelay:
                 return LEFT
 
     async def _pass_up(self, message: Message) -> None:
+        turn = refusal = None
         try:
             turn = await self._requests.begin(message)
         except NotAdmitted as refused:
-            await self._client.send(refused.frame)
-            return
-        if turn is not None:
+            refusal = refused.frame
+        if refusal is not None:
+            await self._client.send(refusal)
+        elif turn is not None:
             await self._send(turn)
-            return
-        with suppress(ConnectionClosed):  # `_pump_down` tells the client
-            await self._requests.upstream.connection.send(message)
+        else:
+            with suppress(ConnectionClosed):  # `_pump_down` tells the client
+                await self._requests.upstream.connection.send(message)
 
     async def _send(self, turn: Turn) -> None:
         """Send a turn's frame to the socket that it was placed on."""
@@ -178,8 +191,8 @@ class SocketRelay:
             try:
                 message = key.masked_frame(await upstream.connection.recv())
             except ConnectionClosed as closed:
-                self._pumps.pop(upstream, None)
-                return await self._lost(upstream, _end_of_upstream(closed, key))
+                end = _end_of_upstream(closed, key)
+                break
             # Before the client can see it: after its answer it may leave at once.
             noted = events.note(upstream, message)
             if not isinstance(noted, Noted):
@@ -194,6 +207,8 @@ class SocketRelay:
             if self._draining:
                 self.drain()
             self._let_go()
+        self._pumps.pop(upstream, None)
+        return await self._lost(upstream, end)
 
     def _keep_back(self, turn: Turn, *, holds: bool) -> None:
         """An event that the client does not see, or not yet."""
@@ -236,15 +251,18 @@ class SocketRelay:
         self._start(partial(self._place_and_send, turn))
 
     async def _place_and_send(self, turn: Turn) -> None:
+        refusal = None
         try:
             await self._requests.place(turn)
         except NotAdmitted as refused:
-            self._set_timer(self._requests.deadline)
-            await self._client.send(refused.frame)
-            if self._draining:
-                self.drain()
-        else:
+            refusal = refused.frame
+        if refusal is None:
             await self._send(turn)
+            return
+        self._set_timer(self._requests.deadline)
+        await self._client.send(refusal)
+        if self._draining:
+            self.drain()
 
     async def _lost(self, upstream: Opened, end: End) -> End | None:
         """An upstream's socket ended. Its turns go elsewhere if the client saw nothing
@@ -292,24 +310,23 @@ class SocketRelay:
 
     # Ends --------------------------------------------------------------------
 
-    async def _close(self, end: End) -> None:
-        """Settle the running requests, tell the client, close both sockets."""
-        ended = self._requests.end_all(end.outcome, end.problem, end.verdict)
+    async def _say_farewell(self, end: End, ended: Sequence[Turn]) -> None:
+        """Send the client the error of each turn that was running."""
+        if end.problem is None:
+            return
         try:
-            if end.problem is not None:
-                async with asyncio.timeout(FAREWELL_S):
-                    for turn in ended:
-                        await self._client.send(error_frame(end.problem, turn.lane))
+            async with asyncio.timeout(FAREWELL_S):
+                for turn in ended:
+                    await self._client.send(error_frame(end.problem, turn.lane))
         except TimeoutError:
             log.debug("client did not read its last events", action="client_stalled")
-        finally:
-            self._client.close(end.code, end.reason)
-            restarts = end.code == CloseCode.SERVICE_RESTART
-            code = CloseCode.SERVICE_RESTART if restarts else CloseCode.NORMAL_CLOSURE
-            open_ = {*self._pumps, *self._closing, self._requests.upstream}
-            await asyncio.gather(
-                *(upstream.connection.close(code) for upstream in open_)
-            )
+
+    async def _close(self, end: End) -> None:
+        self._client.close(end.code, end.reason)
+        restarts = end.code == CloseCode.SERVICE_RESTART
+        code = CloseCode.SERVICE_RESTART if restarts else CloseCode.NORMAL_CLOSURE
+        open_ = {*self._pumps, *self._closing, self._requests.upstream}
+        await asyncio.gather(*(upstream.connection.close(code) for upstream in open_))
 
 
 def _end_of_upstream(closed: ConnectionClosed, key: SentKey) -> End:

@@ -837,6 +837,7 @@ async def test_a_packed_stream_that_breaks_behind_its_end_breaks_the_client(
 # Faults of the gateway ---------------------------------------------------------
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_an_answer_that_cannot_be_understood_is_settled(
     tmp_path: Path, twin: Twin, monkeypatch: pytest.MonkeyPatch

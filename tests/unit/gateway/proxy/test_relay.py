@@ -293,6 +293,7 @@ async def test_a_restart_after_the_terminal_event_adds_nothing() -> None:
     assert talk.wire.sent.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.interpreted
 @timeless
 async def test_a_fault_of_ours_in_passing_is_raised_where_the_answer_is_awaited() -> (
     None

@@ -10,8 +10,8 @@ from libs.common.proxy_keys import Principal
 from libs.common.routing.types import Decision, NoCapacity
 from services.gateway import errors
 from services.gateway.server.request import Request
+from services.gateway.websocket import handler
 from services.gateway.websocket.handler import client_may_upgrade
-from services.gateway.websocket.relay import SocketRelay
 from tests.support.clients.websocket_peer import Peer
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.plane import SECRET, World
@@ -243,10 +243,13 @@ async def test_an_unexpected_failure_aborts_the_connection(
 ) -> None:
     world = three(tmp_path)
 
-    async def failing(_: SocketRelay) -> None:
-        raise RuntimeError("unexpected")
+    class Failing:
+        def __init__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(SocketRelay, "run", failing)
+        async def run(self) -> None:
+            raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(handler, "SocketRelay", Failing)
     sockets = Sockets(world)
     talk = await sockets.asks()
     sockets.upstream().accepts()

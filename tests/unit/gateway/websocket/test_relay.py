@@ -14,6 +14,7 @@ from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import KeyLimited
 from services.gateway.proxy.services import Limits
+from services.gateway.websocket import handler
 from services.gateway.websocket.client import CLOSE_TIMEOUT_S
 from services.gateway.websocket.relay import HOLD_S, RESTARTING, End, SocketRelay
 from tests.support.clients.websocket_peer import Upstream
@@ -309,19 +310,43 @@ async def test_a_canceled_relay_closes_both_sockets(tmp_path: Path) -> None:
 
 
 @timeless
+async def test_a_relay_canceled_during_its_farewell_closes_both_sockets(
+    tmp_path: Path,
+) -> None:
+    world, sockets, talk = await joined(tmp_path)
+    await talk.creates(model="m")
+    protocol = talk.wire.get_protocol()
+    assert isinstance(protocol, asyncio.Protocol)
+    protocol.pause_writing()
+    relay = next(iter(sockets.plane._relays))
+    relay.finish(RESTARTING)
+    await settled()
+    assert not talk.task.done()  # the client does not read its last event
+    talk.task.cancel()
+    await settled()
+    talk.hears()
+    assert talk.close_code == 1012
+    assert sockets.upstream().close_code == 1012
+    await talk.ended()
+    assert talk.task.cancelled()
+    assert world.requests[0]["outcome"] == "interrupted"
+    world.is_at_rest()
+
+
+@timeless
 async def test_a_relay_that_ends_before_it_starts_leaves_no_coroutine_unawaited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = made(tmp_path)
     sockets = Sockets(world)
     talk = await sockets.asks()
-    started = SocketRelay.run
 
-    async def run(relay: SocketRelay) -> None:
+    def ended(*args: Any) -> SocketRelay:
+        relay = SocketRelay(*args)
         relay.finish(RESTARTING)
-        await started(relay)
+        return relay
 
-    monkeypatch.setattr(SocketRelay, "run", run)
+    monkeypatch.setattr(handler, "SocketRelay", ended)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         sockets.upstream().accepts()

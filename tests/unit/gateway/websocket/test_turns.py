@@ -579,6 +579,7 @@ async def test_large_frames_are_read_in_steps(tmp_path: Path) -> None:
     assert (row["model"], row["total_tokens"], row["outcome"]) == ("m", 3, "completed")
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("large", [True, False])
 @timeless
 async def test_an_event_that_cannot_be_understood_passes(
