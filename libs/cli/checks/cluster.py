@@ -14,13 +14,14 @@ from libs.common.redis.factory import blocking_finder, cause_of
 VARIABLE = "PROXY_REDIS_URL"
 NO_CLUSTER = "cluster support disabled"  # in the error of a server that is no node
 LIST_LIBRARY = ("FUNCTION", "LIST", "LIBRARYNAME", "rpx")
+ANNOUNCED = "Check cluster-announce-ip, and that this machine can reach the address"
 SHOW_NODES = "`redis-cli CLUSTER NODES` at a node shows what fails"
 
 
 def cluster(url: str, patience_s: float) -> Iterator[Finding]:
     """The findings about each node of the URL, and then about the cluster."""
     finder = blocking_finder(url, patience_s)
-    found: Layout | None = None
+    found: tuple[Layout, Address] | None = None
     for address in finder.nodes.known:
         try:
             layout = finder.layout(address)
@@ -28,9 +29,9 @@ def cluster(url: str, patience_s: float) -> Iterator[Finding]:
             yield _unusable(url, address, error)
             continue
         yield Finding(f"redis node {_place(address)}", "answers; cluster_state is ok")
-        found = found or layout
+        found = found or (layout, address)
     if found is not None:
-        yield from _whole(finder, found)
+        yield from _whole(finder, *found)
 
 
 def _unusable(url: str, address: Address, error: Exception) -> Finding:
@@ -51,14 +52,15 @@ def _unusable(url: str, address: Address, error: Exception) -> Finding:
     )
 
 
-def _whole(finder: BlockingFinder, layout: Layout) -> Iterator[Finding]:
+def _whole(finder: BlockingFinder, layout: Layout, asked: Address) -> Iterator[Finding]:
+    """The findings about the cluster, by what the node `asked` says."""
     subject = "redis cluster"
     if layout.owner is None:
         state = f"no node has slot {SLOT}, in which all keys are"
         yield Finding.failed(subject, state, SHOW_NODES)
         return
     yield _owner(layout, layout.owner)
-    primaries = finder.primaries(layout.owner)
+    primaries = finder.primaries(asked)
     without = []
     for address in primaries:
         try:
@@ -66,8 +68,8 @@ def _whole(finder: BlockingFinder, layout: Layout) -> Iterator[Finding]:
         except (RedisError, OSError) as error:
             yield Finding.failed(
                 f"redis node {_place(address)}",
-                f"cannot be used ({cause_of(error)})",
-                SHOW_NODES,
+                f"is announced, but cannot be used ({cause_of(error)})",
+                ANNOUNCED,
             )
             continue
         if not listed:

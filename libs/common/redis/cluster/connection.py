@@ -206,17 +206,13 @@ class ClusterConnection:
 
     async def _replace(self, former: Wire) -> None:
         """Replace a connection by one to the new owner, and send what is held."""
-        ends = self._loop.time() + FOLLOW_WITHIN_S
-        await former.idle()
-        wire: Wire | None = None
-        while wire is None:
-            if self._redirections > REDIRECTIONS or self._loop.time() > ends:
-                former.drop("moved to a node that cannot be used")
-                return
-            try:
-                wire = await self._connect()
-            except RedisAway:
-                await asyncio.sleep(FOLLOW_PAUSE_S)
+        try:
+            async with asyncio.timeout(FOLLOW_WITHIN_S):
+                await former.idle()
+                wire = await self._connect_to_owner()
+        except (TimeoutError, RedisAway):
+            former.drop("moved to a node that cannot be used")
+            return
         calls = [*self._redirected, *(self._held or ())]
         self._redirected, self._held = [], None
         self._wire = wire
@@ -224,6 +220,15 @@ class ClusterConnection:
         log.info("redis moved", action="redis_moved", calls=len(calls))
         for call in calls:
             wire.send(call)
+
+    async def _connect_to_owner(self) -> Wire:
+        """Raises `RedisAway` if nodes redirect to each other."""
+        while self._redirections <= REDIRECTIONS:
+            try:
+                return await self._connect()
+            except RedisAway:
+                await asyncio.sleep(FOLLOW_PAUSE_S)
+        raise RedisAway
 
     def _ask_elsewhere(self, target: Address, call: Call) -> None:
         """The keys of a call are at the node that is getting the slot."""

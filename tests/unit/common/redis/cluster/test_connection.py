@@ -29,7 +29,6 @@ pytestmark = pytest.mark.asyncio
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECONNECT_PAUSE_S", 0.01)
-    monkeypatch.setattr(module, "FOLLOW_WITHIN_S", 0.2)
 
 
 @asynccontextmanager
@@ -125,7 +124,10 @@ async def test_nodes_that_redirect_to_each_other_fail_the_calls() -> None:
         assert await connection.call("ECHO", "c") == b"c"
 
 
-async def test_a_new_owner_that_cannot_be_reached_fails_the_calls() -> None:
+async def test_a_new_owner_that_cannot_be_reached_fails_the_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FOLLOW_WITHIN_S", 0.1)
     async with connected(echo) as (connection, cluster):
         nowhere = Exception(f"MOVED {SLOT} 127.0.0.1:1")
         cluster.answer = lambda _: nowhere
