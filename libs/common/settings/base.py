@@ -25,7 +25,6 @@ from pydantic_settings import (
 from libs.common.errors import SettingError, shown
 from libs.common.redis import keys
 from libs.common.redis import url as redis_url
-from libs.common.redis.cluster.layout import in_slot
 from libs.common.settings.messages import SettingErrorCarrier, setting_errors
 
 CLUSTER_SCHEMES = tuple(f"{scheme}://" for scheme in redis_url.CLUSTERS)
@@ -192,7 +191,7 @@ class CommonSettings(StrictSettings):
     @model_validator(mode="after")
     def _stream_in_slot(self) -> Self:
         cluster = self.redis_url.startswith(CLUSTER_SCHEMES)
-        if cluster and not in_slot(self.telemetry_stream):
+        if cluster and not keys.has_tag(self.telemetry_stream):
             raise SettingErrorCarrier(
                 "PROXY_TELEMETRY_STREAM",
                 f"is {shown(self.telemetry_stream)}, which is in another slot of the "

@@ -59,11 +59,6 @@ def primaries_of(
     return found
 
 
-def in_slot(name: str) -> bool:
-    """Whether a key of this name is in the slot."""
-    return bool(key_slot(name.encode()) == SLOT)
-
-
 def is_up(info: bytes) -> bool:
     """Whether a node, by its reply to CLUSTER INFO, can be believed. One that is cut
     off from the majority says `fail`, and knows only how it was before."""

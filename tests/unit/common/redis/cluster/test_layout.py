@@ -9,13 +9,12 @@ from libs.common.redis.cluster.layout import (
     Layout,
     Nodes,
     guarded,
-    in_slot,
     is_up,
     layout_of,
     primaries_of,
     target_of,
 )
-from libs.common.redis.keys import catalogue
+from libs.common.redis.keys import catalogue, has_tag
 from libs.common.redis.packing import GAP, Form, packed
 
 ASKED = ("seed", 7000)
@@ -27,10 +26,13 @@ def test_all_keys_are_in_the_slot_of_their_tag() -> None:
 
 @pytest.mark.parametrize(
     ("name", "inside"),
-    [("{rpx}:events", True), ("a{rpx}b", True), ("events", False), ("{}{rpx}", False)],
+    [
+        *(("{rpx}:events", True), ("a{rpx}b", True), ("{rpx}{x}", True)),
+        *(("events", False), ("{}{rpx}", False), ("{{rpx}", False), ("{rpx", False)),
+    ],
 )
-def test_a_name_with_the_tag_is_in_the_slot(name: str, inside: bool) -> None:
-    assert in_slot(name) is inside
+def test_a_name_with_the_tag_is_in_the_slot(name: str, *, inside: bool) -> None:
+    assert (has_tag(name), key_slot(name.encode()) == SLOT) == (inside, inside)
 
 
 def test_the_owner_is_the_first_member_of_the_range_with_the_slot() -> None:
