@@ -16,8 +16,8 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
+from libs.common.redis.hot_connection import hot_connection
 from libs.common.redis.key_table import KeyTable
-from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.runtime.tls import resuming_context
 from libs.common.settings.http_proxies import Egress
@@ -75,7 +75,7 @@ class Gateway:
         self.scrape = Scrape(slots)
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._rules = ProviderRules.read(os.environ)
-        self.redis = SharedConnection(connect(settings.redis_url))
+        self.redis = hot_connection(settings.redis_url)
         self.routing = RoutingFunctions(
             self.redis, settings.telemetry_stream, Terms.of(settings)
         )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from libs.common.redis.shared_connection import SharedConnection
+from libs.common.redis.hot_connection import HotConnection
 from services.gateway import metrics
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.proxy.in_flight import InFlight
@@ -16,7 +16,7 @@ def register_gauges(
     in_flight: InFlight,
     upstream: UpstreamClient,
     delivery: JournalDelivery,
-    redis: SharedConnection,
+    redis: HotConnection,
 ) -> None:
     """Add the gauges. Those of several workers are added up."""
     journal = delivery.journal

@@ -8,7 +8,7 @@ import structlog
 
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis import keys
-from libs.common.redis.shared_connection import SharedConnection
+from libs.common.redis.hot_connection import HotConnection
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.ledger.journal.delivery import JournalDelivery
@@ -38,7 +38,7 @@ class Heartbeat:
     def __init__(  # noqa: PLR0913 - the parts that need maintenance
         self,
         gateway_id: str,
-        redis: SharedConnection,
+        redis: HotConnection,
         routing: RoutingFunctions,
         catalogue: GatewayCatalogue,
         delivery: JournalDelivery,

@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import falcon.asgi
@@ -18,6 +18,7 @@ from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
 from libs.common.redis.check_queue import Orders
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.key_table import KeyTable
 from libs.common.redis.leader import LeaderLease
 from libs.common.redis.shared_connection import connect
@@ -66,6 +67,7 @@ from services.router.api.head import answer_head
 from services.router.budgets.recounter import Recounter
 from services.router.budgets.spend import SpendRows
 from services.router.catalogue import Publisher, build_catalogue
+from services.router.cluster.library import ClusterLibrary
 from services.router.conditions import RouterConditions
 from services.router.dashboard_files import CSP, FILES, page
 from services.router.errors import say
@@ -147,11 +149,16 @@ class Router:
             self.key_publisher.run(),
             self.registry.run(),
             self.conditions.run(),
+            *self._of_cluster(),
         )
         self._loops = [_kept(loop) for loop in loops]
         if isinstance(self.token, KeptToken):
             self._loops.append(asyncio.create_task(self.token.make_first()))
         log.info("router started", action="router_started")
+
+    def _of_cluster(self) -> Iterator[Coroutine[Any, Any, None]]:
+        if isinstance(self._redis, ClusterClient):
+            yield ClusterLibrary(self._redis, LIBRARY, self._lease).run()
 
     def _attention(self) -> Attention:
         return Attention(

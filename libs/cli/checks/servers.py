@@ -11,14 +11,16 @@ from urllib.parse import quote
 
 import psycopg
 
+from libs.cli.checks.cluster import cluster
 from libs.cli.checks.finding import Context, Finding
 from libs.cli.observe import look_at_redis
 from libs.cli.plan import RedisSeen, stands_in, without_password
 from libs.common.errors import SettingError
-from libs.common.settings.base import DatabaseSettings
+from libs.common.settings.base import CLUSTER_SCHEMES, DatabaseSettings
 from libs.common.store.migrate import known_migrations
 from libs.common.store.postgres.errors import cause_of
 
+FINAL = {RedisSeen.TOO_OLD, RedisSeen.LOCKED}  # waiting does not help
 DATABASE_VARIABLES = ("PROXY_DATABASE_URL", "SERVICE_DATABASE_URL", "DATABASE_URL")
 
 
@@ -28,7 +30,9 @@ def redis(context: Context) -> Iterator[Finding]:
     subject = f"redis {place}"
     seen, cause = look_at_redis(url, context.patience_s)
     state = f"{seen.value} ({cause})" if cause else seen.value
-    if seen.usable:
+    if url.startswith(CLUSTER_SCHEMES) and seen not in FINAL:
+        yield from cluster(url, context.patience_s)
+    elif seen.usable:
         yield Finding(subject, f"answers and has functions; {seen.value}")
     elif not context.environ.get("PROXY_REDIS_URL") or stands_in(url, seen):
         yield Finding(subject, f"{state}; `up` starts an embedded server instead")
@@ -39,7 +43,7 @@ def redis(context: Context) -> Iterator[Finding]:
             "If it is not meant to be shared, select another database in "
             "PROXY_REDIS_URL",
         )
-    elif seen in {RedisSeen.TOO_OLD, RedisSeen.LOCKED}:
+    elif seen in FINAL:
         error = SettingError(
             "PROXY_REDIS_URL", f"names redis {place}, but {state}", _redis_fix(seen)
         )

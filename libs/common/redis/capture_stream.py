@@ -11,8 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.connection import AbstractConnection, PythonRespSerializer
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from libs.common.contracts.payloads import Payload
 from libs.common.errors import ProxyError, RedisAway
@@ -30,6 +37,8 @@ ANSWER_TIMEOUT_S = 10.0  # for megabytes
 # Longer arguments are sent without a copy, which hiredis would make: a quarter of the
 # CPU time for bodies of megabytes.
 COPIED_BYTES = 6_000
+# Of a Cluster, for now or for good (MovedError is an AskError).
+ELSEWHERE = (AskError, TryAgainError, ClusterDownError)
 
 
 class Refused(ProxyError):
@@ -119,6 +128,8 @@ def _added(connection: Any) -> bool:
     except ReadOnlyError as error:
         # The primary was demoted. The next connection is to the new one.
         raise RedisConnectionError("it is a replica now") from error
+    except ELSEWHERE as error:
+        raise RedisConnectionError("the stream is at another node") from error
     except ResponseError:
         return False
     return True

@@ -1,10 +1,12 @@
 """Redis clients for a URL, for event loops and for threads. They connect on first use.
 
-The primary may change while a client is in use: Sentinels name another one, or the
-host name resolves to another address. A connection whose server became a replica is
-closed, and the next one goes to the new primary. But a replaced primary may take more
-than ten seconds to notice, and what is written to it is lost. So Sentinels are asked
-periodically, also while calls succeed."""
+The primary may change while a client is in use: Sentinels name another one, another
+node of a Cluster gets the slot (`cluster/`), or the host name resolves to another
+address. A connection whose server became a replica is closed, and the next one goes to
+the new primary. But a replaced primary may take more than ten seconds to notice, and
+what is written to it is lost. So Sentinels are asked periodically, also while calls
+succeed. A node of a Cluster that was replaced redirects calls, or refuses them as soon
+as it is cut off from the majority for the cluster's node timeout."""
 
 import asyncio
 import contextlib
@@ -17,15 +19,19 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer, parse_url
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry as BlockingRetry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
+from libs.common.redis.cluster.blocking import BlockingClusterClient, BlockingFinder
+from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.url import RedisUrl, parse
 from libs.common.runtime.tls import tls_cause
 
@@ -37,6 +43,8 @@ LOOK_EVERY_S = 1.0  # between two questions to Sentinels
 def client(url: str, connect_s: float, answer_s: float) -> Redis:
     place, options = parse(url), _options(connect_s, answer_s)
     options["retry"] = Retry(NoBackoff(), 0)
+    if place.nodes:
+        return ClusterClient.of(place.nodes, _of_nodes(place, options))
     if not place.sentinels:
         return _packing(Redis.from_url(place.server, **options))
     primary, sentinels = _of_sentinels(place, options)
@@ -71,12 +79,21 @@ def blocking_client(
     options["retry"] = BlockingRetry(NoBackoff(), 0)
     if packer is not None:
         options["command_packer"] = packer
+    if place.nodes:
+        return BlockingClusterClient.of(place.nodes, _of_nodes(place, options))
     if not place.sentinels:
         return BlockingRedis.from_url(place.server, **options)
     primary, sentinels = _of_sentinels(place, options)
     watch = Sentinel(place.sentinels, sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
     made: BlockingRedis = watch.master_for(place.service, **primary)  # type: ignore[no-untyped-call]
     return made
+
+
+def blocking_finder(url: str, patience_s: float) -> BlockingFinder:
+    """Asks the nodes of a Cluster."""
+    place, options = parse(url), _options(patience_s, patience_s)
+    options["retry"] = BlockingRetry(NoBackoff(), 0)
+    return BlockingFinder(place.nodes, _of_nodes(place, options))
 
 
 def _options(connect_s: float, answer_s: float) -> dict[str, Any]:
@@ -89,15 +106,21 @@ def _options(connect_s: float, answer_s: float) -> dict[str, Any]:
     }
 
 
+def _of_nodes(place: RedisUrl, options: dict[str, Any]) -> dict[str, Any]:
+    """Options for a connection whose address is found out."""
+    found: dict[str, Any] = {**parse_url(place.server), **options}  # type: ignore[no-untyped-call]
+    found["ssl"] = found.pop("connection_class", None) is not None
+    for told in ("host", "port"):
+        found.pop(told, None)
+    return found
+
+
 def _of_sentinels(
     place: RedisUrl, options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options for the primary and for its Sentinels: the same but for credentials and
     timeouts."""
-    primary: dict[str, Any] = {**parse_url(place.server), **options}  # type: ignore[no-untyped-call]
-    primary["ssl"] = primary.pop("connection_class", None) is not None
-    for told in ("host", "port"):
-        primary.pop(told, None)
+    primary = _of_nodes(place, options)
     theirs = ("protocol", "retry", "ssl")
     sentinels = {k: v for k, v in primary.items() if k.startswith(theirs)}
     sentinels.pop("retry_on_error", None)
@@ -176,7 +199,8 @@ def cause_of(error: BaseException) -> str:
         return "no answer in time"
     text = " ".join(str(error).split()).rstrip(".")[:200]
     if isinstance(error, ResponseError):
-        return f"it refuses: {text}"
+        moving = isinstance(error, AskError | TryAgainError)
+        return "its keys move to another node" if moving else f"it refuses: {text}"
     return text or type(error).__name__
 
 

@@ -5,6 +5,13 @@ has the full description."""
 TAG = "{rpx}"
 
 
+def has_tag(name: str) -> bool:
+    """Whether a Cluster places a key of this name by the tag of the routing keys: what
+    is between the first brace and the next closing one."""
+    begin = name.find("{")
+    return begin >= 0 and name[begin : name.find("}", begin) + 1] == TAG
+
+
 def catalogue() -> str:
     """String: the catalogue's JSON document (`contracts.catalogue.Catalogue`)."""
     return f"{TAG}:catalogue"

@@ -1,14 +1,18 @@
-"""Parses PROXY_REDIS_URL: one server, or a primary that Sentinels name. Pure.
+"""Parses PROXY_REDIS_URL: one server, a primary that Sentinels name, or some nodes of a
+Redis Cluster. Pure.
 
 redis-py has no URL for Sentinels. This is the form that other Python clients use:
 `redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DATABASE]`, with
-credentials and database of the primary. `rediss+sentinel://` uses TLS to both."""
+credentials and database of the primary. `rediss+sentinel://` uses TLS to both.
+`redis+cluster://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]` is like it; the
+credentials are those of all nodes."""
 
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 SERVERS = ("redis", "rediss", "unix")
 SENTINELS = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 
@@ -29,20 +33,21 @@ class BadRedisUrl(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """`server` is a URL for redis-py. With Sentinels it has the address of the first
-    one in place of the primary's, which is not known yet."""
+    """`server` is a URL for redis-py. With Sentinels or a Cluster it has the address of
+    the first one in place of the primary's, which is not known yet."""
 
     server: str
     files: tuple[str, ...]  # certificates and keys
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_login: tuple[tuple[str, str], ...] = ()  # username, password
+    nodes: tuple[tuple[str, int], ...] = ()  # of a Cluster
 
 
 def parse(url: str) -> RedisUrl:
     """Raises `BadRedisUrl`, which never contains a password."""
     scheme, _, rest = url.partition("://")
-    if scheme not in SERVERS and scheme not in SENTINELS:
+    if scheme not in (*SERVERS, *SENTINELS, *CLUSTERS):
         raise BadRedisUrl("is no Redis URL")
     place, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -52,6 +57,8 @@ def parse(url: str) -> RedisUrl:
         raise BadRedisUrl(_UNENCODED)
     if scheme in SENTINELS:
         return _of_sentinels(SENTINELS[scheme], place, options)
+    if scheme in CLUSTERS:
+        return _of_cluster(CLUSTERS[scheme], place, options)
     _check_options(options, tls=scheme == "rediss")
     if scheme != "unix":
         _address(host)
@@ -62,8 +69,8 @@ def parse(url: str) -> RedisUrl:
 def addresses(url: str) -> tuple[tuple[str, int], ...]:
     """The hosts and ports in the URL. Raises `BadRedisUrl`."""
     parsed = parse(url)
-    if parsed.sentinels:
-        return parsed.sentinels
+    if parsed.sentinels or parsed.nodes:
+        return parsed.sentinels or parsed.nodes
     parts = urlsplit(parsed.server)
     if parts.scheme == "unix":
         return ()
@@ -91,7 +98,20 @@ def _of_sentinels(scheme: str, place: str, options: dict[str, str]) -> RedisUrl:
     )
 
 
-def _address(text: str) -> tuple[str, int]:
+def _of_cluster(scheme: str, place: str, options: dict[str, str]) -> RedisUrl:
+    authority, _, database = place.partition("/")
+    if database not in ("", "0") or options.pop("db", "0") != "0":
+        raise BadRedisUrl("names a database of a Redis Cluster, which has only 0")
+    login, at, hosts = authority.rpartition("@")
+    nodes = tuple(_address(host, REDIS_PORT) for host in hosts.split(","))
+    _check_options(options, tls=scheme == "rediss")
+    query = f"?{urlencode(options)}" if options else ""
+    first = hosts.partition(",")[0]
+    server = f"{scheme}://{login}{at}{first}/0{query}"
+    return RedisUrl(server, _files(options), nodes=nodes)
+
+
+def _address(text: str, default: int = SENTINEL_PORT) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
@@ -99,7 +119,7 @@ def _address(text: str) -> tuple[str, int]:
         port = 0
     if port == 0 or "," in text:
         raise BadRedisUrl("has an address that is no HOST:PORT")
-    return host or "localhost", port or SENTINEL_PORT
+    return host or "localhost", port or default
 
 
 def _check_database(text: str) -> None:

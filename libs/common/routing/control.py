@@ -115,12 +115,13 @@ class ControlFunctions:
         self._encoded_terms = self._terms.encoded
         self._library = library
 
-    async def load_library(self) -> None:
+    async def load_library(self, *, anew: bool = False) -> None:
         """Load the function library unless Redis has it, or that of a newer version:
-        a library keeps the functions that gateways of the version before call. Router
-        only."""
+        a library keeps the functions that gateways of the version before call. `anew`:
+        also if Redis has it, so that its memory is emptied. Router only."""
         ours, loaded = await self._libraries()
-        if loaded is None or (loaded != ours and not is_older(ours, loaded)):
+        differs = anew or loaded != ours
+        if loaded is None or (differs and not is_older(ours, loaded)):
             await self._caller.call("FUNCTION", "LOAD", "REPLACE", ours)
 
     async def library_is_older(self) -> bool:

@@ -5,7 +5,7 @@ whose message names the variable and the fix in one line."""
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,8 +23,12 @@ from pydantic_settings import (
 )
 
 from libs.common.errors import SettingError, shown
+from libs.common.redis import keys
 from libs.common.redis import url as redis_url
 from libs.common.settings.messages import SettingErrorCarrier, setting_errors
+
+CLUSTER_SCHEMES = tuple(f"{scheme}://" for scheme in redis_url.CLUSTERS)
+STREAM_OF_CLUSTER = f"{keys.TAG}:telemetry:events"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
@@ -161,7 +165,8 @@ class CommonSettings(StrictSettings):
     def _redis_scheme(cls, value: str) -> str:
         fix = (
             "Use redis://HOST:PORT/0, rediss:// for TLS, unix:///PATH of a socket, "
-            "or redis+sentinel://HOST:26379,HOST:26379/SERVICE/0"
+            "redis+sentinel://HOST:26379,HOST:26379/SERVICE/0, "
+            "or redis+cluster://HOST:6379,HOST:6379"
         )
         try:
             files = redis_url.parse(value).files
@@ -174,6 +179,26 @@ class CommonSettings(StrictSettings):
                 "Name a file with the CA certificate, or with the client certificate",
             )
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stream_of_cluster(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Functions write the stream, so on a Cluster it must be in their slot."""
+        if given.get("PROXY_REDIS_URL", "").startswith(CLUSTER_SCHEMES):
+            return {"PROXY_TELEMETRY_STREAM": STREAM_OF_CLUSTER, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _stream_in_slot(self) -> Self:
+        cluster = self.redis_url.startswith(CLUSTER_SCHEMES)
+        if cluster and not keys.has_tag(self.telemetry_stream):
+            raise SettingErrorCarrier(
+                "PROXY_TELEMETRY_STREAM",
+                f"is {shown(self.telemetry_stream)}, which is in another slot of the "
+                "Redis Cluster than the routing state",
+                f"Unset it, or use a name that begins with {keys.TAG}",
+            )
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

@@ -50,6 +50,10 @@ def lines(folder: Path) -> Iterator[str]:
     with running_valkey(folder) as url:
         locked = url.replace("redis://", "redis://nobody:hush@")
         yield from map(str, servers.redis(Context({"PROXY_REDIS_URL": locked}, 1.0)))
+        single = url.replace("redis://", "redis+cluster://")
+        yield from map(str, servers.redis(Context({"PROXY_REDIS_URL": single}, 1.0)))
+    elsewhere = {"PROXY_REDIS_URL": single, "PROXY_TELEMETRY_STREAM": "events"}
+    yield from map(str, setting_problems(elsewhere))
     option = {"PROXY_DATABASE_URL": "postgresql://h/d?nonsense=1"}
     yield from map(str, servers.database(Context(option, 1.0)))
     newer = servers._too_new("postgresql://h/d", "PROXY_DATABASE_URL", 999, "postgres")

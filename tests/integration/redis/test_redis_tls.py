@@ -14,7 +14,7 @@ from libs.cli.operations import doctor
 from libs.common.redis.factory import blocking_client
 from libs.common.redis.shared_connection import SharedConnection, connect
 from tests.support.databases.certificates import Authority, make_authority
-from tests.support.databases.tls_redis import Guarded, guarded_redis
+from tests.support.databases.tls_redis import Guarded, guarded_cluster, guarded_redis
 from tests.support.processes.fleet import PORTS, Plan, running_fleet
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process
@@ -42,14 +42,26 @@ def guarded(
         yield guarded
 
 
+@pytest.fixture(params=["server", "cluster"])
+def by_tls(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path: Path
+) -> Iterator[str]:
+    """The URL of a server, or of a cluster."""
+    if request.param == "server":
+        yield request.getfixturevalue("guarded").url()
+        return
+    with guarded_cluster(tmp_path, authority) as url:
+        yield url
+
+
 @pytest.mark.asyncio
 async def test_all_services_work_by_tls_with_few_rights(
-    guarded: Guarded, tmp_path: Path
+    by_tls: str, tmp_path: Path
 ) -> None:
     plan = Plan(KEYS, 1, ("router", "health", "ingest"))
     async with (
         Simulator(KEYS) as simulator,
-        running_fleet(plan, simulator, guarded.url(), tmp_path) as fleet,
+        running_fleet(plan, simulator, by_tls, tmp_path) as fleet,
         httpx.AsyncClient(timeout=60) as http,
     ):
         for _ in range(5):

@@ -35,6 +35,15 @@ save ""
 user proxy on >hush {rights}
 user watcher on >hush2 ~* &* +@all
 """
+_NODE = """\
+save ""
+user proxy on >hush {rights}
+user watcher on >hush2 ~* &* +@all
+cluster-enabled yes
+cluster-config-file nodes-{port}.conf
+cluster-port {bus}
+tls-cluster yes
+"""
 _SENTINEL = """\
 user asker on >hush3 +@all &*
 sentinel monitor {service} 127.0.0.1 {primary} 1
@@ -78,6 +87,22 @@ def guarded_redis(folder: Path, authority: Authority) -> Iterator[Guarded]:
             stack.enter_context(_running(folder, authority, port, config))
         _wait_for(made.url())
         _wait_for(made.sentinel_url)
+        yield made
+
+
+@contextmanager
+def guarded_cluster(folder: Path, authority: Authority) -> Iterator[str]:
+    """The URL of a cluster of one node, with TLS only."""
+    port, bus = free_port(), free_port()
+    config = _NODE.format(rights=RIGHTS, port=port, bus=bus)
+    trusted = f"ssl_ca_certs={authority.file}"
+    with _running(folder, authority, port, config):
+        server = f"rediss://watcher:hush2@127.0.0.1:{port}/0?{trusted}"
+        _wait_for(server)
+        with blocking_client(server, 1, 1) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        made = f"rediss+cluster://proxy:hush@127.0.0.1:{port}?{trusted}"
+        _wait_for(made)
         yield made
 
 

@@ -1,6 +1,7 @@
 """A real Redis-compatible server for tests: valkey-server from the Python package, on a
 free port, in memory only."""
 
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -43,6 +44,19 @@ class Valkey:
 
     def start(self) -> None:
         self._process = _started(self._folder, self.port, *self._options)
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None
+
+    def hang(self) -> None:
+        """Accept connections, but answer nothing until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """`kill -9`."""

@@ -19,7 +19,8 @@ import structlog
 from libs.common.contracts.events import EVENT_VERSION, GatewayEvent, encode
 from libs.common.errors import RedisAway
 from libs.common.redis import keys
-from libs.common.redis.shared_connection import Refused, SharedConnection
+from libs.common.redis.hot_connection import HotConnection
+from libs.common.redis.shared_connection import Refused
 from libs.common.routing.types import Beat, StreamEnds
 from services.gateway.ledger.journal.journal import EVENT_KINDS, STREAM_KINDS, Journal
 from services.gateway.ledger.journal.segments import Kind, Record
@@ -45,7 +46,7 @@ class Mark:
 class JournalDelivery:
     """Tracks how far SQL has the journal, and sends the rest again if necessary."""
 
-    def __init__(self, journal: Journal, redis: SharedConnection, stream: str) -> None:
+    def __init__(self, journal: Journal, redis: HotConnection, stream: str) -> None:
         self.journal = journal
         self._redis = redis
         self._stream = stream

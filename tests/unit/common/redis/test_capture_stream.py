@@ -74,6 +74,10 @@ async def test_what_a_full_redis_refuses_is_counted() -> None:
     [
         pytest.param(HANG_UP, id="hangs up"),
         pytest.param(READONLY, id="is a replica now"),
+        *(
+            pytest.param(Exception(text), id=text.partition(" ")[0])
+            for text in ("MOVED 430 h:1", "ASK 430 h:1", "TRYAGAIN", "CLUSTERDOWN no")
+        ),
     ],
 )
 async def test_after_trouble_the_next_call_goes_over_another_connection(

@@ -11,7 +11,7 @@ OF_STREAMS = {"dead_letters", "payloads"}  # beside the stream that is configure
 FUNCTIONS: dict[str, Callable[..., str]] = {
     name: function
     for name, function in inspect.getmembers(keys, inspect.isfunction)
-    if function.__module__ == keys.__name__
+    if function.__module__ == keys.__name__ and function is not keys.has_tag
 }
 
 

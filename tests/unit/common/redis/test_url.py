@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.redis.url import BadRedisUrl, RedisUrl, parse
+from libs.common.redis.url import BadRedisUrl, RedisUrl, addresses, parse
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,34 @@ def test_sentinels_name_the_primary(url: str, meant: RedisUrl) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        pytest.param(
+            "redis+cluster://a:7000,b,[::1]:7002",
+            RedisUrl(
+                "redis://a:7000/0",
+                (),
+                nodes=(("a", 7000), ("b", 6379), ("::1", 7002)),
+            ),
+            id="several",
+        ),
+        pytest.param(
+            "rediss+cluster://u:p%2F@a/0?ssl_ca_certs=/ca.pem&db=0",
+            RedisUrl(
+                "rediss://u:p%2F@a/0?ssl_ca_certs=%2Fca.pem",
+                ("/ca.pem",),
+                nodes=(("a", 6379),),
+            ),
+            id="TLS and credentials",
+        ),
+    ],
+)
+def test_some_nodes_of_a_cluster(url: str, meant: RedisUrl) -> None:
+    assert parse(url) == meant
+    assert addresses(url) == meant.nodes
+
+
+@pytest.mark.parametrize(
     ("url", "problem"),
     [
         ("127.0.0.1:6379", "is no Redis URL"),
@@ -68,6 +96,12 @@ def test_sentinels_name_the_primary(url: str, meant: RedisUrl) -> None:
         ("redis+sentinel://:hush@h", "not the service"),
         ("redis+sentinel://:hush@h/0/m", "no number"),
         ("redis+sentinel://:hush@h:x/m", "no HOST:PORT"),
+        ("redis+cluster://:hush@h:x", "no HOST:PORT"),
+        ("redis+cluster://:hush@a,b:0", "no HOST:PORT"),
+        ("redis+cluster://:hush@a/1", "has only 0"),
+        ("redis+cluster://:hush@a?db=1", "has only 0"),
+        ("redis+cluster://:hush@a?ssl_ca_certs=/ca", "for rediss:// only"),
+        ("redis+cluster://:hush#hush@h", "percent-encoded"),
         ("redis://:hush@h/0?sentinel_password=hush", "not known"),
         ("redis://:hush#hush@h/0", "percent-encoded"),
         ("redis://:hush[hush@h/0", "percent-encoded"),

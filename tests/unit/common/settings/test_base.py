@@ -84,6 +84,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("rediss://:p@h:6380/1",) * 2,
         ("unix:///run/r.sock",) * 2,
         ("redis+sentinel://:p@a:26379,b/mymaster/0",) * 2,
+        ("redis+cluster://:p@a:7000,b",) * 2,
         (f"rediss://h/0?ssl_ca_certs={certifi.where()}",) * 2,
     ],
     "PROXY_REQUEST_TIMEOUT_SECONDS": [("12.5", 12.5)],
@@ -189,6 +190,7 @@ BAD: dict[str, tuple[str, ...]] = {
         "redis://:hush@h:port/0",
         "redis://:hush#hush@h/0",
         "redis+sentinel://:hush@h",
+        "redis+cluster://:hush@h/1",
         "rediss://:hush@h/0?ssl_ca_certs=/nowhere/ca.pem",
         f"rediss://:hush@h/0?ssl_ca_certs={__file__}",
     ),
@@ -266,6 +268,19 @@ def test_a_value_that_makes_no_sense(variable: str, text: str) -> None:
     assert "\n" not in message
     assert "hush" not in message
     assert FERNET not in message
+
+
+def test_the_stream_of_a_cluster_is_in_the_slot_of_the_routing_keys() -> None:
+    cluster = {"PROXY_REDIS_URL": "redis+cluster://a,b"}
+    named = {"PROXY_TELEMETRY_STREAM": "{rpx}:mine"}
+    found = [GatewaySettings.read(cluster | more) for more in ({}, named)]
+    assert [each.telemetry_stream for each in found] == [
+        "{rpx}:telemetry:events",
+        "{rpx}:mine",
+    ]
+    with pytest.raises(SettingError, match="another slot") as refused:
+        GatewaySettings.read(cluster | {"PROXY_TELEMETRY_STREAM": "mine"})
+    assert refused.value.variable == "PROXY_TELEMETRY_STREAM"
 
 
 def test_an_empty_value_counts_as_unset() -> None:

@@ -1,0 +1,36 @@
+"""The gateway's connection to Redis, of either kind."""
+
+import asyncio
+from typing import Any, Protocol
+
+from libs.common.redis.client import Caller
+from libs.common.redis.cluster.client import ClusterClient
+from libs.common.redis.cluster.connection import ClusterConnection
+from libs.common.redis.shared_connection import SharedConnection, connect
+
+
+class HotConnection(Caller, Protocol):
+    """One connection for many callers, which executes calls in their order.
+    `shared_connection.py` describes it."""
+
+    connections: int  # made so far
+
+    @property
+    def up(self) -> bool: ...
+
+    @property
+    def busy(self) -> bool: ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def call(self, *command: Any) -> "asyncio.Future[Any]": ...
+
+
+def hot_connection(url: str) -> HotConnection:
+    """For a URL of the settings. To be opened on this event loop."""
+    client = connect(url)
+    if isinstance(client, ClusterClient):
+        return ClusterConnection(client)
+    return SharedConnection(client)

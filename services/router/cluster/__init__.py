@@ -1,0 +1,1 @@
+"""What the router does on a Redis Cluster only."""
