@@ -26,6 +26,7 @@ pytestmark = [
 ]
 IDS = [f"openai-{n + 1}" for n in range(len(KEYS))]
 KEY_OF = dict(zip(IDS, KEYS, strict=True))
+ASKED = {"path": "/v1/responses"}  # health checks have another path
 
 
 async def stored(product: Dashboard, request_id: str) -> None:
@@ -124,7 +125,7 @@ async def test_finds_why_a_session_moved(product: Dashboard) -> None:
 
 
 async def test_finds_the_cause_of_a_slow_request(product: Dashboard) -> None:
-    await product.sim("faults", fault={"delay_ms": 700}, times=1)
+    await product.sim("faults", fault={"delay_ms": 700}, times=1, match=ASKED)
     answer = await product.ask("patient")
     assert answer.status_code == 200
     request_id = answer.headers["x-proxy-request-id"]
@@ -349,7 +350,7 @@ async def test_names_with_markup_are_text(product: Dashboard) -> None:
     # An error's message, a key's name and a team's name too.
     message = {"message": hostile, "type": "x", "code": hostile}
     fault = {"status": 400, "body": {"error": message}}
-    await product.sim("faults", fault=fault, times=1)
+    await product.sim("faults", fault=fault, times=1, match=ASKED)
     refused = await product.ask(hostile)
     assert refused.status_code == 400
     await product.admin("POST", "/keys", {"name": hostile})
