@@ -94,7 +94,10 @@ async def hold_all(fleet: Fleet, seed: int, midway: Interference | None = None) 
         if midway is not None:
             await midway(run)
 
-    async with Chaos(fleet.simulator, MODELS, seed).reigning(KEYS):
+    async def idle(key: str) -> bool:
+        return fleet.resource(key) not in await fleet.in_flight()
+
+    async with Chaos(fleet.simulator, MODELS, seed, idle).reigning(KEYS):
         conversations = (hold(name, kind) for name, kind in talks(CONVERSATIONS))
         await asyncio.gather(interfere(), *conversations)
     for opened in clients:

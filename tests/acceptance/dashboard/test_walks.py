@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.support.clients.dashboard import TOKEN, Dashboard, tab, until_shown
-from tests.support.clients.walks import KEY_OF, restore, revoke, stored, told
+from tests.support.clients.walks import ASKED, KEY_OF, restore, revoke, stored, told
 from tests.support.processes.waiting import eventually
 
 pytestmark = [
@@ -91,7 +91,7 @@ async def test_finds_why_a_session_moved(product: Dashboard) -> None:
 
 
 async def test_finds_the_cause_of_a_slow_request(product: Dashboard) -> None:
-    await product.sim("faults", fault={"delay_ms": 700}, times=1)
+    await product.sim("faults", fault={"delay_ms": 700}, times=1, match=ASKED)
     answer = await product.ask("patient")
     assert answer.status_code == 200
     request_id = answer.headers["x-proxy-request-id"]

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Route, expect
 
 from tests.support.clients.dashboard import TOKEN, Dashboard, tab, until_shown, visit
-from tests.support.clients.walks import stored
+from tests.support.clients.walks import ASKED, stored
 from tests.support.processes.waiting import eventually
 
 pytestmark = [
@@ -165,7 +165,7 @@ async def test_names_with_markup_are_text(product: Dashboard) -> None:
     # An error's message, a key's name and a team's name too.
     message = {"message": hostile, "type": "x", "code": hostile}
     fault = {"status": 400, "body": {"error": message}}
-    await product.sim("faults", fault=fault, times=1)
+    await product.sim("faults", fault=fault, times=1, match=ASKED)
     refused = await product.ask(hostile)
     assert refused.status_code == 400
     await product.admin("POST", "/keys", {"name": hostile})

@@ -13,6 +13,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from libs.common.redis.shared_connection import connect
+from libs.simulator.faults.faults import parse_script
 from tests.support.clients.chromium import chromium
 from tests.support.databases.postgres import postgres_that_stops
 from tests.support.databases.valkey import Valkey
@@ -200,14 +201,19 @@ async def test_the_disk_of_a_gateway(world: World) -> None:
 async def test_one_key_and_all_keys(world: World) -> None:
     accounts, (one, other) = world.simulator.state.accounts, KEYS
     row = await Row.of("one key", world)
-    accounts.revoke(one)
+    # Checks have another path: one that came first would keep all requests away.
+    match = {"path": "/v1/responses"}
+    script = {"fault": {"revoked": True}, "key": one, "match": match}
+    world.simulator.state.faults.add(parse_script(script))
 
     async def moved() -> bool:
-        """Requests alternate between idle keys by chance; a check may be first."""
+        """Requests alternate between idle keys by chance."""
         assert (await world.ask()).status_code == 200
         return bool(world.logged(Line("gateway", "failover")))
 
     await eventually(moved)
+    accounts.revoke(one)
+    world.simulator.state.faults.clear()
     await row.logs("gateway", "failover")
     await row.logs("ingest", "health_changed")
     resource = world.fleet.resource(one)

@@ -76,20 +76,22 @@ async def ask_all(stack: Stack) -> tuple[Counter[int], float]:
     return statuses, longest
 
 
-def once_known(asked: list[Asked], longest_s: float) -> list[float]:
-    """When attempts arrived that were chosen after the limit was known. The first one
+def once_known(asked: list[Asked], longest_s: float) -> list[Asked]:
+    """The attempts that were chosen after the limit was known. The first one
     tells it when it ends; others that were chosen until then arrive within the time
     that a request takes."""
-    return [each.at for each in asked if each.at > asked[0].at + 2 * longest_s]
+    return [each for each in asked if each.at > asked[0].at + 2 * longest_s]
 
 
-def early(times: list[float]) -> float:
-    """The seconds by which an attempt came too early after any one before it."""
+def early(asked: list[Asked]) -> float:
+    """The seconds by which an attempt that was refused came too early after any one
+    before it. One that was served was right to come: on a slow machine attempts are
+    later than a second, and the account saves tokens for another one."""
     return max(
         (
-            n * INTERVAL_S - (late - soon)
-            for (i, soon), (j, late) in combinations(enumerate(times), 2)
-            for n in (j - i,)
+            (j - i) * INTERVAL_S - (late.at - soon.at)
+            for (i, soon), (j, late) in combinations(enumerate(asked), 2)
+            if not late.served
         ),
         default=0.0,
     )
@@ -120,7 +122,8 @@ async def run(valkey: str, folder: Path, *, aware: bool) -> Run:
         sum(not each.served for there in asked for each in there),
         sum(map(len, asked)),
         min(
-            (b - a for times in known for a, b in pairwise(times)), default=float("inf")
+            (b.at - a.at for there in known for a, b in pairwise(there)),
+            default=float("inf"),
         ),
         max(map(early, known)),
         longest,

@@ -10,7 +10,13 @@ from typing import Any
 
 import httpx
 from cryptography.fernet import Fernet
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from libs.simulator.server import RunningSimulator
 from tests.support.processes.debian import program
@@ -22,6 +28,7 @@ TOKEN = "token-of-the-operator-0123456789"
 TALL = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 WAIT_MS = 60_000  # for a view; only a failure takes that long
+expect.set_options(timeout=WAIT_MS)  # five seconds by default
 AXE = Path(__file__).with_name("axe.min.js")
 
 

@@ -9,6 +9,7 @@ from tests.support.processes.waiting import eventually
 
 IDS = [f"openai-{n + 1}" for n in range(len(KEYS))]
 KEY_OF = dict(zip(IDS, KEYS, strict=True))
+ASKED = {"path": "/v1/responses"}  # health checks have another path
 
 
 async def stored(product: Dashboard, request_id: str) -> None:

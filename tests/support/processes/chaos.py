@@ -3,8 +3,16 @@ sibling serves, so requests bound to the account can still be served."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+)
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -30,8 +38,14 @@ class Chaos:
     """Makes keys fail in short bursts, independently per account."""
 
     def __init__(
-        self, simulator: RunningSimulator, models: Collection[str], seed: int
+        self,
+        simulator: RunningSimulator,
+        models: Collection[str],
+        seed: int,
+        idle: Callable[[str], Awaitable[bool]],
     ) -> None:
+        """`idle`: whether the product has no request in flight with a key."""
+        self._idle = idle
         self._simulator = simulator
         self._models = set(models)
         self._seed = seed
@@ -62,6 +76,10 @@ class Chaos:
             key, kind = draw.choice(keys), draw.choice(KINDS)
             self._fail(key, kind)
             await asyncio.sleep(draw.uniform(*BURST_S))
+            if kind == REVOKED:
+                # A refusal that a busy gateway reads late would shut the key again,
+                # while its sibling fails.
+                await eventually(partial(self._idle, key), within_s=WELL_AGAIN_S)
             await self._until_well(key, self._recover(key))
 
     def _fail(self, key: str, kind: str) -> None:
