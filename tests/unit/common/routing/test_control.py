@@ -1,5 +1,5 @@
 """Routing functions off the hot path: their arguments, and what their replies become.
-What the functions do is tested in tests/integration/routing/test_routing.py."""
+What the functions do is tested in tests/integration/routing/functions."""
 
 import json
 from typing import Any

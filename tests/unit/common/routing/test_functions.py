@@ -1,5 +1,5 @@
 """Calls of the routing functions: their arguments and parsed replies.
-tests/integration/routing/test_routing.py tests the functions themselves."""
+tests/integration/routing/functions tests the functions themselves."""
 
 import json
 import re

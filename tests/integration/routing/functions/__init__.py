@@ -1,0 +1,1 @@
+"""The routing functions on a real server: leases, choice, affinity, health."""
