@@ -12,7 +12,7 @@ from libs.common.routing.circuit_breaker import PROBE, Cooldown, judge
 from libs.common.routing.control import Terms
 from libs.common.routing.local_state import NEUTRAL, Field, LocalRouting
 from libs.common.routing.policy import Choice, Question
-from libs.common.routing.types import Ask, Busy, Lease, Owner, Queued
+from libs.common.routing.types import Ask, Busy, ForeignId, Lease, Owner, Queued
 from tests.support.memory.queues import AGAIN_MS, Queues
 
 PARKED = "-waiting"  # holds the leases of requests that wait
@@ -34,9 +34,14 @@ class ReferenceRouting(LocalRouting):
     def choose(self, ask: Ask, now: float) -> Choice:
         """A request for which there is room may have to wait behind others."""
         self._account = None
-        choice = super().choose(ask, now)
-        waits_for = self._class_of(ask)
         entry = ask.place.entry(ask) if ask.place else ""
+        try:
+            choice = super().choose(ask, now)
+        except ForeignId:
+            if ask.place:
+                self._leave(ask, entry, now, served=False)
+            raise
+        waits_for = self._class_of(ask)
         left_ms = ask.place.left_ms if ask.place else self.terms.queue_ms
         field = ask.gateway_id, ask.request_id
         stays = field in self.leases.get(choice.resource_id or "", ())
@@ -48,10 +53,12 @@ class ReferenceRouting(LocalRouting):
         if choice.reason == "busy" and choice.until_ms is None:
             choice = replace(choice, until_ms=now + self.queues.wait_of(waits_for))
         if ask.place:
-            served = choice.resource_id is not None
-            self.queues.leave(entry, now, served=served)
-            self._unpark((ask.gateway_id, ask.request_id))
+            self._leave(ask, entry, now, served=choice.resource_id is not None)
         return choice
+
+    def _leave(self, ask: Ask, entry: str, now: float, *, served: bool) -> None:
+        self.queues.leave(entry, now, served=served)
+        self._unpark((ask.gateway_id, ask.request_id))
 
     def _wait(
         self, ask: Ask, waits_for: str, entry: str, choice: Choice, now: float
@@ -75,8 +82,12 @@ class ReferenceRouting(LocalRouting):
     def _class_of(self, ask: Ask) -> str:
         if self._account is not None:
             return f"account:{self._account}"
-        members = self._members(ask.pool_id or "*")
-        return "pool:" + min(n for n in self._pools() if self._members(n) == members)
+        return "pool:" + self._ranked_as(ask.pool_id or "*")
+
+    def _ranked_as(self, pool: str) -> str:
+        """Pools with the same resources share the ranking of the first of them."""
+        members = self._members(pool)
+        return min(n for n in self._pools() if self._members(n) == members)
 
     def _pools(self) -> set[str]:
         resources = self.resources.values()
@@ -93,6 +104,8 @@ class ReferenceRouting(LocalRouting):
         """How many more requests the resources of a class may have in flight."""
         most = self.terms.most_in_flight
         kind, _, name = waits_for.partition(":")
+        if kind == "pool" and self._members(name) and self._ranked_as(name) != name:
+            return math.inf  # requests of an older catalogue wait there: each finds out
         mine = [
             s
             for s in self.standings()
