@@ -140,7 +140,8 @@ def limit_lines(quota: Quota, left: bytes, now_ms: int) -> bytes:
         if other[1] - counted[other[0]] < rest:
             place, limit, ends_ms, lines = other
             rest = limit - counted[place]
-    rest = max(0, rest)  # responses under way may exceed it
+    if rest < 0:
+        rest = 0  # responses under way exceed it
     reset = (ends_ms - now_ms) // 1000 if ends_ms else MINUTE_S
     return lines % (requests - counted[0], rest, reset)
 

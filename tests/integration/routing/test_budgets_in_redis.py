@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +34,7 @@ from libs.common.routing.types import (
     BudgetSpent,
     Decision,
     KeyLimited,
+    LimitsUnknown,
     NoCapacity,
     QuotaRefused,
     SpendUnknown,
@@ -78,7 +80,11 @@ class Scene:
     async def acquire(self, quota: Quota, may_use: str = "0", **ask: Any) -> Decision:
         self.number += 1
         made = made_ask(f"r{self.number}", quota=quota, may_use=may_use, **ask)
-        return await self.routing.acquire(made)
+        try:
+            return await self.routing.acquire(made)
+        except LimitsUnknown:
+            told = msgspec.structs.replace(made, tells=True)
+            return await self.routing.acquire(told)
 
     async def refused(self, quota: Quota, may_use: str) -> str | None:
         """Why a request is refused, or None."""
@@ -469,7 +475,8 @@ async def test_limits_of_a_minute_by_the_clock_of_redis(scene: Scene) -> None:
     quota = quota_at("k", 40, 1_000, (), T0)
     for number in range(40):
         request = f"q{number}"
-        decision = await routing.acquire(made_ask(request, quota=quota))
+        ask = made_ask(request, quota=quota, tells=number == 0)
+        decision = await routing.acquire(ask)
         assert LEFT[0].unpack_from(decision.left) == (number + 1, 10 * number)
         used = {"quota": quota, "tokens": 10}
         event = event_of(request, T0, 10, 0)
