@@ -304,8 +304,7 @@ class Queued(Refusal):
 
 
 class LimitsUnknown(Refusal):
-    """Redis does not know the limits of the key by their id. Nothing was done; ask
-    again with `Ask.tells`."""
+    """Redis does not know the limits by their id: ask again with `Ask.tells`."""
 
 
 class QuotaRefused(Refusal):

@@ -85,13 +85,15 @@ class Relay(AnswerNotes):
         `Torn` when the upstream broke off and the client cannot be told in the
         stream."""
         answer, connection = self._answer, self._connection
-        head = connection.begin(answer.status, answer.headers, ours)
-        if head.find(_LIMITS) >= 0:
+        lines = ours + limits if limits else ours
+        head = connection.begin(answer.status, answer.headers, lines)
+        at = head.find(_LIMITS)
+        # Ours are behind those of the upstream.
+        if at >= 0 and (not limits or at < head.find(lines)):
             self.limits_in = answer.headers
-        if limits is not None:
-            if self.limits_in:
-                head = without_limit_lines(head)
-            head = head[:-2] + limits + b"\r\n"
+            if limits is not None:
+                place = head.find(lines)
+                head = without_limit_lines(head[:place]) + head[place:]
         self._head = head
         key = self._sent.streamed
         if key and head.find(key) >= 0:

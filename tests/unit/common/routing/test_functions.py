@@ -9,12 +9,11 @@ import msgspec
 import pytest
 from redis.exceptions import ResponseError
 
-from libs.common.budgets import Budget
 from libs.common.contracts.events import DecisionEvent
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
-from libs.common.routing.budgets import LEFT, quota_at
+from libs.common.routing.budgets import quota_at
 from libs.common.routing.functions import CALLED, RoutingFunctions, Terms
 from libs.common.routing.types import Asker, Lease, Owner, model_digest
 from tests.support.memory.called_functions import NOW, Redis
@@ -79,28 +78,16 @@ async def test_what_acquire_is_asked_with() -> None:
     )  # fmt: skip
 
 
-QUOTA = quota_at("k", 9, None, (Budget("key:k", tokens=5),), 0)
-
-
 async def test_limits_are_named_by_their_id_and_told_when_asked_for() -> None:
-    left = LEFT[1].pack(1, 2, int.from_bytes(b"||||"), 4)
-    redis = Redis(rpx_acquire_v5=left + b"one|panic|v1|0|{}")
-    ask = made_ask(quota=QUOTA, tried=("t1",))
-    decision = await redis.functions.acquire(ask)
-    assert (decision.resource_id, decision.event) == ("one", b"{}")
-    assert decision.left.startswith(left)
-    assert redis.arguments()[9] == QUOTA.id
-    assert redis.arguments()[-1] == "t1"
+    quota = quota_at("k", 9, None, (), 0)
+    redis = Redis(rpx_acquire_v5=b"|" * 16 + b"one|panic|v1|0|{}")
+    ask = made_ask(quota=quota, tried=("t1",))
+    assert (await redis.functions.acquire(ask)).resource_id == "one"
+    assert (redis.arguments()[9], redis.arguments()[-1]) == (quota.id, "t1")
     for given, may_use in (({"tells": True}, "0"), ({"may_use": "7"}, "7")):
         await redis.functions.acquire(msgspec.structs.replace(ask, **given))
         assert redis.arguments()[9] == ""
-        assert redis.arguments()[-3:] == ("t1", may_use, QUOTA.text)
-
-
-async def test_redis_may_not_know_limits_by_their_id() -> None:
-    redis = Redis(rpx_acquire_v5=[b"limits_unknown"])
-    with pytest.raises(types.LimitsUnknown):
-        await redis.functions.acquire(made_ask(quota=QUOTA))
+        assert redis.arguments()[-3:] == ("t1", may_use, quota.text)
 
 
 async def test_whose_request_acquire_is_asked_for() -> None:
