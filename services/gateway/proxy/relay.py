@@ -90,7 +90,7 @@ class Relay(AnswerNotes):
         lines = ours + limits if limits else ours
         head = connection.begin(answer.status, answer.headers, lines)
         at = head.find(_LIMITS)
-        # Ours are behind those of the upstream. A search for all of them takes long.
+        # Ours are behind those of the upstream. A search for all lines takes long.
         if at >= 0 and (not limits or at < head.find(_OURS)):
             self.limits_in = answer.headers
             if limits is not None:
