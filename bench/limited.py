@@ -43,7 +43,7 @@ from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.budgets import Quota, quota_at
 from libs.common.routing.functions import RoutingFunctions
-from libs.common.routing.types import Ask, Release
+from libs.common.routing.types import Ask, Release, SpendUnknown
 from libs.common.runtime import logs
 
 ROUNDS = 30
@@ -111,15 +111,13 @@ class Limited(Bench):
         )
 
     async def known(self) -> None:
-        """Nothing was spent so far."""
-        with_budget = KINDS["limits and a budget"]
-        assert with_budget is not None
-        self.quota = with_budget
-        try:
-            await self._routing.acquire(self._ask(named=False))
-        except Exception:  # noqa: BLE001 - its spend is unknown
-            for recount in (await self._routing.recounts())[1]:
-                await self._routing.recounted(recount, 0, 0)
+        """Redis gets to know the limits, and that nothing was spent so far."""
+        for self.quota in KINDS.values():
+            ask = msgspec.structs.replace(self._ask(named=False), tells=True)
+            with suppress(SpendUnknown):
+                await self._routing.acquire(ask)
+        for recount in (await self._routing.recounts())[1]:
+            await self._routing.recounted(recount, 0, 0)
 
 
 def per_call(costs: dict[str, Cost]) -> Cost:

@@ -43,12 +43,16 @@ _encode = msgspec.json.Encoder().encode
 LEFT = (struct.Struct("<2q"), struct.Struct("<4q"), struct.Struct("<6q"))
 
 
-class Heard(msgspec.Struct, gc=False):
-    """What this process heard of the spend of a key, and what the key used since."""
+class Heard:
+    """What this process heard of the spend of a key, and what the key used since. No
+    msgspec struct: those take longer to change."""
 
-    left: bytes = b""  # as `LEFT`; empty: nothing
-    tokens: int = 0
-    nanos: int = 0
+    __slots__ = ("left", "nanos", "tokens")
+
+    def __init__(self) -> None:
+        self.left = b""  # as `LEFT`; empty: nothing
+        self.tokens = 0
+        self.nanos = 0
 
 
 class Quota(msgspec.Struct, frozen=True, gc=False):

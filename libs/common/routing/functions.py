@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis.packing import GAP, flat
-from libs.common.routing.budgets import Quota
 from libs.common.routing.call_forms import (
     ACQUIRE,
     MOST_NANOS,
@@ -32,12 +30,12 @@ from libs.common.routing.control import (
     Terms,
 )
 from libs.common.routing.replies import (
+    DECISION_BEHIND,
     decision_of,
     entry_id_of,
     functions_of,
     kept_of,
     refusal_of,
-    unusable,
 )
 from libs.common.routing.types import (
     Ask,
@@ -58,7 +56,6 @@ UNKNOWN = "-"  # the owner of an id that SQL does not know
 NO_REPORT = b""  # of a caller without a ledger
 REPLAYED = "r"
 ACCOUNT = "account"  # the scope of a limit
-LIMITS_UNKNOWN = b"limits_unknown"
 # The functions that gateways call. A library of an older version lacks some.
 CALLED = frozenset(
     f"rpx_{name}"
@@ -92,45 +89,27 @@ class RoutingFunctions(ControlFunctions):
 
     def acquire(self, ask: Ask) -> Awaitable[Decision]:
         """Choose a resource and take a lease on it. The decision has no event when the
-        request has that of its socket's upgrade. Raises `UnknownIds`,
+        request has that of its socket's upgrade. Raises `UnknownIds`, `LimitsUnknown`,
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`, `OwnerGone`,
-        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`."""
-        if ask.quota is not None:
-            return self._acquire_limited(ask, ask.quota)
-        now = self._clock()
-        on_socket = ask.place is not None or ask.socket or ask.turn
-        name = name_of(ask) if on_socket else "rpx_acquire_v4"
-        call = self._acquire_call(name, ask, "", decision_head(ask, now), now)
-        if on_socket or ask.bound or ask.asker.further or ask.tried:
-            call = (*call, *further_of(ask))
-        return self._caller.ask(decision_of, *call)
-
-    async def _acquire_limited(
-        self, ask: Ask, quota: Quota, *, short: bool = True
-    ) -> Decision:
-        """The same for a key with limits. `short`: name them by their id, and send
-        them if Redis does not know it."""
-        now, name = self._clock(), "rpx_acquire_v5"
+        `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`. For a key
+        with limits also a `QuotaRefused`."""
+        quota, now = ask.quota, self._clock()
+        name, told = "rpx_acquire_v4", ""
+        read: Callable[[Any], Decision] = decision_of
+        if quota is not None:
+            name, read = "rpx_acquire_v5", DECISION_BEHIND[quota.left_size]
+            if ask.may_use == "0" and not ask.tells:
+                told = quota.id  # a tenth of the limits' size
         on_socket = ask.place is not None or ask.socket or ask.turn
         if on_socket:
             name = name_of(ask)
-        short = short and ask.may_use == "0"
-        told = quota.id if short else ""
         call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
         if on_socket or ask.bound or ask.asker.further or ask.tried:
             call = (*call, *further_of(ask))
-        if not short:
+        if quota is not None and not told:
             call = (*call, ask.may_use, quota.text)
-        try:
-            # Not by `_call`: each further coroutine is resumed separately.
-            reply = await self._caller.call(*call)
-        except ResponseError as error:
-            raise unusable(error) from error
-        if isinstance(reply, list):
-            if short and reply[0] == LIMITS_UNKNOWN:
-                return await self._acquire_limited(ask, quota, short=False)
-            raise refusal_of(reply)
-        return decision_of(reply[quota.left_size :], reply)
+        # No coroutine: each one is resumed separately.
+        return self._caller.ask(read, *call)
 
     async def check(self, ask: Ask) -> None:
         """Raises `ForeignId` or `UnknownIds` if `ask` may not name its ids."""

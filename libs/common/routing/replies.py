@@ -18,6 +18,7 @@ from libs.common.contracts.catalogue import (
 )
 from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.routing.budgets import LEFT
 from libs.common.routing.types import (
     BudgetReserved,
     BudgetSpent,
@@ -27,6 +28,7 @@ from libs.common.routing.types import (
     ForeignId,
     Kept,
     KeyLimited,
+    LimitsUnknown,
     NoCapacity,
     NoResources,
     Owner,
@@ -97,6 +99,18 @@ def decision_of(reply: Any, left: bytes = b"") -> Decision:
     )
 
 
+def _behind(size: int) -> Callable[[Any], Decision]:
+    """Reads the same reply behind so many bytes, which say what the key used."""
+
+    def read(reply: Any) -> Decision:
+        return decision_of(reply[size:] if type(reply) is bytes else reply, reply)
+
+    return read
+
+
+DECISION_BEHIND = {each.size: _behind(each.size) for each in LEFT}
+
+
 def refusal_of(reply: list[bytes]) -> Exception:
     status = reply[0].decode()
     if status == "unknown_pool":
@@ -131,6 +145,7 @@ _OF_QUOTA: dict[str, Callable[..., Refusal]] = {
     ),
 }
 _PLAIN: dict[str, type[Exception]] = {
+    "limits_unknown": LimitsUnknown,
     "no_resources": NoResources,
     "owner_gone": OwnerGone,
 }

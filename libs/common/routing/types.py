@@ -114,6 +114,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     # leading `-` admits it although the spend of a budget is not known.
     quota: Quota | None = None
     may_use: str = "0"
+    tells: bool = False  # Redis did not know the limits by their id: tell them
 
     @property
     def chained(self) -> bool:
@@ -300,6 +301,10 @@ class Queued(Refusal):
     def __init__(self, waits_for: str) -> None:
         self.waits_for = waits_for
         super().__init__()
+
+
+class LimitsUnknown(Refusal):
+    """Redis does not know the limits by their id: ask again with `Ask.tells`."""
 
 
 class QuotaRefused(Refusal):

@@ -51,7 +51,8 @@ _NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
 # The upstream's CORS headers are replaced by the gateway's own policy. Cookies belong
 # to the upstream's edge network; the organization and project name its account.
 # Of a head: from the end of the line before up to the end of the line.
-_LIMIT_LINE = re.compile(rb"\n" + re.escape(PREFIX) + rb"[^\n]*")
+# Those that follow one another are one match, which takes less time.
+_LIMIT_LINES = re.compile(rb"(?:\n" + re.escape(PREFIX) + rb"[^\n]*)+")
 NOT_DOWN = HOP_BY_HOP | {
     b"access-control-allow-credentials",
     b"access-control-allow-headers",
@@ -73,7 +74,7 @@ def without_limits(headers: Iterable[Header]) -> list[Header]:
 
 def without_limit_lines(head: bytes) -> bytes:
     """The same for a head as it is sent."""
-    return _LIMIT_LINE.sub(b"", head)
+    return _LIMIT_LINES.sub(b"", head)
 
 
 def request_head(

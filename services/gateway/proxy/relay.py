@@ -15,10 +15,12 @@ from services.gateway.capture.capture import Capture
 from services.gateway.content.headers import without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
+from services.gateway.server.framing import OURS
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
 
 COMMENT = b": keepalive\n\n"
 _LIMITS = b"\n" + PREFIX
+_OURS = b"\n" + OURS
 
 
 class Torn(Exception):
@@ -85,13 +87,15 @@ class Relay(AnswerNotes):
         `Torn` when the upstream broke off and the client cannot be told in the
         stream."""
         answer, connection = self._answer, self._connection
-        head = connection.begin(answer.status, answer.headers, ours)
-        if head.find(_LIMITS) >= 0:
+        lines = ours + limits if limits else ours
+        head = connection.begin(answer.status, answer.headers, lines)
+        at = head.find(_LIMITS)
+        # Ours are behind those of the upstream. A search for all lines takes long.
+        if at >= 0 and (not limits or at < head.find(_OURS)):
             self.limits_in = answer.headers
-        if limits is not None:
-            if self.limits_in:
-                head = without_limit_lines(head)
-            head = head[:-2] + limits + b"\r\n"
+            if limits is not None:
+                place = head.find(_OURS) + 1
+                head = without_limit_lines(head[:place]) + head[place:]
         self._head = head
         key = self._sent.streamed
         if key and head.find(key) >= 0:

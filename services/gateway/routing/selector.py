@@ -19,6 +19,7 @@ from libs.common.routing.types import (
     Decision,
     ForeignId,
     Kept,
+    LimitsUnknown,
     NoCapacity,
     NoResources,
     OwnerLimited,
@@ -90,6 +91,8 @@ class Selector:
         """Selects a resource when `asked` failed. Raises as `decide` does."""
         ask = self._open(ask)
         match failure:
+            case LimitsUnknown():
+                return await self.decide(_telling(ask), ids)
             case UnknownIds():
                 emptied = self._is_young(failure)
                 return await self._look_up_and_decide(ask, ids, emptied=emptied)
@@ -173,8 +176,10 @@ class Selector:
         return self.catalogue.targets.get(decision.resource_id)
 
     async def _acquire(self, ask: Ask) -> Decision:
+        """Raises what `acquire` does, but for `LimitsUnknown`."""
         try:
-            decision = await self._routing.acquire(ask)
+            # Not asked by their id: what is asked here is rare.
+            decision = await self._routing.acquire(_telling(ask))
         except Refusal as refusal:
             self._refused(ask, refusal)
             raise
@@ -294,6 +299,11 @@ class Selector:
 def _has_decision(ask: Ask, decision: Decision) -> bool:
     """Is the decision of its socket's upgrade that of the request?"""
     return DECIDED in ask.turn and decision.resource_id == ask.socket
+
+
+def _telling(ask: Ask) -> Ask:
+    """The same ask, with the limits of its key in full."""
+    return ask if ask.quota is None else msgspec.structs.replace(ask, tells=True)
 
 
 def _enough(ask: Ask, found: Found) -> bool:

@@ -140,9 +140,11 @@ def limit_lines(quota: Quota, left: bytes, now_ms: int) -> bytes:
         if other[1] - counted[other[0]] < rest:
             place, limit, ends_ms, lines = other
             rest = limit - counted[place]
-    rest = max(0, rest)  # responses under way may exceed it
-    reset = (ends_ms - now_ms) // 1000 if ends_ms else MINUTE_S
-    return lines % (requests - counted[0], rest, reset)
+    if rest < 0:  # noqa: PLR1730 - `max` takes thrice as long
+        rest = 0  # responses under way exceed it
+    if not ends_ms:
+        return lines % (requests - counted[0], rest)
+    return lines % (requests - counted[0], rest, (ends_ms - now_ms) // 1000)
 
 
 def _lines_of(quota: Quota) -> _Lines:
@@ -152,10 +154,10 @@ def _lines_of(quota: Quota) -> _Lines:
         limits.append((2 + 2 * place, budget.tokens, quota.ends[place]))
     above = b"%.0a" if requests is None else _REQUESTS % requests
     tokens = [
-        (place, limit, ends_ms, above + _TOKENS % limit)
+        (place, limit, ends_ms, above + (_TOKENS if ends_ms else _OF_MINUTE) % limit)
         for place, limit, ends_ms in limits
         if limit is not None
-    ] or [(1, 0, 0, above + b"%.0a%.0a")]
+    ] or [(1, 0, 0, above + b"%.0a")]
     lines = (
         LEFT[len(quota.budgets)].unpack_from,
         requests or 0,
@@ -179,3 +181,4 @@ _TOKENS = (
     b"x-ratelimit-remaining-tokens: %%d\r\n"
     b"x-ratelimit-reset-tokens: %%ds\r\n"
 )
+_OF_MINUTE = _TOKENS.replace(b"%%ds", b"%ds" % MINUTE_S)

@@ -21,7 +21,7 @@ _STATUS_LINES = {
 }
 # Without the line break, which begins each line of a header.
 _FIRST_LINES = {status: line[:-2] for status, line in _STATUS_LINES.items()}
-_OURS = b"x-proxy-"  # the upstream may be another gateway that sends these
+OURS = b"x-proxy-"  # the upstream may be another gateway that sends these
 # By header name. Upstreams send the same few names: one lookup answers whether to relay
 # a header, and saves a concatenation. What an odd upstream sends must not fill memory.
 _LINE_STARTS: dict[bytes, bytes] = {}
@@ -51,7 +51,7 @@ def relayed_head(
 def _line_start(name: bytes) -> bytes:
     """What the line of a header begins with, behind another one; empty if it is not
     relayed."""
-    hidden = name in NOT_DOWN or name.startswith(_OURS)
+    hidden = name in NOT_DOWN or name.startswith(OURS)
     start = b"" if hidden else b"\r\n" + name + b": "
     if len(_LINE_STARTS) < MOST_LINE_STARTS:
         _LINE_STARTS[name] = start

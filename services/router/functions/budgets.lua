@@ -355,12 +355,12 @@ end
 
 -- Returns what was counted, packed: a number as text costs as much as all else here.
 -- They are requests and tokens of the minute, then tokens and billionths of a dollar
--- spent in each budget.
+-- spent in each budget. `l` has eight bytes, and takes less time to read than `i8`.
 local function told(requests, tokens, first, second)
   pack = pack or struct.pack
-  if not first then return pack('<i8i8', requests, tokens) end
-  if not second then return pack('<i8i8i8i8', requests, tokens, first.tokens, first.nanos) end
-  return pack('<i8i8i8i8i8i8', requests, tokens, first.tokens, first.nanos, second.tokens,
+  if not first then return pack('<ll', requests, tokens) end
+  if not second then return pack('<llll', requests, tokens, first.tokens, first.nanos) end
+  return pack('<llllll', requests, tokens, first.tokens, first.nanos, second.tokens,
     second.nanos)
 end
 
@@ -393,7 +393,7 @@ function budgets.begun(quota, ask, entry)
   end
   local only = quota.only
   if only and pack then
-    return pack('<i8i8i8i8', requests, tokens, only.tokens, only.nanos)
+    return pack('<llll', requests, tokens, only.tokens, only.nanos)
   end
   return told(requests, tokens, quota.first, quota.second)
 end

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import msgspec
+
 from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue
 from libs.common.contracts.verdicts import Verdict
@@ -13,6 +15,7 @@ from libs.common.routing.types import (
     BudgetReserved,
     BudgetSpent,
     Decision,
+    LimitsUnknown,
     QuotaRefused,
     SpendUnknown,
 )
@@ -54,7 +57,11 @@ class Scene:
     async def acquire(self, quota: Quota, may_use: str = "0", **ask: Any) -> Decision:
         self.number += 1
         made = made_ask(f"r{self.number}", quota=quota, may_use=may_use, **ask)
-        return await self.routing.acquire(made)
+        try:
+            return await self.routing.acquire(made)
+        except LimitsUnknown:
+            told = msgspec.structs.replace(made, tells=True)
+            return await self.routing.acquire(told)
 
     async def refused(self, quota: Quota, may_use: str) -> str | None:
         """Why a request is refused, or None."""

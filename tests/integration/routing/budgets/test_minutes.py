@@ -32,7 +32,8 @@ async def test_limits_of_a_minute_by_the_clock_of_redis(scene: Scene) -> None:
     quota = quota_at("k", 40, 1_000, (), T0)
     for number in range(40):
         request = f"q{number}"
-        decision = await routing.acquire(made_ask(request, quota=quota))
+        ask = made_ask(request, quota=quota, tells=number == 0)
+        decision = await routing.acquire(ask)
         assert LEFT[0].unpack_from(decision.left) == (number + 1, 10 * number)
         used = {"quota": quota, "tokens": 10}
         event = event_of(request, T0, 10, 0)

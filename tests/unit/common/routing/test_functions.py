@@ -13,6 +13,7 @@ from libs.common.contracts.events import DecisionEvent
 from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
+from libs.common.routing.budgets import quota_at
 from libs.common.routing.functions import CALLED, RoutingFunctions, Terms
 from libs.common.routing.types import Asker, Lease, Owner, model_digest
 from tests.support.memory.called_functions import NOW, Redis
@@ -75,6 +76,18 @@ async def test_what_acquire_is_asked_with() -> None:
         "gw", "r1", 1, "d-r1", "main", "s", "m", 1, 0, "", "7", head, ask.lease, NOW,
         "p", 2, "", 0, "", "0", b"", "b1", "b2", "t1",
     )  # fmt: skip
+
+
+async def test_limits_are_named_by_their_id_and_told_when_asked_for() -> None:
+    quota = quota_at("k", 9, None, (), 0)
+    redis = Redis(rpx_acquire_v5=b"|" * 16 + b"one|panic|v1|0|{}")
+    ask = made_ask(quota=quota, tried=("t1",))
+    assert (await redis.functions.acquire(ask)).resource_id == "one"
+    assert (redis.arguments()[9], redis.arguments()[-1]) == (quota.id, "t1")
+    for given, may_use in (({"tells": True}, "0"), ({"may_use": "7"}, "7")):
+        await redis.functions.acquire(msgspec.structs.replace(ask, **given))
+        assert redis.arguments()[9] == ""
+        assert redis.arguments()[-3:] == ("t1", may_use, quota.text)
 
 
 async def test_whose_request_acquire_is_asked_for() -> None:

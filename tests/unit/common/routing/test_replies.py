@@ -10,7 +10,9 @@ from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.events import encode
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
+from libs.common.routing.budgets import LEFT
 from libs.common.routing.replies import (
+    DECISION_BEHIND,
     code_of,
     decision_of,
     entry_id_of,
@@ -39,6 +41,24 @@ def test_an_error_reply_is_a_missing_library_or_a_redis_that_does_not_serve(
     text: str, kind: type[Exception]
 ) -> None:
     assert type(unusable(ResponseError(text))) is kind
+
+
+@pytest.mark.parametrize("budgets", [0, 1, 2])
+def test_a_decision_behind_what_the_key_used(budgets: int) -> None:
+    form = LEFT[budgets]
+    read = DECISION_BEHIND[form.size]
+    bars = int.from_bytes(b"|||", "little")
+    left = form.pack(*[bars + n for n in range(2 + 2 * budgets)])
+    decision = read(left + b"one|panic|v1|1|{}")
+    assert decision == decision_of(b"one|panic|v1|1|{}", decision.left)
+    assert form.unpack_from(decision.left)[:2] == (bars, bars + 1)
+    with pytest.raises(types.LimitsUnknown):
+        read([b"limits_unknown"])
+    with pytest.raises(types.KeyLimited) as limited:
+        read([b"key_limit", b"requests", b"12"])
+    assert (limited.value.which, limited.value.wait_ms) == ("requests", 12)
+    with pytest.raises(RedisAway):
+        read(ResponseError("LOADING"))
 
 
 @pytest.mark.parametrize("found", [{b"a": b"1", b"b": b"2"}, [b"a", b"1", b"b", b"2"]])

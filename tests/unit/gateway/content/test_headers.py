@@ -9,6 +9,7 @@ from services.gateway.content.headers import (
     readable,
     request_head,
     upgrade_head,
+    without_limit_lines,
 )
 from services.gateway.server.framing import relayed_head
 
@@ -120,3 +121,18 @@ def test_answers_are_asked_for_in_codings_that_can_be_opened(
     head = request_head("GET", b"/", b"h", b"k: v", lines_of(headers), None)
     assert b"\r\naccept-encoding: " + sent + b"\r\n" in head
     assert upgrade_head(headers, ())[0] == (b"accept-encoding", sent)
+
+
+def test_lines_that_tell_limits_of_the_account_go_wherever_they_are() -> None:
+    head = (
+        b"HTTP/1.1 200 OK\r\nx-ratelimit-limit-requests: 10\r\nx-request-id: r\r\n"
+        b"x-ratelimit-remaining-tokens: 5\r\nx-ratelimit-reset-tokens: 6m0s\r\n"
+        b"about: x-ratelimit-limit-tokens\r\nnot-x-ratelimit-limit-tokens: 1\r\n"
+        b"x-ratelimit-later: new\r\n\r\n"
+    )
+    assert without_limit_lines(head) == (
+        b"HTTP/1.1 200 OK\r\nx-request-id: r\r\nabout: x-ratelimit-limit-tokens\r\n"
+        b"not-x-ratelimit-limit-tokens: 1\r\n\r\n"
+    )
+    plain = b"HTTP/1.1 200 OK\r\nx-request-id: r\r\n\r\n"
+    assert without_limit_lines(plain) == plain

@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.routing.budgets import quota_at
 from libs.common.routing.types import (
     Ask,
     Busy,
     Decision,
+    LimitsUnknown,
     NoCapacity,
     NoResources,
     Owner,
     OwnerGone,
     OwnerLimited,
     Refusal,
+    SpendUnknown,
     UnknownIds,
     UnknownPool,
     digest,
@@ -231,3 +234,29 @@ def test_a_refusal_is_told_in_words_that_clients_act_upon(
 ) -> None:
     problem = problem_of(refusal, asked, method)
     assert (problem.status, problem.code) == (status, code)
+
+
+LIMITED = ask(quota=quota_at("k", 9, None, (), 0))
+
+
+@timeless
+async def test_limits_that_redis_does_not_know_are_told(tmp_path: Path) -> None:
+    world = await made(tmp_path)
+    world.twin.says.extend([LimitsUnknown(), Decision("b", "panic", "v2")])
+    assert (await world.selector.decide(LIMITED, ())).resource_id == "b"
+    assert [asked.tells for asked in world.twin.asked] == [False, True]
+    # Redis knows them from then on, if it is not emptied.
+    await world.selector.decide(LIMITED, ())
+    assert not world.twin.asked[-1].tells
+    world.twin.says.extend([LimitsUnknown(), UnknownIds(LONG_AGO_MS)])
+    await world.selector.decide(LIMITED, ())
+    assert (world.twin.asked[-1].tells, world.twin.asked[-1].resolved) == (True, True)
+
+
+@timeless
+async def test_limits_are_told_while_their_spend_is_summed(tmp_path: Path) -> None:
+    """Redis may be emptied again meanwhile."""
+    world = await made(tmp_path)
+    world.twin.says.extend([SpendUnknown("key:k"), SpendUnknown("key:k")])
+    assert (await world.selector.decide(LIMITED, ())).resource_id
+    assert [asked.tells for asked in world.twin.asked] == [False, True, True]

@@ -11,6 +11,8 @@ import zstandard
 from libs.common.contracts.catalogue import Alias
 from libs.common.headers import Header
 from libs.common.proxy_keys import Policy, Principal
+from libs.common.routing.budgets import LEFT
+from libs.common.routing.types import Decision
 from tests.support.memory.clock import settled, timeless
 from tests.support.memory.plane import Client, World, answer, error
 from tests.support.memory.requests import KEY, asked, one_row
@@ -214,3 +216,24 @@ async def test_another_model_is_the_upstreams(tmp_path: Path, twin: Twin) -> Non
     upstream.feed(answer(body))
     await settled()
     assert client.body == body
+
+
+@timeless
+async def test_a_key_with_limits_sees_its_own_not_the_accounts(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = await world_of(tmp_path, twin, requests_per_minute=9, **HIDING)
+    twin.says.append(Decision("a", "panic", "v2", left=LEFT[0].pack(1, 0)))
+    client, upstream = await asked(world, b"", KEY, line=GET)
+    theirs = b"x-ratelimit-remaining-tokens", b"12345"
+    upstream.feed(answer(LIST, theirs, (b"x-request-id", b"r")))
+    await settled()
+    assert shown(client) == ["m-1", "fast"]
+    told = {name: v for name, v in client.head.items() if b"ratelimit" in name}
+    assert told == {
+        b"x-ratelimit-limit-requests": b"9",
+        b"x-ratelimit-remaining-requests": b"8",
+        b"x-ratelimit-reset-requests": b"65s",
+    }
+    assert client.head[b"x-request-id"] == b"r"
+    assert int(client.head[b"content-length"]) == len(client.body)
