@@ -130,9 +130,8 @@ class Gateway:
             limit_aware=settings.limit_aware,
             quotas=self.access.quotas,
         )
-        self.ledger = Ledger(
-            self.routing, self.journal, self.offline.judged, self.capturer
-        )
+        parts = self.routing, self.journal, self.offline.judged, self.capturer
+        self.ledger = Ledger(*parts, self.redis.pending)
         local = self.offline.local
         self.selector = Selector(
             self.routing,

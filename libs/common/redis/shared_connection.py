@@ -61,6 +61,10 @@ class SharedConnection:
         """Whether calls wait for a reply."""
         return self._wire is not None and bool(self._wire.unanswered)
 
+    def pending(self) -> bool:
+        """Whether calls of this loop iteration are not written yet."""
+        return self._wire is not None and bool(self._wire.unsent)
+
     async def open(self) -> None:
         """Connect, or keep trying. Returns after the first attempt."""
         with contextlib.suppress(RedisAway):
@@ -244,7 +248,7 @@ class _Wire(asyncio.Protocol):
         self._progress = (
             0.0  # loop time of the last reply, or of the first unanswered call
         )
-        self._unsent: list[bytes] = []
+        self.unsent: list[bytes] = []
         self._asked = 0  # calls in this iteration of the loop
         self._seldom = True  # the last iteration with calls had only one
         self.unanswered: deque[Waiter] = deque()
@@ -266,12 +270,12 @@ class _Wire(asyncio.Protocol):
         if self._asked == 1 and self._seldom:
             self._transport.write(packed)
         else:
-            self._unsent.append(packed)
+            self.unsent.append(packed)
 
     def _flush(self) -> None:
         """Send the calls of one loop iteration in one system call. (`ask` sends the
         first call at once while iterations have one call at most.)"""
-        unsent, self._unsent = self._unsent, []
+        unsent, self.unsent = self.unsent, []
         self._seldom, self._asked = self._asked == 1, 0
         if unsent and not self._over.done():
             self._transport.write(b"".join(unsent))

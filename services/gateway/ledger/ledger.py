@@ -36,13 +36,15 @@ class Ledger:
         journal: Journal,
         without_redis: Callable[[Release], None],
         capturer: CaptureRecorder,
+        pending: Callable[[], bool] = lambda: False,
     ) -> None:
         """`without_redis` gets the releases of attempts that were decided without
-        Redis."""
+        Redis. `pending`: is a report not written to Redis yet?"""
         self._routing = routing
         self._journal = journal
         self._without_redis = without_redis
         self.capturer = capturer
+        self.pending = pending
         # Journals a decision that Redis made and recorded: id, and event.
         self.decided = journal.decided
         self._accounts: dict[str, str] = {}

@@ -116,8 +116,9 @@ class Attempts:
 
     def _next_ask(self, life: Lifecycle, number: int) -> Ask:
         if number == 1:
-            # Of the request's id, whose first half is the time: half the cost.
-            new_id = f"{life.record.id[:24]}{getrandbits(48):012x}"
+            # Of the request's id, at half the cost. It counts up within a millisecond
+            # in what is kept here, so ids of later attempts are larger.
+            new_id = f"{life.record.id[:28]}{getrandbits(32):08x}"
         else:
             new_id = str(uuid_utils.uuid7())
         ask = life.ask(number, new_id, self._draw(31))

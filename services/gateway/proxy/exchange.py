@@ -19,7 +19,7 @@ from services.gateway.content.headers import (
     lines_of,
     request_head,
     without_limits,
-)  # fmt: skip
+)
 from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
@@ -69,7 +69,7 @@ class HttpExchange:
         self.deadline = services.now() + services.limits.request_s
         self.life = services.in_flight.arrived(request)
 
-    async def run(self) -> None:  # noqa: C901 - all ends of a request in one place
+    async def run(self) -> None:  # noqa: C901, PLR0912 - all ends in one place
         """Serve the request. The client gets the end of its answer after the
         settlement: its next request may build on it."""
         services, life, connection = self._services, self.life, self._connection
@@ -88,6 +88,8 @@ class HttpExchange:
                 services.in_flight.settle(life, self._capture)
             relay = self._relay
             if relay is not None:
+                if services.pending():
+                    await asyncio.sleep(0)  # the release goes out first
                 if relay.finish() and not connection.gone:
                     await relay.rest()
             elif self._answer is not None:
@@ -251,8 +253,7 @@ class HttpExchange:
         return relay
 
     def keep_alive(self) -> None:
-        """Send a comment if the client gets a stream that was silent since the last
-        call."""
+        """Send a comment if the client's stream was silent since the last call."""
         if self._relay is not None:
             self._relay.keep_alive()
 

@@ -47,6 +47,7 @@ class DataPlane:
             reader,
             self.attempts,
             asyncio.get_running_loop().time,
+            in_flight.ledger.pending,
         )
 
     def serve(

@@ -34,3 +34,4 @@ class HttpServices:
     reader: Reader
     attempts: Attempts
     now: Callable[[], float]  # of the event loop
+    pending: Callable[[], bool]  # is a release not written to Redis yet?

@@ -96,7 +96,10 @@ class World:
         self.access = AccessControl(self.authenticator, twin)
         self.offline = OfflineRouting(self.catalogue, quotas=self.access.quotas)
         capturer = CaptureRecorder(capture, Inbox(Budget(1 << 24)), None)
-        self.ledger = Ledger(routing, self.journal, self.offline.judged, capturer)
+        # Is a release not written to Redis yet?
+        self.pending: Callable[[], bool] = lambda: False
+        parts = routing, self.journal, self.offline.judged, capturer
+        self.ledger = Ledger(*parts, lambda: self.pending())  # noqa: PLW0108 - tests set it
         local = self.offline.local
         router = httpx.AsyncClient(
             transport=httpx.MockTransport(self._route), base_url="http://router"

@@ -64,6 +64,10 @@ class ClusterConnection:
         """Whether calls wait for a reply."""
         return bool(self._held) or (self._wire is not None and self._wire.busy)
 
+    def pending(self) -> bool:
+        """Whether calls of this loop iteration are not written yet."""
+        return self._wire is not None and self._wire.pending
+
     async def open(self) -> None:
         """Connect, or keep trying. Returns after the first attempt."""
         with contextlib.suppress(RedisAway):

@@ -125,6 +125,10 @@ class Wire(asyncio.Protocol):
     def busy(self) -> bool:
         return bool(self._unanswered)
 
+    @property
+    def pending(self) -> bool:
+        return bool(self._unsent)
+
     def send(self, call: Call) -> None:
         if not self._unanswered:
             self._progress = self._loop.time()

@@ -231,3 +231,14 @@ async def test_closing_fails_what_waits() -> None:
         await connection.close()
         with pytest.raises(RedisAway, match="closed"):
             await call
+
+
+async def test_it_tells_whether_calls_are_not_written_yet() -> None:
+    async with shared(echo) as (connection, _):
+        first = connection.call("ECHO", "one")
+        assert not connection.pending()  # a single call is written at once
+        second = connection.call("ECHO", "two")
+        assert connection.pending()
+        await asyncio.sleep(0)
+        assert not connection.pending()
+        await asyncio.gather(first, second)

@@ -92,6 +92,30 @@ async def test_an_answer_comes_back_and_the_books_are_closed(
     assert world.decisions[0]["resource_id"] == row["resource_id"]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+@timeless
+async def test_the_end_of_an_answer_waits_until_its_release_is_written(
+    tmp_path: Path, twin: Twin, *, waits: bool
+) -> None:
+    """Its client may go on at another gateway at once."""
+    world = World(tmp_path, twin)
+    client, upstream = await asked(world)
+    ended: list[bool] = []
+
+    def has_ended() -> bool:
+        return client.wire.sent.endswith(b"}")
+
+    def pending() -> bool:
+        # The turn in which Redis gets what was not written.
+        asyncio.get_running_loop().call_soon(lambda: ended.append(has_ended()))
+        return waits
+
+    world.pending = pending
+    upstream.feed(answer())
+    await settled()
+    assert (ended, has_ended()) == ([not waits], True)
+
+
 @pytest.mark.parametrize(
     ("sent", "outcome", "verdict"),
     [
