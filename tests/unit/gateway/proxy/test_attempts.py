@@ -4,6 +4,7 @@ what says most."""
 import asyncio
 import gzip
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from libs.common.contracts.catalogue import Alias, ModelTarget
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import (
     OTHERS,
+    Ask,
     Busy,
     Decision,
     ForeignId,
@@ -89,6 +91,28 @@ async def test_what_fails_before_the_first_byte_goes_elsewhere(
     assert second["cause"] == cause
     assert twin.released[0].verdict is not None
     assert twin.released[0].verdict.kind == verdict
+
+
+@timeless
+async def test_the_ids_of_decisions_ascend_within_a_millisecond(
+    tmp_path: Path, twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history of a request is ordered by them."""
+    world, acquire, ids = World(tmp_path, twin), twin.acquire, list[str]()
+
+    def noted(ask: Ask) -> Awaitable[Decision]:
+        ids.append(ask.decision_id)
+        return acquire(ask)
+
+    monkeypatch.setattr(twin, "acquire", noted)
+    for _ in range(20):
+        await asked(world)
+        for said in (error(403, "model_not_found"), answer()):
+            world.upstreams[-1].feed(said)
+            world.upstreams[-1].hangs_up()
+            await settled()
+    assert len(set(ids)) == len(ids) == 40
+    assert ids == sorted(ids)
 
 
 @pytest.mark.parametrize(
