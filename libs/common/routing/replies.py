@@ -103,7 +103,9 @@ def _behind(size: int) -> Callable[[Any], Decision]:
     """Reads the same reply behind so many bytes, which say what the key used."""
 
     def read(reply: Any) -> Decision:
-        return decision_of(reply[size:] if type(reply) is bytes else reply, reply)
+        if type(reply) is bytes:
+            return decision_of(reply[size:], reply)
+        return decision_of(reply)
 
     return read
 
