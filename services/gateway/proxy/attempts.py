@@ -77,8 +77,9 @@ class Attempts:
         if aliased:
             await self.locate(life)
             _leave_failed(life, most)
+        ask: Ask | None = None
         while number < ends:
-            ask = self._next_ask(life, number)
+            ask = self._next_ask(life, number, ask)
             target: Target | None = None
             failure: Exception | None = None
             try:
@@ -114,10 +115,10 @@ class Attempts:
                 _leave_failed(life, ends - number)
         return Next.ANSWER
 
-    def _next_ask(self, life: Lifecycle, number: int) -> Ask:
-        if number == 1:
+    def _next_ask(self, life: Lifecycle, number: int, last: Ask | None) -> Ask:
+        if number == 1 and last is None:
             # Of the request's id, at half the cost. It counts up within a millisecond
-            # in what is kept here, so ids of later attempts are larger.
+            # in what is kept here, so ids of later decisions are larger.
             new_id = f"{life.record.id[:28]}{getrandbits(32):08x}"
         else:
             new_id = str(uuid_utils.uuid7())
