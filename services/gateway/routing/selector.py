@@ -75,8 +75,8 @@ class Selector:
         self._lookup = lookup
         self._ledger = ledger
         # After Redis was emptied: 1 s until it has a catalogue, one heartbeat for each
-        # gateway to notice, and one more to be sure.
-        self._restored_within_s = 1 + 2 * beat_s
+        # gateway to notice, and twice that for busy machines.
+        self._restored_within_s = 3 * (1 + beat_s)
 
     def asked(self, ask: Ask) -> Awaitable[Decision]:
         """Asks Redis for a resource. Then call `taken`, or `otherwise` if this failed.
