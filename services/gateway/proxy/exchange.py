@@ -39,7 +39,6 @@ log = structlog.get_logger()
 # TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
 _REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
 JSON_TYPE: Header = (b"content-type", b"application/json")
-RESTARTS = "This gateway restarts; ask again."
 
 
 class HttpExchange:
@@ -63,15 +62,13 @@ class HttpExchange:
         self._connection = connection
         self._capture: Capture | None = None
         self._relay: Relay | None = None
-        # Status, headers and body of an answer that is known as a whole.
-        self._answer: tuple[int, list[Header], bytes] | None = None
+        self._answer: tuple[int, list[Header], bytes] | None = None  # known as a whole
         self._stalled = self._interrupted = False
         self.deadline = services.now() + services.limits.request_s
         self.life = services.in_flight.arrived(request)
 
     async def run(self) -> None:  # noqa: C901, PLR0912 - all ends in one place
-        """Serve the request. The client gets the end of its answer after the
-        settlement: its next request may build on it."""
+        """Serve it. The answer ends after the settlement: the next may build on it."""
         services, life, connection = self._services, self.life, self._connection
         try:
             self._under_way.add(self)
@@ -88,9 +85,12 @@ class HttpExchange:
                 services.in_flight.settle(life, self._capture)
             relay = self._relay
             if relay is not None:
-                if services.pending():
-                    await asyncio.sleep(0)  # the release goes out first
-                if relay.finish() and not connection.gone:
+                try:
+                    if services.pending():
+                        await asyncio.sleep(0)  # the release goes out first
+                finally:
+                    more = relay.finish()
+                if more and not connection.gone:
                     await relay.rest()
             elif self._answer is not None:
                 connection.send_whole(*self._answer)
@@ -125,7 +125,7 @@ class HttpExchange:
             log.debug("answer cut", action="answer_cut", cause=str(error))
             return True
         if self._interrupted and self._relay is not None:
-            self._relay.interrupt(RESTARTS)
+            self._relay.interrupt("This gateway restarts; ask again.")
         return self._connection.gone or self._interrupted or self._stalled
 
     # Admission ---------------------------------------------------------------
@@ -342,7 +342,7 @@ class HttpExchange:
     def _say_restart(self) -> None:
         problem, status, life = errors.restarts(), None, self.life
         if self._relay is not None:
-            self._relay.interrupt(RESTARTS)
+            self._relay.interrupt("This gateway restarts; ask again.")
         elif not self._connection.began:
             status = problem.status
             headers = [JSON_TYPE, *problem.headers, *life.headers_of_ours]

@@ -116,6 +116,24 @@ async def test_the_end_of_an_answer_waits_until_its_release_is_written(
     assert (ended, has_ended()) == ([not waits], True)
 
 
+@timeless
+async def test_a_gateway_that_stops_meanwhile_still_ends_the_answer(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    client, upstream = await asked(world)
+
+    def pending() -> bool:
+        asyncio.get_running_loop().call_soon(world.plane.interrupt)
+        return True
+
+    world.pending = pending
+    upstream.feed(answer())
+    row = await one_row(world)
+    assert row["outcome"] == "completed"
+    assert client.wire.sent.endswith(b"}")
+
+
 @pytest.mark.parametrize(
     ("sent", "outcome", "verdict"),
     [
