@@ -66,6 +66,14 @@ async def _serve(
             writer.close()
             await writer.wait_closed()
     finally:
-        # Python 3.11 cannot abort a transport that sent its rest and closed.
-        if not writer.is_closing() or transport.get_write_buffer_size():
+        _abort(transport)
+
+
+def _abort(transport: asyncio.WriteTransport) -> None:
+    """Python 3.11 cannot abort a connection that has ended: with TLS there is an error;
+    without, one is logged if it was closed and its bytes were all sent."""
+    with suppress(AttributeError):
+        plain = transport.get_extra_info("ssl_object") is None
+        ended = transport.is_closing() and not transport.get_write_buffer_size()
+        if not (plain and ended):
             transport.abort()
