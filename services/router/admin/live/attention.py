@@ -1,7 +1,6 @@
 """`GET /admin/attention`: what is wrong now, since when, and what to do about it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -123,8 +122,7 @@ class Attention:
             return {}
         began: dict[tuple[str, str], str] = {}
         for row in rows:
-            event = row["data"]
-            event = json.loads(event) if isinstance(event, str) else event
+            event = row["event"]
             if event["model"] is None:
                 began.setdefault(
                     (event["resource_id"], event["after"]), row["created_at"]
