@@ -11,7 +11,7 @@ from libs.common.contracts.events import Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.redis.shared_connection import Refused
 from libs.common.store.rows import iso
-from services.router.admin.ledger import PATIENCE_S, Reading
+from services.router.admin.ledger import PATIENCE_S, Audited
 from services.router.admin.live import findings
 from services.router.admin.schemas.attention import AttentionItem, AttentionList
 from services.router.admin.schemas.state import AdminState
@@ -30,11 +30,6 @@ class Fetch(Protocol):
 
 class Impaired(Protocol):
     async def __call__(self, gateways: Sequence[str]) -> dict[str, tuple[str, ...]]: ...
-
-
-class Audited(Protocol):
-    @property
-    def last(self) -> Reading: ...
 
 
 class Attention:
