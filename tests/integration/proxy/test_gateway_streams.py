@@ -9,8 +9,8 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from libs.common.redis import keys
 from libs.common.routing.types import digest
+from tests.support.databases import function_keys
 from tests.support.processes.serving import serving
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.tasks import beside
@@ -65,7 +65,7 @@ class TestStreams:
         event = await stack.request(answer.headers["x-proxy-request-id"])
         assert event["outcome"] == "cancelled"
         assert await stack.in_flight() == 0
-        assert not await stack.redis.exists(keys.session(digest("left")))
+        assert not await stack.redis.exists(function_keys.session(digest("left")))
 
         async def upstream_closed() -> bool:
             return bool(stack.journal()[-1]["disconnected_at"])
