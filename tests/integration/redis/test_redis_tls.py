@@ -130,9 +130,7 @@ async def test_a_service_says_at_its_start_that_the_certificate_is_not_trusted(
         return "TLS: self-signed certificate" in log.read_text()
 
     try:
-        await eventually(
-            said,
-        )
+        await eventually(said)
         assert process.alive  # the certificate may be replaced
     finally:
         process.end()
