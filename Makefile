@@ -16,8 +16,8 @@ CODEX := 0.171.0
 # openai-node, and its WebSocket library.
 OPENAI_NODE := openai@7.59.0 ws@8.23.0
 # Tests wait for processes half of the time, so three workers fit on two cores. All
-# tests of a file run in one worker, which has its fixtures; files start in order, the
-# longest first.
+# tests of a file, and of some folders (tests/conftest.py), run in one worker, which has
+# its fixtures; files start in order, the longest first.
 WORKERS ?= 3
 IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600

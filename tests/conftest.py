@@ -1,8 +1,11 @@
 """Fixtures of all tests; each is defined next to what it starts."""
 
 import gc
+from typing import Any
 
+import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # A deadline would measure the machine. Tests that are about time measure it themselves.
 settings.register_profile("without deadline", deadline=None)
@@ -19,6 +22,22 @@ pytest_plugins = [
     "tests.support.databases.stores",
     "tests.support.clients.chromium",
 ]
+
+# All tests of such a folder share what its conftest.py starts.
+TOGETHER = ("tests/acceptance/dashboard",)
+
+
+class Files(LoadFileScheduling):  # type: ignore[misc]  # untyped library
+    """Runs all tests of a file in one worker, and those of some folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return next((f for f in TOGETHER if file.startswith(f"{f}/")), file)
+
+
+@pytest.hookimpl(optionalhook=True)  # there are no workers without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files | None:
+    return Files(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:

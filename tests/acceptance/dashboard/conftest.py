@@ -1,4 +1,4 @@
-"""One running product for all tests of a module."""
+"""One running product for all tests of the folder."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,7 @@ import pytest_asyncio
 from tests.support.clients.dashboard import Dashboard, dashboard
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def product(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Dashboard]:

@@ -21,7 +21,7 @@ from tests.support.clients.dashboard import (
 from tests.support.processes.waiting import eventually
 
 pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
     pytest.mark.timeout(180),
     pytest.mark.usefixtures("has_chromium"),
 ]
@@ -50,9 +50,10 @@ DIALOGS = [
 ]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def ids(product: Dashboard) -> AsyncIterator[dict[str, str]]:
-    """Something is to be seen in each view: a sick key, its failover, a key."""
+    """Something is to be seen in each view: a sick key, its failover, a key. The other
+    modules find no sick key and no provider."""
     key = await product.admin("POST", "/keys", {"name": "observed"})
     await product.admin("POST", "/providers", {**PROVIDER, "base_url": base(product)})
     await product.sim("revoke", key="sk-dash-1")
@@ -66,6 +67,9 @@ async def ids(product: Dashboard) -> AsyncIterator[dict[str, str]]:
 
     await eventually(stored)
     yield {"request": newest, "key": key["id"]}
+    await product.admin("DELETE", f"/providers/{PROVIDER['id']}")
+    await product.sim("restore", key="sk-dash-1")
+    await product.admin("POST", "/health/check")
 
 
 PROVIDER = {"id": "spare", "api_key": "sk-dash-0", "enabled": False}

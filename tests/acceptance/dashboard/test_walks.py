@@ -10,7 +10,7 @@ from tests.support.clients.walks import ASKED, KEY_OF, restore, revoke, stored, 
 from tests.support.processes.waiting import eventually
 
 pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
     pytest.mark.timeout(180),
     pytest.mark.usefixtures("has_chromium"),
 ]

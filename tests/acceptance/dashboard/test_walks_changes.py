@@ -12,7 +12,7 @@ from tests.support.clients.walks import ASKED, stored
 from tests.support.processes.waiting import eventually
 
 pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="package"),
     pytest.mark.timeout(180),
     pytest.mark.usefixtures("has_chromium"),
 ]

@@ -4,7 +4,6 @@ on Postgres."""
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,12 +11,13 @@ import pytest
 import pytest_asyncio
 
 from libs.simulator.server import RunningSimulator
+from tests.support.databases.postgres import fresh_database
 from tests.support.databases.sql import fetch
 from tests.support.processes.up import Up, environment, running
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 
-pytestmark = pytest.mark.asyncio
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REQUESTS = 1000
 AT_ONCE = 50
@@ -27,38 +27,42 @@ ASK = {"model": "gpt-5.5", "input": "Say hello"}
 LIMITS = httpx.Limits(max_connections=150, max_keepalive_connections=150)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """The environment that selects the database."""
     if request.param == "sqlite":
         yield {}
     else:
-        yield {"PROXY_DATABASE_URL": request.getfixturevalue("postgres_url")}
+        with fresh_database(request.getfixturevalue("postgres_server")) as url:
+            yield {"PROXY_DATABASE_URL": url}
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def simulator() -> AsyncIterator[RunningSimulator]:
     async with Simulator(KEYS) as running_simulator:
         yield running_simulator
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def up(
-    tmp_path: Path, database: dict[str, str], simulator: RunningSimulator
+    tmp_path_factory: pytest.TempPathFactory,
+    database: dict[str, str],
+    simulator: RunningSimulator,
 ) -> AsyncIterator[Up]:
+    folder = tmp_path_factory.mktemp("up")
     settings = {
         "OPENAI_API_KEYS": ",".join(KEYS),
         "OPENAI_RESOURCE_WEIGHTS": WEIGHTS,
         "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
         **database,
     }
-    with running(environment(tmp_path, **settings), tmp_path) as up:
+    with running(environment(folder, **settings), folder) as up:
         # The upstream runs in this loop, and is probed before `up` is ready.
         await asyncio.to_thread(up.wait_until_ready)
         yield up
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=60, limits=LIMITS) as client:
         yield client
@@ -67,6 +71,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 async def test_every_request_is_stored_exactly_once(
     up: Up, http: httpx.AsyncClient
 ) -> None:
+    assert fetch(up.database, "SELECT id FROM requests") == []
     one_by_one = asyncio.Semaphore(AT_ONCE)
 
     async def ask(number: int) -> str:

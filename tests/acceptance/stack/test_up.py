@@ -138,7 +138,27 @@ def test_a_setting_that_makes_no_sense(tmp_path: Path, command: str) -> None:
     assert "hush" not in line
 
 
-def test_the_banner_has_a_link_that_logs_in(tmp_path: Path) -> None:
+def assert_ends_everything(up: Up, number: signal.Signals) -> None:
+    pids = [up.process.pid, *up.children()]
+    up.process.send_signal(number)
+    assert up.process.wait(STOP_SECONDS) == 0
+    assert [pid for pid in pids if parent_of(pid)] == []
+
+
+def assert_kill_9_leaves_nothing_behind(up: Up) -> None:
+    pids = up.children()
+    up.process.kill()
+
+    def left() -> list[int]:
+        return [pid for pid in pids if parent_of(pid)]
+
+    until(lambda: not left(), STOP_SECONDS, lambda: f"left: {left()}")
+
+
+# How it ends is tested where it runs for another test: a start takes much CPU.
+
+
+def test_the_banner_has_a_link_that_logs_in_until_sigterm(tmp_path: Path) -> None:
     environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
     with running(environ, tmp_path) as up:
         up.wait_until_ready()
@@ -147,14 +167,14 @@ def test_the_banner_has_a_link_that_logs_in(tmp_path: Path) -> None:
         headers = {"authorization": f"Bearer {token}"}
         state = httpx.get(f"{up.admin}/state", headers=headers, timeout=60)
         assert (state.status_code, state.json()["admin"]) == (200, "token")
-        up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(STOP_SECONDS) == 0
+        assert_ends_everything(up, signal.SIGTERM)
     with running(environ, tmp_path) as up:  # the same on a later start
         up.wait_until_ready()
         assert f"/#token={token}\n" in up.output
+        assert_kill_9_leaves_nothing_behind(up)
 
 
-def test_a_token_of_ones_own_is_not_shown(tmp_path: Path) -> None:
+def test_a_token_of_ones_own_is_not_shown_until_sigint(tmp_path: Path) -> None:
     environ = environment(tmp_path, PROXY_ADMIN_TOKEN="hush-hush-hush")
     with running(environ, tmp_path) as up:
         up.wait_until_ready()
@@ -162,31 +182,7 @@ def test_a_token_of_ones_own_is_not_shown(tmp_path: Path) -> None:
         assert "#token=" not in up.output
         assert "hush" not in up.output
         assert not Path(up.data_dir, "admin-token").exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
-    with running(environment(tmp_path), tmp_path) as up:
-        up.wait_until_ready()
-        pids = [up.process.pid, *up.children()]
-
-        up.process.send_signal(number)
-
-        assert up.process.wait(STOP_SECONDS) == 0
-        assert [pid for pid in pids if parent_of(pid)] == []
-
-
-def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
-    with running(environment(tmp_path), tmp_path) as up:
-        up.wait_until_ready()
-        pids = up.children()
-
-        up.process.kill()
-
-        def left() -> list[int]:
-            return [pid for pid in pids if parent_of(pid)]
-
-        until(lambda: not left(), STOP_SECONDS, lambda: f"left: {left()}")
+        assert_ends_everything(up, signal.SIGINT)
 
 
 def test_a_service_that_cannot_start_ends_everything(tmp_path: Path) -> None:

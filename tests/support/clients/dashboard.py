@@ -1,6 +1,7 @@
 """The dashboard of a running product, in Chromium, driven by Playwright."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,10 +46,14 @@ async def playwright_browser() -> AsyncIterator[Browser]:
             await browser.close()
 
 
+@dataclass(frozen=True)
+class _Tab:
+    page: Page
+    wrong: list[str]  # failed scripts, and what the content security policy stopped
+
+
 @asynccontextmanager
-async def tab(browser: Browser, **context: Any) -> AsyncIterator[Page]:
-    """A tab with a session of its own. Fails if a script failed, or if the content
-    security policy stopped something."""
+async def _opened(browser: Browser, context: dict[str, Any]) -> AsyncIterator[_Tab]:
     opened = await browser.new_context(**{"viewport": TALL, **context})
     opened.set_default_timeout(WAIT_MS)
     wrong: list[str] = []
@@ -61,10 +66,43 @@ async def tab(browser: Browser, **context: Any) -> AsyncIterator[Page]:
         page = await opened.new_page()
         page.on("console", said)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        yield page
-        assert wrong == []
+        yield _Tab(page, wrong)
     finally:
         await opened.close()
+
+
+@asynccontextmanager
+async def tab(browser: Browser, **context: Any) -> AsyncIterator[Page]:
+    """A tab with a session of its own. Fails if a script failed, or if the content
+    security policy stopped something."""
+    async with _opened(browser, context) as opened:
+        yield opened.page
+        assert opened.wrong == []
+
+
+class Tabs:
+    """Tabs that later tests use again, each without a session. A new tab needs a new
+    process, which compiles all scripts: four times the CPU of a page in an old tab."""
+
+    def __init__(self, browser: Browser, stack: AsyncExitStack) -> None:
+        self._browser = browser
+        self._stack = stack  # closes them
+        self._free: dict[str, list[_Tab]] = {}  # by their looks
+
+    @asynccontextmanager
+    async def one(self, **context: Any) -> AsyncIterator[Page]:
+        """As `tab`. One that a test failed with is not used again."""
+        free = self._free.setdefault(json.dumps(context, sort_keys=True), [])
+        used = free.pop() if free else await self._new(context)
+        yield used.page
+        assert used.wrong == []
+        await used.page.unroute_all()
+        await used.page.evaluate("sessionStorage.clear()")
+        await used.page.goto("about:blank")
+        free.append(used)
+
+    async def _new(self, context: dict[str, Any]) -> _Tab:
+        return await self._stack.enter_async_context(_opened(self._browser, context))
 
 
 @dataclass
@@ -74,6 +112,7 @@ class Dashboard:
     up: Up
     simulator: RunningSimulator
     browser: Browser
+    tabs: Tabs
     http: httpx.AsyncClient = field(repr=False)
 
     @property
@@ -85,7 +124,7 @@ class Dashboard:
         self, view: str = "#/", *, token: str = TOKEN, **context: Any
     ) -> AsyncIterator[Page]:
         """A tab that is logged in and shows this view."""
-        async with tab(self.browser, **context) as page:
+        async with self.tabs.one(**context) as page:
             await page.goto(f"{self.origin}/#token={token}")
             await page.locator("#view h1").wait_for()
             await visit(page, self.origin, view)
@@ -137,7 +176,8 @@ async def dashboard(folder: Path, **settings: str) -> AsyncIterator[Dashboard]:
         await asyncio.to_thread(up.wait_until_ready)
         browser = await stack.enter_async_context(playwright_browser())
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
-        yield Dashboard(up, simulator, browser, http)
+        tabs = Tabs(browser, stack)
+        yield Dashboard(up, simulator, browser, tabs, http)
 
 
 async def until_shown(page: Page, selector: str, text: str) -> None:
