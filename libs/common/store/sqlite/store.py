@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from libs.common.contracts.events import EVENTS, Row, StreamedEvent
+from libs.common.contracts.events import Row, StreamedEvent
 from libs.common.contracts.payloads import Payload
 from libs.common.contracts.prices import Price
 from libs.common.routing.types import Owner
@@ -65,7 +65,6 @@ class SqliteStore(Store):
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         values = {
             "before": iso(midnight),
-            "kinds": json.dumps(list(EVENTS)),
             "most": DROPPED_ROWS,
         }
         dropped = 0
