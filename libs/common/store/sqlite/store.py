@@ -24,7 +24,7 @@ from libs.common.store.interface import Actor, HistoryQuery
 from libs.common.store.payload_rows import payload_rows
 from libs.common.store.rollups import MINUTE, QUARTER
 from libs.common.store.rows import iso, storable
-from libs.common.store.sqlite.batches import write_batch
+from libs.common.store.sqlite.batches import write_batch, write_bodies
 from libs.common.store.sqlite.calls import (
     drop_rows,
     fetch_recorded,
@@ -93,7 +93,7 @@ class SqliteStore(Store):
         return await self._run(lambda c: write_batch(c, events, self.rollups))
 
     async def write_payloads(self, payloads: Sequence[Payload]) -> int:
-        return await self._put("put_payloads", payload_rows(payloads))
+        return await self._run(lambda c: write_bodies(c, payload_rows(payloads)))
 
     async def put_prices(self, prices: Sequence[Price]) -> None:
         rows = [asdict(price) for price in prices]

@@ -4,6 +4,7 @@ DELETE FROM events WHERE rowid IN (
     SELECT rowid FROM events WHERE kind = 'health' AND created_at < :before
     UNION ALL
     SELECT rowid FROM events
-    WHERE kind NOT IN ('request', 'decision', 'health') AND created_at < :before
+    WHERE kind <> 'request' AND kind <> 'decision' AND kind <> 'health'
+        AND created_at < :before
     LIMIT :most
 )
