@@ -10,7 +10,7 @@ from libs.common.store.interface import DeadLetter
 
 IDLE_S = 0.5  # how long an idle read blocks; bounds the delay of a stop
 # Factor by which a batch grows under a backlog, to share the cost of a transaction.
-GROWTH = 10
+GROWTH = 5
 BATCH_BYTES = 8 * 2**20  # a batch of this size is due, however few entries it has
 # With more entries than that, a batch may become so many times older: of the CPU of a
 # small batch, the database spends most on pages and on the commit.

@@ -34,9 +34,9 @@ RULE = BatchRule(size=10, max_age_s=0.2)
         pytest.param(Size(1), 0.2, True, id="old"),
         pytest.param(Size(10), 0, True, id="full"),
         pytest.param(Size(11), 0, True, id="overfull"),
-        pytest.param(Size(99, more=True), 0, False, id="grows with a backlog"),
-        pytest.param(Size(100, more=True), 0, True, id="but not for ever"),
-        pytest.param(Size(99, more=True), 1.0, True, id="nor beyond its age"),
+        pytest.param(Size(49, more=True), 0, False, id="grows with a backlog"),
+        pytest.param(Size(50, more=True), 0, True, id="but not for ever"),
+        pytest.param(Size(49, more=True), 1.0, True, id="nor beyond its age"),
         pytest.param(Size(FEW), 0.2, True, id="few, which are cheap"),
         pytest.param(Size(1, BATCH_BYTES, more=True), 0, True, id="few large ones"),
     ],
@@ -61,7 +61,7 @@ def test_reads_grow_to_their_bound() -> None:
     large = BatchRule(size=500, max_age_s=0.2)
     assert large.room(Size()) == large.first
     assert large.room(Size(64, 64_000)) == READ_ENTRIES
-    assert [RULE.room(Size(n, n)) for n in (0, 60, 99, 100)] == [10, 40, 1, 1]
+    assert [RULE.room(Size(n, n)) for n in (0, 30, 49, 50)] == [10, 20, 1, 1]
 
 
 def test_a_read_asks_for_what_fits_by_the_mean_size_so_far() -> None:
