@@ -49,30 +49,12 @@ class System:
             used[POSTGRES] = ended + sum(live)
         return used
 
-    def memory_mb(self) -> dict[str, float]:
-        """Proportional memory by process."""
-        used = dict.fromkeys(NAMES, 0.0)
-        for pid in cpu.family(self.pid):
-            used[_name_of(pid)] += _memory_mb(pid)
-        if self.postgres is not None:
-            used[POSTGRES] = sum(map(_memory_mb, cpu.family(self.postgres)))
-        return used
-
 
 def _cpu_s(pid: int) -> float | None:
     try:
         return cpu.cpu_s((pid,))
     except (OSError, IndexError):
         return None  # it has ended since it was listed
-
-
-def _memory_mb(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    (line,) = (line for line in text.splitlines() if line.startswith("Pss:"))
-    return int(line.split()[1]) / 1024
 
 
 def _name_of(pid: int) -> str:
