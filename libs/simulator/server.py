@@ -1,5 +1,8 @@
 """The composition root: builds and runs the application."""
 
+import asyncio
+import socket
+
 from aiohttp import web
 
 from libs.simulator.api import errors, extras
@@ -18,6 +21,9 @@ from libs.simulator.wire import Answer
 # aiohttp waits this long twice: for handlers to end, then for those it has canceled.
 _SHUTDOWN_S = 0.3
 _MAX_HEADER_BYTES = 64 * 1024
+_BACKLOG = 1024
+# From accept() until a connection is made: its task, its transport, its protocol.
+_TURNS_TO_ACCEPT = 3
 
 
 class Simulation(Gate):
@@ -122,11 +128,13 @@ async def _no_route(call: Call) -> Answer:
 class RunningSimulator:
     """A simulator that is listening."""
 
-    def __init__(self, runner: web.AppRunner, app: web.Application, host: str) -> None:
+    def __init__(
+        self, runner: web.AppRunner, listener: socket.socket, app: web.Application
+    ) -> None:
         self._runner = runner
-        self._host = host
+        self._listener = listener
         self.state = app[SIMULATION]
-        self.port = int(runner.addresses[0][1])
+        self._host, self.port = listener.getsockname()[:2]
 
     @property
     def base_url(self) -> str:
@@ -146,7 +154,25 @@ class RunningSimulator:
     async def close(self) -> None:
         """Stop listening and close every connection, within a second."""
         self.state.holding.release()
-        await self._runner.cleanup()
+        await end(self._runner, self._listener)
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> socket.socket:
+    """Start serving: the socket that listens. Port 0 selects a free port."""
+    await runner.setup()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+    return listener
+
+
+async def end(runner: web.AppRunner, listener: socket.socket) -> None:
+    """Stop serving and close every connection. Python 3.11 leaves a connection open if
+    its server is closed while it is being accepted, so accepting stops first."""
+    asyncio.get_running_loop().remove_reader(listener)
+    for _ in range(_TURNS_TO_ACCEPT):
+        await asyncio.sleep(0)
+    await runner.cleanup()
 
 
 async def serve(
@@ -164,7 +190,4 @@ async def serve(
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
     )
-    await runner.setup()
-    site = web.TCPSite(runner, host, port, backlog=1024)
-    await site.start()
-    return RunningSimulator(runner, app, host)
+    return RunningSimulator(runner, await listen(runner, host, port), app)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import time
@@ -19,6 +18,7 @@ from libs.common.providers.sealing import Sealer
 from libs.common.redis.hot_connection import hot_connection
 from libs.common.redis.key_table import KeyTable
 from libs.common.routing.functions import RoutingFunctions, Terms
+from libs.common.runtime.lifecycle import process_name
 from libs.common.runtime.tls import resuming_context
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import GatewaySettings
@@ -73,7 +73,7 @@ class Gateway:
         """`slots`: shared with the other workers of this gateway."""
         self._settings = settings
         self.scrape = Scrape(slots)
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.id = process_name()
         self._rules = ProviderRules.read(os.environ)
         self.redis = hot_connection(settings.redis_url)
         self.routing = RoutingFunctions(

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import os
-import secrets
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -23,7 +21,7 @@ from libs.common.redis.leader import LeaderLease
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.runtime import logs
-from libs.common.runtime.lifecycle import run_until_signalled
+from libs.common.runtime.lifecycle import process_name, run_until_signalled
 from libs.common.runtime.probes import Readiness, serve_probes
 from libs.common.runtime.tls import client_context
 from libs.common.settings.http_proxies import Egress
@@ -63,7 +61,7 @@ class Health:
         credentials = Credentials(os.environ, Sealer(settings.fernet_keys), rules)
         prober = Prober(self._routing, self._client, check_request, credentials)
         key_tester = KeyTester(self._client, credentials, settings.timeout_seconds)
-        self._lease = LeaderLease(self._redis, "health", _holder(), LEASE_MS)
+        self._lease = LeaderLease(self._redis, "health", process_name(), LEASE_MS)
         self._schedule = Schedule(
             prober.check_all,
             self._lease,
@@ -102,10 +100,6 @@ class Health:
             await self._lease.release()
         await self._client.aclose()
         await self._redis.aclose()
-
-
-def _holder() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey
 from libs.common.providers.key_headers import key_header
+from libs.common.redis.leader import Leadership
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.runtime.service_gauges import REDIS_UP
 from services.health.verdict import account_of, ask
@@ -33,10 +34,6 @@ LAST_ROUND = Gauge(
     "proxy_health_last_round_timestamp_seconds",
     "Unix time when this process last had checked all resources.",
 )
-
-
-class Leadership(Protocol):
-    async def hold(self) -> bool: ...
 
 
 class Verdicts(Protocol):

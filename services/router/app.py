@@ -3,9 +3,7 @@ the rest at startup."""
 
 import asyncio
 import os
-import secrets
 import signal
-import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -25,7 +23,7 @@ from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.runtime import logs
-from libs.common.runtime.lifecycle import end
+from libs.common.runtime.lifecycle import end, process_name
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.resources import resources_from_environment
 from libs.common.settings.services import HealthSettings, RouterSettings
@@ -110,7 +108,7 @@ class Router:
         self.registry = RegistryReader(
             self.registry_rows, Changes(caller), resources, self.context.sealer
         )
-        self._lease = LeaderLease(self._redis, "router", _holder(), LEASE_MS)
+        self._lease = LeaderLease(self._redis, "router", process_name(), LEASE_MS)
         self.publisher = Publisher(
             self.routing, build_catalogue(resources), self._lease, self.registry
         )
@@ -218,10 +216,6 @@ def _die_with(task: "asyncio.Task[None]") -> None:
         "background loop ended", action="loop_ended", cause=repr(task.exception())
     )
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _holder() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 class Lifespan:

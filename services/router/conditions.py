@@ -11,7 +11,7 @@ from libs.common.errors import RedisAway
 from libs.common.runtime.conditions import Conditions
 from libs.common.runtime.service_gauges import DEGRADED
 from libs.common.store.prices import unpriced_problem
-from services.router.admin.ledger import Reading
+from services.router.admin.ledger import Audited, Reading
 from services.router.admin.schemas.state import AdminState
 from services.router.metrics import is_available
 
@@ -27,13 +27,6 @@ PARTS = (
 
 class Backlog(Protocol):
     async def oldest_ms(self) -> int | None: ...
-
-
-class Audited(Protocol):
-    """The newest reading of the ledger."""
-
-    @property
-    def last(self) -> Reading: ...
 
 
 class RouterConditions:

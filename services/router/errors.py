@@ -2,7 +2,7 @@
 reveals no internals."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import falcon
 import structlog
@@ -13,6 +13,8 @@ from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.interface import BadQuery, ChangedMeanwhile
 
 log = structlog.get_logger()
+
+Found = TypeVar("Found")
 
 
 class ErrorBody(Frozen):
@@ -60,10 +62,13 @@ def _kind(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def not_found(code: str, lists: str) -> Problem:
-    """`code`: what was not found, and `_not_found`. GET `lists` lists what there is."""
-    what = code.removesuffix("_not_found").replace("_", " ")
-    return Problem(404, code, f"There is no such {what}. GET {lists} lists them.")
+def found(code: str, lists: str, row: Found | None) -> Found:
+    """A row, or whether there was one. `code`: of the `Problem` if there is none. GET
+    `lists` lists what there is."""
+    if not row:
+        what = code.removesuffix("_not_found").replace("_", " ")
+        raise Problem(404, code, f"There is no such {what}. GET {lists} lists them.")
+    return row
 
 
 def bad_query(error: BadQuery) -> Problem:

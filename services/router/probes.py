@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import falcon
 import prometheus_client
@@ -12,7 +11,7 @@ from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError
 from libs.common.runtime.probes import Readiness, readiness_body
 from libs.common.store.prices import unpriced_problem
-from services.router.admin.ledger import Reading
+from services.router.admin.ledger import Audited
 from services.router.admin.schemas.state import AdminState
 from services.router.api.operation import Operation
 from services.router.metrics import measure
@@ -72,13 +71,6 @@ class Readyz:
             return []
         problem = unpriced_problem([row["model"] for row in rows])
         return [] if problem is None else [problem]
-
-
-class Audited(Protocol):
-    """The newest reading of the ledger."""
-
-    @property
-    def last(self) -> Reading: ...
 
 
 class Metrics:

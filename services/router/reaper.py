@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Counter
 
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.redis.leader import Leadership
 
 log = structlog.get_logger()
 
@@ -25,10 +26,6 @@ REAPED = Counter(
 
 class Leases(Protocol):
     async def reap(self, silent_ms: int, *, strays: bool = False) -> int: ...
-
-
-class Leadership(Protocol):
-    async def hold(self) -> bool: ...
 
 
 class Reaper:

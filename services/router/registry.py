@@ -11,11 +11,12 @@ from prometheus_client import Counter
 
 from libs.common.contracts.catalogue import Alias, Resource
 from libs.common.contracts.prices import Price
-from libs.common.errors import ProxyError, RedisAway
+from libs.common.errors import RedisAway
 from libs.common.providers.registry import Registry, joined
 from libs.common.providers.sealing import Sealer, Unsealable
 from libs.common.redis import keys
 from libs.common.redis.client import Caller
+from services.router.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -85,7 +86,9 @@ class RegistryReader:
         self._resealed = False
         self._turn = asyncio.Lock()
         self._twice: tuple[str, ...] = ()
-        self._said = ""  # the last failure, to log each one once
+        self._rounds = Rounds(
+            FAILURES, "registry not read", "registry_failed", log.warning
+        )
         self.parts: Parts | None = None
         # Called when `parts` changed, so that it is published at once.
         self.on_change: Callable[[], Awaitable[None]] = _ignore
@@ -101,8 +104,6 @@ class RegistryReader:
         count = self._seen
         try:
             count = await self._changes.count()
-        except ProxyError:
-            log.debug("registry changes not read", action="registry_unheard")
         except Exception as error:  # noqa: BLE001 - the outermost loop
             log.debug(
                 "registry changes not read",
@@ -133,29 +134,18 @@ class RegistryReader:
 
     async def _read(self) -> bool:
         async with self._turn:
-            self._due = False
-            try:
-                registry = await self._rows.registry()
-                if not self._resealed:
-                    registry = await self._reseal(registry)
-            except ProxyError as cause:
-                return self._failed(str(cause))
-            except Exception as error:  # noqa: BLE001 - the outermost loop
-                # For example no tables, before the first migration.
-                return self._failed(f"{type(error).__name__}: {str(error)[:80]}")
-            self._said = ""
-            before, self.parts = self.parts, self._parts(registry)
+            self._due, before = False, self.parts
+            done = await self._rounds.attempt(self._take)
+            self._due = self._due or not done
         if self.parts != before:
             await self.on_change()
-        return True
+        return done
 
-    def _failed(self, cause: str) -> bool:
-        self._due = True
-        FAILURES.inc()
-        if cause != self._said:
-            log.warning("registry not read", action="registry_failed", cause=cause)
-        self._said = cause
-        return False
+    async def _take(self) -> None:
+        registry = await self._rows.registry()
+        if not self._resealed:
+            registry = await self._reseal(registry)
+        self.parts = self._parts(registry)
 
     def _parts(self, registry: Registry) -> Parts:
         resources, twice = joined(self._ours, registry, self._environ)

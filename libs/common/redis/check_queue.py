@@ -1,15 +1,12 @@
 """Checks that the router orders from the health service, through Redis: only the health
 service connects to upstreams."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from libs.common.errors import RedisAway
 from libs.common.redis import keys
+from libs.common.redis.client import translated
 
 WAIT_S = 1.0  # less than the client's answer timeout
 KEPT_S = 60  # for orders and answers that nobody fetches
@@ -24,40 +21,32 @@ class Orders:
         self._redis: Any = redis
 
     async def place(self, order: str) -> None:
-        with _translated():
+        with translated():
             await self._redis.lpush(keys.check_orders(), order)
             await self._redis.expire(keys.check_orders(), KEPT_S)
 
     async def fetch(self, order: str) -> bytes | None:
         """Wait up to WAIT_S for the answer."""
-        with _translated():
+        with translated():
             found = await self._redis.blpop(_answer_key(order), WAIT_S)
         return found[1] if found else None
 
     async def withdraw(self, order: str) -> bool:
         """Cancel an order; False when it was taken already."""
-        with _translated():
+        with translated():
             return bool(await self._redis.lrem(keys.check_orders(), 0, order))
 
     async def take(self) -> str | None:
         """Wait up to WAIT_S for the oldest order."""
-        with _translated():
+        with translated():
             found = await self._redis.brpop(keys.check_orders(), WAIT_S)
         return found[1].decode() if found else None
 
     async def answer(self, order: str, answer: str) -> None:
-        with _translated():
+        with translated():
             await self._redis.lpush(_answer_key(order), answer)
             await self._redis.expire(_answer_key(order), KEPT_S)
 
 
 def _answer_key(order: str) -> str:
     return keys.check_answer(order.partition(" ")[0])
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise RedisAway("Redis does not answer.") from error

@@ -1,7 +1,9 @@
-"""How the routing functions send commands, and which clock they use."""
+"""How the routing functions send commands, and which clock they use. And the errors of
+all other calls to Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
@@ -12,6 +14,15 @@ from libs.common.redis.factory import cause_of
 from libs.common.redis.packing import flat
 
 T = TypeVar("T")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises `RedisAway` for any error of redis-py."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error
 
 
 class Caller(Protocol):

@@ -1,6 +1,6 @@
-"""All Redis key names. Routing keys share one hash tag, so that one function call may
-use them on a Cluster. services/router/functions/catalogue.lua repeats the names and
-has the full description."""
+"""The names of Redis keys that Python uses. Routing keys share one hash tag, so that
+one function call may use them on a Cluster. services/router/functions/catalogue.lua
+describes all of them."""
 
 TAG = "{rpx}"
 
@@ -22,23 +22,6 @@ def catalogue_version() -> str:
     return f"{TAG}:catalogue:version"
 
 
-def ranking(pool_id: str) -> str:
-    """Sorted set: resource -> load, or from 1e12 up the Unix ms when an unavailable
-    resource may be tried."""
-    return f"{TAG}:ranking:{pool_id}"
-
-
-def leases(resource_id: str) -> str:
-    """Hash: gateway/request -> lease record (JSON), from which the reaper makes the
-    request event. Its size is the number in flight."""
-    return f"{TAG}:leases:{resource_id}"
-
-
-def gateways() -> str:
-    """Sorted set: gateway id -> Unix ms of its last heartbeat."""
-    return f"{TAG}:gateways"
-
-
 def reports() -> str:
     """Hash: gateway -> "ms|JSON": the ledger report of its last heartbeat."""
     return f"{TAG}:reports"
@@ -50,44 +33,14 @@ def impaired(gateway_id: str) -> str:
     return f"{TAG}:impaired:{gateway_id}"
 
 
-def health(resource_id: str) -> str:
-    """Hash: state, until, failures, pauses, trial, last_error, counters."""
-    return f"{TAG}:health:{resource_id}"
-
-
-def pauses(digest: str) -> str:
-    """String: JSON, resource -> cooldown of a model; while there is any."""
-    return f"{TAG}:pauses:{digest}"
-
-
-def limits(digest: str) -> str:
-    """String: msgpack, account -> limits of a model, as told by upstreams; expires."""
-    return f"{TAG}:limits:{digest}"
-
-
-def queue(waits_for: str) -> str:
-    """Sorted set: request that waits -> virtual start, for a class of requests."""
-    return f"{TAG}:queue:{waits_for}"
-
-
 def accounts() -> str:
     """Hash: resource -> the account that the upstream's headers named."""
     return f"{TAG}:accounts"
 
 
-def session(digest: str) -> str:
-    """String: the owner of a session; sliding expiry."""
-    return f"{TAG}:session:{digest}"
-
-
 def sessions() -> str:
     """Sorted set: session digest -> Unix ms when that key expires."""
     return f"{TAG}:sessions"
-
-
-def bound(digest: str) -> str:
-    """String: the owner of an upstream id; expires after a day."""
-    return f"{TAG}:bound:{digest}"
 
 
 def registry_changes() -> str:
@@ -104,16 +57,6 @@ def proxy_keys() -> str:
 def proxy_keys_version() -> str:
     """String: a number that increases with each change of that hash."""
     return f"{TAG}:proxy_keys:version"
-
-
-def spent(key_id: str) -> str:
-    """String (msgpack): the use of a proxy key in the last minute; expires."""
-    return f"{TAG}:spent:{key_id}"
-
-
-def born() -> str:
-    """String: Unix ms of the first catalogue since Redis was empty."""
-    return f"{TAG}:born"
 
 
 def leader(role: str) -> str:

@@ -3,18 +3,18 @@
 Call `hold` several times within `ttl_ms`. When a leader crashes or loses Redis, another
 takes over after that time."""
 
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol
 
-from redis.exceptions import RedisError
-
-from libs.common.errors import RedisAway
 from libs.common.redis import keys
-from libs.common.redis.factory import cause_of
+from libs.common.redis.client import translated
 
 HOLD = Path(__file__).with_name("leader.lua").read_text()
 RELEASE = Path(__file__).with_name("leader_release.lua").read_text()
+
+
+class Leadership(Protocol):
+    async def hold(self) -> bool: ...
 
 
 class LeaderLease:
@@ -30,30 +30,19 @@ class LeaderLease:
 
     async def holder(self) -> str | None:
         """Who leads; None if nobody does. Raises `RedisAway`."""
-        try:
+        with translated():
             held = await self._redis.get(self._key)
-        except (RedisError, OSError) as error:
-            raise _away(error) from error
         return None if held is None else held.decode()
 
     async def take(self) -> None:
         """Take the lease from its holder, which then follows. Raises `RedisAway`."""
-        try:
+        with translated():
             await self._redis.set(self._key, self._holder, px=self._ttl_ms)
-        except (RedisError, OSError) as error:
-            raise _away(error) from error
 
     async def release(self) -> None:
         """End the lease, so that a successor can start. Raises `RedisAway`."""
         await self._eval(RELEASE, self._holder)
 
     async def _eval(self, script: str, *args: str | int) -> bool:
-        try:
-            reply = self._redis.eval(script, 1, self._key, *args)
-            return bool(await cast(Awaitable[int], reply))
-        except (RedisError, OSError) as error:
-            raise _away(error) from error
-
-
-def _away(error: Exception) -> RedisAway:
-    return RedisAway(f"Redis did not answer: {cause_of(error)}.")
+        with translated():
+            return bool(await self._redis.eval(script, 1, self._key, *args))

@@ -5,16 +5,14 @@ After Redis was emptied the group is created again, from the start. All methods 
 `RedisAway`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from libs.common.contracts.events import EVENT_VERSION, Kind
-from libs.common.errors import RedisAway
 from libs.common.redis import keys
-from libs.common.redis.factory import cause_of
+from libs.common.redis.client import translated
 
 # The dead-letter stream is for inspection; the SQL table has all of them.
 DEAD_LETTERS_KEPT = 10_000
@@ -45,12 +43,12 @@ class TelemetryStream:
 
     async def append_fields(self, fields: Mapping[Any, Any]) -> None:
         """Add an entry with these fields."""
-        async with _translated():
+        with translated():
             await self._redis.xadd(self._stream, dict(fields))
 
     async def read(self, consumer: str, count: int, block_ms: int) -> list[Entry]:
         """New entries for `consumer`. Waits up to `block_ms` for the first; 0: not."""
-        async with _translated():
+        with translated():
             try:
                 reply: Any = await self._redis.xreadgroup(
                     self._group, consumer, {self._stream: ">"}, count, block_ms or None
@@ -67,7 +65,7 @@ class TelemetryStream:
     async def claim(self, consumer: str, count: int, min_idle_ms: int) -> list[Entry]:
         """Claim entries that another consumer left pending for `min_idle_ms`."""
         cursor: Any = "0-0"
-        async with _translated():
+        with translated():
             while True:
                 try:
                     cursor, entries, *_ = await self._redis.xautoclaim(
@@ -85,26 +83,27 @@ class TelemetryStream:
     ) -> int:
         """Delete stored entries and add dead letters, in one transaction. Returns the
         number of entries left. A repeated call adds the dead letters twice."""
-        async with _translated(), self._redis.pipeline(transaction=True) as pipe:
-            for letter in dead:
-                fields: dict[Any, Any] = dict(letter)
-                pipe.xadd(
-                    keys.dead_letters(self._stream),
-                    fields,
-                    maxlen=DEAD_LETTERS_KEPT,
-                    approximate=True,
-                )
-            if ids:
-                pipe.xack(self._stream, self._group, *ids)
-                pipe.xdel(self._stream, *ids)
-            pipe.xlen(self._stream)
+        pipe = self._redis.pipeline(transaction=True)
+        for letter in dead:
+            fields: dict[Any, Any] = dict(letter)
+            pipe.xadd(
+                keys.dead_letters(self._stream),
+                fields,
+                maxlen=DEAD_LETTERS_KEPT,
+                approximate=True,
+            )
+        if ids:
+            pipe.xack(self._stream, self._group, *ids)
+            pipe.xdel(self._stream, *ids)
+        pipe.xlen(self._stream)
+        with translated():
             return int((await pipe.execute())[-1])
 
     async def entries(self, at_once: int = 500) -> AsyncIterator[list[Entry]]:
         """All entries, oldest first, in parts."""
         after = "-"
         while True:
-            async with _translated():
+            with translated():
                 reply: Any = await self._redis.xrange(self._stream, after, "+", at_once)
             part = _entries(reply)
             yield part
@@ -114,13 +113,13 @@ class TelemetryStream:
 
     async def depth(self) -> int:
         """The number of entries that are not stored yet."""
-        async with _translated():
+        with translated():
             return int(await self._redis.xlen(self._stream))
 
     async def oldest_ms(self) -> int | None:
         """When the oldest entry that is not stored yet was added, in Unix ms; None if
         there is none."""
-        async with _translated():
+        with translated():
             entries = await self._redis.xrange(self._stream, count=1)
         first: Any = entries[0][0] if entries else None
         return None if first is None else int(first.partition(b"-")[0])
@@ -128,7 +127,7 @@ class TelemetryStream:
     async def leave(self, consumer: str) -> None:
         """Delete `consumer` unless it has pending entries, which the group would
         lose."""
-        async with _translated():
+        with translated():
             try:
                 pending = await self._redis.xpending_range(
                     self._stream, self._group, "-", "+", 1, consumer
@@ -163,11 +162,3 @@ def _unparsed(response: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - redis-py's
 
 def _entries(reply: Sequence[Any]) -> list[Entry]:
     return [Entry(id_.decode(), fields) for id_, fields in reply if fields]
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error

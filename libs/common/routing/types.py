@@ -270,29 +270,25 @@ class NoResources(Refusal):
     """The catalogue is empty."""
 
 
-class NoCapacity(Refusal):
+class NotNow(Refusal):
+    """`retry_after_ms`: when it may be served."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__()
+
+
+class NoCapacity(NotNow):
     """No resource of the pool may be tried now."""
 
-    def __init__(self, retry_after_ms: int) -> None:
-        self.retry_after_ms = retry_after_ms
-        super().__init__()
 
-
-class OwnerLimited(Refusal):
+class OwnerLimited(NotNow):
     """The only account that has the request's state is rate limited."""
 
-    def __init__(self, retry_after_ms: int) -> None:
-        self.retry_after_ms = retry_after_ms
-        super().__init__()
 
-
-class Busy(Refusal):
+class Busy(NotNow):
     """What could serve the request is at its limit. Without an `event` nothing was
     done, and the request may wait in a queue."""
-
-    def __init__(self, retry_after_ms: int) -> None:
-        self.retry_after_ms = retry_after_ms
-        super().__init__()
 
 
 class Queued(Refusal):

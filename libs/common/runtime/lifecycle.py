@@ -4,7 +4,10 @@ A loop that ends on its own ends the process. The supervisor restarts it, which 
 better than a process with a part missing."""
 
 import asyncio
+import os
+import secrets
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
@@ -15,6 +18,11 @@ CANCEL_AGAIN_S = 0.1
 Loop = Callable[[asyncio.Event], Awaitable[None]]
 
 log = structlog.get_logger()
+
+
+def process_name() -> str:
+    """A name that no other process has, on any host."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 async def run_until_signalled(*loops: Loop, drain_seconds: float) -> None:

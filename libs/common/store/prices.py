@@ -18,7 +18,7 @@ from libs.common.contracts.prices import Price
 from libs.common.errors import SettingError, shown
 from libs.common.store.admin.audit_log import AuditedRows
 from libs.common.store.interface import Fetch
-from libs.common.store.rows import iso, storable
+from libs.common.store.rows import iso
 
 VARIABLE = "PROXY_PRICES_FILE"
 
@@ -101,29 +101,21 @@ class PriceRows(AuditedRows):
     """Prices that the admin API set: they replace those of the file for their models.
     Methods raise `StoreAway`."""
 
-    async def own(self) -> list[Row]:
-        """By model, with `prices` as they were set."""
-        rows = await self._fetch("own_prices", {"id": None})
-        return [_own(row) for row in rows]
-
     async def put(
         self, model: str, prices: Sequence[Mapping[str, Any]], at: datetime
     ) -> Row:
         """Set all prices of a model."""
         values = {"id": model, "prices": json.dumps(list(prices)), "at": iso(at)}
         (row,) = await self._fetch("put_own_prices", values)
-        return _own(row)
+        return row
 
     async def delete(self, model: str) -> bool:
         """The file's prices hold again. Return False if there were none of its own."""
-        if not storable(model):
-            return False
-        return bool(await self._fetch("delete_own_prices", {"id": model}))
+        return await self._one("delete_own_prices", model) is not None
 
     async def effective(self) -> list[Row]:
         """All prices that count: the file's, and those set here (`own`)."""
-        rows = await self._fetch("price_list", {})
-        return [{**row, "own": bool(row["own"])} for row in rows]
+        return await self._fetch("price_list", {})
 
     async def unpriced(self, now: datetime) -> list[Row]:
         """Models without a price that requests of the last day used tokens of, if
@@ -159,9 +151,3 @@ def prices_of(rows: Iterable[Row]) -> tuple[Price, ...]:
         )
         for row in rows
     )
-
-
-def _own(row: Row) -> Row:
-    """SQLite stores JSON as text."""
-    prices = row["prices"]
-    return {**row, "prices": json.loads(prices) if isinstance(prices, str) else prices}

@@ -10,7 +10,7 @@ from libs.common.contracts.events import Row
 from libs.common.providers.registry import Registry, registry_of, targets_of
 from libs.common.store.admin.audit_log import AuditedRows
 from libs.common.store.prices import read_price_list
-from libs.common.store.rows import iso, storable
+from libs.common.store.rows import iso
 
 
 class RegistryRows(AuditedRows):
@@ -24,14 +24,14 @@ class RegistryRows(AuditedRows):
         return registry_of(await self.providers(), models, prices)
 
     async def providers(self) -> list[Row]:
-        return [_shown(row) for row in await self._fetch("providers", {"id": None})]
+        return await self._fetch("providers", {"id": None})
 
     async def provider(self, id_: str) -> Row | None:
         return await self._one("providers", id_)
 
     async def add_provider(self, fields: Mapping[str, Any], at: datetime) -> Row | None:
         """Return the new row, or None if the id exists."""
-        return _first(await self._fetch("add_provider", {**fields, "at": iso(at)}))
+        return await self._first("add_provider", {**fields, "at": iso(at)})
 
     async def change_provider(
         self, id_: str, fields: Mapping[str, Any], at: datetime
@@ -47,7 +47,7 @@ class RegistryRows(AuditedRows):
 
     async def delete_provider(self, id_: str) -> bool:
         """Return False if it does not exist or aliases refer to it."""
-        return bool(await self._fetch("delete_provider", {"id": id_}))
+        return await self._one("delete_provider", id_) is not None
 
     async def models(self) -> list[Row]:
         return [_model(row) for row in await self._fetch("models", {"id": None})]
@@ -61,7 +61,7 @@ class RegistryRows(AuditedRows):
         targets = fields.get("targets")
         encoded = None if targets is None else json.dumps(targets)
         values = {**fields, "targets": encoded, "at": iso(at)}
-        return _model(_first(await self._fetch("add_model", values)))
+        return _model(await self._first("add_model", values))
 
     async def change_model(
         self, alias: str, fields: Mapping[str, Any], at: datetime
@@ -72,16 +72,7 @@ class RegistryRows(AuditedRows):
         return _model(row)
 
     async def delete_model(self, alias: str) -> bool:
-        return bool(await self._fetch("delete_model", {"id": alias}))
-
-    async def _one(self, name: str, id_: str, **values: Any) -> Row | None:
-        if not storable(id_):
-            return None
-        return _first(await self._fetch(name, {"id": id_, **values}))
-
-
-def _first(rows: list[Row]) -> Row | None:
-    return _shown(rows[0]) if rows else None
+        return await self._one("delete_model", alias) is not None
 
 
 @overload
@@ -96,12 +87,4 @@ def _model(row: Row | None) -> Row | None:
     """A row of `models` with all of its targets."""
     if row is None:
         return None
-    stored = row["targets"]
-    if isinstance(stored, str):
-        stored = json.loads(stored)
-    return {**row, "enabled": bool(row["enabled"]), "targets": targets_of(row, stored)}
-
-
-def _shown(row: Row) -> Row:
-    """Convert booleans, which SQLite stores as numbers."""
-    return {**row, "enabled": bool(row["enabled"])}
+    return {**row, "targets": targets_of(row, row["targets"])}

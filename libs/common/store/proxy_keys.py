@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 
@@ -15,7 +15,7 @@ from libs.common.proxy_keys import Policy, Principal
 from libs.common.store.admin.audit_log import AuditedRows
 from libs.common.store.admin.changes import version_of
 from libs.common.store.interface import AFTER_EVERY_TIME, Cursor, Page
-from libs.common.store.rows import iso, iso_ms, milliseconds, storable
+from libs.common.store.rows import iso, iso_ms, milliseconds
 
 MOST_MEMBERS = 1000  # keys of a team that are listed
 
@@ -59,21 +59,21 @@ class ProxyKeyRows(AuditedRows):
         return Page.cut(list(map(_shown, rows)), limit)
 
     async def get(self, id_: str) -> Row | None:
-        return await self._one("proxy_key", id_)
+        return _shown(await self._one("proxy_key", id_))
 
     async def change(self, id_: str, fields: Mapping[str, Any]) -> Row | None:
         """Set `fields`. Return the row, or None if the key is unknown or revoked."""
         encoded = _changed(fields)
-        return await self._one("change_proxy_key", id_, fields=encoded)
+        return _shown(await self._one("change_proxy_key", id_, fields=encoded))
 
     async def revoke(self, id_: str, at: datetime) -> Row | None:
         """Revoke a key permanently. Idempotent; return None if the key is unknown."""
-        return await self._one("revoke_proxy_key", id_, revoked_at=iso(at))
+        return _shown(await self._one("revoke_proxy_key", id_, revoked_at=iso(at)))
 
     async def defaults(self, team_id: str) -> Row:
         """The fields that a new key of a team has if its creation does not say."""
-        rows = await self._fetch("teams", {"after": "", "id": team_id, "rows": 1})
-        found: Row = (_team(rows[0])["key_defaults"] if rows else None) or {}
+        team = await self._first("teams", {"after": "", "id": team_id, "rows": 1})
+        found: Row = (team and team["key_defaults"]) or {}
         return {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in found.items()
@@ -87,17 +87,11 @@ class ProxyKeyRows(AuditedRows):
     async def record(self, id_: str) -> tuple[str, Principal | None] | None:
         """Return the secret hash and the principal of one key; the principal is None if
         the key is revoked."""
-        rows = await self._fetch("proxy_key_records", {"id": id_})
-        if not rows:
+        row = await self._first("proxy_key_records", {"id": id_})
+        if row is None:
             return None
-        revoked = rows[0]["revoked_at"] is not None
-        return rows[0]["secret_hash"], None if revoked else _principal(rows[0])
-
-    async def _one(self, name: str, id_: str, **values: Any) -> Row | None:
-        if not storable(id_):
-            return None
-        rows = await self._fetch(name, {"id": id_, **values})
-        return _shown(rows[0]) if rows else None
+        revoked = row["revoked_at"] is not None
+        return row["secret_hash"], None if revoked else _principal(row)
 
 
 class TeamRows(AuditedRows):
@@ -108,18 +102,16 @@ class TeamRows(AuditedRows):
         rest, terms = split_terms({"key_defaults": None, **fields})
         values = {name: _bound(value) for name, value in rest.items()}
         values |= {"budget": _bound(new_terms(terms)), "created_at": iso(at)}
-        rows = await self._fetch("add_team", values)
-        return {**_team(rows[0]), "keys": 0} if rows else None
+        row = await self._first("add_team", values)
+        return row and {**_shown(row), "keys": 0}
 
     async def page(self, limit: int, after: str) -> list[Row]:
         """Teams by id, after this one."""
         values = {"after": after, "id": None, "rows": limit}
-        return [_team(row) for row in await self._fetch("teams", values)]
+        return [_shown(row) for row in await self._fetch("teams", values)]
 
     async def get(self, id_: str) -> Row | None:
-        values = {"after": "", "id": id_, "rows": 1}
-        rows = await self._fetch("teams", values) if storable(id_) else []
-        return _team(rows[0]) if rows else None
+        return _shown(await self._one("teams", id_, after="", rows=1))
 
     async def members(self, id_: str, since: datetime) -> list[Row]:
         """Keys of a team, newest first, with what each used since then. Further keys
@@ -128,21 +120,18 @@ class TeamRows(AuditedRows):
         keys = await self._fetch("team_members", {"id": id_, "rows": MOST_MEMBERS})
         used = await self._fetch("team_usage", {"id": id_, "since": iso(since)})
         by_id = {row["id"]: row for row in used}
-        listed = {row["id"]: {**row, "enabled": bool(row["enabled"])} for row in keys}
+        listed = {row["id"]: row for row in keys}
         gone = {id_: {"id": id_} for id_ in by_id if id_ not in listed}
         return [{**row, **by_id.get(id_, {})} for id_, row in (listed | gone).items()]
 
     async def change(self, id_: str, fields: Mapping[str, Any]) -> Row | None:
         """Set `fields`. Return the row, or None if there is no such team."""
-        encoded = _changed(fields)
-        if not storable(id_):
-            return None
-        rows = await self._fetch("change_team", {"id": id_, "fields": encoded})
-        return await self.get(id_) if rows else None
+        row = await self._one("change_team", id_, fields=_changed(fields))
+        return row and await self.get(id_)
 
     async def delete(self, id_: str) -> bool:
         """Return False if there is no such team, or it has keys."""
-        return storable(id_) and bool(await self._fetch("delete_team", {"id": id_}))
+        return await self._one("delete_team", id_) is not None
 
 
 def uses(requests: Iterable[RequestEvent]) -> list[tuple[str, str]]:
@@ -161,24 +150,20 @@ def _bound(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, tuple | Mapping) else value
 
 
-def _shown(row: Row) -> Row:
-    """Convert lists and booleans, which SQLite stores as text and numbers."""
-    pools, enabled = _pools(row), bool(row["enabled"])
-    return {**_parsed(row), "pools": pools, "enabled": enabled}
+@overload
+def _shown(row: Row) -> Row: ...
 
 
-def _pools(row: Row) -> list[str]:
-    return list(_json(row["pools"]))
+@overload
+def _shown(row: None) -> None: ...
 
 
-def _team(row: Row) -> Row:
-    return {**_parsed(row), "key_defaults": _json(row["key_defaults"])}
-
-
-def _parsed(row: Row) -> Row:
-    """Convert JSON, and name the terms of the budget as the admin API does."""
-    shown = {**row, "policy": _json(row["policy"]), "version": version_of(row)}
-    return shown | shown_terms(_json(shown.pop("budget")))
+def _shown(row: Row | None) -> Row | None:
+    """A key or a team, with the terms of its budget named as in the admin API."""
+    if row is None:
+        return None
+    shown = {**row, "version": version_of(row)}
+    return shown | shown_terms(shown.pop("budget"))
 
 
 def _changed(fields: Mapping[str, Any]) -> str:
@@ -188,20 +173,15 @@ def _changed(fields: Mapping[str, Any]) -> str:
 
 def _budgets(row: Row) -> tuple[Budget, ...]:
     id_, team_id = row["id"], row["team_id"]
-    found = [budget_of(f"key:{id_}", row["name"], _json(row["budget"]))]
+    found = [budget_of(f"key:{id_}", row["name"], row["budget"])]
     if row["team_budget"] is not None:
         team = row["team_name"] or team_id
-        found.append(budget_of(f"team:{team_id}", team, _json(row["team_budget"])))
+        found.append(budget_of(f"team:{team_id}", team, row["team_budget"]))
     return tuple(budget for budget in found if budget is not None)
 
 
-def _json(value: Any) -> Any:
-    """SQLite stores JSON as text."""
-    return json.loads(value) if isinstance(value, str) else value
-
-
 def _policies(row: Row) -> tuple[Policy, ...]:
-    found = (_json(row["policy"]), _json(row["team_policy"]))
+    found = (row["policy"], row["team_policy"])
     return tuple(msgspec.convert(policy, Policy) for policy in found if policy)
 
 
@@ -210,11 +190,11 @@ def _principal(row: Row) -> Principal:
     return Principal(
         id=row["id"],
         pool_id=row["pool_id"],
-        pools=tuple(_pools(row)),
+        pools=tuple(row["pools"]),
         expires_at_ms=expires and milliseconds(datetime.fromisoformat(expires)),
         requests_per_minute=row["requests_per_minute"],
         tokens_per_minute=row["tokens_per_minute"],
-        enabled=bool(row["enabled"]),
+        enabled=row["enabled"],
         team_id=row["team_id"],
         policies=_policies(row),
         queue_weight=row["queue_weight"],

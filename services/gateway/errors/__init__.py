@@ -1,86 +1,9 @@
 """The errors that the gateway answers itself, by subject. Callers write
-`errors.body_too_large(limit)`. This package exports all that it imports."""
+`errors.body_too_large(limit)`."""
 
-from services.gateway.errors.access import (
-    bad_body,
-    budget_nearly_spent,
-    budget_reserved,
-    budget_spent,
-    endpoint_not_isolated,
-    ids_unverified,
-    invalid_proxy_key,
-    key_limited,
-    keys_unknown,
-    list_not_isolated,
-    model_not_allowed,
-    pool_not_allowed,
-    proxy_key_required,
-    spend_unknown,
-    too_many_ids,
-    unknown_file,
-    unknown_item,
-    unknown_object,
-    unknown_response,
-    unreadable_body,
-)
-from services.gateway.errors.policy import (
-    address_not_allowed,
-    effort_not_allowed,
-    endpoint_not_allowed,
-    model_not_in_policy,
-    model_not_named,
-    output_not_limited,
-    output_not_reserved,
-    tier_not_allowed,
-    unknown_model,
-)
-from services.gateway.errors.problem import (
-    Header,
-    Problem,
-    error_frame,
-    retry_after,
-)
-from services.gateway.errors.requests import (
-    bad_host,
-    bad_request,
-    bad_upgrade,
-    body_stalled,
-    body_too_large,
-    client_stalled,
-    head_stalled,
-    head_too_large,
-    method_not_allowed,
-    no_room_for_body,
-    too_many_connections,
-    too_many_headers,
-    unknown_framing,
-    unknown_route,
-    unknown_version,
-    unsafe_path,
-    websocket_unavailable,
-)
-from services.gateway.errors.routing import (
-    alias_leads_nowhere,
-    at_capacity,
-    model_not_here,
-    model_not_in_pool,
-    model_not_placed,
-    no_capacity,
-    no_resources,
-    not_ready,
-    owner_limited,
-    owner_unavailable,
-    provider_gone,
-    unknown_pool,
-)
-from services.gateway.errors.service import (
-    internal,
-    models_unreadable,
-    restarts,
-    router_unreachable,
-    socket_broke,
-    socket_restarts,
-    unreadable_error,
-    upstream_timeout,
-    upstream_unreachable,
-)
+from services.gateway.errors.access import *
+from services.gateway.errors.policy import *
+from services.gateway.errors.problem import *
+from services.gateway.errors.requests import *
+from services.gateway.errors.routing import *
+from services.gateway.errors.service import *

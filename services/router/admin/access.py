@@ -19,7 +19,7 @@ from services.router.admin.schemas.access import (
     TokensList,
 )
 from services.router.api.operation import Operation
-from services.router.errors import Problem, not_found
+from services.router.errors import Problem, found
 
 
 class Rows(Protocol):
@@ -78,10 +78,9 @@ class OneAdminToken(_Tokens):
     async def on_delete(self, name: str, actor: Actor) -> Row:
         """Revoke an admin token; effective within about a second."""
         row = await self._rows.by(actor).delete(name)
-        if row is None:
-            raise not_found("admin_token_not_found", "/admin/tokens")
+        deleted = found("admin_token_not_found", "/admin/tokens", row)
         self._check.changed()
-        return row
+        return deleted
 
 
 class WhoAmI:

@@ -3,6 +3,7 @@ that minted it and nowhere else."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 import uuid_utils
@@ -23,7 +24,9 @@ from services.router.admin.schemas.keys import (
 from services.router.admin.schemas.pages import PageFilter
 from services.router.admin.spent import Spent
 from services.router.api.operation import Operation
-from services.router.errors import Problem, not_found
+from services.router.errors import Problem, found
+
+_found = partial(found, "proxy_key_not_found", "/admin/keys")
 
 
 class Rows(Protocol):
@@ -96,7 +99,7 @@ class OneProxyKey(_Keys):
     @Operation(returns=ProxyKeyRow, problems=(404, 503))
     async def on_get(self, key_id: str) -> Row:
         """One proxy key."""
-        return await self._spent.of("key", await self._known(key_id))
+        return await self._spent.of("key", _found(await self._rows.get(key_id)))
 
     @Operation(returns=ProxyKeyRow, problems=(404, 409, 503))
     async def on_patch(self, key_id: str, body: KeyChange, actor: Actor) -> Row:
@@ -104,7 +107,7 @@ class OneProxyKey(_Keys):
         fields = stored_fields(body, only_sent=True)
         row = await self._rows.by(actor).change(key_id, fields)
         if row is None:
-            await self._known(key_id)
+            _found(await self._rows.get(key_id))
             raise Problem(
                 409,
                 "proxy_key_revoked",
@@ -116,14 +119,7 @@ class OneProxyKey(_Keys):
     @Operation(returns=ProxyKeyRow, problems=(404, 409, 503))
     async def on_delete(self, key_id: str, actor: Actor) -> Row:
         """Revoke a proxy key permanently; effective within a second."""
-        row = await self._rows.by(actor).revoke(key_id, datetime.now(UTC))
-        if row is None:
-            raise not_found("proxy_key_not_found", "/admin/keys")
+        rows = self._rows.by(actor)
+        row = _found(await rows.revoke(key_id, datetime.now(UTC)))
         await self._publisher.changed(key_id)
         return await self._spent.of_changed("key", row)
-
-    async def _known(self, key_id: str) -> Row:
-        row = await self._rows.get(key_id)
-        if row is None:
-            raise not_found("proxy_key_not_found", "/admin/keys")
-        return row

@@ -4,13 +4,13 @@ the gateways' counts and SQL agree."""
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from time import time
 from typing import Protocol
 
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
+from libs.common.store.rows import iso_ms
 from services.router.admin.audit import Account, Finding, accounts, doubled, judge
 from services.router.admin.schemas.state import GatewayBooks, Ledger, WholeLedger
 from services.router.api.operation import Operation
@@ -42,6 +42,13 @@ class Reading:
     depth: int | None = None
     accounts: tuple[Account, ...] = ()
     finding: Finding | None = None
+
+
+class Audited(Protocol):
+    """The newest reading of the ledger."""
+
+    @property
+    def last(self) -> Reading: ...
 
 
 class Auditor:
@@ -127,12 +134,7 @@ def summed(reading: Reading) -> Ledger:
 def shown(account: Account) -> GatewayBooks:
     counts = asdict(account)
     seen_ms = counts.pop("seen_ms")
-    return GatewayBooks(**counts, seen_at=None if seen_ms is None else iso(seen_ms))
-
-
-def iso(ms: float) -> str:
-    at = datetime.fromtimestamp(ms / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return GatewayBooks(**counts, seen_at=None if seen_ms is None else iso_ms(seen_ms))
 
 
 class LedgerView:
@@ -149,5 +151,5 @@ class LedgerView:
             **summed(reading).model_dump(),
             queue_depth=reading.depth,
             gateways=tuple(map(shown, listed)),
-            timestamp=iso(int(time() * 1000)),
+            timestamp=iso_ms(int(time() * 1000)),
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol, Self
 
@@ -10,8 +11,9 @@ from libs.common.store.interface import Actor
 from services.router.admin.registry.providers import Publisher
 from services.router.admin.schemas.prices import PricesAsk, PricesList, PricesRow
 from services.router.api.operation import Operation
-from services.router.errors import Problem, not_found
+from services.router.errors import Problem, found
 
+_found = partial(found, "price_not_found", "/admin/prices")
 LONGEST_MODEL = 200
 
 
@@ -38,10 +40,7 @@ class _Prices:
 
     async def _of(self, model: str) -> dict[str, Any]:
         listed = _by_model(await self._rows.effective())
-        found = next((each for each in listed if each["model"] == model), None)
-        if found is None:
-            raise not_found("price_not_found", "/admin/prices")
-        return found
+        return _found(next((e for e in listed if e["model"] == model), None))
 
 
 class Prices(_Prices):
@@ -74,8 +73,7 @@ class PricesOfModel(_Prices):
         """Delete the prices that were set here; those of PROXY_PRICES_FILE hold
         again."""
         before = await self._of(model)
-        if not await self._rows.by(actor).delete(model):
-            raise not_found("price_not_found", "/admin/prices")
+        _found(await self._rows.by(actor).delete(model))
         await self._publisher.changed()
         return before
 

@@ -15,8 +15,9 @@ from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.control import Queue
 from libs.common.store.interface import HistoryQuery, Page
 from libs.common.store.prices import unpriced_problem
+from libs.common.store.rows import iso_ms
 from services.router.admin.explain import Configured
-from services.router.admin.ledger import PATIENCE_S, Auditor, Backlog, iso, summed
+from services.router.admin.ledger import PATIENCE_S, Auditor, Backlog, summed
 from services.router.admin.reasons import explained
 from services.router.admin.schemas.state import AdminState, WaitingRequests
 from services.router.api.operation import Operation
@@ -103,7 +104,7 @@ class Overview:
             ),
             unpriced_models=stored.unpriced,
             admin="open" if self._open_admin else "token",
-            timestamp=iso(time() * 1000),
+            timestamp=iso_ms(int(time() * 1000)),
         )
 
     async def shared(self) -> AdminState:

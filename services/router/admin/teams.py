@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, Self
 
 from libs.common.contracts.events import Row
@@ -18,8 +19,9 @@ from services.router.admin.schemas.keys import (
 )
 from services.router.admin.spent import Spent
 from services.router.api.operation import Operation
-from services.router.errors import Problem, not_found
+from services.router.errors import Problem, found
 
+_found = partial(found, "team_not_found", "/admin/teams")
 USAGE = timedelta(days=30)
 _USED = ("requests", "input_tokens", "output_tokens", "total_tokens")
 
@@ -85,7 +87,7 @@ class OneTeam(_Teams):
     @Operation(returns=OneTeamRow, problems=(404, 503))
     async def on_get(self, team_id: str) -> dict[str, Any]:
         """One team, with its keys and what they used in the last 30 days."""
-        row = await self._spent.of("team", await self._known(team_id))
+        row = await self._spent.of("team", _found(await self._rows.get(team_id)))
         since = datetime.now(UTC) - USAGE
         members = await self._rows.members(team_id, since)
         usage = {name: sum(each.get(name, 0) for each in members) for name in _USED}
@@ -95,18 +97,16 @@ class OneTeam(_Teams):
     async def on_patch(self, team_id: str, body: TeamChange, actor: Actor) -> Row:
         """Change a team; effective within two seconds."""
         fields = stored_fields(body, only_sent=True)
-        row = await self._rows.by(actor).change(team_id, fields)
-        if row is None:
-            raise not_found("team_not_found", "/admin/teams")
+        row = _found(await self._rows.by(actor).change(team_id, fields))
         self._publisher.compare_soon()
         return await self._spent.of_changed("team", row)
 
     @Operation(returns=TeamRow, problems=(404, 409, 503))
     async def on_delete(self, team_id: str, actor: Actor) -> Row:
         """Delete a team that has no keys."""
-        row = await self._known(team_id)
+        row = _found(await self._rows.get(team_id))
         if not await self._rows.by(actor).delete(team_id):
-            await self._known(team_id)
+            _found(await self._rows.get(team_id))
             raise Problem(
                 409,
                 "team_has_keys",
@@ -114,9 +114,3 @@ class OneTeam(_Teams):
                 "them, or change their team_id.",
             )
         return await self._spent.of_changed("team", row)
-
-    async def _known(self, team_id: str) -> Row:
-        row = await self._rows.get(team_id)
-        if row is None:
-            raise not_found("team_not_found", "/admin/teams")
-        return row

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter
 
+from libs.common.redis.leader import Leadership
 from libs.common.redis.telemetry_stream import Entry
 from libs.common.routing.budgets import Recount
 from services.router.rounds import Rounds
@@ -65,10 +66,6 @@ class Stream(Protocol):
     """The telemetry stream. Raises `RedisAway`."""
 
     def entries(self) -> AsyncIterator[Sequence[Entry]]: ...
-
-
-class Leadership(Protocol):
-    async def hold(self) -> bool: ...
 
 
 class _Request(msgspec.Struct):

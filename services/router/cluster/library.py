@@ -2,7 +2,6 @@
 of the routing keys. The one that has it is the publisher's."""
 
 import asyncio
-from typing import Protocol
 
 import structlog
 
@@ -10,6 +9,7 @@ from libs.common.errors import ProxyError
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.cluster.layout import Address
+from libs.common.redis.leader import Leadership
 from libs.common.routing.control import ControlFunctions
 from services.router.catalogue import FAILURES
 from services.router.rounds import Rounds
@@ -17,10 +17,6 @@ from services.router.rounds import Rounds
 log = structlog.get_logger()
 
 EVERY_S = 1.0
-
-
-class Leadership(Protocol):
-    async def hold(self) -> bool: ...
 
 
 class ClusterLibrary:

@@ -11,7 +11,8 @@
 -- libs/common/routing/policy.py, circuit_breaker.py and local_state.py are the same
 -- rules in Python; tests/integration/routing/test_policy_agrees.py compares the two.
 --
--- Keys (libs/common/redis/keys.py). All share the hash tag {rpx}:
+-- Keys (libs/common/redis/keys.py has those that Python uses). All share the hash tag
+-- {rpx}:
 --   catalogue, catalogue:version   the catalogue as JSON, and its content hash
 --   born             string Unix ms of the first catalogue since Redis was empty
 --   accounts         hash   resource -> account named by the upstream's headers

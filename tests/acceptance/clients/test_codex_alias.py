@@ -43,7 +43,7 @@ async def register(fleet: Fleet, base_url: str) -> None:
             answer = await http.post(f"{fleet.gateways[0].url}/responses", json=ask)
             return bool(answer.headers.get("x-proxy-resource-id") == "acme")
 
-        await eventually(known, within_s=20)
+        await eventually(known)
 
 
 @pytest.mark.asyncio

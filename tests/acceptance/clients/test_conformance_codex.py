@@ -152,7 +152,7 @@ async def interrupted(stack: Stack, codex: Codex) -> None:
             entries = [e for e in stack.journal() if e["path"] == "/v1/responses"]
             return any(e["method"] != "GET" and e["status"] == 200 for e in entries)
 
-        await eventually(begun, within_s=30)
+        await eventually(begun)
         process.terminate()
         await process.wait()
     finally:

@@ -102,7 +102,7 @@ async def test_state_is_found_again(standing: Standing, valkey: str, lost: str) 
     async with standing(APART, "ingest") as fleet:
         async with client(fleet) as openai:
             made = [await make(openai, n) for n in range(CONVERSATIONS)]
-        await eventually(fleet.settled, within_s=20)
+        await eventually(fleet.settled)
         if lost == "redis and gateway":
             await asyncio.to_thread(fleet.gateways[0].process.kill)
         redis = connect(valkey)
@@ -145,7 +145,7 @@ async def test_keys_whose_account_upstream_names_are_siblings(
             a, b = "acct-a/proj_acct-a", "acct-b/proj_acct-b"
             return accounts == [a, a, b]
 
-        await eventually(named, within_s=20)
+        await eventually(named)
         raw = await openai.responses.with_raw_response.create(
             model=MODEL, input="hi", extra_headers={"x-pool-id": "mine"}
         )

@@ -64,7 +64,7 @@ async def ids(product: Dashboard) -> AsyncIterator[dict[str, str]]:
         page = await product.admin("GET", f"/requests?request_id={newest}")
         return bool(page["data"])
 
-    await eventually(stored, within_s=20)
+    await eventually(stored)
     yield {"request": newest, "key": key["id"]}
 
 

@@ -185,7 +185,7 @@ async def test_selected_text_survives_updates(product: Dashboard) -> None:
         async def updated() -> bool:
             return await told(page) != before
 
-        await eventually(updated, within_s=20)
+        await eventually(updated)
         assert await page.evaluate("getSelection().toString()") == selected
         assert row is not None
         assert await row.evaluate("row => row.isConnected")

@@ -56,11 +56,11 @@ async def test_mints_and_revokes_a_key(product: Dashboard) -> None:
             answer = await product.http.post(url, json=body, headers=headers)
             return answer.status_code == status
 
-        await eventually(lambda: answers(200), within_s=20)
+        await eventually(lambda: answers(200))
         await page.get_by_role("button", name="Revoke").click()
         await dialog.get_by_role("button", name="Revoke").click()
         await until_shown(page, ".badge", "revoked")
-        await eventually(lambda: answers(401), within_s=20)
+        await eventually(lambda: answers(401))
 
 
 async def test_the_terms_of_a_budget_are_sent_with_one(product: Dashboard) -> None:

@@ -71,7 +71,7 @@ async def stored(fleet: Fleet, http: httpx.AsyncClient, id_: str) -> dict[str, A
         bodies = row.get("bodies") or {}
         return row if bodies.get("request") and bodies.get("response") else {}
 
-    return await eventually(found, within_s=20)
+    return await eventually(found)
 
 
 async def ask(
@@ -149,7 +149,7 @@ async def test_each_response_of_a_socket_has_its_own_bodies(
         rows = fetch(fleet.database, query)
         return rows if len(rows) == 2 else []
 
-    for (id_,) in await eventually(both, within_s=20):
+    for (id_,) in await eventually(both):
         row = await stored(fleet, http, id_)
         lines = row["bodies"]["response"]["body"].splitlines()
         types = [json.loads(line)["type"] for line in lines]

@@ -79,7 +79,7 @@ async def test_every_request_is_stored_exactly_once(
 
     sent = await asyncio.gather(*(ask(n) for n in range(REQUESTS)))
 
-    await eventually(lambda: _settled(up, http), within_s=30)
+    await eventually(lambda: _settled(up, http))
     stored = [row[0] for row in fetch(up.database, "SELECT id FROM requests")]
     assert Counter(stored) == Counter(sent)
     decided = fetch(up.database, "SELECT id, request_id FROM decisions")
@@ -112,7 +112,7 @@ async def test_held_requests_are_shared_by_weight(
     async def all_held() -> bool:
         return bool(simulator.state.holding.shown()["total"] == 100)
 
-    await eventually(all_held, within_s=20)
+    await eventually(all_held)
     state = (await http.get(f"{up.admin}/state")).json()
     held = {r["id"]: r["in_flight"] for r in state["resources"]}
     simulator.state.holding.release()

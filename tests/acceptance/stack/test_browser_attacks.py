@@ -286,7 +286,7 @@ class TestTheLink:
         async def checked() -> bool:
             return await page.sees("#check-said") == "All 2 answered."
 
-        await eventually(checked, within_s=20)
+        await eventually(checked)
 
     async def test_the_documentation_sends_requests_with_it(
         self, with_token: Scene
@@ -317,7 +317,7 @@ async def shown(page: Page, selector: str) -> None:
     async def seen() -> bool:
         return await page.sees(selector) is not None
 
-    await eventually(seen, within_s=20)
+    await eventually(seen)
 
 
 def token_of(scene: Scene) -> str:

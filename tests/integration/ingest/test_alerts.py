@@ -13,6 +13,7 @@ from openai import OpenAI
 from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Plan, running_fleet
+from tests.support.processes.serving import serving
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 
@@ -39,18 +40,10 @@ class Receiver:
         self.got.append((status, headers, body))
         writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n" % status)
         writer.write(b"connection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
 
 
-async def test_a_refused_key_is_told_to_the_webhook(
-    valkey_server: str, tmp_path: Path
-) -> None:
-    empty(valkey_server)
-    receiver = Receiver(failures=2)
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    plan = Plan(
+def plan(port: int) -> Plan:
+    return Plan(
         KEYS,
         gateways=1,
         services=("router", "health", "ingest"),
@@ -60,10 +53,17 @@ async def test_a_refused_key_is_told_to_the_webhook(
             "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "0.5",
         },
     )
+
+
+async def test_a_refused_key_is_told_to_the_webhook(
+    valkey_server: str, tmp_path: Path
+) -> None:
+    empty(valkey_server)
+    receiver = Receiver(failures=2)
     async with (
-        server,
+        serving(receiver.serve) as port,
         Simulator(KEYS) as simulator,
-        running_fleet(plan, simulator, valkey_server, tmp_path) as fleet,
+        running_fleet(plan(port), simulator, valkey_server, tmp_path) as fleet,
         httpx.AsyncClient(timeout=20) as http,
     ):
         revoked = {"key": "sk-sim-alert", "fault": {"revoked": True}}

@@ -125,7 +125,7 @@ async def test_killed_between_sending_and_deleting(
     async def sent() -> bool:
         return bool(await redis.xlen(STREAM))
 
-    await eventually(sent, within_s=20)
+    await eventually(sent)
     replay.kill()
     assert len(ids(url)) == 1
     with ingesting(tmp_path, environ):
@@ -133,7 +133,7 @@ async def test_killed_between_sending_and_deleting(
         async def stored() -> bool:
             return not await redis.xlen(STREAM)
 
-        await eventually(stored, within_s=20)
+        await eventually(stored)
         again = Told(environ, "replay", "--all")
     assert (again.code, again.out) == (0, "1 of 1 stored\n")
     assert ids(url) == []

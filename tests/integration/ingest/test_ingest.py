@@ -94,7 +94,7 @@ async def drained(stream: TelemetryStream) -> bool:
 
 
 async def all_stored(stream: TelemetryStream) -> None:
-    await eventually(lambda: drained(stream), within_s=20)
+    await eventually(lambda: drained(stream))
 
 
 def requests(url: str) -> list[str]:

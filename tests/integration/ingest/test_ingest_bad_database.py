@@ -63,7 +63,7 @@ async def kept_until(
         async def noticed() -> bool:
             return says in working.away.get("store", "")
 
-        await eventually(noticed, within_s=20)
+        await eventually(noticed)
         assert await stream.depth() == 1
         assert fetch(url, "SELECT count(*) FROM requests") == [(0,)]
         assert fetch(url, "SELECT count(*) FROM dead_letters") == [(0,)]
@@ -72,7 +72,7 @@ async def kept_until(
         async def stored() -> bool:
             return await stream.depth() == 0
 
-        await eventually(stored, within_s=20)
+        await eventually(stored)
     assert fetch(url, "SELECT id FROM requests") == [("a",)]
     await store.close()
 
@@ -150,12 +150,12 @@ class TestPostgres:
             return await stream.depth() == 0
 
         async with running(working):
-            await eventually(noticed, within_s=20)
+            await eventually(noticed)
             assert await stream.depth() == 1
             with psycopg.connect(admin, autocommit=True) as database:
                 back = f"ALTER DATABASE {name}_gone RENAME TO {name}"
                 database.execute(back.encode())
-            await eventually(stored, within_s=20)
+            await eventually(stored)
         assert fetch(postgres_url, "SELECT id FROM requests") == [("a",)]
         await store.close()
 

@@ -103,7 +103,7 @@ async def test_bodies_are_stored_redacted_beside_their_request(
     async with capturing(valkey, PROXY_REDACT=REDACT) as capturer:
         serve(capturer)
         serve(capturer)  # sent twice, as after a lost reply
-    await eventually(lambda: emptied(redis), within_s=20)
+    await eventually(lambda: emptied(redis))
 
     found = await bodies(store)
     asked = json.loads(found["request"]["body"])
@@ -209,7 +209,7 @@ async def test_poison_among_bodies_is_parked_and_the_rest_stored(
     await redis.xadd(PAYLOADS, alone(odd))
     async with capturing(valkey) as capturer:
         serve(capturer)
-    await eventually(lambda: emptied(redis), within_s=20)
+    await eventually(lambda: emptied(redis))
     stored = fetch(url, "SELECT request_id, direction FROM payloads ORDER BY 1, 2")
     assert stored == [("odd", "request"), ("req-1", "request"), ("req-1", "response")]
     letters = fetch(url, "SELECT data FROM dead_letters")
@@ -230,7 +230,7 @@ async def test_a_marker_says_why_there_is_no_body(
     settings = {"PROXY_REDACT": "input", "PROXY_MAX_CAPTURE_BYTES": "400"}
     async with capturing(valkey, **settings) as capturer:
         serve(capturer, padding=1_000)
-    await eventually(lambda: emptied(redis), within_s=20)
+    await eventually(lambda: emptied(redis))
     asked = (await bodies(store))["request"]
     assert asked["body"] is None
     assert asked["dropped"] == "truncated, so it cannot be redacted"

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.support.clients.scrapes import scraped
+from tests.support.processes.serving import serving
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
@@ -116,11 +117,8 @@ class TestOddAnswers:
         async def serve(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
             await r.readuntil(b"\r\n\r\n")
             w.write(whole)
-            await w.drain()
-            w.close()
 
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+        async with serving(serve) as port:
             stack.environ["PROXY_UPSTREAM_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
             await stack.publish("odd")
             got = await http.post(f"{stack.url}/responses", json=ASK)

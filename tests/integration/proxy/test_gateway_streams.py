@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from libs.common.redis import keys
 from libs.common.routing.types import digest
+from tests.support.databases import function_keys
+from tests.support.processes.serving import serving
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.tasks import beside
 from tests.support.processes.waiting import eventually
@@ -65,7 +65,7 @@ class TestStreams:
         event = await stack.request(answer.headers["x-proxy-request-id"])
         assert event["outcome"] == "cancelled"
         assert await stack.in_flight() == 0
-        assert not await stack.redis.exists(keys.session(digest("left")))
+        assert not await stack.redis.exists(function_keys.session(digest("left")))
 
         async def upstream_closed() -> bool:
             return bool(stack.journal()[-1]["disconnected_at"])
@@ -164,17 +164,14 @@ class TestStreams:
         async def flood(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
             await r.readuntil(b"\r\n\r\n")
             w.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
-            with suppress(OSError):
-                while True:
-                    w.write(b"x" * 65_536)
-                    await w.drain()
-            w.close()
+            while True:
+                w.write(b"x" * 65_536)
+                await w.drain()
 
         async with (
-            await asyncio.start_server(flood, "127.0.0.1", 0) as server,
+            serving(flood) as flooding,
             gateway_stack(valkey, tmp_path, PROXY_REQUEST_TIMEOUT_SECONDS="2") as stack,
         ):
-            flooding = server.sockets[0].getsockname()[1]
             stack.environ["PROXY_UPSTREAM_BASE_URL"] = f"http://127.0.0.1:{flooding}/v1"
             await stack.publish("flooding")
             port = int(stack.origin.rsplit(":", 1)[1])

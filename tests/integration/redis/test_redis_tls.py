@@ -68,20 +68,25 @@ async def test_all_services_work_by_tls_with_few_rights(
             body = {"model": "gpt-5.5", "input": "hi"}
             answer = await http.post(f"{fleet.gateways[0].url}/responses", json=body)
             assert answer.status_code == 200
-        checked = await http.post(f"{fleet.admin}/health/check", json={})
-        assert checked.status_code == 200
+
+        async def checked() -> bool:
+            """On a busy machine the health service may not take it within 3 s: 503."""
+            answer = await http.post(f"{fleet.admin}/health/check", json={})
+            return answer.status_code == 200
+
+        await eventually(checked)
 
         async def stored() -> bool:
             ledger = (await http.get(f"{fleet.admin}/ledger")).json()
             return bool(ledger["stored"] == 5 and ledger["balanced"])
 
-        await eventually(stored, within_s=20)
+        await eventually(stored)
         url = f"{fleet.admin}/requests/{answer.headers['x-proxy-request-id']}"
 
         async def captured() -> bool:
             return all((await http.get(url)).json()["bodies"].values())
 
-        await eventually(captured, within_s=20)
+        await eventually(captured)
     said = _logs(tmp_path)
     assert "NOPERM" not in said
     assert "hush" not in said
@@ -125,7 +130,7 @@ async def test_a_service_says_at_its_start_that_the_certificate_is_not_trusted(
         return "TLS: self-signed certificate" in log.read_text()
 
     try:
-        await eventually(said, within_s=20)
+        await eventually(said)
         assert process.alive  # the certificate may be replaced
     finally:
         process.end()

@@ -104,7 +104,7 @@ async def test_of_several_routers_one_makes_it(
         async def told() -> list[str]:
             return [token for each in routers for token in await each.tokens()]
 
-        (token,) = await eventually(told, within_s=20)
+        (token,) = await eventually(told)
         for each in routers:
             assert await each.status() == 401
             assert await each.status("x" * 43) == 401

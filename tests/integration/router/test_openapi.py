@@ -28,6 +28,7 @@ from services.router.api.compression import LEAST
 from tests.integration.router.process.running import TOKEN, Standing, fill, router
 from tests.support.databases.valkey import empty
 from tests.support.processes.processes import bare_environment
+from tests.support.processes.serving import serving
 from tests.support.processes.tasks import beside
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -91,12 +92,10 @@ async def egress() -> AsyncIterator[tuple[str, list[str]]]:
     """An HTTP proxy that forwards nothing: its URL, and who connected to it."""
     reached: list[str] = []
 
-    def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reached.append(str(writer.get_extra_info("peername")))
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(refuse) as port:
         yield f"http://127.0.0.1:{port}", reached
 
 

@@ -216,18 +216,18 @@ async def test_a_row_written_into_sql_sends_no_key_to_another_address(
     async def published() -> bool:
         return "smuggled" in await world.states()
 
-    await eventually(published, within_s=20)
+    await eventually(published)
 
     async def checked() -> bool:
         state = (await world.states())["smuggled"]
         return "credential_missing" in world.log("health") and bool(state)
 
-    await eventually(checked, within_s=20)
+    await eventually(checked)
 
     async def passed_over() -> bool:
         return "credential_missing" in world.log("gateway")
 
-    await eventually(passed_over, within_s=20)
+    await eventually(passed_over)
     answer = await world.http.post(
         f"{world.fleet.gateways[0].url}/responses",
         json={"model": "m", "input": "hi"},

@@ -16,6 +16,7 @@ from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import model_digest
 from services.router.function_library import LIBRARY
+from tests.support.databases import function_keys
 from tests.support.databases.valkey import empty
 from tests.support.memory.twin import resource
 from tests.support.values.asks import made_ask, made_release
@@ -74,7 +75,7 @@ async def passed_over(routing: RoutingFunctions) -> list[str]:
 
 
 async def test_a_limit_ends_with_its_reset(redis: Any) -> None:
-    routing, key = await functions(redis), keys.limits(model_digest(MODEL))
+    routing, key = await functions(redis), function_keys.limits(model_digest(MODEL))
     await told(routing, left(0, 150))
     assert 0 < await redis.pttl(key) <= 150
     await told(routing, left(0, 10 * LONGEST_MS))
@@ -120,7 +121,7 @@ async def test_models_are_bounded(redis: Any) -> None:
     routing = await functions(redis)
     for number in range(3 * MOST):
         await told(routing, left(0, 60_000 + number * 1_000), model=f"m{number}")
-    assert len(await redis.keys(keys.limits("*"))) == MOST
+    assert len(await redis.keys(function_keys.limits("*"))) == MOST
     assert await redis.zcard(f"{keys.TAG}:limits") == MOST
     (a1, *_) = await routing.states()
     assert [limits.model for limits in a1.limits] == ["m6", "m7", "m8"]

@@ -18,6 +18,7 @@ from tests.integration.routing.histories.queues import Queues
 from tests.integration.routing.histories.requests import Requests
 from tests.integration.routing.histories.services import Services
 from tests.integration.routing.histories.values import SILENT_MS
+from tests.support.databases import function_keys
 
 
 class Histories(Requests, Queues, Health, Services):
@@ -31,7 +32,9 @@ class Histories(Requests, Queues, Health, Services):
         found = {id_: state.in_flight for id_, state in states.items()}
         truth = Counter(self.held.values())
         assert found == self.python.in_flight() == {id_: truth[id_] for id_ in states}
-        ranked = self.run(self.redis.zrange(keys.ranking("*"), 0, -1, withscores=True))
+        ranked = self.run(
+            self.redis.zrange(function_keys.ranking("*"), 0, -1, withscores=True)
+        )
         expected = {s.resource_id: s.rank for s in self.python.standings()}
         assert {id_.decode(): rank for id_, rank in ranked} == expected
         self.limits_agree(states)
@@ -48,7 +51,7 @@ class Histories(Requests, Queues, Health, Services):
             if queue.account_id is None:
                 name = f"pool:{queue.pool_id or '*'}"
             order = self.run(
-                self.redis.zrange(keys.queue(name), 0, -1, withscores=True)
+                self.redis.zrange(function_keys.queue(name), 0, -1, withscores=True)
             )
             entries = [(start, entry.decode()) for entry, start in order]
             found[name] = entries, (queue.requests, queue.shares)
@@ -87,7 +90,7 @@ class Histories(Requests, Queues, Health, Services):
         self.now += SILENT_MS + 1
         self.run(self.lua.reap(SILENT_MS))
         assert sum(s.in_flight for s in self.run(self.lua.states())) == 0
-        assert self.run(self.redis.keys(keys.leases("*"))) == []
+        assert self.run(self.redis.keys(function_keys.leases("*"))) == []
         assert self.run(self.redis.keys(f"{keys.TAG}:retired")) == []
 
 

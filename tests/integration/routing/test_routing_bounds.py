@@ -15,6 +15,7 @@ from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Ask, Owner, Release, digest
 from services.router.function_library import LIBRARY
+from tests.support.databases import function_keys
 
 MOST = 2_000
 SLACK = 150  # written between two looks, and keys that are no affinity
@@ -116,7 +117,7 @@ async def test_those_go_whose_time_is_soonest_over(
         ids = dict.fromkeys(digest(f"resp_{number + i}") for i in range(8))
         await routing.adopt({}, ids)
     left = [
-        await redis.exists(keys.session(digest(f"session-{number}")))
+        await redis.exists(function_keys.session(digest(f"session-{number}")))
         for number in range(MOST // 4)
     ]
     assert sum(left) > MOST // 5

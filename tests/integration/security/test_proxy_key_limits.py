@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis as PlainRedis
 
-from libs.common.redis import keys
 from services.router.function_library import LIBRARY
+from tests.support.databases import function_keys
 from tests.support.values.telemetry import T0_MS
 
 pytestmark = pytest.mark.asyncio
@@ -32,13 +32,13 @@ _ids = count()
 
 def ask(client: Any, key: str, now: int, requests: Any = "", tokens: Any = "") -> Any:
     reply = client.fcall(
-        "rpx_limits_v1", 1, keys.spent(key), key, requests, tokens, now
+        "rpx_limits_v1", 1, function_keys.spent(key), key, requests, tokens, now
     )
     return (reply[0].decode(), reply[1]) if reply else None
 
 
 def spend(client: Any, key: str, now: int, tokens: int) -> None:
-    client.fcall("rpx_spend_v1", 1, keys.spent(key), key, tokens, now)
+    client.fcall("rpx_spend_v1", 1, function_keys.spent(key), key, tokens, now)
 
 
 class TestLimits:
@@ -142,11 +142,11 @@ class TestLimits:
         key = f"u{next(_ids)}"
         assert ask(counting, key, T0_MS) is None
         spend(counting, key, T0_MS, 0)
-        assert not counting.exists(keys.spent(key))
+        assert not counting.exists(function_keys.spent(key))
 
     async def test_counts_are_forgotten_when_they_no_longer_count(
         self, counting: Any
     ) -> None:
         key = f"f{next(_ids)}"
         ask(counting, key, T0_MS, 5)
-        assert 60_000 < counting.pttl(keys.spent(key)) <= 65_000
+        assert 60_000 < counting.pttl(function_keys.spent(key)) <= 65_000

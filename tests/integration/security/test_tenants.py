@@ -128,7 +128,7 @@ class TestResponses:
         for gateway in tenants.fleet.gateways:
             gateway.start_anew()
             await gateway.ready()
-        await eventually(tenants.fleet.ready, within_s=20)
+        await eventually(tenants.fleet.ready)
         path = f"/responses/{response_id}"
         assert (await b.call("GET", path)).status_code == 404
         assert (await b.ask(previous_response_id=response_id)).status_code == 400

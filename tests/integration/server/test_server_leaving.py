@@ -162,7 +162,7 @@ async def test_a_thousand_that_leave_at_random_moments_leave_nothing(
         return now is not None and now.tasks <= held.tasks and now.files <= held.files
 
     try:
-        await eventually(as_before, within_s=30)
+        await eventually(as_before)
     except AssertionError:
         now = await holds(stack)
         raise AssertionError(f"before: {held}, now: {now}, {raw.links(pid)}") from None
@@ -203,7 +203,7 @@ async def holds_at_least(stack: Stack) -> Held:
 
 
 async def holds_at_rest(stack: Stack) -> Held:
-    held = await eventually(lambda: holds(stack), within_s=30)
+    held = await eventually(lambda: holds(stack))
     assert held is not None
     return held
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from libs.common.redis import keys
 from tests.support.clients.raw import calling, get, post
 from tests.support.clients.scrapes import Scraped, scraped
+from tests.support.databases import function_keys
 from tests.support.processes.stack import Stack, gateway_stack
 from tests.support.processes.waiting import eventually
 
@@ -43,7 +43,7 @@ async def _both_ready(stack: Stack) -> bool:
 
 
 async def _serving(stack: Stack) -> int:
-    return int(await stack.redis.zcard(keys.gateways()))
+    return int(await stack.redis.zcard(function_keys.gateways()))
 
 
 def workers_of(pid: int) -> list[int]:
@@ -157,10 +157,10 @@ async def _replaced(stack: Stack, died: int, stays: int) -> bool:
 
 async def _reaped(stack: Stack, died: int) -> bool:
     """Reaps the worker that died, as if long ago; a busy one may miss heartbeats."""
-    known: Any = await stack.redis.zrange(keys.gateways(), 0, -1)
+    known: Any = await stack.redis.zrange(function_keys.gateways(), 0, -1)
     for gateway in known:
         if worker_of(gateway.decode()) == died:
-            await stack.redis.zadd(keys.gateways(), {gateway: 0}, xx=True)
+            await stack.redis.zadd(function_keys.gateways(), {gateway: 0}, xx=True)
     await stack.routing.reap(SILENCE_MS)
     return died not in await leases_by_worker(stack)
 

@@ -1,9 +1,12 @@
 """The simulated upstream: creating, retrieving, chaining and refusing responses."""
 
+import asyncio
 import gzip
 import hashlib
 import json
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -20,6 +23,7 @@ from tests.support.upstreams.simulated import (
     events_in,
     journal,
 )
+from tests.support.upstreams.simulator import Simulator
 
 pytest_plugins = ["tests.support.upstreams.simulated_clients"]
 pytestmark = pytest.mark.asyncio
@@ -302,3 +306,13 @@ async def test_a_body_of_many_megabytes_is_taken(http: httpx.AsyncClient) -> Non
 async def test_a_body_over_the_bound_is_refused(http: httpx.AsyncClient) -> None:
     answer = await http.post(RESPONSES, content=b" " * (64 * 1024 * 1024 + 1))
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_it_accepts_as_it_ends_is_closed(turns: int) -> None:
+    async with Simulator({"sk-sim-1": "acct-a"}) as simulator:
+        client = socket.create_connection(("127.0.0.1", simulator.port), 60)
+        for _ in range(turns):  # of the event loop, while it accepts
+            await asyncio.sleep(0)
+    with client, suppress(ConnectionError):  # it was not accepted
+        assert await asyncio.to_thread(client.recv, 1) == b""

@@ -136,7 +136,7 @@ async def test_all_services_work_behind_it(
             ledger = (await http.get(f"{fleet.admin}/ledger")).json()
             return bool(ledger["stored"] == 20 and ledger["balanced"])
 
-        await eventually(stored, within_s=20)
+        await eventually(stored)
         made = await http.post(f"{fleet.admin}/keys", json={"name": "k"})
         assert made.status_code == 201
         pages = [

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.processes.serving import serving
+
 BLANK = b"<!doctype html><title>somebody else's page</title>"
 
 
@@ -24,23 +26,18 @@ class Site:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         head = b"\r\n\r\n"
-        try:
-            request = await reader.readuntil(head)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-            return
+        request = await reader.readuntil(head)
         self.heard.append(request)
         answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n"
         writer.write(answer + b"content-length: %d%b%b" % (len(BLANK), head, BLANK))
-        writer.close()
 
 
 @asynccontextmanager
 async def attacking() -> AsyncIterator[Site]:
     """The site, on the same port of 127.0.0.1 and 127.0.0.2."""
     site = Site()
-    first = await asyncio.start_server(site.serve, "127.0.0.1", 0)
-    site.port = first.sockets[0].getsockname()[1]
-    second = await asyncio.start_server(site.serve, "127.0.0.2", site.port)
-    async with first, second:
+    async with (
+        serving(site.serve) as site.port,
+        serving(site.serve, "127.0.0.2", site.port),
+    ):
         yield site

@@ -3,10 +3,11 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from tests.support.processes.serving import Handle, serving
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -73,30 +74,18 @@ async def visited(
     tls: ssl.SSLContext | None = None,
     port: int = 0,
 ) -> AsyncIterator[Visits]:
-    """A server that listens until the context ends."""
+    """A server that listens until the context ends, and counts its clients."""
     visits = Visits(0)
-    serving: set[asyncio.Task[None]] = set()
 
-    async def serve(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
+    async def counted(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
         visits.come += 1
-        # A canceled handler upsets asyncio's streams (Python 3.11).
-        with suppress(OSError, EOFError, asyncio.CancelledError):
+        try:
             await handle(r, w)
-        visits.gone += 1
-        w.close()
+        finally:
+            visits.gone += 1
 
-    server = await asyncio.start_server(serve, host, port, ssl=tls)
-    visits.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(counted, host, port, tls) as visits.port:
         yield visits
-    finally:
-        server.close()
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving)
 
 
 @contextmanager

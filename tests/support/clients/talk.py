@@ -260,7 +260,7 @@ async def _looked_up(talk: Talk, turn: int, previous: str | None) -> Response:
             polled = await talk.client.responses.retrieve(created.id)
             return polled if polled.status == "completed" else None
 
-        finished = await eventually(ended, within_s=20, every_s=0.05)
+        finished = await eventually(ended, every_s=0.05)
         assert finished is not None
         return finished
     items = await talk.client.responses.input_items.list(created.id)

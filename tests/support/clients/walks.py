@@ -19,7 +19,7 @@ async def stored(product: Dashboard, request_id: str) -> None:
         page = await product.admin("GET", f"/requests?request_id={request_id}")
         return bool(page["data"])
 
-    await eventually(found, within_s=20)
+    await eventually(found)
 
 
 async def revoke(product: Dashboard, resource: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import hiredis
 
+from tests.support.processes.serving import serving
+
 # Sent by redis-py before the first command.
 GREETINGS = {b"CLIENT", b"HELLO", b"SELECT"}
 HANG_UP = object()  # an answer: close the connection
@@ -35,16 +37,11 @@ class Scripted:
     ) -> None:
         self.connections += 1
         parser = hiredis.Reader()
-        try:
-            while data := await reader.read(65_536):
-                parser.feed(data)
-                while (command := parser.gets()) is not False:
-                    if not self._reply(command, writer):
-                        return
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        while data := await reader.read(65_536):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                if not self._reply(command, writer):
+                    return
 
     def _reply(self, command: Command, writer: asyncio.StreamWriter) -> bool:
         if command[0].upper() in GREETINGS:
@@ -75,9 +72,6 @@ def encoded(reply: Any) -> bytes:
 async def scripted(answer: Callable[[Command], Any]) -> AsyncIterator[Scripted]:
     """A server on loopback, on a port that the system chooses."""
     made = Scripted(answer)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    try:
+    async with serving(made.serve) as port:
+        made.url = f"redis://127.0.0.1:{port}/0"
         yield made
-    finally:
-        server.close()

@@ -59,7 +59,7 @@ class Watched:
                 return False
             return True
 
-        await eventually(agreed, within_s=20)
+        await eventually(agreed)
         await self._replaced(before)
         return before
 
@@ -74,7 +74,7 @@ class Watched:
                 link = await client.info("replication")  # still a primary's at first
                 return bool(link.get("master_link_status") == "up")
 
-            await eventually(linked, within_s=20)
+            await eventually(linked)
 
     async def replicated(self) -> bool:
         """Whether the Sentinel knows a replica that it could promote."""
@@ -91,7 +91,7 @@ class Watched:
         async def replaced() -> bool:
             return await self.primary() is not before
 
-        await eventually(replaced, within_s=20)
+        await eventually(replaced)
 
     async def _ask(self, *words: str) -> Any:
         reply: Any = await self._sentinel.execute_command(  # type: ignore[no-untyped-call]
@@ -131,5 +131,5 @@ async def watched_pair(folder: Path) -> AsyncIterator[Watched]:
             except RedisError:
                 return False
 
-        await eventually(known, within_s=20)
+        await eventually(known)
         yield watched

@@ -192,7 +192,7 @@ async def minted(scene: Scene, **fields: Any) -> tuple[str, str]:
             ]
             return all(answer.status_code == 200 for answer in asked)
 
-        await eventually(known, within_s=20)
+        await eventually(known)
     return key["id"], key["secret"]
 
 

@@ -21,10 +21,11 @@ from libs.common.routing.functions import RoutingFunctions
 from libs.common.settings.resources import resources_from_environment
 from libs.simulator.server import RunningSimulator
 from services.router.function_library import LIBRARY
-from tests.support.clients.sockets import Handle, visited
+from tests.support.clients.sockets import visited
 from tests.support.databases.valkey import empty
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import GUARD_S, Process, running
+from tests.support.processes.serving import Handle
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 

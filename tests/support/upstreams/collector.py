@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from libs.simulator.server import end, listen
 from tests.support.processes.waiting import eventually
 
 SERVER = trace_pb2.Span.SPAN_KIND_SERVER
@@ -107,16 +108,12 @@ async def collecting() -> AsyncIterator[Collector]:
     app = web.Application()
     app.router.add_post("/v1/traces", collector.take)
     runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert site._server is not None
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    collector.url = f"http://127.0.0.1:{port}"
+    listener = await listen(runner, "127.0.0.1", 0)
+    collector.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         yield collector
     finally:
-        await runner.cleanup()
+        await end(runner, listener)
 
 
 def tracing(collector: Collector) -> dict[str, str]:

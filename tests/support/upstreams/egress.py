@@ -3,10 +3,11 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from tests.support.clients.sockets import joined
+from tests.support.processes.serving import serving
 
 HEAD_END = b"\r\n\r\n"
 
@@ -19,7 +20,6 @@ class EgressProxy:
         self.heads: list[bytes] = []
         self.refusal = refusal
         self.port = 0
-        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def lines(self) -> list[str]:
@@ -27,17 +27,6 @@ class EgressProxy:
         return [head.partition(b"\r\n")[0].decode() for head in self.heads]
 
     async def serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        # A canceled handler upsets asyncio's streams (Python 3.11).
-        with suppress(OSError, EOFError, asyncio.CancelledError):
-            await self._one(reader, writer)
-        writer.close()
-
-    async def _one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         head = await reader.readuntil(HEAD_END)
@@ -56,11 +45,6 @@ class EgressProxy:
             onward.write(head.replace(b"http://" + url.netloc, b"", 1))
         await joined((reader, writer), (there, onward))
 
-    async def end(self) -> None:
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving)
-
 
 @asynccontextmanager
 async def running_proxy(
@@ -68,10 +52,5 @@ async def running_proxy(
 ) -> AsyncIterator[EgressProxy]:
     """A proxy that listens until the context ends."""
     proxy = EgressProxy(refusal)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=tls)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(proxy.serve, tls=tls) as proxy.port:
         yield proxy
-    finally:
-        server.close()
-        await proxy.end()

@@ -1,16 +1,16 @@
 """Upstreams that answer what a test wrote down, and clients for them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from services.gateway.upstream.client import Answer, Origin, Timeouts, UpstreamClient
 from services.gateway.upstream.connection import NO_TIMEOUTS
+from tests.support.processes.serving import Handle, serving
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
 
 CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Peer:
@@ -51,26 +51,16 @@ class Peer:
 
 @asynccontextmanager
 async def listening(handle: Handle) -> AsyncIterator[Origin]:
-    serving: set[asyncio.Task[None]] = set()
+    """A server whose connections stay open when `handle` returns, unless it closed
+    them, until the client disconnects."""
 
     async def serve(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        serving.add(task)
-        # A canceled handler upsets asyncio's streams (Python 3.11).
-        with suppress(asyncio.CancelledError):
-            await handle(r, w)
-            if not w.is_closing():
-                await r.read()  # until the client disconnects
-        # Python 3.11 cannot abort a transport that sent its rest and closed.
-        if not w.is_closing() or w.transport.get_write_buffer_size():
-            w.transport.abort()
+        await handle(r, w)
+        if not w.is_closing():
+            await r.read()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving)
+    async with serving(serve) as port:
+        yield Origin("http", "127.0.0.1", port)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from libs.cli.observe import check_port, see_redis, valkey_binary
 from libs.cli.plan import RedisSeen
 from libs.common.errors import SettingError
 from libs.common.redis import keys
+from tests.support.databases import function_keys
 from tests.support.processes.ports import free_port
 
 
@@ -18,7 +19,9 @@ from tests.support.processes.ports import free_port
     [
         pytest.param(None, RedisSeen.EMPTY, id="empty"),
         pytest.param(keys.catalogue(), RedisSeen.OURS, id="our catalogue"),
-        pytest.param(keys.gateways(), RedisSeen.OURS, id="only traces of ours"),
+        pytest.param(
+            function_keys.gateways(), RedisSeen.OURS, id="only traces of ours"
+        ),
         pytest.param("celery", RedisSeen.FOREIGN, id="somebody else's"),
     ],
 )

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from libs.common.errors import NoCatalogue, ProxyError, RedisAway, StoreAway
 from libs.common.store.interface import BadQuery
-from services.router.errors import Problem, not_found, of, say
+from services.router.errors import Problem, found, of, say
 from tests.support.values.admin import client, problem
 
 
@@ -104,7 +104,9 @@ async def test_without_a_request_there_is_nobody_to_answer() -> None:
 
 
 def test_what_was_not_found_is_named_with_its_list() -> None:
-    error = not_found("proxy_key_not_found", "/admin/keys")
+    with pytest.raises(Problem) as raised:
+        found("proxy_key_not_found", "/admin/keys", None)
+    error = raised.value
     assert (error.status, error.code) == (404, "proxy_key_not_found")
     assert error.message == "There is no such proxy key. GET /admin/keys lists them."
 
@@ -118,7 +120,7 @@ SOURCES = (
     ROOT / "libs/common/browser_guard.py",
 )
 CODE = re.compile(r"[a-z]+(_[a-z]+)+")
-MAKERS = {"Problem", "Refusal", "not_found"}
+MAKERS = {"Problem", "Refusal", "found", "partial"}
 
 
 def codes_in(path: Path) -> set[str]:

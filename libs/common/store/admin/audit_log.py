@@ -1,9 +1,9 @@
 """Changes of the admin API in SQL: made with the name of who makes them, and listed."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from libs.common.contracts.events import Row
 from libs.common.store.interface import (
@@ -27,6 +27,16 @@ class AuditedRows:
         """The same rows; changes through them are recorded in `audit_log`, in the
         transaction of the change."""
         return type(self)(partial(self._fetch, by=actor))
+
+    async def _first(self, name: str, values: Mapping[str, Any]) -> Row | None:
+        rows = await self._fetch(name, values)
+        return rows[0] if rows else None
+
+    async def _one(self, name: str, id_: str, **values: Any) -> Row | None:
+        """The row of the object `id_`, by the statement `name`."""
+        if not storable(id_):
+            return None
+        return await self._first(name, {"id": id_, **values})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +73,4 @@ class AuditLog:
             "rows": query.limit + 1,
         }
         rows = await self._fetch("audit_log", values)
-        return Page.cut([_shown(row) for row in rows], query.limit)
-
-
-def _shown(row: Row) -> Row:
-    """SQLite stores JSON as text."""
-    changes = row["changes"]
-    return {**row, "changes": json.loads(changes)} if isinstance(changes, str) else row
+        return Page.cut(rows, query.limit)

@@ -20,9 +20,6 @@ _SECRET = ("_hash", "_sealed", "_secret")
 _IGNORED = frozenset(
     {"id", "alias", "keys", "created_at", "updated_at", "last_used_at"}
 )
-# SQLite stores these as text, and booleans as numbers.
-_JSON = frozenset({"budget", "key_defaults", "policy", "pools", "prices", "targets"})
-_BOOLEANS = frozenset({"enabled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +113,8 @@ def entry(
 
 
 def _plain(row: Row) -> Row:
-    """The same in both databases."""
-    shown: Row = {}
-    for name, value in row.items():
-        if name in _JSON and isinstance(value, str):
-            shown[name] = json.loads(value)
-        elif name in _BOOLEANS:
-            shown[name] = bool(value)
-        elif name not in _IGNORED:
-            shown[name] = value
+    """What an operator changes."""
+    shown = {name: value for name, value in row.items() if name not in _IGNORED}
     if shown.get("budget") == {}:
         shown["budget"] = None  # there is none
     return shown

@@ -7,7 +7,7 @@ from typing import Any
 from libs.common.admin_token import DEFAULT
 from libs.common.contracts.events import Row
 from libs.common.store.admin.audit_log import AuditedRows
-from libs.common.store.rows import iso, storable
+from libs.common.store.rows import iso
 
 
 class AdminTokenRow(AuditedRows):
@@ -16,8 +16,8 @@ class AdminTokenRow(AuditedRows):
 
     async def get(self) -> str | None:
         """Return the hash of the current token."""
-        rows = await self._fetch("admin_token", {})
-        return rows[0]["token_hash"] if rows else None
+        row = await self._first("admin_token", {})
+        return row["token_hash"] if row else None
 
     async def add(self, token_hash: str, at: datetime) -> bool:
         """Store the first token. Return False if there is one already."""
@@ -37,8 +37,7 @@ class NamedTokenRows(AuditedRows):
     ) -> Row | None:
         """Return the new row, or None if there is a token with this name."""
         values = {"id": name, "role": role, **_values(token_hash, at)}
-        rows = await self._fetch("add_named_token", values)
-        return rows[0] if rows else None
+        return await self._first("add_named_token", values)
 
     async def all(self) -> list[Row]:
         """By name."""
@@ -46,10 +45,7 @@ class NamedTokenRows(AuditedRows):
 
     async def delete(self, name: str) -> Row | None:
         """Return the deleted row, or None if there is no such token."""
-        if not storable(name):
-            return None
-        rows = await self._fetch("delete_named_token", {"id": name})
-        return rows[0] if rows else None
+        return await self._one("delete_named_token", name)
 
     async def holders(self) -> dict[str, tuple[str, str]]:
         """Return name and role of each token, by its hash."""

@@ -22,6 +22,12 @@ EVENTS_OF = {
     "requests": "drop_events_of_requests",
     "decisions": "drop_events_of_decisions",
 }
+# Columns that SQLite stores as text, and as numbers.
+JSON = frozenset({
+    "budget", "candidates", "changes", "event", "key_defaults", "policy", "pools",
+    "prices", "targets", "team_budget", "team_policy",
+})  # fmt: skip
+BOOLEANS = frozenset({"degraded", "enabled", "own", "truncated"})
 
 
 def fetch_rows(
@@ -49,12 +55,11 @@ def fetch_recorded(
 
 
 def _typed(row: Row) -> Row:
-    """Convert JSON and booleans, which SQLite stores as text and numbers."""
-    if "candidates" in row:
-        row["candidates"] = json.loads(row["candidates"])
-        row["degraded"] = bool(row["degraded"])
-    if "truncated" in row:
-        row["truncated"] = bool(row["truncated"])
+    """With JSON and booleans as Postgres returns them."""
+    for name in row.keys() & JSON:
+        row[name] = row[name] and json.loads(row[name])
+    for name in row.keys() & BOOLEANS:
+        row[name] = bool(row[name])
     return row
 
 

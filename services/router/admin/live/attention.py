@@ -1,7 +1,6 @@
 """`GET /admin/attention`: what is wrong now, since when, and what to do about it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ from libs.common.contracts.events import Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.redis.shared_connection import Refused
 from libs.common.store.rows import iso
-from services.router.admin.ledger import PATIENCE_S, Reading
+from services.router.admin.ledger import PATIENCE_S, Audited
 from services.router.admin.live import findings
 from services.router.admin.schemas.attention import AttentionItem, AttentionList
 from services.router.admin.schemas.state import AdminState
@@ -31,11 +30,6 @@ class Fetch(Protocol):
 
 class Impaired(Protocol):
     async def __call__(self, gateways: Sequence[str]) -> dict[str, tuple[str, ...]]: ...
-
-
-class Audited(Protocol):
-    @property
-    def last(self) -> Reading: ...
 
 
 class Attention:
@@ -123,8 +117,7 @@ class Attention:
             return {}
         began: dict[tuple[str, str], str] = {}
         for row in rows:
-            event = row["data"]
-            event = json.loads(event) if isinstance(event, str) else event
+            event = row["event"]
             if event["model"] is None:
                 began.setdefault(
                     (event["resource_id"], event["after"]), row["created_at"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 from libs.common.contracts.events import Row
@@ -15,8 +16,9 @@ from services.router.admin.schemas.registry import (
     Target,
 )
 from services.router.api.operation import Operation, invalid
-from services.router.errors import Problem, not_found
+from services.router.errors import Problem, found
 
+_found = partial(found, "model_not_found", "/admin/models")
 _SINGLE = frozenset({"provider_id", "upstream_id"})
 
 
@@ -93,9 +95,7 @@ class OneModel(_Models):
         if fields.keys() & _SINGLE:
             fields |= await self._single(alias, fields)
         rows = self._rows.by(actor)
-        row = await rows.change_model(alias, fields, datetime.now(UTC))
-        if row is None:
-            raise not_found("model_not_found", "/admin/models")
+        row = _found(await rows.change_model(alias, fields, datetime.now(UTC)))
         await self._publisher.changed()
         return row
 
@@ -120,18 +120,14 @@ class OneModel(_Models):
     async def on_delete(self, alias: str, actor: Actor) -> Row:
         """Delete a model alias."""
         row = await known_model(self._rows, alias)
-        if not await self._rows.by(actor).delete_model(alias):
-            raise not_found("model_not_found", "/admin/models")
+        _found(await self._rows.by(actor).delete_model(alias))
         await self._publisher.changed()
         return row
 
 
 async def known_model(rows: Rows, alias: str) -> Row:
     """Raises a `Problem` if there is no such alias."""
-    row = await rows.model(alias)
-    if row is None:
-        raise not_found("model_not_found", "/admin/models")
-    return row
+    return _found(await rows.model(alias))
 
 
 async def _led_to(rows: Rows, targets: Sequence[Target]) -> dict[str, Any]:

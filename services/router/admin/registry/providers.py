@@ -4,6 +4,7 @@ else sees it, and is never part of a response."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 from pydantic import SecretStr
@@ -30,8 +31,9 @@ from services.router.admin.schemas.registry import (
     keys_of,
 )
 from services.router.api.operation import Operation, invalid
-from services.router.errors import Problem, not_found
+from services.router.errors import Problem, found
 
+_found = partial(found, "provider_not_found", "/admin/providers")
 _HIDDEN = frozenset({"api_key_sealed"})
 
 
@@ -140,9 +142,8 @@ class OneProvider(_Providers):
             url, reference = after["base_url"], after["credential_ref"]
             await self._context.destinations.refuse(url, reference)
         rows = self._rows.by(actor)
-        row = await rows.change_provider(provider_id, fields, datetime.now(UTC))
-        if row is None:
-            raise not_found("provider_not_found", "/admin/providers")
+        now = datetime.now(UTC)
+        row = _found(await rows.change_provider(provider_id, fields, now))
         await self._publisher.changed()
         return shown(row, self._context.environ)
 
@@ -275,10 +276,7 @@ def shown(row: Row, environ: Mapping[str, str]) -> dict[str, Any]:
 
 async def known_provider(rows: Rows, id_: str) -> Row:
     """Raises a `Problem` if there is no such provider."""
-    row = await rows.provider(id_)
-    if row is None:
-        raise not_found("provider_not_found", "/admin/providers")
-    return row
+    return _found(await rows.provider(id_))
 
 
 def _exists(id_: str) -> Problem:

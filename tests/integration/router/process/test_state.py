@@ -17,6 +17,7 @@ from tests.integration.router.process.running import (
     acquired,
     states_of,
 )
+from tests.support.databases import function_keys
 from tests.support.processes.waiting import eventually
 from tests.support.values.telemetry import gateway_event
 
@@ -67,7 +68,7 @@ class TestReaping:
         assert await proxy.routing.in_flight() == 2
         await proxy.routing.heartbeat("gw-beating")
         await proxy.routing.heartbeat("gw-silent")
-        await proxy.redis.zincrby(keys.gateways(), -61_000, "gw-silent")
+        await proxy.redis.zincrby(function_keys.gateways(), -61_000, "gw-silent")
 
         async def gone() -> bool:
             return await proxy.routing.in_flight() == 1

@@ -42,13 +42,10 @@ async def test_who_changes_rows_is_passed_on() -> None:
 
 @pytest.mark.asyncio
 async def test_a_page() -> None:
-    rows = [
-        {"id": id_, "created_at": AT, "changes": changes}
-        for id_, changes in (("c", "{}"), ("b", {"x": 1}), ("a", "{}"))
-    ]
+    rows = [{"id": id_, "created_at": AT, "changes": {}} for id_ in "cba"]
     calls = Calls(*rows)
     page = await AuditLog(calls.fetch).page(AuditQuery(limit=2, actor="ann"))
-    assert [row["changes"] for row in page.rows] == [{}, {"x": 1}]
+    assert [row["id"] for row in page.rows] == ["c", "b"]
     assert page.next_cursor == Cursor(AT, "b").encode()
     assert (calls.values["actor"], calls.values["rows"]) == ("ann", 3)
     assert calls.values["before_at"] == AFTER_EVERY_TIME

@@ -30,7 +30,8 @@ def test_a_change_and_its_record_are_one(tmp_path: Path) -> None:
     team["created_at"] = "now"
     with closing(connect(tmp_path / "x.sqlite3")) as connection:
         migrate(connection)
-        assert fetch_recorded(connection, "add_team", team, ann)
+        (row,) = fetch_recorded(connection, "add_team", team, ann)
+        assert (row["budget"], row["policy"]) == ({}, None)
         assert not fetch_recorded(connection, "add_team", team, ann)
         recorded = connection.execute("SELECT actor, object_id FROM audit_log")
         assert [tuple(row) for row in recorded] == [("ann", "red")]
