@@ -28,7 +28,7 @@ from bench.parts.servers import (
 )
 from libs.common.runtime import logs
 
-LONGEST_S = 420  # a longer run is treated as hanging
+LONGEST_S = 720  # a longer run is treated as hanging
 
 
 async def compare(folder: Path) -> str:
@@ -46,12 +46,16 @@ async def compare(folder: Path) -> str:
     ledger = await telemetry.cost(folder)
     costs = await routing.measure(folder)
     shown = table.render(table.Found(measured, still, two, ledger, costs))
-    return f"{shown}\n\n{await ingest()}"
+    rate = await separate("bench.ingest_rate", "compare")
+    whole = await separate("bench.system", "--rounds", "2", "--seconds", "6")
+    return f"{shown}\n\n{rate}\n\n{whole}"
 
 
-async def ingest() -> str:
-    """Ingest's section, measured by a separate process with its own servers."""
-    command = [sys.executable, "-m", "bench.ingest_rate", "compare"]
+async def separate(module: str, *arguments: str) -> str:
+    """A section that is measured by a process of its own with its own servers, on both
+    cores: it would inherit only ours."""
+    pinned = ["taskset", "-c", f"{SERVER_CORE},{LOAD_CORE}"]
+    command = [*pinned, sys.executable, "-m", module, *arguments]
     measuring = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
     try:
         shown, _ = await measuring.communicate()
@@ -59,7 +63,7 @@ async def ingest() -> str:
         if measuring.returncode is None:
             measuring.terminate()
     if measuring.returncode:
-        raise LoadError("ingest could not be measured")
+        raise LoadError(f"{module} could not measure")
     return shown.decode().rstrip()
 
 

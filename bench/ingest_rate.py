@@ -90,7 +90,7 @@ async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
     async with connect(redis_url) as redis:
         stream = TelemetryStream(redis, STREAM, "workers")
         consumer = Consumer(
-            stream, store, ConsumerOptions("one", BatchRule(500, 0.2), 30)
+            stream, store, ConsumerOptions("one", BatchRule(1000, 0.2), 30)
         )
         stop = asyncio.Event()
         busy, began = time.process_time(), time.perf_counter()

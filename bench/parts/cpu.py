@@ -34,6 +34,12 @@ def cpu_s(pids: Iterable[int]) -> float:
     return ticks / TICK
 
 
+def ended_children_s(pid: int) -> float:
+    """User and system time used by the children of a process that have ended."""
+    fields = _stat(pid)
+    return (int(fields[13]) + int(fields[14])) / TICK
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the command name."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -28,11 +28,14 @@ class Tally:
 
 
 class _Asker(asyncio.Protocol):
-    """One connection. After `stop`, the current answer is the last."""
+    """One connection. After `stop`, the current answer is the last. `every_s`: the
+    time from one request to the next; 0: as soon as an answer is complete."""
 
-    def __init__(self, request: bytes, tally: Tally) -> None:
+    def __init__(self, request: bytes, tally: Tally, every_s: float = 0.0) -> None:
         self._request = request
         self._tally = tally
+        self._every_s = every_s
+        self._due = 0.0  # of the loop's clock
         self._transport: asyncio.Transport | None = None
         self._asked_at = 0.0
         self._stopped = False
@@ -47,7 +50,11 @@ class _Asker(asyncio.Protocol):
             self.over.set_result(None)
 
     def ask(self) -> None:
+        if self._stopped:
+            self._end()
+            return
         assert self._transport is not None
+        self._due = self._due or asyncio.get_running_loop().time()
         self._begin()
         self._asked_at = _clock()
         self._transport.write(self._request)
@@ -61,8 +68,9 @@ class _Asker(asyncio.Protocol):
 
     def _done(self) -> None:
         self._tally.whole.append(_clock() - self._asked_at)
-        if self._stopped:
-            self._end()
+        if self._every_s and not self._stopped:
+            self._due += self._every_s
+            asyncio.get_running_loop().call_at(self._due, self.ask)
         else:
             self.ask()
 
@@ -130,7 +138,8 @@ class StreamAsker(_Asker):
 @dataclass(frozen=True, slots=True)
 class Load:
     """What to request, on how many connections, for how long. The first requests are
-    spread over `stagger_s`."""
+    spread over `stagger_s`. `rate`: requests a second of all connections; 0: as many as
+    are answered."""
 
     connections: int
     seconds: float
@@ -139,6 +148,7 @@ class Load:
     paced: bool = False
     stagger_s: float = 0.0
     key: str = wire.KEY
+    rate: float = 0.0
 
 
 async def run(load: Load, port: int, between: Callable[[], None]) -> Tally:
@@ -190,9 +200,10 @@ async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
         key=load.key,
     )
     kind = StreamAsker if load.streamed else JsonAsker
+    every_s = load.connections / load.rate if load.rate else 0.0
     loop = asyncio.get_running_loop()
     _, asker = await loop.create_connection(
-        lambda: kind(request, tally), "127.0.0.1", port
+        lambda: kind(request, tally, every_s), "127.0.0.1", port
     )
     return asker
 

@@ -59,20 +59,15 @@ async def child(
     name: str,
     command: list[str],
     *,
-    core: int,
+    core: int | None,
     port: int,
     environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Process]:
-    """Start a process on one core; yields once it listens on `port`."""
-    pinned = [
-        "taskset",
-        "-c",
-        str(core),
-        sys.executable,
-        "-m",
-        "libs.cli.process.launch",
-    ]
-    process = Process([*pinned, *command], environ or {}, folder / f"{name}.log")
+    """Start a process on one core, or on all (None); yields once it listens on
+    `port`."""
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    launched = [*pinned, sys.executable, "-m", "libs.cli.process.launch", *command]
+    process = Process(launched, environ or {}, folder / f"{name}.log")
     try:
         await _listening(process, port)
         yield process
@@ -95,11 +90,11 @@ async def _listening(process: Process, port: int) -> None:
 
 
 @asynccontextmanager
-async def direct(folder: Path) -> AsyncIterator[Server]:
+async def direct(folder: Path, core: int | None = LOAD_CORE) -> AsyncIterator[Server]:
     """The upstream itself, on the load's core."""
     port = free_port()
     command = [sys.executable, "-m", "bench.parts.upstream", str(port)]
-    async with child(folder, "upstream", command, core=LOAD_CORE, port=port) as process:
+    async with child(folder, "upstream", command, core=core, port=port) as process:
         pids = tuple(cpu.family(process.pid))
         yield Server("direct", port, cpu.Parties(server=pids, upstream=pids))
 

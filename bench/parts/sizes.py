@@ -185,7 +185,7 @@ async def _stored(redis_url: str, url: str) -> dict[str, float]:
     store = open_store(url)
     async with connect(redis_url) as redis:
         stream = TelemetryStream(redis, STREAM, "workers")
-        options = ConsumerOptions("one", BatchRule(500, 0.2), 30)
+        options = ConsumerOptions("one", BatchRule(1000, 0.2), 30)
         stop = asyncio.Event()
         running = asyncio.create_task(Consumer(stream, store, options).run(stop))
 

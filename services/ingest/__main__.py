@@ -27,7 +27,12 @@ from services.ingest.alerts.webhook import deliveries
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, ConsumerOptions
 from services.ingest.memory import collect_seldom
-from services.ingest.payloads import BATCH_SIZE, PayloadSink, decode_payloads
+from services.ingest.payloads import (
+    BATCH_SIZE,
+    FIRST_READ,
+    PayloadSink,
+    decode_payloads,
+)
 from services.ingest.price_updates import PriceUpdates
 from services.ingest.priority import give_way
 from services.ingest.readiness import readiness
@@ -114,7 +119,8 @@ async def serve(
 
 def _payload_options(settings: IngestSettings) -> ConsumerOptions:
     """Options of the consumer for bodies, which must not delay the one for events."""
-    rule = BatchRule(min(BATCH_SIZE, settings.batch_size), settings.batch_seconds)
+    size = min(BATCH_SIZE, settings.batch_size)
+    rule = BatchRule(size, settings.batch_seconds, few=1, first=FIRST_READ)
     return replace(
         _options(settings),
         rule=rule,

@@ -10,13 +10,15 @@ from libs.common.store.interface import DeadLetter
 
 IDLE_S = 0.5  # how long an idle read blocks; bounds the delay of a stop
 # Factor by which a batch grows under a backlog, to share the cost of a transaction.
-GROWTH = 10
+GROWTH = 5
 BATCH_BYTES = 8 * 2**20  # a batch of this size is due, however few entries it has
-READ_EVERY_S = 0.2  # while entries are few
+# With more entries than that, a batch may become so many times older: of the CPU of a
+# small batch, the database spends most on pages and on the commit.
+FEW = 20
+OLDER = 5
+READ_EVERY_S = 0.2  # while a batch is not due
 SHORTEST_PAUSE_S = 0.001  # the event loop's timers have this resolution
-READ_ENTRIES = 500  # per call, during which Redis serves no one else
-# Entries in the first read of a batch, when their size is not known yet.
-FIRST_READ_ENTRIES = 64
+READ_ENTRIES = 250  # per call, during which Redis serves no one else
 
 Fields = Mapping[bytes, bytes]
 Decode = Callable[[str, Fields], Sequence[StreamedEvent | DeadLetter]]
@@ -44,15 +46,19 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class BatchRule:
-    """A batch is due when it reaches `size` entries or `max_age_s`."""
+    """A batch is due when it reaches `size` entries or its age: `max_age_s`, or
+    `OLDER` times that if it has more than `few` entries. `first`: the most entries of
+    its first read, when their size is not known yet."""
 
     size: int
     max_age_s: float
+    few: int = FEW
+    first: int = 64
 
     def due(self, so_far: Size, age_s: float) -> bool:
         if so_far.entries == 0:
             return False
-        if so_far.bytes >= BATCH_BYTES or age_s >= self.max_age_s:
+        if so_far.bytes >= BATCH_BYTES or age_s >= self._age_s(so_far):
             return True
         return so_far.entries >= (self._largest if so_far.more else self.size)
 
@@ -61,7 +67,7 @@ class BatchRule:
         they fit into the batch."""
         left = self._largest - so_far.entries
         if so_far.entries == 0:
-            return min(self.size, FIRST_READ_ENTRIES)
+            return min(self.size, self.first)
         mean_bytes = max(1, so_far.bytes // so_far.entries)
         fitting = (BATCH_BYTES - so_far.bytes) // mean_bytes
         return max(1, min(left, READ_ENTRIES, fitting))
@@ -76,7 +82,11 @@ class BatchRule:
         waits returns with the first entry, so it would read them one by one."""
         if so_far.entries == 0 or so_far.more:
             return 0.0
-        return min(READ_EVERY_S, max(SHORTEST_PAUSE_S, self.max_age_s - age_s))
+        left_s = self._age_s(so_far) - age_s
+        return min(READ_EVERY_S, max(SHORTEST_PAUSE_S, left_s))
+
+    def _age_s(self, so_far: Size) -> float:
+        return self.max_age_s * (OLDER if so_far.entries > self.few else 1)
 
     @property
     def _largest(self) -> int:
@@ -95,19 +105,17 @@ class Batch:
 
     def add(self, entries: Sequence[Entry], requested: int) -> None:
         """Decode and add entries. `requested` is the number asked for."""
+        size, decode, events = self.size.bytes, self._decode, self.events
         for entry in entries:
-            for decoded in self._decode(entry.id, entry.fields):
+            fields = entry.fields
+            for value in fields.values():
+                size += len(value)
+            for decoded in decode(entry.id, fields):
                 if isinstance(decoded, DeadLetter):
                     self.dead.append(decoded)
                 else:
-                    self.events.append(decoded)
+                    events.append(decoded)
         self.entries += entries
         self.size = Size(
-            entries=len(self.entries),
-            bytes=self.size.bytes + sum(map(_bytes, entries)),
-            more=len(entries) >= requested,
+            entries=len(self.entries), bytes=size, more=len(entries) >= requested
         )
-
-
-def _bytes(entry: Entry) -> int:
-    return sum(map(len, entry.fields.values()))

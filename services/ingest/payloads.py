@@ -24,8 +24,9 @@ from services.ingest.decode import (
     letter_fields,
 )
 
-# An entry contains the bodies of many requests, so few entries are megabytes.
-BATCH_SIZE = 8
+# An entry contains the bodies of many requests, some 32 KB, or a single large one.
+BATCH_SIZE = 64
+FIRST_READ = 8
 LARGEST_BODY = 67_108_864
 
 _compressor = zstandard.ZstdCompressor()

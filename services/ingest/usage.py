@@ -7,7 +7,8 @@ is counted as `other`."""
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 
 from prometheus_client import Counter
 
@@ -19,6 +20,7 @@ MOST_MODELS = 50
 MOST_RESOURCES = 500
 MOST_TENANTS = 200
 KINDS = ("input", "cached", "output", "reasoning")
+_tokens_of = attrgetter(*(f"{kind}_tokens" for kind in KINDS))
 
 TOKENS = Counter(
     "proxy_tokens_total",
@@ -70,7 +72,20 @@ class Unpriced:
     requests: int = 0
 
 
-_Sums = defaultdict[tuple[Counter, tuple[str, ...]], float]
+# Model, resource, tenant, pool and outcome of requests.
+_Place = tuple[str, str, str, str, str]
+
+
+@dataclass(slots=True)
+class _Used:
+    """What the requests of one place used. `priced` and `unpriced`: how many had tokens
+    and a price, or none."""
+
+    requests: int = 0
+    tokens: list[int] = field(default_factory=lambda: [0] * len(KINDS))
+    cost: float = 0.0
+    priced: int = 0
+    unpriced: int = 0
 
 
 class Usage:
@@ -87,37 +102,38 @@ class Usage:
 
     def count(self, events: Iterable[StreamedEvent]) -> None:
         """Count the requests among the events of a batch that was stored."""
-        sums: _Sums = defaultdict(float)
+        places: defaultdict[_Place, _Used] = defaultdict(_Used)
         for streamed in events:
-            if isinstance(streamed.event, RequestEvent):
-                self._add(sums, streamed.event)
-        for (counter, labels), amount in sums.items():
-            (counter.labels(*labels) if labels else counter).inc(amount)
+            event = streamed.event
+            if isinstance(event, RequestEvent):
+                self._add(places, event)
+        for place, used in places.items():
+            _tell(place, used)
+            if used.unpriced and self.prices:
+                UNPRICED.inc(used.unpriced)
 
-    def _add(self, sums: _Sums, event: RequestEvent) -> None:
+    def _add(self, places: defaultdict[_Place, _Used], event: RequestEvent) -> None:
         model = self._models.of(event.model, admits=event.input_tokens is not None)
         resource = self._resources.of(event.resource_id)
         # Pools of requests that were refused may be invented.
         served = event.resource_id is not None
         tenant = self._tenants.of(event.tenant)
         pool = self._pools.of(event.pool_id, admits=served)
-        sums[TENANT_REQUESTS, (tenant, event.outcome.value)] += 1
-        sums[POOL_REQUESTS, (pool, event.outcome.value)] += 1
-        used = [getattr(event, f"{kind}_tokens") or 0 for kind in KINDS]
-        for kind, tokens in zip(KINDS, used, strict=True):
-            if tokens > 0:
-                sums[TOKENS, (model, kind)] += tokens
-                sums[RESOURCE_TOKENS, (resource, kind)] += tokens
-                sums[TENANT_TOKENS, (tenant, kind)] += tokens
-        if any(used):
-            cost = self.prices.cost_of(event)
-            if cost is None:
-                self._note_unpriced(event, model)
-            else:
-                sums[COST, (model,)] += max(cost, 0)
-                sums[TENANT_COST, (tenant,)] += max(cost, 0)
-            if cost is None and self.prices:
-                sums[UNPRICED, ()] += 1
+        used = places[model, resource, tenant, pool, event.outcome.value]
+        used.requests += 1
+        told = _tokens_of(event)
+        if not any(told):
+            return
+        for position, tokens in enumerate(told):
+            if tokens and tokens > 0:
+                used.tokens[position] += tokens
+        cost = self.prices.cost_of(event)
+        if cost is None:
+            used.unpriced += 1
+            self._note_unpriced(event, model)
+        else:
+            used.priced += 1
+            used.cost += max(cost, 0)
 
     def _note_unpriced(self, event: RequestEvent, model: str) -> None:
         """Noted without a price list too: the admin API may have set one since."""
@@ -130,3 +146,17 @@ class Usage:
         """Models without a price since the last call; at most `MOST_MODELS` names."""
         taken, self._unpriced = self._unpriced, {}
         return taken
+
+
+def _tell(place: _Place, used: _Used) -> None:
+    model, resource, tenant, pool, outcome = place
+    TENANT_REQUESTS.labels(tenant, outcome).inc(used.requests)
+    POOL_REQUESTS.labels(pool, outcome).inc(used.requests)
+    for kind, tokens in zip(KINDS, used.tokens, strict=True):
+        if tokens:
+            TOKENS.labels(model, kind).inc(tokens)
+            RESOURCE_TOKENS.labels(resource, kind).inc(tokens)
+            TENANT_TOKENS.labels(tenant, kind).inc(tokens)
+    if used.priced:
+        COST.labels(model).inc(used.cost)
+        TENANT_COST.labels(tenant).inc(used.cost)

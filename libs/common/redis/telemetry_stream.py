@@ -5,8 +5,7 @@ After Redis was emptied the group is created again, from the start. All methods 
 `RedisAway`."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -21,8 +20,7 @@ DEAD_LETTERS_KEPT = 10_000
 GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An undecoded entry. Its id begins with the Unix ms when it was added."""
 
     id: str
@@ -34,6 +32,8 @@ class TelemetryStream:
         self._redis = redis
         self._stream = stream
         self._group = group
+        # redis-py's own takes half of the CPU of a read.
+        redis.set_response_callback("XREADGROUP", _unparsed)
 
     async def append(self, kind: Kind, id_: str, data: str | bytes) -> None:
         """Add an event in the form of `contracts.events.StreamedEvent`."""
@@ -56,7 +56,11 @@ class TelemetryStream:
             except ResponseError as error:
                 await self._make_group(error)
                 return []
-        return [entry for _, entries in reply or [] for entry in _entries(entries)]
+        return [
+            Entry(id_.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for _, entries in reply or ()
+            for id_, fields in entries
+        ]
 
     async def claim(self, consumer: str, count: int, min_idle_ms: int) -> list[Entry]:
         """Claim entries that another consumer left pending for `min_idle_ms`."""
@@ -150,6 +154,10 @@ class TelemetryStream:
 def _require_group_lost(error: ResponseError) -> None:
     if not str(error).startswith(GROUP_LOST):
         raise error
+
+
+def _unparsed(response: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - redis-py's
+    return response
 
 
 def _entries(reply: Sequence[Any]) -> list[Entry]:

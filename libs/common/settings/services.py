@@ -269,7 +269,7 @@ class IngestSettings(CommonSettings, DatabaseSettings, EgressSettings):
         description="a name of up to 100 ASCII characters without spaces",
     )
     # A batch is written when it reaches this size or age.
-    batch_size: int = Field(500, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
+    batch_size: int = Field(1000, ge=1, le=100_000, alias="PROXY_INGEST_BATCH_SIZE")
     batch_seconds: Seconds = Field(0.2, alias="PROXY_INGEST_BATCH_SECONDS")
     # Whole days to keep in SQL besides today; unset keeps all.
     retention_days: int | None = Field(

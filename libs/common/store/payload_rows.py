@@ -3,33 +3,43 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import msgspec
+from libs.common.contracts.payloads import Note, Payload
+from libs.common.store.rows import iso_ms
 
-from libs.common.contracts.events import Row
-from libs.common.contracts.payloads import Payload
-from libs.common.store.rows import instant
-
+# The columns of the table, in the order of rows.
 COLUMNS = (
-    *("request_id", "direction", "created_at", "original_bytes", "content_type"),
-    *("encoding", "truncated", "dropped", "body"),
+    *("request_id", "direction", "created_at", "content_type", "encoding"),
+    *("original_bytes", "truncated", "dropped", "body"),
 )
+Plain = tuple[Any, ...]
 
 
-def payload_rows(payloads: Iterable[Payload]) -> Iterator[Row]:
+def payload_rows(payloads: Iterable[Payload]) -> Iterator[Plain]:
     """Yield the rows. A dropped body has a row with the reason."""
     for payload in payloads:
-        for direction in ("request", "response"):
-            note = getattr(payload, direction)
-            if note is not None:
-                yield {
-                    "request_id": payload.request_id,
-                    "direction": direction,
-                    "created_at": instant(payload.created_at_ms),
-                    **msgspec.structs.asdict(note),
-                    "body": getattr(payload, f"{direction}_body") or b"",
-                }
+        whose = payload.request_id, iso_ms(payload.created_at_ms)
+        if payload.request is not None:
+            yield _row(*whose, "request", payload.request, payload.request_body)
+        if payload.response is not None:
+            yield _row(*whose, "response", payload.response, payload.response_body)
 
 
-def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+def _row(
+    id_: str, created_at: str, direction: str, note: Note, body: bytes | None
+) -> Plain:
+    return (
+        id_,
+        direction,
+        created_at,
+        note.content_type,
+        note.encoding,
+        note.original_bytes,
+        note.truncated,
+        note.dropped,
+        body or b"",
+    )
+
+
+def as_columns(rows: Sequence[Plain]) -> dict[str, list[Any]]:
     """Return a list for each column, as parameters of `unnest`."""
-    return {name: [row[name] for row in rows] for name in COLUMNS}
+    return {name: [row[n] for row in rows] for n, name in enumerate(COLUMNS)}

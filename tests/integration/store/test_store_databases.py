@@ -155,6 +155,28 @@ class TestSqliteOnly:
             assert table_rows(url, table) == []
         await store.close()
 
+    @pytest.mark.parametrize(
+        ("name", "indexes"),
+        [
+            ("drop_events", ("events_of_health", "events_of_others")),
+            ("drop_events_of_requests", ("requests_recent", "autoindex_events_1")),
+            ("drop_events_of_decisions", ("decisions_recent", "autoindex_events_1")),
+            ("health_changes", ("events_of_health",)),
+        ],
+    )
+    async def test_no_event_is_found_by_reading_all(
+        self, tmp_path: Path, name: str, indexes: tuple[str, ...]
+    ) -> None:
+        path = tmp_path / "proxy.sqlite3"
+        async with open_store(f"sqlite:///{path}") as store:
+            await store.migrate()
+        values = {"before": "2026", "most": 5, "since": "2026"}
+        with closing(sqlite3.connect(path)) as database:
+            query = "EXPLAIN QUERY PLAN " + Statements("sqlite")[name]
+            plan = str(database.execute(query, values).fetchall())
+        assert "SCAN events" not in plan
+        assert all(index in plan for index in indexes), plan
+
     async def test_a_reader_does_not_wait_for_the_writer(self, tmp_path: Path) -> None:
         path = tmp_path / "proxy.sqlite3"
         store = open_store(f"sqlite:///{path}")

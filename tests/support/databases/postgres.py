@@ -129,6 +129,7 @@ class Server:
         settings: Sequence[str],
     ) -> None:
         self._control: list[str | Path] = [folder / "pg_ctl", "-D", data, "-w"]
+        self._data = data
         self._log = data.parent / "log"
         self._user = user
         self._port = port
@@ -141,6 +142,11 @@ class Server:
         start = [*self._control, "-t", str(START_S), "-l", self._log, "start"]
         _run([*start, "-o", f"-p {self._port} {options}"], self._user)
         self._running = True
+
+    @property
+    def pid(self) -> int:
+        """Of the first process, while the server runs."""
+        return int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
 
     def stop(self) -> None:
         """Stop at once, as after a crash."""

@@ -9,8 +9,9 @@ from libs.common.redis.telemetry_stream import Entry
 from libs.common.store.interface import DeadLetter
 from services.ingest.batch import (
     BATCH_BYTES,
-    FIRST_READ_ENTRIES,
+    FEW,
     IDLE_S,
+    OLDER,
     READ_ENTRIES,
     READ_EVERY_S,
     SHORTEST_PAUSE_S,
@@ -33,9 +34,10 @@ RULE = BatchRule(size=10, max_age_s=0.2)
         pytest.param(Size(1), 0.2, True, id="old"),
         pytest.param(Size(10), 0, True, id="full"),
         pytest.param(Size(11), 0, True, id="overfull"),
-        pytest.param(Size(99, more=True), 0, False, id="grows with a backlog"),
-        pytest.param(Size(100, more=True), 0, True, id="but not for ever"),
-        pytest.param(Size(99, more=True), 0.2, True, id="nor beyond its age"),
+        pytest.param(Size(49, more=True), 0, False, id="grows with a backlog"),
+        pytest.param(Size(50, more=True), 0, True, id="but not for ever"),
+        pytest.param(Size(49, more=True), 1.0, True, id="nor beyond its age"),
+        pytest.param(Size(FEW), 0.2, True, id="few, which are cheap"),
         pytest.param(Size(1, BATCH_BYTES, more=True), 0, True, id="few large ones"),
     ],
 )
@@ -43,11 +45,23 @@ def test_a_batch_is_due_when_big_or_old(size: Size, age_s: float, due: bool) -> 
     assert RULE.due(size, age_s) is due
 
 
+@pytest.mark.parametrize(
+    ("entries", "age_s", "due"),
+    [(3, 0.2, True), (4, 0.2, False), (4, 0.2 * OLDER, True)],
+)
+def test_more_than_few_entries_wait_longer(
+    entries: int, age_s: float, due: bool
+) -> None:
+    rule = BatchRule(size=10, max_age_s=0.2, few=3)
+    assert rule.due(Size(entries), age_s) is due
+    assert (rule.pause_s(Size(entries), 0.19) > 0.02) is (entries > 3)
+
+
 def test_reads_grow_to_their_bound() -> None:
     large = BatchRule(size=500, max_age_s=0.2)
-    assert large.room(Size()) == FIRST_READ_ENTRIES
+    assert large.room(Size()) == large.first
     assert large.room(Size(64, 64_000)) == READ_ENTRIES
-    assert [RULE.room(Size(n, n)) for n in (0, 60, 99, 100)] == [10, 40, 1, 1]
+    assert [RULE.room(Size(n, n)) for n in (0, 30, 49, 50)] == [10, 20, 1, 1]
 
 
 def test_a_read_asks_for_what_fits_by_the_mean_size_so_far() -> None:

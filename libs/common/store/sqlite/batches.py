@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from libs.common.contracts.events import StreamedEvent
-from libs.common.store.bulk import TEXT, deltas, tables
+from libs.common.store.bulk import TEXT, Plain, deltas, tables
 from libs.common.store.dedupe import (
     Key,
     Stored,
@@ -36,6 +36,13 @@ def write_batch(
             connection.executemany(SQL[delta.name], delta.rows)
         connection.execute(SQL["add_total"], {"fresh": changes.fresh})
     return changed
+
+
+def write_bodies(connection: sqlite3.Connection, rows: Iterable[Plain]) -> int:
+    """Store captured bodies; return how many were new."""
+    with transaction(connection):
+        added = connection.executemany(SQL["put_payloads"], rows).rowcount
+    return max(added, 0)  # -1 when there were no rows
 
 
 def _known_requests(

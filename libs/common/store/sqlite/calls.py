@@ -17,6 +17,11 @@ from libs.common.store.sql import Statements
 from libs.common.store.sqlite.connection import transaction
 
 SQL = Statements("sqlite")
+# Statements that delete the events of old rows, by their table.
+EVENTS_OF = {
+    "requests": "drop_events_of_requests",
+    "decisions": "drop_events_of_decisions",
+}
 # Columns that SQLite stores as text, and as numbers.
 JSON = frozenset({
     "budget", "candidates", "changes", "event", "key_defaults", "policy", "pools",
@@ -83,8 +88,12 @@ def replace_prices(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 
 def drop_rows(connection: sqlite3.Connection, table: str, values: Row) -> int:
+    """Delete a part of the old rows of a table, with their events; return how many."""
     with transaction(connection):
-        return connection.execute(SQL[f"drop_{table}"], values).rowcount
+        dropped = 0
+        if table in EVENTS_OF:
+            dropped = connection.execute(SQL[EVENTS_OF[table]], values).rowcount
+        return dropped + connection.execute(SQL[f"drop_{table}"], values).rowcount
 
 
 def owner_of(row: Row) -> Owner:

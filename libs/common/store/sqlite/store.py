@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from libs.common.contracts.events import EVENTS, Row, StreamedEvent
+from libs.common.contracts.events import Row, StreamedEvent
 from libs.common.contracts.payloads import Payload
 from libs.common.contracts.prices import Price
 from libs.common.routing.types import Owner
@@ -24,7 +24,7 @@ from libs.common.store.interface import Actor, HistoryQuery
 from libs.common.store.payload_rows import payload_rows
 from libs.common.store.rollups import MINUTE, QUARTER
 from libs.common.store.rows import iso, storable
-from libs.common.store.sqlite.batches import write_batch
+from libs.common.store.sqlite.batches import write_batch, write_bodies
 from libs.common.store.sqlite.calls import (
     drop_rows,
     fetch_recorded,
@@ -65,7 +65,6 @@ class SqliteStore(Store):
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         values = {
             "before": iso(midnight),
-            "kinds": json.dumps(list(EVENTS)),
             "most": DROPPED_ROWS,
         }
         dropped = 0
@@ -94,7 +93,7 @@ class SqliteStore(Store):
         return await self._run(lambda c: write_batch(c, events, self.rollups))
 
     async def write_payloads(self, payloads: Sequence[Payload]) -> int:
-        return await self._put("put_payloads", payload_rows(payloads))
+        return await self._run(lambda c: write_bodies(c, payload_rows(payloads)))
 
     async def put_prices(self, prices: Sequence[Price]) -> None:
         rows = [asdict(price) for price in prices]

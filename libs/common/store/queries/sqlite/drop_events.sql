@@ -1,6 +1,10 @@
--- Deletes a bounded number of older rows, with the index events_by_kind.
+-- Deletes a bounded number of older rows, except those of requests and decisions, which are
+-- deleted with theirs.
 DELETE FROM events WHERE rowid IN (
+    SELECT rowid FROM events WHERE kind = 'health' AND created_at < :before
+    UNION ALL
     SELECT rowid FROM events
-    WHERE kind IN (SELECT value FROM json_each(:kinds)) AND created_at < :before
+    WHERE kind <> 'request' AND kind <> 'decision' AND kind <> 'health'
+        AND created_at < :before
     LIMIT :most
 )

@@ -3,8 +3,5 @@ INSERT INTO payloads (
     request_id, direction, created_at, content_type, encoding, original_bytes,
     truncated, dropped, body
 )
-VALUES (
-    :request_id, :direction, :created_at, :content_type, :encoding, :original_bytes,
-    :truncated, :dropped, :body
-)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (request_id, direction, created_at) DO NOTHING
