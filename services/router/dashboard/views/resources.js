@@ -65,7 +65,7 @@ export function render({ state, params, now, writes, redraw }) {
       ${writes ? html`<button id="check" type="button" ?disabled=${checking} @click=${() => check(redraw)}>Check all now</button>` : nothing}
       <span id="check-said" role="status">${checked}</span>
     </div>
-    ${table({ label: "Resources", columns: all, rows, key: (r) => r.id, params,
+    ${table({ label: "Resources", columns: all, rows, key: (r) => r.id, params, often: true,
       empty: state.resources.length ? "Nothing matches." : "There is no resource yet. Add a provider, set OPENAI_API_KEY and restart, or set PROXY_SIMULATE=true to try without a key." })}
     ${waiting(state.waiting)}
     ${accounts(state.resources, now)}`;
