@@ -97,9 +97,10 @@ class Caller:
             return
         if way == "rst":
             sock = self.writer.get_extra_info("socket")
-            sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+            with suppress(OSError):  # the other side was faster
+                sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
         self.writer.transport.abort()
 
 

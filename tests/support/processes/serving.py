@@ -34,6 +34,8 @@ async def serving(
 
     with socket.create_server((host, port), family=family) as listener:
         listener.setblocking(False)
+        # For its connections: asyncio sets it only where the protocol is named.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.add_reader(listener, accept)
         try:
             yield listener.getsockname()[1]
