@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
+import httpx2
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -63,6 +65,8 @@ class Run:
     ended: int = 0
     warm: asyncio.Event = field(default_factory=asyncio.Event)  # some have ended
     broken: dict[str, BaseException] = field(default_factory=dict)
+    # Requests that were in flight when Redis was emptied, which has forgotten them.
+    forgotten: WeakSet[httpx2.Request] = field(default_factory=WeakSet)
 
     async def hold(self, seed: int, name: str, kind: Kind) -> None:
         draw = random.Random(f"{seed} {name}")  # noqa: S311 - repeatable
@@ -95,6 +99,8 @@ async def hold_all(fleet: Fleet, seed: int, midway: Interference | None = None) 
             await midway(run)
 
     async def idle(key: str) -> bool:
+        if any(request in ears.waiting for request in run.forgotten):
+            return False
         return fleet.resource(key) not in await fleet.in_flight()
 
     async with Chaos(fleet.simulator, MODELS, seed, idle).reigning(KEYS):
@@ -153,6 +159,7 @@ async def test_conversations_outlive_an_emptied_redis(
         for _ in range(TIMES_EMPTIED):
             # Without a pause: what one gateway has just learned is not in SQL yet.
             swept.update(await _emptied(redis))
+            run.forgotten.update(run.ears.waiting)
             await eventually(lambda: _published(fleet))
             await asyncio.sleep(BETWEEN_S)
 

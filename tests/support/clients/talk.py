@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import httpx2
 from agents import (
@@ -48,8 +49,14 @@ class Ears:
     answers: list[Answer] = field(default_factory=list)
     # Error codes of responses that failed after HTTP status 200.
     failed: list[str] = field(default_factory=list)
+    # Requests without an answer yet; those that failed are collected.
+    waiting: WeakSet[httpx2.Request] = field(default_factory=WeakSet)
+
+    async def ask(self, request: httpx2.Request) -> None:
+        self.waiting.add(request)
 
     async def hear(self, response: httpx2.Response) -> None:
+        self.waiting.discard(response.request)
         text = ""
         if response.status_code >= 400:
             text = (await response.aread()).decode()
@@ -67,7 +74,9 @@ class Ears:
 
 def client(url: str, ears: Ears) -> AsyncOpenAI:
     """An SDK client that retries like an application's."""
-    http = DefaultAsyncHttpxClient(event_hooks={"response": [ears.hear]})
+    http = DefaultAsyncHttpxClient(
+        event_hooks={"request": [ears.ask], "response": [ears.hear]}
+    )
     return AsyncOpenAI(api_key="any", base_url=url, max_retries=5, http_client=http)
 
 
