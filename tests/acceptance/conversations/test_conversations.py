@@ -33,6 +33,9 @@ SETTINGS = {
     # Failing keys are retried soon, and rejected ones checked often.
     "PROXY_RESOURCE_COOLDOWN_SECONDS": "0.2",
     "PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "0.5",
+    # One key of each account may fail, and an emptied Redis forgets which: a request
+    # may go to all three first.
+    "PROXY_MAX_ATTEMPTS": "4",
 }
 SERVICES = ("router", "health", "ingest")
 STREAM = "telemetry:events"
