@@ -210,10 +210,11 @@ class ClusterConnection:
 
     async def _replace(self, former: Wire) -> None:
         """Replace a connection by one to the new owner, and send what is held."""
+        until = self._loop.time() + FOLLOW_WITHIN_S
         try:
-            async with asyncio.timeout(FOLLOW_WITHIN_S):
+            async with asyncio.timeout_at(until):
                 await former.idle()
-                wire = await self._connect_to_owner()
+                wire = await self._connect_to_owner(until)
         except (TimeoutError, RedisAway):
             former.drop("moved to a node that cannot be used")
             return
@@ -225,9 +226,10 @@ class ClusterConnection:
         for call in calls:
             wire.send(call)
 
-    async def _connect_to_owner(self) -> Wire:
-        """Raises `RedisAway` if nodes redirect to each other."""
-        while self._redirections <= REDIRECTIONS:
+    async def _connect_to_owner(self, until: float) -> Wire:
+        """Raises `RedisAway` if nodes redirect to each other, and after `until`: a
+        connection attempt may fail and lose the cancellation of a timeout."""
+        while self._redirections <= REDIRECTIONS and self._loop.time() < until:
             try:
                 return await self._connect()
             except RedisAway:

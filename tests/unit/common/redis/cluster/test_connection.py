@@ -4,7 +4,7 @@ tests/integration/redis/test_cluster_connection.py."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -139,6 +139,28 @@ async def test_a_new_owner_that_cannot_be_reached_fails_the_calls(
         cluster.answer, cluster.states = echo, {}
         await until_up(connection)
         assert await connection.call("ECHO", "b") == b"b"
+
+
+async def test_a_new_owner_is_given_up_although_a_cancellation_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FOLLOW_WITHIN_S", 0.1)
+    attempts = 0
+
+    async def fails(_: ClusterConnection) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            with suppress(asyncio.CancelledError):  # of the timeout
+                await asyncio.get_running_loop().create_future()
+        raise RedisAway("Redis cannot be reached.")
+
+    nowhere = Exception(f"MOVED {SLOT} 127.0.0.1:1")
+    async with connected(lambda _: nowhere) as (connection, _):
+        monkeypatch.setattr(ClusterConnection, "_connect", fails)
+        with pytest.raises(RedisAway, match="cannot be used"):
+            await asyncio.wait_for(connection.call("ECHO", "a"), 30)
+    assert attempts > 0
 
 
 async def test_an_owner_that_dies_while_its_redirection_is_followed() -> None:
