@@ -1,6 +1,8 @@
 """Migrations of SQLite."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,4 +56,31 @@ async def test_a_schema_that_is_not_there_yet(path: Path) -> None:
         await store.counts()
     await store.migrate()
     assert (await store.counts()).requests == 0
+    await store.close()
+
+
+async def test_events_that_an_interrupted_retention_left_are_deleted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until migration 20 it deleted rows first, and their events later."""
+    events = [
+        ("gone", "request", "2026-11-01T00:00:00.000Z"),
+        ("gone", "decision", "2026-11-01T00:00:00.000Z"),
+        ("old", "health", "2026-11-01T00:00:00.000Z"),
+        ("kept", "decision", "2026-11-02T00:00:00.000Z"),
+    ]
+    kept = """INSERT INTO decisions
+        (id, request_id, attempt, created_at, reason, candidates, degraded)
+        VALUES ('kept', 'r', 1, '2026-11-02T00:00:00.000Z', 'affinity', '[]', 0)"""
+    store = SqliteStore(path)
+    with monkeypatch.context() as before:
+        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:19])
+        assert await store.migrate() == 19
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, '{}')", events)
+        connection.execute(kept)
+    await store.migrate()
+    with closing(sqlite3.connect(path)) as connection:
+        left = connection.execute("SELECT id, kind FROM events ORDER BY id")
+        assert left.fetchall() == [("kept", "decision"), ("old", "health")]
     await store.close()
