@@ -28,6 +28,7 @@ from services.gateway.content.request_coding import Unopened
 from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import UNDECIDED, Lifecycle
+from services.gateway.proxy.retry import DEAD_KEY
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, RESEND, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import FAILURES, Selector, problem_of
@@ -68,7 +69,8 @@ class Attempts:
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client
-        gets `life.problem` or else `life.failure`."""
+        gets `life.problem` or else `life.failure`. Stale connections do not
+        count, nor do dead keys unless `most` is 1; up to `most` of them."""
         selector, record, offline = self._selector, life.record, self._in_flight.offline
         number = first = record.attempts + 1
         most = self._most if most is None else most
@@ -106,7 +108,8 @@ class Attempts:
                 self._in_flight.attempt_failed(life)
             if step is Next.REWRITE and await self.rewritten_here(life):
                 step = ACQUIRE
-            if step is RESEND:
+            dead = step is ACQUIRE and life.cause in DEAD_KEY
+            if step is RESEND or (dead and most > 1):
                 ends = min(ends + 1, first + 2 * most)
             elif step is not ACQUIRE:
                 return step

@@ -25,6 +25,11 @@ def _is_not_deployed(status: int, code: str | None) -> bool:
     return status == 404 and code == "DeploymentNotFound"
 
 
+# The upstream refused the key before it did any work, and will refuse it again. Such an
+# attempt leaves the request its number of attempts: keys are often revoked together.
+DEAD_KEY = frozenset({Cause.KEY_REFUSED, Cause.INSUFFICIENT_QUOTA})
+
+
 # Paths of POST whose requests have no effect but their answer and its cost. (A response
 # that is stored twice has two ids, of which the client learns one.)
 _COMPUTES = frozenset(

@@ -128,6 +128,25 @@ class TestAllKeysFail:
         assert logged("request_refused", cause="no_capacity", status=503)
 
 
+class TestDeadKeys:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            pytest.param({"status": 401, "code": "invalid_api_key"}, id="revoked"),
+            pytest.param({"status": 429, "code": "insufficient_quota"}, id="no money"),
+        ],
+    )
+    async def test_leave_a_request_its_attempts(
+        self, setup: Setup, fault: dict[str, object]
+    ) -> None:
+        await setup.keys(4)
+        for key in list(KEYS)[:3]:
+            setup.fault(fault, key)
+        told = await setup.ask()
+        assert told.client == Client(200, attempts=4)  # PROXY_MAX_ATTEMPTS is 3
+        assert (await setup.ask()).client == Client(200)
+
+
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [

@@ -292,6 +292,24 @@ async def test_a_refused_key_is_not_passed_on_while_its_sibling_is_rate_limited(
 
 
 @timeless
+@pytest.mark.parametrize(("attempts", "made"), [(1, 1), (2, 4)])
+@pytest.mark.parametrize("code", ["invalid_api_key", "insufficient_quota"])
+async def test_dead_keys_leave_attempts_up_to_twice_their_number(
+    tmp_path: Path, code: str, attempts: int, made: int
+) -> None:
+    twin = Twin(*(resource(name, credential="env:KEY_A") for name in "abcdef"))
+    world = World(tmp_path, twin, limits=Limits(1000, attempts, REQUEST_S))
+    client, _ = await asked(world)
+    for number in range(made):
+        status = 401 if code == "invalid_api_key" else 429
+        world.upstreams[number].feed(error(status, code))
+        await settled()
+    row = await one_row(world)
+    assert (row["attempts"], row["error_code"]) == (made, code)
+    assert client.code == code
+
+
+@timeless
 async def test_an_owner_that_goes_between_attempts_is_told(
     tmp_path: Path, twin: Twin
 ) -> None:
