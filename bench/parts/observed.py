@@ -5,7 +5,7 @@ import asyncio
 import signal
 
 from services.gateway import event_log
-from services.gateway.__main__ import run
+from services.gateway.process import run
 from services.gateway.admin.conditions import GatewayConditions
 from services.gateway.proxy import in_flight
 

@@ -26,7 +26,9 @@ PRODUCT = (
     *("libs.cli.process.serve", "libs.cli.operations.dead_letters"),
     *("libs.cli.operations.doctor", "libs.cli.operations.admin_token"),
     *("libs.cli.operations.migrate", "libs.cli.main"),
-    "services.router.app",  # which serve imports
+    # What these load.
+    *("services.gateway.process", "services.health.app", "services.ingest.app"),
+    *("services.router.app", "libs.simulator.process", "libs.cli.command_line"),
 )
 _ROOT = Path(__file__).resolve().parents[3]
 _SERVER = Path(__file__).with_name("server.py")
