@@ -25,11 +25,11 @@ from bench.parts import cpu, raw_copy
 from bench.parts.events import STREAM, fill
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.runtime.program import collect_seldom
 from libs.common.store.factory import open_store
+from services.ingest.app import COLLECTED_AFTER
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, ConsumerOptions
-from libs.common.runtime.program import collect_seldom
-from services.ingest.app import COLLECTED_AFTER
 from tests.support.databases.postgres import running_postgres
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.waiting import eventually

@@ -55,22 +55,23 @@ def _until_ready(briefing: Briefing) -> Problem | None:
     """Wait until the services are ready, or the gateway alone after a while; None
     then."""
     _tell("READY")
+    addresses = briefing.addresses
+    # Each is asked until it is ready, then the next: an answer takes a millisecond of a
+    # start. The gateway's also takes one of the router, and is the last to be ready.
+    waiting = sorted(addresses, key="gateway".__eq__)
     while True:
         if _event_within(POLL_SECONDS):
             return _fatal()
-        waiting = {
-            name: state
-            for name, url in briefing.addresses.items()
-            if (state := readiness(url)) is not None
-        }
+        while waiting and readiness(addresses[waiting[0]]) is None:
+            del waiting[0]
         waited = time.time() - briefing.started_at
-        if not waiting or (
-            "gateway" not in waiting and waited > OTHERS_DEADLINE_SECONDS
-        ):
+        late = waited > OTHERS_DEADLINE_SECONDS
+        if not waiting or (late and readiness(addresses["gateway"]) is None):
             return None
         if waited > GATEWAY_DEADLINE_SECONDS:
-            states = "; ".join(f"{name}: {state}" for name, state in waiting.items())
-            return Problem(f"not ready after {waited:.0f} s: {states}", tuple(waiting))
+            states = {name: readiness(addresses[name]) for name in waiting}
+            said = "; ".join(f"{name}: {state}" for name, state in states.items())
+            return Problem(f"not ready after {waited:.0f} s: {said}", tuple(waiting))
 
 
 def _until_fatal() -> Problem:

@@ -39,7 +39,6 @@ from services.ingest.readiness import readiness
 from services.ingest.schema_maintenance import MaintenanceOptions, SchemaMaintenance
 from services.ingest.usage import Usage
 
-
 # Batches are thousands of objects without cycles, which reference counting frees. With
 # the default thresholds, the search for cycles takes a quarter of the CPU time.
 COLLECTED_AFTER = (10_000, 50, 100)

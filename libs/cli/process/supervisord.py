@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +23,7 @@ from libs.cli.process.lifeline import die_with_parent
 
 class Options(JsonOptions):
     def execve(
-        self, filename: str, argv: Sequence[str], env: Mapping[str, str]
+        self, filename: str, argv: list[str], env: Mapping[str, str]
     ) -> NoReturn:
         """Become a program, in the process that was forked for it."""
         surplus = [descriptors.LOCK, descriptors.OUTPUT]

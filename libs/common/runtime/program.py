@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -17,6 +18,8 @@ def load(module: str) -> Any:
 
     Without garbage collection, which takes another fifth: what is imported lives as
     long as the process, so it is not looked through later either."""
+    # Otherwise pydantic looks for plugins among all installed packages.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()
     hidden = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # absent
