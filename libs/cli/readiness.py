@@ -31,11 +31,12 @@ def readiness(url: str) -> str | None:
 
 
 def _answer(host: str, port: int) -> bytes:
-    """HTTP/1.0 has no chunks, and its answer ends where the connection does."""
+    """The answer of a service: it ends where the connection does, and has no chunks."""
     with socket.create_connection((host, port), TIMEOUT_S) as connection:
         named = f"[{host}]" if ":" in host else host
-        head = f"GET /readyz HTTP/1.0\r\nHost: {named}:{port}\r\n\r\n"
-        connection.sendall(head.encode())
+        # Not HTTP/1.0, which the router answers with 500.
+        request = f"GET /readyz HTTP/1.1\r\nHost: {named}:{port}\r\n"
+        connection.sendall(f"{request}Connection: close\r\n\r\n".encode())
         read = b""
         while len(read) < LONGEST and (piece := connection.recv(LONGEST)):
             read += piece
