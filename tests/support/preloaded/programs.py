@@ -1,6 +1,6 @@
 """Starts our programs as forks of a process that has already imported them. A fork
-takes a fifth of the CPU that starting an interpreter and importing take (0.6 to 0.8 s),
-and most tests of processes start several.
+takes a quarter of the CPU that starting an interpreter and importing take (0.3 to
+0.4 s), and most tests of processes start several.
 
 A program so started runs its `__main__` in its own session, with its own environment
 and descriptors; only the imports are shared. What is not listed here starts an
