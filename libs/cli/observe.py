@@ -30,7 +30,7 @@ def look_at_redis(url: str, patience_s: float) -> tuple[RedisSeen, str]:
     """The same, and the cause when the server cannot be used, else an empty string."""
     if (refusal := _refused(url, patience_s)) is not None:
         return RedisSeen.ABSENT, refusal
-    # redis-py takes a fifth of the start of `up`, which usually finds no server.
+    # Its import of redis-py takes long, and `up` usually finds no server.
     from libs.cli.redis_server import look  # noqa: PLC0415
 
     return look(url, patience_s)

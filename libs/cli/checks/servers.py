@@ -73,7 +73,7 @@ def database(context: Context) -> Iterator[Finding]:
     if url.startswith("sqlite:"):
         yield _sqlite(url)
     else:
-        # Clients of servers are imported when one is there: they take half of a start.
+        # Clients of servers are imported where one is: their imports take long.
         from libs.cli.checks.postgres import postgres  # noqa: PLC0415
 
         yield postgres(url, _variable(context), context.patience_s)

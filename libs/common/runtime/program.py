@@ -8,7 +8,7 @@ from typing import Any
 
 # Libraries import these if they are installed, for features that nothing here uses:
 # structlog and httpx a terminal's colors and a command line, redis-py its metrics. No
-# setting of theirs prevents it, and it takes a fifth of the imports. The image has
+# setting of theirs prevents it, and it takes a quarter of a start. The image has
 # neither the first nor, without traces, the last.
 UNUSED = ("rich", "click", "opentelemetry")
 
@@ -16,7 +16,7 @@ UNUSED = ("rich", "click", "opentelemetry")
 def load(module: str) -> Any:
     """Import `module`, the code of a program, and return it. Only for `__main__`.
 
-    Without garbage collection, which takes another fifth: what is imported lives as
+    Without garbage collection, which takes another quarter: what is imported lives as
     long as the process, so it is not looked through later either."""
     # Otherwise pydantic looks for plugins among all installed packages.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
