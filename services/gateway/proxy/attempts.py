@@ -28,7 +28,7 @@ from services.gateway.content.request_coding import Unopened
 from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import UNDECIDED, Lifecycle
-from services.gateway.proxy.retry import DEAD_KEY
+from services.gateway.proxy.retry import end_of_attempts
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, RESEND, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import FAILURES, Selector, problem_of
@@ -69,8 +69,7 @@ class Attempts:
         self, life: Lifecycle, attempt: Attempt, most: int | None = None
     ) -> Next:
         """Try resources until one serves. Returns DONE when one did, else the client
-        gets `life.problem` or else `life.failure`. Stale connections do not
-        count, nor do dead keys unless `most` is 1; up to `most` of them."""
+        gets `life.problem` or else `life.failure`."""
         selector, record, offline = self._selector, life.record, self._in_flight.offline
         number = first = record.attempts + 1
         most = self._most if most is None else most
@@ -108,11 +107,9 @@ class Attempts:
                 self._in_flight.attempt_failed(life)
             if step is Next.REWRITE and await self.rewritten_here(life):
                 step = ACQUIRE
-            dead = step is ACQUIRE and life.cause in DEAD_KEY
-            if step is RESEND or (dead and most > 1):
-                ends = min(ends + 1, first + 2 * most)
-            elif step is not ACQUIRE:
+            if step is not ACQUIRE and step is not RESEND:
                 return step
+            ends = end_of_attempts(ends, first, most, life.cause)
             number += 1
             if aliased:
                 _leave_failed(life, ends - number)

@@ -1,5 +1,5 @@
-"""Which statuses of an upstream send a request to another resource, and the recorded
-causes. Attempts without an answer: `Lifecycle.failed`. Pure."""
+"""Which failures send a request to another resource, how often, and the recorded
+causes. `Lifecycle.rejected` and `failed` ask; `attempts.py` is the loop. Pure."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +14,9 @@ from services.gateway.proxy.steps import Failure
 _RETRIED = frozenset({401, 403, 429, 500, 502, 503, 504, 529})
 
 
+_DEAD_KEY = frozenset({Cause.KEY_REFUSED, Cause.INSUFFICIENT_QUOTA})
+
+
 def retried(status: int, code: str | None = None) -> bool:
     """Does an answer of this status send the request to another resource? `code` is
     its error's."""
@@ -25,9 +28,15 @@ def _is_not_deployed(status: int, code: str | None) -> bool:
     return status == 404 and code == "DeploymentNotFound"
 
 
-# The upstream refused the key before it did any work, and will refuse it again. Such an
-# attempt leaves the request its number of attempts: keys are often revoked together.
-DEAD_KEY = frozenset({Cause.KEY_REFUSED, Cause.INSUFFICIENT_QUOTA})
+def end_of_attempts(end: int, first: int, most: int, cause: str) -> int:
+    """The attempt that a request no longer makes, after one failed with `cause`. Before
+    it was `end`. `first`: its first attempt. `most`: PROXY_MAX_ATTEMPTS.
+
+    Upstreams close idle connections, and a dead key is refused before it works, often
+    with others that were revoked too: attempts at those do not count, up to `most` of
+    them. If `most` is 1, no second key is tried."""
+    free = cause == Cause.STALE_CONNECTION or (cause in _DEAD_KEY and most > 1)
+    return min(end + 1, first + 2 * most) if free else end
 
 
 # Paths of POST whose requests have no effect but their answer and its cost. (A response

@@ -10,6 +10,7 @@ from libs.common.contracts.verdicts import judge
 from libs.common.headers import Header, find
 from services.gateway.proxy.retry import (
     cause_of,
+    end_of_attempts,
     is_unreadable,
     may_repeat,
     retried,
@@ -45,6 +46,26 @@ def test_answers_that_are_not_the_last(
 ) -> None:
     assert retried(status, code)
     assert cause_of(status, judge(status, [], code, now), code) == cause
+
+
+@pytest.mark.parametrize(
+    ("cause", "most", "ends"),
+    [
+        ("server_error", 3, 4),
+        ("rate_limited", 3, 4),
+        ("model_refused", 3, 4),
+        ("stale_connection", 3, 7),
+        ("key_refused", 3, 7),
+        ("insufficient_quota", 3, 7),
+        ("stale_connection", 1, 3),
+        ("key_refused", 1, 2),
+    ],
+)
+def test_some_attempts_do_not_count(cause: str, most: int, ends: int) -> None:
+    end = 1 + most
+    for _ in range(10):
+        end = end_of_attempts(end, 1, most, cause)
+    assert end == ends
 
 
 def test_a_wrong_request_is_sent_again_only_when_it_was_changed() -> None:
