@@ -2,13 +2,14 @@
 Pure."""
 
 from collections.abc import Iterable
+from typing import Final
 
 Header = tuple[bytes, bytes]
 Kinds = tuple[bytes | None, bytes | None]
 """A body's Content-Type and Content-Encoding."""
 
-NO_KINDS: Kinds = (None, None)
-_KIND_NAMES = frozenset((b"content-type", b"content-encoding"))
+NO_KINDS: Final[Kinds] = (None, None)
+_KIND_NAMES: Final = frozenset((b"content-type", b"content-encoding"))
 
 
 def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:

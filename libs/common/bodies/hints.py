@@ -7,6 +7,7 @@ A small body of the usual shape is read by one call of msgspec. Others are read 
 (`scanner.py`), so that no body blocks the event loop."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import msgspec
 
@@ -36,27 +37,27 @@ __all__ = [
     "unopened_hints",
 ]
 
-LARGEST_QUICK = 49_152  # bytes read by one call; takes 3 ms in the worst case
+LARGEST_QUICK: Final = 49_152  # bytes read by one call; takes 3 ms in the worst case
 # Reasons why isolation cannot check a body.
 UNREADABLE = "unreadable"
-TOO_MANY_IDS = "too_many_ids"
+TOO_MANY_IDS: Final = "too_many_ids"
 MULTIPART = "multipart"
 
-_SESSION_HEADERS = (
+_SESSION_HEADERS: Final = (
     b"x-proxy-session-id",
     b"x-session-id",
     b"session-id",
     b"session_id",
 )
-_POOL_HEADERS = (b"x-proxy-pool-id", b"x-pool-id")
-_NAME_HEADERS = (b"x-proxy-session-name", b"x-session-name")
-NAMING_HEADERS = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
-_NO_HEADERS: dict[bytes, bytes] = {}  # never changed
-_NO_METADATA = Metadata()
-_NO_FACTS = ItemFacts()
+_POOL_HEADERS: Final = (b"x-proxy-pool-id", b"x-pool-id")
+_NAME_HEADERS: Final = (b"x-proxy-session-name", b"x-session-name")
+NAMING_HEADERS: Final = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}  # never changed
+_NO_METADATA: Final = Metadata()
+_NO_FACTS: Final = ItemFacts()
 
-_decoder = msgspec.json.Decoder(Body)
-_whole_decoder = msgspec.json.Decoder(WholeBody)
+_decoder: Final = msgspec.json.Decoder(Body)
+_whole_decoder: Final = msgspec.json.Decoder(WholeBody)
 
 
 def read_hints(

@@ -1,23 +1,26 @@
 """Recognizes ids that upstreams create. Pure."""
 
 import re
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 # Prefixes of ids that upstreams create and clients send back
 # (docs/upstream-api.md#ids).
-MINTED = ("resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_",
-          "ig_", "mcp_", "cmp_", "at_", "file-", "file_", "vs_", "cntr_", "cfile_",
-          "batch_", "upload_")  # fmt: skip
+MINTED: Final = (
+    "resp_", "conv_", "rs_", "msg_", "fc_", "fco_", "ctc_", "ws_", "fs_", "ci_", "ig_",
+    "mcp_", "cmp_", "at_", "file-", "file_", "vs_", "cntr_", "cfile_", "batch_",
+    "upload_",
+)  # fmt: skip
 # Codex generates its own item ids in the same form, with a UUID
 # (docs/upstream-api.md#ids).
-_OWN = re.compile(
+_OWN: Final = re.compile(
     r"[a-z]+_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 )
 # Ids of newer kinds: a prefix and about 50 hexadecimal characters.
-_ANY_KIND = re.compile(r"[a-z]{2,16}_[0-9a-f]{40,64}")
+_ANY_KIND: Final = re.compile(r"[a-z]{2,16}_[0-9a-f]{40,64}")
 _PATH_WORDS = frozenset({"file_batches"})  # path segments that look like ids
 MOST_SEGMENTS = 8
-LONGEST_ID = 512
+LONGEST_ID: Final = 512
 
 
 def ids_in_path(path: bytes) -> list[str]:

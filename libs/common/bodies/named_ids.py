@@ -1,7 +1,7 @@
 """Collects the upstream ids in a body. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -25,8 +25,8 @@ from libs.common.bodies.shapes import (
 
 MOST_ITEMS = 8  # newest item ids to look up for affinity
 MOST_OBJECTS = 4  # files, vector stores and containers to look up for affinity
-MOST_CHECKED = 512  # ids per request that isolation looks up
-MOST_LOOKED = 4_096  # newest items to examine
+MOST_CHECKED: Final = 512  # ids per request that isolation looks up
+MOST_LOOKED: Final = 4_096  # newest items to examine
 _EMPTY_VALUES = (b"null", b'""')
 # Item types whose content is in `arguments` or `input`.
 _CALLS = frozenset({"function_call", "custom_tool_call"})

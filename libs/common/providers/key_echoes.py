@@ -5,10 +5,11 @@ response headers and HTML pages. Clients must not see the key there."""
 
 import re
 from functools import cached_property
+from typing import Final
 
 MARK = "[upstream key]"
 # A shorter key is a placeholder (EMPTY, none), and may be a word of the response.
-SHORTEST = 8
+SHORTEST: Final = 8
 # The minimum length in successful responses, whose text may contain a placeholder
 # such as no-key-required.
 SHORTEST_IN_SUCCESS = 20
@@ -93,7 +94,7 @@ class SentKey:
         return re.compile("".join(map(_any_spelling, self.text)))
 
 
-NO_KEY = SentKey("")
+NO_KEY: Final = SentKey("")
 
 
 def _unescape(found: "re.Match[str]") -> str:

@@ -18,13 +18,13 @@ class Gap:
     """The place of an argument in a pattern that differs from call to call."""
 
 
-GAP = Gap()
+GAP: Final = Gap()
 Pattern = tuple[str | bytes | int | Gap, ...]
 """The arguments of a command in order: those that recur, and gaps."""
 Pieces = tuple[str, ...]
 """What is around the gaps of a pattern, packed."""
 
-_pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+_pack: Final[Callable[[tuple[Any, ...]], bytes]] = hiredis.pack_command
 
 
 class Form:

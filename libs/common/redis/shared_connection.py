@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import hiredis
 import structlog
@@ -198,7 +198,7 @@ class SharedConnection:
         log.warning("redis lost", action="redis_lost", lost_calls=calls)
 
 
-_Future = asyncio.Future
+_Future: Final = asyncio.Future
 Reading = tuple[asyncio.Future[Any], Callable[[Reply], Any]]
 # For `tell` the handler of a failure, at a fraction of a future's cost.
 Waiter = asyncio.Future[Reply] | Reading | Callable[[], None]

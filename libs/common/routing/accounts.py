@@ -1,10 +1,15 @@
-"""The account of a key, as the upstream names it. Pure."""
+"""The account of a key, as the upstream names it, and whose state an id names. Pure."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from libs.common.contracts.catalogue import Resource
 from libs.common.headers import Header, find
+from libs.common.routing.types import Owner
+
+Kept = OrderedDict[str, Owner | None]
+"""Owners by digest, oldest first. None: SQL does not know the id."""
 
 # Removed from names, which are used in Redis keys, JSON and SQL.
 _ODD = re.compile(r"[^A-Za-z0-9._:@-]")
@@ -34,3 +39,19 @@ def with_accounts(
         else resource
         for resource in resources
     )
+
+
+def keep_owner(
+    kept: Kept, name: str, owner: Owner | None, most: int, *, stays: bool
+) -> None:
+    """Set an owner among `most`. `stays`: it remains with the tenant that had it."""
+    before = kept.get(name)
+    if before is not None:
+        kept.move_to_end(name)
+        if before == owner:
+            return
+        if stays and owner is not None and before.tenant != owner.tenant:
+            return
+    kept[name] = owner
+    if len(kept) > most:
+        kept.popitem(last=False)

@@ -1,7 +1,7 @@
 """The calls that each request makes, acquire and release: their forms (`packing.py`),
 and what they are made of."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -51,12 +51,12 @@ def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
     return None
 
 
-ACQUIRE = Form(_acquire)
-RELEASE = Form(_release)
+ACQUIRE: Final = Form(_acquire)
+RELEASE: Final = Form(_release)
 # rpx_release_v5 takes what a request used as one number, which Lua holds exactly:
 # `nanos * MOST_TOKENS + tokens`, up to 2^53.
-MOST_TOKENS = 2**20
-MOST_NANOS = 2**33
+MOST_TOKENS: Final = 2**20
+MOST_NANOS: Final = 2**33
 
 
 def name_of(ask: Ask) -> str:
@@ -96,7 +96,7 @@ def ids_of(ask: Ask) -> tuple[Any, ...]:
     )
 
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def decision_head(ask: Ask, now: int | str) -> bytes:

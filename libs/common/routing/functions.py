@@ -6,7 +6,7 @@ has no library or no catalogue.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -54,8 +54,8 @@ __all__ = ["NO_REPORT", "Owners", "RoutingFunctions", "Terms"]
 
 UNKNOWN = "-"  # the owner of an id that SQL does not know
 NO_REPORT = b""  # of a caller without a ledger
-REPLAYED = "r"
-ACCOUNT = "account"  # the scope of a limit
+REPLAYED: Final = "r"
+ACCOUNT: Final = "account"  # the scope of a limit
 # The functions that gateways call. A library of an older version lacks some.
 CALLED = frozenset(
     f"rpx_{name}"
@@ -71,8 +71,8 @@ CALLED = frozenset(
 # Of the arguments of acquire, those that explain takes: not tenant, strict and kinds.
 EXPLAINED = (slice(5, 21), slice(24, 26))
 _NOBODY: Owners = {}
-_NEUTRAL = Verdict(kind="neutral")
-_encode = msgspec.json.Encoder().encode
+_NEUTRAL: Final = Verdict(kind="neutral")
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class RoutingFunctions(ControlFunctions):

@@ -3,18 +3,16 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from libs.common.routing.accounts import Kept, keep_owner
 from libs.common.routing.policy import foreign_id
 from libs.common.routing.types import Ask, ForeignId, Owner, UnknownIds
-
-Kept = OrderedDict[str, Owner | None]
-"""By digest, oldest first. None: SQL does not know the id."""
 
 
 class OwnerMemory:
     """At most `most_owners` sessions, and as many ids."""
 
     def __init__(self, most_owners: int = 50_000) -> None:
-        self._most_owners = most_owners
+        self.most_owners = most_owners
         self.sessions: Kept = OrderedDict()
         self.ids: Kept = OrderedDict()
 
@@ -32,17 +30,7 @@ class OwnerMemory:
     def keep(self, kept: Kept, name: str, owner: Owner | None) -> None:
         """Set an owner. An id stays with the tenant that minted it, because a later
         response may repeat ids that its client chose. A session has its last owner."""
-        before = kept.get(name)
-        if before is not None:
-            kept.move_to_end(name)
-            if before == owner:
-                return
-            changed = owner is not None and before.tenant != owner.tenant
-            if changed and kept is self.ids:
-                return
-        kept[name] = owner
-        if len(kept) > self._most_owners:
-            kept.popitem(last=False)
+        keep_owner(kept, name, owner, self.most_owners, stays=kept is self.ids)
 
     def check_ids(self, ask: Ask) -> None:
         """Raises `ForeignId` if the request may not name its ids, `UnknownIds` if SQL

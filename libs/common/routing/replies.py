@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -110,7 +110,7 @@ def _behind(size: int) -> Callable[[Any], Decision]:
     return read
 
 
-DECISION_BEHIND = {each.size: _behind(each.size) for each in LEFT}
+DECISION_BEHIND: Final = {each.size: _behind(each.size) for each in LEFT}
 
 
 def refusal_of(reply: list[bytes]) -> Exception:

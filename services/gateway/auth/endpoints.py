@@ -8,6 +8,7 @@ endpoints stay closed until somebody has looked at their ids."""
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from services.gateway import errors
 
@@ -131,7 +132,7 @@ def _rules() -> Iterator[Rule]:
 RULES = tuple(_rules())
 # Routes without parameters, and the rules of the others by method, first segment and
 # number of segments.
-PLAIN_ROUTES = {
+PLAIN_ROUTES: Final = {
     (r.method, r.template.encode()): Route(r) for r in RULES if "{" not in r.template
 }
 _BY_START: dict[tuple[str, bytes, int], list[Rule]] = {}

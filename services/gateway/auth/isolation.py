@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -29,7 +30,8 @@ FRAMES = frozenset(
 )  # fmt: skip
 # JSON parsers differ in which of two members of one name they keep. These bytes rarely
 # occur twice by chance, because quotes within strings are escaped.
-_PREVIOUS, _CONVERSATION = b'"previous_response_id"', b'"conversation"'
+_PREVIOUS: Final = b'"previous_response_id"'
+_CONVERSATION: Final = b'"conversation"'
 
 
 # The asker of a request --------------------------------------------------------

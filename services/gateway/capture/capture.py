@@ -1,12 +1,14 @@
 """The bodies of one request while it is active, within a bound on memory. Pure."""
 
+from typing import Final
+
 from libs.common.headers import Header, Kinds, kinds
 from libs.common.providers.key_echoes import NO_KEY
 
-CHUNK_OVERHEAD = 64  # bytes that Python needs for a chunk besides its content
-REQUEST_OVERHEAD = 1_024  # bytes for a request: its notes and queue entry
+CHUNK_OVERHEAD: Final = 64  # bytes that Python needs for a chunk besides its content
+REQUEST_OVERHEAD: Final = 1_024  # bytes for a request: its notes and queue entry
 
-FULL_HERE = "the gateway's queue was full"
+FULL_HERE: Final = "the gateway's queue was full"
 
 
 class Budget:

@@ -5,7 +5,7 @@ An answer of another shape gives no facts; the client gets it all the same."""
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -37,14 +37,14 @@ __all__ = [
     "read_event",
 ]
 
-MOST_LEARNED = 128  # ids taken from one answer
-_WITH_CONTENT = (OutputItem, LargeOutputItem)
+MOST_LEARNED: Final = 128  # ids taken from one answer
+_WITH_CONTENT: Final = (OutputItem, LargeOutputItem)
 
 
-_answers = msgspec.json.Decoder(Answer)
-_events = msgspec.json.Decoder(Event)
+_answers: Final = msgspec.json.Decoder(Answer)
+_events: Final = msgspec.json.Decoder(Event)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_plain_events = msgspec.json.Decoder(PlainEvent)
+_plain_events: Final = msgspec.json.Decoder(PlainEvent)
 # The beginning of a JSON answer, which holds its id.
 _BEGINNING = re.compile(
     rb'\s*\{\s*(?:"object"\s*:\s*"[a-z._]{1,64}"\s*,\s*)?"id"\s*:\s*"([A-Za-z0-9_-]{1,512})"'

@@ -3,31 +3,32 @@
 Parses only the events that carry such facts."""
 
 import re
+from typing import Final
 
 from libs.common.bodies.hints import LARGEST_QUICK
 from services.gateway.content.response_facts import Facts, read_event
 
 # Types whose JSON is parsed: they carry ids or usage (docs/upstream-api.md).
-_TERMINAL = {
+_TERMINAL: Final = {
     b"response.completed": "completed",
     b"response.failed": "failed",
     b"response.incomplete": "incomplete",
     b"error": "error",
 }
 # Events that are skipped once the first token was seen: most of a stream.
-_SKIPPED = (
+_SKIPPED: Final = (
     b"event: response.output_text.delta\n",
     b"event: response.function_call_arguments.delta\n",
     b"event: response.reasoning_summary_text.delta\n",
     b"event: response.reasoning_text.delta\n",
     b"event: response.custom_tool_call_input.delta\n",
 )
-MOST_LINES = 1_000  # of an event that is parsed
+MOST_LINES: Final = 1_000  # of an event that is parsed
 LONGEST_TYPE = 128
 # In events without an `event:` line the type is the first member of the JSON.
-_CR = ord("\r")
+_CR: Final = ord("\r")
 _first_member = re.compile(rb'\{\s*"type"\s*:\s*"([a-z0-9_.]+)"')
-LARGEST_EVENT = 32_000_000  # bytes; larger events are relayed without being parsed
+LARGEST_EVENT: Final = 32_000_000  # bytes; larger ones are relayed without being parsed
 
 
 class EventTap:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.headers import Header, kinds
@@ -18,11 +19,11 @@ from services.gateway.content.response_facts import (
 )
 from services.gateway.content.sse import EventTap
 
-LARGEST_READ = 8_388_608  # bytes of a JSON answer kept for its facts
+LARGEST_READ: Final = 8_388_608  # bytes of a JSON answer kept for its facts
 LARGEST_BEGINNING = 4096  # bytes kept of a larger one
 LOOK = 16_384  # bytes of a stream read in one step
 QUICK_STEPS = 2  # of a compressed piece, that are taken at once
-_DONE = object()
+_DONE: Final = object()
 
 
 class AnswerNotes:

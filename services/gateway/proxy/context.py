@@ -1,5 +1,7 @@
 """What a request says, whose it is, and which ids it may name. Pure."""
 
+from typing import Final
+
 import msgspec
 
 from libs.common.bodies.hints import Hints
@@ -32,7 +34,7 @@ from services.gateway.routing.spend import limit_headers
 from services.gateway.routing.target_order import TargetOrder
 from services.gateway.server.request import Request
 
-_NO_HINTS = Hints()
+_NO_HINTS: Final = Hints()
 _TURN_STATE = TURN_STATE.encode()
 _OF_PARTS = frozenset(
     {b"accept-encoding", b"range", b"if-range", b"if-none-match", b"if-modified-since"}

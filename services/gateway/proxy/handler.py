@@ -53,13 +53,13 @@ class DataPlane:
     def serve(
         self, request: Request, connection: Connection
     ) -> Coroutine[Any, Any, None]:
-        exchange = HttpExchange
+        services, under_way = self._services, self._under_way
         if request.method != "POST":
             if asks_about_itself(request):
                 return self._self_service.serve(request, connection)
             if lists_models(request):
-                exchange = ModelsExchange
-        return exchange(self._services, self._under_way, request, connection).run()
+                return ModelsExchange(services, under_way, request, connection).run()
+        return HttpExchange(services, under_way, request, connection).run()
 
     def check(self, now: float) -> None:
         """Give up clients that do not read their answers. The upstream's part ends at

@@ -2,6 +2,7 @@
 has in flight is the number of its leases in Redis.)"""
 
 import time
+from typing import Final
 
 import uuid_utils
 
@@ -25,8 +26,8 @@ from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.waiting_room import WaitingRoom
 from services.gateway.server.request import Request
 
-_OK = Verdict(kind="ok")
-_COMPLETED = Outcome.COMPLETED.value
+_OK: Final = Verdict(kind="ok")
+_COMPLETED: Final = Outcome.COMPLETED.value
 
 
 class InFlight:

@@ -10,6 +10,7 @@ Each step may go straight to SETTLED."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause, Outcome
@@ -62,9 +63,9 @@ from services.gateway.proxy.steps import (
 )
 from services.gateway.upstream.errors import UpstreamError
 
-UNDECIDED = Decision("", "", "")
-_COMPLETED = Outcome.COMPLETED.value
-_OWNER_GONE = "affinity_owner_unavailable"
+UNDECIDED: Final = Decision("", "", "")
+_COMPLETED: Final = Outcome.COMPLETED.value
+_OWNER_GONE: Final = "affinity_owner_unavailable"
 
 
 class Lifecycle(RequestContext):

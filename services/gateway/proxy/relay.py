@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
 from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.contracts.rate_limits import PREFIX
@@ -19,8 +20,8 @@ from services.gateway.server.framing import OURS
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
 
 COMMENT = b": keepalive\n\n"
-_LIMITS = b"\n" + PREFIX
-_OURS = b"\n" + OURS
+_LIMITS: Final = b"\n" + PREFIX
+_OURS: Final = b"\n" + OURS
 
 
 class Torn(Exception):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from libs.common.headers import Header
 
@@ -18,7 +19,12 @@ class Phase(IntEnum):
 
 
 # A name of the module is found sooner than one of an enum.
-ARRIVED, ADMITTED, ACQUIRED, SENT, RELAYED, SETTLED = Phase
+ARRIVED: Final[Phase] = Phase.ARRIVED
+ADMITTED: Final[Phase] = Phase.ADMITTED
+ACQUIRED: Final[Phase] = Phase.ACQUIRED
+SENT: Final[Phase] = Phase.SENT
+RELAYED: Final[Phase] = Phase.RELAYED
+SETTLED: Final[Phase] = Phase.SETTLED
 
 
 class Next(IntEnum):
@@ -33,7 +39,13 @@ class Next(IntEnum):
     RESEND = 6  # ACQUIRE, and the attempt does not count
 
 
-ACQUIRE, RELAY, READ, ANSWER, REWRITE, DONE, RESEND = Next
+ACQUIRE: Final[Next] = Next.ACQUIRE
+RELAY: Final[Next] = Next.RELAY
+READ: Final[Next] = Next.READ
+ANSWER: Final[Next] = Next.ANSWER
+REWRITE: Final[Next] = Next.REWRITE
+DONE: Final[Next] = Next.DONE
+RESEND: Final[Next] = Next.RESEND
 
 
 @dataclass(slots=True)

@@ -2,16 +2,18 @@
 many tokens requests take."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from libs.common.contracts.rate_limits import told_by
 from libs.common.headers import Header
 from services.gateway import metrics
 
 AGAIN_S = 1.0  # limits of which plenty is left are read once in this time
-BYTES_PER_TOKEN = 4
-LEARNING = 0.1  # the weight of the newest request
-WIDEST = 1_000.0  # tokens for one estimated: the upstream may have the input already
-MOST_MODELS = 1_000  # clients choose model names
+BYTES_PER_TOKEN: Final = 4
+LEARNING: Final = 0.1  # the weight of the newest request
+# Tokens for one estimated: the upstream may have the input already.
+WIDEST: Final = 1_000.0
+MOST_MODELS: Final = 1_000  # clients choose model names
 
 
 class LimitNotes:

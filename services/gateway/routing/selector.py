@@ -4,7 +4,7 @@ know, and with this gateway's own state while Redis is down."""
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -39,7 +39,7 @@ ASK_AGAIN_S = 0.05
 # Longer than a router needs to notice, and gateways to restore reservations.
 SUMMED_WITHIN_S = 6.0
 # What `Selector.asked` raises that `otherwise` has to handle.
-FAILURES = (Refusal, NoCatalogue, RedisAway)
+FAILURES: Final = (Refusal, NoCatalogue, RedisAway)
 
 
 class Routing(Protocol):

@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from services.gateway import errors
 from services.gateway.errors import Problem
 from services.gateway.server import framing, parser, response_writer
 from services.gateway.server.body_memory import Room
 from services.gateway.server.head_fields import LARGEST_HEAD
-from services.gateway.server.parser import RequestParser
+from services.gateway.server.parser import IDLE, STOPPED, UPGRADED, RequestParser
 from services.gateway.server.request import Request
 from services.gateway.server.response_writer import ResponseWriter
 
@@ -71,9 +71,10 @@ class State(Enum):
 
 
 # A lookup of a member on its class is slow in Python 3.11: it runs a descriptor.
-_WAITING, _SERVING = State.WAITING, State.SERVING
-_LINGERING, _CLOSING, _GONE = State.LINGERING, State.CLOSING, State.GONE
-_IDLE, _STOPPED, _UPGRADED = parser.IDLE, parser.STOPPED, parser.UPGRADED
+_WAITING: Final[State] = State.WAITING
+_SERVING: Final[State] = State.SERVING
+_GONE: Final[State] = State.GONE
+_LINGERING, _CLOSING = State.LINGERING, State.CLOSING
 
 
 class Connection(asyncio.Protocol):
@@ -101,8 +102,7 @@ class Connection(asyncio.Protocol):
         self.begin = writer.begin
         self.send = writer.send
         self.send_whole = writer.send_whole
-        # One task serves all requests of a connection: creating one costs as much as
-        # routing a request.
+        # One task for all requests: creating one costs as much as routing a request.
         self.task: asyncio.Task[None] | None = None
         self._next_request: asyncio.Future[None] | None = None  # the task waits for it
         self._request: Request | None = None  # being served
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether nothing is in progress."""
-        return self._state is _WAITING and self._parser.phase is _IDLE
+        return self._state is _WAITING and self._parser.phase is IDLE
 
     @property
     def peer(self) -> object:
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        if parser.phase is _STOPPED:
+        if parser.phase is STOPPED:
             self._discard(len(data))
             return
         if parser.feed(data):
@@ -169,13 +169,13 @@ class Connection(asyncio.Protocol):
                 self._serve_next()
             if parser.requests:
                 self._hold_up()
-        if parser.phase is not _IDLE:
+        if parser.phase is not IDLE:
             self._read_ended()
 
     def _read_ended(self) -> None:
         """A read ended within a request, or with the last one."""
         parser = self._parser
-        if parser.upgraded is not None and parser.phase is _UPGRADED:
+        if parser.upgraded is not None and parser.phase is UPGRADED:
             self._hand_over(parser.upgraded)
         elif parser.expects_continue:
             parser.expects_continue = False
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
     def _check_waiting(self, now: float) -> None:
         timeouts, phase = self._site.timeouts, self._parser.phase
         waited = now - self.since
-        if phase is _IDLE:
+        if phase is IDLE:
             if waited > timeouts.keep_alive_s:
                 self.hang_up()
         elif phase is parser.HEAD_CONTINUED:
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """The last response was sent."""
         assert self._transport is not None
-        if self._parser.phase is not _STOPPED:
+        if self._parser.phase is not STOPPED:
             self.hang_up()
             return
         self._state, self.since = _LINGERING, self.loop.time()

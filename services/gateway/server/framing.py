@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Final
 
 from libs.common.headers import Header
 from services.gateway.content.headers import NOT_DOWN, end_to_end, names_others
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CHUNKED = b"transfer-encoding: chunked\r\n"
-CLOSE = b"connection: close\r\n"
-KEEP_ALIVE = b"connection: keep-alive\r\n"  # not the default of HTTP/1.0
-LAST_CHUNK = b"0\r\n\r\n"
-WHOLE_WRITE = 65_536  # bytes joined into one write; more are written in parts
-LENGTH = b"\r\ncontent-length: "  # in a head: it names the body's length
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+CLOSE: Final = b"connection: close\r\n"
+KEEP_ALIVE: Final = b"connection: keep-alive\r\n"  # not the default of HTTP/1.0
+LAST_CHUNK: Final = b"0\r\n\r\n"
+WHOLE_WRITE: Final = 65_536  # bytes joined into one write; more are written in parts
+LENGTH: Final = b"\r\ncontent-length: "  # in a head: it names the body's length
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _STATUS_LINES = {
@@ -20,11 +21,11 @@ _STATUS_LINES = {
     for status, phrase in _PHRASES.items()
 }
 # Without the line break, which begins each line of a header.
-_FIRST_LINES = {status: line[:-2] for status, line in _STATUS_LINES.items()}
-OURS = b"x-proxy-"  # the upstream may be another gateway that sends these
+_FIRST_LINES: Final = {status: line[:-2] for status, line in _STATUS_LINES.items()}
+OURS: Final = b"x-proxy-"  # the upstream may be another gateway that sends these
 # By header name. Upstreams send the same few names: one lookup answers whether to relay
 # a header, and saves a concatenation. What an odd upstream sends must not fill memory.
-_LINE_STARTS: dict[bytes, bytes] = {}
+_LINE_STARTS: Final[dict[bytes, bytes]] = {}
 MOST_LINE_STARTS = 512
 
 

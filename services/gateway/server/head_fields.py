@@ -2,6 +2,7 @@
 type, `Origin`, `Expect`, `Upgrade`."""
 
 from collections.abc import Callable
+from typing import Final
 
 from libs.common.bodies.hints import NAMING_HEADERS
 from libs.common.headers import Header, find
@@ -15,8 +16,8 @@ from services.gateway.content.headers import (
 from services.gateway.errors import Problem
 from services.gateway.server.request import origin_form, valid_host
 
-LARGEST_HEAD = 65_536  # bytes; also of trailers and chunk extensions
-MOST_HEADERS = 128
+LARGEST_HEAD: Final = 65_536  # bytes; also of trailers and chunk extensions
+MOST_HEADERS: Final = 128
 
 
 class HeadFields:
@@ -168,7 +169,7 @@ LONGEST_NAME = 64  # bytes
 Known = tuple[bytes, bytes, See | None]
 """Of a header name: the name in lower case, what its line for the upstream begins with
 (empty without one), and the method that takes the value."""
-NAMES: dict[bytes, Known] = {}
+NAMES: Final[dict[bytes, Known]] = {}
 """By name as clients write it: they send the same few."""
 
 

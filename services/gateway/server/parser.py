@@ -5,27 +5,20 @@ no transport, no clock and no response."""
 
 from collections import deque
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import httptools
 
 from libs.common.headers import Header
 from services.gateway import errors
 from services.gateway.errors import Problem
-from services.gateway.server import framing
+from services.gateway.server import framing, head_fields
 from services.gateway.server.body_memory import Room
-from services.gateway.server.head_fields import (
-    LARGEST_HEAD,
-    MOST_HEADERS,
-    NAMES,
-    HeadFields,
-    announced_length,
-    known,
-)  # fmt: skip
+from services.gateway.server.head_fields import LARGEST_HEAD, MOST_HEADERS, HeadFields
 from services.gateway.server.request import Request
 
-MOST_PIECES = 4096  # parts of a body that are kept before they are joined
-BODY_STEP = 1024  # a body that grows by fewer bytes makes no progress
+MOST_PIECES: Final = 4096  # parts of a body that are kept before they are joined
+BODY_STEP: Final = 1024  # a body that grows by fewer bytes makes no progress
 
 
 class Phase(Enum):
@@ -48,9 +41,15 @@ class Phase(Enum):
 
 
 # Python 3.11 runs a descriptor for each lookup of a member on its class: slow code.
-IDLE, HEAD, HEAD_CONTINUED, BODY, BODY_CONTINUED, STOPPED, UPGRADED = Phase
+IDLE: Final[Phase] = Phase.IDLE
+HEAD: Final[Phase] = Phase.HEAD
+HEAD_CONTINUED: Final[Phase] = Phase.HEAD_CONTINUED
+BODY: Final[Phase] = Phase.BODY
+BODY_CONTINUED: Final[Phase] = Phase.BODY_CONTINUED
+STOPPED: Final[Phase] = Phase.STOPPED
+UPGRADED: Final[Phase] = Phase.UPGRADED
 
-_METHODS = {b"GET": "GET", b"POST": "POST"}  # others are decoded
+_METHODS: Final = {b"GET": "GET", b"POST": "POST"}  # others are decoded
 
 
 class _StopParsing(Exception):
@@ -185,9 +184,11 @@ class RequestParser:
     def _check_length(self) -> None:
         """Refuse a body that is announced too large. One that came complete with its
         head was measured as it came."""
-        request, largest = self._incoming, self._largest_body
-        if request is not None and announced_length(request.headers) > largest:
-            self.stop(errors.body_too_large(largest))
+        request = self._incoming
+        if request is None:
+            return
+        if head_fields.announced_length(request.headers) > self._largest_body:
+            self.stop(errors.body_too_large(self._largest_body))
 
     def _join_pieces(self) -> None:
         """Many small pieces of a body would take far more memory than it has bytes."""
@@ -239,7 +240,7 @@ class RequestParser:
             self._fields.upgrade == b"websocket"
             and request.method == "GET"
             and not (request.http_1_0 or self._fields.transfer_coded)
-            and announced_length(request.headers) == 0
+            and head_fields.announced_length(request.headers) == 0
         )
         return not opens_socket and self._http.should_upgrade()
 
@@ -265,7 +266,7 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name, start, see = NAMES.get(name) or known(name)
+        name, start, see = head_fields.NAMES.get(name) or head_fields.known(name)
         self._headers.append((name, value))
         if start:
             self._fields.lines.append(start + value)

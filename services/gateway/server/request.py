@@ -1,11 +1,12 @@
 """A client's request, as received."""
 
 import re
+from typing import Final
 
 from libs.common.headers import Header
 from services.gateway.errors import Problem
 
-_QUESTION_MARK = ord("?")
+_QUESTION_MARK: Final = ord("?")
 
 
 class Request:

@@ -2,7 +2,7 @@
 
 import asyncio
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from libs.common.headers import Header
 from services.gateway.server import framing
@@ -27,8 +27,12 @@ class Framing(Enum):
 
 
 # A lookup of a member on its class is slow in Python 3.11: it runs a descriptor.
-NONE, BEGUN, ENDED = Progress.NONE, Progress.BEGUN, Progress.ENDED
-_PLAIN, _CHUNKED, _NO_BODY = Framing.PLAIN, Framing.CHUNKED, Framing.NONE
+NONE: Final[Progress] = Progress.NONE
+BEGUN: Final[Progress] = Progress.BEGUN
+ENDED: Final[Progress] = Progress.ENDED
+_PLAIN: Final[Framing] = Framing.PLAIN
+_CHUNKED: Final[Framing] = Framing.CHUNKED
+_NO_BODY: Final[Framing] = Framing.NONE
 
 
 class Drains(Protocol):

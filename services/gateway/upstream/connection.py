@@ -5,7 +5,7 @@ import asyncio
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -20,9 +20,9 @@ from services.gateway.upstream.errors import (
 from services.gateway.upstream.pool import Pool
 from services.gateway.upstream.response import Answer
 
-_BLANK_LINE = b"\r\n\r\n"
-SMALL_BODY = 16_384  # bytes
-LARGEST_HEAD = 65_536  # bytes; also of trailers and chunk extensions
+_BLANK_LINE: Final = b"\r\n\r\n"
+SMALL_BODY: Final = 16_384  # bytes
+LARGEST_HEAD: Final = 65_536  # bytes; also of trailers and chunk extensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Timeouts:
     idle_s: float = math.inf  # between two reads of the body
 
 
-NO_TIMEOUTS = Timeouts()
+NO_TIMEOUTS: Final = Timeouts()
 
 
 class State(Enum):
@@ -55,9 +55,13 @@ class State(Enum):
 
 
 # A lookup of a member on its class is slow in Python 3.11: it runs a descriptor.
-_IDLE, _WAITING, _ANSWERING = State.IDLE, State.WAITING, State.ANSWERING
-_COMPLETE, _LAST = State.COMPLETE, State.LAST
-_SPOILED, _CLOSED = State.SPOILED, State.CLOSED
+_IDLE: Final[State] = State.IDLE
+_WAITING: Final[State] = State.WAITING
+_ANSWERING: Final[State] = State.ANSWERING
+_COMPLETE: Final[State] = State.COMPLETE
+_LAST: Final[State] = State.LAST
+_SPOILED: Final[State] = State.SPOILED
+_CLOSED: Final[State] = State.CLOSED
 
 
 class UpstreamConnection(asyncio.Protocol):

@@ -1,14 +1,15 @@
 """An upstream's response while it arrives: awaited, or pushed into a sink."""
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from libs.common.headers import Header
 from services.gateway.upstream.errors import UpstreamError
 
-HIGH_WATER = 262_144  # bytes held for a slow reader before the socket is not read
+HIGH_WATER: Final = 262_144  # bytes held for a slow reader; then nothing is read
 REST_S = 1.0  # for the end of a response that nobody reads any more
-_NOTHING: list[bytes] = []  # shared by responses that hold nothing; never changed
+# Shared by responses that hold nothing; never changed.
+_NOTHING: Final[list[bytes]] = []
 
 
 class Sink(Protocol):

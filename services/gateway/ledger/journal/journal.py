@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -33,7 +34,9 @@ LEFT_ALONE = 8  # segments that may wait for their open requests to end
 # that size, too.
 LARGEST_RECORD_PART = 4
 # As plain integers: arithmetic with members of an IntEnum takes longer.
-_ACCEPTED, _DECISION, _REQUEST = map(int, (Kind.ACCEPTED, Kind.DECISION, Kind.REQUEST))
+_ACCEPTED: Final = int(Kind.ACCEPTED)
+_DECISION: Final = int(Kind.DECISION)
+_REQUEST: Final = int(Kind.REQUEST)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zlib import crc32
 
 SEGMENT_BYTES = 4 * 1024 * 1024
@@ -22,11 +22,11 @@ HEAD = struct.Struct("<8sII")  # magic, number, size
 MAGIC = b"RPXJ0002"
 MAGIC_UNCHECKED = b"RPXJ0001"  # 0.1: stamps without checksum, heads without size
 RECORD = struct.Struct("<II")  # kind << LENGTH_BITS | payload length; stamp
-LENGTH_BITS = 24
+LENGTH_BITS: Final = 24
 LENGTH_MASK = (1 << LENGTH_BITS) - 1
 _SPREAD = 0x9E3779B1  # odd, so stamps of different segments differ at every offset
-_STAMP_MASK = 0xFFFFFFFF
-_pack_into = RECORD.pack_into
+_STAMP_MASK: Final = 0xFFFFFFFF
+_pack_into: Final = RECORD.pack_into
 # The kind byte of a record's head; rare in payloads, which are text.
 _CANDIDATE = re.compile(rb"[\x01-\x07]")
 
