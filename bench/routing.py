@@ -19,11 +19,11 @@ from redis.asyncio import Redis
 
 from bench.parts.servers import SERVER_CORE, STREAM, valkey
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Release, digest, model_digest
 from libs.common.settings.resources import resources_from_environment
+from libs.common.upstream_answers.verdicts import Verdict
 from services.router.function_library import LIBRARY
 
 SIZES = (4, 20, 200)

@@ -18,13 +18,13 @@ from redis.asyncio import Redis
 
 from bench.ingest_rate import prepare
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Release, digest, model_digest
 from libs.common.settings.resources import resources_from_environment
 from libs.common.store.factory import open_store
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway.ledger.record import Record, lease_head, request_event
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, ConsumerOptions

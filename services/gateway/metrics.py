@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from libs.common.contracts.events import Cause
-from libs.common.contracts.rate_limits import REASONS
 from libs.common.runtime.label_values import OTHER
+from libs.common.upstream_answers.rate_limits import REASONS
 
 MOST_CODES = 200  # error codes are the gateway's own and far fewer
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, get_args
 
 from libs.common.contracts.events import Outcome
-from libs.common.contracts.verdicts import VerdictKind
 from libs.common.runtime.label_values import OTHER, LabelValues
+from libs.common.upstream_answers.verdicts import VerdictKind
 from services.gateway.metrics import Family, Histogram, Sample, register
 
 MOST_MODELS = 50

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import ProxyError
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey
 from libs.common.providers.key_headers import BEARER, key_header
+from libs.common.upstream_answers.verdicts import Verdict
 from services.health.verdict import ask
 
 MOST_MODELS = 200

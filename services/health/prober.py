@@ -11,7 +11,6 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.key_echoes import SentKey
@@ -19,6 +18,7 @@ from libs.common.providers.key_headers import key_header
 from libs.common.redis.leader import Leadership
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.runtime.service_gauges import REDIS_UP
+from libs.common.upstream_answers.verdicts import Verdict
 from services.health.verdict import account_of, ask
 
 log = structlog.get_logger()

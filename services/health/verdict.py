@@ -7,12 +7,12 @@ from time import perf_counter
 import httpx
 import msgspec
 
-from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header
 from libs.common.providers.http_transport import AddressRefused
 from libs.common.providers.key_echoes import SentKey
 from libs.common.routing.accounts import account_named
 from libs.common.runtime.tls import tls_cause
+from libs.common.upstream_answers.verdicts import Verdict, judge
 
 
 async def ask(

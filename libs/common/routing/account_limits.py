@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from libs.common.contracts.rate_limits import LONGEST_MS
+from libs.common.upstream_answers.rate_limits import LONGEST_MS
 
 _T = TypeVar("_T")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from libs.common.contracts.catalogue import HealthState
-from libs.common.contracts.verdicts import Verdict
+from libs.common.upstream_answers.verdicts import Verdict
 
 NEVER = 9e15  # for a refused key
 FAULTS_IN_A_ROW = 3  # open the circuit

@@ -14,7 +14,6 @@ from redis.exceptions import ResponseError
 from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
 from libs.common.contracts.events import RegistryEvent, encode
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.redis.client import Caller, Clock, servers_clock
@@ -35,6 +34,7 @@ from libs.common.routing.replies import (
 )
 from libs.common.routing.types import Owner, Reported
 from libs.common.settings.services import RoutingSettings
+from libs.common.upstream_answers.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis.packing import GAP, flat
 from libs.common.routing.call_forms import (
@@ -49,6 +48,7 @@ from libs.common.routing.types import (
     StreamEnds,
     model_digest,
 )
+from libs.common.upstream_answers.verdicts import Verdict
 
 __all__ = ["NO_REPORT", "Owners", "RoutingFunctions", "Terms"]
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from libs.common.contracts.catalogue import HealthState, Resource
 from libs.common.contracts.events import Reason
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.account_limits import LimitTable
 from libs.common.routing.aliases import MARK, in_pool
 from libs.common.routing.circuit_breaker import (
@@ -54,6 +53,7 @@ from libs.common.routing.types import (
     UnknownPool,
     model_digest,
 )
+from libs.common.upstream_answers.verdicts import Verdict
 
 NEUTRAL = Verdict(kind="neutral")
 Field = tuple[str, str]  # gateway, request

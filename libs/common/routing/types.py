@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from libs.common.contracts.events import GatewayEvent
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.budgets import Quota
+from libs.common.upstream_answers.verdicts import Verdict
 
 
 def digest(value: str) -> str:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from libs.common.contracts.rate_limits import PREFIX
 from libs.common.headers import Header
+from libs.common.upstream_answers.rate_limits import PREFIX
 
 # RFC 9110 section 7.6.1, and other headers that concern one connection only.
 HOP_BY_HOP = frozenset(

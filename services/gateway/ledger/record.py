@@ -3,7 +3,7 @@
 import msgspec
 
 from libs.common.contracts.prices import PriceList
-from libs.common.contracts.verdicts import Verdict
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway.content.response_facts import Facts
 
 

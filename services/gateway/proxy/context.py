@@ -7,7 +7,6 @@ import msgspec
 from libs.common.bodies.hints import Hints
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.strip_reasoning import TURN_STATE
-from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import AliasTarget, Targets, in_order, session_within
@@ -21,6 +20,7 @@ from libs.common.routing.types import (
     digest,
     session_digest,
 )
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway.auth import endpoints, isolation
 from services.gateway.auth.endpoints import Route
 from services.gateway.auth.isolation import not_found, shared_asker

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from libs.common.contracts.verdicts import judge
 from libs.common.headers import Header, find
+from libs.common.upstream_answers.verdicts import judge
 from services.gateway import errors
 from services.gateway.content.key_masking import without_key
 from services.gateway.content.response_facts import read_answer

@@ -7,10 +7,10 @@ from typing import Final
 import uuid_utils
 
 from libs.common.contracts.events import Outcome
-from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.routing.accounts import account_named
 from libs.common.routing.types import Owner, digest
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway import event_log
 from services.gateway.capture.capture import Capture
 from services.gateway.content.response_facts import read_event

@@ -14,7 +14,6 @@ from typing import Final
 
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause, Outcome
-from libs.common.contracts.verdicts import Verdict, judge
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import Targets
@@ -26,6 +25,7 @@ from libs.common.routing.types import (
     digest,
     model_digest,
 )
+from libs.common.upstream_answers.verdicts import Verdict, judge
 from services.gateway.content.own_headers import own_headers
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem, upstream_timeout, upstream_unreachable

@@ -1,8 +1,9 @@
-"""What a relayed answer makes of its request, and says about its resource. Pure."""
+"""What a relayed answer makes of its request, and says about its resource. Errors are
+judged before they are relayed, by libs/common/upstream_answers/verdicts.py. Pure."""
 
 from typing import Protocol
 
-from libs.common.contracts.verdicts import Verdict, of_failed_response
+from libs.common.upstream_answers.verdicts import Verdict, of_failed_response
 from services.gateway.content.response_facts import Facts
 from services.gateway.ledger.record import NEUTRAL, Record
 

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Final
 
 from libs.common.bodies.hints import LARGEST_QUICK
-from libs.common.contracts.rate_limits import PREFIX
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
+from libs.common.upstream_answers.rate_limits import PREFIX
 from services.gateway.capture.capture import Capture
 from services.gateway.content.headers import without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes

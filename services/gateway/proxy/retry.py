@@ -6,7 +6,7 @@ from datetime import datetime
 
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause
-from libs.common.contracts.verdicts import Verdict, cooldown_ms
+from libs.common.upstream_answers.verdicts import Verdict, cooldown_ms
 from services.gateway.proxy.steps import Failure
 
 # Before the first byte reached the client. 401 and 403 too: the client did not

@@ -3,8 +3,8 @@ one. Pure."""
 
 import msgspec
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import CHAINED, CONFINED, DECIDED, Ask, Decision, Lease
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL

@@ -4,8 +4,8 @@ many tokens requests take."""
 from collections.abc import Sequence
 from typing import Final
 
-from libs.common.contracts.rate_limits import told_by
 from libs.common.headers import Header
+from libs.common.upstream_answers.rate_limits import told_by
 from services.gateway import metrics
 
 AGAIN_S = 1.0  # limits of which plenty is left are read once in this time

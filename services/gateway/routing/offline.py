@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.accounts import keep_owner
 from libs.common.routing.budgets import Quota
 from libs.common.routing.functions import Owners
 from libs.common.routing.local_state import LocalRouting
 from libs.common.routing.policy import Choice, Standing
 from libs.common.routing.types import Ask, Decision, Owner, Release
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.spend import SpendMemory
 

@@ -1,7 +1,7 @@
 """Opens upstream sockets: one resource after the other, until one accepts."""
 
 from libs.common.contracts.events import Cause
-from libs.common.contracts.verdicts import judge
+from libs.common.upstream_answers.verdicts import judge
 from services.gateway import errors
 from services.gateway.content.response_facts import read_answer
 from services.gateway.proxy.attempts import Attempts

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from libs.common.bodies.shapes import ODD_JSON
-from libs.common.contracts.verdicts import of_failed_response
+from libs.common.upstream_answers.verdicts import of_failed_response
 from services.gateway.proxy.failures import with_whole_retry_after
 from services.gateway.proxy.steps import Failure
 from services.gateway.websocket.frames import TERMINAL, Message, stated_by

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from libs.common.bodies.shapes import NULL, ODD_JSON, Body
-from libs.common.contracts.verdicts import Verdict, judge, of_failed_response
 from libs.common.headers import Header
+from libs.common.upstream_answers.verdicts import Verdict, judge, of_failed_response
 
 Message = str | bytes  # text or binary, as received
 # Types of the events that end a response, and what each means.

@@ -10,9 +10,9 @@ import structlog
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.providers.key_echoes import SentKey
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway import errors
 from services.gateway.errors import Problem, error_frame
 from services.gateway.ledger.record import NEUTRAL

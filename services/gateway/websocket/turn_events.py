@@ -8,8 +8,8 @@ from typing import NamedTuple
 import structlog
 
 from libs.common.bodies.hints import LARGEST_QUICK
-from libs.common.contracts.verdicts import Verdict, of_failed_response
 from libs.common.headers import Kinds
+from libs.common.upstream_answers.verdicts import Verdict, of_failed_response
 from services.gateway.content.body_reader import Reader
 from services.gateway.content.key_masking import hide
 from services.gateway.content.response_facts import Facts, LargeAnswer, read_event

@@ -10,9 +10,9 @@ from typing import Protocol
 import msgspec
 
 from libs.common.bodies.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
-from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import NO_KINDS
 from libs.common.routing.types import Asker
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway import errors
 from services.gateway.auth import isolation
 from services.gateway.content.body_reader import Read

@@ -5,7 +5,7 @@
 --               the telemetry stream
 --
 -- A report (`said`) has: stream, now, by (the request that it is about, or 'probe'), and
--- a verdict as libs/common/contracts/verdicts.py defines it: kind, cause, cooldown_ms.
+-- a verdict as libs/common/upstream_answers/verdicts.py defines it: kind, cause, cooldown_ms.
 
 local FAULTS_IN_A_ROW = 3  -- open the circuit
 local COOLDOWN_CAP = 16    -- repeated failures double the cooldown up to this factor

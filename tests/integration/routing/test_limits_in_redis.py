@@ -9,12 +9,12 @@ import pytest
 import pytest_asyncio
 
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.contracts.rate_limits import LONGEST_MS, Told
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import model_digest
+from libs.common.upstream_answers.rate_limits import LONGEST_MS, Told
 from services.router.function_library import LIBRARY
 from tests.support.databases import function_keys
 from tests.support.databases.valkey import empty

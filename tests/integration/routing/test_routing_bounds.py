@@ -8,12 +8,12 @@ import pytest
 import pytest_asyncio
 
 from libs.common.contracts.catalogue import Catalogue, Resource
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Ask, Owner, Release, digest
+from libs.common.upstream_answers.verdicts import Verdict
 from services.router.function_library import LIBRARY
 from tests.support.databases import function_keys
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.contracts.verdicts import Verdict
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.clients.response_sockets import (
     ask,
     asked,

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.aliases import MARK, in_pool
 from libs.common.routing.circuit_breaker import PROBE, Cooldown, judge
 from libs.common.routing.control import Terms
 from libs.common.routing.local_state import NEUTRAL, Field, LocalRouting
 from libs.common.routing.policy import Choice, Question
 from libs.common.routing.types import Ask, Busy, ForeignId, Lease, Owner, Queued
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.memory.queues import AGAIN_MS, Queues
 
 PARKED = "-waiting"  # holds the leases of requests that wait

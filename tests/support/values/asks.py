@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import Ask, Release
+from libs.common.upstream_answers.verdicts import Verdict
 
 
 def made_ask(request_id: str = "r1", **given: Any) -> Ask:

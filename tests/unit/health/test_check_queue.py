@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from libs.common.contracts.catalogue import HealthState
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import RedisAway
 from libs.common.redis.check_queue import Orders
+from libs.common.upstream_answers.verdicts import Verdict
 from services.health.check_queue import CheckQueueWorker
 from services.health.key_test import KeyTester
 from services.health.prober import Check, Prober

@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.providers.credentials import Credentials
 from libs.common.providers.rules import ProviderRules
 from libs.common.providers.sealing import Sealer
+from libs.common.upstream_answers.verdicts import Verdict
 from services.health.prober import Check, CheckRequest, Prober, Schedule
 from tests.support.processes.waiting import eventually
 

@@ -6,8 +6,8 @@ import ssl
 import httpx
 import pytest
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.providers.key_echoes import NO_KEY, SentKey
+from libs.common.upstream_answers.verdicts import Verdict
 from services.health.verdict import account_of, of_answer, of_error, timed_out
 
 

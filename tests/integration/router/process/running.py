@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 from redis.asyncio import Redis
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, digest
 from libs.common.store.factory import open_store
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import Process, granian, running
 from tests.support.values.telemetry import (

@@ -7,9 +7,9 @@ import pytest
 
 from libs.common.contracts.catalogue import Catalogue
 from libs.common.contracts.events import encode
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
+from libs.common.upstream_answers.verdicts import Verdict
 from services.router.admin.schemas import state as state_schemas
 from tests.integration.router.process.running import (
     RESOURCES,

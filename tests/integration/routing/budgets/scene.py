@@ -7,7 +7,6 @@ import msgspec
 
 from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.client import ClientCaller
 from libs.common.routing.budgets import Quota, quota_at
 from libs.common.routing.functions import RoutingFunctions, Terms
@@ -19,6 +18,7 @@ from libs.common.routing.types import (
     QuotaRefused,
     SpendUnknown,
 )
+from libs.common.upstream_answers.verdicts import Verdict
 from services.router.function_library import LIBRARY
 from tests.support.memory.twin import resource
 from tests.support.values.asks import made_ask, made_release

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libs.common.contracts.catalogue import Catalogue, HealthState, Resource
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Ask, Decision, Release, digest
+from libs.common.upstream_answers.verdicts import Verdict
 from services.router.function_library import LIBRARY
 
 STREAM = "telemetry:events"

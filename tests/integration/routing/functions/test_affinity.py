@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import OwnerGone, OwnerLimited, digest
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.integration.routing.functions.desk import (
     FAULT,
     LIMITED,

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.routing.types import NoResources, UnknownPool, digest
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.integration.routing.functions.desk import REFUSED, STREAM, Desk, resource
 
 pytestmark = pytest.mark.asyncio

@@ -2,8 +2,8 @@
 
 import pytest
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import Decision, NoCapacity
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.integration.routing.functions.desk import (
     FAULT,
     LIMITED,

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis.stateful import Bundle, RuleBasedStateMachine
 from redis.asyncio import Redis
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Ask, Queued, Release, model_digest
+from libs.common.upstream_answers.verdicts import Verdict
 from services.router.function_library import LIBRARY
 from tests.integration.routing.histories.outcomes import asker, outcome, refused
 from tests.integration.routing.histories.values import COOLDOWN_MS, STREAM

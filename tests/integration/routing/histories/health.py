@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import multiple, rule
 
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.circuit_breaker import NEVER
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.integration.routing.histories.both import ASKED, Both
 from tests.integration.routing.histories.values import (
     DRAWS,

@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import consumes, multiple, rule
 
-from libs.common.contracts.rate_limits import Told
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import digest
+from libs.common.upstream_answers.rate_limits import Told
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.integration.routing.histories.both import ASKED, ENDED, Asked, Both
 from tests.integration.routing.histories.outcomes import changed
 from tests.integration.routing.histories.values import (

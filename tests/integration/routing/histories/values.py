@@ -4,9 +4,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from libs.common.contracts.catalogue import Resource
-from libs.common.contracts.rate_limits import Told
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import digest
+from libs.common.upstream_answers.rate_limits import Told
+from libs.common.upstream_answers.verdicts import Verdict
 
 STREAM = "telemetry:events"
 COOLDOWN_MS = 1_000

@@ -3,7 +3,6 @@ with the function library."""
 
 import pytest
 
-from libs.common.contracts.rate_limits import LONGEST_MS, Told
 from libs.common.routing.account_limits import (
     ASK_AGAIN_MS,
     MOST_LIMITED,
@@ -15,6 +14,7 @@ from libs.common.routing.account_limits import (
     most_left,
     take,
 )
+from libs.common.upstream_answers.rate_limits import LONGEST_MS, Told
 
 NOW = 1_000_000.0
 

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.contracts.catalogue import HealthState
-from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.circuit_breaker import (
     COOLDOWN_CAP,
     FAULTS_IN_A_ROW,
@@ -16,6 +15,7 @@ from libs.common.routing.circuit_breaker import (
     judge,
     judge_model,
 )
+from libs.common.upstream_answers.verdicts import Verdict, VerdictKind
 
 NOW = 1_000_000.0
 COOLDOWN = 1_000.0

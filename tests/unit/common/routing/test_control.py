@@ -9,13 +9,13 @@ import pytest
 from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Alias, Catalogue, HealthState
 from libs.common.contracts.events import END_OF_TIME_MS, encode
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue
 from libs.common.redis import keys
 from libs.common.routing import control
 from libs.common.routing.budgets import UNKNOWN
 from libs.common.routing.control import ControlFunctions, Queue, Terms
 from libs.common.settings.services import RoutingSettings
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.memory.called_functions import NOW, Redis
 from tests.support.values.catalogues import made_resource
 from tests.support.values.telemetry import gateway_event

@@ -10,12 +10,12 @@ import pytest
 from redis.exceptions import ResponseError
 
 from libs.common.contracts.events import DecisionEvent
-from libs.common.contracts.verdicts import Verdict
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing import types
 from libs.common.routing.budgets import quota_at
 from libs.common.routing.functions import CALLED, RoutingFunctions, Terms
 from libs.common.routing.types import Asker, Lease, Owner, model_digest
+from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.memory.called_functions import NOW, Redis
 from tests.support.processes.processes import ROOT
 from tests.support.values.asks import made_ask, made_release

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.events import Cause, Reason
-from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.types import (
     NoCapacity,
     NoResources,
@@ -22,6 +21,7 @@ from libs.common.routing.types import (
     UnknownPool,
     model_digest,
 )
+from libs.common.upstream_answers.verdicts import Verdict, VerdictKind
 from tests.support.memory.reference import ReferenceRouting
 from tests.support.values.asks import made_ask, made_release
 from tests.support.values.catalogues import made_resource

@@ -2,10 +2,10 @@
 
 import pytest
 
-from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.account_limits import ASK_AGAIN_MS
 from libs.common.routing.circuit_breaker import TRIAL_MS, Report
 from libs.common.routing.model_cooldowns import MOST_COOLING, ModelCooldowns
+from libs.common.upstream_answers.verdicts import Verdict, VerdictKind
 
 NOW = 1_000_000.0
 LONG = 5_000

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.errors import RedisAway
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner, Release
+from libs.common.upstream_answers.verdicts import Verdict, VerdictKind
 from services.gateway.capture.capture import Budget
 from services.gateway.capture.recorder import CaptureRecorder, Inbox
 from services.gateway.ledger.journal.journal import Journal

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from libs.common.bodies.hints import Hints
-from libs.common.contracts.verdicts import Verdict
 from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from libs.common.routing.types import Asker, Decision, digest, session_digest
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway import errors
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem

@@ -6,8 +6,8 @@ import pytest
 
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause
-from libs.common.contracts.verdicts import judge
 from libs.common.headers import Header, find
+from libs.common.upstream_answers.verdicts import judge
 from services.gateway.proxy.retry import (
     cause_of,
     end_of_attempts,

@@ -3,8 +3,8 @@
 import pytest
 
 from libs.common.bodies.hints import Hints
-from libs.common.contracts.verdicts import Verdict
 from libs.common.routing.types import Decision
+from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway import errors
 from services.gateway.content.response_facts import Facts
 from services.gateway.ledger.record import Record

@@ -7,7 +7,6 @@ import pytest
 
 from libs.common.contracts.catalogue import Resource
 from libs.common.contracts.events import DecisionEvent
-from libs.common.contracts.verdicts import Verdict, VerdictKind
 from libs.common.routing.model_cooldowns import MOST_COOLING
 from libs.common.routing.types import (
     Ask,
@@ -17,6 +16,7 @@ from libs.common.routing.types import (
     UnknownIds,
     UnknownPool,
 )
+from libs.common.upstream_answers.verdicts import Verdict, VerdictKind
 from services.gateway.routing.catalogue import GatewayCatalogue, Target
 from services.gateway.routing.offline import OfflineRouting
 from services.gateway.upstream.origin import Origin

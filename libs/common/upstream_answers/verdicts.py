@@ -1,4 +1,5 @@
-"""Verdicts: what a response or a health check says about its resource. Pure."""
+"""Verdicts: what a response or a health check says about its resource: that it works,
+is limited and cools down, is refused, or failed. Pure."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -7,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from libs.common.contracts.rate_limits import is_of_account, time_to_reset_ms
 from libs.common.headers import Header, find
+from libs.common.upstream_answers.rate_limits import is_of_account, time_to_reset_ms
 
 # https://help.openai.com/en/articles/6614457
 _NO_MONEY = frozenset(

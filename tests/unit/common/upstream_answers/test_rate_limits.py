@@ -2,14 +2,14 @@
 
 import pytest
 
-from libs.common.contracts.rate_limits import (
+from libs.common.headers import Header
+from libs.common.upstream_answers.rate_limits import (
     LONGEST_MS,
     Told,
     duration_ms,
     is_of_account,
     told_by,
 )
-from libs.common.headers import Header
 
 AZURE_TOKENS = (
     "Your requests to gpt-5.1 for gpt-5.1 in East US 2 have exceeded the token rate "

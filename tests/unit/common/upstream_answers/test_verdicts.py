@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from libs.common.contracts.verdicts import cooldown_ms, judge, of_failed_response
+from libs.common.upstream_answers.verdicts import cooldown_ms, judge, of_failed_response
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 

@@ -1,0 +1,1 @@
+"""What an upstream's answer says about its key and account."""
