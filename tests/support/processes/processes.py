@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from libs.cli.commands import PYTHON
 from tests.support.preloaded import programs
 from tests.support.processes.ports import free_port
 
@@ -89,7 +90,7 @@ def bare_environment() -> dict[str, str]:
 def granian(app: str, port: int, *options: str) -> list[str]:
     """The command that serves one of our ASGI applications."""
     return [
-        str(BIN / "granian"), "--interface", "asgi", "--factory", app,
+        *PYTHON, "libs.cli.process.serve", app, "--interface", "asgi", "--factory",
         "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop",
         "--log-level", "warning", "--backpressure", "4096",
         "--workers-kill-timeout", "10", *options,
