@@ -2,6 +2,7 @@
 fail at random: each conversation stays with the account that holds its state."""
 
 import asyncio
+import importlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
@@ -41,6 +42,12 @@ STREAM = "telemetry:events"
 WITHIN_S = 240.0  # only a failure takes that long
 # Each is interfered with once this many have ended, so while the others go on.
 SOME, MORE, MOST = 12, 24, 36
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> None:
+    """Imported before the simulator serves, which would wait for it."""
+    importlib.import_module("tests.support.clients.agents_sdk")
 
 
 @pytest_asyncio.fixture
