@@ -25,10 +25,11 @@ from bench.parts import cpu, raw_copy
 from bench.parts.events import STREAM, fill
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.runtime.program import collect_seldom
 from libs.common.store.factory import open_store
+from services.ingest.app import COLLECTED_AFTER
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, ConsumerOptions
-from services.ingest.memory import collect_seldom
 from tests.support.databases.postgres import running_postgres
 from tests.support.databases.valkey import running_valkey
 from tests.support.processes.waiting import eventually
@@ -187,7 +188,7 @@ def main() -> int:
     parser.add_argument("what", choices=("compare", "drain"))
     parser.add_argument("events", nargs="?", type=int, default=20_000)
     chosen = parser.parse_args()
-    collect_seldom()
+    collect_seldom(*COLLECTED_AFTER)
     if chosen.what == "compare":
         print(compare(chosen.events))
     else:

@@ -15,7 +15,7 @@ UNUSABLE = 2
 if __name__ == "__main__":
     # The checkout instead of this folder, so that `scripts` and `libs` are packages.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    if missing := [m for m in ("morphcloud", "pydantic_settings") if not find_spec(m)]:
+    if missing := [m for m in ("morphcloud", "pydantic") if not find_spec(m)]:
         print(f"{missing[0]}: is not installed. Run: {COMMAND}", file=sys.stderr)
         sys.exit(UNUSABLE)
     # The SDK's 32 connection pools would each load the certificates: 2 s of CPU time.

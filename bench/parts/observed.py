@@ -5,8 +5,8 @@ import asyncio
 import signal
 
 from services.gateway import event_log
-from services.gateway.__main__ import run
 from services.gateway.admin.conditions import GatewayConditions
+from services.gateway.process import run
 from services.gateway.proxy import in_flight
 
 ON, OFF = signal.SIGUSR1, signal.SIGUSR2

@@ -4,7 +4,7 @@ output file."""
 import cProfile
 import os
 
-from services.gateway.__main__ import run
+from services.gateway.process import run
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import runpy
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,6 +173,36 @@ async def gateway(  # noqa: PLR0913 - all of them are options
                 stopped.set()
                 await tidying
         await redis.aclose()
+
+
+@asynccontextmanager
+async def gateways(
+    folder: Path, upstream: Server, count: int, redis_under: Sequence[str] = ()
+) -> AsyncIterator[Sequence[Server]]:
+    """Several gateways as `gateway` starts it, on one Redis that has a core alone. The
+    stream is not trimmed."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        url, store = await enter(valkey(folder, core=LOAD_CORE, under=redis_under))
+        redis = connect(url)
+        stack.push_async_callback(redis.aclose)
+        found: list[Server] = []
+        for number in range(count):
+            port, place = free_port(), folder / f"gateway-{number}"
+            place.mkdir()
+            environ = _environment(place, ROOT, upstream, url, port)
+            if not found:
+                await _publish(redis, environ, library_of(ROOT))
+            command = service_command("gateway", environ)
+            process = await enter(
+                child(
+                    place, "gateway", command,
+                    core=SERVER_CORE, port=port, environ=environ,
+                )
+            )  # fmt: skip
+            await _ready(process, port)
+            found.append(_before(upstream, "gateway", port, process, store, redis))
+        yield found
 
 
 def _environment(

@@ -5,9 +5,9 @@ It routes, forwards and learns ids, but encodes no events and writes no journal;
 PROXY_MAX_CAPTURE_BYTES=0 it captures nothing. Redis still records its decisions."""
 
 from libs.common.routing import functions
-from services.gateway.__main__ import run
 from services.gateway.ledger import record as outcomes
 from services.gateway.ledger.journal.journal import Journal
+from services.gateway.process import run
 
 NOTHING = b"{}"  # still an event, because the event ends the lease
 

@@ -21,10 +21,11 @@ def service_command(
     """The arguments, program first, that run service `name` in the foreground."""
     if name == "router":
         common = CommonSettings.read(environ)
+        seconds = math.ceil(drain_seconds or common.drain_seconds)
         return [
-            *_granian(name, common.host_of(name), common.router_port),
-            *("--workers", "1"),
-            *_drain(drain_seconds or common.drain_seconds),
+            *(*PYTHON, "libs.cli.process.serve", "services.router.app:create_app"),
+            *(common.host_of(name), str(common.router_port)),
+            str(seconds + KILL_MARGIN_SECONDS),
         ]
     return [*PYTHON, f"services.{name}"]
 
@@ -35,19 +36,3 @@ def simulator_command(
     command = [*PYTHON, "libs.simulator", "--host", host]
     command += ["--port", str(port), "--keys", keys]
     return command + (["--announce", announce] if announce else [])
-
-
-def _granian(name: str, host: str, port: int) -> list[str]:
-    return [
-        *(*PYTHON, "libs.cli.process.serve", f"services.{name}.app:create_app"),
-        *("--interface", "asgi", "--factory"),
-        *("--host", host, "--port", str(port), "--loop", "uvloop"),
-        # At level info Granian logs every chunk that is sent after a disconnect.
-        *("--log-level", "warning", "--respawn-failed-workers"),
-    ]
-
-
-def _drain(seconds: float) -> list[str]:
-    # Without a limit Granian waits for open connections forever.
-    kill_after = math.ceil(seconds) + KILL_MARGIN_SECONDS
-    return ["--workers-kill-timeout", str(kill_after)]

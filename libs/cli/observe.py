@@ -2,26 +2,14 @@
 
 import errno
 import importlib.util
-import re
 import socket
 from pathlib import Path
 
-from redis import Redis
-from redis.exceptions import (
-    AuthenticationError,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
-
 from libs.cli.plan import RedisSeen, Seen
 from libs.common.errors import SettingError
-from libs.common.redis import keys
-from libs.common.redis.factory import blocking_client, cause_of
+from libs.common.redis.url import addresses
 
 TIMEOUT_SECONDS = 0.5
-SCANNED_KEYS = 1_000
-FIRST_WITH_FUNCTIONS = 7
 LOOPBACK = "127.0.0.1"
 
 
@@ -40,39 +28,28 @@ def see_redis(url: str) -> RedisSeen:
 
 def look_at_redis(url: str, patience_s: float) -> tuple[RedisSeen, str]:
     """The same, and the cause when the server cannot be used, else an empty string."""
-    with blocking_client(url, patience_s, patience_s) as client:
-        try:
-            return _classify(client)
-        except (AuthenticationError, NoPermissionError) as error:
-            return RedisSeen.LOCKED, cause_of(error)
-        except ResponseError as error:
-            locked = str(error).startswith("NOAUTH")
-            seen = RedisSeen.LOCKED if locked else RedisSeen.FOREIGN
-            return seen, cause_of(error)
-        except (RedisError, OSError, UnicodeError) as error:  # a host name too long
-            return RedisSeen.ABSENT, cause_of(error)
+    if (refusal := _refused(url, patience_s)) is not None:
+        return RedisSeen.ABSENT, refusal
+    # Its import of redis-py takes long, and `up` usually finds no server.
+    from libs.cli.redis_server import look  # noqa: PLC0415
+
+    return look(url, patience_s)
 
 
-def _classify(client: Redis) -> tuple[RedisSeen, str]:
-    server = client.info()
-    # Valkey reports the version of Redis that it is compatible with, at least 7.2.
-    version = str(server.get("redis_version", ""))
-    major = re.match(r"[0-9]{1,6}", version)
-    if major is None or int(major[0]) < FIRST_WITH_FUNCTIONS:
-        return RedisSeen.TOO_OLD, f"it has version {version[:40] or 'unknown'}"
-    return _held_by(client, server.get("role")), ""
-
-
-def _held_by(client: Redis, role: object) -> RedisSeen:
-    if role != "master":
-        return RedisSeen.READ_ONLY
-    if client.dbsize() == 0:
-        return RedisSeen.EMPTY
-    if client.exists(keys.catalogue()):
-        return RedisSeen.OURS
-    # One SCAN call only: a large foreign database is not walked through.
-    _, found = client.scan(match=f"{keys.TAG}:*", count=SCANNED_KEYS)
-    return RedisSeen.OURS if found else RedisSeen.FOREIGN
+def _refused(url: str, patience_s: float) -> str | None:
+    """The error if nothing listens at the address of `url`, in redis-py's words. None
+    if something may: only plain addresses are tried."""
+    if not url.startswith("redis://"):
+        return None
+    (address,) = addresses(url)
+    try:
+        socket.create_connection(address, patience_s).close()
+    except ConnectionRefusedError as error:
+        host, port = address
+        return f"Error {error.errno} connecting to {host}:{port}. {error.strerror}"
+    except (OSError, UnicodeError):
+        pass
+    return None
 
 
 def free_port() -> int:

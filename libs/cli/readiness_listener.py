@@ -5,7 +5,6 @@ Prints the banner once all services are ready. Stops everything if a service can
 start or the gateway does not become ready in time."""
 
 import contextlib
-import http.client
 import json
 import os
 import select
@@ -13,12 +12,12 @@ import signal
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 from libs.cli.process import descriptors
 from libs.cli.process.briefing import Briefing
+from libs.cli.readiness import readiness
 from libs.common.admin_token import login_link, read_file
 from libs.common.runtime.json_lines import OUTPUT
 
@@ -26,15 +25,13 @@ GATEWAY_DEADLINE_SECONDS = 60.0  # usually 2 to 4; a machine may have other work
 OTHERS_DEADLINE_SECONDS = 10.0  # then the banner is printed if the gateway is ready
 POLL_SECONDS = 0.05
 LAST_LINES = 15
-OK = 200
 REQUEST = (
     "-H 'content-type: application/json' "
     """-d '{"model":"gpt-5.5","input":"Say hello"}'"""
 )
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Why everything is stopped, and the services whose logs to quote."""
 
     text: str
@@ -58,22 +55,23 @@ def _until_ready(briefing: Briefing) -> Problem | None:
     """Wait until the services are ready, or the gateway alone after a while; None
     then."""
     _tell("READY")
+    addresses = briefing.addresses
+    # Each is asked until it is ready, then the next: an answer takes a millisecond of a
+    # start. The gateway's also takes one of the router, and is the last to be ready.
+    waiting = sorted(addresses, key="gateway".__eq__)
     while True:
         if _event_within(POLL_SECONDS):
             return _fatal()
-        waiting = {
-            name: state
-            for name, url in briefing.addresses.items()
-            if (state := readiness(url)) is not None
-        }
+        while waiting and readiness(addresses[waiting[0]]) is None:
+            del waiting[0]
         waited = time.time() - briefing.started_at
-        if not waiting or (
-            "gateway" not in waiting and waited > OTHERS_DEADLINE_SECONDS
-        ):
+        late = waited > OTHERS_DEADLINE_SECONDS
+        if not waiting or (late and readiness(addresses["gateway"]) is None):
             return None
         if waited > GATEWAY_DEADLINE_SECONDS:
-            states = "; ".join(f"{name}: {state}" for name, state in waiting.items())
-            return Problem(f"not ready after {waited:.0f} s: {states}", tuple(waiting))
+            states = {name: readiness(addresses[name]) for name in waiting}
+            said = "; ".join(f"{name}: {state}" for name, state in states.items())
+            return Problem(f"not ready after {waited:.0f} s: {said}", tuple(waiting))
 
 
 def _until_fatal() -> Problem:
@@ -100,23 +98,6 @@ def _event_within(seconds: float | None) -> bool:
 def _tell(word: str) -> None:
     sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
-
-
-def readiness(url: str) -> str | None:
-    """None if the service at `url` is ready, else the reason."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(
-        parts.hostname or "", parts.port, timeout=1.0
-    )
-    try:
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        text = answer.read(2_000).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        return f"no answer at {url} ({error})"
-    finally:
-        connection.close()
-    return None if answer.status == OK else f"status {answer.status}, {text}"
 
 
 def announcement(briefing: Briefing) -> str:

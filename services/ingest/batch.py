@@ -18,7 +18,8 @@ FEW = 20
 OLDER = 5
 READ_EVERY_S = 0.2  # while a batch is not due
 SHORTEST_PAUSE_S = 0.001  # the event loop's timers have this resolution
-READ_ENTRIES = 250  # per call, during which Redis serves no one else
+# Per call, during which Redis serves no one else: 0.2 ms for events of 900 bytes.
+READ_ENTRIES = 100
 
 Fields = Mapping[bytes, bytes]
 Decode = Callable[[str, Fields], Sequence[StreamedEvent | DeadLetter]]

@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+COUNT_EVERY_S = 5.0  # between two looks at the length of a stream that is read idly
 UNAVAILABLE = {"redis": "Redis is unavailable", "store": "the database is unavailable"}
 RECOVERED = {
     "redis": "Redis is available again",
@@ -85,6 +86,7 @@ class Consumer:
         self._sink = sink
         self._options = options
         self._next_claim = 0.0
+        self._next_count = 0.0
         self._away: dict[str, str] = {}
 
     @property
@@ -139,8 +141,16 @@ class Consumer:
         name, block_ms = self._options.name, int(wait_s * 1000)
         entries = await self._source.read(name, room, block_ms)
         if not entries:
-            metrics.BACKLOG.labels(self._options.stream).set(await self._source.depth())
+            await self._count()
         return entries
+
+    async def _count(self) -> None:
+        """Others may have a backlog while there is nothing to read."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_count:
+            depth = await self._source.depth()
+            metrics.BACKLOG.labels(self._options.stream).set(depth)
+            self._next_count = now + COUNT_EVERY_S
 
     async def _commit(self, batch: Batch, stop: asyncio.Event) -> None:
         """Store a batch, then acknowledge it. Gives up at `stop`: the entries stay

@@ -21,6 +21,8 @@ from services.router.rounds import Rounds
 log = structlog.get_logger()
 
 EVERY_S = 0.5
+# Rounds between two comparisons of the whole library, which has 150 KB.
+COMPARE_EVERY = 10
 VERSION_CHARACTERS = 16
 FAILURES = Counter(
     "proxy_router_publish_failures_total", "Rounds that could not publish."
@@ -96,6 +98,8 @@ class Publisher:
         self._leadership = leadership
         self._turn = asyncio.Lock()  # so that no older catalogue replaces a newer one
         self.published = False
+        self._led = False
+        self._until_compared = 0  # rounds
         self._rounds = Rounds(
             FAILURES, "cannot publish the catalogue", "publish_failed", log.error
         )
@@ -124,24 +128,46 @@ class Publisher:
                 if await self._library.catalogue_version() is None:
                     raise NoCatalogue
                 return
-            await self._library.load_library()
+            if self._compares():
+                await self._load()
             self._learned |= await self._library.learned_accounts()
             catalogue = self._build(await self._parts())
-            if await self._library.publish(catalogue, str(uuid_utils.uuid7())):
-                log.info(
-                    "catalogue published",
-                    action="catalogue_published",
-                    version=catalogue.version,
-                    resources=len(catalogue.resources),
-                    aliases=len(catalogue.aliases),
-                )
+            try:
+                await self._publish(catalogue)
+            except NoCatalogue:  # Redis lost the functions
+                await self._load()
+                await self._publish(catalogue)
+
+    async def _publish(self, catalogue: Catalogue) -> None:
+        if await self._library.publish(catalogue, str(uuid_utils.uuid7())):
+            log.info(
+                "catalogue published",
+                action="catalogue_published",
+                version=catalogue.version,
+                resources=len(catalogue.resources),
+                aliases=len(catalogue.aliases),
+            )
+
+    async def _load(self) -> None:
+        await self._library.load_library()
+        self._until_compared = COMPARE_EVERY
+
+    def _compares(self) -> bool:
+        """Whether to look at the library itself. Publishing shows at once that it is
+        missing, but not that it is another version's."""
+        return not self.published or self._until_compared <= 0
 
     async def _leads(self) -> bool:
         """The newest version leads: gateways need the functions of their own version,
         or of a newer one. An older leader follows as soon as its lease is taken."""
-        if await self._leadership.hold():
-            return True
+        self._until_compared -= 1
+        leads = await self._leadership.hold()
+        if leads != self._led:
+            self._led, self._until_compared = leads, 0
+        if leads or not self._compares():
+            return leads
         if not await self._library.library_is_older():
+            self._until_compared = COMPARE_EVERY
             return False
         await self._leadership.take()
         log.info("took the lead from an older router", action="lead_taken")

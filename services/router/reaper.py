@@ -1,6 +1,7 @@
 """Ends the leases of gateways that stopped sending heartbeats, so that their load is
-removed and their requests enter the ledger. One router at a time. Other gateways
-recover the journal of a crashed one (services/gateway/ledger/journal/recovery.py)."""
+removed and their requests enter the ledger. One router at a time. `reap` in
+services/router/functions/leases.lua does it, in Redis. Other gateways recover the
+journal of a crashed one (services/gateway/ledger/journal/recovery.py)."""
 
 import asyncio
 from collections.abc import Callable

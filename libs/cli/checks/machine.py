@@ -8,7 +8,7 @@ from pathlib import Path
 
 from libs.cli.checks.finding import Context, Finding, Level
 from libs.cli.operations.settings_check import PORTS, address, check_port_of
-from libs.cli.readiness_listener import readiness
+from libs.cli.readiness import readiness
 from libs.common.admin_token import FILE, read_file
 from libs.common.errors import SettingError, shown
 from libs.common.runtime.compiled import form

@@ -9,16 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
-
-from libs.cli.checks.cluster import cluster
 from libs.cli.checks.finding import Context, Finding
+from libs.cli.checks.schema import schema_version, too_new
 from libs.cli.observe import look_at_redis
 from libs.cli.plan import RedisSeen, stands_in, without_password
 from libs.common.errors import SettingError
 from libs.common.settings.base import CLUSTER_SCHEMES, DatabaseSettings
-from libs.common.store.migrate import known_migrations
-from libs.common.store.postgres.errors import cause_of
 
 FINAL = {RedisSeen.TOO_OLD, RedisSeen.LOCKED}  # waiting does not help
 DATABASE_VARIABLES = ("PROXY_DATABASE_URL", "SERVICE_DATABASE_URL", "DATABASE_URL")
@@ -31,6 +27,8 @@ def redis(context: Context) -> Iterator[Finding]:
     seen, cause = look_at_redis(url, context.patience_s)
     state = f"{seen.value} ({cause})" if cause else seen.value
     if url.startswith(CLUSTER_SCHEMES) and seen not in FINAL:
+        from libs.cli.checks.cluster import cluster  # noqa: PLC0415 - see `database`
+
         yield from cluster(url, context.patience_s)
     elif seen.usable:
         yield Finding(subject, f"answers and has functions; {seen.value}")
@@ -75,7 +73,10 @@ def database(context: Context) -> Iterator[Finding]:
     if url.startswith("sqlite:"):
         yield _sqlite(url)
     else:
-        yield _postgres(url, _variable(context), context.patience_s)
+        # Clients of servers are imported where one is: their imports take long.
+        from libs.cli.checks.postgres import postgres  # noqa: PLC0415
+
+        yield postgres(url, _variable(context), context.patience_s)
 
 
 def _variable(context: Context) -> str:
@@ -92,74 +93,9 @@ def _sqlite(url: str) -> Finding:
     try:
         file = f"file:{quote(str(path))}?mode=rw"
         with closing(sqlite3.connect(file, uri=True)) as connection:
-            version = _version(connection.execute, "sqlite_master", "name")
+            version = schema_version(connection.execute, "sqlite_master", "name")
     except (sqlite3.Error, OSError) as error:
         fix = "Check the file and its directory in PROXY_SQLITE_URL"
         return Finding.failed(subject, f"cannot be used ({error})", fix)
-    newer = _too_new(url, "PROXY_SQLITE_URL", version, "sqlite")
+    newer = too_new(url, "PROXY_SQLITE_URL", version, "sqlite")
     return newer or Finding(subject, "can be opened")
-
-
-def _postgres(url: str, variable: str, patience_s: float) -> Finding:
-    place = without_password(url)
-    try:
-        with psycopg.connect(url, connect_timeout=int(patience_s)) as connection:
-            tables = "information_schema.tables"
-            version = _version(connection.execute, tables, "table_name")
-            server = connection.info.server_version // 10_000
-    except psycopg.Error as error:
-        return _unusable(place, variable, error)
-    newer = _too_new(url, variable, version, "postgres")
-    return newer or Finding(f"database {place}", f"answers, Postgres {server}")
-
-
-def _version(execute: object, tables: str, column: str) -> int:
-    """The version of the schema; 0 if there is none yet."""
-    assert callable(execute)
-    named = f"SELECT 1 FROM {tables} WHERE {column} = 'schema_migrations'"  # noqa: S608
-    if execute(named).fetchone() is None:
-        return 0
-    newest = execute("SELECT max(version) FROM schema_migrations").fetchone()
-    return int(newest[0] or 0)
-
-
-def _too_new(url: str, variable: str, version: int, kind: str) -> Finding | None:
-    known = len(known_migrations(kind))
-    if version <= known:
-        return None
-    error = SettingError(
-        variable,
-        f"names database {without_password(url)}, whose schema has version {version}, "
-        f"but this version of the proxy supports {known}",
-        "Run the version that migrated it, or a newer one",
-    )
-    return Finding.refused(error)
-
-
-# What Postgres and pgbouncer say when waiting does not help.
-_FINAL = (
-    *("password authentication failed", "no password supplied", "does not exist"),
-    *("authentication failed", "no pg_hba.conf entry", "no such user"),
-    "no such database",
-)
-
-
-def _unusable(place: str, variable: str, error: psycopg.Error) -> Finding:
-    cause = cause_of(error).rstrip(".")
-    if isinstance(error, psycopg.ProgrammingError):
-        cause = "it has an option that libpq does not know, or a malformed part"
-    elif not any(sign in cause for sign in _FINAL):
-        fix = f"Check the host, port and database name in {variable}"
-        if any(sign in cause for sign in ("SSL", "ssl", "certificate")):
-            fix = (
-                "Check the host, sslmode and sslrootcert (a file with the CA's "
-                f"certificate) in {variable}"
-            )
-        return Finding.failed(f"database {place}", f"cannot be used ({cause})", fix)
-    return Finding.refused(
-        SettingError(
-            variable,
-            f"names database {place}, which cannot be used ({cause})",
-            f"Check the host, user, password and database name in {variable}",
-        )
-    )

@@ -2,15 +2,13 @@
 own because the listener must import very little."""
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 FILE = "briefing.json"
 
 
-@dataclass(frozen=True)
-class Briefing:
+class Briefing(NamedTuple):
     """What the listener waits for, and prints."""
 
     started_at: float  # Unix time
@@ -24,4 +22,4 @@ class Briefing:
         return cls(**json.loads((run_dir / FILE).read_text()))
 
     def write(self, run_dir: Path) -> None:
-        (run_dir / FILE).write_text(json.dumps(asdict(self)))
+        (run_dir / FILE).write_text(json.dumps(self._asdict()))

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from libs.cli.readiness_listener import readiness
+from libs.cli.readiness import readiness
 
 # Service -> the variable of its port, and the default.
 PORTS = {

@@ -12,9 +12,6 @@ from libs.cli.process import descriptors
 # and ingest stores them before Redis stops.
 GROUPS = ("base", "services", "front")
 
-LAUNCH = (*PYTHON, "libs.cli.process.launch")
-WATCH = (*LAUNCH, "--keep-output", *PYTHON, "libs.cli.readiness_listener")
-
 
 def render(plan: Plan, data_dir: Path) -> str:
     """The content of supervisord.conf."""
@@ -36,9 +33,11 @@ def render(plan: Plan, data_dir: Path) -> str:
             },
         ),
         _section(
-            "eventlistener:watch",
+            f"eventlistener:{descriptors.LISTENER}",
             {
-                "command": shlex.join((*WATCH, str(run))),
+                "command": shlex.join(
+                    (*PYTHON, "libs.cli.readiness_listener", str(run))
+                ),
                 "events": "PROCESS_STATE_FATAL",
                 "priority": 1,  # started first, stopped last
                 "stopwaitsecs": 1,
@@ -71,7 +70,7 @@ def _program(program: Program, logs: Path) -> str:
     return _section(
         f"program:{program.name}",
         {
-            "command": shlex.join((*LAUNCH, *program.command)),
+            "command": shlex.join(program.command),
             "environment": environment,
             "autorestart": "true",
             # A Granian that cannot import its application exits after some seconds;

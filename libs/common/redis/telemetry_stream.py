@@ -16,6 +16,8 @@ from libs.common.redis.client import translated
 
 # The dead-letter stream is for inspection; the SQL table has all of them.
 DEAD_LETTERS_KEPT = 10_000
+# Redis serves nobody else meanwhile: 0.25 ms for so many, 5 ms for 5,000.
+ACKNOWLEDGED_AT_ONCE = 250
 # Error replies that say that the group does not exist.
 GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
@@ -81,8 +83,18 @@ class TelemetryStream:
     async def acknowledge(
         self, ids: Sequence[str], dead: Sequence[Mapping[str, str]] = ()
     ) -> int:
-        """Delete stored entries and add dead letters, in one transaction. Returns the
-        number of entries left. A repeated call adds the dead letters twice."""
+        """Delete stored entries, after adding dead letters. Returns the number of
+        entries left. A repeated call adds the dead letters twice."""
+        left = 0
+        for start in range(0, len(ids) or 1, ACKNOWLEDGED_AT_ONCE):
+            part = ids[start : start + ACKNOWLEDGED_AT_ONCE]
+            left = await self._acknowledge(part, () if start else dead)
+        return left
+
+    async def _acknowledge(
+        self, ids: Sequence[str], dead: Sequence[Mapping[str, str]]
+    ) -> int:
+        """The same, in one transaction."""
         pipe = self._redis.pipeline(transaction=True)
         for letter in dead:
             fields: dict[Any, Any] = dict(letter)

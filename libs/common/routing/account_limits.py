@@ -88,6 +88,10 @@ def take(limits: AccountLimits, tokens: int, now: float) -> bool:
         return False
     if full_until(limits, tokens, now, in_spite=True) is not None:
         limits.asked_at = now
+        # If the limit resets before the answer tells what is left, one request goes
+        # there all the same, and not all that come meanwhile.
+        for limit in (limits.requests, limits.tokens):
+            limit.reset_at = max(limit.reset_at, now + ASK_AGAIN_MS)
     if limits.requests.limit:
         limits.requests.remaining = max(limits.requests.remaining - 1, 0)
     if limits.tokens.limit:

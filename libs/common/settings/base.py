@@ -9,17 +9,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
 )
 
 from libs.common.errors import SettingError, shown
@@ -43,24 +40,16 @@ AnyCase = BeforeValidator(lambda value: value.strip().lower())
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], AnyCase]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Base class of settings. The alias of a field is its environment variable."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", validate_default=True, hide_input_in_errors=True
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
+        hide_input_in_errors=True,
+        defer_build=True,  # a process reads only some of them
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Only values passed by `read`: the environment is an argument.
-        return (init_settings,)
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:

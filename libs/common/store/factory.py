@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.sqlite.store import SqliteStore
 from libs.common.store.store import Store
 
@@ -20,4 +19,7 @@ def open_store(url: str) -> Store:
     PostgreSQL. It connects on first use."""
     if url.startswith(SQLITE):
         return SqliteStore(Path(url.removeprefix(SQLITE)))
+    # psycopg takes 0.1 s of a start and 10 MB.
+    from libs.common.store.postgres.store import PostgresStore  # noqa: PLC0415
+
     return PostgresStore(url)

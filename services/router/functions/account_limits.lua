@@ -183,7 +183,13 @@ local function take_from_limits(ask, resource)
     return
   end
   local now = time_asked(ask)
-  if full_until(ask, resource.account_id, true) then entry[8] = now end
+  if full_until(ask, resource.account_id, true) then
+    entry[8] = now
+    -- If the limit resets before the answer tells what is left, one request goes there
+    -- all the same, and not all that come meanwhile.
+    entry[3] = math.max(entry[3], now + ASK_AGAIN_MS)
+    entry[6] = math.max(entry[6], now + ASK_AGAIN_MS)
+  end
   if entry[1] > 0 then entry[2] = math.max(entry[2] - 1, 0) end
   if entry[4] > 0 then entry[5] = math.max(entry[5] - ask.tokens, 0) end
   decoded[ask.model] = nil

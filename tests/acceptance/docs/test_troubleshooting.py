@@ -9,6 +9,7 @@ import pytest
 
 from libs.cli.checks import machine, servers
 from libs.cli.checks.finding import Context
+from libs.cli.checks.schema import too_new
 from libs.cli.operations.settings_check import setting_problems
 from libs.common.settings.secret_files import with_secret_files
 from libs.common.settings.variables import quoted_values, unknown_variables
@@ -56,7 +57,7 @@ def lines(folder: Path) -> Iterator[str]:
     yield from map(str, setting_problems(elsewhere))
     option = {"PROXY_DATABASE_URL": "postgresql://h/d?nonsense=1"}
     yield from map(str, servers.database(Context(option, 1.0)))
-    newer = servers._too_new("postgresql://h/d", "PROXY_DATABASE_URL", 999, "postgres")
+    newer = too_new("postgresql://h/d", "PROXY_DATABASE_URL", 999, "postgres")
     yield str(newer)
 
 

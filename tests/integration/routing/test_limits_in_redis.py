@@ -182,3 +182,17 @@ async def test_an_account_is_asked_again_after_a_second(redis: Any) -> None:
         first, *others = await chosen(routing, 100, 3)
         assert first in ("a1", "a2")
         assert others == ["b1"] * 2
+
+
+async def test_one_request_is_under_way_when_the_limit_resets(redis: Any) -> None:
+    now = 1_760_000_000_000
+    routing = await functions(redis, clock=lambda: now)
+    await told(routing, left(0, 1_500))
+    assert await chosen(routing, 100, 3) == ["b1"] * 3  # more load from now on
+    now += 1_400
+    first, *others = await chosen(routing, 100, 3)
+    assert (first in ("a1", "a2"), others) == (True, ["b1"] * 2)
+    now += 999
+    assert await chosen(routing, 100, 3) == ["b1"] * 3
+    now += 1
+    assert (await chosen(routing, 100, 3))[0] in ("a1", "a2")

@@ -5,15 +5,10 @@ import pytest
 from libs.cli.commands import SERVICES, service_command
 
 
-def option(command: list[str], name: str) -> str:
-    return command[command.index(name) + 1]
-
-
 def test_the_router_has_a_port_of_its_own() -> None:
     command = service_command("router", {"PROXY_ROUTER_PORT": "9001"}, 1.0)
 
-    assert option(command, "--port") == "9001"
-    assert option(command, "--workers-kill-timeout") == "3"
+    assert command[-2:] == ["9001", "3"]
 
 
 @pytest.mark.parametrize("name", ["gateway", "health", "ingest"])

@@ -1,57 +1,27 @@
 """Inspecting the server at Redis's address, and free ports."""
 
+import errno
 import os
 import socket
 
 import pytest
-import redis
 
-from libs.cli.observe import check_port, see_redis, valkey_binary
+from libs.cli.observe import check_port, look_at_redis, see_redis, valkey_binary
 from libs.cli.plan import RedisSeen
 from libs.common.errors import SettingError
-from libs.common.redis import keys
-from tests.support.databases import function_keys
 from tests.support.processes.ports import free_port
 
 
-@pytest.mark.parametrize(
-    ("key", "seen"),
-    [
-        pytest.param(None, RedisSeen.EMPTY, id="empty"),
-        pytest.param(keys.catalogue(), RedisSeen.OURS, id="our catalogue"),
-        pytest.param(
-            function_keys.gateways(), RedisSeen.OURS, id="only traces of ours"
-        ),
-        pytest.param("celery", RedisSeen.FOREIGN, id="somebody else's"),
-    ],
-)
-def test_a_server_by_what_it_holds(
-    valkey: str, key: str | None, seen: RedisSeen
-) -> None:
-    if key:
-        with redis.Redis.from_url(valkey) as client:
-            client.set(key, "x")
-
-    assert see_redis(valkey) is seen
-
-
-def test_a_server_that_wants_a_password(valkey: str) -> None:
-    with redis.Redis.from_url(valkey) as client:
-        client.config_set("requirepass", "hush")
-        try:
-            assert see_redis(valkey) is RedisSeen.LOCKED
-        finally:
-            client.config_set("requirepass", "")
-
-
 def test_no_server() -> None:
-    assert see_redis(f"redis://127.0.0.1:{free_port()}/0") is RedisSeen.ABSENT
+    host, port = "127.0.0.1", free_port()
+    seen, cause = look_at_redis(f"redis://u:hush@{host}:{port}/0", 1.0)
+    assert seen is RedisSeen.ABSENT
+    number = errno.ECONNREFUSED
+    assert cause == f"Error {number} connecting to {host}:{port}. Connection refused"
 
 
-def test_something_that_is_no_redis() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        assert see_redis(url) is RedisSeen.ABSENT
+def test_a_server_that_answers_is_looked_at(valkey: str) -> None:
+    assert see_redis(valkey).usable
 
 
 def test_a_free_port_may_be_used() -> None:

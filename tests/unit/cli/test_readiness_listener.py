@@ -1,11 +1,6 @@
-"""What the readiness listener prints, and how it checks readiness."""
+"""What the readiness listener prints."""
 
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from libs.cli.process.briefing import Briefing
 from libs.cli.readiness_listener import (
@@ -13,52 +8,10 @@ from libs.cli.readiness_listener import (
     announcement,
     last_lines,
     obituary,
-    readiness,
 )
 from libs.common.admin_token import ensure_file
 from libs.common.runtime.json_lines import json_line
 from tests.support.processes.ports import free_port
-
-
-class Answers(http.server.BaseHTTPRequestHandler):
-    status = 200
-
-    def do_GET(self) -> None:
-        self.send_response(self.status if self.path == "/readyz" else 404)
-        self.end_headers()
-        self.wfile.write(b"no catalogue")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        return
-
-
-@pytest.fixture
-def service() -> Iterator[str]:
-    server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}
-    )
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_ready(service: str) -> None:
-    assert readiness(service) is None
-
-
-def test_not_ready_says_why(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answers, "status", 503)
-
-    assert readiness(service) == "status 503, no catalogue"
-
-
-def test_nothing_there() -> None:
-    assert (readiness(f"http://127.0.0.1:{free_port()}") or "").startswith(
-        "no answer at"
-    )
 
 
 def test_the_end_of_a_log(tmp_path: Path) -> None:

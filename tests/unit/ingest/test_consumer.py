@@ -50,6 +50,7 @@ class Ends:
         self.parked: list[Mapping[str, str]] = []
         self.gone: list[str] = []
         self.waited: list[int] = []  # for the first entry, each read
+        self.counted = 0
 
     def _redis(self) -> None:
         if self.redis_fails:
@@ -83,6 +84,7 @@ class Ends:
         return len(self.new)
 
     async def depth(self) -> int:
+        self.counted += 1
         return len(self.new)
 
     async def leave(self, consumer: str) -> None:
@@ -125,6 +127,17 @@ async def test_events_are_stored_then_acknowledged() -> None:
     assert sorted(ends.stored) == sorted(f"r{n}" for n in range(10))
     assert ends.acknowledged == [f"{n}-0" for n in range(10)]
     assert ends.gone == ["me"]
+
+
+async def test_a_stream_that_is_read_idly_is_rarely_counted() -> None:
+    ends = Ends()
+
+    async def read_often() -> bool:
+        return len(ends.waited) > 3
+
+    async with running(consumer(ends)):
+        await eventually(read_often, every_s=0.002)
+    assert ends.counted == 1
 
 
 async def test_entries_that_trickle_in_are_read_together() -> None:

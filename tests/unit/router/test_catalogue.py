@@ -6,7 +6,7 @@ import pytest
 
 from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.errors import NoCatalogue, RedisAway
-from services.router.catalogue import Publisher, build_catalogue
+from services.router.catalogue import COMPARE_EVERY, Publisher, build_catalogue
 from tests.support.processes.waiting import eventually
 
 
@@ -54,17 +54,20 @@ class Library:
         self.error: Exception | None = None
         self.learned: dict[str, str] = {}
         self.older = False  # does it hold an older version's functions?
+        self.looks = 0  # at the whole library
 
     async def learned_accounts(self) -> dict[str, str]:
         return self.learned
 
     async def load_library(self) -> None:
+        self.looks += 1
         if self.error:
             raise self.error
         self.loaded = True
         self.older = False
 
     async def library_is_older(self) -> bool:
+        self.looks += 1
         return self.older
 
     async def catalogue_version(self) -> str | None:
@@ -76,7 +79,8 @@ class Library:
         return self.published
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
-        assert self.loaded
+        if not self.loaded:
+            raise NoCatalogue
         self.published = catalogue
         if self.version == catalogue.version:
             return False
@@ -153,6 +157,38 @@ async def test_what_was_emptied_is_filled_again_with_a_new_event() -> None:
     await publisher.ensure()
     assert len(set(library.events)) == 2
     assert library.events == sorted(library.events)  # ids are ordered by time
+
+
+@pytest.mark.asyncio
+async def test_functions_that_were_lost_are_loaded_at_once() -> None:
+    library = Library()
+    publisher = Publisher(library, build_catalogue([resource()]), Leadership())
+    await publisher.renew()
+    library.loaded, library.version = False, None
+    await publisher.renew()
+    assert (publisher.published, library.loaded) == (True, True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("leads", [True, False])
+async def test_the_library_is_compared_in_some_rounds_only(leads: bool) -> None:
+    library = Library()
+    library.version = "some router's"
+    publisher = Publisher(library, build_catalogue([resource()]), Leadership(leads))
+    for _ in range(2 * COMPARE_EVERY):
+        await publisher.renew()
+    assert library.looks == 2
+
+
+@pytest.mark.asyncio
+async def test_a_new_leader_compares_the_library_at_once() -> None:
+    library, leadership = Library(), Leadership(leads=False)
+    library.version = "another router's"
+    publisher = Publisher(library, build_catalogue([resource()]), leadership)
+    await publisher.renew()
+    leadership.leads = True
+    await publisher.renew()
+    assert library.looks == 2
 
 
 @pytest.mark.asyncio

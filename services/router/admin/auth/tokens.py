@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -135,10 +134,13 @@ class NamedTokens:
         async with self._turn:
             clock = asyncio.get_running_loop().time
             if clock() - self._looked_at > FRESH_S:
-                self._looked_at = clock()
-                with suppress(ProxyError, TimeoutError):
+                self._looked_at = clock()  # a change during the read is not missed
+                try:
                     async with asyncio.timeout(PATIENCE_S):
                         self._holders = await self._rows.holders()
+                except (ProxyError, TimeoutError):
+                    # Those that waited for this read do not wait for another.
+                    self._looked_at = clock()
         if self._holders is None:
             raise _unknown()
         found = self._holders.get(token_hash(given))

@@ -4,7 +4,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import psycopg
 import pytest
 import redis as blocking
 
@@ -96,33 +95,3 @@ def test_a_sqlite_file(tmp_path: Path) -> None:
     file.write_text("no database " * 100)
     assert of_database(PROXY_SQLITE_URL=url).level is Level.FAILED
     assert of_database(PROXY_SQLITE_URL=f"sqlite:///{tmp_path}").level is Level.FAILED
-
-
-@pytest.mark.parametrize(
-    ("said", "level"),
-    [
-        ('FATAL:  password authentication failed for user "u"', Level.REFUSED),
-        ('FATAL:  database "d" does not exist', Level.REFUSED),
-        ("fe_sendauth: no password supplied", Level.REFUSED),
-        ("connection refused. Is the server running?", Level.FAILED),
-        ("FATAL:  the database system is starting up", Level.FAILED),
-        ("SSL error: certificate verify failed", Level.FAILED),
-    ],
-)
-def test_what_waiting_does_not_help(
-    monkeypatch: pytest.MonkeyPatch, said: str, level: Level
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise psycopg.OperationalError(said)
-
-    monkeypatch.setattr(psycopg, "connect", refuse)
-    finding = of_database(SERVICE_DATABASE_URL="postgresql://u:hush@h/d")
-    assert finding.level is level
-    assert "SERVICE_DATABASE_URL" in str(finding)
-    assert "hush" not in str(finding)
-
-
-def test_an_option_that_libpq_does_not_know() -> None:
-    finding = of_database(PROXY_DATABASE_URL="postgresql://u:hush@h/d?hush=1")
-    assert (finding.subject, finding.level) == ("PROXY_DATABASE_URL", Level.REFUSED)
-    assert "hush" not in str(finding)

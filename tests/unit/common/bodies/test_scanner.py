@@ -410,7 +410,7 @@ def of_size(
 @pytest.fixture
 def frozen() -> None:
     """Keeps what earlier tests left out of the garbage collections of this one, as the
-    gateway does with what it holds (services/gateway/__main__.py): a full collection
+    gateway does with what it holds (services/gateway/process.py): a full collection
     took 0.2 s in the middle of a step."""
     gc.collect()
     gc.freeze()

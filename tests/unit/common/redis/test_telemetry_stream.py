@@ -10,7 +10,11 @@ from redis.exceptions import ResponseError
 
 from libs.common.errors import RedisAway
 from libs.common.redis.shared_connection import connect
-from libs.common.redis.telemetry_stream import Entry, TelemetryStream
+from libs.common.redis.telemetry_stream import (
+    ACKNOWLEDGED_AT_ONCE,
+    Entry,
+    TelemetryStream,
+)
 from tests.support.databases.resp import HANG_UP, Command, scripted
 
 pytestmark = pytest.mark.asyncio
@@ -119,6 +123,23 @@ async def test_what_is_stored_is_deleted_and_poison_parked_all_at_once() -> None
     ]  # fmt: skip
     assert commands[1][1] == b"s:dead"
     assert commands[2] == [b"XACK", b"s", b"g", b"5-0", b"6-0"]
+
+
+async def test_many_entries_are_deleted_in_parts() -> None:
+    done = iter([[b"1-0", 1, 1, 4], [1, 1, 4]])
+    ids = [f"{number}-0" for number in range(ACKNOWLEDGED_AT_ONCE + 1)]
+
+    def answer(command: Command) -> Any:
+        if command[0] == b"EXEC":
+            return next(done)
+        return "OK" if command[0] == b"MULTI" else "QUEUED"
+
+    async with stream(answer) as (made, commands):
+        assert await made.acknowledge(ids, [{"reason": "odd"}]) == 4
+    parts = [command[3:] for command in commands if command[0] == b"XACK"]
+    assert [id_.decode() for part in parts for id_ in part] == ids
+    assert max(map(len, parts)) == ACKNOWLEDGED_AT_ONCE
+    assert [command[0] for command in commands].count(b"XADD") == 1
 
 
 async def test_acknowledging_nothing_tells_what_is_left() -> None:

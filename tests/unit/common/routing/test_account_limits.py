@@ -59,6 +59,15 @@ def test_a_limited_account_is_asked_once_a_second() -> None:
     assert full_until(limits, 10, later + ASK_AGAIN_MS) is None
 
 
+def test_one_request_is_under_way_when_the_limit_resets() -> None:
+    limits = tokens(0)
+    late = limits.tokens.reset_at - 1
+    assert full_until(limits, 10, late) is None
+    take(limits, 10, late)
+    assert full_until(limits, 10, late + ASK_AGAIN_MS - 1)
+    assert full_until(limits, 10, late + ASK_AGAIN_MS) is None
+
+
 def test_a_clock_that_steps_back_limits_nothing() -> None:
     assert full_until(tokens(0), 10, NOW - 1) is None
 

@@ -1,5 +1,6 @@
 """Which admin token is valid, whatever happens to SQL."""
 
+import asyncio
 import json
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from services.router.admin.auth import tokens
 from services.router.admin.auth.access import Holder
 from services.router.admin.auth.tokens import FixedToken, KeptToken, NamedTokens
 from services.router.errors import Problem
+from tests.support.memory.clock import clock, timeless
 
 ORIGIN = "http://127.0.0.1:8000"
 
@@ -53,9 +55,7 @@ def logging(monkeypatch: pytest.MonkeyPatch) -> None:
     logs.configure("router", "info")
 
 
-pytestmark = pytest.mark.asyncio
-
-
+@pytest.mark.asyncio
 async def test_a_fixed_token() -> None:
     token = FixedToken("correct-horse")
     assert await token.accepts(b"correct-horse")
@@ -63,6 +63,7 @@ async def test_a_fixed_token() -> None:
     assert not await token.accepts(b"")
 
 
+@pytest.mark.asyncio
 async def test_the_first_router_makes_it_and_says_it_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ async def test_the_first_router_makes_it_and_says_it_once(
     assert links(capsys) == []
 
 
+@pytest.mark.asyncio
 async def test_a_lost_answer_loses_no_link(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -93,6 +95,7 @@ async def test_a_lost_answer_loses_no_link(
     assert await router.accepts(token.encode())
 
 
+@pytest.mark.asyncio
 async def test_nobody_gets_in_while_nobody_knows_the_token(tmp_path: Path) -> None:
     rows = Rows()
     rows.away = True
@@ -102,6 +105,7 @@ async def test_nobody_gets_in_while_nobody_knows_the_token(tmp_path: Path) -> No
     assert (raised.value.status, raised.value.code) == (503, "admin_token_unknown")
 
 
+@pytest.mark.asyncio
 async def test_what_was_known_stays_in_force_without_sql(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -117,6 +121,7 @@ async def test_what_was_known_stays_in_force_without_sql(
     assert not await router.accepts(b"another")
 
 
+@pytest.mark.asyncio
 async def test_guesses_do_not_each_ask_sql(tmp_path: Path) -> None:
     rows = Rows()
     router = KeptToken(rows, tmp_path, ORIGIN)
@@ -127,6 +132,7 @@ async def test_guesses_do_not_each_ask_sql(tmp_path: Path) -> None:
     assert rows.looks == looks
 
 
+@pytest.mark.asyncio
 async def test_a_new_one_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +144,7 @@ async def test_a_new_one_is_noticed(
     assert await router.accepts(b"new")
 
 
+@pytest.mark.asyncio
 async def test_the_file_of_the_data_directory_comes_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +172,7 @@ class NamedRows:
         return dict(self.kept)
 
 
+@pytest.mark.asyncio
 async def test_whose_a_named_token_is() -> None:
     rows = NamedRows()
     named = NamedTokens(rows)
@@ -174,6 +182,7 @@ async def test_whose_a_named_token_is() -> None:
     assert rows.looks == 1
 
 
+@pytest.mark.asyncio
 async def test_a_change_is_seen_at_once_and_kept_without_sql() -> None:
     rows = NamedRows()
     named = NamedTokens(rows)
@@ -187,6 +196,7 @@ async def test_a_change_is_seen_at_once_and_kept_without_sql() -> None:
     assert rows.looks == 3
 
 
+@pytest.mark.asyncio
 async def test_nobody_is_turned_away_while_no_name_is_known() -> None:
     rows = NamedRows()
     rows.away = True
@@ -196,3 +206,21 @@ async def test_nobody_is_turned_away_while_no_name_is_known() -> None:
             await named.holder(b"a")
         assert (raised.value.status, raised.value.code) == (503, "admin_token_unknown")
     assert rows.looks == 1
+
+
+@timeless
+async def test_while_sql_hangs_requests_do_not_wait_one_after_the_other() -> None:
+    rows = NamedRows()
+
+    async def hangs() -> dict[str, tuple[str, str]]:
+        rows.looks += 1
+        await asyncio.Event().wait()
+        return {}
+
+    rows.holders = hangs  # type: ignore[method-assign]
+    named = NamedTokens(rows)
+    began = clock().time()
+    asked = [named.holder(b"a") for _ in range(20)]
+    refused = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(each, Problem) for each in refused)
+    assert (rows.looks, clock().time() - began) == (1, tokens.PATIENCE_S)

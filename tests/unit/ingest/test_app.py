@@ -14,7 +14,7 @@ from libs.common.settings.services import IngestSettings
 from libs.common.store.interface import SchemaTooNew
 from libs.common.store.sqlite import schema as sqlite
 from libs.common.store.sqlite.store import SqliteStore
-from services.ingest.__main__ import run, serve
+from services.ingest.app import run, serve
 from tests.support.databases.resp import Command, scripted
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
@@ -98,8 +98,8 @@ def test_a_newer_database_is_one_line_and_an_exit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("logs.configure", "collect_seldom"):  # of the whole process
-        monkeypatch.setattr(f"services.ingest.__main__.{name}", lambda *_: None)
-    monkeypatch.setattr("services.ingest.__main__.serve", newer)
+        monkeypatch.setattr(f"services.ingest.app.{name}", lambda *_: None)
+    monkeypatch.setattr("services.ingest.app.serve", newer)
     with pytest.raises(SystemExit) as exit_:
         run({})
     assert exit_.value.code == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.gateway.__main__ import run
+from services.gateway.process import run
 
 
 @pytest.mark.parametrize(

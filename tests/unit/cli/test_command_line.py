@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.cli import main
+from libs.cli import command_line
 from libs.cli.operations import admin_token, dead_letters, doctor
 from libs.cli.run import run_app
 from tests.support.processes.ports import free_port
@@ -32,7 +32,7 @@ def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(number, str(free_port()))
     monkeypatch.setenv("PROXY_INGEST_PORT", str(free_port()))
     monkeypatch.setattr(os, "execv", become)
-    monkeypatch.setattr(main, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(command_line, "raise_descriptor_limit", lambda: None)
 
 
 def said(
@@ -40,7 +40,7 @@ def said(
 ) -> str:
     monkeypatch.setattr("sys.argv", ["somewhere/__main__.py", *words])
     with pytest.raises(SystemExit) as ended:
-        main.run()
+        command_line.run()
     assert ended.value.code == 0
     return capsys.readouterr().out
 
@@ -60,7 +60,7 @@ def test_help_of_a_command_in_its_own_process(
     name = str(module.__name__).rpartition(".")[2].replace("_", "-")  # type: ignore[attr-defined]
     monkeypatch.setattr("sys.argv", ["x", name, "--help"])
     with pytest.raises(Become) as become:
-        main.run()
+        command_line.run()
     assert become.value.args[3:] == (f"libs.cli.operations.{name.replace('-', '_')}",
                                      "--help")  # fmt: skip
     monkeypatch.setattr("sys.argv", ["x", "--help"])
@@ -78,7 +78,7 @@ def test_commands_over_the_admin_api(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x", name, "--json", "--help"])
     with pytest.raises(Become) as become:
-        main.run()
+        command_line.run()
     module = ["apply"] if name == "apply" else ["resources", name]
     assert become.value.args[3:] == (
         f"libs.cli.admin.{module[0]}",
@@ -95,7 +95,7 @@ def test_the_version_is_that_of_the_package(
     assert said(monkeypatch, capsys, "--version") == version
     monkeypatch.setattr("sys.argv", ["x", "--version"])
     with pytest.raises(SystemExit):
-        main.run_worker()
+        command_line.run_worker()
     assert capsys.readouterr().out == version
 
 
@@ -104,12 +104,12 @@ def test_the_worker_names_itself_and_is_ingest(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x", "--help"])
     with pytest.raises(SystemExit):
-        main.run_worker()
+        command_line.run_worker()
     out = capsys.readouterr().out
     assert out.startswith("Usage: responses-proxy-worker [OPTIONS]")
     monkeypatch.setattr("sys.argv", ["x"])
     with pytest.raises(Become) as become:
-        main.run_worker()
+        command_line.run_worker()
     assert become.value.args[-1] == "services.ingest"
 
 
@@ -119,7 +119,7 @@ def test_a_service_replaces_the_command(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x", service])
     with pytest.raises(Become) as become:
-        main.run()
+        command_line.run()
     assert become.value.args[-1] == f"services.{service}"
 
 
@@ -128,7 +128,7 @@ def test_without_a_command_help_and_an_error(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x"])
     with pytest.raises(SystemExit) as ended:
-        main.run()
+        command_line.run()
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Usage: responses-proxy [OPTIONS] COMM")
 
@@ -150,7 +150,7 @@ def test_options_of_the_simulator(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x", "simulate", *words.split()])
     with pytest.raises(SystemExit) as ended:
-        main.run()
+        command_line.run()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"responses-proxy: {says}")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from libs.common.settings.services import HealthSettings
-from services.health.__main__ import Health, main
+from services.health.app import Health, main
 from tests.support.databases.resp import Command, scripted
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
