@@ -285,7 +285,7 @@ class TestUpgrade:
         [
             ({"ws_refuse": 426}, 426, 1),
             ({"ws_refuse": 404}, 404, 1),
-            ({"revoked": True}, 401, 4),  # all keys: dead ones do not count
+            ({"revoked": True}, 401, 3),
             ({"ws_refuse": 503}, 503, 3),
             ({"ws_refuse": 429}, 429, 3),
         ],
