@@ -15,10 +15,10 @@ INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --no-index --edita
 CODEX := 0.171.0
 # openai-node, and its WebSocket library.
 OPENAI_NODE := openai@7.59.0 ws@8.23.0
-# Tests wait for processes half of the time, so three workers fit on two cores. All
-# tests of a file, and of some folders (tests/conftest.py), run in one worker, which has
+# Tests wait for processes more than half of the time, so four workers fit on two cores.
+# All tests of a file, and of some folders (tests/conftest.py), run in one worker, which has
 # its fixtures; files start in order, the longest first.
-WORKERS ?= 3
+WORKERS ?= 4
 IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
 IMAGE ?= agent-responses-proxy
@@ -95,7 +95,7 @@ uncompile: ## remove what `make compile` made
 unit: $(VENV)/.test-stamp ## run the unit tests; ARGS="-k word" selects some
 	@exec $(BIN)/python -m pytest $(UNIT) --quiet $(ARGS)
 
-test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## run all tests; ARGS="-k word" or SUITE=folder selects some, WORKERS=3
+test: $(VENV)/.test-stamp $(VENV)/.codex-stamp $(VENV)/.node-stamp ## run all tests; ARGS="-k word" or SUITE=folder selects some, WORKERS=4
 ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
 else

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from libs.simulator.server import RunningSimulator
 from tests.support.clients.codex import Codex
 from tests.support.databases.sql import fetch
 from tests.support.processes.fleet import Fleet, Plan, running_fleet
-from tests.support.processes.up import Up, environment, running, until
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulated import events_in
 from tests.support.upstreams.simulator import Simulator
@@ -26,37 +25,6 @@ ONE_EACH = {"sk-a1": "a", "sk-b1": "b"}
 SERVICES = ("router", "ingest", "health")
 # A rejected key is noticed when it is used, unless a test checks all keys.
 UNCHECKED = {"PROXY_HEALTH_CHECK_INTERVAL_SECONDS": "3600"}
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    tmp_path = tmp_path_factory.mktemp("up")
-    with running(environment(tmp_path), tmp_path) as up:
-        up.wait_until_ready()
-        yield up
-
-
-def test_a_turn_with_a_tool_call(up: Up, tmp_path: Path) -> None:
-    turn = Codex(up.url, tmp_path).exec("please run-tool")
-
-    assert turn.status == 0, turn.shown
-    assert "Simulated answer" in turn.said
-
-    def sessions() -> list[tuple[int, str]]:
-        return fetch(
-            up.database,
-            "SELECT requests, last_resource_id FROM sessions"
-            f" WHERE id = '{turn.session}' AND requests >= 2",
-        )
-
-    until(sessions, 60, lambda: f"sessions: {sessions()}")
-    ((requests, resource),) = sessions()
-    rows = fetch(
-        up.database,
-        "SELECT resource_id, outcome, transport, usage_state FROM requests"
-        f" WHERE session_id = '{turn.session}'",
-    )
-    assert rows == [(resource, "completed", "sse", "final")] * requests
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,29 @@ async def product(
                 return {entry["key"] for entry in good} == set(keys)
 
             await eventually(checked)
+            await fleet.has_tables()
             yield Product(fleet, codex, fleet.database)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("product", [TWO_EACH], indirect=True, ids=["siblings"])
+async def test_a_turn_with_a_tool_call(product: Product) -> None:
+    turn = await asyncio.to_thread(product.codex.exec, "please run-tool")
+
+    assert turn.status == 0, turn.shown
+    assert "Simulated answer" in turn.said
+
+    async def sessions() -> list[tuple[int, str]]:
+        return fetch(
+            product.database,
+            "SELECT requests, last_resource_id FROM sessions"
+            f" WHERE id = '{turn.session}' AND requests >= 2",
+        )
+
+    ((requests, resource),) = await eventually(sessions)
+    columns = ("resource_id", "outcome", "transport", "usage_state")
+    rows = await product.requests(turn.session, *columns)
+    assert rows == [(resource, "completed", "sse", "final")] * requests
 
 
 @pytest.mark.asyncio

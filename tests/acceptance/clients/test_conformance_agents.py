@@ -6,21 +6,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from agents import (
-    Agent,
-    ModelBehaviorError,
-    ModelSettings,
-    OpenAIConversationsSession,
-    OpenAIProvider,
-    RunConfig,
-    Runner,
-    function_tool,
-    responses_websocket_session,
-)
 from openai import AsyncOpenAI, BadRequestError
 
 from tests.support.clients.conformance import (
-    MODEL,
     compressed_and_read,
     outcomes,
     refuse_once,
@@ -32,21 +20,12 @@ pytest_plugins = ["tests.support.processes.standing"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@function_tool
-def exec_command(cmd: str) -> str:
-    """Run a command."""
-    return f"ran {cmd}"
+@pytest.fixture(scope="module")
+def sdk() -> Any:
+    # Here, because its import takes seconds of each worker's collection.
+    from tests.support.clients import agents_sdk  # noqa: PLC0415
 
-
-AGENT: Agent[Any] = Agent(name="plain", model=MODEL)
-HANDY: Agent[Any] = Agent(name="handy", model=MODEL, tools=[exec_command])
-SEALED: Agent[Any] = Agent(
-    name="sealed",
-    model=MODEL,
-    model_settings=ModelSettings(
-        store=False, response_include=["reasoning.encrypted_content"]
-    ),
-)
+    return agents_sdk
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -56,18 +35,18 @@ async def openai(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
 
 
 @pytest.fixture
-def config(openai: AsyncOpenAI) -> RunConfig:
-    provider = OpenAIProvider(openai_client=openai, use_responses=True)
-    return RunConfig(model_provider=provider, tracing_disabled=True)
+def config(sdk: Any, openai: AsyncOpenAI) -> Any:
+    provider = sdk.OpenAIProvider(openai_client=openai, use_responses=True)
+    return sdk.RunConfig(model_provider=provider, tracing_disabled=True)
 
 
-async def test_a_run(config: RunConfig) -> None:
-    run = await Runner.run(AGENT, "hello", run_config=config)
+async def test_a_run(sdk: Any, config: Any) -> None:
+    run = await sdk.Runner.run(sdk.AGENT, "hello", run_config=config)
     assert str(run.final_output).endswith("hello")
 
 
-async def test_a_streamed_run(config: RunConfig) -> None:
-    run = Runner.run_streamed(AGENT, "hello", run_config=config)
+async def test_a_streamed_run(sdk: Any, config: Any) -> None:
+    run = sdk.Runner.run_streamed(sdk.AGENT, "hello", run_config=config)
     kinds = [
         event.data.type
         async for event in run.stream_events()
@@ -77,41 +56,43 @@ async def test_a_streamed_run(config: RunConfig) -> None:
     assert str(run.final_output).endswith("hello")
 
 
-async def test_a_compressed_stream(stack: Stack, config: RunConfig) -> None:
+async def test_a_compressed_stream(sdk: Any, stack: Stack, config: Any) -> None:
     await stack.fault(compress=True)
-    run = Runner.run_streamed(AGENT, "hello", run_config=config)
+    run = sdk.Runner.run_streamed(sdk.AGENT, "hello", run_config=config)
     assert [event async for event in run.stream_events()]
     assert str(run.final_output).endswith("hello")
     assert await outcomes(stack, 1) == ["completed"]
     assert await compressed_and_read(stack)
 
 
-async def test_a_tool_call_round(stack: Stack, config: RunConfig) -> None:
+async def test_a_tool_call_round(sdk: Any, stack: Stack, config: Any) -> None:
     """Stored items are sent back by their ids and reach their account."""
-    run = await Runner.run(HANDY, "please run-tool", run_config=config)
+    run = await sdk.Runner.run(sdk.HANDY, "please run-tool", run_config=config)
     assert str(run.final_output).endswith("please run-tool")
     assert await outcomes(stack, 2) == ["completed"] * 2
 
 
 async def test_a_conversation_is_continued(
-    openai: AsyncOpenAI, config: RunConfig
+    sdk: Any, openai: AsyncOpenAI, config: Any
 ) -> None:
     conversation = await openai.conversations.create()
     for _ in range(3):
-        await Runner.run(
-            AGENT, "hello", run_config=config, conversation_id=conversation.id
+        await sdk.Runner.run(
+            sdk.AGENT, "hello", run_config=config, conversation_id=conversation.id
         )
-    session = OpenAIConversationsSession(
+    session = sdk.OpenAIConversationsSession(
         conversation_id=conversation.id, openai_client=openai
     )
     assert len(await session.get_items()) >= 6
 
 
-async def test_a_chain_stays_on_its_account(stack: Stack, config: RunConfig) -> None:
-    run = await Runner.run(AGENT, "hello", run_config=config)
+async def test_a_chain_stays_on_its_account(
+    sdk: Any, stack: Stack, config: Any
+) -> None:
+    run = await sdk.Runner.run(sdk.AGENT, "hello", run_config=config)
     for _ in range(4):
-        run = await Runner.run(
-            AGENT,
+        run = await sdk.Runner.run(
+            sdk.AGENT,
             "more",
             run_config=config,
             previous_response_id=run.last_response_id,
@@ -120,39 +101,43 @@ async def test_a_chain_stays_on_its_account(stack: Stack, config: RunConfig) -> 
 
 
 async def test_encrypted_reasoning_goes_back_to_its_account(
-    stack: Stack, config: RunConfig
+    sdk: Any, stack: Stack, config: Any
 ) -> None:
-    run = await Runner.run(SEALED, "hello", run_config=config)
+    run = await sdk.Runner.run(sdk.SEALED, "hello", run_config=config)
     history = run.to_input_list()
     assert "encrypted_content" in str(history)
     for _ in range(4):
         more: Any = [*history, {"role": "user", "content": "more"}]
-        await Runner.run(SEALED, more, run_config=config)
+        await sdk.Runner.run(sdk.SEALED, more, run_config=config)
     assert await outcomes(stack, 5) == ["completed"] * 5
 
 
-async def test_an_error_is_the_sdks_own_with_its_message(config: RunConfig) -> None:
+async def test_an_error_is_the_sdks_own_with_its_message(sdk: Any, config: Any) -> None:
     with pytest.raises(BadRequestError) as refused:
-        await Runner.run(
-            AGENT, "hello", run_config=config, previous_response_id="resp_nobody"
+        await sdk.Runner.run(
+            sdk.AGENT, "hello", run_config=config, previous_response_id="resp_nobody"
         )
     assert refused.value.code == "previous_response_not_found"
     assert "'resp_nobody' not found" in refused.value.message
 
 
-async def test_it_waits_as_long_as_a_429_asks(stack: Stack, config: RunConfig) -> None:
+async def test_it_waits_as_long_as_a_429_asks(
+    sdk: Any, stack: Stack, config: Any
+) -> None:
     await refuse_once(stack)
     with timed() as clock:
-        run = await Runner.run(AGENT, "hello", run_config=config)
+        run = await sdk.Runner.run(sdk.AGENT, "hello", run_config=config)
     assert str(run.final_output).endswith("hello")
     assert clock.seconds >= 1
     assert await outcomes(stack, 2) == ["failed", "completed"]
 
 
-async def test_a_cut_stream_ends_in_an_error(stack: Stack, config: RunConfig) -> None:
+async def test_a_cut_stream_ends_in_an_error(
+    sdk: Any, stack: Stack, config: Any
+) -> None:
     await stack.fault(cut_after=3)
-    run = Runner.run_streamed(AGENT, "hello", run_config=config)
-    with pytest.raises(ModelBehaviorError):
+    run = sdk.Runner.run_streamed(sdk.AGENT, "hello", run_config=config)
+    with pytest.raises(sdk.ModelBehaviorError):
         await _read(run)
     assert await outcomes(stack, 1) == ["failed"]
 
@@ -162,22 +147,22 @@ async def _read(run: Any) -> list[Any]:
 
 
 async def test_a_run_that_is_stopped_is_cancelled(
-    stack: Stack, config: RunConfig
+    sdk: Any, stack: Stack, config: Any
 ) -> None:
     await stack.fault(stall_after=2)
-    run = Runner.run_streamed(AGENT, "hello", run_config=config)
+    run = sdk.Runner.run_streamed(sdk.AGENT, "hello", run_config=config)
     async for event in run.stream_events():
         if event.type == "raw_response_event":
             run.cancel()
     assert await outcomes(stack, 1) == ["cancelled"]
 
 
-async def test_a_chain_on_one_socket(stack: Stack) -> None:
-    async with responses_websocket_session(
+async def test_a_chain_on_one_socket(sdk: Any, stack: Stack) -> None:
+    async with sdk.responses_websocket_session(
         api_key="client", base_url=stack.url
     ) as session:
-        run = await Runner.run(
-            HANDY,
+        run = await sdk.Runner.run(
+            sdk.HANDY,
             "please run-tool",
             run_config=replace(session.run_config, tracing_disabled=True),
             auto_previous_response_id=True,

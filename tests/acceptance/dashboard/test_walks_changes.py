@@ -50,7 +50,7 @@ async def test_mints_and_revokes_a_key(product: Dashboard) -> None:
         }
         assert secret not in await page.content()
         headers = {"authorization": f"Bearer {secret}"}
-        url, body = f"{product.up.url}/responses", {"model": "gpt-5.5", "input": "x"}
+        url, body = f"{product.origin}/v1/responses", {"model": "gpt-5.5", "input": "x"}
 
         async def answers(status: int) -> bool:
             answer = await product.http.post(url, json=body, headers=headers)

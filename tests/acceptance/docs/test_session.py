@@ -8,14 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.support.processes.processes import BIN
-from tests.support.processes.up import environment, running, until
+from libs.cli.commands import service_command
+from tests.support.processes import processes
+from tests.support.processes.ports import free_port
+from tests.support.processes.processes import BIN, Process
+from tests.support.processes.up import Up, environment, running, until
 from tests.support.values.blocks import Block, blocks_of, commands
 
 NAMES = re.compile(r'"(\w+)":')
@@ -27,17 +32,27 @@ SIMULATED = "127.0.0.1:46171"  # the simulated upstream in README.md
 class Session:
     """A running product, and how to execute documented commands on it."""
 
-    def __init__(self, folder: Path, output: Path, port: str) -> None:
+    def __init__(self, folder: Path, up: Up) -> None:
         self.folder = folder
-        self._port = port
-        found = re.search(r"SIMULATED upstream .*http://(\S+)/v1", output.read_text())
-        assert found
-        self._simulated = found[1]
+        self.environ = dict(up.environ)
+        self._simulated = _said(r"SIMULATED upstream .*http://(\S+)/v1", up)
+        self.environ["PROXY_REDIS_URL"] = _said(r"embedded, (\S+)", up)
+
+    @contextmanager
+    def gateway(self, **settings: str) -> Iterator["Session"]:
+        """The same with another gateway, which has other settings."""
+        other = copy(self)
+        other.environ = {**self.environ, "PROXY_PORT": str(free_port()), **settings}
+        command = service_command("gateway", other.environ)
+        process = Process(command, other.environ, self.folder / "gateway.log")
+        origin = f"http://127.0.0.1:{other.environ['PROXY_PORT']}"
+        with processes.running(process, f"{origin}/healthz"):
+            yield other
 
     def here(self, text: str) -> str:
         """With this run's addresses."""
         for documented in ("localhost:8000", "127.0.0.1:8000"):
-            text = text.replace(documented, f"127.0.0.1:{self._port}")
+            text = text.replace(documented, f"127.0.0.1:{self.environ['PROXY_PORT']}")
         return text.replace(SIMULATED, self._simulated)
 
     def run(self, script: list[str]) -> list[str]:
@@ -60,22 +75,25 @@ class Session:
         return done.stdout
 
 
-def started(folder: Path, **settings: str) -> Iterator[Session]:
-    """The product, by `make run`. Its virtual environment is this one."""
-    folder.mkdir()
-    environ = environment(folder, **settings, PROXY_ALLOW_OPEN_ADMIN="false")
-    stamp = [f"--old-file={BIN.parent}/.run-stamp", f"VENV={BIN.parent}"]
-    command = ["make", "--no-print-directory", *stamp, "run"]
-    with running(environ, folder, command) as up:
-        up.wait_until_ready()
-        yield Session(folder, folder / "output", environ["PROXY_PORT"])
+def _said(pattern: str, up: Up) -> str:
+    found = re.search(pattern, up.output)
+    assert found, up.output
+    return found[1]
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    key = Fernet.generate_key().decode()
+    """The product, by `make run`. Its virtual environment is this one."""
     folder = tmp_path_factory.mktemp("session") / "checkout"
-    yield from started(folder, PROXY_SECRET_ENCRYPTION_KEY=key)
+    folder.mkdir()
+    key = Fernet.generate_key().decode()
+    own = {"PROXY_SECRET_ENCRYPTION_KEY": key, "PROXY_ALLOW_OPEN_ADMIN": "false"}
+    environ = environment(folder, **own)
+    stamp = [f"--old-file={BIN.parent}/.run-stamp", f"VENV={BIN.parent}"]
+    command = ["make", "--no-print-directory", *stamp, "run"]
+    with running(environ, folder, command) as up:
+        up.wait_until_ready()
+        yield Session(folder, up)
 
 
 def documented(page: str, language: str) -> list[Block]:
@@ -114,7 +132,7 @@ def test_the_commands_of_the_docs(session: Session) -> None:
     until(answered, ALIAS_SECONDS, lambda: uses_alias[0])
 
 
-def test_python_of_the_readme(session: Session, tmp_path: Path) -> None:
+def test_python_of_the_readme(session: Session) -> None:
     (block,) = documented("README.md", "pycon")
     (with_key, answer), (without, refusal) = commands(block)
     (client,) = documented("README.md", "python")
@@ -123,7 +141,7 @@ def test_python_of_the_readme(session: Session, tmp_path: Path) -> None:
     said = session.python(f"print(repr({with_key}))", **environ)
     assert re.sub("account-.", "account-a", said) == answer
     # The last one is refused where keys are required.
-    for other in started(tmp_path / "strict", PROXY_REQUIRE_KEYS="true"):
+    with session.gateway(PROXY_REQUIRE_KEYS="true") as other:
         attempt = (
             f"try:\n  {without}\nexcept Exception as e:\n  print(type(e).__name__, e)"
         )

@@ -1,8 +1,6 @@
 """The reasons why requests left a key, from the upstream's fault to the SQL view:
 through every process, on SQLite and on Postgres."""
 
-import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator
 from tests.support.clients.scrapes import scraped
 from tests.support.databases.sql import fetch
-from tests.support.processes.up import Up, environment, running
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 
@@ -43,82 +41,74 @@ async def simulator() -> AsyncIterator[RunningSimulator]:
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgres"])
-async def up(
-    request: pytest.FixtureRequest, tmp_path: Path, simulator: RunningSimulator
-) -> AsyncIterator[Up]:
-    settings = {
-        "OPENAI_API_KEYS": ",".join(KEYS),
-        "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
-        "PROXY_FIRST_BYTE_TIMEOUT_SECONDS": "5",
-    }
+async def fleet(
+    request: pytest.FixtureRequest,
+    valkey: str,
+    tmp_path: Path,
+    simulator: RunningSimulator,
+) -> AsyncIterator[Fleet]:
+    settings = {"PROXY_FIRST_BYTE_TIMEOUT_SECONDS": "5"}
     if request.param == "postgres":
         settings["PROXY_DATABASE_URL"] = request.getfixturevalue("postgres_url")
-    with running(environment(tmp_path, **settings), tmp_path) as up:
-        # The upstream runs in this loop, and is probed before `up` is ready.
-        await asyncio.to_thread(up.wait_until_ready)
-        yield up
+    plan = Plan(KEYS, 1, ("router", "health", "ingest"), settings)
+    async with running_fleet(plan, simulator, valkey, tmp_path) as fleet:
+        await fleet.has_tables()
+        yield fleet
 
 
-async def ask(http: httpx.AsyncClient, up: Up) -> str:
+async def ask(http: httpx.AsyncClient, fleet: Fleet) -> str:
     """Send a request that the second key serves; returns its id."""
     body = {"model": "gpt-5.5", "input": "hello"}
-    answer = await http.post(f"{up.url}/responses", json=body)
+    answer = await http.post(f"{fleet.gateways[0].url}/responses", json=body)
     assert answer.status_code == 200
     assert answer.headers["x-proxy-attempts"] == "2"
     return str(answer.headers["x-proxy-request-id"])
 
 
-async def test_every_cause_is_told_in_sql(up: Up, simulator: RunningSimulator) -> None:
+async def test_every_cause_is_told_in_sql(
+    fleet: Fleet, simulator: RunningSimulator
+) -> None:
     caused: dict[str, str] = {}
     async with httpx.AsyncClient(timeout=60) as http:
         for fault, cause in FAULTS:
             match = {"path": "/v1/responses"}  # health checks have another path
             script = {"fault": fault, "times": 1, "match": match}
             simulator.state.faults.add(parse_script(script))
-            caused[await ask(http, up)] = cause
+            caused[await ask(http, fleet)] = cause
 
     async def stored() -> bool:
-        ((count,),) = fetch(up.database, "SELECT count(*) FROM requests")
+        ((count,),) = fetch(fleet.database, "SELECT count(*) FROM requests")
         return bool(count == len(FAULTS))
 
     await eventually(stored)
-    told = fetch(up.database, "SELECT request_id, attempt, cause FROM decisions")
+    told = fetch(fleet.database, "SELECT request_id, attempt, cause FROM decisions")
     firsts = [(id_, 1, None) for id_ in caused]
     assert sorted(told) == sorted([*firsts, *((i, 2, c) for i, c in caused.items())])
-    check_view(up)
-    await check_history(up, *caused.popitem())
-    check_logs(up)
-    await check_metrics(up)
+    check_view(fleet)
+    await check_history(fleet, *caused.popitem())
+    check_logs(fleet)
+    await check_metrics(fleet)
 
 
-def check_logs(up: Up) -> None:
+def check_logs(fleet: Fleet) -> None:
     """One key: each failover, and the key that the upstream refused."""
-    moved = logged(up, "gateway", "failover")
+    moved = fleet.gateways[0].process.logged("failover")
     assert Counter(line["cause"] for line in moved) == Counter(
         cause for _, cause in FAULTS
     )
     (refused,) = [line for line in moved if line["cause"] == "key_refused"]
-    changed = [
-        line
-        for line in logged(up, "ingest", "health_changed")
-        if line["resource"] == refused["resource"]
-    ]
+    ingest = fleet.services["ingest"].process
+    changed = ingest.logged("health_changed", resource=refused["resource"])
     assert "unhealthy" in {line["after"] for line in changed}
 
 
-def logged(up: Up, service: str, action: str) -> list[dict[str, Any]]:
-    text = Path(up.data_dir, "logs", f"{service}.log").read_text()
-    lines = map(json.loads, text.splitlines())
-    return [line for line in lines if line["action"] == action]
-
-
-async def check_metrics(up: Up) -> None:
-    found = await scraped(up.url.removesuffix("/v1"))
+async def check_metrics(fleet: Fleet) -> None:
+    found = await scraped(fleet.gateways[0].origin)
     times = Counter(cause for _, cause in FAULTS)
     for cause, count in times.items():
         assert found.value("proxy_failovers_total", cause=cause) == count
     assert found.value("proxy_requests_total", outcome="completed") == len(FAULTS)
-    router = await scraped(f"http://127.0.0.1:{up.environ['PROXY_ROUTER_PORT']}")
+    router = await scraped(fleet.router.origin)
     # The refused key may be healthy again: a check of its own follows the refusal.
     # test_outages.py has one that stays refused.
     available = {
@@ -130,18 +120,18 @@ async def check_metrics(up: Up) -> None:
     assert set(available.values()) <= {0, 1}
 
 
-def check_view(up: Up) -> None:
+def check_view(fleet: Fleet) -> None:
     columns = "cause, times, requests, completed, rate"
-    rows = fetch(up.database, f"SELECT {columns} FROM failovers_by_cause")
+    rows = fetch(fleet.database, f"SELECT {columns} FROM failovers_by_cause")
     times = Counter(cause for _, cause in FAULTS)
     assert sorted(rows) == [
         (cause, n, n, n, n / len(FAULTS)) for cause, n in sorted(times.items())
     ]
 
 
-async def check_history(up: Up, id_: str, cause: str) -> None:
+async def check_history(fleet: Fleet, id_: str, cause: str) -> None:
     async with httpx.AsyncClient(timeout=60) as http:
-        page = (await http.get(f"{up.admin}/decisions?request_id={id_}")).json()
-        request = (await http.get(f"{up.admin}/requests/{id_}")).json()
+        page = (await http.get(f"{fleet.admin}/decisions?request_id={id_}")).json()
+        request = (await http.get(f"{fleet.admin}/requests/{id_}")).json()
     assert [d["cause"] for d in page["data"]] == [cause, None]
     assert [d["cause"] for d in request["decisions"]] == [None, cause]

@@ -4,7 +4,6 @@ on Postgres."""
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +12,8 @@ import pytest_asyncio
 from libs.simulator.server import RunningSimulator
 from tests.support.databases.postgres import fresh_database
 from tests.support.databases.sql import fetch
-from tests.support.processes.up import Up, environment, running
+from tests.support.databases.valkey import empty
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
 
@@ -44,22 +44,19 @@ async def simulator() -> AsyncIterator[RunningSimulator]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def up(
+async def fleet(
     tmp_path_factory: pytest.TempPathFactory,
+    valkey_server: str,
     database: dict[str, str],
     simulator: RunningSimulator,
-) -> AsyncIterator[Up]:
-    folder = tmp_path_factory.mktemp("up")
-    settings = {
-        "OPENAI_API_KEYS": ",".join(KEYS),
-        "OPENAI_RESOURCE_WEIGHTS": WEIGHTS,
-        "PROXY_UPSTREAM_BASE_URL": simulator.base_url,
-        **database,
-    }
-    with running(environment(folder, **settings), folder) as up:
-        # The upstream runs in this loop, and is probed before `up` is ready.
-        await asyncio.to_thread(up.wait_until_ready)
-        yield up
+) -> AsyncIterator[Fleet]:
+    empty(valkey_server)
+    settings = {"OPENAI_RESOURCE_WEIGHTS": WEIGHTS, **database}
+    plan = Plan(KEYS, 1, ("router", "health", "ingest"), settings)
+    folder = tmp_path_factory.mktemp("fleet")
+    async with running_fleet(plan, simulator, valkey_server, folder) as fleet:
+        await fleet.has_tables()
+        yield fleet
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -69,48 +66,42 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_every_request_is_stored_exactly_once(
-    up: Up, http: httpx.AsyncClient
+    fleet: Fleet, http: httpx.AsyncClient
 ) -> None:
-    assert fetch(up.database, "SELECT id FROM requests") == []
+    assert fetch(fleet.database, "SELECT id FROM requests") == []
     one_by_one = asyncio.Semaphore(AT_ONCE)
 
     async def ask(number: int) -> str:
         async with one_by_one:
             answer = await http.post(
-                f"{up.url}/responses", json={**ASK, "stream": number % 2 == 0}
+                f"{fleet.gateways[0].url}/responses",
+                json={**ASK, "stream": number % 2 == 0},
             )
         assert answer.status_code == 200, answer.text
         return answer.headers["x-proxy-request-id"]
 
     sent = await asyncio.gather(*(ask(n) for n in range(REQUESTS)))
 
-    await eventually(lambda: _settled(up, http))
-    stored = [row[0] for row in fetch(up.database, "SELECT id FROM requests")]
+    await eventually(fleet.settled)
+    stored = [row[0] for row in fetch(fleet.database, "SELECT id FROM requests")]
     assert Counter(stored) == Counter(sent)
-    decided = fetch(up.database, "SELECT id, request_id FROM decisions")
+    decided = fetch(fleet.database, "SELECT id, request_id FROM decisions")
     assert len({id_ for id_, _ in decided}) == len(decided) >= REQUESTS
     assert {request for _, request in decided} == set(sent)
     outcomes = fetch(
-        up.database,
+        fleet.database,
         "SELECT outcome, usage_state, count(*) FROM requests GROUP BY 1, 2",
     )
     assert outcomes == [("completed", "final", REQUESTS)]
-    assert fetch(up.database, "SELECT count(*) FROM dead_letters") == [(0,)]
-
-
-async def _settled(up: Up, http: httpx.AsyncClient) -> bool:
-    """Nothing in flight, nothing waiting to be stored."""
-    state = (await http.get(f"{up.admin}/state")).json()
-    ledger: dict[str, Any] = state["ledger"]
-    return (state["queue_depth"], ledger["in_flight"]) == (0, 0)
+    assert fetch(fleet.database, "SELECT count(*) FROM dead_letters") == [(0,)]
 
 
 async def test_held_requests_are_shared_by_weight(
-    up: Up, http: httpx.AsyncClient, simulator: RunningSimulator
+    fleet: Fleet, http: httpx.AsyncClient, simulator: RunningSimulator
 ) -> None:
     simulator.state.holding.hold("*")
     asked = [
-        asyncio.create_task(http.post(f"{up.url}/responses", json=ASK))
+        asyncio.create_task(http.post(f"{fleet.gateways[0].url}/responses", json=ASK))
         for _ in range(100)
     ]
 
@@ -118,7 +109,7 @@ async def test_held_requests_are_shared_by_weight(
         return bool(simulator.state.holding.shown()["total"] == 100)
 
     await eventually(all_held)
-    state = (await http.get(f"{up.admin}/state")).json()
+    state = (await http.get(f"{fleet.admin}/state")).json()
     held = {r["id"]: r["in_flight"] for r in state["resources"]}
     simulator.state.holding.release()
     answers = await asyncio.gather(*asked)
@@ -126,4 +117,4 @@ async def test_held_requests_are_shared_by_weight(
     assert {answer.status_code for answer in answers} == {200}
     fair = {"openai-1": 40, "openai-2": 20, "openai-3": 20, "openai-4": 20}
     assert all(abs(held[id_] - share) <= 2 for id_, share in fair.items()), held
-    await eventually(lambda: _settled(up, http))
+    await eventually(fleet.settled)

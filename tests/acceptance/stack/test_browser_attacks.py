@@ -5,7 +5,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from libs.common.browser_guard import CHECKED
 from libs.common.store.factory import open_store
 from libs.common.store.providers import RegistryRows
 from libs.simulator.server import RunningSimulator
-from tests.support.clients.attacker import Site, attacking
+from tests.support.clients.attacker import Site, attacking, sent, socket
 from tests.support.clients.chromium import Browser, Page, chromium
+from tests.support.databases.valkey import empty
+from tests.support.processes.fleet import Plan, running_fleet
 from tests.support.processes.up import Up, environment, running
 from tests.support.processes.waiting import eventually
 from tests.support.upstreams.simulator import Simulator
@@ -38,24 +39,16 @@ REBOUND = "evil.example"  # an attacker's host name that resolves to the proxy's
 class Scene:
     """A running product, a browser on the same machine, and an attacker's site."""
 
-    up: Up
+    origin: str
+    router: str  # its origin
+    database: str
     simulator: RunningSimulator
     browser: Browser
     site: Site
 
     @property
-    def origin(self) -> str:
-        return self.up.url.removesuffix("/v1")
-
-    @property
     def port(self) -> str:
-        return self.up.environ["PROXY_PORT"]
-
-    @property
-    def link(self) -> str:
-        """The login link in the banner of `up`."""
-        (link,) = re.findall(r"http://\S+#token=\S+", self.up.output)
-        return str(link)
+        return self.origin.rpartition(":")[2]
 
     async def page_at(self, url: str) -> Page:
         page = await self.browser.page()
@@ -63,69 +56,93 @@ class Scene:
         return page
 
 
+@dataclass
+class Started(Scene):
+    """A product that `up` started, with the token that a first start creates."""
+
+    up: Up
+
+    @property
+    def link(self) -> str:
+        """The login link in the banner of `up`."""
+        (link,) = re.findall(r"http://\S+#token=\S+", self.up.output)
+        return str(link)
+
+    @property
+    def token(self) -> str:
+        return self.link.partition("#token=")[2]
+
+
 LISTED = "listed.localhost"  # an origin whose pages may use /v1
 
 
-@asynccontextmanager
-async def scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
-    async with AsyncExitStack() as stack:
-        simulator = await stack.enter_async_context(Simulator(KEYS))
-        site = await stack.enter_async_context(attacking())
-        environ = environment(
-            folder,
-            PROXY_UPSTREAM_BASE_URL=simulator.base_url,
-            OPENAI_API_KEYS=",".join(KEYS),
-            PROXY_ALLOWED_ORIGINS=f"http://{LISTED}:{site.port}",
-            **settings,
-        )
-        up = stack.enter_context(running(environ, folder))
-        # In a thread: this loop serves the upstream, which health checks probe.
-        await asyncio.to_thread(up.wait_until_ready)
-        rules = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
-        browser = await stack.enter_async_context(chromium(folder, rules))
-        yield Scene(up, simulator, browser, site)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with attacking() as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def simulator() -> AsyncIterator[RunningSimulator]:
+    async with Simulator(KEYS) as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    rules = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
+    async with chromium(tmp_path_factory.mktemp("chromium"), rules) as found:
+        yield found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def open_admin(
     tmp_path_factory: pytest.TempPathFactory,
+    valkey_server: str,
+    simulator: RunningSimulator,
+    browser: Browser,
+    site: Site,
 ) -> AsyncIterator[Scene]:
     """Without a token: browser protection must not depend on the token."""
+    empty(valkey_server)
     folder = tmp_path_factory.mktemp("open")
-    async with scene(folder, PROXY_ALLOW_OPEN_ADMIN="true") as found:
-        yield found
+    opened = {"PROXY_ALLOW_OPEN_ADMIN": "true"}
+    plan = Plan(KEYS, 1, ("router", "ingest"), opened)
+    async with running_fleet(plan, simulator, valkey_server, folder) as fleet:
+        await fleet.has_tables()
+        origins = (fleet.gateways[0].origin, fleet.router.origin)
+        yield Scene(*origins, fleet.database, simulator, browser, site)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def with_token(
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Scene]:
-    """With the token that a first start creates."""
+    simulator: RunningSimulator,
+    browser: Browser,
+    site: Site,
+) -> AsyncIterator[Started]:
     folder = tmp_path_factory.mktemp("token")
-    async with scene(folder, PROXY_ALLOW_OPEN_ADMIN="") as found:
-        yield found
+    environ = environment(
+        folder,
+        PROXY_UPSTREAM_BASE_URL=simulator.base_url,
+        OPENAI_API_KEYS=",".join(KEYS),
+        PROXY_ALLOWED_ORIGINS=f"http://{LISTED}:{site.port}",
+        PROXY_ALLOW_OPEN_ADMIN="",
+    )
+    with running(environ, folder) as up:
+        # In a thread: this loop serves the upstream, which health checks probe.
+        await asyncio.to_thread(up.wait_until_ready)
+        router = f"http://127.0.0.1:{environ['PROXY_ROUTER_PORT']}"
+        origins = (up.url.removesuffix("/v1"), router)
+        yield Started(*origins, up.database, simulator, browser, site, up)
 
 
-async def providers(up: Up) -> list[Any]:
-    store = open_store(up.database)
+async def providers(scene: Scene) -> list[Any]:
+    store = open_store(scene.database)
     try:
         return list(await RegistryRows(store.fetch).providers())
     finally:
         await store.close()
-
-
-def sent(url: str, body: object = None, **more: Any) -> str:
-    """A script that sends a request and returns what its page could read."""
-    options: Any = {"method": "GET", **more}
-    if body is not None:
-        options = {"method": "POST", "body": json.dumps(body), **more}
-    options = json.dumps(options)
-    return f"""
-        try {{
-            const answer = await fetch({json.dumps(url)}, {options});
-            return [answer.type, answer.status, await answer.text()];
-        }} catch (error) {{ return ["error", 0, String(error)]; }}
-    """
 
 
 class TestAPageOfAnotherOrigin:
@@ -148,7 +165,7 @@ class TestAPageOfAnotherOrigin:
         seen = await page.run(sent(url, bait, **simple))
         assert seen[0] == "opaque"  # the request was sent and answered
         assert site.stolen == []
-        assert await providers(open_admin.up) == []
+        assert await providers(open_admin) == []
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "evil.localhost"])
     async def test_reads_and_changes_nothing_under_admin(
@@ -188,7 +205,7 @@ class TestDnsRebinding:
     async def test_no_script_can_claim_that_a_gateway_checked_it(
         self, open_admin: Scene
     ) -> None:
-        rebound = f"http://{REBOUND}:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
+        rebound = f"http://{REBOUND}:{open_admin.router.rpartition(':')[2]}"
         page = await open_admin.browser.page()
         await page.ignore_policies()  # the router's policy forbids its pages to fetch
         await page.visit(f"{rebound}/healthz")
@@ -198,8 +215,8 @@ class TestDnsRebinding:
         assert "host_not_allowed" in text
         # A program can send this header, but gains nothing by it.
         async with httpx.AsyncClient(headers={CHECKED: "gateway"}, timeout=60) as http:
-            url = f"http://127.0.0.1:{open_admin.up.environ['PROXY_ROUTER_PORT']}"
-            answer = await http.get(f"{url}/admin/state", headers={"host": REBOUND})
+            url = f"{open_admin.router}/admin/state"
+            answer = await http.get(url, headers={"host": REBOUND})
             assert answer.status_code == 200
 
     async def test_nor_does_it_get_a_response(self, open_admin: Scene) -> None:
@@ -212,11 +229,11 @@ class TestDnsRebinding:
 
 
 class TestThePagesOfOthersAndV1:
-    async def test_one_that_is_not_listed_is_refused(self, with_token: Scene) -> None:
+    async def test_one_that_is_not_listed_is_refused(self, with_token: Started) -> None:
         page = await with_token.page_at(
             f"http://evil.localhost:{with_token.site.port}/"
         )
-        url, before = f"{with_token.up.url}/responses", asked_upstream(with_token)
+        url, before = f"{with_token.origin}/v1/responses", asked_upstream(with_token)
         assert (await page.run(sent(url, ASKED)))[0] == "error"
         simple = {"mode": "no-cors", "headers": {"content-type": "text/plain"}}
         assert (await page.run(sent(url, ASKED, **simple)))[0] == "opaque"
@@ -224,9 +241,9 @@ class TestThePagesOfOthersAndV1:
         address = f"ws://127.0.0.1:{with_token.port}"
         assert await page.run(socket(address)) == "error"
 
-    async def test_one_that_is_listed_asks(self, with_token: Scene) -> None:
+    async def test_one_that_is_listed_asks(self, with_token: Started) -> None:
         page = await with_token.page_at(f"http://{LISTED}:{with_token.site.port}/")
-        url, before = f"{with_token.up.url}/responses", asked_upstream(with_token)
+        url, before = f"{with_token.origin}/v1/responses", asked_upstream(with_token)
         headers = {
             "content-type": "application/json",
             "authorization": "Bearer anything",
@@ -255,7 +272,7 @@ class TestThePagesOfOthersAndV1:
 
 
 class TestTheLink:
-    async def test_logs_in_and_out(self, with_token: Scene) -> None:
+    async def test_logs_in_and_out(self, with_token: Started) -> None:
         page = await with_token.page_at(with_token.link)
         await shown(page, "#totals")
         assert await page.run("return location.href") == with_token.origin + "/"
@@ -263,7 +280,7 @@ class TestTheLink:
         await shown(page, "#token")
         assert await page.run("return sessionStorage.length") == 0
         # The login form accepts the same token.
-        typed = json.dumps(token_of(with_token))
+        typed = json.dumps(with_token.token)
         await page.run(f"""
             document.querySelector("#token-value").value = {typed};
             document.querySelector("#token button").click();
@@ -271,12 +288,12 @@ class TestTheLink:
         await shown(page, "#totals")
         assert await page.run("return location.href") == with_token.origin + "/"
 
-    async def test_without_it_the_page_shows_nothing(self, with_token: Scene) -> None:
+    async def test_without_it_the_page_shows_nothing(self, with_token: Started) -> None:
         page = await with_token.page_at(with_token.origin + "/")
         await shown(page, "#token")
         assert await page.sees("#totals") is None
 
-    async def test_the_page_changes_things_with_it(self, with_token: Scene) -> None:
+    async def test_the_page_changes_things_with_it(self, with_token: Started) -> None:
         page = await with_token.page_at(with_token.link)
         await shown(page, "#totals")
         await page.run("location.hash = '#/resources'")
@@ -289,7 +306,7 @@ class TestTheLink:
         await eventually(checked)
 
     async def test_the_documentation_sends_requests_with_it(
-        self, with_token: Scene
+        self, with_token: Started
     ) -> None:
         page = await with_token.page_at(with_token.link)
         await shown(page, "#totals")
@@ -300,14 +317,12 @@ class TestTheLink:
         status = await page.sees("tbody .response-col_status")
         assert (status or "").strip() == "200"
 
-    async def test_the_token_is_in_its_file_only(self, with_token: Scene) -> None:
-        found = await asyncio.to_thread(places_of, token_of(with_token), with_token.up)
+    async def test_the_token_is_in_its_file_only(self, with_token: Started) -> None:
+        found = await asyncio.to_thread(places_of, with_token.token, with_token.up)
         assert found == ["admin-token 600"]
 
 
-async def test_an_open_admin_api_is_warned_of(open_admin: Scene) -> None:
-    assert "WARNING    /admin is OPEN" in open_admin.up.output
-    assert "#token=" not in open_admin.up.output
+async def test_the_page_warns_of_an_open_admin_api(open_admin: Scene) -> None:
     page = await open_admin.page_at(open_admin.origin + "/")
     await shown(page, "#totals")
     assert "PROXY_ALLOW_OPEN_ADMIN" in (await page.sees("#notices") or "")
@@ -318,10 +333,6 @@ async def shown(page: Page, selector: str) -> None:
         return await page.sees(selector) is not None
 
     await eventually(seen)
-
-
-def token_of(scene: Scene) -> str:
-    return scene.link.partition("#token=")[2]
 
 
 def places_of(token: str, up: Up) -> list[str]:
@@ -337,14 +348,3 @@ def asked_upstream(scene: Scene) -> int:
     """How many requests for responses the upstream received."""
     entries = scene.simulator.state.journal.shown(None, bodies=False)["entries"]
     return sum(entry["path"] == "/v1/responses" for entry in entries)
-
-
-def socket(address: str) -> str:
-    """A script that opens a WebSocket and returns the result."""
-    return f"""
-        const socket = new WebSocket({json.dumps(address + "/v1/responses")});
-        return await new Promise((done) => {{
-            socket.onopen = () => done("open");
-            socket.onerror = () => done("error");
-        }});
-    """

@@ -1,57 +1,50 @@
-"""`responses-proxy up`: from an empty directory to an answer, and a clean shutdown."""
+"""A running `responses-proxy up`: it answers a request, and only our processes can use
+its Redis, other users cannot."""
 
 import json
+import os
 import re
 import shlex
-import signal
+import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import redis as blocking
 
+from libs.common.redis import keys
+from tests.acceptance.stack.test_up_starts import refused
 from tests.support.clients.scrapes import Scraped, lint
-from tests.support.processes.ports import free_port
-from tests.support.processes.processes import ROOT
-from tests.support.processes.up import (
-    COMMAND,
-    READY_SECONDS,
-    SERVICES,
-    STOP_SECONDS,
-    Up,
-    environment,
-    parent_of,
-    running,
-    until,
-)
+from tests.support.processes.up import SERVICES, Up, environment, ran, running
 from tests.support.values import observability
 
-
-def refused(environ: Mapping[str, str], *command: str) -> str:
-    """Run a command that must fail; returns its only line."""
-    done = subprocess.run(
-        [*COMMAND, *command],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    return done.stderr
+NOBODY = 65_534
+PING = (
+    "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(60);"
+    "s.connect(sys.argv[1]); s.sendall(b'PING\\r\\n'); print(s.recv(99))"
+)
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """A ready `up`, configured with nothing but ports."""
-    tmp_path = tmp_path_factory.mktemp("up")
-    with running(environment(tmp_path), tmp_path) as up:
-        up.wait_until_ready()
-        yield up
+def up() -> Iterator[Up]:
+    """Configured with nothing but ports. Everybody may enter its data directory, as an
+    earlier version left it."""
+    folder = Path(tempfile.mkdtemp())
+    run = folder / "data" / "run"
+    run.mkdir(parents=True)
+    for each in (folder, folder / "data", run):
+        each.chmod(0o777)
+    try:
+        with running(environment(folder), folder) as up:
+            up.wait_until_ready()
+            yield up
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_it_says_what_it_chose(up: Up) -> None:
@@ -59,6 +52,8 @@ def test_it_says_what_it_chose(up: Up) -> None:
     assert "proxy.sqlite3" in up.output
     assert f"unix://{up.data_dir}/run/redis.sock" in up.output
     assert f"{up.data_dir}/logs" in up.output
+    assert "WARNING    /admin is OPEN" in up.output
+    assert "#token=" not in up.output
 
 
 def test_the_printed_request_is_answered(up: Up) -> None:
@@ -128,140 +123,58 @@ def test_a_port_that_is_taken(up: Up, tmp_path: Path, command: str) -> None:
     assert refused(environ, command).startswith("responses-proxy: PROXY_PORT: ")
 
 
-@pytest.mark.parametrize("command", ["up", "gateway", "router", "health", "ingest"])
-def test_a_setting_that_makes_no_sense(tmp_path: Path, command: str) -> None:
-    environ = environment(tmp_path, OPENAI_API_KEYS="sk-hush hush")
-
-    line = refused(environ, command)
-
-    assert line.startswith("responses-proxy: OPENAI_API_KEYS: ")
-    assert "hush" not in line
+def url_of(up: Up) -> str:
+    found = re.search(r"embedded, (\S+)", up.output)
+    assert found, up.output
+    return found[1]
 
 
-def assert_ends_everything(up: Up, number: signal.Signals) -> None:
-    pids = [up.process.pid, *up.children()]
-    up.process.send_signal(number)
-    assert up.process.wait(STOP_SECONDS) == 0
-    assert [pid for pid in pids if parent_of(pid)] == []
+def valkey_of(up: Up) -> int:
+    (pid,) = [
+        pid
+        for pid in up.children()
+        if b"valkey-server" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    ]
+    return pid
 
 
-def assert_kill_9_leaves_nothing_behind(up: Up) -> None:
-    pids = up.children()
-    up.process.kill()
-
-    def left() -> list[int]:
-        return [pid for pid in pids if parent_of(pid)]
-
-    until(lambda: not left(), STOP_SECONDS, lambda: f"left: {left()}")
+def ping(socket: str, user: int | None = None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-I", "-c", PING, socket]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd="/", check=False,
+        user=user, group=user, extra_groups=None if user is None else [],
+    )  # fmt: skip
 
 
-# How it ends is tested where it runs for another test: a start takes much CPU.
+def test_its_owner_reaches_it_by_the_url_that_is_said(up: Up) -> None:
+    with blocking.Redis.from_url(url_of(up)) as client:
+        assert client.exists(keys.catalogue())
 
 
-def test_the_banner_has_a_link_that_logs_in_until_sigterm(tmp_path: Path) -> None:
-    environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
-    with running(environ, tmp_path) as up:
-        up.wait_until_ready()
-        (token,) = re.findall(r"  dashboard  http://\S+/#token=(\S+)\n", up.output)
-        assert httpx.get(f"{up.admin}/state", timeout=60).status_code == 401
-        headers = {"authorization": f"Bearer {token}"}
-        state = httpx.get(f"{up.admin}/state", headers=headers, timeout=60)
-        assert (state.status_code, state.json()["admin"]) == (200, "token")
-        assert_ends_everything(up, signal.SIGTERM)
-    with running(environ, tmp_path) as up:  # the same on a later start
-        up.wait_until_ready()
-        assert f"/#token={token}\n" in up.output
-        assert_kill_9_leaves_nothing_behind(up)
+def test_it_listens_on_no_port(up: Up) -> None:
+    pid = valkey_of(up)
+    descriptors = Path(f"/proc/{pid}/fd").iterdir()
+    sockets = {os.readlink(each)[8:-1] for each in descriptors if each.exists()}
+    for table in ("tcp", "tcp6"):
+        lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        assert not [line for line in lines if line.split()[9] in sockets]
 
 
-def test_a_token_of_ones_own_is_not_shown_until_sigint(tmp_path: Path) -> None:
-    environ = environment(tmp_path, PROXY_ADMIN_TOKEN="hush-hush-hush")
-    with running(environ, tmp_path) as up:
-        up.wait_until_ready()
-        assert "requires the token in PROXY_ADMIN_TOKEN" in up.output
-        assert "#token=" not in up.output
-        assert "hush" not in up.output
-        assert not Path(up.data_dir, "admin-token").exists()
-        assert_ends_everything(up, signal.SIGINT)
+def test_another_user_cannot_reach_it(up: Up) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("takes root, to become somebody else")
+    socket = urlsplit(url_of(up)).path
+    assert ping(socket).stdout == "b'+PONG\\r\\n'\n"
+    other = ping(socket, NOBODY)
+    assert "PermissionError" in other.stderr
 
 
-def test_a_service_that_cannot_start_ends_everything(tmp_path: Path) -> None:
-    broken = tmp_path / "broken" / "services"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise RuntimeError('no such luck')")
-    environ = environment(tmp_path, PYTHONPATH=str(broken.parent))
-    with running(environ, tmp_path) as up:
-        assert up.process.wait(READY_SECONDS) == 1
-
-        assert re.search(r"responses-proxy: (\w+ did not start|not ready)", up.output)
-        assert "no such luck" in up.output
-        assert "stopping all services" in up.output
-        assert up.children() == []
+def test_its_folder_and_socket_are_its_owners_alone(up: Up) -> None:
+    socket = Path(urlsplit(url_of(up)).path)
+    assert socket.parent.stat().st_mode & 0o777 == 0o700
+    assert socket.stat().st_mode & 0o777 == 0o700
 
 
-def test_without_sql_it_starts_and_says_so(tmp_path: Path) -> None:
-    environ = environment(tmp_path, PROXY_SQLITE_URL=f"sqlite:///{tmp_path}")
-    with running(environ, tmp_path) as up:
-        up.wait_until_ready()
-
-        assert "warning    ingest is not ready" in up.output
-
-
-def test_doctor_finds_nothing_wrong_with_no_configuration(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "doctor"],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "FAIL" not in done.stdout
-
-
-def test_doctor_names_what_is_wrong_and_no_secret(tmp_path: Path) -> None:
-    port = free_port()
-    environ = environment(
-        tmp_path,
-        OPENAI_API_KEY="sk-hush",
-        PROXY_UPSTREAM_BASE_URL=f"http://127.0.0.1:{port}/v1",
-        PROXY_REDIS_URL=f"redis://:hush@127.0.0.1:{port}/0",
-        PROXY_DATABASE_URL=f"postgresql://u:hush@127.0.0.1:{port}/d",
-    )
-    done = subprocess.run(
-        [*COMMAND, "doctor"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 1
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    assert [line.split()[1] for line in failed] == ["redis", "database", "upstream"]
-    assert "hush" not in done.stdout + done.stderr
-
-
-def test_doctor_sees_a_token_that_others_may_read(tmp_path: Path) -> None:
-    environ = environment(tmp_path, PROXY_ALLOW_OPEN_ADMIN="")
-    file = Path(environ["PROXY_DATA_DIR"], "admin-token")
-    file.parent.mkdir()
-    file.write_text("hush-hush-hush\n")
-    for mode, mark in ((0o600, "ok "), (0o640, "FAIL ")):
-        file.chmod(mode)
-        done = subprocess.run(
-            [*COMMAND, "doctor"],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=ROOT,
-            check=False,
-        )
-        (line,) = [x for x in done.stdout.splitlines() if "admin API" in x]
-        assert line.startswith(mark)
-        assert ("admin-token --new" in line) == (mark == "FAIL ")
-        assert "hush" not in done.stdout + done.stderr
+def test_doctor_takes_the_url_that_is_said(up: Up, tmp_path: Path) -> None:
+    done = ran(environment(tmp_path, PROXY_REDIS_URL=url_of(up)), "doctor")
+    assert "it holds this proxy's keys" in done.stdout

@@ -18,14 +18,10 @@ from tests.support.databases.old_redis import old_redis
 from tests.support.databases.valkey import running_valkey
 from tests.support.preloaded import programs
 from tests.support.processes.processes import ROOT
-from tests.support.processes.up import COMMAND, environment
+from tests.support.processes.up import COMMAND, environment, ran
 
 PREFIX = "responses-proxy: "
 Condition = Callable[[Path, ExitStack], dict[str, str]]
-
-
-def ran(environ: Mapping[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    return programs.completed([*COMMAND, *words], environ, ROOT)
 
 
 def secret(folder: Path, text: str) -> str:

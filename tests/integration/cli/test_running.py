@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.cli.test_refusals import compared, ran
-from tests.support.processes.up import SERVICES, Up, environment, running
+from tests.integration.cli.test_refusals import compared
+from tests.support.processes.up import SERVICES, Up, environment, ran, running
 
 TOKEN = "hush-hush-hush"
 MISSPELT = "PROXY_LOGLEVEL"

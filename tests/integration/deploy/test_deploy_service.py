@@ -4,7 +4,6 @@ commands really run: snapshots, health, rollback, and where secrets go."""
 import json
 import signal
 import stat
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.morph.api import FakeMorph, fake_morph
-from tests.support.morph.command import COMPLETE, HIDDEN, Done, ended, run, start
+from tests.support.morph.command import COMPLETE, HIDDEN, Done, Running, run
 
 SERVING = {"app": "responses-proxy", "name": "responses-proxy", "stage": "prod"}
 OLD = "morphvm_old"
@@ -30,13 +29,29 @@ output = 10.0
 
 
 @pytest.fixture
-def morph(tmp_path: Path) -> Iterator[FakeMorph]:
+def bare(tmp_path: Path) -> Iterator[FakeMorph]:
     """With an older deployment that serves, and an instance of somebody else."""
     with fake_morph(tmp_path / "morph") as fake:
         fake.add_snapshot("snapshot_builder")
         fake.add_instance(OLD, {**SERVING, "role": "serving"})
         fake.add_instance(STRANGER, {"app": "other", "name": "responses-proxy"})
         yield fake
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeMorph]:
+    """After a deployment of this checkout."""
+    with fake_morph(tmp_path_factory.mktemp("built") / "morph") as fake:
+        fake.add_snapshot("snapshot_builder")
+        assert deploy(fake).code == 0
+        yield fake
+
+
+@pytest.fixture
+def morph(bare: FakeMorph, built: FakeMorph) -> FakeMorph:
+    """The same with the snapshots of all steps, which are then not built."""
+    bare.adopt(built)
+    return bare
 
 
 def given(morph: FakeMorph, **changes: str) -> dict[str, str]:
@@ -66,21 +81,21 @@ def assert_hidden(morph: FakeMorph, done: Done) -> None:
         assert not [secret for secret in HIDDEN if secret in text]
 
 
-def test_a_deployment_serves_and_then_replaces_the_old_one(morph: FakeMorph) -> None:
-    done = deploy(morph)
+def test_a_deployment_serves_and_then_replaces_the_old_one(bare: FakeMorph) -> None:
+    done = deploy(bare)
     assert (done.code, done.err) == (0, "")
 
-    (new,) = morph.running(**SERVING, role="serving")
+    (new,) = bare.running(**SERVING, role="serving")
     assert new != OLD
-    assert done.out.splitlines()[-1] == f"deployed: {morph.url}/service/{new}"
-    assert morph.instances[new]["ttl"]["ttl_seconds"] is None
-    assert OLD in morph.stopped
+    assert done.out.splitlines()[-1] == f"deployed: {bare.url}/service/{new}"
+    assert bare.instances[new]["ttl"]["ttl_seconds"] is None
+    assert OLD in bare.stopped
     assert (
         "stop responses-proxy"
-        in (morph.machines.disk(OLD) / "systemctl.log").read_text()
+        in (bare.machines.disk(OLD) / "systemctl.log").read_text()
     )
-    assert sorted(morph.instances) == sorted([new, STRANGER])
-    assert_hidden(morph, done)
+    assert sorted(bare.instances) == sorted([new, STRANGER])
+    assert_hidden(bare, done)
 
 
 def test_the_service_gets_its_environment_and_files(
@@ -122,19 +137,17 @@ def test_what_is_installed_is_this_checkout(morph: FakeMorph) -> None:
 
 
 def test_a_second_run_reuses_the_snapshots(morph: FakeMorph) -> None:
-    assert deploy(morph).code == 0
-    snapshots, requests = set(morph.snapshots), len(morph.requests)
+    snapshots = set(morph.snapshots)
     done = deploy(morph)
     assert done.code == 0
     assert done.out.count("reuse its snapshot") == 3
     assert set(morph.snapshots) == snapshots
-    again = [path for method, path, _ in morph.requests[requests:] if method == "POST"]
+    again = [path for method, path, _ in morph.requests if method == "POST"]
     assert len([path for path in again if "?snapshot_id=" in path]) == 1  # no builder
     assert len(morph.running(**SERVING)) == 1
 
 
 def test_only_the_steps_after_a_change_are_built(morph: FakeMorph) -> None:
-    assert deploy(morph).code == 0
     last = max(s for s, it in morph.snapshots.items() if it["metadata"])
     assert morph.snapshots[last]["metadata"]["step"] == "application"
     del morph.snapshots[last]
@@ -146,10 +159,10 @@ def test_only_the_steps_after_a_change_are_built(morph: FakeMorph) -> None:
     assert pip.count("requirements.lock") == 1
 
 
-def test_a_base_image_becomes_a_snapshot_once(morph: FakeMorph) -> None:
+def test_a_base_image_becomes_a_snapshot_once(bare: FakeMorph) -> None:
     image = {"MORPH_BUILDER_SNAPSHOT_ID": "", "MORPH_BASE_IMAGE_ID": "morphvm-minimal"}
-    assert deploy(morph, **image).code == 0
-    made = [body for method, path, body in morph.requests if path == "/api/snapshot"]
+    assert deploy(bare, **image).code == 0
+    made = [body for method, path, body in bare.requests if path == "/api/snapshot"]
     assert len(made) == 1
     assert json.loads(made[0])["image_id"] == "morphvm-minimal"
 
@@ -165,22 +178,24 @@ def test_an_unhealthy_instance_is_rolled_back(morph: FakeMorph) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "what"),
+    ("state", "method", "path", "what"),
     [
-        ("GET", "/instance", "list instances"),
-        ("GET", "/snapshot", "look for a snapshot"),
-        ("GET", "/snapshot/snapshot_builder", "find snapshot snapshot_builder"),
-        ("POST", "/instance", "start an instance"),
-        ("POST", EXEC, "start the step system"),
-        ("POST", "/instance/[^/]+/snapshot", "make a snapshot of"),
-        ("POST", "/instance/[^/]+/http", "expose port 8000"),
-        ("POST", "/instance/[^/]+/ttl", "keep "),
-        ("POST", "/instance/[^/]+/metadata", "keep "),
+        ("morph", "GET", "/instance", "list instances"),
+        ("bare", "GET", "/snapshot", "look for a snapshot"),
+        ("bare", "GET", "/snapshot/snapshot_builder", "find snapshot snapshot_builder"),
+        ("bare", "POST", "/instance", "start an instance"),
+        ("morph", "POST", "/instance", "start an instance"),
+        ("bare", "POST", EXEC, "start the step system"),
+        ("bare", "POST", "/instance/[^/]+/snapshot", "make a snapshot of"),
+        ("morph", "POST", "/instance/[^/]+/http", "expose port 8000"),
+        ("morph", "POST", "/instance/[^/]+/ttl", "keep "),
+        ("morph", "POST", "/instance/[^/]+/metadata", "keep "),
     ],
 )
 def test_an_error_of_the_api_changes_nothing(
-    morph: FakeMorph, method: str, path: str, what: str
+    request: pytest.FixtureRequest, state: str, method: str, path: str, what: str
 ) -> None:
+    morph: FakeMorph = request.getfixturevalue(state)
     morph.fault(method, path)
     done = deploy(morph)
     assert done.code == 1
@@ -200,15 +215,15 @@ def test_an_answer_that_was_lost_leaves_nothing(morph: FakeMorph, path: str) -> 
     assert_nothing_changed(morph)
 
 
-def test_a_step_that_fails_says_why(morph: FakeMorph) -> None:
-    (morph.machines.bin / "pip-fails").touch()
-    done = deploy(morph)
+def test_a_step_that_fails_says_why(bare: FakeMorph) -> None:
+    (bare.machines.bin / "pip-fails").touch()
+    done = deploy(bare)
     assert done.code == 1
     assert done.err == "failed: step dependencies: exit code 1: no such wheel\n"
-    assert_nothing_changed(morph)
+    assert_nothing_changed(bare)
     # The step before it is not repeated.
-    (morph.machines.bin / "pip-fails").unlink()
-    assert "step system: reuse its snapshot" in deploy(morph).out
+    (bare.machines.bin / "pip-fails").unlink()
+    assert "step system: reuse its snapshot" in deploy(bare).out
 
 
 def test_an_old_instance_that_does_not_answer_is_stopped(morph: FakeMorph) -> None:
@@ -234,50 +249,51 @@ def test_a_refused_key_is_not_printed(morph: FakeMorph) -> None:
     assert "wrong-key-2c8e41" not in done.text
 
 
-def test_a_clean_up_that_fails_says_what_happens_next(morph: FakeMorph) -> None:
-    (morph.machines.bin / "pip-fails").touch()
-    morph.fault("DELETE", "/instance/.*")
-    done = deploy(morph)
+def test_a_clean_up_that_fails_says_what_happens_next(bare: FakeMorph) -> None:
+    (bare.machines.bin / "pip-fails").touch()
+    bare.fault("DELETE", "/instance/.*")
+    done = deploy(bare)
     assert done.code == 1
-    (leftover,) = set(morph.instances) - {OLD, STRANGER}
+    (leftover,) = set(bare.instances) - {OLD, STRANGER}
     assert f"warning: stop {leftover}" in done.out
     assert "stops by itself 3600 s after its start" in done.out
-    ttl = morph.instances[leftover]["ttl"]
+    ttl = bare.instances[leftover]["ttl"]
     assert ttl == {"ttl_seconds": 3600, "ttl_action": "stop"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("state", "path"),
     [
-        ("POST", "/instance"),
-        ("POST", EXEC),
-        ("POST", "/instance/[^/]+/snapshot"),
-        ("POST", "/instance/[^/]+/metadata"),
+        ("bare", "/instance"),
+        ("bare", EXEC),
+        ("bare", "/instance/[^/]+/snapshot"),
+        ("morph", "/instance/[^/]+/metadata"),
     ],
 )
 def test_a_signal_in_the_middle_of_a_call_cleans_up(
-    morph: FakeMorph, method: str, path: str, number: signal.Signals
+    request: pytest.FixtureRequest, state: str, path: str, number: signal.Signals
 ) -> None:
+    morph: FakeMorph = request.getfixturevalue(state)
     hold = threading.Event()
-    fault = morph.fault(method, path, after_effect=True, hold=hold)
-    process = start(given(morph))
+    fault = morph.fault("POST", path, after_effect=True, hold=hold)
+    process = Running(given(morph))
     assert_interrupted(morph, process, fault.seen, number)
 
 
 def test_a_signal_while_it_waits_for_health_cleans_up(morph: FakeMorph) -> None:
     morph.healthy = lambda _: False
-    process = start(given(morph))
+    process = Running(given(morph))
     assert_interrupted(morph, process, morph.probed, signal.SIGINT)
 
 
 def test_a_signal_while_the_old_one_drains_leaves_the_new_one(morph: FakeMorph) -> None:
     hold = threading.Event()
     fault = morph.fault("POST", f"/instance/{OLD}/exec", after_effect=True, hold=hold)
-    process = start(given(morph))
-    assert fault.seen.wait(60), process.communicate(timeout=60)
+    process = Running(given(morph))
+    assert fault.seen.wait(60), process.ended()
     process.send_signal(signal.SIGINT)
-    done = ended(process)
+    done = process.ended()
     assert done.code == 128 + signal.SIGINT
     assert "is healthy and serves at" in done.out
     assert len(morph.running(**SERVING, role="serving")) == 2  # the next run stops both
@@ -285,13 +301,13 @@ def test_a_signal_while_the_old_one_drains_leaves_the_new_one(morph: FakeMorph) 
 
 def assert_interrupted(
     morph: FakeMorph,
-    process: "subprocess.Popen[str]",
+    process: Running,
     ready: threading.Event,
     number: signal.Signals,
 ) -> None:
-    assert ready.wait(60), process.communicate(timeout=60)
+    assert ready.wait(60), process.ended()
     process.send_signal(number)
-    done = ended(process)
+    done = process.ended()
     assert done.code == 128 + number
     assert done.err == "interrupted\n"
     assert_nothing_changed(morph)

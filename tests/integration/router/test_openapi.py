@@ -48,7 +48,7 @@ max-stream-events = 1
 headers = {{ Authorization = "Bearer {TOKEN}" }}
 [generation]
 deterministic = true
-max-examples = 20
+max-examples = 6
 [[operations]]
 include-path-regex = '{WITH_MORE_RULES}'
 checks.positive_data_acceptance.expected-statuses = [

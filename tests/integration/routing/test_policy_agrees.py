@@ -113,7 +113,7 @@ def test_lua_and_python_agree_on_every_history(valkey: str) -> None:
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=EXAMPLES or 60,
+            max_examples=EXAMPLES or 30,
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),

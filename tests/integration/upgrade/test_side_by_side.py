@@ -87,10 +87,15 @@ class Scene:
         return fetch(self.common["PROXY_DATABASE_URL"], statement)
 
 
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all tests, because the first process compiles it."""
+    return checked_out(BEFORE, tmp_path_factory.mktemp("checkout") / "before")
+
+
 @pytest_asyncio.fixture
-async def scene(postgres_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(postgres_url: str, code: Path, tmp_path: Path) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
-        code = checked_out(BEFORE, tmp_path / "before")
         redis_url = stack.enter_context(running_valkey(tmp_path))
         port = free_port()
         keys = ",".join(f"{key}={account}" for key, account in KEYS.items())

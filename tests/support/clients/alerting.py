@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.support.clients.scrapes import Scraped
 from tests.support.processes.debian import program
-from tests.support.values.observability import METRIC, RULES, alerts
+from tests.support.values.observability import METRIC, alerts, alone
 
 PREFIX = "ResponsesProxy"
 # An hour and a half of one scrape a minute. The part breaks after 58 minutes, as far as
@@ -52,7 +52,9 @@ def fires(
             }
         ],
     }
-    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": [trial]}))
+    file.write_text(
+        yaml.safe_dump({"rule_files": [str(alone(rule, folder))], "tests": [trial]})
+    )
     done = subprocess.run(
         [program("promtool", "prometheus"), "test", "rules", str(file)],
         capture_output=True,

@@ -1,9 +1,11 @@
 """An attacker's web site: serves pages to a browser and records requests."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.support.processes.serving import serving
 
@@ -41,3 +43,28 @@ async def attacking() -> AsyncIterator[Site]:
         serving(site.serve, "127.0.0.2", site.port),
     ):
         yield site
+
+
+def sent(url: str, body: object = None, **more: Any) -> str:
+    """A script that sends a request and returns what its page could read."""
+    options: Any = {"method": "GET", **more}
+    if body is not None:
+        options = {"method": "POST", "body": json.dumps(body), **more}
+    options = json.dumps(options)
+    return f"""
+        try {{
+            const answer = await fetch({json.dumps(url)}, {options});
+            return [answer.type, answer.status, await answer.text()];
+        }} catch (error) {{ return ["error", 0, String(error)]; }}
+    """
+
+
+def socket(address: str) -> str:
+    """A script that opens a WebSocket and returns the result."""
+    return f"""
+        const socket = new WebSocket({json.dumps(address + "/v1/responses")});
+        return await new Promise((done) => {{
+            socket.onopen = () => done("open");
+            socket.onerror = () => done("error");
+        }});
+    """

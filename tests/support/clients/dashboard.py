@@ -1,6 +1,5 @@
 """The dashboard of a running product, in Chromium, driven by Playwright."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -20,8 +19,9 @@ from playwright.async_api import (
 )
 
 from libs.simulator.server import RunningSimulator
+from tests.support.databases.valkey import running_valkey
 from tests.support.processes.debian import program
-from tests.support.processes.up import Up, environment, running
+from tests.support.processes.fleet import Fleet, Plan, running_fleet
 from tests.support.upstreams.simulator import Simulator
 
 KEYS = {f"sk-dash-{n}": f"acct-{n % 2}" for n in range(4)}
@@ -109,7 +109,7 @@ class Tabs:
 class Dashboard:
     """A running product with a simulated upstream, and a browser."""
 
-    up: Up
+    fleet: Fleet
     simulator: RunningSimulator
     browser: Browser
     tabs: Tabs
@@ -117,7 +117,7 @@ class Dashboard:
 
     @property
     def origin(self) -> str:
-        return self.up.url.removesuffix("/v1")
+        return self.fleet.gateways[0].origin
 
     @asynccontextmanager
     async def at(
@@ -135,7 +135,7 @@ class Dashboard:
         headers = {"x-session-id": session} if session else {}
         asked = {"model": "gpt-5.5", "input": "Say hello", **body}
         return await self.http.post(
-            f"{self.up.url}/responses", json=asked, headers=headers
+            f"{self.origin}/v1/responses", json=asked, headers=headers
         )
 
     async def sim(self, order: str, **body: Any) -> None:
@@ -146,7 +146,7 @@ class Dashboard:
     async def admin(self, method: str, path: str, body: Any = None) -> Any:
         answer = await self.http.request(
             method,
-            f"{self.up.admin}{path}",
+            f"{self.origin}/admin{path}",
             json={} if body is None and method != "GET" else body,
             headers={"authorization": f"Bearer {TOKEN}"},
         )
@@ -160,24 +160,23 @@ async def visit(page: Page, origin: str, view: str) -> None:
 
 
 @asynccontextmanager
-async def dashboard(folder: Path, **settings: str) -> AsyncIterator[Dashboard]:
+async def dashboard(folder: Path) -> AsyncIterator[Dashboard]:
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(KEYS))
-        environ = environment(
-            folder,
-            PROXY_UPSTREAM_BASE_URL=simulator.base_url,
-            OPENAI_API_KEYS=",".join(KEYS),
-            PROXY_ADMIN_TOKEN=TOKEN,
-            PROXY_SECRET_ENCRYPTION_KEY=Fernet.generate_key().decode(),
-            **settings,
-        )
-        up = stack.enter_context(running(environ, folder))
-        # In a thread: this loop serves the upstream, which health checks probe.
-        await asyncio.to_thread(up.wait_until_ready)
+        own = {
+            "OPENAI_RESOURCE_ACCOUNT_IDS": "",
+            "PROXY_ADMIN_TOKEN": TOKEN,
+            "PROXY_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        }
+        plan = Plan(KEYS, 1, ("router", "health", "ingest"), own)
+        redis_url = stack.enter_context(running_valkey(folder))
+        started = running_fleet(plan, simulator, redis_url, folder)
+        fleet = await stack.enter_async_context(started)
+        await fleet.has_tables()
         browser = await stack.enter_async_context(playwright_browser())
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
         tabs = Tabs(browser, stack)
-        yield Dashboard(up, simulator, browser, tabs, http)
+        yield Dashboard(fleet, simulator, browser, tabs, http)
 
 
 async def until_shown(page: Page, selector: str, text: str) -> None:

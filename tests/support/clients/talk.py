@@ -10,14 +10,6 @@ from typing import Any
 from weakref import WeakSet
 
 import httpx2
-from agents import (
-    Agent,
-    ModelSettings,
-    OpenAIResponsesModel,
-    RunConfig,
-    Runner,
-    function_tool,
-)
 from openai import APIConnectionError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.responses import Response
 
@@ -28,7 +20,6 @@ ENCRYPTED = "reasoning.encrypted_content"
 # An agent waits seconds between two tries of a stream, as Codex does. There is no wait
 # after the last try.
 STREAM_PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 0.0)
-UNTRACED = RunConfig(tracing_disabled=True)
 
 
 @dataclass(frozen=True)
@@ -168,26 +159,23 @@ def sent_back(response: Response) -> list[dict[str, Any]]:
     return [item.model_dump(exclude_none=True) for item in response.output]
 
 
-@function_tool
-def look_up(word: str) -> str:
-    """A tool: says something about a word."""
-    return f"nothing is known of {word}"
-
-
 async def by_agent(talk: Talk) -> None:
     """The Agents SDK with its defaults: stored items, no session id."""
+    # Here, because its import takes seconds of each worker's collection.
+    from tests.support.clients import agents_sdk as sdk  # noqa: PLC0415
+
     include: list[Any] = [ENCRYPTED] if talk.draw.random() < 0.5 else []
     history: list[Any] = []
     for turn in range(talk.turns):
-        agent = Agent(
+        agent = sdk.Agent(
             name="assistant",
-            model=OpenAIResponsesModel(talk.model, talk.client),
-            model_settings=ModelSettings(response_include=include),
-            tools=[look_up],
+            model=sdk.OpenAIResponsesModel(talk.model, talk.client),
+            model_settings=sdk.ModelSettings(response_include=include),
+            tools=[sdk.look_up],
         )
         said = talk.says(turn) + (" please run-tool" if turn % 2 else "")
         history.append({"role": "user", "content": said})
-        result = await Runner.run(agent, history, run_config=UNTRACED)
+        result = await sdk.Runner.run(agent, history, run_config=sdk.UNTRACED)
         await talk.heard(turn, str(result.final_output))
         history = result.to_input_list()
 

@@ -57,6 +57,14 @@ class FakeMorph:
     def add_snapshot(self, id_: str, **more: Any) -> None:
         self.snapshots[id_] = self._new("snapshot", id_, **more)
 
+    def adopt(self, other: "FakeMorph") -> None:
+        """The snapshots that were built at another stand-in."""
+        for id_, snapshot in other.snapshots.items():
+            if id_ not in self.snapshots:
+                self.machines.take(other.machines.disk(id_), id_)
+                self.snapshots[id_] = {**snapshot}
+        self._count = other._count
+
     def add_instance(self, id_: str, metadata: Mapping[str, str]) -> None:
         """An instance that is there before the test; its service runs."""
         self.instances[id_] = self._instance(id_, "snapshot_old", dict(metadata))

@@ -1,11 +1,14 @@
 """Runs `scripts/deploy_service.py` as operators do, in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from cryptography.fernet import Fernet
 
@@ -58,32 +61,43 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **given}
 
 
-def start(given: Mapping[str, str], *arguments: str) -> "subprocess.Popen[str]":
-    """Start the command."""
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
-        cwd=ROOT,
-        env=environment(given),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Running:
+    """The command in a process of its own, with its imports made before. `prelude` is
+    code that runs in the process first."""
 
+    def __init__(
+        self, given: Mapping[str, str], *arguments: str, prelude: str = ""
+    ) -> None:
+        argv = [str(SCRIPT), *arguments]
+        code = (
+            f"import runpy, sys; sys.argv = {argv!r}; sys.path.insert(0, '')\n"
+            f"{prelude}\nrunpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+        )
+        command, environ = [sys.executable, "-c", code], environment(given)
+        with ExitStack() as opened:
+            self._files = [opened.enter_context(TemporaryFile("w+")) for _ in range(2)]
+            self._opened = opened.pop_all()
+        out, err = (file.fileno() for file in self._files)
+        self._process: programs.Program | subprocess.Popen[bytes] = programs.start(
+            command, environ, ROOT, (out, err), MODULES
+        ) or subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=err)
 
-def ended(process: "subprocess.Popen[str]") -> Done:
-    """Wait for the end of the process."""
-    out, err = process.communicate(timeout=SECONDS)
-    return Done(process.returncode, out, err)
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> Done:
+        """Wait for the end of the process."""
+        try:
+            code = self._process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            raise
+        with self._opened:
+            for file in self._files:
+                file.seek(0)
+            return Done(code, *(file.read() for file in self._files))
 
 
 def run(given: Mapping[str, str], *arguments: str, prelude: str = "") -> Done:
-    """Run the command to its end, with its imports made before. `prelude` is code that
-    runs in the process first."""
-    argv = [str(SCRIPT), *arguments]
-    code = (
-        f"import runpy, sys; sys.argv = {argv!r}; sys.path.insert(0, '')\n{prelude}\n"
-        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-    )
-    command = [sys.executable, "-c", code]
-    done = programs.completed(command, environment(given), ROOT, MODULES, SECONDS)
-    return Done(done.returncode, done.stdout, done.stderr)
+    """Run the command to its end."""
+    return Running(given, *arguments, prelude=prelude).ended()

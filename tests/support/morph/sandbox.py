@@ -92,9 +92,13 @@ class Machines:
         """Make the disk of `target`, empty without a source."""
         if source is None or not self.disk(source).exists():
             self.disk(target).mkdir()
-            return
-        shutil.copytree(self.disk(source), self.disk(target), symlinks=True)
-        old, new = str(self.disk(source)).encode(), str(self.disk(target)).encode()
+        else:
+            self.take(self.disk(source), target)
+
+    def take(self, source: Path, target: str) -> None:
+        """Make the disk of `target` from a folder, which may be another stand-in's."""
+        shutil.copytree(source, self.disk(target), symlinks=True)
+        old, new = str(source).encode(), str(self.disk(target)).encode()
         for file in self.disk(target).rglob("*"):
             if file.is_file() and old in (content := file.read_bytes()):
                 file.write_bytes(content.replace(old, new))

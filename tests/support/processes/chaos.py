@@ -79,7 +79,8 @@ class Chaos:
             if kind == REVOKED:
                 # A refusal that a busy gateway reads late would shut the key again,
                 # while its sibling fails.
-                await eventually(partial(self._idle, key), within_s=WELL_AGAIN_S)
+                idle = partial(self._idle, key)
+                await eventually(idle, within_s=WELL_AGAIN_S, every_s=0.1)
             await self._until_well(key, self._recover(key))
 
     def _fail(self, key: str, kind: str) -> None:

@@ -114,6 +114,11 @@ class Fleet:
         state = await self.state()
         return (state["queue_depth"], state["ledger"]["in_flight"]) == (0, 0)
 
+    async def has_tables(self) -> None:
+        """Wait until ingest has made them."""
+        ingest = self.services["ingest"]
+        await asyncio.to_thread(wait_for, ingest.process, f"{ingest.origin}/readyz")
+
     async def ready(self) -> bool:
         """Whether every gateway has read the whole catalogue."""
         async with httpx.AsyncClient(timeout=GUARD_S) as client:
@@ -151,7 +156,7 @@ async def running_fleet(
             gateways=members[len(plan.services) :],
             router=members[names.index("router")],
             services=dict(zip(plan.services, members, strict=False)),
-            database=common["PROXY_SQLITE_URL"],
+            database=common.get("PROXY_DATABASE_URL", common["PROXY_SQLITE_URL"]),
             redis_url=redis_url,
         )
         await eventually(fleet.ready)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from libs.cli.commands import PYTHON
 from tests.support.preloaded import programs
 from tests.support.processes.ports import free_port
 
@@ -86,14 +87,9 @@ def bare_environment() -> dict[str, str]:
     return {**kept, "PROXY_ALLOW_OPEN_ADMIN": "true"}
 
 
-def granian(app: str, port: int, *options: str) -> list[str]:
+def granian(app: str, port: int) -> list[str]:
     """The command that serves one of our ASGI applications."""
-    return [
-        str(BIN / "granian"), "--interface", "asgi", "--factory", app,
-        "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop",
-        "--log-level", "warning", "--backpressure", "4096",
-        "--workers-kill-timeout", "10", *options,
-    ]  # fmt: skip
+    return [*PYTHON, "libs.cli.process.serve", app, "127.0.0.1", str(port), "10"]
 
 
 @contextmanager

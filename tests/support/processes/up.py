@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from tests.support.preloaded import programs
 from tests.support.processes.ports import free_port
 from tests.support.processes.processes import ROOT, bare_environment, status
 
@@ -18,6 +19,11 @@ COMMAND = [sys.executable, "-c", "from libs.cli.main import run; run()"]
 # Usually 2 to 4 s; only a failure takes that long.
 READY_SECONDS, STOP_SECONDS = 90.0, 60.0
 SERVICES = ("PROXY_PORT", "PROXY_ROUTER_PORT", "PROXY_HEALTH_PORT", "PROXY_INGEST_PORT")
+
+
+def ran(environ: Mapping[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command that ends, as a fork of a process that has imported it."""
+    return programs.completed([*COMMAND, *words], environ, ROOT)
 
 
 class Up:

@@ -23,6 +23,14 @@ def alerts() -> list[Rule]:
     return [rule for group in rules["groups"] for rule in group["rules"]]
 
 
+def alone(rule: Rule, folder: Path) -> Path:
+    """A rules file with one alert: promtool takes ten times as long to evaluate all."""
+    file = folder / f"{rule['alert']}.rules.yml"
+    groups = [{"name": "alone", "rules": [rule]}]
+    file.write_text(yaml.safe_dump({"groups": groups}))
+    return file
+
+
 def dashboard(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
     return found
