@@ -18,6 +18,7 @@ from libs.common.store.postgres.day_ranges import ALL
 from libs.common.store.sql import Statements
 from tests.support.databases.sql import execute, fetch, table_rows
 from tests.support.processes.ports import free_port
+from tests.support.processes.waiting import eventually
 from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
@@ -64,15 +65,19 @@ class TestAway:
         await store.close()
 
     async def test_a_broken_connection_is_replaced(self, postgres_url: str) -> None:
-        store = open_store(postgres_url)
-        await store.ping()
-        execute(
-            postgres_url,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        others = (
+            "FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        await store.ping()
-        await store.close()
+
+        async def gone() -> bool:
+            return fetch(postgres_url, f"SELECT count(*) {others}") == [(0,)]
+
+        async with open_store(postgres_url) as store:
+            await store.ping()
+            execute(postgres_url, f"SELECT pg_terminate_backend(pid) {others}")
+            await eventually(gone)  # it only sends a signal
+            await store.ping()
 
 
 class TestPostgresOnly:
