@@ -25,7 +25,9 @@ log = structlog.get_logger()
 EVERY_S = 0.25
 TRIES = 20
 NOTED_AT_ONCE = 1000
-# After Redis was emptied gateways restore reservations on their next heartbeats.
+# After Redis was emptied gateways send again, on their next heartbeats, the events that
+# SQL may lack (a second of them), and restore reservations. A sum before that is short.
+RESENT_WITHIN_MS = 1500
 RESTORED_WITHIN_MS = 3000
 FAILURES = Counter(
     "proxy_router_recount_failures_total",
@@ -101,7 +103,7 @@ class Recounter:
     async def look(self) -> None:
         """Sums all windows that are in doubt. Raises `RedisAway`, `StoreAway`."""
         age_ms, wanted = await self._routing.recounts()
-        due = [r for r in wanted if not r.reserves or age_ms > RESTORED_WITHIN_MS]
+        due = [r for r in wanted if age_ms > _waits_ms(r)]
         if not due or not await self._leadership.hold():
             return
         # After Redis began to note what is published.
@@ -142,6 +144,11 @@ class Recounter:
                 if entry.fields.get(b"kind") == b"request":
                     _add(found, entry)
         return found
+
+
+def _waits_ms(recount: Recount) -> int:
+    """How long after Redis began the window is not summed yet."""
+    return RESTORED_WITHIN_MS if recount.reserves else RESENT_WITHIN_MS
 
 
 def _add(found: dict[str, list[tuple[int, Used]]], entry: Entry) -> None:

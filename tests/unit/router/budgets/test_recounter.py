@@ -7,7 +7,12 @@ import pytest
 
 from libs.common.redis.telemetry_stream import Entry
 from libs.common.routing.budgets import Recount
-from services.router.budgets.recounter import RESTORED_WITHIN_MS, Recounter, Used
+from services.router.budgets.recounter import (
+    RESENT_WITHIN_MS,
+    RESTORED_WITHIN_MS,
+    Recounter,
+    Used,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -110,6 +115,15 @@ async def test_only_the_leader_sums() -> None:
     world.leads = False
     await world.look()
     assert world.known == {}
+
+
+async def test_events_are_sent_again_first() -> None:
+    world = World(KEY, age_ms=RESENT_WITHIN_MS)
+    await world.look()
+    assert world.known == {}
+    world.age_ms += 1
+    await world.look()
+    assert set(world.known) == {"key:k"}
 
 
 async def test_reservations_are_restored_first() -> None:
