@@ -14,6 +14,7 @@ SMALL = Scale(
     postgres_away_s=1.0,
     between_s=(0.3, 0.8),
     gateways=2,
+    delay_ms=200,  # much longer than the clients need, also on a busy machine
 )
 
 

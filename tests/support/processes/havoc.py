@@ -25,8 +25,7 @@ from tests.support.processes.processes import Process, wait_for
 
 KEYS = {"sk-a1": "a", "sk-a2": "a", "sk-b1": "b", "sk-b2": "b"}
 ENDS = {"completed", "failed", "cancelled", "interrupted"}
-# The upstream is slow, so that a killed process always has requests in progress.
-PACE = {"delay_ms": 60, "event_gap_ms": 10}
+EVENT_GAP_MS = 10
 AFTER_FAILURE_S = 0.05
 POLL_S = 0.5
 
@@ -43,6 +42,8 @@ class Scale:
     settled_within_s: float = 60.0
     gateways: int = 3
     seed: int = 1
+    # The upstream is slow, so that a killed process has requests in progress.
+    delay_ms: int = 60
 
 
 @dataclass
@@ -125,7 +126,9 @@ async def scene(scale: Scale, folder: Path) -> AsyncIterator[Scene]:
             simulator_command("127.0.0.1", upstream, keys), {}, folder / "upstream.log"
         )
         stack.callback(simulator.kill)
-        await _slow_down(simulator, f"http://127.0.0.1:{upstream}/__sim")
+        await _slow_down(
+            simulator, f"http://127.0.0.1:{upstream}/__sim", scale.delay_ms
+        )
         common = {
             "PROXY_REDIS_URL": valkey.url,
             "PROXY_DATABASE_URL": f"{postgres.url}/havoc",
@@ -161,10 +164,11 @@ async def scene(scale: Scale, folder: Path) -> AsyncIterator[Scene]:
         yield made
 
 
-async def _slow_down(simulator: Process, control: str) -> None:
+async def _slow_down(simulator: Process, control: str, delay_ms: int) -> None:
     await asyncio.to_thread(wait_for, simulator, f"{control}/faults")
     async with httpx.AsyncClient(timeout=60) as client:
-        script = {"times": None, "fault": PACE}
+        pace = {"delay_ms": delay_ms, "event_gap_ms": EVENT_GAP_MS}
+        script = {"times": None, "fault": pace}
         (await client.post(f"{control}/faults", json=script)).raise_for_status()
 
 
