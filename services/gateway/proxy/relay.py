@@ -1,6 +1,6 @@
 """Relays one answer to its client: pieces as they come, facts noted in passing. An
 upstream that breaks off is reported to the client, never passed over in silence. A
-client that leaves ends the task of its request: `HttpExchange._given_up`."""
+client that leaves ends the task of its request: `_given_up` in exchange.py."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """The turns of one socket: each `response.create` frame is a request of the ledger,
-with a lease, a decision and a row of its own. Reads no more of passing frames than
-that takes."""
+with a lease, a decision and a row of its own, on a socket that connect.py finds. Reads
+no more of passing frames than that takes."""
 
 import asyncio
 import time

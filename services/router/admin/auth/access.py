@@ -1,4 +1,5 @@
-"""Access to the router: requests of browsers, and admin tokens."""
+"""Access to the router: requests of browsers, and admin tokens (compared in
+tokens.py)."""
 
 from typing import NamedTuple, Protocol
 
