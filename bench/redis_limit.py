@@ -120,7 +120,11 @@ async def _table(servers: Sequence[Server], seconds: float) -> None:
     most = await take(servers, full)
     print(most, flush=True)
     for share in SHARES:
-        print(await take(servers, replace(full, rate=most.served * share)), flush=True)
+        rate = most.served * share
+        spread = CONNECTIONS * len(servers) / rate  # not all at the same moment
+        print(
+            await take(servers, replace(full, rate=rate, stagger_s=spread)), flush=True
+        )
 
 
 def main() -> None:
