@@ -29,7 +29,7 @@ from services.gateway.errors import Problem
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import UNDECIDED, Lifecycle
 from services.gateway.proxy.retry import end_of_attempts
-from services.gateway.proxy.steps import ACQUIRE, ADMITTED, RESEND, Next
+from services.gateway.proxy.steps import ACQUIRE, ADMITTED, Next
 from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import FAILURES, Selector, problem_of
 from services.gateway.routing.spend import problem_of_quota
@@ -107,7 +107,7 @@ class Attempts:
                 self._in_flight.attempt_failed(life)
             if step is Next.REWRITE and await self.rewritten_here(life):
                 step = ACQUIRE
-            if step is not ACQUIRE and step is not RESEND:
+            if step is not ACQUIRE:
                 return step
             ends = end_of_attempts(ends, first, most, life.cause)
             number += 1

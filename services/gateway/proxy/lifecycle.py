@@ -53,7 +53,6 @@ from services.gateway.proxy.steps import (
     READ,
     RELAY,
     RELAYED,
-    RESEND,
     REWRITE,
     SENT,
     SETTLED,
@@ -184,7 +183,7 @@ class Lifecycle(RequestContext):
             # The same resource may be tried again: the connection is to blame.
             self.verdict, self.cause = NEUTRAL, Cause.STALE_CONNECTION
             self.phase = ADMITTED
-            return RESEND
+            return ACQUIRE
         if error.ends_request:
             self.another(Verdict(kind="fault", cause="timeout"), error.cause)
             self.problem = upstream_timeout(limit_s)

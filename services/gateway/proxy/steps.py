@@ -36,7 +36,6 @@ class Next(IntEnum):
     ANSWER = 3  # answer with `problem`, or else with `failure`
     REWRITE = 4  # rewrite the request for another account, or else answer
     DONE = 5  # nothing
-    RESEND = 6  # ACQUIRE, and the attempt does not count
 
 
 ACQUIRE: Final[Next] = Next.ACQUIRE
@@ -45,7 +44,6 @@ READ: Final[Next] = Next.READ
 ANSWER: Final[Next] = Next.ANSWER
 REWRITE: Final[Next] = Next.REWRITE
 DONE: Final[Next] = Next.DONE
-RESEND: Final[Next] = Next.RESEND
 
 
 @dataclass(slots=True)

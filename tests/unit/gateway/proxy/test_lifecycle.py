@@ -333,7 +333,7 @@ def test_a_failed_request_binds_no_session() -> None:
 def test_a_stale_connection_is_no_fault_of_the_resource() -> None:
     life, stale = sent(), Broken("x")
     stale.reused = True
-    assert life.failed(stale) is Next.RESEND
+    assert life.failed(stale) is Next.ACQUIRE
     assert (life.cause, life.tried, life.verdict.kind) == (
         "stale_connection",
         (),
