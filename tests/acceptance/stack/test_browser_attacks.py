@@ -23,6 +23,7 @@ from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import Plan, running_fleet
 from tests.support.processes.up import Up, environment, running
 from tests.support.processes.waiting import eventually
+from tests.support.processes.written import written_files
 from tests.support.upstreams.simulator import Simulator
 
 pytestmark = [
@@ -337,8 +338,8 @@ async def shown(page: Page, selector: str) -> None:
 
 def places_of(token: str, up: Up) -> list[str]:
     """The files and processes of a product that contain the token."""
-    files = [path for path in Path(up.data_dir).rglob("*") if path.is_file()]
-    found = [path for path in files if token.encode() in path.read_bytes()]
+    files = written_files(Path(up.data_dir))
+    found = [path for path, content in files if token.encode() in content]
     lines = [Path(f"/proc/{pid}/cmdline") for pid in (up.process.pid, *up.children())]
     shown = [f"{path.name} {path.stat().st_mode & 0o777:o}" for path in found]
     return shown + [str(line) for line in lines if token in line.read_text()]

@@ -22,6 +22,7 @@ from tests.support.databases.redis_dump import dump
 from tests.support.databases.valkey import empty
 from tests.support.processes.stack import STREAM, Stack, gateway_before, gateway_stack
 from tests.support.processes.waiting import eventually
+from tests.support.processes.written import written
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -159,12 +160,8 @@ async def stack(
 
 async def everything(stack: Stack) -> bytes:
     """Everything the product stores: Redis, journal, log."""
-    kept = await asyncio.to_thread(files, Path(stack.environ["PROXY_DATA_DIR"]))
-    return b"\n".join([await dump(stack.redis), *kept])
-
-
-def files(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    kept = await asyncio.to_thread(written, Path(stack.environ["PROXY_DATA_DIR"]))
+    return b"\n".join([await dump(stack.redis), kept])
 
 
 def shows_key(data: bytes) -> bool:

@@ -22,6 +22,7 @@ from tests.support.databases.sql import fetch
 from tests.support.databases.valkey import empty
 from tests.support.processes.fleet import running_fleet
 from tests.support.processes.waiting import eventually
+from tests.support.processes.written import written
 from tests.support.upstreams.simulator import Simulator
 from tests.support.worlds.key_holders import (
     ASK,
@@ -292,10 +293,8 @@ class TestSecrecy:
         await holders.revoke(gone)
         await holders.until_refused(gone)
         places = {
-            "logs": b"".join(p.read_bytes() for p in holders.folder.glob("*.log")),
-            "sql": b"".join(
-                p.read_bytes() for p in holders.folder.glob("proxy.sqlite3*")
-            ),
+            "logs": written(holders.folder, "*.log"),
+            "sql": written(holders.folder, "proxy.sqlite3*"),
             "redis": await dump(holders.redis),
             "refusals": "".join(holders.said).encode(),
             "upstream": json.dumps(

@@ -17,6 +17,8 @@ async def dump(redis: Redis) -> bytes:
         b"stream": redis.xrange,
     }
     async for name in redis.scan_iter("*"):
-        read = readers[await redis.type(name)]
-        parts += [name, repr(await read(name)).encode()]
+        kind = await redis.type(name)
+        if kind == b"none":
+            continue  # it expired since it was listed
+        parts += [name, repr(await readers[kind](name)).encode()]
     return b"\n".join(parts)

@@ -7,6 +7,7 @@ from tests.integration.router.registry.world import FERNET, SOON_S, THEIRS, Worl
 from tests.support.databases.redis_dump import dump
 from tests.support.databases.sql import fetch
 from tests.support.processes.waiting import eventually
+from tests.support.processes.written import written
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -85,13 +86,9 @@ class TestSecrecy:
         await world.admin("POST", "providers/test", api_key="sk-registered-wrong")
         await world.admin("GET", path)
         places = {
-            "logs": b"".join(p.read_bytes() for p in world.folder.glob("*.log")),
-            "sql": b"".join(
-                p.read_bytes() for p in world.folder.glob("proxy.sqlite3*")
-            ),
-            "journal": b"".join(
-                p.read_bytes() for p in world.folder.rglob("*") if p.is_file()
-            ),
+            "logs": written(world.folder, "*.log"),
+            "sql": written(world.folder, "proxy.sqlite3*"),
+            "all files, with journals": written(world.folder),
             "redis": await dump(world.redis),
             "answers": "".join(world.said).encode(),
         }
