@@ -132,7 +132,7 @@ class Router:
         )
         self.attention = self._attention()
         self.feed = Feed(self.overview.shared, self.store, self.attention.items)
-        self._recounter = self._recounts(backlog)
+        self._recounter = self._recounts(backlog, settings.heartbeat_seconds)
         self._reaper = Reaper(self.routing, self._lease, silent_ms)
         self.token = _token(settings, self.store)
         self.token_rows = NamedTokenRows(self.store.fetch)
@@ -168,9 +168,9 @@ class Router:
             self.store.fetch,
         )
 
-    def _recounts(self, backlog: TelemetryStream) -> Recounter:
+    def _recounts(self, backlog: TelemetryStream, heartbeat_s: float) -> Recounter:
         spend = SpendRows(self.store.fetch)
-        return Recounter(self.routing, spend, backlog, self._lease)
+        return Recounter(self.routing, spend, backlog, self._lease, heartbeat_s)
 
     async def stop(self) -> None:
         for loop in self._loops:

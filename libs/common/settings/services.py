@@ -67,6 +67,8 @@ class RoutingSettings(Settings):
     queue_max_seconds: float | None = Field(
         None, ge=0, le=3_600, alias="PROXY_QUEUE_MAX_SECONDS"
     )
+    # Between heartbeats of a gateway. Routers wait for them after a loss of Redis.
+    heartbeat_seconds: Seconds = Field(1.0, alias="PROXY_HEARTBEAT_SECONDS")
 
     @property
     def queue_ms(self) -> int:
@@ -129,7 +131,6 @@ class GatewaySettings(
     journal_max_bytes: int = Field(
         1_073_741_824, ge=16_777_216, le=2**44, alias="PROXY_JOURNAL_MAX_BYTES"
     )
-    heartbeat_seconds: Seconds = Field(1.0, alias="PROXY_HEARTBEAT_SECONDS")
     gateway_workers: int = Field(1, ge=1, le=256, alias="PROXY_GATEWAY_WORKERS")
     # Client connections per gateway, including idle ones; others wait.
     max_connections: int = Field(

@@ -27,8 +27,10 @@ TRIES = 20
 NOTED_AT_ONCE = 1000
 # After Redis was emptied gateways send again, on their next heartbeats, the events that
 # SQL may lack (a second of them), and restore reservations. A sum before that is short.
-RESENT_WITHIN_MS = 1500
-RESTORED_WITHIN_MS = 3000
+# How many heartbeats that takes, each with the time to connect again:
+RESENT_WITHIN = 1.5
+RESTORED_WITHIN = 3.0
+SHORTEST_HEARTBEAT_S = 1.0
 FAILURES = Counter(
     "proxy_router_recount_failures_total",
     "Rounds that could not sum what budgets were spent on.",
@@ -84,12 +86,19 @@ class Recounter:
     """One router at a time."""
 
     def __init__(
-        self, routing: Functions, rows: Rows, stream: Stream, leadership: Leadership
+        self,
+        routing: Functions,
+        rows: Rows,
+        stream: Stream,
+        leadership: Leadership,
+        heartbeat_s: float,
     ) -> None:
+        """`heartbeat_s`: between two of a gateway."""
         self._routing = routing
         self._rows = rows
         self._stream = stream
         self._leadership = leadership
+        self._heartbeat_ms = max(heartbeat_s, SHORTEST_HEARTBEAT_S) * 1000
         self._rounds = Rounds(
             FAILURES, "cannot sum budgets", "recount_failed", log.warning
         )
@@ -103,7 +112,7 @@ class Recounter:
     async def look(self) -> None:
         """Sums all windows that are in doubt. Raises `RedisAway`, `StoreAway`."""
         age_ms, wanted = await self._routing.recounts()
-        due = [r for r in wanted if age_ms > _waits_ms(r)]
+        due = [r for r in wanted if age_ms > _waits(r) * self._heartbeat_ms]
         if not due or not await self._leadership.hold():
             return
         # After Redis began to note what is published.
@@ -146,9 +155,9 @@ class Recounter:
         return found
 
 
-def _waits_ms(recount: Recount) -> int:
-    """How long after Redis began the window is not summed yet."""
-    return RESTORED_WITHIN_MS if recount.reserves else RESENT_WITHIN_MS
+def _waits(recount: Recount) -> float:
+    """For how many heartbeats after Redis began the window is not summed yet."""
+    return RESTORED_WITHIN if recount.reserves else RESENT_WITHIN
 
 
 def _add(found: dict[str, list[tuple[int, Used]]], entry: Entry) -> None:

@@ -8,14 +8,17 @@ import pytest
 from libs.common.redis.telemetry_stream import Entry
 from libs.common.routing.budgets import Recount
 from services.router.budgets.recounter import (
-    RESENT_WITHIN_MS,
-    RESTORED_WITHIN_MS,
+    RESENT_WITHIN,
+    RESTORED_WITHIN,
     Recounter,
     Used,
 )
 
 pytestmark = pytest.mark.asyncio
 
+HEARTBEAT_S = 2.0
+RESENT_MS = int(RESENT_WITHIN * HEARTBEAT_S * 1000)
+RESTORED_MS = int(RESTORED_WITHIN * HEARTBEAT_S * 1000)
 KEY = Recount("key:k", "1", 100, 200)
 TEAM = Recount("team:t", "1", 0, 1_000, reserves=True)
 
@@ -84,7 +87,7 @@ class World:
         self.streamed.append(Entry("1-1", fields))
 
     async def look(self) -> None:
-        await Recounter(self, self, self, self).look()
+        await Recounter(self, self, self, self, HEARTBEAT_S).look()
 
 
 async def test_what_is_stored_and_what_waits_are_added() -> None:
@@ -118,7 +121,7 @@ async def test_only_the_leader_sums() -> None:
 
 
 async def test_events_are_sent_again_first() -> None:
-    world = World(KEY, age_ms=RESENT_WITHIN_MS)
+    world = World(KEY, age_ms=RESENT_MS)
     await world.look()
     assert world.known == {}
     world.age_ms += 1
@@ -127,7 +130,7 @@ async def test_events_are_sent_again_first() -> None:
 
 
 async def test_reservations_are_restored_first() -> None:
-    world = World(TEAM, KEY, age_ms=RESTORED_WITHIN_MS)
+    world = World(TEAM, KEY, age_ms=RESTORED_MS)
     await world.look()
     assert set(world.known) == {"key:k"}
     world.age_ms += 1
