@@ -7,6 +7,7 @@ and fifty."""
 
 import argparse
 import asyncio
+import itertools
 import os
 import statistics
 import sys
@@ -45,7 +46,7 @@ class _Paced(JsonAsker):
     """Asks again only when it is due."""
 
     def __init__(self, request: bytes, tally: Tally, due: float) -> None:
-        super().__init__(request, tally)
+        super().__init__(itertools.repeat(request), tally)
         self._due = due  # of the loop's clock
 
     def wait(self) -> None:

@@ -2,9 +2,10 @@
 send the next. Parses only the framing; an answer other than 200 ends the run."""
 
 import asyncio
+import itertools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -32,8 +33,10 @@ class _Asker(asyncio.Protocol):
     """One connection. After `stop`, the current answer is the last. `every_s`: the
     time from one request to the next; 0: as soon as an answer is complete."""
 
-    def __init__(self, request: bytes, tally: Tally, every_s: float = 0.0) -> None:
-        self._request = request
+    def __init__(
+        self, requests: Iterator[bytes], tally: Tally, every_s: float = 0.0
+    ) -> None:
+        self._requests = requests
         self._tally = tally
         self._every_s = every_s
         self._due = 0.0  # of the loop's clock
@@ -58,7 +61,7 @@ class _Asker(asyncio.Protocol):
         self._due = self._due or asyncio.get_running_loop().time()
         self._begin()
         self._asked_at = _clock()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def stop(self) -> None:
         self._stopped = True
@@ -215,7 +218,7 @@ async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
     every_s = load.connections / load.rate if load.rate else 0.0
     loop = asyncio.get_running_loop()
     _, asker = await loop.create_connection(
-        lambda: kind(request, tally, every_s), "127.0.0.1", port
+        lambda: kind(itertools.repeat(request), tally, every_s), "127.0.0.1", port
     )
     return asker
 

@@ -49,6 +49,22 @@ class System:
             used[POSTGRES] = ended + sum(live)
         return used
 
+    def memory_mb(self) -> dict[str, float]:
+        """Memory by process, without that of files."""
+        held = dict.fromkeys(NAMES, 0.0)
+        for pid in cpu.family(self.pid):
+            held[_name_of(pid)] += _memory_mb(pid)
+        return held
+
+
+def _memory_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0  # it has ended since it was listed
+    sizes = (line.split()[1] for line in lines if line.startswith("RssAnon:"))
+    return int(next(sizes, "0")) / 1024
+
 
 def _cpu_s(pid: int) -> float | None:
     try:

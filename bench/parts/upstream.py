@@ -2,6 +2,7 @@
 beyond the framing. `python -m bench.parts.upstream PORT`."""
 
 import asyncio
+import itertools
 import re
 import sys
 from typing import cast
@@ -32,6 +33,9 @@ STREAM_HEAD = (
 CHUNKS = [b"%x\r\n%b\r\n" % (len(event), event) for event in wire.stream_events()]
 FIRST = STREAM_HEAD + CHUNKS[0]
 LAST = CHUNKS[-1] + wire.STREAM_END
+# The end of all ids, and others of its length.
+ID = b"_bench"
+_ids = (b"_%05x" % number for number in itertools.cycle(range(16**5)))
 
 
 class Canned(asyncio.Protocol):
@@ -41,6 +45,7 @@ class Canned(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._held = b""
+        self._id = ID  # of the answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -56,10 +61,11 @@ class Canned(asyncio.Protocol):
             return
         self._held = b""
         assert self._transport is not None
+        self._id = next(_ids) if wire.UNIQUE in data else ID
         if wire.STREAMED not in data:
-            self._transport.write(JSON)
+            self._transport.write(self._named(JSON))
             return
-        self._transport.write(FIRST)
+        self._transport.write(self._named(FIRST))
         if wire.HELD in data:
             return
         if wire.PACED in data:
@@ -82,8 +88,11 @@ class Canned(asyncio.Protocol):
         if self._transport is None:
             return False
         last = number == wire.EVENTS - 1
-        self._transport.write(LAST if last else CHUNKS[number])
+        self._transport.write(self._named(LAST if last else CHUNKS[number]))
         return not last
+
+    def _named(self, data: bytes) -> bytes:
+        return data if self._id is ID else data.replace(ID, self._id)
 
 
 def _complete(data: bytes) -> bool:

@@ -7,6 +7,7 @@ EVENTS = 50
 GAP_S = 0.01
 PACED = b'"pace":"slow"'
 HELD = b'"pace":"held"'
+UNIQUE = b'"pace":"unique"'  # the answer has ids of its own
 STREAMED = b'"stream":true'
 HEAD_END = b"\r\n\r\n"
 KEY = "rpx_bench-0123456789abcdefghijklmnopqrstuvwxyz-0123"
@@ -21,8 +22,8 @@ def request(
     pace: str = "none",
     key: str = KEY,
 ) -> bytes:
-    """A request of about 1 KB, as an agent sends it. `target` is host:port; `pace` of a
-    stream is none, slow, or held (nothing follows the first event)."""
+    """A request of about 1 KB, as an agent sends it. `target` is host:port; `pace` is
+    none or unique, of a stream also slow, or held (nothing follows the first event)."""
     body = {
         "model": "gpt-5",
         "stream": streamed,
