@@ -1,5 +1,5 @@
 """Measures what nodes of a Redis Cluster bring to stacks that share it:
-`python -m bench.cluster_nodes`, about a minute.
+`python -m bench.cluster_nodes`, a minute and a half.
 
 One stack on one node, three stacks on one node, and three on a node each: their
 namespaces (PROXY_REDIS_NAMESPACE) decide their slots. The callers of each stack make
@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,21 +38,21 @@ from libs.common.runtime import logs
 from tests.support.databases.valkey_cluster import RANGES, Node, valkey_cluster
 
 NODE_CORE, LOAD_CORE = cores()
-SHARE = 0.04  # of a core, for each node
-PERIOD_US = 50_000
+SHARE = 0.1  # of a core, for each node
+PERIOD_US = 20_000
 CALLERS = 64  # of each stack
 RESOURCES = 20
-WARM_S = 1.0
+WARM_S = 0.3
 LONGEST_S = 110
 FULL = 0.9  # of the quota
 # By their slots: one on each node, and three on the first.
 APART = [Keys(name) for name in ("b", "c", "d")]
 TOGETHER = [Keys(name) for name in ("b", "two", "west")]
-ARRANGEMENTS = {
-    "one stack, one node": APART[:1],
-    "three stacks, one node": TOGETHER,
-    "three stacks, three nodes": APART,
-}
+ARRANGEMENTS = ALONE, CROWDED, SPREAD = (
+    "one stack, one node",
+    "three stacks, one node",
+    "three stacks, three nodes",
+)
 _LINE = "{:<28}{:>12}{:>16}{:>14}{:>12}"
 
 
@@ -148,6 +148,13 @@ async def _cpu_s(node: Node) -> float:
     return float(fields["used_cpu_user"]) + float(fields["used_cpu_sys"])
 
 
+def arranged(name: str, number: int) -> list[Keys]:
+    """The stacks that are busy. One alone is on another node in each round."""
+    if name == ALONE:
+        return [APART[number % len(APART)]]
+    return TOGETHER if name == CROWDED else APART
+
+
 def nodes_of(namespaces: Sequence[Keys], nodes: Sequence[Node]) -> list[Node]:
     """The nodes with the slots of the namespaces, each once."""
     places = {
@@ -172,12 +179,15 @@ async def run(rounds: int, seconds: float, folder: Path) -> str:
             os.sched_setaffinity(pid, {NODE_CORE})
         exits.enter_context(quota.limited(pids, SHARE, PERIOD_US))
         taken: dict[str, list[Row]] = {name: [] for name in ARRANGEMENTS}
-        for _ in range(rounds):
-            for name, namespaces in ARRANGEMENTS.items():
+        for number in range(rounds):
+            # In turns, and each first as often: other programs are busy, too.
+            for which in range(len(ARRANGEMENTS)):
+                name = ARRANGEMENTS[(number + which) % len(ARRANGEMENTS)]
+                namespaces = arranged(name, number)
                 nodes = nodes_of(namespaces, cluster.nodes)
                 used = [stacks[keys.namespace] for keys in namespaces]
                 taken[name].append(await take(nodes, used, seconds))
-        return report({name: _median(rows) for name, rows in taken.items()})
+        return report(taken)
 
 
 def _median(rows: Sequence[Row]) -> Row:
@@ -189,15 +199,27 @@ def _median(rows: Sequence[Row]) -> Row:
     )
 
 
-def report(found: dict[str, Row]) -> str:
+def _ratio(of_rounds: Iterable[float]) -> float:
+    """The median of what rows of the same round say: the machine's speed changes."""
+    return statistics.median(of_rounds)
+
+
+def report(taken: dict[str, list[Row]]) -> str:
+    found = {name: _median(rows) for name, rows in taken.items()}
+    one, together, apart = taken.values()
     lines = [
-        f"each node has {SHARE:.0%} of a core; medians",
+        f"each node has {SHARE:.0%} of a core; medians of {len(one)} rounds",
         _LINE.format("", "requests/s", "Redis, µs each", "of the quota", "load"),
         *(row.shown(name) for name, row in found.items()),
     ]
-    one, together, apart = found.values()
-    for what, row, bound in (("one node", together, 1), ("three nodes", apart, 3)):
-        rate, cpu = row.rate / one.rate, bound * one.cpu_us / row.cpu_us
+    for what, rows, nodes in (("one node", together, 1), ("three nodes", apart, 3)):
+        rate = _ratio(
+            row.rate / first.rate for row, first in zip(rows, one, strict=True)
+        )
+        cpu = _ratio(
+            nodes * first.cpu_us / row.cpu_us
+            for row, first in zip(rows, one, strict=True)
+        )
         lines.append(
             f"three stacks on {what} against one stack: {min(rate, cpu):.2f} times "
             f"(by the rate {rate:.2f}, by CPU {cpu:.2f})"
@@ -209,10 +231,10 @@ def report(found: dict[str, Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.cluster_nodes")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.5)
     given = parser.parse_args()
-    logs.configure("bench", "warning")
+    logs.configure("bench", "error")
     if not quota.allowed():
         sys.exit("this needs to set quotas (cgroup cpu), which is not allowed here")
     os.sched_setaffinity(0, {LOAD_CORE})
