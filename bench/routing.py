@@ -19,12 +19,14 @@ from redis.asyncio import Redis
 
 from bench.parts.servers import SERVER_CORE, STREAM, valkey
 from libs.common.contracts.catalogue import Catalogue
+from libs.common.redis.client import Caller
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Release, digest, model_digest
 from libs.common.settings.resources import resources_from_environment
 from libs.common.upstream_answers.verdicts import Verdict
-from services.router.function_library import LIBRARY
+from services.router.function_library import library
 
 SIZES = (4, 20, 200)
 CALLS = 200  # of each kind in a round
@@ -67,20 +69,28 @@ Measured = dict[int, dict[str, Cost]]
 class Bench:
     """The calls on one catalogue, timed by the server."""
 
-    def __init__(self, redis: Redis, shared: SharedConnection) -> None:
+    def __init__(self, redis: Redis, shared: Caller, keys: Keys = DEFAULT) -> None:
         self._redis = redis
         self._shared = shared
-        self._routing = RoutingFunctions(shared, STREAM, library=LIBRARY)
+        self._keys = keys
+        self._stream = STREAM if keys.is_default else keys.tagged_stream
+        self._routing = RoutingFunctions(
+            shared, self._stream, library=library(keys), keys=keys
+        )
         self._number = 0
         self._chosen: dict[str, str] = {}
 
     async def prepare(self, resources: int) -> None:
         """Empty the server and publish a catalogue of this many resources."""
         await self._redis.flushall()
-        await self._routing.load_library()
         await self._redis.execute_command(  # type: ignore[no-untyped-call]
             "FUNCTION", "LOAD", "REPLACE", EMPTY
         )
+        await self.publish(resources)
+
+    async def publish(self, resources: int) -> None:
+        """Load the library, and publish such a catalogue, as a router does."""
+        await self._routing.load_library()
         keys = ",".join(f"sk-bench-{number}" for number in range(resources))
         found = resources_from_environment(
             {"OPENAI_API_KEYS": keys}, "http://127.0.0.1:1/v1"
@@ -88,9 +98,19 @@ class Bench:
         catalogue = Catalogue(version=f"b{resources}", resources=found)
         await self._routing.publish(catalogue, "published")
 
+    async def request(self) -> None:
+        """The calls of one request: acquire, and the release with its event."""
+        ask = self._ask(named=True)
+        await self._acquire(ask)
+        await self._release(ask)
+
+    async def tidy(self) -> None:
+        """Store what was written, as ingest would."""
+        await self._redis.xtrim(self._stream, maxlen=0, approximate=False)
+
     async def round(self) -> dict[str, Cost]:
         """The cost of calls of each kind."""
-        await self._redis.xtrim(STREAM, maxlen=0, approximate=False)
+        await self.tidy()
         costs: dict[str, Cost] = {}
         for kind, named in (("by load", False), ("by session", True)):
             asks = [self._ask(named=named) for _ in range(CALLS)]
@@ -156,7 +176,7 @@ class Bench:
     def _empty(self) -> Awaitable[object]:
         """The empty counterpart of an acquire: same arguments, no work."""
         return self._shared.call(
-            "FCALL", "bench_empty", 2, "{rpx}:catalogue:version", STREAM,
+            "FCALL", "bench_empty", 2, self._keys.catalogue_version(), self._stream,
             "bench", "0199f0a2-0000-7000-8000-000000000001", 1,
             "0199f0a2-0001-7000-8000-000000000001", "", digest("bench"),
             model_digest("gpt-5"), 0, 0, "", 7919, DECISION, HEAD, "", "", 0,

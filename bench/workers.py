@@ -8,18 +8,13 @@ With a small share, most time is spent waiting, which two workers do at the same
 the request rate alone would overstate the gain. So CPU per request is compared too, and
 the lower of the two gains is reported."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from bench.parts import measure
+from bench.parts import measure, quota
 from bench.parts.cpu import family
 from bench.parts.load import Load
 from bench.parts.servers import Server, direct, gateway
 
-GROUPS = Path("/sys/fs/cgroup/cpu")
-PERIOD_US = 20_000
 SHARE = 0.4  # of a core, for each worker
 LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
 
@@ -27,7 +22,7 @@ LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
 async def gain(folder: Path) -> float | None:
     """Throughput of two workers / one: 2 at best. None where this process may not set
     quotas."""
-    if not os.access(GROUPS / "cpu.cfs_period_us", os.W_OK):
+    if not quota.allowed():
         return None
     taken = []
     for count in (1, 2):
@@ -37,30 +32,13 @@ async def gain(folder: Path) -> float | None:
             direct(place) as upstream,
             gateway(place, upstream, workers=count) as ours,
         ):
-            with _limited(ours):
+            with quota.limited(_workers(ours), SHARE):
                 taken.append((await measure.sample(ours, LOAD)).costs())
     one, two = taken
     return min(two["rate"] / one["rate"], 2 * one["cpu"] / two["cpu"])
 
 
-@contextlib.contextmanager
-def _limited(server: Server) -> Iterator[None]:
-    """Put each worker into a group of its own; their parent, which only waits, into
-    none."""
+def _workers(server: Server) -> list[int]:
+    """The workers without their parent, which only waits."""
     found = [pid for first in server.parties.server for pid in family(first)]
-    workers = sorted({pid for pid in found if not set(family(pid)) - {pid}})
-    groups = []
-    try:
-        for pid in workers:
-            group = GROUPS / f"bench-{pid}"
-            group.mkdir()
-            groups.append(group)
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (group / "cpu.cfs_quota_us").write_text(str(int(PERIOD_US * SHARE)))
-            (group / "cgroup.procs").write_text(str(pid))
-        yield
-    finally:
-        for group in groups:
-            for member in (group / "cgroup.procs").read_text().split():
-                (GROUPS / "cgroup.procs").write_text(member)
-            group.rmdir()
+    return sorted({pid for pid in found if not set(family(pid)) - {pid}})

@@ -7,33 +7,36 @@ from pathlib import Path
 
 from libs.cli.plan import RedisSeen, Seen
 from libs.common.errors import SettingError
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.url import addresses
 
 TIMEOUT_SECONDS = 0.5
 LOOPBACK = "127.0.0.1"
 
 
-def observe(redis_url: str) -> Seen:
+def observe(redis_url: str, keys: Keys = DEFAULT) -> Seen:
     return Seen(
-        redis=see_redis(redis_url),
+        redis=see_redis(redis_url, keys),
         simulator_port=free_port(),
         valkey=str(valkey_binary()),
     )
 
 
-def see_redis(url: str) -> RedisSeen:
+def see_redis(url: str, keys: Keys = DEFAULT) -> RedisSeen:
     """Whether `up` may use the server at `url`: only if nobody else does."""
-    return look_at_redis(url, TIMEOUT_SECONDS)[0]
+    return look_at_redis(url, TIMEOUT_SECONDS, keys)[0]
 
 
-def look_at_redis(url: str, patience_s: float) -> tuple[RedisSeen, str]:
+def look_at_redis(
+    url: str, patience_s: float, keys: Keys = DEFAULT
+) -> tuple[RedisSeen, str]:
     """The same, and the cause when the server cannot be used, else an empty string."""
     if (refusal := _refused(url, patience_s)) is not None:
         return RedisSeen.ABSENT, refusal
     # Its import of redis-py takes long, and `up` usually finds no server.
     from libs.cli.redis_server import look  # noqa: PLC0415
 
-    return look(url, patience_s)
+    return look(url, patience_s, keys)
 
 
 def _refused(url: str, patience_s: float) -> str | None:

@@ -36,6 +36,7 @@ class RedisSeen(StrEnum):
     ABSENT = "nothing answers there"
     EMPTY = "it is empty"
     OURS = "it holds this proxy's keys"
+    SHARED = "other stacks of this proxy use it"
     FOREIGN = "another application uses it"
     TOO_OLD = "it is too old: functions need Redis 7 or later"
     LOCKED = "it requires a password, or this user lacks permissions"

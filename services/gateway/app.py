@@ -75,9 +75,10 @@ class Gateway:
         self.scrape = Scrape(slots)
         self.id = process_name()
         self._rules = ProviderRules.read(os.environ)
-        self.redis = hot_connection(settings.redis_url)
+        self._keys = settings.redis_keys
+        self.redis = hot_connection(settings.redis_url, self._keys)
         self.routing = RoutingFunctions(
-            self.redis, settings.telemetry_stream, Terms.of(settings)
+            self.redis, settings.telemetry_stream, Terms.of(settings), keys=self._keys
         )
         self.router = _router_client(settings)
         self._build_access()
@@ -95,7 +96,7 @@ class Gateway:
         """Who may send requests."""
         settings = self._settings
         self.authenticator = Authenticator(
-            KeyTable(self.redis), required=settings.require_keys
+            KeyTable(self.redis, self._keys), required=settings.require_keys
         )
         self.access = AccessControl(
             self.authenticator,
@@ -112,7 +113,7 @@ class Gateway:
             journals, self.id, int(time.time() * 1000), settings.journal_max_bytes
         )
         self.delivery = JournalDelivery(
-            self.journal, self.redis, settings.telemetry_stream
+            self.journal, self.redis, settings.telemetry_stream, self._keys
         )
         self._recovery = JournalRecovery(journals, self.journal, self.routing)
         self.capturer = make_capturer(settings)
@@ -210,6 +211,7 @@ class Gateway:
             self.delivery,
             self.in_flight,
             self.authenticator,
+            self._keys,
         )
         self.conditions = GatewayConditions(
             self.catalogue,

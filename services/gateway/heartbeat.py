@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.redis import keys
 from libs.common.redis.hot_connection import HotConnection
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.ledger.journal.delivery import JournalDelivery
@@ -44,7 +44,9 @@ class Heartbeat:
         delivery: JournalDelivery,
         in_flight: InFlight,
         authenticator: Authenticator,
+        keys: Keys = DEFAULT,
     ) -> None:
+        self._impaired_key = keys.impaired(gateway_id)
         self._authenticator = authenticator
         self.impaired: Callable[[], tuple[str, ...]] = tuple  # parts, for the router
         self._gateway_id = gateway_id
@@ -104,7 +106,7 @@ class Heartbeat:
         """For `/admin/attention`. Its loss is harmless."""
         parts = self.impaired()
         if parts:
-            key = keys.impaired(self._gateway_id)
+            key = self._impaired_key
             told = self._redis.call("SET", key, ",".join(parts), "PX", IMPAIRED_MS)
             told.add_done_callback(lambda done: done.cancelled() or done.exception())
 

@@ -40,11 +40,13 @@ class Health:
 
     def __init__(self, settings: HealthSettings) -> None:
         self._settings = settings
-        self._redis = connect(settings.redis_url)
+        keys = settings.redis_keys
+        self._redis = connect(settings.redis_url, keys)
         self._routing = RoutingFunctions(
             ClientCaller(self._redis),
             settings.telemetry_stream,
             Terms(cooldown_ms=int(settings.cooldown_seconds * 1000)),
+            keys=keys,
         )
         rules = ProviderRules.read(os.environ)
         self._client = httpx.AsyncClient(
@@ -61,14 +63,15 @@ class Health:
         credentials = Credentials(os.environ, Sealer(settings.fernet_keys), rules)
         prober = Prober(self._routing, self._client, check_request, credentials)
         key_tester = KeyTester(self._client, credentials, settings.timeout_seconds)
-        self._lease = LeaderLease(self._redis, "health", process_name(), LEASE_MS)
+        self._lease = LeaderLease(self._redis, "health", process_name(), LEASE_MS, keys)
         self._schedule = Schedule(
             prober.check_all,
             self._lease,
             self._routing.catalogue_version,
             settings.interval_seconds,
         )
-        self._queue_worker = CheckQueueWorker(Orders(self._redis), prober, key_tester)
+        orders = Orders(self._redis, keys)
+        self._queue_worker = CheckQueueWorker(orders, prober, key_tester)
 
     async def run(self) -> None:
         settings = self._settings

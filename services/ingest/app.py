@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from libs.common.contracts.prices import Price, PriceList
 from libs.common.errors import SettingError, StoreAway
 from libs.common.providers.rules import check_alert_address
-from libs.common.redis import keys
+from libs.common.redis.keys import payloads as payloads_of
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.runtime import logs
@@ -74,7 +74,7 @@ async def serve(
 ) -> None:
     """Run the consumers, schema maintenance and probes."""
     store = open_store(settings.url)
-    redis = connect(settings.redis_url)
+    redis = connect(settings.redis_url, settings.redis_keys)
     stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
     usage = Usage(PriceList(prices) if prices else None)
     store.rollups.prices = PriceList(prices or ())
@@ -82,7 +82,7 @@ async def serve(
     options = replace(_options(settings), usage=usage, alerts=alerts)
     consumer = Consumer(stream, store, options)
     payloads = TelemetryStream(
-        redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
+        redis, payloads_of(settings.telemetry_stream), settings.telemetry_group
     )
     bodies = Consumer(payloads, PayloadSink(store), _payload_options(settings))
     kept = MaintenanceOptions(keep_days=settings.retention_days)

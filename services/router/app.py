@@ -69,7 +69,7 @@ from services.router.cluster.library import ClusterLibrary
 from services.router.conditions import RouterConditions
 from services.router.dashboard_files import CSP, FILES, page
 from services.router.errors import say
-from services.router.function_library import LIBRARY
+from services.router.function_library import library as library_of
 from services.router.key_table import KeyPublisher
 from services.router.owners import Owners
 from services.router.probes import Healthz, Metrics, Readyz
@@ -89,26 +89,23 @@ class Router:
     """All components of the process."""
 
     def __init__(self, settings: RouterSettings) -> None:
-        self._redis = connect(settings.redis_url)
-        caller = ClientCaller(self._redis)
-        stream = settings.telemetry_stream
-        self.routing = RoutingFunctions(caller, stream, Terms.of(settings), LIBRARY)
+        self._open_redis(settings)
         self.store = open_store(settings.url)
         self.proxy_keys = ProxyKeyRows(self.store.fetch)
-        self.keys = KeyTable(caller)
         self.key_publisher = KeyPublisher(self.proxy_keys, self.keys)
-        self.orders = Orders(self._redis)
         checks = HealthSettings.read(os.environ)
         self.patience_s = checks.timeout_seconds + CHECK_MARGIN_S
         self.stopping = stopping_at_signal()
-        backlog = TelemetryStream(self._redis, stream, settings.telemetry_group)
+        backlog = TelemetryStream(
+            self._redis, settings.telemetry_stream, settings.telemetry_group
+        )
         self.context = _provider_context(settings)
         resources = self.context.ours
         self.registry_rows = RegistryRows(self.store.fetch)
         self.registry = RegistryReader(
-            self.registry_rows, Changes(caller), resources, self.context.sealer
+            self.registry_rows, self._changes, resources, self.context.sealer
         )
-        self._lease = LeaderLease(self._redis, "router", process_name(), LEASE_MS)
+        self._lease = self._leads("router", process_name())
         self.publisher = Publisher(
             self.routing, build_catalogue(resources), self._lease, self.registry
         )
@@ -123,7 +120,7 @@ class Router:
             self.publisher,
             open_admin=settings.open_admin,
         )
-        prober = LeaderLease(self._redis, "health", "", LEASE_MS)
+        prober = self._leads("health", "")
         self.conditions = RouterConditions(
             self.overview.shared,
             self.auditor,
@@ -138,6 +135,23 @@ class Router:
         self.token_rows = NamedTokenRows(self.store.fetch)
         self.named_tokens = NamedTokens(self.token_rows)
         self._loops: list[asyncio.Task[None]] = []
+
+    def _open_redis(self, settings: RouterSettings) -> None:
+        """What the router has there, by the names of its stack."""
+        self._keys = keys = settings.redis_keys
+        self._redis = connect(settings.redis_url, keys)
+        caller = ClientCaller(self._redis)
+        self._library = library_of(keys)
+        self.routing = RoutingFunctions(
+            caller,
+            settings.telemetry_stream,
+            Terms.of(settings),
+            self._library,
+            keys=keys,
+        )
+        self.keys = KeyTable(caller, keys)
+        self.orders = Orders(self._redis, keys)
+        self._changes = Changes(caller, keys)
 
     def start(self) -> None:
         loops = (
@@ -156,7 +170,13 @@ class Router:
 
     def _of_cluster(self) -> Iterator[Coroutine[Any, Any, None]]:
         if isinstance(self._redis, ClusterClient):
-            yield ClusterLibrary(self._redis, LIBRARY, self._lease).run()
+            library = ClusterLibrary(
+                self._redis, self._library, self._lease, self._keys
+            )
+            yield library.run()
+
+    def _leads(self, role: str, holder: str) -> LeaderLease:
+        return LeaderLease(self._redis, role, holder, LEASE_MS, self._keys)
 
     def _attention(self) -> Attention:
         return Attention(

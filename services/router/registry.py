@@ -14,8 +14,8 @@ from libs.common.contracts.prices import Price
 from libs.common.errors import RedisAway
 from libs.common.providers.registry import Registry, joined
 from libs.common.providers.sealing import Sealer, Unsealable
-from libs.common.redis import keys
 from libs.common.redis.client import Caller
+from libs.common.redis.keys import DEFAULT, Keys
 from services.router.rounds import Rounds
 
 log = structlog.get_logger()
@@ -46,16 +46,17 @@ class Rows(Protocol):
 class Changes:
     """Counts changes of the registry in Redis, to notify all routers."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, keys: Keys = DEFAULT) -> None:
         self._caller = caller
+        self._key = keys.registry_changes()
 
     async def count(self) -> bytes | None:
         """Changes with every change of the registry. None if Redis was emptied."""
-        found: bytes | None = await self._caller.call("GET", keys.registry_changes())
+        found: bytes | None = await self._caller.call("GET", self._key)
         return found
 
     async def tell(self) -> None:
-        await self._caller.call("INCR", keys.registry_changes())
+        await self._caller.call("INCR", self._key)
 
 
 async def _ignore() -> None:

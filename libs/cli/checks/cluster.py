@@ -8,19 +8,19 @@ from libs.cli.checks.finding import Finding, Level
 from libs.cli.plan import without_password
 from libs.common.errors import SettingError
 from libs.common.redis.cluster.blocking import BlockingFinder
-from libs.common.redis.cluster.layout import SLOT, Address, Layout
+from libs.common.redis.cluster.layout import Address, Layout
 from libs.common.redis.factory import blocking_finder, cause_of
+from libs.common.redis.keys import DEFAULT, Keys
 
 VARIABLE = "PROXY_REDIS_URL"
 NO_CLUSTER = "cluster support disabled"  # in the error of a server that is no node
-LIST_LIBRARY = ("FUNCTION", "LIST", "LIBRARYNAME", "rpx")
 ANNOUNCED = "Check cluster-announce-ip, and that this machine can reach the address"
 SHOW_NODES = "`redis-cli CLUSTER NODES` at a node shows what fails"
 
 
-def cluster(url: str, patience_s: float) -> Iterator[Finding]:
+def cluster(url: str, patience_s: float, keys: Keys = DEFAULT) -> Iterator[Finding]:
     """The findings about each node of the URL, and then about the cluster."""
-    finder = blocking_finder(url, patience_s)
+    finder = blocking_finder(url, patience_s, keys)
     found: tuple[Layout, Address] | None = None
     for address in finder.nodes.known:
         try:
@@ -31,7 +31,7 @@ def cluster(url: str, patience_s: float) -> Iterator[Finding]:
         yield Finding(f"redis node {_place(address)}", "answers; cluster_state is ok")
         found = found or (layout, address)
     if found is not None:
-        yield from _whole(finder, *found)
+        yield from _whole(finder, keys, *found)
 
 
 def _unusable(url: str, address: Address, error: Exception) -> Finding:
@@ -52,19 +52,21 @@ def _unusable(url: str, address: Address, error: Exception) -> Finding:
     )
 
 
-def _whole(finder: BlockingFinder, layout: Layout, asked: Address) -> Iterator[Finding]:
+def _whole(
+    finder: BlockingFinder, keys: Keys, layout: Layout, asked: Address
+) -> Iterator[Finding]:
     """The findings about the cluster, by what the node `asked` says."""
     subject = "redis cluster"
+    slot = f"slot {finder.slot} of {keys.tag}, in which all keys are"
     if layout.owner is None:
-        state = f"no node has slot {SLOT}, in which all keys are"
-        yield Finding.failed(subject, state, SHOW_NODES)
+        yield Finding.failed(subject, f"no node has {slot}", SHOW_NODES)
         return
-    yield _owner(layout, layout.owner)
+    yield _owner(layout, f"{slot}, is at {_place(layout.owner)}")
     primaries = finder.primaries(asked)
     without = []
     for address in primaries:
         try:
-            (listed,) = finder.ask(address, LIST_LIBRARY)
+            (listed,) = finder.ask(address, keys.list_library)
         except (RedisError, OSError) as error:
             yield Finding.failed(
                 f"redis node {_place(address)}",
@@ -88,8 +90,7 @@ def _whole(finder: BlockingFinder, layout: Layout, asked: Address) -> Iterator[F
         yield Finding(subject, f"all {len(primaries)} primaries have the functions")
 
 
-def _owner(layout: Layout, owner: Address) -> Finding:
-    state = f"slot {SLOT}, in which all keys are, is at {_place(owner)}"
+def _owner(layout: Layout, state: str) -> Finding:
     if layout.replicas:
         count = len(layout.replicas)
         return Finding(

@@ -76,7 +76,7 @@ class Context:
     @cached_property
     def seen(self) -> Seen:
         """What answers at Redis's default address, and a free port."""
-        return observe(CommonSettings.read({}).redis_url)
+        return observe(CommonSettings.read({}).redis_url, self.settings.redis_keys)
 
 
 Check = Callable[[Context], Iterator[Finding]]

@@ -21,19 +21,22 @@ DATABASE_VARIABLES = ("PROXY_DATABASE_URL", "SERVICE_DATABASE_URL", "DATABASE_UR
 
 
 def redis(context: Context) -> Iterator[Finding]:
-    url = context.settings.redis_url
+    url, keys = context.settings.redis_url, context.settings.redis_keys
     place = without_password(url)
     subject = f"redis {place}"
-    seen, cause = look_at_redis(url, context.patience_s)
+    seen, cause = look_at_redis(url, context.patience_s, keys)
     state = f"{seen.value} ({cause})" if cause else seen.value
     if url.startswith(CLUSTER_SCHEMES) and seen not in FINAL:
         from libs.cli.checks.cluster import cluster  # noqa: PLC0415 - see `database`
 
-        yield from cluster(url, context.patience_s)
+        yield from cluster(url, context.patience_s, keys)
     elif seen.usable:
         yield Finding(subject, f"answers and has functions; {seen.value}")
     elif not context.environ.get("PROXY_REDIS_URL") or stands_in(url, seen):
         yield Finding(subject, f"{state}; `up` starts an embedded server instead")
+    elif seen is RedisSeen.SHARED:
+        state = f"{state}; the keys of this one begin with {keys.tag}"
+        yield Finding(subject, f"answers and has functions; {state}")
     elif seen is RedisSeen.FOREIGN:
         yield Finding.failed(
             subject,

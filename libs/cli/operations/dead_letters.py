@@ -121,7 +121,7 @@ async def _replay(store: Store, letter_id: str | None, wait_s: float) -> bool:
     else:
         ids = (letter_id,)
     settings = CommonSettings.read(os.environ)
-    redis = connect(settings.redis_url)
+    redis = connect(settings.redis_url, settings.redis_keys)
     async with aclosing(redis):
         stream = TelemetryStream(
             redis, settings.telemetry_stream, settings.telemetry_group

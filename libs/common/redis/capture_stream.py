@@ -23,7 +23,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from libs.common.contracts.payloads import Payload
 from libs.common.errors import ProxyError, RedisAway
-from libs.common.redis import keys
 from libs.common.redis.capture_batches import Batch, batches, packed, writes
 from libs.common.redis.factory import (
     LOOK_EVERY_S,
@@ -31,6 +30,8 @@ from libs.common.redis.factory import (
     cause_of,
     replaced_blocking,
 )
+from libs.common.redis.keys import DEFAULT, Keys
+from libs.common.redis.keys import payloads as payloads_of
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0  # for megabytes
@@ -56,10 +57,12 @@ class Backlog:
 
 
 class PayloadStream:
-    def __init__(self, url: str, telemetry_stream: str) -> None:
-        self._stream = keys.payloads(telemetry_stream)
+    def __init__(self, url: str, telemetry_stream: str, keys: Keys = DEFAULT) -> None:
+        self._stream = payloads_of(telemetry_stream)
         packer = PythonRespSerializer(COPIED_BYTES, _encoded)
-        self._redis = blocking_client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, packer)
+        self._redis = blocking_client(
+            url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, packer, keys
+        )
         # Outside the pool, which polls the socket for each use, and without a pipeline,
         # which keeps all commands: half the CPU time for small bodies.
         self._connection: AbstractConnection | None = None

@@ -32,6 +32,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from libs.common.redis.cluster.blocking import BlockingClusterClient, BlockingFinder
 from libs.common.redis.cluster.client import ClusterClient
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.url import RedisUrl, parse
 from libs.common.runtime.tls import tls_cause
 
@@ -40,11 +41,12 @@ SENTINEL_TIMEOUT_S = 0.5
 LOOK_EVERY_S = 1.0  # between two questions to Sentinels
 
 
-def client(url: str, connect_s: float, answer_s: float) -> Redis:
+def client(url: str, connect_s: float, answer_s: float, keys: Keys = DEFAULT) -> Redis:
+    """`keys`: of a Cluster, which are at one of its nodes."""
     place, options = parse(url), _options(connect_s, answer_s)
     options["retry"] = Retry(NoBackoff(), 0)
     if place.nodes:
-        return ClusterClient.of(place.nodes, _of_nodes(place, options))
+        return ClusterClient.of(place.nodes, _of_nodes(place, options), keys)
     if not place.sentinels:
         return _packing(Redis.from_url(place.server, **options))
     primary, sentinels = _of_sentinels(place, options)
@@ -72,15 +74,21 @@ def _packing(made: Redis) -> Redis:
 
 
 def blocking_client(
-    url: str, connect_s: float, answer_s: float, packer: Any = None
+    url: str,
+    connect_s: float,
+    answer_s: float,
+    packer: Any = None,
+    keys: Keys = DEFAULT,
 ) -> BlockingRedis:
-    """`packer` encodes commands in place of redis-py's default, hiredis."""
+    """The same for threads. `packer` encodes commands in place of redis-py's default,
+    hiredis."""
     place, options = parse(url), _options(connect_s, answer_s)
     options["retry"] = BlockingRetry(NoBackoff(), 0)
     if packer is not None:
         options["command_packer"] = packer
     if place.nodes:
-        return BlockingClusterClient.of(place.nodes, _of_nodes(place, options))
+        nodes = _of_nodes(place, options)
+        return BlockingClusterClient.of(place.nodes, nodes, keys)
     if not place.sentinels:
         return BlockingRedis.from_url(place.server, **options)
     primary, sentinels = _of_sentinels(place, options)
@@ -89,11 +97,13 @@ def blocking_client(
     return made
 
 
-def blocking_finder(url: str, patience_s: float) -> BlockingFinder:
+def blocking_finder(
+    url: str, patience_s: float, keys: Keys = DEFAULT
+) -> BlockingFinder:
     """Asks the nodes of a Cluster."""
     place, options = parse(url), _options(patience_s, patience_s)
     options["retry"] = BlockingRetry(NoBackoff(), 0)
-    return BlockingFinder(place.nodes, _of_nodes(place, options))
+    return BlockingFinder(place.nodes, _of_nodes(place, options), keys)
 
 
 def _options(connect_s: float, answer_s: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from libs.common.redis.client import Caller
 from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.cluster.connection import ClusterConnection
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import SharedConnection, connect
 
 
@@ -30,9 +31,9 @@ class HotConnection(Caller, Protocol):
     def call(self, *command: Any) -> "asyncio.Future[Any]": ...
 
 
-def hot_connection(url: str) -> HotConnection:
+def hot_connection(url: str, keys: Keys = DEFAULT) -> HotConnection:
     """For a URL of the settings. To be opened on this event loop."""
-    client = connect(url)
+    client = connect(url, keys)
     if isinstance(client, ClusterClient):
         return ClusterConnection(client)
     return SharedConnection(client)

@@ -6,8 +6,8 @@ import msgspec
 import structlog
 
 from libs.common.proxy_keys import Principal
-from libs.common.redis import keys
 from libs.common.redis.client import Caller
+from libs.common.redis.keys import DEFAULT, Keys
 
 log = structlog.get_logger()
 
@@ -16,18 +16,19 @@ class KeyTable:
     """The key table in Redis: secret hash -> principal, and a version that changes with
     every write. Raises `RedisAway`, or `ResponseError` when Redis rejects a command."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, keys: Keys = DEFAULT) -> None:
         self._caller = caller
+        self._keys = keys
 
     async def version(self) -> str | None:
         """Return the version, or None if there is no table (Redis was emptied)."""
-        version = await self._caller.call("GET", keys.proxy_keys_version())
+        version = await self._caller.call("GET", self._keys.proxy_keys_version())
         return None if version is None else str(version, "ascii")
 
     async def read(self) -> dict[str, Principal]:
         """Return the whole table. Read the version first: a change in between is then
         read twice instead of being missed."""
-        found = await self._caller.call("HGETALL", keys.proxy_keys())
+        found = await self._caller.call("HGETALL", self._keys.proxy_keys())
         # redis-py returns a dictionary; the shared connection returns a flat list.
         if not isinstance(found, dict):
             found = dict(zip(found[::2], found[1::2], strict=True))
@@ -50,9 +51,9 @@ class KeyTable:
         ]
         version = await self._caller.call(
             "FCALL",
-            "rpx_keys_v1",
+            self._keys.function("keys_v1"),
             1,
-            keys.proxy_keys_version(),
+            self._keys.proxy_keys_version(),
             seen or "",
             len(removed),
             *removed,

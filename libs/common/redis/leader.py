@@ -6,8 +6,8 @@ takes over after that time."""
 from pathlib import Path
 from typing import Any, Protocol
 
-from libs.common.redis import keys
 from libs.common.redis.client import translated
+from libs.common.redis.keys import DEFAULT, Keys
 
 HOLD = Path(__file__).with_name("leader.lua").read_text()
 RELEASE = Path(__file__).with_name("leader_release.lua").read_text()
@@ -18,7 +18,9 @@ class Leadership(Protocol):
 
 
 class LeaderLease:
-    def __init__(self, redis: Any, role: str, holder: str, ttl_ms: int) -> None:
+    def __init__(
+        self, redis: Any, role: str, holder: str, ttl_ms: int, keys: Keys = DEFAULT
+    ) -> None:
         self._redis = redis
         self._key = keys.leader(role)
         self._holder = holder

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from libs.common.errors import RedisAway
 from libs.common.redis import factory
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.packing import packed
 
 log = structlog.get_logger()
@@ -30,10 +31,10 @@ T = TypeVar("T")
 Refused = ResponseError  # an error reply: Redis is full, a replica, ...
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, keys: Keys = DEFAULT) -> Redis:
     """A client for control traffic. Connects on first use; raises redis-py's errors.
     Calls that block longer than the timeout need a client of their own."""
-    return factory.client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)
+    return factory.client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, keys)
 
 
 class SharedConnection:

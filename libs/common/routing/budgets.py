@@ -115,7 +115,7 @@ def _in_window(budget: Budget, window: Window) -> _Budget:
 
 
 def encoded_at(budget: Budget, now_ms: int) -> bytes:
-    """A budget in its current window, for rpx_count_v1."""
+    """A budget in its current window, for count_v1."""
     window = window_at(budget.window, budget.time_zone, now_ms)
     return _encode(_in_window(budget, window))
 
@@ -155,7 +155,7 @@ def spent_at(
 
 
 def spend_of(subject: str, told: str) -> Spend | None:
-    """As rpx_spend_v2 encodes it."""
+    """As spend_v2 encodes it."""
     if not told:
         return None
     _, *numbers = told.split(" ")

@@ -11,6 +11,7 @@ from libs.common.contracts.decision_head import (
     LaterWaitedHead,
     WaitedHead,
 )
+from libs.common.redis.keys import Keys
 from libs.common.redis.packing import SIZE, Form, Pieces
 from libs.common.routing.control import now_ms
 from libs.common.routing.types import OTHERS, Ask
@@ -53,24 +54,43 @@ def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
 
 ACQUIRE: Final = Form(_acquire)
 RELEASE: Final = Form(_release)
-# rpx_release_v5 takes what a request used as one number, which Lua holds exactly:
+# release_v5 takes what a request used as one number, which Lua holds exactly:
 # `nanos * MOST_TOKENS + tokens`, up to 2^53.
 MOST_TOKENS: Final = 2**20
 MOST_NANOS: Final = 2**33
 
 
-def name_of(ask: Ask) -> str:
-    """The function for a request that waits, that is on a WebSocket, that has other
-    targets of its alias, or whose key has limits."""
-    if ask.quota is not None:
+class Names:
+    """The functions that requests call, as a stack's library names them. `..._counted`:
+    for requests of keys with limits."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.acquire = keys.function("acquire_v4")
+        self.acquire_counted = keys.function("acquire_v5")
+        self._queue = keys.function("queue_v1")
+        self._queue_counted = keys.function("queue_v2")
+        self._pin = keys.function("pin_v4")
+        self._pin_counted = keys.function("pin_v5")
+        self._target = keys.function("target_v1")
+        self._target_counted = keys.function("target_v2")
+        self.leave = keys.function("leave_v1")
+        self.release = keys.function("release_v3")
+        self.release_counted = keys.function("release_v4")
+        self.release_known = keys.function("release_v5")
+
+    def of(self, ask: Ask) -> str:
+        """The function for a request that waits, that is on a WebSocket, that has other
+        targets of its alias, or whose key has limits."""
+        others = OTHERS in ask.turn
+        if ask.quota is not None:
+            if ask.place is not None:
+                return self._queue_counted
+            if not ask.socket and not ask.turn:
+                return self.acquire_counted
+            return self._target_counted if others else self._pin_counted
         if ask.place is not None:
-            return "rpx_queue_v2"
-        if not ask.socket and not ask.turn:
-            return "rpx_acquire_v5"
-        return "rpx_target_v2" if OTHERS in ask.turn else "rpx_pin_v5"
-    if ask.place is not None:
-        return "rpx_queue_v1"
-    return "rpx_target_v1" if OTHERS in ask.turn else "rpx_pin_v4"
+            return self._queue
+        return self._target if others else self._pin
 
 
 def further_of(ask: Ask) -> tuple[str, ...]:

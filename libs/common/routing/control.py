@@ -15,8 +15,8 @@ from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
 from libs.common.contracts.events import RegistryEvent, encode
 from libs.common.errors import NoCatalogue
-from libs.common.redis import keys
 from libs.common.redis.client import Caller, Clock, servers_clock
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing.budgets import (
     Recount,
     Spend,
@@ -91,7 +91,6 @@ ASK_AGAIN_S = 0.05
 # What was spent is summed every quarter of a second (docs/budgets.md).
 SUMMED_WITHIN_S = 1.0
 ALL = "*"  # the pool of all resources
-LIST_LIBRARY = ("FUNCTION", "LIST", "LIBRARYNAME", "rpx")
 
 
 class ControlFunctions:
@@ -104,9 +103,11 @@ class ControlFunctions:
         terms: Terms | None = None,
         library: str | None = None,
         clock: Clock = servers_clock,
+        keys: Keys = DEFAULT,
     ) -> None:
         """`library`: the source of the function library; for the router only. `clock`
         returns Unix ms, or '' for the server's clock."""
+        self._keys = keys
         self._clock = clock
         self._caller = caller
         self._stream = stream
@@ -133,7 +134,7 @@ class ControlFunctions:
         """The source of this version's library, and of the loaded one."""
         if self._library is None:
             raise AssertionError("only the router holds the library")
-        listed = await self._caller.call(*LIST_LIBRARY, "WITHCODE")
+        listed = await self._caller.call(*self._keys.list_library, "WITHCODE")
         return self._library, code_of(listed)
 
     async def publish(self, catalogue: Catalogue, event_id: str) -> bool:
@@ -146,7 +147,7 @@ class ControlFunctions:
             aliases=tuple(alias.alias for alias in catalogue.aliases),
         )
         done = await self._fcall(
-            "rpx_publish_v1",
+            "publish_v1",
             catalogue.version,
             catalogue.model_dump_json(),
             event_id,
@@ -156,7 +157,7 @@ class ControlFunctions:
 
     async def catalogue(self) -> Catalogue:
         """The published catalogue. Raises `NoCatalogue`."""
-        document = await self._call("GET", keys.catalogue())
+        document = await self._call("GET", self._keys.catalogue())
         if document is None:
             raise NoCatalogue
         try:
@@ -165,14 +166,14 @@ class ControlFunctions:
             raise NoCatalogue("The catalogue is not one of ours.") from error
 
     async def catalogue_version(self) -> str | None:
-        version = await self._call("GET", keys.catalogue_version())
+        version = await self._call("GET", self._keys.catalogue_version())
         return None if version is None else str(version, "ascii")
 
     async def reports(self) -> dict[str, Reported]:
         """The last ledger report of each gateway that Redis knows."""
         seconds, micros = await self._call("TIME")
         now = int(seconds) * 1000 + int(micros) // 1000
-        found = pairs_of(await self._call("HGETALL", keys.reports()))
+        found = pairs_of(await self._call("HGETALL", self._keys.reports()))
         reported = {k: report_of(v, now) for k, v in found.items()}
         return {k: r for k, r in reported.items() if r is not None}
 
@@ -180,7 +181,7 @@ class ControlFunctions:
         """The parts that these gateways say are impaired; of those that say so."""
         if not gateways:
             return {}
-        found = await self._call("MGET", *map(keys.impaired, gateways))
+        found = await self._call("MGET", *map(self._keys.impaired, gateways))
         return {
             gateway: tuple(parts.decode().split(","))
             for gateway, parts in zip(gateways, found, strict=True)
@@ -189,7 +190,7 @@ class ControlFunctions:
 
     async def learned_accounts(self) -> dict[str, str]:
         """Resource -> account, as upstreams named them."""
-        found = pairs_of(await self._call("HGETALL", keys.accounts()))
+        found = pairs_of(await self._call("HGETALL", self._keys.accounts()))
         return {k: v.decode() for k, v in found.items()}
 
     async def reap(self, silent_ms: int, *, strays: bool = False) -> int:
@@ -197,13 +198,13 @@ class ControlFunctions:
         `interrupted` request event for each. Returns how many. `strays`: also look for
         leases of gateways that never sent a heartbeat."""
         look = 1 if strays else 0
-        return int(await self._fcall("rpx_reap_v1", silent_ms, self._clock(), look))
+        return int(await self._fcall("reap_v1", silent_ms, self._clock(), look))
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState:
         """Apply the verdict of a health check; returns the resulting state."""
         cooldown = verdict.cooldown_ms
         reply = await self._fcall(
-            "rpx_verdict_v1",
+            "verdict_v1",
             resource_id,
             verdict.kind,
             verdict.cause,
@@ -216,7 +217,7 @@ class ControlFunctions:
     async def states(self) -> list[ResourceState]:
         """All resources with their live figures, in catalogue order."""
         catalogue = await self.catalogue()
-        reply = await self._fcall("rpx_states_v1", self._clock())
+        reply = await self._fcall("states_v1", self._clock())
         if reply[0] != b"ok":
             raise NoCatalogue
         live = {row["id"]: row for row in msgspec.json.decode(reply[1])}
@@ -224,11 +225,11 @@ class ControlFunctions:
 
     async def affinity_count(self) -> int:
         """The number of sessions bound to a resource."""
-        return int(await self._call("ZCOUNT", keys.sessions(), now_ms(), "+inf"))
+        return int(await self._call("ZCOUNT", self._keys.sessions(), now_ms(), "+inf"))
 
     async def queues(self) -> list[Queue]:
         """The requests that wait."""
-        found = iter(await self._fcall("rpx_queues_v1"))
+        found = iter(await self._fcall("queues_v1"))
         return [
             queue_of(waits_for.decode(), int(requests), int(shares))
             for waits_for, requests, shares in zip(found, found, found, strict=True)
@@ -236,19 +237,19 @@ class ControlFunctions:
 
     async def doubt(self) -> None:
         """Have all windows of budgets summed anew: Redis may be another server."""
-        await self._fcall("rpx_doubt_v1")
+        await self._fcall("doubt_v1")
 
     async def reserve(
         self, gateway_id: str, quota: str, held: Iterable[tuple[str, int]]
     ) -> None:
         """Restore what running requests may use, after Redis was emptied."""
         pairs = [part for pair in held for part in pair]
-        await self._fcall("rpx_reserve_v1", gateway_id, quota, *pairs)
+        await self._fcall("reserve_v1", gateway_id, quota, *pairs)
 
     async def spend(self, *subjects: str) -> list[Spend | None]:
         """What was spent in the windows that Redis counts, of each `key:<id>` or
         `team:<id>`; None where nothing is counted."""
-        found = await self._fcall("rpx_spend_v2", *subjects)
+        found = await self._fcall("spend_v2", *subjects)
         return [
             spend_of(subject, told.decode())
             for subject, told in zip(subjects, found, strict=True)
@@ -264,7 +265,7 @@ class ControlFunctions:
         unknown = _unknown(budgets, found, now_ms)
         if unknown:
             counted = [encoded_at(budget, now_ms) for budget in unknown]
-            await self._fcall("rpx_count_v1", *counted)
+            await self._fcall("count_v1", *counted)
         loop = asyncio.get_running_loop()
         ends = loop.time() + SUMMED_WITHIN_S
         while unknown and loop.time() < ends:
@@ -276,13 +277,13 @@ class ControlFunctions:
     async def used(self, *key_ids: str) -> list[tuple[int, int]]:
         """The requests and tokens that the limits per minute of these keys count
         now."""
-        found = await self._fcall("rpx_used_v1", self._clock(), *key_ids)
+        found = await self._fcall("used_v1", self._clock(), *key_ids)
         return list(zip(found[::2], found[1::2], strict=True))
 
     async def recounts(self) -> tuple[int, list[Recount]]:
         """The age in ms of this Redis's content, and the windows that have to be summed
         anew."""
-        age, *found = await self._fcall("rpx_recounts_v1")
+        age, *found = await self._fcall("recounts_v1")
         parts = iter(found)
         return int(age), [
             Recount(
@@ -299,7 +300,7 @@ class ControlFunctions:
         more."""
         triples = [part for each in used for part in each]
         found = await self._fcall(
-            "rpx_recount_v1", recount.subject, recount.since, *triples
+            "recount_v1", recount.subject, recount.since, *triples
         )
         return None if found is None else {id_.decode() for id_ in found}
 
@@ -307,7 +308,7 @@ class ControlFunctions:
         """Set the spend of a window: what SQL has without the requests that are noted,
         and those. Returns False if it need not be summed any more."""
         done = await self._fcall(
-            "rpx_recounted_v1", recount.subject, recount.since, tokens, nanos
+            "recounted_v1", recount.subject, recount.since, tokens, nanos
         )
         return bool(done)
 
@@ -316,7 +317,8 @@ class ControlFunctions:
         return sum(state.in_flight for state in await self.states())
 
     def _fcall(self, name: str, *args: Any) -> Coroutine[Any, Any, Any]:
-        return self._call("FCALL", name, 2, self._version_key, self._stream, *args)
+        named = self._keys.function(name)
+        return self._call("FCALL", named, 2, self._version_key, self._stream, *args)
 
     async def _call(self, *command: Any) -> Any:
         try:

@@ -11,23 +11,20 @@ from typing import Any, Final
 import msgspec
 
 from libs.common.errors import NoCatalogue
+from libs.common.redis.client import Caller, Clock, servers_clock
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.packing import GAP, flat
 from libs.common.routing.call_forms import (
     ACQUIRE,
     MOST_NANOS,
     MOST_TOKENS,
     RELEASE,
+    Names,
     decision_head,
     further_of,
     ids_of,
-    name_of,
 )
-from libs.common.routing.control import (
-    LIST_LIBRARY,
-    ControlFunctions,
-    Owners,
-    Terms,
-)
+from libs.common.routing.control import ControlFunctions, Owners, Terms
 from libs.common.routing.replies import (
     DECISION_BEHIND,
     decision_of,
@@ -58,8 +55,7 @@ REPLAYED: Final = "r"
 ACCOUNT: Final = "account"  # the scope of a limit
 # The functions that gateways call. A library of an older version lacks some.
 CALLED = frozenset(
-    f"rpx_{name}"
-    for name in (
+    (
         *("acquire_v4", "pin_v4", "check_v1", "release_v3", "heartbeat_v2", "held_v1"),
         *("queue_v1", "turns_v1", "leave_v1"),
         *("resume_v1", "adopt_v1", "account_v1", "abandon_v1"),
@@ -78,12 +74,24 @@ _encode: Final = msgspec.json.Encoder().encode
 class RoutingFunctions(ControlFunctions):
     """All routing functions: here those that gateways call."""
 
+    def __init__(
+        self,
+        caller: Caller,
+        stream: str,
+        terms: Terms | None = None,
+        library: str | None = None,
+        clock: Clock = servers_clock,
+        keys: Keys = DEFAULT,
+    ) -> None:
+        super().__init__(caller, stream, terms, library, clock, keys)
+        self._names = Names(keys)  # made once, not for each request
+
     async def require_functions(self) -> None:
         """Raises `NoCatalogue` when Redis has no library, or an older version's."""
-        loaded = functions_of(await self._call(*LIST_LIBRARY))
+        loaded = functions_of(await self._call(*self._keys.list_library))
         if not loaded:
             raise NoCatalogue("No router has loaded the routing functions yet.")
-        if missing := CALLED - loaded:
+        if missing := frozenset(map(self._keys.function, CALLED)) - loaded:
             names = ", ".join(sorted(missing))
             raise NoCatalogue(f"An older router loaded functions without {names}.")
 
@@ -93,16 +101,16 @@ class RoutingFunctions(ControlFunctions):
         `UnknownPool`, `NoResources`, `NoCapacity`, `OwnerLimited`, `OwnerGone`,
         `ForeignId`, or `Busy` if it may wait; with a `place` then `Queued`. For a key
         with limits also a `QuotaRefused`."""
-        quota, now = ask.quota, self._clock()
-        name, told = "rpx_acquire_v4", ""
+        quota, now, names = ask.quota, self._clock(), self._names
+        name, told = names.acquire, ""
         read: Callable[[Any], Decision] = decision_of
         if quota is not None:
-            name, read = "rpx_acquire_v5", DECISION_BEHIND[quota.left_size]
+            name, read = names.acquire_counted, DECISION_BEHIND[quota.left_size]
             if ask.may_use == "0" and not ask.tells:
                 told = quota.id  # a tenth of the limits' size
         on_socket = ask.place is not None or ask.socket or ask.turn
         if on_socket:
-            name = name_of(ask)
+            name = names.of(ask)
         call = self._acquire_call(name, ask, told, decision_head(ask, now), now)
         if on_socket or ask.bound or ask.asker.further or ask.tried:
             call = (*call, *further_of(ask))
@@ -113,7 +121,7 @@ class RoutingFunctions(ControlFunctions):
 
     async def check(self, ask: Ask) -> None:
         """Raises `ForeignId` or `UnknownIds` if `ask` may not name its ids."""
-        reply = await self._fcall("rpx_check_v1", *ids_of(ask))
+        reply = await self._fcall("check_v1", *ids_of(ask))
         if reply:
             raise refusal_of(reply)
 
@@ -124,10 +132,10 @@ class RoutingFunctions(ControlFunctions):
         told = owner.encoded() if owner else ""
         now = self._clock()
         head = decision_head(ask, now)
-        call = self._acquire_call("rpx_acquire_v4", ask, told, head, now)
+        call = self._acquire_call(self._names.acquire, ask, told, head, now)
         given = tuple(flat(call))
         args = [each for part in EXPLAINED for each in given[part]]
-        reply = await self._fcall("rpx_explain_v3", *args, *ask.bound, *ask.tried)
+        reply = await self._fcall("explain_v3", *args, *ask.bound, *ask.tried)
         if len(reply) != 6:
             raise refusal_of(reply)
         status, resource, reason, trial, wait, candidates = reply
@@ -197,14 +205,14 @@ class RoutingFunctions(ControlFunctions):
         """Seconds until the gateway should ask again, and those of its requests in the
         queues of `classes` whose turn it is."""
         terms, now = self._encoded_terms, self._clock()
-        reply = await self._fcall("rpx_turns_v1", gateway_id, now, terms, *classes)
+        reply = await self._fcall("turns_v1", gateway_id, now, terms, *classes)
         return int(reply[0]) / 1000, [request.decode() for request in reply[1:]]
 
     def leave(self, entry: str, failed: Callable[[], None]) -> None:
         """A request does not wait any more. Calls `failed` if the call fails; then the
         entry expires with the next one of its gateway."""
         key, stream = self._version_key, self._stream
-        call = "FCALL", "rpx_leave_v1", 2, key, stream, entry, self._clock()
+        call = "FCALL", self._names.leave, 2, key, stream, entry, self._clock()
         self._caller.tell(failed, *call)
 
     def release(self, release: Release) -> Awaitable[Any]:
@@ -220,20 +228,20 @@ class RoutingFunctions(ControlFunctions):
         self._caller.tell(failed, *self._released(release))
 
     def _released(self, release: Release) -> tuple[Any, ...]:
-        verdict, terms = release.verdict or _NEUTRAL, self._terms
+        names, terms, verdict = self._names, self._terms, release.verdict or _NEUTRAL
         # msgspec formats a number at half the cost of str().
         cooldown, latency_ms = verdict.cooldown_ms, verdict.latency_ms
         kind, model = verdict.kind if release.verdict else "", release.model
         aware, quota, learned = terms.limit_aware, release.quota, release.learned
-        name, scope = "rpx_release_v3", ACCOUNT if verdict.of_account and aware else ""
+        name, scope = names.release, ACCOUNT if verdict.of_account and aware else ""
         limits = release.limits if aware else ""
         if quota is not None:
             tokens, nanos = release.tokens, release.nanos
             if scope or limits or tokens >= MOST_TOKENS or nanos >= MOST_NANOS:
-                name = "rpx_release_v4"
+                name = names.release_counted
                 learned = str(tokens), str(nanos), quota.text, *learned
             else:
-                name, scope = "rpx_release_v5", quota.id
+                name, scope = names.release_known, quota.id
                 limits = str(nanos * MOST_TOKENS + tokens)
         pattern = (
             "FCALL",
@@ -273,7 +281,7 @@ class RoutingFunctions(ControlFunctions):
     async def heartbeat(self, gateway_id: str, report: bytes = NO_REPORT) -> Beat:
         """Send a heartbeat, with the ledger report (a `GatewayEvent`) as JSON."""
         version, known, born, first, last, added = await self._fcall(
-            "rpx_heartbeat_v2", gateway_id, self._clock(), report
+            "heartbeat_v2", gateway_id, self._clock(), report
         )
         ends = StreamEnds(
             entry_id_of(first) if first else None, entry_id_of(last), added
@@ -282,7 +290,7 @@ class RoutingFunctions(ControlFunctions):
 
     async def held(self, gateway_id: str) -> list[str]:
         """The requests whose leases a gateway holds."""
-        found = await self._fcall("rpx_held_v1", gateway_id)
+        found = await self._fcall("held_v1", gateway_id)
         return [request.decode() for request in found]
 
     async def resume(self, gateway_id: str, leases: Iterable[Lease]) -> int:
@@ -293,7 +301,7 @@ class RoutingFunctions(ControlFunctions):
             for lease in leases
             for part in (lease.request_id, lease.resource_id, lease.record)
         ]
-        return int(await self._fcall("rpx_resume_v1", gateway_id, *triples))
+        return int(await self._fcall("resume_v1", gateway_id, *triples))
 
     async def adopt(self, sessions: Owners = _NOBODY, ids: Owners = _NOBODY) -> int:
         """Store owners of sessions and ids (digests) that Redis does not have; None for
@@ -306,14 +314,14 @@ class RoutingFunctions(ControlFunctions):
         ]
         terms = self._terms
         ttls = terms.session_ttl_ms, terms.id_ttl_ms, terms.unknown_ttl_ms
-        return int(await self._fcall("rpx_adopt_v1", *ttls, self._clock(), *pairs))
+        return int(await self._fcall("adopt_v1", *ttls, self._clock(), *pairs))
 
     async def kept(self, sessions: Iterable[str], ids: Iterable[str]) -> list[Kept]:
         """The owners of sessions and then of ids (digests), as far as Redis knows
         them. Has no effects."""
         named = [f"session:{digest}" for digest in sessions]
         named += [f"bound:{digest}" for digest in ids]
-        reply = await self._fcall("rpx_owners_v1", *named)
+        reply = await self._fcall("owners_v1", *named)
         return [
             kept_of(owner, left)
             for owner, left in zip(reply[::2], reply[1::2], strict=True)
@@ -322,8 +330,8 @@ class RoutingFunctions(ControlFunctions):
     async def learn_account(self, resource_id: str, account_id: str) -> bool:
         """Store the account that an upstream named for a key; the router publishes it
         with the catalogue. Returns whether it is new."""
-        return bool(await self._fcall("rpx_account_v1", resource_id, account_id))
+        return bool(await self._fcall("account_v1", resource_id, account_id))
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         """Drop leases that the gateway does not know; returns how many."""
-        return int(await self._fcall("rpx_abandon_v1", gateway_id, *request_ids))
+        return int(await self._fcall("abandon_v1", gateway_id, *request_ids))

@@ -20,12 +20,11 @@ from pydantic import (
 )
 
 from libs.common.errors import SettingError, shown
-from libs.common.redis import keys
 from libs.common.redis import url as redis_url
+from libs.common.redis.keys import DEFAULT_NAMESPACE, NAMESPACE, STREAM, Keys
 from libs.common.settings.messages import SettingErrorCarrier, setting_errors
 
 CLUSTER_SCHEMES = tuple(f"{scheme}://" for scheme in redis_url.CLUSTERS)
-STREAM_OF_CLUSTER = f"{keys.TAG}:telemetry:events"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
@@ -34,6 +33,14 @@ Word = Annotated[
     Field(
         pattern=r"^[!-~]{1,200}$",
         description="a name of up to 200 ASCII characters without spaces",
+    ),
+]
+Namespace = Annotated[
+    str,
+    Field(
+        pattern=f"^(?:{NAMESPACE.pattern})$",
+        description="a name of up to 31 lower-case letters, digits and underscores "
+        "that begins with a letter",
     ),
 ]
 AnyCase = BeforeValidator(lambda value: value.strip().lower())
@@ -131,7 +138,8 @@ class CommonSettings(StrictSettings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", alias="PROXY_REDIS_URL", repr=False
     )
-    telemetry_stream: Word = Field("telemetry:events", alias="PROXY_TELEMETRY_STREAM")
+    redis_namespace: Namespace = Field(DEFAULT_NAMESPACE, alias="PROXY_REDIS_NAMESPACE")
+    telemetry_stream: Word = Field(STREAM, alias="PROXY_TELEMETRY_STREAM")
     telemetry_group: Word = Field(
         "responses-proxy-workers", alias="PROXY_TELEMETRY_GROUP"
     )
@@ -169,25 +177,39 @@ class CommonSettings(StrictSettings):
             )
         return value
 
+    @property
+    def redis_keys(self) -> Keys:
+        """The names of this stack's keys and functions in Redis."""
+        return Keys(self.redis_namespace)
+
     @model_validator(mode="before")
     @classmethod
-    def _stream_of_cluster(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Functions write the stream, so on a Cluster it must be in their slot."""
-        if given.get("PROXY_REDIS_URL", "").startswith(CLUSTER_SCHEMES):
-            return {"PROXY_TELEMETRY_STREAM": STREAM_OF_CLUSTER, **given}
+    def _stream_of_namespace(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The default name of the stream: as ever for a stack with a Redis of its own.
+        Functions write the stream, so on a Cluster it must be in their slot."""
+        namespace = given.get("PROXY_REDIS_NAMESPACE", DEFAULT_NAMESPACE)
+        cluster = given.get("PROXY_REDIS_URL", "").startswith(CLUSTER_SCHEMES)
+        if NAMESPACE.fullmatch(namespace):
+            keys = Keys(namespace)
+            if cluster or not keys.is_default:
+                return {"PROXY_TELEMETRY_STREAM": keys.tagged_stream, **given}
         return given
 
     @model_validator(mode="after")
-    def _stream_in_slot(self) -> Self:
+    def _stream_in_namespace(self) -> Self:
+        keys, stream = self.redis_keys, self.telemetry_stream
         cluster = self.redis_url.startswith(CLUSTER_SCHEMES)
-        if cluster and not keys.has_tag(self.telemetry_stream):
-            raise SettingErrorCarrier(
-                "PROXY_TELEMETRY_STREAM",
-                f"is {shown(self.telemetry_stream)}, which is in another slot of the "
-                "Redis Cluster than the routing state",
-                f"Unset it, or use a name that begins with {keys.TAG}",
-            )
-        return self
+        if keys.has_tag(stream) or not (cluster or not keys.is_default):
+            return self
+        if cluster:
+            wrong = "is in another slot of the Redis Cluster than the routing state"
+        else:
+            wrong = "another stack may write too: PROXY_REDIS_NAMESPACE is set"
+        raise SettingErrorCarrier(
+            "PROXY_TELEMETRY_STREAM",
+            f"is {shown(stream)}, which {wrong}",
+            f"Unset it, or use a name that begins with {keys.tag}",
+        )
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

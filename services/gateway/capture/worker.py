@@ -206,7 +206,9 @@ def _say_lost(requests: int) -> None:
 
 def make_worker(settings: GatewaySettings, inbox: Inbox) -> CaptureWorker:
     packer = Packer(settings.max_capture_bytes, Redactor(settings.redacted_paths))
-    stream = PayloadStream(settings.redis_url, settings.telemetry_stream)
+    stream = PayloadStream(
+        settings.redis_url, settings.telemetry_stream, settings.redis_keys
+    )
     return CaptureWorker(inbox, packer, stream, settings.capture_backlog_bytes)
 
 

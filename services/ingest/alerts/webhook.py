@@ -39,6 +39,6 @@ def deliveries(
         ),
     )
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    lease = LeaderLease(redis, "alerts", holder, LEASE_MS)
+    lease = LeaderLease(redis, "alerts", holder, LEASE_MS, settings.redis_keys)
     key = signing_key(secret.get_secret_value())
     return (AlertDelivery(fetch, Sender(client, url, key), lease),)

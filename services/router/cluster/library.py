@@ -9,6 +9,7 @@ from libs.common.errors import ProxyError
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.cluster.layout import Address
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.leader import Leadership
 from libs.common.routing.control import ControlFunctions
 from services.router.catalogue import FAILURES
@@ -23,9 +24,14 @@ class ClusterLibrary:
     """One router at a time."""
 
     def __init__(
-        self, client: ClusterClient, library: str, leadership: Leadership
+        self,
+        client: ClusterClient,
+        library: str,
+        leadership: Leadership,
+        keys: Keys = DEFAULT,
     ) -> None:
         self._client = client
+        self._keys = keys
         self._library = library
         self._leadership = leadership
         # Primaries whose library counted nothing. A former owner of the slot has counts
@@ -61,6 +67,8 @@ class ClusterLibrary:
     async def _load(self, address: Address) -> None:
         async with self._client.of_node(address) as node:
             caller = ClientCaller(node)
-            functions = ControlFunctions(caller, "", library=self._library)
+            functions = ControlFunctions(
+                caller, "", library=self._library, keys=self._keys
+            )
             await functions.load_library(anew=address not in self._blank)
         self._blank.add(address)

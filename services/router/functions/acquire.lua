@@ -65,7 +65,7 @@ local function read_turn(ask, socket, letters)
   ask.chained, ask.others = ask.confined or has('c'), has('o')
 end
 
--- ARGV of rpx_acquire_v1 and rpx_explain_v1:
+-- ARGV of acquire_v1 and explain_v1:
 --    1-4  gateway, request, attempt, decision id
 --    5-7  pool or '', session digest or '', model digest or ''
 --    8    is the request bound to an account 0|1
@@ -77,18 +77,18 @@ end
 --         the closing brace
 --   14,15 now, the resource that holds this request's lease or ''
 --   16    number of bound ids; then their digests, and the resources already tried
--- rpx_acquire_v2 has after 16: tenant or '', strict 0|1, and the kinds of the ids, one
+-- acquire_v2 has after 16: tenant or '', strict 0|1, and the kinds of the ids, one
 -- letter each (n: clients do not invent it, r: they may) or '' when the owners of unknown
 -- ids do not matter; then the digests of the bound and of further ids, and the resources.
--- rpx_acquire_v3 has after 19: the tokens that the request may take, estimated, or '' to
--- disregard limits of accounts. rpx_explain_v2 has them after 16.
--- rpx_acquire_v4 has after 20 the gateway's terms (queues.terms) or ''. rpx_explain_v3
+-- acquire_v3 has after 19: the tokens that the request may take, estimated, or '' to
+-- disregard limits of accounts. explain_v2 has them after 16.
+-- acquire_v4 has after 20 the gateway's terms (queues.terms) or ''. explain_v3
 -- has them after the tokens.
--- rpx_queue_v1 has after 21: the share that the request counts to, the share's weight,
--- ms that the request may still wait, 0 for the last call; then as rpx_pin_v4.
--- rpx_pin_v3 has after 20, rpx_pin_v4 after 21: the resource of the request's WebSocket, and letters: d (the
+-- queue_v1 has after 21: the share that the request counts to, the share's weight,
+-- ms that the request may still wait, 0 for the last call; then as pin_v4.
+-- pin_v3 has after 20, pin_v4 after 21: the resource of the request's WebSocket, and letters: d (the
 -- decision of its upgrade is for this request, too), c (the request continues a
--- response), s (one that only this socket's upstream remembers). So has rpx_target_v1,
+-- response), s (one that only this socket's upstream remembers). So has target_v1,
 -- where the resource is '' for a request without a WebSocket, and a letter may be o (its
 -- model alias has other targets: it is refused rather than sent to a resource that is
 -- cooling down, or whose account is at its limit).
@@ -150,7 +150,7 @@ local function place(known, ask, resource, how, value)
   end
 end
 
--- rpx_acquire_v4  ARGV: see read_ask.
+-- acquire_v4  ARGV: see read_ask.
 -- Returns 'resource|reason|version|is it a half-open trial 0|1|event' (one string: a
 -- table costs more than a Redis call), or
 --   {'look_up', age in ms of this Redis's content}: ids are unknown here and SQL was not
@@ -158,7 +158,7 @@ end
 --   {'unknown_pool', pool...}, {'no_catalogue'}, {'no_resources'},
 --   {'no_capacity'|'owner_limited', ms to wait, event}, {'owner_gone', 0, event},
 --   {'foreign_id'|'unknown_id', which id, event},
---   {'busy', ms to wait}: it may wait, by rpx_queue_v1; nothing was done, or
+--   {'busy', ms to wait}: it may wait, by queue_v1; nothing was done, or
 --   {'busy', ms to wait, event}: it may not.
 -- `event` is the decision event as JSON: the gateway keeps it until SQL has it, because
 -- Redis may lose the stream.
@@ -199,17 +199,17 @@ local function acquire(keys, args, isolated, estimated, on_socket, bounded, queu
     .. (how == 'trial' and '|1|' or '|0|') .. event
 end
 
--- rpx_acquire_v1  For gateways of a version before tenants: does not check ids.
+-- acquire_v1  For gateways of a version before tenants: does not check ids.
 function calls.acquire_v1(keys, args)
   return acquire(keys, args, false)
 end
 
--- rpx_acquire_v2  For gateways of a version before limits of accounts.
+-- acquire_v2  For gateways of a version before limits of accounts.
 function calls.acquire_v2(keys, args)
   return acquire(keys, args, true)
 end
 
--- rpx_acquire_v3  For gateways of a version before requests that wait.
+-- acquire_v3  For gateways of a version before requests that wait.
 function calls.acquire_v3(keys, args)
   return acquire(keys, args, true, true)
 end
@@ -218,17 +218,17 @@ function calls.acquire_v4(keys, args)
   return acquire(keys, args, true, true, false, true)
 end
 
--- rpx_queue_v1  ARGV: see read_ask.  Acquire for a request that was told that it may
--- wait. Returns as rpx_acquire_v4 does, or {'queued', class}: it has its place among
--- the requests of that class, and rpx_turns_v1 says when to ask again. {'busy', ms,
+-- queue_v1  ARGV: see read_ask.  Acquire for a request that was told that it may
+-- wait. Returns as acquire_v4 does, or {'queued', class}: it has its place among
+-- the requests of that class, and turns_v1 says when to ask again. {'busy', ms,
 -- event}: too many wait, or this was the last call.
 function calls.queue_v1(keys, args)
   return acquire(keys, args, true, true, true, true, true)
 end
 
--- rpx_explain_v3  ARGV: see read_ask.  The same choice without effects. Returns {status,
+-- explain_v3  ARGV: see read_ask.  The same choice without effects. Returns {status,
 -- resource or '', reason, is it a trial 0|1, ms to wait, all candidates as JSON}, or as
--- rpx_acquire_v4 'look_up' and the replies without an event.
+-- acquire_v4 'look_up' and the replies without an event.
 function calls.explain_v3(_, args, unlimited, unbounded)
   local ask, known = read_ask(args, false, not unlimited, false, not unbounded)
   local wrong = senseless(known, ask)
@@ -250,25 +250,25 @@ function calls.explain_v3(_, args, unlimited, unbounded)
   }
 end
 
--- rpx_explain_v1  For routers of a version before limits of accounts.
+-- explain_v1  For routers of a version before limits of accounts.
 function calls.explain_v1(_, args)
   return calls.explain_v3(_, args, true, true)
 end
 
--- rpx_explain_v2  For routers of a version before requests that wait.
+-- explain_v2  For routers of a version before requests that wait.
 function calls.explain_v2(_, args)
   return calls.explain_v3(_, args, false, true)
 end
 
--- rpx_pin_v4  ARGV: see read_ask.  Acquire for a request on a WebSocket: on the socket's
--- resource as long as it can serve. Returns as rpx_acquire_v4 does; the event is empty
+-- pin_v4  ARGV: see read_ask.  Acquire for a request on a WebSocket: on the socket's
+-- resource as long as it can serve. Returns as acquire_v4 does; the event is empty
 -- when the upgrade's decision is that of the request.
--- rpx_target_v1  The same for a target of a model alias that has others.
+-- target_v1  The same for a target of a model alias that has others.
 function calls.pin_v4(keys, args)
   return acquire(keys, args, true, true, true, true)
 end
 
--- rpx_acquire_v5, rpx_queue_v2, rpx_pin_v5, rpx_target_v2  The same for requests of keys
+-- acquire_v5, queue_v2, pin_v5, target_v2  The same for requests of keys
 -- with limits, which `budgets.admit` reads. The reply of a
 -- request with a lease begins with what `budgets.begun` returns.
 function calls.acquire_v5(keys, args)
@@ -286,18 +286,18 @@ function calls.pin_v5(keys, args)
   return refusal or acquire(keys, args, true, true, true, true, false, quota)
 end
 
--- rpx_pin_v3  For gateways of a version before requests that wait.
+-- pin_v3  For gateways of a version before requests that wait.
 function calls.pin_v3(keys, args)
   return acquire(keys, args, true, true, true)
 end
 
--- rpx_pin_v2  ARGV: gateway, request, attempt, decision id, resource, head of the
+-- pin_v2  ARGV: gateway, request, attempt, decision id, resource, head of the
 --   decision event or '' when it was emitted already, head of the lease record, the
---   resource that holds this request's lease or ''; then as refused_ids (rpx_pin_v1,
+--   resource that holds this request's lease or ''; then as refused_ids (pin_v1,
 --   for gateways of a version before tenants, ends before these).
 -- For gateways of a version that keeps a request of a WebSocket on the socket's resource
 -- whatever its health. Returns the catalogue's version, or {'no_catalogue'}, or
--- {'owner_gone'} when the resource is not in it, or as rpx_acquire_v2 does
+-- {'owner_gone'} when the resource is not in it, or as acquire_v2 does
 -- {'foreign_id'|'unknown_id', which id} or {'look_up', age}.
 local function pin(keys, args)
   local known = current()

@@ -9,13 +9,12 @@
 
 local UNKNOWN = '-'
 local OWNERS_KEPT = 4096  -- parsed owners
-local MOST_KEYS = 1000000 -- in Redis; beyond, affinity keys are deleted early
+local MOST_KEYS = 1000000 -- of a stack; beyond, affinity keys are deleted early
 local LOOK_EVERY = 64     -- affinity keys written between two checks of that
 local PAGE = 256          -- keys examined at once
 
 local owners, owners_kept = {}, 0  -- a few resources for each tenant: parsed once
 local written = 0                  -- affinity keys since the last check
-local cursor = '0'                 -- of the next check
 
 local function parse_owner(text)
   local resource, account, tenant = string.match(text, '^([^|]*)|(.*)|([^|]*)$')
@@ -78,35 +77,70 @@ local function age()
   return string.format('%.0f', clock('') - tonumber(call('GET', TAG .. 'born') or 0))
 end
 
--- Deletes up to `count` affinity keys: of a page, the half with the least time left.
--- What is deleted early is found again in SQL. Redis does about the same at `maxmemory`,
--- but this is a bound on the number of keys, and deletes no others.
-local function delete_some(count)
-  local found, left = {}, {}
-  local page = call('SCAN', cursor, 'COUNT', PAGE)
-  cursor = page[1]
-  for _, key in ipairs(page[2]) do
-    if string.match(key, '^{rpx}:bound:') or string.match(key, '^{rpx}:session:') then
-      found[#found + 1], left[key] = key, call('PTTL', key)
-    end
-  end
-  table.sort(found, function(a, b) return left[a] < left[b] end)
-  for i = 1, math.min(count, math.ceil(#found / 2)) do
-    call('DEL', found[i])
-    local session = string.match(found[i], '^{rpx}:session:(.*)$')
-    if session then call('ZREM', TAG .. 'sessions', session) end
-  end
-end
-
 -- Bounds the affinity keys, whose number clients choose. Called after LOOK_EVERY of them
 -- were written.
-local function make_room(now)
-  local surplus = math.min(call('DBSIZE') - MOST_KEYS, 2 * written)
-  written = 0
-  call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
-  while surplus > 0 do
-    delete_some(surplus)
-    surplus = surplus - PAGE / 2
+local make_room = nil
+do
+  local BOUND, SESSION = '^' .. TAG .. 'bound:', '^' .. TAG .. 'session:(.*)$'
+  local SAMPLE = 64 * PAGE   -- names that say how many of all keys are this stack's
+  local cursor = '0'         -- of the next page
+  local passed, ours = 0, 0  -- names of all stacks in the last pages, and this one's
+
+  -- Returns the names of this stack among the next PAGE ones.
+  local function page()
+    local found = call('SCAN', cursor, 'MATCH', TAG .. '*', 'COUNT', PAGE)
+    cursor = found[1]
+    if cursor ~= '0' then  -- the last page is shorter
+      if passed >= SAMPLE then passed, ours = passed / 2, ours / 2 end
+      passed, ours = passed + PAGE, ours + #found[2]
+    end
+    return found[2]
+  end
+
+  -- Returns how many of `total` keys are this stack's: on a Cluster those of its slot,
+  -- else an estimate.
+  local function own(total)
+    local slot = redis.pcall('CLUSTER', 'KEYSLOT', TAG)
+    local count = type(slot) == 'number' and redis.pcall('CLUSTER', 'COUNTKEYSINSLOT', slot)
+    if type(count) == 'number' then return count end
+    return passed == 0 and total or total * math.min(1, ours / passed)
+  end
+
+  -- Deletes up to `count` affinity keys: of these names, the half with the least time left.
+  -- What is deleted early is found again in SQL. Redis does about the same at
+  -- `maxmemory`, but this is a bound on the number of keys, and deletes no others.
+  -- Returns how many.
+  local function delete_some(names, count)
+    local found, left = {}, {}
+    for _, key in ipairs(names) do
+      if string.match(key, BOUND) or string.match(key, SESSION) then
+        found[#found + 1], left[key] = key, call('PTTL', key)
+      end
+    end
+    table.sort(found, function(a, b) return left[a] < left[b] end)
+    count = math.min(count, math.ceil(#found / 2))
+    for i = 1, count do
+      call('DEL', found[i])
+      local session = string.match(found[i], SESSION)
+      if session then call('ZREM', TAG .. 'sessions', session) end
+    end
+    return count
+  end
+
+  make_room = function(now)
+    local most = 2 * written
+    written = 0
+    call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
+    local total = call('DBSIZE')
+    if total <= MOST_KEYS then return end
+    local names = page()
+    local surplus = math.min(own(total) - MOST_KEYS, most)
+    -- Enough where only one name of sixteen is this stack's.
+    local pages = 8 * math.ceil(most / (PAGE / 2))
+    while surplus > 0 and pages > 0 do
+      surplus, pages = surplus - delete_some(names, surplus), pages - 1
+      if surplus > 0 then names = page() end
+    end
   end
 end
 
@@ -123,7 +157,7 @@ end
 
 -- Functions --------------------------------------------------------------------------
 
--- rpx_adopt_v1  ARGV: session ttl ms, id ttl ms, ttl ms of unknown ids, now, then pairs
+-- adopt_v1  ARGV: session ttl ms, id ttl ms, ttl ms of unknown ids, now, then pairs
 -- of "session:<digest>" or "bound:<digest>" and owner or "-".
 -- Stores what SQL said. A stored owner is newer and stays, unless a version before
 -- tenants stored it. Returns how many were new.
@@ -150,7 +184,7 @@ end
 
 -- foreign_id for functions that do not choose a resource, with the arguments from
 -- `first` on: was SQL asked for unknown ids 0|1, tenant or '', strict 0|1, kinds of the
--- ids as in rpx_acquire_v2, digests of the ids. Returns nil or the function's reply.
+-- ids as in acquire_v2, digests of the ids. Returns nil or the function's reply.
 local function refused_ids(args, first)
   local count = #args - first - 3
   if count < 1 then return nil end
@@ -165,13 +199,13 @@ local function refused_ids(args, first)
   return which and { 'look_up', age() } or nil
 end
 
--- rpx_check_v1  ARGV: as refused_ids.  Returns {}, or as rpx_acquire_v2 does
+-- check_v1  ARGV: as refused_ids.  Returns {}, or as acquire_v2 does
 -- {'foreign_id'|'unknown_id', which id} or {'look_up', age}.
 local function check(_, args)
   return refused_ids(args, 1) or {}
 end
 
--- rpx_owners_v1  ARGV: names, "session:<digest>" or "bound:<digest>".
+-- owners_v1  ARGV: names, "session:<digest>" or "bound:<digest>".
 -- Returns for each of them its owner or '', and the ms for which it is kept.
 local function owners_of(_, args)
   local found = {}

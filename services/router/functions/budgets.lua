@@ -462,7 +462,7 @@ function budgets.ended(keys, args, entry, quota, tokens, nanos)
   end
 end
 
--- The same with the arguments of rpx_release_v5. Written out for the usual case, as
+-- The same with the arguments of release_v5. Written out for the usual case, as
 -- `begun`.
 function budgets.ended_soon(keys, args, entry)
   local quota = quotas[args[16]] or known_quota(args[16])
@@ -524,7 +524,7 @@ local function named(value)
   return type(value) == 'string' and value or nil
 end
 
--- rpx_resend_v1  ARGV: kind, id, event (JSON).
+-- resend_v1  ARGV: kind, id, event (JSON).
 -- Emits an event that was sent before, or that Redis may have lost.
 function budgets.resend(keys, args)
   if args[1] == 'request' then
@@ -548,7 +548,7 @@ function budgets.ended_unknown(args)
   end
 end
 
--- rpx_reserve_v1  ARGV: gateway, quota, then pairs of request and tokens.
+-- reserve_v1  ARGV: gateway, quota, then pairs of request and tokens.
 -- Restores reservations of running requests, after Redis was emptied.
 function budgets.restore(_, args)
   local quota = quota_of(args[2])
@@ -567,7 +567,7 @@ function budgets.restore(_, args)
   return 1
 end
 
--- rpx_doubt_v1  Has all windows summed anew: a gateway lost its connection, so this may
+-- doubt_v1  Has all windows summed anew: a gateway lost its connection, so this may
 -- be another server, whose memory is older. Returns 1.
 function budgets.doubt_all()
   for subject, state in pairs(spends) do
@@ -578,7 +578,7 @@ end
 
 -- Summing a window anew ----------------------------------------------------------------
 
--- rpx_recounts_v1  Returns the age in ms of this Redis's content, then for each budget
+-- recounts_v1  Returns the age in ms of this Redis's content, then for each budget
 -- that has to be summed: subject, since when, start, end, does it reserve 0|1.
 function budgets.wanted()
   local found = { string.format('%.0f', age()) }
@@ -603,7 +603,7 @@ local function recounted(subject, since)
   return state
 end
 
--- rpx_recount_v1  ARGV: subject, since, then triples of request, tokens, billionths:
+-- recount_v1  ARGV: subject, since, then triples of request, tokens, billionths:
 -- events that the stream has. Returns the ids of all requests that are noted, or nil
 -- when this window need not be summed any more.
 function budgets.note_events(_, args)
@@ -615,7 +615,7 @@ function budgets.note_events(_, args)
   return call('HKEYS', noted)
 end
 
--- rpx_recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
+-- recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
 -- the noted requests. Returns {tokens, billionths}: what is spent, or {}.
 function budgets.summed(_, args)
   local state = recounted(args[1], args[2])
@@ -631,7 +631,7 @@ function budgets.summed(_, args)
   return { string.format('%.0f', tokens), string.format('%.0f', nanos) }
 end
 
--- rpx_used_v1  ARGV: now, key ids.  For each one: requests and tokens that its limits per
+-- used_v1  ARGV: now, key ids.  For each one: requests and tokens that its limits per
 -- minute count now.
 function budgets.of_minute(_, args)
   local now, found = clock(args[1]), {}
@@ -642,14 +642,14 @@ function budgets.of_minute(_, args)
   return found
 end
 
--- rpx_count_v1  ARGV: budgets (JSON).  Begins to count them as their first requests would:
+-- count_v1  ARGV: budgets (JSON).  Begins to count them as their first requests would:
 -- the router sums what was spent.
 function budgets.count_all(_, args)
   for _, text in ipairs(args) do budgets.current(cjson.decode(text)) end
   return #args
 end
 
--- rpx_spend_v2  ARGV: subjects.  For each one: kind of the window, start, end, tokens,
+-- spend_v2  ARGV: subjects.  For each one: kind of the window, start, end, tokens,
 -- billionths of a dollar, tokens reserved, how sure (0 unknown, 1 known, 2 summed anew);
 -- or an empty text.
 function budgets.spend(_, args)

@@ -12,7 +12,7 @@
 -- rules in Python; tests/integration/routing/test_policy_agrees.py compares the two.
 --
 -- Keys (libs/common/redis/keys.py has those that Python uses). All share the hash tag
--- {rpx}:
+-- {NAMESPACE}, for example {rpx}:
 --   catalogue, catalogue:version   the catalogue as JSON, and its content hash
 --   born             string Unix ms of the first catalogue since Redis was empty
 --   accounts         hash   resource -> account named by the upstream's headers
@@ -54,7 +54,9 @@
 -- An argument `now` is '' for the server's clock, which skewed gateways cannot affect.
 -- Tests pass a number.
 
-local TAG = '{rpx}:'
+-- function_library.py defines NAMESPACE in front of this file: the name of the stack, of
+-- this library, and what its functions' names begin with.
+local TAG = '{' .. NAMESPACE .. '}:'
 local ALL = '*'          -- the pool of all resources; for requests without a pool
 local OF_PROVIDER = '@'  -- and the provider id: the pool of its resources, for aliases
 local NOTHING = {}

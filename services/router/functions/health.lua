@@ -230,7 +230,7 @@ end
 
 -- Functions --------------------------------------------------------------------------
 
--- rpx_verdict_v1  ARGV: resource, kind, cause, cooldown ms, latency ms or '', now.
+-- verdict_v1  ARGV: resource, kind, cause, cooldown ms, latency ms or '', now.
 -- Applies the verdict of a health check. Returns {state before, state after}, or {} for
 -- an unknown resource.
 local function verdict(keys, args)
@@ -269,7 +269,7 @@ local function cooling_models(now)
   return by_resource
 end
 
--- rpx_states_v1  ARGV: now.  Returns {'ok', JSON: for each resource its health hash,
+-- states_v1  ARGV: now.  Returns {'ok', JSON: for each resource its health hash,
 -- in_flight and `paused`, its models in cooldown}, or {'no_catalogue'}.
 local function states(_, args)
   local known = current()

@@ -71,7 +71,7 @@ end
 
 -- Gateways ---------------------------------------------------------------------------
 
--- rpx_heartbeat_v2  ARGV: gateway, now, the gateway's ledger report as JSON or ''.
+-- heartbeat_v2  ARGV: gateway, now, the gateway's ledger report as JSON or ''.
 -- Returns {the catalogue's version or '', was the gateway known 0|1, `born`, and what
 -- stream_ends returns}. An unknown gateway was reaped, or Redis was emptied: it should
 -- resume its leases. A changed `born` means that Redis was emptied since the last
@@ -90,7 +90,7 @@ local function heartbeat(keys, args)
   return { version, 1 - added, born, stream_ends(keys[2]) }
 end
 
--- rpx_resume_v1  ARGV: gateway, then triples of request, resource, lease record.
+-- resume_v1  ARGV: gateway, then triples of request, resource, lease record.
 -- Restores leases of requests that are still running. Returns how many.
 local function resume(_, args)
   local known, touched, restored = current(), {}, 0
@@ -106,7 +106,7 @@ local function resume(_, args)
   return restored
 end
 
--- rpx_abandon_v1  ARGV: gateway, requests.  Drops leases that the gateway does not know:
+-- abandon_v1  ARGV: gateway, requests.  Drops leases that the gateway does not know:
 -- of an acquire whose reply was lost. Returns how many.
 local function abandon(_, args)
   local known, dropped = current(), 0
@@ -120,7 +120,7 @@ local function abandon(_, args)
   return dropped
 end
 
--- rpx_held_v1  ARGV: gateway.  Returns the requests whose leases it holds.
+-- held_v1  ARGV: gateway.  Returns the requests whose leases it holds.
 local function held(_, args)
   local found, prefix = {}, args[1] .. '/'
   for _, id in ipairs(every_holder(current())) do
@@ -176,7 +176,7 @@ end
 
 local budgets = {}  -- filled by budgets.lua
 
--- rpx_reap_v1  ARGV: silent ms, now, look for strays 0|1.
+-- reap_v1  ARGV: silent ms, now, look for strays 0|1.
 -- Ends the leases of gateways without a heartbeat for that long. Emits an `interrupted`
 -- request event for each lease, and a `gateway` event with the last ledger report. A
 -- stray is a lease of a gateway without any heartbeat since it was reaped: it expires

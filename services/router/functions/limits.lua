@@ -45,7 +45,7 @@ local function wait_for(spent, first, limit, now)
   return wait
 end
 
--- rpx_limits_v1  For gateways of a version before budgets, as rpx_spend_v1.
+-- limits_v1  For gateways of a version before budgets, as spend_v1.
 --   KEYS: 1 spent:<key id>.  ARGV: key id, requests per minute or '',
 --   tokens per minute or '', now.
 -- Counts a request (not an attempt) of a key and returns {}. Over a limit it counts
@@ -63,7 +63,7 @@ local function limits(keys, args)
   return {}
 end
 
--- rpx_spend_v1  KEYS: 1 spent:<key id>.  ARGV: key id, tokens of a response, now.
+-- spend_v1  KEYS: 1 spent:<key id>.  ARGV: key id, tokens of a response, now.
 local function spend(keys, args)
   local tokens = tonumber(args[2])
   if tokens <= 0 then return 1 end
@@ -71,7 +71,7 @@ local function spend(keys, args)
   return 1
 end
 
--- rpx_keys_v1  KEYS: 1 proxy_keys:version.  ARGV: the version that the caller saw or '',
+-- keys_v1  KEYS: 1 proxy_keys:version.  ARGV: the version that the caller saw or '',
 --   number of hashes to delete, those hashes, then pairs of hash and record.
 -- Changes the table if it still has that version: what the caller read in SQL since is
 -- at least as new as the table. Returns the new version, else ''. Versions begin with

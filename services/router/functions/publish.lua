@@ -4,7 +4,7 @@
 -- Keys written: catalogue, catalogue:version, born, accounts, ranking:<pool>,
 --               health:<res>, retired, unproven, the telemetry stream
 
--- rpx_account_v1  ARGV: resource, account.  Stores the account that an upstream's
+-- account_v1  ARGV: resource, account.  Stores the account that an upstream's
 -- headers named for a key. Returns 1 when it is new, else 0.
 local function account(_, args)
   local before = call('HGET', TAG .. 'accounts', args[1])
@@ -40,7 +40,7 @@ local function rank_anew(resource)
   end
 end
 
--- rpx_publish_v1  ARGV: version, catalogue JSON, event id, registry event JSON.
+-- publish_v1  ARGV: version, catalogue JSON, event id, registry event JSON.
 -- Returns 1, or 0 when that version is published already.
 local function publish(keys, args)
   local before = current()

@@ -299,7 +299,7 @@ end
 
 -- Functions --------------------------------------------------------------------------
 
--- rpx_turns_v1  ARGV: gateway, now, terms as rpx_acquire_v4 has them, then the classes in
+-- turns_v1  ARGV: gateway, now, terms as acquire_v4 has them, then the classes in
 -- which the gateway's requests wait.
 -- Returns ms until the gateway should ask again, and its requests whose turn it is.
 function queues.turns(_, args)
@@ -323,13 +323,13 @@ function queues.turns(_, args)
   return found
 end
 
--- rpx_leave_v1  ARGV: entry, now.  The request does not wait any more; its lease ends
+-- leave_v1  ARGV: entry, now.  The request does not wait any more; its lease ends
 -- with it. Returns how many queues it was in.
 function queues.left(_, args)
   return queues.leave(args[1], clock(args[2]), false)
 end
 
--- rpx_queues_v1  Returns triples of class, requests that wait, and their shares.
+-- queues_v1  Returns triples of class, requests that wait, and their shares.
 function queues.shown()
   local found = {}
   for _, class in ipairs(call('SMEMBERS', TAG .. 'queues')) do

@@ -8,15 +8,15 @@
 
 local SAID = {}  -- reused by each call: a new table costs more
 
--- ARGV of rpx_release_v3:
+-- ARGV of release_v3:
 --    1-3  gateway, request, resource or ''
 --    4-6  verdict: kind or '', cause, cooldown ms
 --    7,8  latency ms or '', now
 --    9-11 session digest or '', session ttl ms, id ttl ms
 --   12,13 model digest or '', model name
 --   14    request event (JSON) or ''
---   15    tenant or ''; not in rpx_release_v1
---   16,17 only in rpx_release_v3: 'account' when the limit that ended the attempt is the
+--   15    tenant or ''; not in release_v1
+--   16,17 only in release_v3: 'account' when the limit that ended the attempt is the
 --         account's, else ''; limits of the account as learn_limits reads them, or ''
 --   then the digests of the ids that the response minted
 local function read_release(keys, args)
@@ -122,7 +122,7 @@ local function limit_account(said, known, resource)
   if said.cooldown_ms < ASK_AGAIN_MS then said.cooldown_ms = ASK_AGAIN_MS end
 end
 
--- rpx_release_v3  ARGV: see read_release.
+-- release_v3  ARGV: see read_release.
 -- With an event the request is over: its lease ends and the event is emitted. Without
 -- one only the verdict is applied; the next acquire moves the lease, so a gateway that
 -- crashes between two attempts still leaves one. No verdict kind: the attempt was
@@ -156,17 +156,17 @@ local function release(keys, args, tenant, first, told)
   return emit(said.stream, 'request', said.by, said.event)
 end
 
--- rpx_release_v1  For gateways of a version before tenants.
+-- release_v1  For gateways of a version before tenants.
 local function release_for_anybody(keys, args)
   return release(keys, args, nil, 15)
 end
 
--- rpx_release_v2  For gateways of a version before limits of accounts.
+-- release_v2  For gateways of a version before limits of accounts.
 local function release_for_tenant(keys, args)
   return release(keys, args, args[15], 16)
 end
 
--- rpx_release_v4  For requests of keys with limits. Has after 17: tokens, billionths of a
+-- release_v4  For requests of keys with limits. Has after 17: tokens, billionths of a
 -- dollar, and what `budgets.used` reads; then the digests.
 local function release_counted(keys, args)
   local quota, first = budgets.used(args)
@@ -175,7 +175,7 @@ local function release_counted(keys, args)
   return entry
 end
 
--- rpx_release_v5  The same for what most of them used: at 16 the id of their limits, at 17
+-- release_v5  The same for what most of them used: at 16 the id of their limits, at 17
 -- tokens and cost as one number, cost * 2^20 + tokens; then the digests.
 local function release_known(keys, args)
   local entry = release(keys, args, args[15], 18)

@@ -55,6 +55,8 @@ def lines(folder: Path) -> Iterator[str]:
         yield from map(str, servers.redis(Context({"PROXY_REDIS_URL": single}, 1.0)))
     elsewhere = {"PROXY_REDIS_URL": single, "PROXY_TELEMETRY_STREAM": "events"}
     yield from map(str, setting_problems(elsewhere))
+    shared = {"PROXY_REDIS_NAMESPACE": "b", "PROXY_TELEMETRY_STREAM": "events"}
+    yield from map(str, setting_problems(shared))
     option = {"PROXY_DATABASE_URL": "postgresql://h/d?nonsense=1"}
     yield from map(str, servers.database(Context(option, 1.0)))
     newer = too_new("postgresql://h/d", "PROXY_DATABASE_URL", 999, "postgres")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import redis as blocking
 
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from tests.acceptance.stack.test_up_starts import refused
 from tests.support.clients.scrapes import Scraped, lint
 from tests.support.processes.up import SERVICES, Up, environment, ran, running
@@ -148,7 +148,7 @@ def ping(socket: str, user: int | None = None) -> "subprocess.CompletedProcess[s
 
 def test_its_owner_reaches_it_by_the_url_that_is_said(up: Up) -> None:
     with blocking.Redis.from_url(url_of(up)) as client:
-        assert client.exists(keys.catalogue())
+        assert client.exists(DEFAULT.catalogue())
 
 
 def test_it_listens_on_no_port(up: Up) -> None:

@@ -15,7 +15,7 @@ from libs.common.errors import RedisAway
 from libs.common.redis.capture_stream import PayloadStream
 from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.hot_connection import HotConnection, hot_connection
-from libs.common.redis.keys import TAG
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.shared_connection import Refused, connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from services.router.cluster.library import ClusterLibrary
@@ -24,6 +24,7 @@ from tests.support.processes.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 
+TAG = DEFAULT.tag
 KEY = f"{TAG}:n"
 ABSENT = f"{TAG}:absent"
 STREAM = f"{TAG}:events"

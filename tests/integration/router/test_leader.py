@@ -2,7 +2,7 @@ import pytest
 from redis.asyncio import Redis
 
 from libs.common.errors import RedisAway
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.leader import LeaderLease
 from libs.common.redis.shared_connection import connect
 from tests.support.processes.ports import free_port
@@ -22,9 +22,9 @@ async def test_one_leads_at_a_time(redis: Redis) -> None:
 async def test_holding_renews(redis: Redis) -> None:
     lease = LeaderLease(redis, "router", "one", 60_000)
     await lease.hold()
-    await redis.pexpire(keys.leader("router"), 5_000)
+    await redis.pexpire(DEFAULT.leader("router"), 5_000)
     await lease.hold()
-    assert await redis.pttl(keys.leader("router")) > 50_000
+    assert await redis.pttl(DEFAULT.leader("router")) > 50_000
 
 
 async def test_a_silent_leader_is_followed(redis: Redis) -> None:
@@ -47,7 +47,7 @@ async def test_a_taken_lease_makes_its_holder_follow(redis: Redis) -> None:
     await two.take()
     assert not await one.hold()
     assert await two.hold()
-    assert await redis.pttl(keys.leader("router")) > 50_000
+    assert await redis.pttl(DEFAULT.leader("router")) > 50_000
 
 
 async def test_nobody_leads_without_redis() -> None:

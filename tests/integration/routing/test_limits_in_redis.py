@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from libs.common.contracts.catalogue import Catalogue
-from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import model_digest
@@ -122,7 +122,7 @@ async def test_models_are_bounded(redis: Any) -> None:
     for number in range(3 * MOST):
         await told(routing, left(0, 60_000 + number * 1_000), model=f"m{number}")
     assert len(await redis.keys(function_keys.limits("*"))) == MOST
-    assert await redis.zcard(f"{keys.TAG}:limits") == MOST
+    assert await redis.zcard(f"{DEFAULT.tag}:limits") == MOST
     (a1, *_) = await routing.states()
     assert [limits.model for limits in a1.limits] == ["m6", "m7", "m8"]
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from libs.common.contracts.catalogue import ResourceState
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from libs.common.routing.account_limits import AccountLimits
 from libs.common.routing.types import model_digest
 from tests.fuzz.bounds import EXAMPLES
@@ -91,7 +91,7 @@ class Histories(Requests, Queues, Health, Services):
         self.run(self.lua.reap(SILENT_MS))
         assert sum(s.in_flight for s in self.run(self.lua.states())) == 0
         assert self.run(self.redis.keys(function_keys.leases("*"))) == []
-        assert self.run(self.redis.keys(f"{keys.TAG}:retired")) == []
+        assert self.run(self.redis.keys(f"{DEFAULT.tag}:retired")) == []
 
 
 def _shown(

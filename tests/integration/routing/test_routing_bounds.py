@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from libs.common.contracts.catalogue import Catalogue, Resource
-from libs.common.redis import keys
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.shared_connection import connect
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import Ask, Owner, Release, digest
@@ -20,6 +20,8 @@ from tests.support.databases import function_keys
 MOST = 2_000
 SLACK = 150  # written between two looks, and keys that are no affinity
 SMALL = LIBRARY.replace("local MOST_KEYS = 1000000", f"local MOST_KEYS = {MOST}")
+# As much of them is looked at as of a million with 64 pages, or rather more.
+SMALL = SMALL.replace("SAMPLE = 64 * PAGE", "SAMPLE = 8 * PAGE")
 HOME = Owner("openai-1", "account-1")
 
 pytestmark = pytest.mark.asyncio
@@ -86,8 +88,8 @@ async def test_a_new_session_for_each_request_fills_no_redis(
             await answered(routing, number, "regular")
     assert await redis.dbsize() <= MOST + SLACK
     # The index of sessions shrinks with them.
-    assert await redis.zcard(keys.sessions()) <= MOST + SLACK
-    assert await redis.exists(keys.catalogue())
+    assert await redis.zcard(DEFAULT.sessions()) <= MOST + SLACK
+    assert await redis.exists(DEFAULT.catalogue())
     assert await redis.xlen("telemetry:events") >= 4 * MOST  # the ledger loses nothing
 
 
@@ -130,16 +132,34 @@ async def test_keys_of_others_are_not_ended(
     await redis.mset({f"theirs:{number}": 1 for number in range(MOST + 500)})
     await answered(routing, 0, "session", tuple(digest(f"id-{i}") for i in range(128)))
     assert len([key async for key in redis.scan_iter("theirs:*", 1000)]) == MOST + 500
-    assert await redis.exists(keys.catalogue())
+    assert await redis.exists(DEFAULT.catalogue())
+
+
+async def test_the_bound_is_on_the_keys_of_a_stack(
+    redis: Any, routing: RoutingFunctions
+) -> None:
+    """What another stack remembers ends nothing here, and is not ended."""
+    theirs = {f"{{b_2}}:bound:{number}": "-" for number in range(3 * MOST)}
+    await redis.mset(theirs)
+    ids = [digest(f"resp_{number}") for number in range(4 * MOST)]
+    for start in range(0, MOST // 2, 8):
+        await routing.adopt({}, dict.fromkeys(ids[start : start + 8], HOME))
+    assert await redis.exists(*map(function_keys.bound, ids[: MOST // 2])) == MOST // 2
+    for start in range(0, 4 * MOST, 8):
+        await routing.adopt({}, dict.fromkeys(ids[start : start + 8]))
+    # One name in four is ours, which is known by a look at some of them.
+    left = await redis.exists(*map(function_keys.bound, ids))
+    assert 0.75 * MOST < left < 1.25 * MOST
+    assert await redis.exists(*theirs) == 3 * MOST
 
 
 async def test_sessions_that_ended_leave_the_index_without_a_router(
     redis: Any, routing: RoutingFunctions
 ) -> None:
-    await redis.zadd(keys.sessions(), {f"old-{number}": 1 for number in range(500)})
+    await redis.zadd(DEFAULT.sessions(), {f"old-{number}": 1 for number in range(500)})
     for number in range(70):
         await answered(routing, number, f"session-{number}")
-    assert await redis.zcard(keys.sessions()) == 70
+    assert await redis.zcard(DEFAULT.sessions()) == 70
 
 
 async def test_model_names_fill_no_redis(redis: Any, routing: RoutingFunctions) -> None:

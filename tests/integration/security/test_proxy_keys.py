@@ -13,9 +13,9 @@ from redis import Redis as PlainRedis
 
 from libs.common.budgets import shown_terms
 from libs.common.proxy_keys import Principal, new_secret, secret_hash
-from libs.common.redis import keys
 from libs.common.redis.client import Caller, ClientCaller
 from libs.common.redis.key_table import KeyTable
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.shared_connection import Refused, SharedConnection, connect
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.store.interface import Cursor
@@ -244,8 +244,8 @@ class TestTable:
         table = KeyTable(caller)
         await table.change(None, {"1": Principal(id="a")})
         with PlainRedis.from_url(valkey) as other:
-            other.hset(keys.proxy_keys(), "2", "{")
-            other.hset(keys.proxy_keys(), "3", '{"id":"c","invented_later":1}')
+            other.hset(DEFAULT.proxy_keys(), "2", "{")
+            other.hset(DEFAULT.proxy_keys(), "3", '{"id":"c","invented_later":1}')
         assert await table.read() == {"1": Principal(id="a"), "3": Principal(id="c")}
 
     async def test_without_the_library_it_says_so(

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from tests.support.databases.postgres import binaries
 from tests.support.databases.sql import execute, fetch, is_postgres, setting
 from tests.support.databases.valkey import running_valkey
@@ -225,7 +225,7 @@ def _execute_alone(url: str, statement: str) -> None:
 async def closed(scene: Scene) -> bool:
     """Whether SQL knows that the gateway has ended, and has its last reports."""
     async with Redis.from_url(scene.common["PROXY_REDIS_URL"]) as redis:
-        reports = await redis.hlen(keys.reports())
+        reports = await redis.hlen(DEFAULT.reports())
     if reports or (await scene.ledger())["queue_depth"]:
         return False
     return fetch(scene.database, "SELECT state FROM gateways") == [("closed",)]

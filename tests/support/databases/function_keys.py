@@ -1,6 +1,13 @@
 """Redis keys that only the routing functions use, for tests that look behind them."""
 
-from libs.common.redis.keys import TAG
+from libs.common.redis.keys import DEFAULT
+
+TAG = DEFAULT.tag
+
+
+def bound(digest: str) -> str:
+    """String: the owner of an id; expires."""
+    return f"{TAG}:bound:{digest}"
 
 
 def gateways() -> str:

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from libs.common.redis.cluster.layout import SLOT, Address
+from libs.common.redis.cluster.layout import Address, slot_of
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.url import addresses
 from tests.support.databases.resp import Command, Scripted, scripted
 
+SLOT = slot_of(DEFAULT)
 UP = b"cluster_state:ok\r\ncluster_slots_assigned:16384\r\n"
 DOWN = UP.replace(b"ok", b"fail")
 

@@ -46,6 +46,11 @@ class Valkey:
         self._process = _started(self._folder, self.port, *self._options)
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process is not None
 

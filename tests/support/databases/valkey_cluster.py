@@ -10,11 +10,13 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 
-from libs.common.redis.cluster.layout import SLOT
+from libs.common.redis.cluster.layout import slot_of
+from libs.common.redis.keys import DEFAULT, Keys
 from tests.support.databases.valkey import Valkey
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
 
+SLOT = slot_of(DEFAULT)
 RANGES = ((0, 5460), (5461, 10922), (10923, 16383))
 # A primary is replaced after it was unreachable for this time: soon while a test wants
 # that, else not, however busy the machine is.
@@ -33,9 +35,12 @@ class View:
 
     @property
     def has_slot(self) -> bool:
+        return self.has(SLOT)
+
+    def has(self, slot: int) -> bool:
         bounds = (r.split("-") for r in self.slots if not r.startswith("["))
         return "master" in self.flags and any(
-            int(each[0]) <= SLOT <= int(each[-1]) for each in bounds
+            int(each[0]) <= slot <= int(each[-1]) for each in bounds
         )
 
 
@@ -103,7 +108,7 @@ class Node:
 
 
 class ValkeyCluster:
-    """All routing keys are in one slot, that of the `owner`."""
+    """All routing keys of a stack are in one slot, that of the `owner`."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
@@ -115,10 +120,10 @@ class ValkeyCluster:
         living = [n for n in self.nodes if n.server.alive and not n.hangs]
         return [(node, await node.view()) for node in living]
 
-    async def owner(self) -> Node:
+    async def owner(self, keys: Keys = DEFAULT) -> Node:
         """The node that says it has the slot. Raises `LookupError`."""
         for node, view in await self.views():
-            if view.has_slot:
+            if view.has(slot_of(keys)):
                 return node
         raise LookupError("nobody has the slot")
 
@@ -130,14 +135,14 @@ class ValkeyCluster:
             if "master" in view.flags and not view.has_slot
         )
 
-    async def move(self, target: Node) -> None:
+    async def move(self, target: Node, keys: Keys = DEFAULT) -> None:
         """Move the slot by Valkey's atomic migration; returns when `target` has it."""
-        source, view = await self.owner(), await target.view()
-        words = "MIGRATESLOTS", "SLOTSRANGE", SLOT, SLOT, "NODE", view.id
+        source, view, slot = await self.owner(keys), await target.view(), slot_of(keys)
+        words = "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", view.id
         await source.ask("CLUSTER", *words)
 
         async def moved() -> bool:
-            return (await target.view()).has_slot
+            return (await target.view()).has(slot)
 
         await eventually(moved)
 

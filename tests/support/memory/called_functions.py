@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from libs.common.redis.packing import flat
 from libs.common.routing.functions import RoutingFunctions, Terms
 
@@ -54,5 +54,5 @@ class Redis:
     def arguments(self) -> tuple[Any, ...]:
         """Of the last function, without its name and keys."""
         name, number, *rest = self.commands[-1][1:]
-        assert (number, rest[:2]) == (2, [keys.catalogue_version(), "events"]), name
+        assert (number, rest[:2]) == (2, [DEFAULT.catalogue_version(), "events"]), name
         return tuple(rest[2:])

@@ -11,7 +11,7 @@ import pytest
 from libs.common.budgets import Budget
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.proxy_keys import Principal
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner
@@ -43,7 +43,9 @@ class Connection:
 
 
 class Beating:
-    def __init__(self, root: Path, twin: Twin | None = None) -> None:
+    def __init__(
+        self, root: Path, twin: Twin | None = None, keys: Keys = DEFAULT
+    ) -> None:
         self.world = World(root, twin or Twin(resource("a"), resource("b")))
         self.twin = self.world.twin
         self.redis = Connection()
@@ -57,6 +59,7 @@ class Beating:
             self.keeper,
             self.world.in_flight,
             self.world.authenticator,
+            keys,
         )
 
 
@@ -71,9 +74,10 @@ async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) 
     assert set(beating.world.catalogue.targets) == {"c"}
 
 
+@pytest.mark.parametrize("keys", [DEFAULT, Keys("b_2")])
 @timeless
-async def test_a_beat_names_impaired_parts(tmp_path: Path) -> None:
-    beating = Beating(tmp_path)
+async def test_a_beat_names_impaired_parts(tmp_path: Path, keys: Keys) -> None:
+    beating = Beating(tmp_path, keys=keys)
     beating.heartbeat.impaired = lambda: ("journal",)
     await beating.heartbeat.beat()
     told = ("SET", keys.impaired(GATEWAY), "journal", "PX", IMPAIRED_MS)

@@ -15,7 +15,7 @@ from libs.common.store.interface import SchemaTooNew
 from libs.common.store.sqlite import schema as sqlite
 from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.app import run, serve
-from tests.support.databases.resp import Command, scripted
+from tests.support.databases.resp import Command, Scripted, scripted
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
 
@@ -45,9 +45,10 @@ def redis(command: Command) -> Any:
     )
 
 
-def settings(tmp_path: Path, port: int, url: str) -> IngestSettings:
+def settings(tmp_path: Path, port: int, url: str, **more: str) -> IngestSettings:
     return IngestSettings.read(
         {
+            **more,
             "PROXY_REDIS_URL": url,
             "PROXY_INGEST_PORT": str(port),
             "PROXY_SQLITE_URL": f"sqlite:///{tmp_path}/proxy.sqlite3",
@@ -72,8 +73,31 @@ async def test_it_migrates_gets_ready_and_ends_at_a_signal(tmp_path: Path) -> No
         await eventually(ready)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 60)
-    read = {c[c.index(b"STREAMS") + 1] for c in server.commands if b"STREAMS" in c}
-    assert read == {b"telemetry:events", b"telemetry:events:payloads"}
+    assert streams(server) == {b"telemetry:events", b"telemetry:events:payloads"}
+
+
+def streams(server: Scripted) -> set[bytes]:
+    """Those that are read."""
+    return {c[c.index(b"STREAMS") + 1] for c in server.commands if b"STREAMS" in c}
+
+
+@pytest.mark.asyncio
+async def test_a_stack_with_a_namespace_reads_its_own_streams(tmp_path: Path) -> None:
+    port = free_port()
+    async with scripted(redis) as server:
+        given = settings(tmp_path, port, server.url, PROXY_REDIS_NAMESPACE="b_2")
+        running = asyncio.create_task(serve(given))
+
+        async def reads() -> bool:
+            return len(streams(server)) == 2
+
+        await eventually(reads)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 60)
+    assert streams(server) == {
+        b"{b_2}:telemetry:events",
+        b"{b_2}:telemetry:events:payloads",
+    }
 
 
 @pytest.mark.asyncio

@@ -6,8 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import services.router.function_library as module
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing.functions import CALLED
-from services.router.function_library import FILES, LIBRARY, SHEBANG, library_source
+from services.router.function_library import (
+    FILES,
+    LIBRARY,
+    SOURCE,
+    library,
+    source_of,
+)
 
 FOLDER = Path(module.__file__).with_name("functions")
 CODE = re.sub(r"--[^\n]*", "", LIBRARY)
@@ -30,10 +37,23 @@ def test_every_file_is_loaded_once_in_order() -> None:
     assert sorted(f"{name}.lua" for name in FILES) == sorted(
         path.name for path in FOLDER.glob("*.lua")
     )
-    assert LIBRARY.startswith(f"{SHEBANG}-- version {version('responses-proxy')}\n")
-    places = [LIBRARY.index(f"-- {name}.lua\n") for name in FILES]
+    places = [SOURCE.index(f"-- {name}.lua\n") for name in FILES]
     assert places == sorted(places)
-    assert library_source(FOLDER) == LIBRARY
+    assert source_of(FOLDER) == SOURCE
+
+
+def test_the_library_of_a_stack_has_its_namespace_and_the_version() -> None:
+    of_version = f"-- version {version('responses-proxy')}\n"
+    assert library(DEFAULT) == LIBRARY
+    assert LIBRARY.startswith(f"#!lua name=rpx\n{of_version}")
+    other = library(Keys("b_2"))
+    assert other.startswith(f"#!lua name=b_2\n{of_version}")
+    assert other.replace("b_2", "rpx") == LIBRARY
+
+
+def test_the_namespace_is_said_once() -> None:
+    """Then no function can reach the keys of another stack."""
+    assert CODE.count("rpx") == 2  # in the name of the library, and NAMESPACE
 
 
 def test_every_file_lists_its_keys() -> None:
@@ -58,13 +78,21 @@ def test_nothing_is_unused() -> None:
     assert unused == []
 
 
+REGISTERED = re.findall(r"\bregister(?:_reader)?\('(\w+)'", CODE)
+
+
 def test_gateways_call_functions_of_the_library() -> None:
-    assert frozenset(re.findall(r"'(rpx_\w+_v\d+)'", CODE)) >= CALLED
+    assert frozenset(REGISTERED) >= CALLED
 
 
 def test_functions_are_registered_once() -> None:
-    registered = re.findall(r"'(rpx_\w+_v\d+)'", CODE)
-    assert len(registered) == len(set(registered)) == 49
+    assert len(REGISTERED) == len(set(REGISTERED)) == 49
+
+
+def test_functions_of_two_stacks_never_have_one_name() -> None:
+    """Redis refuses a library with a function of another one. With no underscore before
+    its version, `a` + `b_acquire_v4` is no function, whatever the namespaces are."""
+    assert all(re.fullmatch(r"[a-z]+_v[0-9]+", name) for name in REGISTERED)
 
 
 def test_an_ask_has_all_its_fields_from_the_start() -> None:

@@ -10,6 +10,7 @@ from libs.common.contracts.catalogue import Alias, Resource
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.providers.registry import Provider, Registry
 from libs.common.providers.sealing import Sealer
+from libs.common.redis.keys import Keys
 from libs.common.runtime.lifecycle import end
 from services.router.catalogue import Publisher, build_catalogue
 from services.router.registry import READ_EVERY, Changes, RegistryReader
@@ -249,6 +250,20 @@ class Odd(Counter):
 
     async def call(self, command: str, _: str) -> bytes | None:
         raise ValueError("OOM command not allowed")
+
+
+async def test_each_stack_counts_its_own_changes() -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Noted(Counter):
+        async def call(self, command: str, key: str) -> bytes | None:
+            asked.append((command, key))
+            return await super().call(command, key)
+
+    changes = Changes(Noted(), Keys("b_2"))  # type: ignore[arg-type]
+    await changes.tell()
+    await changes.count()
+    assert asked == [(c, "{b_2}:registry:changes") for c in ("INCR", "GET")]
 
 
 async def test_a_redis_that_refuses_keeps_nothing_from_being_read() -> None:

@@ -14,7 +14,6 @@ from libs.common.redis.cluster.client import (
     Options,
 )
 from libs.common.redis.cluster.layout import (
-    SLOT,
     Address,
     Layout,
     Nodes,
@@ -22,16 +21,23 @@ from libs.common.redis.cluster.layout import (
     is_up,
     layout_of,
     primaries_of,
+    slot_of,
     target_of,
 )
+from libs.common.redis.keys import Keys
 
 
 class BlockingFinder:
     """Asks nodes who has the slot."""
 
-    def __init__(self, seeds: tuple[Address, ...], options: Options) -> None:
-        """`options`: of a connection, without host and port."""
+    def __init__(
+        self, seeds: tuple[Address, ...], options: Options, keys: Keys
+    ) -> None:
+        """`options`: of a connection, without host and port. `keys`: those that have
+        the slot."""
         self.nodes = Nodes(seeds)
+        self.slot = slot_of(keys)
+        self.guard = keys.guard
         timeouts = ("socket_connect_timeout", "socket_timeout")
         self._options = options | dict.fromkeys(timeouts, NODE_TIMEOUT_S)
         self._options.pop("command_packer", None)
@@ -52,7 +58,7 @@ class BlockingFinder:
             if layout.owner is not None:
                 self.nodes.learned(layout)
                 return layout.owner
-            cause = NotUpError(f"no node has the slot {SLOT}")
+            cause = NotUpError(f"no node has the slot {self.slot}")
         raise cause or NotUpError("no node is known")
 
     def layout(self, address: Address) -> Layout:
@@ -60,7 +66,7 @@ class BlockingFinder:
         info, slots = self.ask(address, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
         if not is_up(info):
             raise NotUpError("the cluster is down, or a part that is cut off")
-        return layout_of(slots, address)
+        return layout_of(slots, address, self.slot)
 
     def primaries(self, address: Address) -> list[Address]:
         """All primaries, by what one node says."""
@@ -113,11 +119,11 @@ class BlockingClusterClient(Redis):
 
     @classmethod
     def of(
-        cls, seeds: tuple[Address, ...], options: Options
+        cls, seeds: tuple[Address, ...], options: Options, keys: Keys
     ) -> "BlockingClusterClient":
         """`options`: of a connection; `ssl` for TLS."""
         options["retry_on_error"] = [*options.get("retry_on_error", ()), *ELSEWHERE]
-        finder = BlockingFinder(seeds, options)
+        finder = BlockingFinder(seeds, options, keys)
         kind = OwnerSSLConnection if options.pop("ssl", False) else OwnerConnection
         made = cls(connection_pool=ConnectionPool(kind, finder=finder, **options))
         made.auto_close_connection_pool = True
@@ -125,7 +131,7 @@ class BlockingClusterClient(Redis):
         return made
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        command = guarded(args)
+        command = guarded(args, self.finder.guard)
         for _ in range(REDIRECTIONS):
             try:
                 return super().execute_command(*command, **options)  # type: ignore[no-untyped-call]

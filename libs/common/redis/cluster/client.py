@@ -19,7 +19,6 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from libs.common.redis.cluster.layout import (
-    SLOT,
     Address,
     Layout,
     Nodes,
@@ -27,8 +26,10 @@ from libs.common.redis.cluster.layout import (
     is_up,
     layout_of,
     primaries_of,
+    slot_of,
     target_of,
 )
+from libs.common.redis.keys import Keys
 
 NODE_TIMEOUT_S = 0.5  # short, so that a dead node leaves time to ask the others
 REDIRECTIONS = 5  # of one command
@@ -41,9 +42,14 @@ Options = dict[str, Any]
 class Finder:
     """Asks nodes who has the slot."""
 
-    def __init__(self, seeds: tuple[Address, ...], options: Options) -> None:
-        """`options`: of a connection, without host and port."""
+    def __init__(
+        self, seeds: tuple[Address, ...], options: Options, keys: Keys
+    ) -> None:
+        """`options`: of a connection, without host and port. `keys`: those that have
+        the slot."""
         self.nodes = Nodes(seeds)
+        self.slot = slot_of(keys)
+        self.guard = keys.guard
         timeouts = ("socket_connect_timeout", "socket_timeout")
         self._options = options | dict.fromkeys(timeouts, NODE_TIMEOUT_S)
         self._tls = self._options.pop("ssl", False)
@@ -63,7 +69,7 @@ class Finder:
             if layout.owner is not None:
                 self.nodes.learned(layout)
                 return layout.owner
-            cause = NotUpError(f"no node has the slot {SLOT}")
+            cause = NotUpError(f"no node has the slot {self.slot}")
         raise cause or NotUpError("no node is known")
 
     async def primaries(self) -> list[Address]:
@@ -89,7 +95,8 @@ class Finder:
         async with _Asked(self.connection(address)) as asked:
             if not is_up(await asked.reply("CLUSTER", "INFO")):
                 raise NotUpError("the cluster is down, or a part that is cut off")
-            return layout_of(await asked.reply("CLUSTER", "SLOTS"), address)
+            slots = await asked.reply("CLUSTER", "SLOTS")
+            return layout_of(slots, address, self.slot)
 
 
 class NotUpError(RedisConnectionError):
@@ -151,10 +158,13 @@ class ClusterClient(Redis):
     """Follows redirections. A command that is redirected was not executed."""
 
     @classmethod
-    def of(cls, seeds: tuple[Address, ...], options: Options) -> "ClusterClient":
+    def of(
+        cls, seeds: tuple[Address, ...], options: Options, keys: Keys
+    ) -> "ClusterClient":
         """`options`: of a connection; `ssl` for TLS."""
         options["retry_on_error"] = [*options.get("retry_on_error", ()), *ELSEWHERE]
-        made = cls(connection_pool=OwnerPool(Finder(seeds, options), **options))
+        finder = Finder(seeds, options, keys)
+        made = cls(connection_pool=OwnerPool(finder, **options))
         made.auto_close_connection_pool = True
         return made
 
@@ -165,7 +175,7 @@ class ClusterClient(Redis):
         return pool.finder
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        command = guarded(args)
+        command = guarded(args, self.finder.guard)
         for _ in range(REDIRECTIONS):
             try:
                 return await super().execute_command(*command, **options)  # type: ignore[no-untyped-call]

@@ -43,6 +43,7 @@ class ClusterConnection:
 
     def __init__(self, client: ClusterClient) -> None:
         self._client = client
+        self._guard = client.finder.guard
         self._loop = asyncio.get_running_loop()
         self._wire: Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -98,7 +99,7 @@ class ClusterConnection:
         """Send a command without waiting for its reply. Calls `failed` if the command
         failed or its outcome is unknown."""
         try:
-            ready = packed(guarded(command))
+            ready = packed(guarded(command, self._guard))
         except (TypeError, ValueError):
             failed()
             return
@@ -109,7 +110,7 @@ class ClusterConnection:
     ) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = self._loop.create_future()
         try:
-            ready = packed(guarded(command))
+            ready = packed(guarded(command, self._guard))
         except (TypeError, ValueError) as error:
             refused = ResponseError(f"cannot be sent: {type(error).__name__}")
             Awaited(b"", future, read).answer(refused)

@@ -3,22 +3,22 @@ No IO."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from redis.crc import key_slot
 
-from libs.common.redis.keys import TAG
+from libs.common.redis.keys import Keys
 from libs.common.redis.packing import Form
 
-SLOT: Final = key_slot(TAG.encode())
-# A key that never exists. While a slot is moved key by key, the source runs a function
-# whose declared keys it still has, and the function fails at the first other key, maybe
-# after it has written. With one more declared key that is missing, the source refuses
-# the call (TRYAGAIN) before the function begins, and so does the target.
-GUARD: Final = f"{TAG}:-"
 KNOWN_AT_MOST = 1000  # nodes
 
 Address = tuple[str, int]
+
+
+def slot_of(keys: Keys) -> int:
+    """The slot of all keys of a stack."""
+    slot: int = key_slot(keys.tag.encode())
+    return slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Layout:
     replicas: tuple[Address, ...] = ()
 
 
-def layout_of(ranges: Iterable[Sequence[Any]], asked: Address) -> Layout:
+def layout_of(ranges: Iterable[Sequence[Any]], asked: Address, slot: int) -> Layout:
     """From the reply to CLUSTER SLOTS. `asked`: the node that replied."""
     owner: Address | None = None
     nodes: list[Address] = []
@@ -39,7 +39,7 @@ def layout_of(ranges: Iterable[Sequence[Any]], asked: Address) -> Layout:
     for first, last, *members in ranges:
         places = [_place(member[0], member[1], asked) for member in members]
         nodes += places
-        if places and int(first) <= SLOT <= int(last):
+        if places and int(first) <= slot <= int(last):
             owner, *replicas = places
     return Layout(owner, tuple(dict.fromkeys(nodes)), tuple(replicas))
 
@@ -71,16 +71,21 @@ def target_of(redirect: str, asked: Address) -> Address:
     return _place(host.encode(), int(port), asked)
 
 
-def guarded(command: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The command (maybe a form, `packing.py`) with the guard among its keys if it
-    calls a function."""
+def guarded(command: tuple[Any, ...], guard: str) -> tuple[Any, ...]:
+    """The command (maybe a form, `packing.py`) with `guard` among its keys if it calls
+    a function. That key never exists.
+
+    While a slot is moved key by key, the source runs a function whose declared keys it
+    still has, and the function fails at the first other key, maybe after it has
+    written. With one more declared key that is missing, the source refuses the call
+    (TRYAGAIN) before the function begins, and so does the target."""
     name = command[0]
     if type(name) is Form:
-        return name, guarded(command[1]), *command[2:]
+        return name, guarded(command[1], guard), *command[2:]
     if name != "FCALL":
         return command
     end = 3 + int(command[2])
-    return *command[:2], end - 2, *command[3:end], GUARD, *command[end:]
+    return *command[:2], end - 2, *command[3:end], guard, *command[end:]
 
 
 class Nodes:

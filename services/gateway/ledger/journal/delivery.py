@@ -18,8 +18,8 @@ import structlog
 
 from libs.common.contracts.events import EVENT_VERSION, GatewayEvent, encode
 from libs.common.errors import RedisAway
-from libs.common.redis import keys
 from libs.common.redis.hot_connection import HotConnection
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import Refused
 from libs.common.routing.types import Beat, StreamEnds
 from services.gateway.ledger.journal.journal import EVENT_KINDS, STREAM_KINDS, Journal
@@ -46,8 +46,15 @@ class Mark:
 class JournalDelivery:
     """Tracks how far SQL has the journal, and sends the rest again if necessary."""
 
-    def __init__(self, journal: Journal, redis: HotConnection, stream: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        redis: HotConnection,
+        stream: str,
+        keys: Keys = DEFAULT,
+    ) -> None:
         self.journal = journal
+        self._resend = keys.function("resend_v1"), 2, keys.catalogue_version(), stream
         self._redis = redis
         self._stream = stream
         self._marks: deque[Mark] = deque()
@@ -183,7 +190,7 @@ class JournalDelivery:
     def _append(self, record: Record) -> "asyncio.Future[object]":
         # By a function: it may have been counted to a budget before.
         return self._redis.call(
-            *("FCALL", "rpx_resend_v1", 2, keys.catalogue_version(), self._stream),
+            *("FCALL", *self._resend),
             *(STREAM_KINDS[record.kind], record.id, record.data),
         )
 

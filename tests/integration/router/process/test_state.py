@@ -8,7 +8,7 @@ import pytest
 from libs.common.contracts.catalogue import Catalogue
 from libs.common.contracts.events import encode
 from libs.common.errors import NoCatalogue
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from libs.common.upstream_answers.verdicts import Verdict
 from services.router.admin.schemas import state as state_schemas
 from tests.integration.router.process.running import (
@@ -148,7 +148,7 @@ class TestAttention:
 
         async def told() -> bool:
             await proxy.routing.heartbeat("gw-1", encode(books))
-            await proxy.redis.set(keys.impaired("gw-1"), "journal", px=5_000)
+            await proxy.redis.set(DEFAULT.impaired("gw-1"), "journal", px=5_000)
             found = (await proxy.http.get("/admin/attention")).json()["data"]
             return [(each["kind"], each["subject"]) for each in found] == [
                 ("degraded", "health"),  # none runs here

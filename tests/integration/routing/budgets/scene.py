@@ -8,6 +8,7 @@ import msgspec
 from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue
 from libs.common.redis.client import ClientCaller
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing.budgets import Quota, quota_at
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import (
@@ -19,7 +20,7 @@ from libs.common.routing.types import (
     SpendUnknown,
 )
 from libs.common.upstream_answers.verdicts import Verdict
-from services.router.function_library import LIBRARY
+from services.router.function_library import library
 from tests.support.memory.twin import resource
 from tests.support.values.asks import made_ask, made_release
 
@@ -37,11 +38,20 @@ REFUSALS: dict[type[QuotaRefused], str] = {
 class Scene:
     """One key, with a clock of its own."""
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(
+        self, redis: Any, keys: Keys = DEFAULT, terms: Terms | None = None
+    ) -> None:
         self.redis = redis
+        self.keys = keys
         self.now = T0
+        self.stream = STREAM if keys == DEFAULT else keys.tagged_stream
         self.routing = RoutingFunctions(
-            ClientCaller(redis), STREAM, Terms(), LIBRARY, lambda: self.now
+            ClientCaller(redis),
+            self.stream,
+            terms or Terms(),
+            library(keys),
+            lambda: self.now,
+            keys,
         )
         self.number = self.subjects = 0
         self.named = True  # releases name limits by their id
@@ -84,7 +94,8 @@ class Scene:
 
     async def resend(self, request: str, tokens: int) -> None:
         event = event_of(request, self.now, tokens, 0)
-        args = "rpx_resend_v1", 2, "{rpx}:catalogue:version", STREAM
+        name, version = self.keys.function("resend_v1"), self.keys.catalogue_version()
+        args = name, 2, version, self.stream
         await self.redis.execute_command("FCALL", *args, "request", request, event)
 
     async def summed(self, tokens: int = 0, nanos: int = 0) -> None:
@@ -98,7 +109,7 @@ class Scene:
         return spend.tokens, spend.reserved, spend.sure
 
     async def told(self, kind: str) -> list[dict[str, Any]]:
-        entries = await self.redis.xrange(STREAM)
+        entries = await self.redis.xrange(self.stream)
         return [
             json.loads(e[b"data"]) for _, e in entries if e[b"kind"] == kind.encode()
         ]

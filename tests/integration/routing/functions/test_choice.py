@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from libs.common.errors import NoCatalogue
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from libs.common.routing.types import NoResources, UnknownPool, digest
 from libs.common.upstream_answers.verdicts import Verdict
 from tests.integration.routing.functions.desk import REFUSED, STREAM, Desk, resource
@@ -125,5 +125,5 @@ async def test_no_key_lives_outside_the_hash_tag(desk: Desk) -> None:
     await desk.acquire("a", session_id="s" * 10_000)
     await desk.release("a", session_id="s" * 10_000, learned=(digest("\x00" * 999),))
     names = {name.decode() for name in await desk.redis.keys("*")}
-    assert all(n == STREAM or n.startswith(keys.TAG) for n in names)
+    assert all(n == STREAM or n.startswith(DEFAULT.tag) for n in names)
     assert max(map(len, names)) < 80

@@ -67,7 +67,7 @@ class Queues(Both):
         place = asked.ask.place
         assert place is not None
         entry = place.entry(asked.ask)
-        left = self.run(self.lua._fcall("rpx_leave_v1", entry, self.now))
+        left = self.run(self.lua._fcall("leave_v1", entry, self.now))
         assert left == self.python.queues.leave(entry, self.now)
         self.report(asked, None)
 

@@ -8,10 +8,12 @@ import pytest
 from libs.cli.checks import servers
 from libs.cli.checks.cluster import cluster
 from libs.cli.checks.finding import Context, Finding, Level
-from libs.common.redis.cluster.layout import SLOT
+from libs.common.redis.cluster.layout import slot_of
+from libs.common.redis.keys import Keys
 from tests.support.databases.resp import Command, scripted
 from tests.support.databases.scripted_cluster import (
     DOWN,
+    SLOT,
     ScriptedCluster,
     scripted_cluster,
 )
@@ -56,6 +58,27 @@ async def test_each_node_and_then_the_whole() -> None:
     assert findings[4].state == "all 3 primaries have the functions"
 
 
+async def test_the_slot_of_a_namespace_and_its_node_are_named() -> None:
+    keys = Keys("b_2")
+    listed: list[Command] = []
+
+    def answer_for(command: Command) -> Any:
+        if command[0] == b"FUNCTION":
+            listed.append(command)
+        return answer(command)
+
+    async with scripted_cluster(answer_for) as made:
+        given = {"PROXY_REDIS_URL": made.url, "PROXY_REDIS_NAMESPACE": "b_2"}
+        context = Context(given, 1.0)
+        findings = await asyncio.to_thread(lambda: list(servers.redis(context)))
+        place = made.place(0)
+    (owner,) = (f.state for f in findings if "in which all keys are" in f.state)
+    assert owner.startswith(
+        f"slot {slot_of(keys)} of {{b_2}}, in which all keys are, is at {place}"
+    )
+    assert {command[-1] for command in listed} == {b"b_2"}
+
+
 async def test_a_node_that_cannot_be_reached_is_named() -> None:
     async with scripted_cluster(answer) as made:
         functions_everywhere(made)
@@ -88,7 +111,7 @@ async def test_a_slot_that_nobody_has() -> None:
         *_, last = await found(made.url)
     assert (last.level, last.state) == (
         Level.FAILED,
-        f"no node has slot {SLOT}, in which all keys are",
+        f"no node has slot {SLOT} of {{rpx}}, in which all keys are",
     )
 
 

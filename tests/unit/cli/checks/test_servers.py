@@ -10,6 +10,8 @@ import redis as blocking
 from libs.cli.checks import servers
 from libs.cli.checks.finding import Context, Finding, Level
 from libs.cli.plan import RedisSeen
+from libs.common.redis.keys import Keys
+from services.router.function_library import library
 from tests.support.databases.old_redis import old_redis
 from tests.support.processes.ports import free_port
 
@@ -78,6 +80,21 @@ def test_another_application_is_named(valkey: str) -> None:
     with blocking.Redis.from_url(valkey) as client:
         client.set("celery", "x")
     assert of_redis(valkey).level is Level.FAILED
+
+
+def test_other_stacks_are_no_problem(valkey: str) -> None:
+    other = Keys("b_2")
+    with blocking.Redis.from_url(valkey) as client:
+        client.set(other.catalogue(), "x")
+        client.execute_command("FUNCTION", "LOAD", library(other))
+    finding = of_redis(valkey)
+    assert finding.level is Level.OK
+    assert finding.state.endswith(
+        "other stacks of this proxy use it; the keys of this one begin with {rpx}"
+    )
+    environ = {"PROXY_REDIS_URL": valkey, "PROXY_REDIS_NAMESPACE": "b_2"}
+    (ours,) = servers.redis(Context(environ, 1.0))
+    assert ours.state.endswith(RedisSeen.OURS.value)
 
 
 def test_without_a_url_up_starts_its_own() -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from libs.common.errors import RedisAway
-from libs.common.redis import keys
 from libs.common.redis.check_queue import KEPT_S, Orders
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import connect
 from tests.support.databases.resp import HANG_UP, Command, scripted
 
 pytestmark = pytest.mark.asyncio
-LIST = keys.check_orders().encode()
-ANSWER = keys.check_answer("id-1").encode()
+LIST = DEFAULT.check_orders().encode()
+ANSWER = DEFAULT.check_answer("id-1").encode()
 
 
 @asynccontextmanager
@@ -33,6 +33,18 @@ async def test_an_order_that_nobody_takes_goes_by_itself() -> None:
         [b"LPUSH", LIST, b"id-1 {}"],
         [b"EXPIRE", LIST, b"%d" % KEPT_S],
     ]
+
+
+async def test_each_stack_has_its_orders() -> None:
+    other = Keys("b_2")
+    async with scripted(lambda _: 1) as server:
+        client = connect(server.url)
+        desk = Orders(client, other)
+        await desk.place("id-1")
+        await desk.answer("id-1", "[]")
+        await client.aclose()
+    named = {command[1].decode() for command in server.commands}
+    assert named == {other.check_orders(), other.check_answer("id-1")}
 
 
 async def test_its_answer_is_kept_under_its_id_alone() -> None:

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from libs.common.proxy_keys import (
     Principal,
 )
-from libs.common.redis import keys
 from libs.common.redis.key_table import KeyTable
+from libs.common.redis.keys import DEFAULT, Keys
 
 KEY = Principal("key_1", pools=("a", "b"), requests_per_minute=60)
 RECORD = b'{"id":"key_1","pools":["a","b"],"requests_per_minute":60}'
@@ -66,9 +66,26 @@ async def test_a_change_names_the_version_that_was_seen(
 ) -> None:
     caller = Caller(reply)
     assert await KeyTable(caller).change("12", {"h1": KEY}, ("h2",)) is done
-    version = keys.proxy_keys_version()
+    version = DEFAULT.proxy_keys_version()
     expected = ("FCALL", "rpx_keys_v1", 1, version, "12", 1, "h2", "h1", RECORD)
     assert caller.commands == [expected]
+
+
+@pytest.mark.asyncio
+async def test_the_table_of_another_stack() -> None:
+    other = Keys("b_2")
+    caller = Caller(None)
+    table = KeyTable(caller, other)
+    await table.version()
+    await table.change(None, {})
+    caller.answer = {}
+    await table.read()
+    version = other.proxy_keys_version()
+    assert [command[:4] for command in caller.commands] == [
+        ("GET", version),
+        ("FCALL", "b_2_keys_v1", 1, version),
+        ("HGETALL", other.proxy_keys()),
+    ]
 
 
 @pytest.mark.asyncio

@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from libs.common.errors import RedisAway
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.leader import HOLD, RELEASE, LeaderLease
 
 pytestmark = pytest.mark.asyncio
@@ -35,19 +35,25 @@ class Redis:
 async def test_holding_says_whether_we_lead(answer: int, leads: bool) -> None:
     redis = Redis(answer)
     assert await LeaderLease(redis, "router", "me", 4000).hold() is leads
-    assert redis.calls == [(HOLD, 1, keys.leader("router"), "me", 4000)]
+    assert redis.calls == [(HOLD, 1, DEFAULT.leader("router"), "me", 4000)]
+
+
+async def test_each_stack_has_its_leaders() -> None:
+    redis, other = Redis(1), Keys("b_2")
+    await LeaderLease(redis, "router", "me", 4000, other).hold()
+    assert redis.calls == [(HOLD, 1, other.leader("router"), "me", 4000)]
 
 
 async def test_a_lease_is_given_back_by_its_holder() -> None:
     redis = Redis(1)
     await LeaderLease(redis, "health", "me", 4000).release()
-    assert redis.calls == [(RELEASE, 1, keys.leader("health"), "me")]
+    assert redis.calls == [(RELEASE, 1, DEFAULT.leader("health"), "me")]
 
 
 async def test_a_lease_is_taken_from_its_holder() -> None:
     redis = Redis(b"OK")
     await LeaderLease(redis, "router", "me", 4000).take()
-    assert redis.calls == [("SET", keys.leader("router"), "me", 4000)]
+    assert redis.calls == [("SET", DEFAULT.leader("router"), "me", 4000)]
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("gone"), OSError("gone")])
@@ -64,7 +70,7 @@ async def test_anybody_may_ask_who_leads(
 ) -> None:
     redis = Redis(answer)
     assert await LeaderLease(redis, "health", "", 0).holder() == holder
-    assert redis.calls == [("GET", keys.leader("health"))]
+    assert redis.calls == [("GET", DEFAULT.leader("health"))]
 
 
 async def test_while_redis_is_away_nobody_knows_who_leads() -> None:

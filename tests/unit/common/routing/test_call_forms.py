@@ -5,13 +5,16 @@ from typing import Any
 import hiredis
 import pytest
 
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.packing import flat, packed
 from libs.common.routing.budgets import quota_at
-from libs.common.routing.types import Asker
+from libs.common.routing.call_forms import Names
+from libs.common.routing.types import OTHERS, Asker, Place
 from tests.support.memory.called_functions import Redis
 from tests.support.values.asks import made_ask, made_release
 
 QUOTA = quota_at("k", 1, None, (), 0)
+PLACE = Place("share", 5)
 
 
 def same(command: tuple[Any, ...]) -> bool:
@@ -54,3 +57,21 @@ def test_acquire(given: dict[str, Any], ids: tuple[str, ...]) -> None:
 def test_release(given: dict[str, Any], learned: tuple[str, ...]) -> None:
     release = made_release("one", learned=learned, **given)
     assert same(Redis().functions._released(release))
+
+
+@pytest.mark.parametrize(
+    ("given", "plain", "counted"),
+    [
+        pytest.param({"place": PLACE}, "queue_v1", "queue_v2", id="waits"),
+        pytest.param({"socket": "one"}, "pin_v4", "pin_v5", id="on a socket"),
+        pytest.param({"turn": OTHERS}, "target_v1", "target_v2", id="other targets"),
+    ],
+)
+def test_the_function_of_a_request(
+    given: dict[str, Any], plain: str, counted: str
+) -> None:
+    for namespace in ("rpx", "b_2"):
+        names = Names(Keys(namespace))
+        assert names.of(made_ask(**given)) == f"{namespace}_{plain}"
+        assert names.of(made_ask(quota=QUOTA, **given)) == f"{namespace}_{counted}"
+    assert Names(DEFAULT).of(made_ask(quota=QUOTA)) == "rpx_acquire_v5"

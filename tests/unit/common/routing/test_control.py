@@ -10,7 +10,7 @@ from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Alias, Catalogue, HealthState
 from libs.common.contracts.events import END_OF_TIME_MS, encode
 from libs.common.errors import NoCatalogue
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT
 from libs.common.routing import control
 from libs.common.routing.budgets import UNKNOWN
 from libs.common.routing.control import ControlFunctions, Queue, Terms
@@ -81,12 +81,14 @@ async def test_publishing_writes_an_event(reply: int, news: bool) -> None:
 @pytest.mark.parametrize("document", [None, b"{}", b"rubbish"])
 async def test_a_catalogue_that_is_none_of_ours(document: bytes | None) -> None:
     with pytest.raises(NoCatalogue):
-        await Redis(GET={keys.catalogue(): document}).functions.catalogue()
+        await Redis(GET={DEFAULT.catalogue(): document}).functions.catalogue()
 
 
 async def test_the_catalogue_and_its_version() -> None:
     document = CATALOGUE.model_dump_json().encode()
-    redis = Redis(GET={keys.catalogue(): document, keys.catalogue_version(): b"v1"})
+    redis = Redis(
+        GET={DEFAULT.catalogue(): document, DEFAULT.catalogue_version(): b"v1"}
+    )
     assert await redis.functions.catalogue() == CATALOGUE
     assert await redis.functions.catalogue_version() == "v1"
     assert await Redis(GET={}).functions.catalogue_version() is None
@@ -136,7 +138,7 @@ async def test_a_checks_verdict(reply: list[bytes], state: HealthState) -> None:
 async def test_states_come_in_the_catalogues_order() -> None:
     live = b'[{"id":"two","in_flight":2},{"id":"one","in_flight":1},{"id":"gone"}]'
     document = CATALOGUE.model_dump_json().encode()
-    redis = Redis(GET={keys.catalogue(): document}, rpx_states_v1=[b"ok", live])
+    redis = Redis(GET={DEFAULT.catalogue(): document}, rpx_states_v1=[b"ok", live])
     states = await redis.functions.states()
     assert [(state.id, state.in_flight) for state in states] == [("one", 1), ("two", 2)]
     assert await redis.functions.in_flight() == 3
@@ -144,7 +146,7 @@ async def test_states_come_in_the_catalogues_order() -> None:
 
 async def test_no_states_without_a_catalogue() -> None:
     document = CATALOGUE.model_dump_json().encode()
-    redis = Redis(GET={keys.catalogue(): document}, rpx_states_v1=[b"no_catalogue"])
+    redis = Redis(GET={DEFAULT.catalogue(): document}, rpx_states_v1=[b"no_catalogue"])
     with pytest.raises(NoCatalogue):
         await redis.functions.states()
 
@@ -152,7 +154,7 @@ async def test_no_states_without_a_catalogue() -> None:
 async def test_sessions_are_counted_from_now_on() -> None:
     redis = Redis(ZCOUNT=5)
     assert await redis.functions.affinity_count() == 5
-    assert redis.commands[0][1] == keys.sessions()
+    assert redis.commands[0][1] == DEFAULT.sessions()
 
 
 # Queues -------------------------------------------------------------------------------
@@ -189,7 +191,9 @@ async def test_impaired_parts_of_gateways() -> None:
     redis = Redis(MGET=[b"journal,router", None])
     found = await ControlFunctions(redis, "events").impaired(["gw-1", "gw-2"])
     assert found == {"gw-1": ("journal", "router")}
-    assert redis.commands == [("MGET", keys.impaired("gw-1"), keys.impaired("gw-2"))]
+    assert redis.commands == [
+        ("MGET", DEFAULT.impaired("gw-1"), DEFAULT.impaired("gw-2"))
+    ]
 
 
 async def test_without_gateways_nobody_is_asked() -> None:

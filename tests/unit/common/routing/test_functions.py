@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from libs.common.contracts.events import DecisionEvent
 from libs.common.errors import NoCatalogue, RedisAway
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing import types
 from libs.common.routing.budgets import quota_at
 from libs.common.routing.functions import CALLED, RoutingFunctions, Terms
@@ -36,8 +37,9 @@ def listed(*names: str) -> list[Any]:
 
 
 async def test_a_gateway_needs_the_functions_that_it_calls() -> None:
-    await Redis(FUNCTION=listed(*CALLED, "rpx_more_v1")).functions.require_functions()
-    older = listed(*(CALLED - {"rpx_check_v1"}))
+    ours = {DEFAULT.function(name) for name in CALLED}
+    await Redis(FUNCTION=listed(*ours, "rpx_more_v1")).functions.require_functions()
+    older = listed(*(ours - {"rpx_check_v1"}))
     with pytest.raises(NoCatalogue, match=r"older router .* without rpx_check_v1\."):
         await Redis(FUNCTION=older).functions.require_functions()
     with pytest.raises(NoCatalogue, match="No router"):
@@ -46,9 +48,12 @@ async def test_a_gateway_needs_the_functions_that_it_calls() -> None:
 
 async def test_all_functions_that_are_called_are_required() -> None:
     source = "".join((SOURCES / f"{name}.py").read_text() for name in CALLING)
-    of_the_router = {"rpx_explain_v3"}
-    elsewhere = {"rpx_resend_v1", "rpx_reserve_v1", "rpx_doubt_v1", "rpx_count_v1"}
-    called = set(re.findall(r'"(rpx_\w+_v\d+)"', source)) | elsewhere
+    of_the_router = {"explain_v3"}
+    elsewhere = {"resend_v1", "reserve_v1", "doubt_v1", "count_v1"}
+    listed_ones = re.search(r"^CALLED = .*?^\)", source, re.MULTILINE | re.DOTALL)
+    assert listed_ones is not None
+    calls = source.replace(listed_ones[0], "")
+    called = set(re.findall(r'"(\w+_v\d+)"', calls)) | elsewhere
     assert called - of_the_router == CALLED
 
 
@@ -285,6 +290,50 @@ async def test_a_decision_says_how_long_its_request_waited(cause: str) -> None:
     decided = redis.arguments()[11] + b',"reason":"panic"}'
     event = msgspec.json.decode(decided, type=DecisionEvent)
     assert (event.waited_ms, event.cause) == (70, cause or None)
+
+
+async def test_the_functions_and_keys_of_another_stack() -> None:
+    """Those of requests are named once; the other ones when they are called."""
+    other = Keys("b_2")
+    names = (
+        "acquire_v4",
+        "release_v3",
+        "heartbeat_v2",
+        "held_v1",
+        "check_v1",
+        "leave_v1",
+    )
+    beat = [b"", 0, b"", b"", b"0-0", 0]
+    answers = [b"one|panic|v1|0|{}", b"1-0", beat, [], b""]
+    redis = Redis(**{f"b_2_{n}": a for n, a in zip(names, answers, strict=False)})
+    functions = RoutingFunctions(redis, "s", keys=other)
+    await functions.acquire(made_ask())
+    await functions.release(made_release("one"))
+    await functions.heartbeat("gw")
+    await functions.held("gw")
+    await functions.check(made_ask(bound=("b1",)))
+    functions.leave("entry", lambda: None)
+    called = [command[:5] for command in (*redis.commands, *redis.told)]
+    version = other.catalogue_version()
+    assert called == [("FCALL", f"b_2_{name}", 2, version, "s") for name in names]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"tokens": 5}, "release_v5"),
+        ({"tokens": 2**20}, "release_v4"),
+        ({"tokens": 5, "limits": "0 1 2 3 4 5 6"}, "release_v4"),
+    ],
+)
+async def test_the_release_of_a_key_with_limits_in_another_stack(
+    given: dict[str, Any], name: str
+) -> None:
+    redis = Redis(**{f"b_2_{name}": b"1-0"})
+    quota = quota_at("k", 1, None, (), NOW)
+    functions = RoutingFunctions(redis, "s", keys=Keys("b_2"))
+    await functions.release(made_release("one", quota=quota, **given))
+    assert redis.commands[0][1] == f"b_2_{name}"
 
 
 async def test_a_release_that_judges_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from libs.common.errors import SettingError
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.settings.base import CommonSettings, DatabaseSettings, Settings
 from libs.common.settings.services import (
     SERVICES,
@@ -80,6 +81,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "PROXY_MAX_UPSTREAM_CONNECTIONS": [("1", 1), ("20000", 20_000)],
     "PROXY_PORT": [("9000", 9000)],
     "PROXY_REDACT": [("input[*].content, metadata.email",) * 2],
+    "PROXY_REDIS_NAMESPACE": [("rpx", "rpx"), ("b_2", "b_2")],
     "PROXY_REDIS_URL": [
         ("rediss://:p@h:6380/1",) * 2,
         ("unix:///run/r.sock",) * 2,
@@ -184,6 +186,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "PROXY_RETENTION_DAYS": ("0", "-1", "ever"),
     "PROXY_QUEUE_MAX_SECONDS": ("-1", "soon", "3601", "nan", "inf"),
     "PROXY_REDACT": ("a..b", "input[", "input[x]", "a b", ".a", "[-1]"),
+    "PROXY_REDIS_NAMESPACE": ("B", "2b", "_b", "a-b", "a b", "{b}", "b" * 32, "ü"),
     "PROXY_REDIS_URL": (
         "http://x",
         "127.0.0.1:6379",
@@ -281,6 +284,40 @@ def test_the_stream_of_a_cluster_is_in_the_slot_of_the_routing_keys() -> None:
     with pytest.raises(SettingError, match="another slot") as refused:
         GatewaySettings.read(cluster | {"PROXY_TELEMETRY_STREAM": "mine"})
     assert refused.value.variable == "PROXY_TELEMETRY_STREAM"
+
+
+@pytest.mark.parametrize("url", ["redis://h/0", "redis+cluster://a,b"])
+def test_the_stream_of_a_namespace_is_in_it(url: str) -> None:
+    """Elsewhere another stack could read it, and store it in its database."""
+    given = {"PROXY_REDIS_NAMESPACE": "b_2", "PROXY_REDIS_URL": url}
+    settings = GatewaySettings.read(given)
+    assert settings.redis_keys == Keys("b_2")
+    assert settings.telemetry_stream == "{b_2}:telemetry:events"
+    named = given | {"PROXY_TELEMETRY_STREAM": "{b_2}:mine"}
+    assert GatewaySettings.read(named).telemetry_stream == "{b_2}:mine"
+    for elsewhere in ("telemetry:events", "{rpx}:telemetry:events"):
+        given["PROXY_TELEMETRY_STREAM"] = elsewhere
+        with pytest.raises(SettingError, match=r"begins with \{b_2\}") as refused:
+            GatewaySettings.read(given)
+        assert refused.value.variable == "PROXY_TELEMETRY_STREAM"
+
+
+def test_a_bad_namespace_is_the_only_problem_that_is_named() -> None:
+    (problem,) = GatewaySettings.problems({"PROXY_REDIS_NAMESPACE": "a b"})
+    assert str(problem) == (
+        "PROXY_REDIS_NAMESPACE: is not a name of up to 31 lower-case letters, digits "
+        "and underscores that begins with a letter. Correct it, or unset it for the "
+        "default, rpx"
+    )
+
+
+def test_a_stack_with_a_redis_of_its_own_has_the_stream_it_always_had() -> None:
+    for given in ({}, {"PROXY_REDIS_NAMESPACE": "rpx"}):
+        settings = GatewaySettings.read(given)
+        assert (settings.redis_keys, settings.telemetry_stream) == (
+            DEFAULT,
+            "telemetry:events",
+        )
 
 
 def test_an_empty_value_counts_as_unset() -> None:

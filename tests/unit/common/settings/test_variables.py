@@ -76,7 +76,14 @@ def test_what_clients_read_the_proxy_does_not() -> None:
 def test_no_secret_is_forgotten() -> None:
     """A new setting whose name says that it is secret must be hidden in `repr`: then it
     can be given as a file, and is never printed."""
-    words = ("TOKEN", "SECRET", "PASSWORD", "ENCRYPTION_KEY", "DATABASE_URL", "REDIS_")
+    words = (
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "ENCRYPTION_KEY",
+        "DATABASE_URL",
+        "REDIS_URL",
+    )
     secret = {name for name in SETTINGS if any(word in name for word in words)}
     assert secret <= SECRETS
     hidden = {

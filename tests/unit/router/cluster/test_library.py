@@ -10,6 +10,7 @@ import pytest
 
 from libs.common.errors import RedisAway
 from libs.common.redis.cluster.client import ClusterClient
+from libs.common.redis.keys import Keys
 from libs.common.redis.shared_connection import connect
 from services.router.cluster.library import ClusterLibrary
 from tests.support.databases.resp import HANG_UP, Command
@@ -73,6 +74,22 @@ async def test_the_functions_are_loaded_once_where_the_slot_is_not() -> None:
         del found.code[2]  # it was emptied
         await found.library.look()
         assert found.loads == {1: 1, 2: 2}
+
+
+async def test_the_library_of_another_stack_is_no_matter() -> None:
+    async with scene() as found:
+        asked: list[Command] = []
+
+        def answer(command: Command) -> Any:
+            asked.append(command)
+            return [] if command[1] == b"LIST" else b"b_2"
+
+        for number in (1, 2):
+            found.cluster.nodes[number].answer = answer
+        leads, keys = found.leader, Keys("b_2")
+        await ClusterLibrary(found.client, OURS, leads, keys).look()
+        listed = [command for command in asked if command[1] == b"LIST"]
+        assert [command[3] for command in listed] == [b"b_2", b"b_2"]
 
 
 async def test_a_former_owner_forgets_what_it_counted() -> None:

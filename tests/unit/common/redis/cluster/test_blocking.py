@@ -9,11 +9,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from libs.common.redis.cluster.blocking import BlockingClusterClient
 from libs.common.redis.cluster.client import NotUpError
-from libs.common.redis.cluster.layout import SLOT
 from libs.common.redis.factory import blocking_client, blocking_finder
 from tests.support.databases.resp import Command
 from tests.support.databases.scripted_cluster import (
     DOWN,
+    SLOT,
     ScriptedCluster,
     scripted_cluster,
 )

@@ -7,10 +7,9 @@ import pytest
 from redis.exceptions import RedisError, TryAgainError
 
 from libs.common.redis.cluster.client import ClusterClient, NotUpError
-from libs.common.redis.cluster.layout import SLOT
 from libs.common.redis.shared_connection import connect
 from tests.support.databases.resp import HANG_UP, Command
-from tests.support.databases.scripted_cluster import DOWN, scripted_cluster
+from tests.support.databases.scripted_cluster import DOWN, SLOT, scripted_cluster
 
 pytestmark = pytest.mark.asyncio
 

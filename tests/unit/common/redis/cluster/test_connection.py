@@ -13,11 +13,11 @@ from libs.common.errors import RedisAway
 from libs.common.redis.cluster import connection as module
 from libs.common.redis.cluster.client import ClusterClient
 from libs.common.redis.cluster.connection import ClusterConnection
-from libs.common.redis.cluster.layout import SLOT
 from libs.common.redis.shared_connection import Refused, connect
 from tests.support.databases.resp import HANG_UP, SILENCE, Command, Raw
 from tests.support.databases.scripted_cluster import (
     DOWN,
+    SLOT,
     ScriptedCluster,
     scripted_cluster,
 )

@@ -4,24 +4,32 @@ import pytest
 from redis.crc import key_slot
 
 from libs.common.redis.cluster.layout import (
-    GUARD,
-    SLOT,
     Layout,
     Nodes,
     guarded,
     is_up,
     layout_of,
     primaries_of,
+    slot_of,
     target_of,
 )
-from libs.common.redis.keys import catalogue, has_tag
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.packing import GAP, Form, packed
 
 ASKED = ("seed", 7000)
+SLOT = slot_of(DEFAULT)
+GUARD = DEFAULT.guard
 
 
-def test_all_keys_are_in_the_slot_of_their_tag() -> None:
-    assert {key_slot(catalogue().encode()), key_slot(GUARD.encode())} == {SLOT}
+@pytest.mark.parametrize("namespace", ["rpx", "a", "b_2"])
+def test_all_keys_are_in_the_slot_of_their_tag(namespace: str) -> None:
+    keys = Keys(namespace)
+    names = keys.catalogue(), keys.guard, keys.tagged_stream
+    assert {key_slot(name.encode()) for name in names} == {slot_of(keys)}
+
+
+def test_namespaces_are_in_slots_of_their_own() -> None:
+    assert len({slot_of(Keys(name)) for name in ("rpx", "a", "b", "c")}) == 4
 
 
 @pytest.mark.parametrize(
@@ -32,7 +40,7 @@ def test_all_keys_are_in_the_slot_of_their_tag() -> None:
     ],
 )
 def test_a_name_with_the_tag_is_in_the_slot(name: str, *, inside: bool) -> None:
-    assert (has_tag(name), key_slot(name.encode()) == SLOT) == (inside, inside)
+    assert (DEFAULT.has_tag(name), key_slot(name.encode()) == SLOT) == (inside, inside)
 
 
 def test_the_owner_is_the_first_member_of_the_range_with_the_slot() -> None:
@@ -42,19 +50,21 @@ def test_the_owner_is_the_first_member_of_the_range_with_the_slot() -> None:
         [SLOT + 1, 16383, [b"a", 1, b"id"]],
     ]
     a, b, c, d = ("a", 1), ("b", 2), ("c", 3), ("d", 4)
-    assert layout_of(ranges, ASKED) == Layout(b, (a, b, c, d), (c, d))
+    assert layout_of(ranges, ASKED, SLOT) == Layout(b, (a, b, c, d), (c, d))
 
 
 def test_a_slot_that_nobody_has_has_no_owner() -> None:
-    assert layout_of([[0, SLOT - 1, [b"a", 1]]], ASKED) == Layout(None, (("a", 1),))
-    assert layout_of([[SLOT, SLOT]], ASKED) == Layout(None, ())
+    assert layout_of([[0, SLOT - 1, [b"a", 1]]], ASKED, SLOT) == Layout(
+        None, (("a", 1),)
+    )
+    assert layout_of([[SLOT, SLOT]], ASKED, SLOT) == Layout(None, ())
 
 
 @pytest.mark.parametrize("unknown", [None, b"", b"?"])
 def test_a_node_without_a_known_address_is_at_the_host_that_was_asked(
     unknown: bytes | None,
 ) -> None:
-    assert layout_of([[0, 16383, [unknown, 7001]]], ASKED).owner == ("seed", 7001)
+    assert layout_of([[0, 16383, [unknown, 7001]]], ASKED, SLOT).owner == ("seed", 7001)
 
 
 def shard(role: bytes, health: bytes, **more: bytes | int) -> list[object]:
@@ -95,14 +105,15 @@ def test_a_redirection_names_its_target(redirect: str, target: tuple[str, int]) 
 
 def test_a_function_gets_one_more_key() -> None:
     call = ("FCALL", "f", 2, "k", "stream", "argument")
-    assert guarded(call) == ("FCALL", "f", 3, "k", "stream", GUARD, "argument")
-    assert guarded(("FCALL", "f", 1, "k")) == ("FCALL", "f", 2, "k", GUARD)
-    assert guarded(("GET", "k")) == ("GET", "k")
+    assert guarded(call, GUARD) == ("FCALL", "f", 3, "k", "stream", GUARD, "argument")
+    assert guarded(("FCALL", "f", 1, "k"), GUARD) == ("FCALL", "f", 2, "k", GUARD)
+    assert guarded(("GET", "k"), GUARD) == ("GET", "k")
 
 
 def test_so_does_one_whose_call_is_a_form() -> None:
     form = Form(lambda command, pieces: (pieces[0] + command[2] + pieces[1]).encode())
-    ready = packed(guarded((form, ("FCALL", "f", 2, "k", "s", GAP), "x")))
+    call = form, ("FCALL", "f", 2, "k", "s", GAP), "x"
+    ready = packed(guarded(call, GUARD))
     assert GUARD.encode() in ready
     assert b"$1\r\n3\r\n" in ready
 

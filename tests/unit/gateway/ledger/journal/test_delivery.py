@@ -10,7 +10,7 @@ import pytest
 
 from libs.common.contracts.events import GatewayEvent
 from libs.common.errors import RedisAway
-from libs.common.redis import keys
+from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import Refused, SharedConnection
 from libs.common.routing.types import Beat, EntryId, StreamEnds
 from services.gateway.ledger.journal.delivery import BATCH, DOUBTED_S, JournalDelivery
@@ -174,12 +174,22 @@ async def test_events_are_sent_again_as_they_were_sent(tmp_path: Path) -> None:
     assert len(books.delivery) == 2
     assert await books.delivery.flush() == 2
     first = books.redis.taken[0]
-    version = keys.catalogue_version()
+    version = DEFAULT.catalogue_version()
     assert first[:5] == ("FCALL", "rpx_resend_v1", 2, version, STREAM)
     assert first[5:] == ("request", "r1", b'{"id":"r1"}')
     assert books.redis.ids == ["r1", "d1"]
     assert len(books.delivery) == 0
     assert await books.delivery.flush() == 0
+
+
+@timeless
+async def test_the_function_of_another_stack(tmp_path: Path) -> None:
+    books, keys = await begun(tmp_path), Keys("b_2")
+    redis = cast(SharedConnection, books.redis)
+    books.journal.unsent(books.journal.ended("r1", b'{"id":"r1"}'))
+    assert await JournalDelivery(books.journal, redis, "s", keys).flush() == 1
+    expected = ("FCALL", "b_2_resend_v1", 2, keys.catalogue_version(), "s")
+    assert books.redis.taken[0][:5] == expected
 
 
 @pytest.mark.parametrize("error", [RedisAway("away"), Refused("OOM")])
