@@ -12,7 +12,7 @@ from libs.common.contracts.prices import Price, PriceList
 from libs.common.errors import SettingError, StoreAway
 from libs.common.providers.rules import check_alert_address
 from libs.common.redis import keys
-from libs.common.redis.shared_connection import connect
+from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.runtime import logs
 from libs.common.runtime.lifecycle import run_until_signalled
@@ -75,7 +75,10 @@ async def serve(
     """Run the consumers, schema maintenance and probes."""
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
-    stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
+    reads = SharedConnection(connect(settings.redis_url))
+    stream = TelemetryStream(
+        redis, settings.telemetry_stream, settings.telemetry_group, reads
+    )
     usage = Usage(PriceList(prices) if prices else None)
     store.rollups.prices = PriceList(prices or ())
     alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
@@ -102,6 +105,7 @@ async def serve(
     sending = [each.run for each in deliveries(settings, store.fetch, redis)]
     host = settings.host_of("ingest")
     probes = await serve_probes(host, settings.ingest_port, ready)
+    await reads.open()
     try:
         await run_until_signalled(
             maintenance.run,
@@ -118,6 +122,7 @@ async def serve(
     finally:
         probes.close()
         await store.close()
+        await reads.close()
         await redis.aclose()
 
 
