@@ -41,7 +41,7 @@ from services.ingest.usage import Usage
 
 # Batches are thousands of objects without cycles, which reference counting frees. With
 # the default thresholds, the search for cycles takes a quarter of the CPU time.
-COLLECTED_AFTER = (10_000, 50, 100)
+COLLECTED_AFTER = (50_000, 20, 50)
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
