@@ -23,7 +23,8 @@ import psycopg
 
 from bench.parts import cpu, raw_copy
 from bench.parts.events import STREAM, fill
-from libs.common.redis.shared_connection import SharedConnection, connect
+from libs.common.redis.hot_connection import hot_connection
+from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.runtime.program import collect_seldom
 from libs.common.store.factory import open_store
@@ -88,7 +89,7 @@ class Drained:
 async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
     """Drain the stream into the database with the service's own loop."""
     store = open_store(url)
-    reads = SharedConnection(connect(redis_url))
+    reads = hot_connection(redis_url)
     await reads.open()
     async with connect(redis_url) as redis:
         stream = TelemetryStream(redis, STREAM, "workers", reads)

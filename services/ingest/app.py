@@ -12,7 +12,8 @@ from libs.common.contracts.prices import Price, PriceList
 from libs.common.errors import SettingError, StoreAway
 from libs.common.providers.rules import check_alert_address
 from libs.common.redis import keys
-from libs.common.redis.shared_connection import SharedConnection, connect
+from libs.common.redis.hot_connection import hot_connection
+from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.runtime import logs
 from libs.common.runtime.lifecycle import run_until_signalled
@@ -75,7 +76,7 @@ async def serve(
     """Run the consumers, schema maintenance and probes."""
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
-    reads = SharedConnection(connect(settings.redis_url))
+    reads = hot_connection(settings.redis_url)
     stream = TelemetryStream(
         redis, settings.telemetry_stream, settings.telemetry_group, reads
     )
@@ -105,8 +106,8 @@ async def serve(
     sending = [each.run for each in deliveries(settings, store.fetch, redis)]
     host = settings.host_of("ingest")
     probes = await serve_probes(host, settings.ingest_port, ready)
-    await reads.open()
     try:
+        await reads.open()
         await run_until_signalled(
             maintenance.run,
             maintenance.then(consumer.run),
