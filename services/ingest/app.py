@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from libs.common.contracts.prices import Price, PriceList
 from libs.common.errors import SettingError, StoreAway
@@ -77,31 +77,25 @@ async def serve(
     store = open_store(settings.url)
     redis = connect(settings.redis_url)
     reads = hot_connection(settings.redis_url)
-    stream = TelemetryStream(
-        redis, settings.telemetry_stream, settings.telemetry_group, reads
-    )
+    name, group = settings.telemetry_stream, settings.telemetry_group
+    stream = TelemetryStream(redis, name, group, reads)
+    payloads = TelemetryStream(redis, keys.payloads(name), group)
     usage = Usage(PriceList(prices) if prices else None)
     store.rollups.prices = PriceList(prices or ())
     alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
     options = replace(_options(settings), usage=usage, alerts=alerts)
     consumer = Consumer(stream, store, options)
-    payloads = TelemetryStream(
-        redis, keys.payloads(settings.telemetry_stream), settings.telemetry_group
-    )
     bodies = Consumer(payloads, PayloadSink(store), _payload_options(settings))
     kept = MaintenanceOptions(keep_days=settings.retention_days)
-    maintenance = SchemaMaintenance(
-        store, lambda: datetime.now(UTC).date(), kept, prices
-    )
+    maintenance = SchemaMaintenance(store, _today, kept, prices)
 
     async def prepared() -> None:
         if not maintenance.prepared.is_set():
             raise StoreAway("The schema is not migrated yet.")
 
     async def ready() -> Readiness:
-        return await readiness(
-            {"redis": stream.depth, "sql": store.ping, "schema": prepared}
-        )
+        ends = {"redis": stream.depth, "sql": store.ping, "schema": prepared}
+        return await readiness(ends)
 
     sending = [each.run for each in deliveries(settings, store.fetch, redis)]
     host = settings.host_of("ingest")
@@ -125,6 +119,10 @@ async def serve(
         await store.close()
         await reads.close()
         await redis.aclose()
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _payload_options(settings: IngestSettings) -> ConsumerOptions:

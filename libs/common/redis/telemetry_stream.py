@@ -64,7 +64,7 @@ class TelemetryStream:
                 await self._make_group(error)
                 return []
         return [
-            Entry(id_.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            Entry(id_.decode(), dict(zip(*[iter(fields)] * 2, strict=True)))
             for _, entries in reply or ()
             for id_, fields in entries
         ]
