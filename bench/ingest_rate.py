@@ -23,6 +23,7 @@ import psycopg
 
 from bench.parts import cpu, raw_copy
 from bench.parts.events import STREAM, fill
+from libs.common.redis.hot_connection import hot_connection
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.runtime.program import collect_seldom
@@ -88,8 +89,10 @@ class Drained:
 async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
     """Drain the stream into the database with the service's own loop."""
     store = open_store(url)
+    reads = hot_connection(redis_url)
+    await reads.open()
     async with connect(redis_url) as redis:
-        stream = TelemetryStream(redis, STREAM, "workers")
+        stream = TelemetryStream(redis, STREAM, "workers", reads)
         consumer = Consumer(
             stream, store, ConsumerOptions("one", BatchRule(1000, 0.2), 30)
         )
@@ -109,6 +112,7 @@ async def drain(redis_url: str, url: str, count: int, *, tell: bool) -> Drained:
         await running
     assert (await store.counts()).requests == count // 2
     await store.close()
+    await reads.close()
     return Drained(seconds, busy / count * 1e6)
 
 

@@ -75,7 +75,8 @@ async def soak(
 async def _watched(
     system: System, seconds: float, tally: Tally, tell: Callable[[str], object]
 ) -> list[Sample]:
-    done, samples = 0, []
+    done = 0
+    samples: list[Sample] = []
     tell(_LINE.format("minutes", "requests", *WATCHED))
     loop = asyncio.get_running_loop()
     began = loop.time()

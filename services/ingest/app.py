@@ -6,11 +6,12 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from libs.common.contracts.prices import Price, PriceList
 from libs.common.errors import SettingError, StoreAway
 from libs.common.providers.rules import check_alert_address
+from libs.common.redis.hot_connection import hot_connection
 from libs.common.redis.keys import payloads as payloads_of
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
@@ -41,7 +42,7 @@ from services.ingest.usage import Usage
 
 # Batches are thousands of objects without cycles, which reference counting frees. With
 # the default thresholds, the search for cycles takes a quarter of the CPU time.
-COLLECTED_AFTER = (10_000, 50, 100)
+COLLECTED_AFTER = (50_000, 20, 50)
 
 
 def run(environ: Mapping[str, str] | None = None) -> None:
@@ -74,35 +75,34 @@ async def serve(
 ) -> None:
     """Run the consumers, schema maintenance and probes."""
     store = open_store(settings.url)
-    redis = connect(settings.redis_url, settings.redis_keys)
-    stream = TelemetryStream(redis, settings.telemetry_stream, settings.telemetry_group)
+    keys = settings.redis_keys
+    redis = connect(settings.redis_url, keys)
+    reads = hot_connection(settings.redis_url, keys)
+    name, group = settings.telemetry_stream, settings.telemetry_group
+    stream = TelemetryStream(redis, name, group, reads)
+    payloads = TelemetryStream(redis, payloads_of(name), group)
     usage = Usage(PriceList(prices) if prices else None)
     store.rollups.prices = PriceList(prices or ())
     alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
     options = replace(_options(settings), usage=usage, alerts=alerts)
     consumer = Consumer(stream, store, options)
-    payloads = TelemetryStream(
-        redis, payloads_of(settings.telemetry_stream), settings.telemetry_group
-    )
     bodies = Consumer(payloads, PayloadSink(store), _payload_options(settings))
     kept = MaintenanceOptions(keep_days=settings.retention_days)
-    maintenance = SchemaMaintenance(
-        store, lambda: datetime.now(UTC).date(), kept, prices
-    )
+    maintenance = SchemaMaintenance(store, _today, kept, prices)
 
     async def prepared() -> None:
         if not maintenance.prepared.is_set():
             raise StoreAway("The schema is not migrated yet.")
 
     async def ready() -> Readiness:
-        return await readiness(
-            {"redis": stream.depth, "sql": store.ping, "schema": prepared}
-        )
+        ends = {"redis": stream.depth, "sql": store.ping, "schema": prepared}
+        return await readiness(ends)
 
     sending = [each.run for each in deliveries(settings, store.fetch, redis)]
     host = settings.host_of("ingest")
     probes = await serve_probes(host, settings.ingest_port, ready)
     try:
+        await reads.open()
         await run_until_signalled(
             maintenance.run,
             maintenance.then(consumer.run),
@@ -118,7 +118,12 @@ async def serve(
     finally:
         probes.close()
         await store.close()
+        await reads.close()
         await redis.aclose()
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _payload_options(settings: IngestSettings) -> ConsumerOptions:

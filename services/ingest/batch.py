@@ -3,13 +3,13 @@ next. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from libs.common.contracts.events import StreamedEvent
+from libs.common.contracts.events import END_OF_TIME_MS, StreamedEvent
 from libs.common.store.interface import DeadLetter
 
 IDLE_S = 0.5  # how long an idle read blocks; bounds the delay of a stop
-# Factor by which a batch grows under a backlog, to share the cost of a transaction.
+# Factor by which a batch grows under a backlog while the one before is being stored, to
+# share the cost of a transaction.
 GROWTH = 5
 BATCH_BYTES = 8 * 2**20  # a batch of this size is due, however few entries it has
 # With more entries than that, a batch may become so many times older: of the CPU of a
@@ -25,14 +25,7 @@ Fields = Mapping[bytes, bytes]
 Decode = Callable[[str, Fields], Sequence[StreamedEvent | DeadLetter]]
 
 
-class Entry(Protocol):
-    """A stream entry: its Redis id and its fields."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def fields(self) -> Fields: ...
+Entry = tuple[str, Fields]  # its Redis id, and its fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +49,14 @@ class BatchRule:
     few: int = FEW
     first: int = 64
 
-    def due(self, so_far: Size, age_s: float) -> bool:
+    def due(self, so_far: Size, age_s: float, *, storing: bool) -> bool:
+        """`storing`: the batch before is being stored, so this one would wait."""
         if so_far.entries == 0:
             return False
         if so_far.bytes >= BATCH_BYTES or age_s >= self._age_s(so_far):
             return True
-        return so_far.entries >= (self._largest if so_far.more else self.size)
+        grows = so_far.more and storing
+        return so_far.entries >= (self._largest if grows else self.size)
 
     def room(self, so_far: Size) -> int:
         """Return how many entries to read next, at least one. By the mean size so far,
@@ -99,24 +94,28 @@ class Batch:
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
-        self.entries: list[Entry] = []
+        self.ids: list[str] = []  # of its entries
         self.events: list[StreamedEvent] = []
         self.dead: list[DeadLetter] = []
         self.size = Size()
+        self.began = 0.0  # loop time of its first entry
+        self.oldest_ms = END_OF_TIME_MS  # when the oldest entry was added
 
     def add(self, entries: Sequence[Entry], requested: int) -> None:
-        """Decode and add entries. `requested` is the number asked for."""
+        """Decode and add entries, which are in order. `requested` is the number asked
+        for."""
         size, decode, events = self.size.bytes, self._decode, self.events
-        for entry in entries:
-            fields = entry.fields
-            for value in fields.values():
-                size += len(value)
-            for decoded in decode(entry.id, fields):
+        for id_, fields in entries:
+            size += sum(map(len, fields.values()))
+            for decoded in decode(id_, fields):
                 if isinstance(decoded, DeadLetter):
                     self.dead.append(decoded)
                 else:
                     events.append(decoded)
-        self.entries += entries
+        if entries:
+            self.ids += [id_ for id_, _ in entries]
+            oldest_ms = int(entries[0][0].partition("-")[0])
+            self.oldest_ms = min(self.oldest_ms, oldest_ms)
         self.size = Size(
-            entries=len(self.entries), bytes=size, more=len(entries) >= requested
+            entries=len(self.ids), bytes=size, more=len(entries) >= requested
         )

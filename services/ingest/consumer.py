@@ -1,16 +1,20 @@
 """Moves entries from a stream to SQL: reads them, claims those of dead consumers,
 writes batches, and acknowledges them after the commit.
 
+Three batches are in work at once, in order: one is read, the one before it is written,
+and of the one before that the ids are acknowledged.
+
 Until the acknowledgment Redis keeps the entries, and a replay changes nothing in SQL.
 An entry that cannot be stored becomes a dead letter and does not block the others."""
 
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 import structlog
@@ -19,7 +23,7 @@ from libs.common.contracts.events import StreamedEvent
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.redis.telemetry_stream import Entry
 from libs.common.runtime.lifecycle import wait_for_stop
-from libs.common.store.interface import DeadLetter, Unstorable
+from libs.common.store.interface import DeadLetter, Unstorable, Write
 from services.ingest import metrics
 from services.ingest.alerts.outbox import Alerts
 from services.ingest.backoff import Backoff
@@ -31,6 +35,7 @@ from services.ingest.usage import Usage
 log = structlog.get_logger()
 
 T = TypeVar("T")
+_kind = attrgetter("kind")
 
 COUNT_EVERY_S = 5.0  # between two looks at the length of a stream that is read idly
 UNAVAILABLE = {"redis": "Redis is unavailable", "store": "the database is unavailable"}
@@ -61,7 +66,7 @@ class Source(Protocol):
 class Sink(Protocol):
     """The methods of a store that a consumer uses."""
 
-    async def write(self, events: Sequence[StreamedEvent]) -> int: ...
+    def prepare(self, events: Sequence[StreamedEvent]) -> Write: ...
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int: ...
 
@@ -87,6 +92,8 @@ class Consumer:
         self._options = options
         self._next_claim = 0.0
         self._next_count = 0.0
+        # When the batches that are not acknowledged yet were begun.
+        self._begun: deque[float] = deque()
         self._away: dict[str, str] = {}
 
     @property
@@ -95,32 +102,41 @@ class Consumer:
         return self._away
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop`, then store the last batch. Reads one batch ahead: the next
-        one is read and decoded while a batch is being stored."""
+        """Run until `stop`, then store and acknowledge what was read."""
         async with asyncio.TaskGroup() as group:
-            storing: asyncio.Task[None] | None = None
+            stored: asyncio.Task[list[DeadLetter] | None] | None = None
+            last: asyncio.Task[None] | None = None  # acknowledgments
+            last_but_one: asyncio.Task[None] | None = None
             while not stop.is_set():
-                batch = await self._gather(stop, partial(_running, storing))
-                if storing:
-                    await storing
-                storing = group.create_task(self._commit(batch, stop))
+                batch = await self._gather(stop, partial(_running, stored))
+                if not batch.ids:
+                    continue
+                self._begun.append(batch.began)
+                write = self._sink.prepare(batch.events)
+                # This bounds the memory: two batches, and the ids of a third.
+                for task in (stored, last_but_one):
+                    if task:
+                        await task
+                store = self._retry(stop, "store", self._store, batch, write)
+                stored = group.create_task(store)
+                acknowledge = self._acknowledge(batch.ids, stored, last, stop)
+                last_but_one, last = last, group.create_task(acknowledge)
         await self._once("redis", self._source.leave, self._options.name)
 
-    async def _gather(self, stop: asyncio.Event, busy: Callable[[], bool]) -> Batch:
+    async def _gather(self, stop: asyncio.Event, storing: Callable[[], bool]) -> Batch:
         """Read entries until the batch is due or `stop` is set."""
         rule, clock = self._options.rule, asyncio.get_running_loop().time
         batch = Batch(self._options.decode)
-        began = clock()
         while not stop.is_set():
             room, wait_s = rule.room(batch.size), rule.wait_s(batch.size)
-            # While a batch is being stored, a claim could return its own entries.
-            read = self._read if busy() else self._claim_or_read
-            entries = await self._retry(stop, "redis", read, room, wait_s)
-            if not batch.entries:
-                began = clock()
+            entries = await self._retry(
+                stop, "redis", self._claim_or_read, room, wait_s
+            )
+            if not batch.ids:
+                batch.began = clock()
             batch.add(entries or (), room)
-            age_s = clock() - began
-            if rule.due(batch.size, age_s):
+            age_s = clock() - batch.began
+            if rule.due(batch.size, age_s, storing=storing()):
                 break
             if pause_s := rule.pause_s(batch.size, age_s):
                 await wait_for_stop(stop, pause_s)
@@ -130,7 +146,9 @@ class Consumer:
         """Claim entries of dead consumers, which are older, or else read new ones."""
         name, claim_s = self._options.name, self._options.claim_s
         now = asyncio.get_running_loop().time()
-        if now >= self._next_claim:
+        # A claim returns its own entries too if they are old enough.
+        young = not self._begun or now - self._begun[0] < claim_s / 2
+        if now >= self._next_claim and young:
             claimed = await self._source.claim(name, room, int(claim_s * 1000))
             if claimed:
                 return claimed
@@ -152,24 +170,30 @@ class Consumer:
             metrics.BACKLOG.labels(self._options.stream).set(depth)
             self._next_count = now + COUNT_EVERY_S
 
-    async def _commit(self, batch: Batch, stop: asyncio.Event) -> None:
-        """Store a batch, then acknowledge it. Gives up at `stop`: the entries stay
-        pending, and another consumer claims them."""
-        if not batch.entries:
-            return
-        dead = await self._retry(stop, "store", self._store, batch)
-        if dead is None:
-            return
-        ids = [entry.id for entry in batch.entries]
-        letters = [_as_fields(letter) for letter in dead]
-        depth = await self._retry(stop, "redis", self._source.acknowledge, ids, letters)
-        metrics.BACKLOG.labels(self._options.stream).set(depth or 0)
+    async def _acknowledge(
+        self,
+        ids: Sequence[str],
+        stored: "asyncio.Task[list[DeadLetter] | None]",
+        before: "asyncio.Task[None] | None",
+        stop: asyncio.Event,
+    ) -> None:
+        """Acknowledge a batch after it is stored, and after the one before. Gives up at
+        `stop`: the entries stay pending, and another consumer claims them."""
+        dead = await stored
+        if before:
+            await before
+        if dead is not None:
+            letters = [_as_fields(letter) for letter in dead]
+            call = self._source.acknowledge
+            depth = await self._retry(stop, "redis", call, ids, letters)
+            metrics.BACKLOG.labels(self._options.stream).set(depth or 0)
+        self._begun.popleft()
 
-    async def _store(self, batch: Batch) -> list[DeadLetter]:
+    async def _store(self, batch: Batch, write: Write) -> list[DeadLetter]:
         """Write events and dead letters to SQL; return the dead letters."""
         dead = list(batch.dead)
         with metrics.WRITE_SECONDS.time():
-            for event, reason in await self._write(batch.events):
+            for event, reason in await self._write(batch.events, write):
                 dead.append(dead_letter(event.entry_id, letter_fields(event), reason))
             if self._options.alerts is not None:
                 await self._options.alerts.add(batch.events)
@@ -180,30 +204,35 @@ class Consumer:
 
     def _record(self, batch: Batch, dead: Sequence[DeadLetter]) -> None:
         """Count and log what was stored."""
-        rejected = {(letter.entry_id, letter.event_id) for letter in dead}
-        stored = [e for e in batch.events if (e.entry_id, e.id) not in rejected]
+        stored: Sequence[StreamedEvent] = batch.events
+        if dead:
+            rejected = {(letter.entry_id, letter.event_id) for letter in dead}
+            stored = [e for e in stored if (e.entry_id, e.id) not in rejected]
         _count(batch, stored, dead)
         self._options.usage.count(stored)
         tell(stored, dead)
 
     async def _write(
-        self, events: Sequence[StreamedEvent]
+        self, events: Sequence[StreamedEvent], write: Write
     ) -> list[tuple[StreamedEvent, str]]:
         """Write events. Return those that the database rejects, with the reason; they
         are found by halving the batch."""
         if not events:
             return []
         try:
-            await self._sink.write(events)
+            await write()
         except Unstorable as error:
             if len(events) == 1:
                 return [(events[0], str(error))]
             half = len(events) // 2
-            return [
-                *await self._write(events[:half]),
-                *await self._write(events[half:]),
-            ]
-        return []
+            parts = events[:half], events[half:]
+        else:
+            return []
+        return [
+            rejected
+            for part in parts
+            for rejected in await self._write(part, self._sink.prepare(part))
+        ]
 
     async def _retry(
         self,
@@ -249,16 +278,15 @@ def _as_fields(letter: DeadLetter) -> dict[str, str]:
     return {k: str(v) for k, v in asdict(letter).items() if v is not None}
 
 
-def _running(task: asyncio.Task[None] | None) -> bool:
+def _running(task: "asyncio.Task[list[DeadLetter] | None] | None") -> bool:
     return task is not None and not task.done()
 
 
 def _count(
     batch: Batch, stored: Sequence[StreamedEvent], dead: Sequence[DeadLetter]
 ) -> None:
-    for kind, count in Counter(event.kind for event in stored).items():
+    for kind, count in Counter(map(_kind, stored)).items():
         metrics.EVENTS.labels(kind).inc(count)
     metrics.BATCHES.inc()
     metrics.DEAD_LETTERS.inc(len(dead))
-    oldest_ms = min(int(entry.id.partition("-")[0]) for entry in batch.entries)
-    metrics.LAG.set(max(0.0, time.time() - oldest_ms / 1000))
+    metrics.LAG.set(max(0.0, time.time() - batch.oldest_ms / 1000))

@@ -1,6 +1,7 @@
 """Decodes captured bodies from their stream, and writes them to SQL."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import zstandard
@@ -15,7 +16,7 @@ from libs.common.contracts.events import (
 )
 from libs.common.contracts.payloads import PACKED, PLAIN, Note, Payload
 from libs.common.redis.capture_batches import BATCH_KIND, unpacked
-from libs.common.store.interface import DeadLetter
+from libs.common.store.interface import DeadLetter, Write
 from services.ingest.decode import (
     VERSION,
     Fields,
@@ -120,10 +121,10 @@ class PayloadSink:
     def __init__(self, store: Bodies) -> None:
         self._store = store
 
-    async def write(self, events: Sequence[StreamedEvent]) -> int:
+    def prepare(self, events: Sequence[StreamedEvent]) -> Write:
         found = [event.event for event in events]
         payloads = [payload for payload in found if isinstance(payload, Payload)]
-        return await self._store.write_payloads(payloads)
+        return partial(self._store.write_payloads, payloads)
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         return await self._store.write_dead_letters(letters)

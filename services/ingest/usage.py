@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from prometheus_client import Counter
 
-from libs.common.contracts.events import RequestEvent, StreamedEvent
+from libs.common.contracts.events import Outcome, RequestEvent, StreamedEvent
 from libs.common.contracts.prices import PriceList
 from libs.common.runtime.label_values import LabelValues
 
@@ -72,20 +72,41 @@ class Unpriced:
     requests: int = 0
 
 
-# Model, resource, tenant, pool and outcome of requests.
-_Place = tuple[str, str, str, str, str]
+# What requests have in common that are counted together.
+_Place = tuple[str | None, str | None, str | None, str | None, str | None, Outcome]
+_place_of = attrgetter(
+    *("model", "upstream_model", "resource_id", "tenant", "pool_id", "outcome")
+)
 
 
 @dataclass(slots=True)
 class _Used:
-    """What the requests of one place used. `priced` and `unpriced`: how many had tokens
-    and a price, or none."""
+    """What the requests of one place used. `told`: whether one reported its usage.
+    `priced` and `unpriced`: how many had tokens and a price, or none."""
 
     requests: int = 0
+    told: bool = False
     tokens: list[int] = field(default_factory=lambda: [0] * len(KINDS))
     cost: float = 0.0
     priced: int = 0
     unpriced: int = 0
+
+    def add(self, event: RequestEvent, prices: PriceList) -> None:
+        self.requests += 1
+        if event.input_tokens is not None:
+            self.told = True
+        told = _tokens_of(event)
+        if not any(told):
+            return
+        for position, tokens in enumerate(told):
+            if tokens and tokens > 0:
+                self.tokens[position] += tokens
+        cost = prices.cost_of(event)
+        if cost is None:
+            self.unpriced += 1
+        else:
+            self.priced += 1
+            self.cost += max(cost, 0)
 
 
 class Usage:
@@ -103,60 +124,44 @@ class Usage:
     def count(self, events: Iterable[StreamedEvent]) -> None:
         """Count the requests among the events of a batch that was stored."""
         places: defaultdict[_Place, _Used] = defaultdict(_Used)
+        prices = self.prices
         for streamed in events:
             event = streamed.event
             if isinstance(event, RequestEvent):
-                self._add(places, event)
+                places[_place_of(event)].add(event, prices)
         for place, used in places.items():
-            _tell(place, used)
-            if used.unpriced and self.prices:
-                UNPRICED.inc(used.unpriced)
+            self._tell(place, used)
 
-    def _add(self, places: defaultdict[_Place, _Used], event: RequestEvent) -> None:
-        model = self._models.of(event.model, admits=event.input_tokens is not None)
-        resource = self._resources.of(event.resource_id)
+    def _tell(self, place: _Place, used: _Used) -> None:
+        asked, answered, resource_id, tenant_id, pool_id, outcome = place
+        model = self._models.of(asked, admits=used.told)
+        resource = self._resources.of(resource_id)
+        tenant = self._tenants.of(tenant_id)
         # Pools of requests that were refused may be invented.
-        served = event.resource_id is not None
-        tenant = self._tenants.of(event.tenant)
-        pool = self._pools.of(event.pool_id, admits=served)
-        used = places[model, resource, tenant, pool, event.outcome.value]
-        used.requests += 1
-        told = _tokens_of(event)
-        if not any(told):
-            return
-        for position, tokens in enumerate(told):
-            if tokens and tokens > 0:
-                used.tokens[position] += tokens
-        cost = self.prices.cost_of(event)
-        if cost is None:
-            used.unpriced += 1
-            self._note_unpriced(event, model)
-        else:
-            used.priced += 1
-            used.cost += max(cost, 0)
+        pool = self._pools.of(pool_id, admits=resource_id is not None)
+        TENANT_REQUESTS.labels(tenant, outcome.value).inc(used.requests)
+        POOL_REQUESTS.labels(pool, outcome.value).inc(used.requests)
+        for kind, tokens in zip(KINDS, used.tokens, strict=True):
+            if tokens:
+                TOKENS.labels(model, kind).inc(tokens)
+                RESOURCE_TOKENS.labels(resource, kind).inc(tokens)
+                TENANT_TOKENS.labels(tenant, kind).inc(tokens)
+        if used.priced:
+            COST.labels(model).inc(used.cost)
+            TENANT_COST.labels(tenant).inc(used.cost)
+        if used.unpriced:
+            self._note_unpriced(answered, model, used.unpriced)
 
-    def _note_unpriced(self, event: RequestEvent, model: str) -> None:
+    def _note_unpriced(self, answered: str | None, model: str, requests: int) -> None:
         """Noted without a price list too: the admin API may have set one since."""
-        named = self._models.of(event.upstream_model) or model
+        if self.prices:
+            UNPRICED.inc(requests)
+        named = self._models.of(answered) or model
         found = self._unpriced.setdefault(named, Unpriced(model))
         found.asked = model
-        found.requests += 1
+        found.requests += requests
 
     def take_unpriced(self) -> dict[str, Unpriced]:
         """Models without a price since the last call; at most `MOST_MODELS` names."""
         taken, self._unpriced = self._unpriced, {}
         return taken
-
-
-def _tell(place: _Place, used: _Used) -> None:
-    model, resource, tenant, pool, outcome = place
-    TENANT_REQUESTS.labels(tenant, outcome).inc(used.requests)
-    POOL_REQUESTS.labels(pool, outcome).inc(used.requests)
-    for kind, tokens in zip(KINDS, used.tokens, strict=True):
-        if tokens:
-            TOKENS.labels(model, kind).inc(tokens)
-            RESOURCE_TOKENS.labels(resource, kind).inc(tokens)
-            TENANT_TOKENS.labels(tenant, kind).inc(tokens)
-    if used.priced:
-        COST.labels(model).inc(used.cost)
-        TENANT_COST.labels(tenant).inc(used.cost)

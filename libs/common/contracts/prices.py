@@ -104,7 +104,7 @@ class PriceList:
         """What a request cost, in dollars: as the gateway counted it, else by these
         prices."""
         nanos = used.cost_nanos
-        if nanos is None:
+        if nanos is None and self._newest_first:
             nanos = self.nanos_of(used)
         return None if nanos is None else nanos / NANOS
 

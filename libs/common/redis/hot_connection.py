@@ -1,4 +1,4 @@
-"""The gateway's connection to Redis, of either kind."""
+"""The connection of a gateway to Redis, and that of ingest's reads, of either kind."""
 
 import asyncio
 from typing import Any, Protocol

@@ -146,22 +146,15 @@ def _decision(
 def _minted(requests: Iterable[RequestEvent], form: Form) -> list[Plain]:
     """Return a row for each minted id with a known resource. Of duplicates with the
     same time, the first counts, as in SQL."""
-    rows: dict[tuple[str, int], Plain] = {}
+    rows: dict[tuple[str, Any], Plain] = {}
     for event in requests:
         resource = event.resource_id
         if not event.minted or not resource:
             continue
-        created_at_ms = event.created_at_ms
-        whose = (
-            form.at(created_at_ms),
-            event.id,
-            resource,
-            event.account_id or resource,
-            event.tenant,
-            event.repeats,
-        )
+        at, request = form.at(event.created_at_ms), event.id
+        account = event.account_id or resource
+        tenant, repeated = event.tenant, event.repeats
         for id_ in event.minted:
-            key = id_, created_at_ms
-            if key not in rows:
-                rows[key] = (id_, *whose)
+            row = id_, at, request, resource, account, tenant, repeated
+            rows.setdefault((id_, at), row)
     return list(rows.values())

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, get_args
@@ -11,6 +11,9 @@ from typing import Any, Literal, Protocol, get_args
 from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError
 from libs.common.store.rows import iso
+
+Write = Callable[[], Awaitable[int]]
+"""Stores a batch that was prepared, or does so again after it failed."""
 
 Table = Literal["sessions", "requests", "decisions"]
 TABLES: tuple[Table, ...] = get_args(Table)

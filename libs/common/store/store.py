@@ -4,6 +4,7 @@ SQL goes through it."""
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, Self
 
 from libs.common.contracts.events import Row, StreamedEvent
@@ -18,6 +19,7 @@ from libs.common.store.interface import (
     DeadLetter,
     HistoryQuery,
     Page,
+    Write,
 )
 from libs.common.store.prices import PriceRows
 from libs.common.store.rollups import Rollups
@@ -58,6 +60,11 @@ class Store(ABC):
         """Store a batch in one transaction; return how many events changed a row.
         After an error nothing is stored, and the caller must not acknowledge the
         batch. A replay changes nothing. Raises `Unstorable`."""
+
+    def prepare(self, events: Sequence[StreamedEvent]) -> Write:
+        """Return what stores a batch as `write` does. What can be done without the
+        database is done now, while it may still work on the batch before."""
+        return partial(self.write, events)
 
     @abstractmethod
     async def write_payloads(self, payloads: Sequence[Payload]) -> int:

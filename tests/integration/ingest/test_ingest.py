@@ -3,6 +3,7 @@ crashes, poison entries and outages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.routing.types import Owner
 from libs.common.store.factory import open_store
-from libs.common.store.interface import DeadLetter, Unstorable
+from libs.common.store.interface import DeadLetter, Unstorable, Write
 from libs.common.store.store import Store
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
@@ -53,13 +54,16 @@ class Gate:
         self.calls = 0
         self.after_commit: Callable[[], Awaitable[None]] | None = None
 
-    async def write(self, events: Sequence[StreamedEvent]) -> int:
+    def prepare(self, events: Sequence[StreamedEvent]) -> Write:
+        return partial(self._write, self._store.prepare(events), events)
+
+    async def _write(self, write: Write, events: Sequence[StreamedEvent]) -> int:
         self.calls += 1
         if self.shut:
             raise StoreAway
         if self.refused & {event.id for event in events}:
             raise Unstorable("refused on purpose")
-        stored = await self._store.write(events)
+        stored = await write()
         if self.after_commit:
             await self.after_commit()
         return stored

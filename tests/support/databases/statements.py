@@ -36,9 +36,17 @@ class Copy:
     def set_types(self, types: tuple[str, ...]) -> None:
         self.types = types
 
-    async def write_row(self, row: tuple[Any, ...]) -> None:
+    @property
+    def formatter(self) -> "Copy":
+        return self
+
+    def write_row(self, row: tuple[Any, ...]) -> bytes:
         assert len(row) == len(self.types)
         self.rows.append(row)
+        return b"" if len(self.rows) % 2 else b"data"
+
+    async def write(self, data: bytes) -> None:
+        assert data == b"data"
 
 
 class FakeConnection:

@@ -42,7 +42,14 @@ RULE = BatchRule(size=10, max_age_s=0.2)
     ],
 )
 def test_a_batch_is_due_when_big_or_old(size: Size, age_s: float, due: bool) -> None:
-    assert RULE.due(size, age_s) is due
+    assert RULE.due(size, age_s, storing=True) is due
+
+
+def test_it_grows_only_while_it_would_wait() -> None:
+    full = Size(10, more=True)
+    assert not RULE.due(full, 0, storing=True)
+    assert RULE.due(full, 0, storing=False)
+    assert not RULE.due(Size(9, more=True), 0, storing=False)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +60,7 @@ def test_more_than_few_entries_wait_longer(
     entries: int, age_s: float, due: bool
 ) -> None:
     rule = BatchRule(size=10, max_age_s=0.2, few=3)
-    assert rule.due(Size(entries), age_s) is due
+    assert rule.due(Size(entries), age_s, storing=True) is due
     assert (rule.pause_s(Size(entries), 0.19) > 0.02) is (entries > 3)
 
 
@@ -111,7 +118,14 @@ def test_events_and_poison_are_kept_apart() -> None:
     batch.add([entry("1-0", "a"), POISON, entry("2-0", "b")], 10)
     assert [event.id for event in batch.events] == ["a", "b"]
     assert [letter.entry_id for letter in batch.dead] == ["9-0"]
-    assert [each.id for each in batch.entries] == ["1-0", "9-0", "2-0"]
+    assert batch.ids == ["1-0", "9-0", "2-0"]
+
+
+def test_it_is_as_old_as_its_oldest_entry() -> None:
+    batch = Batch(decode_entry)
+    batch.add([entry("20-0", "a"), entry("30-0", "b")], 10)
+    batch.add([entry("9-1", "c")], 10)  # claimed
+    assert batch.oldest_ms == 9
 
 
 def test_its_size_grows_with_each_read() -> None:
@@ -139,4 +153,4 @@ def test_an_entry_of_many_is_taken_apart() -> None:
 def test_nothing_is_poison_of_nothing() -> None:
     batch = Batch(lambda id_, _: (DeadLetter(id_, id_, None, None, "", "", 0),))
     batch.add([], 5)
-    assert (batch.events, batch.dead, batch.entries) == ([], [], [])
+    assert (batch.events, batch.dead, batch.ids) == ([], [], [])

@@ -4,6 +4,7 @@ servers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from libs.common.contracts.events import StreamedEvent, encode
 from libs.common.errors import RedisAway, StoreAway
 from libs.common.redis.telemetry_stream import Entry
-from libs.common.store.interface import DeadLetter, Unstorable
+from libs.common.store.interface import DeadLetter, Unstorable, Write
 from services.ingest import metrics
 from services.ingest.backoff import Backoff
 from services.ingest.batch import BatchRule
@@ -43,6 +44,9 @@ class Ends:
         self.redis_fails = self.store_fails = 0  # so many calls
         self.refused: set[str] = set()
         self.hold: asyncio.Event | None = None  # the store's answer
+        self.hold_redis: asyncio.Event | None = None  # of acknowledgments
+        self.claims: list[int] = []  # the least time that entries are pending
+        self.prepared: list[list[str]] = []
         self.stored: list[str] = []
         self.writes: list[int] = []
         self.letters: list[DeadLetter] = []
@@ -71,7 +75,7 @@ class Ends:
         return found
 
     async def claim(self, consumer: str, count: int, min_idle_ms: int) -> list[Entry]:
-        assert min_idle_ms == 30_000
+        self.claims.append(min_idle_ms)
         found, self.left = self.left[:count], self.left[count:]
         return found
 
@@ -79,6 +83,8 @@ class Ends:
         self, ids: Sequence[str], dead: Sequence[Mapping[str, str]] = ()
     ) -> int:
         self._redis()
+        if self.hold_redis:
+            await self.hold_redis.wait()
         self.acknowledged += ids
         self.parked += dead
         return len(self.new)
@@ -90,7 +96,11 @@ class Ends:
     async def leave(self, consumer: str) -> None:
         self.gone.append(consumer)
 
-    async def write(self, events: Sequence[StreamedEvent]) -> int:
+    def prepare(self, events: Sequence[StreamedEvent]) -> Write:
+        self.prepared.append([event.id for event in events])
+        return partial(self._write, events)
+
+    async def _write(self, events: Sequence[StreamedEvent]) -> int:
         self._store()
         self.writes.append(len(events))
         if self.hold:
@@ -111,6 +121,10 @@ def consumer(ends: Ends, size: int = 4) -> Consumer:
     return Consumer(
         ends, ends, ConsumerOptions("me", rule, claim_s=30, backoff=AT_ONCE)
     )
+
+
+async def holds(found: Sequence[object]) -> bool:
+    return bool(found)
 
 
 async def until_acknowledged(ends: Ends, count: int) -> None:
@@ -160,6 +174,26 @@ async def test_what_a_dead_consumer_left_comes_first() -> None:
     async with running(consumer(ends)):
         await until_acknowledged(ends, 2)
     assert ends.stored == ["r1", "r5"]
+    assert set(ends.claims) == {30_000}
+
+
+async def test_nothing_is_claimed_while_that_could_be_what_it_stores() -> None:
+    ends = Ends(entry(1))
+    ends.hold = asyncio.Event()
+    options = ConsumerOptions("me", BatchRule(4, 0.01), claim_s=0.04)
+    async with running(Consumer(ends, ends, options)):
+        await eventually(lambda: holds(ends.writes), every_s=0.002)
+        await asyncio.sleep(0.03)  # the batch is older than half of that
+        before = len(ends.claims)
+        await asyncio.sleep(0.1)
+        assert len(ends.claims) == before
+        ends.hold.set()
+        await until_acknowledged(ends, 1)
+
+        async def claims() -> bool:
+            return len(ends.claims) > before
+
+        await eventually(claims, every_s=0.002)
 
 
 async def test_poison_is_parked_and_acknowledged_with_the_rest() -> None:
@@ -230,6 +264,38 @@ async def test_while_a_batch_is_stored_only_the_next_one_is_read() -> None:
         assert ends.acknowledged == []
         ends.hold.set()
         await until_acknowledged(ends, 40)
+
+
+async def test_the_next_batch_is_prepared_while_one_is_stored() -> None:
+    ends = Ends(*(entry(n) for n in range(12)))
+    ends.hold = asyncio.Event()
+    async with running(consumer(ends)):
+
+        async def two() -> bool:
+            return len(ends.prepared) == 2
+
+        await eventually(two, every_s=0.002)
+        assert ends.writes == [4]
+        ends.hold.set()
+        await until_acknowledged(ends, 12)
+    assert [id_ for ids in ends.prepared for id_ in ids] == ends.stored
+
+
+async def test_a_batch_is_stored_while_one_is_acknowledged() -> None:
+    ends = Ends(*(entry(n) for n in range(40)))
+    ends.hold_redis = asyncio.Event()
+    async with running(consumer(ends)):
+
+        async def two() -> bool:
+            return len(ends.writes) == 2
+
+        await eventually(two, every_s=0.002)
+        await asyncio.sleep(0.05)
+        assert len(ends.writes) == 2  # and no third one
+        assert ends.acknowledged == []
+        ends.hold_redis.set()
+        await until_acknowledged(ends, 40)
+    assert ends.acknowledged == [f"{n}-0" for n in range(40)]
 
 
 async def test_what_was_read_is_stored_before_the_end() -> None:

@@ -160,6 +160,6 @@ async def test_bodies_and_their_poison_go_to_the_store() -> None:
     sink, letter = PayloadSink(store), refused({})
     (found,) = decode_payloads("5-0", entry())
     assert isinstance(found, StreamedEvent)
-    assert await sink.write([found, streamed(health_event())]) == 1
+    assert await sink.prepare([found, streamed(health_event())])() == 1
     assert await sink.write_dead_letters([letter]) == 1
     assert (store.payloads, store.letters) == ([found.event], [letter])

@@ -1,7 +1,7 @@
 """Writes batches of events to PostgreSQL, in the transaction its caller has begun."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from libs.common.contracts.events import Row, StreamedEvent, encode
 from libs.common.store.bulk import COLUMNS, TEXT, Plain, deltas, tables
@@ -21,17 +21,29 @@ from libs.common.store.rollups import Rollups
 ADDED = ("put_sessions", "put_gateways", "touch_proxy_keys", "put_rollups")
 
 
-async def copy_batch(
-    connection: Connection, events: Sequence[StreamedEvent], rollups: Rollups
-) -> int:
-    """Insert `events` by COPY; returns how many. Raises `UniqueViolation` when one of
-    them is already stored."""
+class Prepared(NamedTuple):
+    """The rows of a batch as if nothing of it were stored."""
+
+    events: int
+    tables: Sequence[tuple[str, Sequence[Plain]]]
+    added: Row | None
+
+
+def prepared(events: Sequence[StreamedEvent], rollups: Rollups) -> Prepared:
     changes = dedupe(events, {})
+    rows = list(tables(changes, FORM))
+    return Prepared(len(changes.events), rows, _added(changes, rollups))
+
+
+async def copy_batch(connection: Connection, batch: Prepared) -> int:
+    """Insert a batch by COPY; returns how many events. Raises `UniqueViolation` when
+    one of them is already stored."""
     await execute(connection, "lock_writers")
-    for table, rows in tables(changes, FORM):
+    for table, rows in batch.tables:
         await copy_rows(connection, table, rows)
-    await _add_up(connection, changes, rollups)
-    return len(changes.events)
+    if batch.added:
+        await execute(connection, "add_batch", batch.added)
+    return batch.events
 
 
 async def merge_batch(
@@ -47,17 +59,20 @@ async def merge_batch(
         named = (dict(zip(COLUMNS[table], row, strict=True)) for row in rows)
         added = await put(connection, f"put_{table}", named)
         changed = added if table == "events" else changed
-    await _add_up(connection, changes, rollups)
+    if added_up := _added(changes, rollups):
+        await execute(connection, "add_batch", added_up)
     return changed
 
 
-async def _add_up(connection: Connection, changes: Changes, rollups: Rollups) -> None:
-    values: dict[str, Any] = dict.fromkeys(ADDED)
+def _added(changes: Changes, rollups: Rollups) -> Row | None:
+    """Values of `add_batch`, None if nothing adds up."""
+    values: Row = dict.fromkeys(ADDED)
     for delta in deltas(changes, rollups):
         rows = [_without_zeros(delta.columns, row) for row in delta.rows]
         values[delta.name] = encode(rows).decode()
     if any(values.values()) or changes.fresh:
-        await execute(connection, "add_batch", {**values, "fresh": changes.fresh})
+        return {**values, "fresh": changes.fresh}
+    return None
 
 
 def _without_zeros(columns: Sequence[str], row: Plain) -> Row:

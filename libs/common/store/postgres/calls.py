@@ -111,8 +111,11 @@ async def copy_rows(connection: Connection, table: str, rows: Iterable[Plain]) -
     """Insert new rows by COPY, the cheapest method."""
     async with connection.cursor().copy(SQL[f"add_{table}"]) as copy:
         copy.set_types(TYPES[table])
+        # `write_row` of `copy` is the same, with a coroutine for each row.
+        write_row = copy.formatter.write_row
         for row in rows:
-            await copy.write_row(row)
+            if data := write_row(row):
+                await copy.write(data)
 
 
 async def put(connection: Connection, name: str, rows: Iterable[Row]) -> int:

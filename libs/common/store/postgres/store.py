@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -18,10 +19,15 @@ from libs.common.contracts.payloads import Payload
 from libs.common.contracts.prices import Price
 from libs.common.routing.types import Owner
 from libs.common.store.admin.changes import CHANGES
-from libs.common.store.interface import Actor, HistoryQuery, Unstorable
+from libs.common.store.interface import Actor, HistoryQuery, Unstorable, Write
 from libs.common.store.migrate import known_migrations, pending
 from libs.common.store.payload_rows import as_columns, payload_rows
-from libs.common.store.postgres.batches import copy_batch, merge_batch
+from libs.common.store.postgres.batches import (
+    Prepared,
+    copy_batch,
+    merge_batch,
+    prepared,
+)
 from libs.common.store.postgres.calls import (
     ADAPTERS,
     Connection,
@@ -36,7 +42,7 @@ from libs.common.store.postgres.calls import (
     tenants,
 )
 from libs.common.store.postgres.day_ranges import newest_first, of_life, of_request
-from libs.common.store.postgres.errors import reporting, translated
+from libs.common.store.postgres.errors import REFUSED, reporting, translated
 from libs.common.store.postgres.idle_check import IdleCheck
 from libs.common.store.rollups import MINUTE, QUARTER
 from libs.common.store.rows import storable
@@ -136,11 +142,23 @@ class PostgresStore(Store):
                 deleted = rows[0]["deleted"]
 
     async def write(self, events: Sequence[StreamedEvent]) -> int:
+        with translated(lambda: self._trouble):
+            batch = prepared(events, self.rollups)
+        return await self._write(events, batch)
+
+    def prepare(self, events: Sequence[StreamedEvent]) -> Write:
+        try:
+            batch = prepared(events, self.rollups)
+        except REFUSED:
+            return partial(self.write, events)  # which says so
+        return partial(self._write, events, batch)
+
+    async def _write(self, events: Sequence[StreamedEvent], batch: Prepared) -> int:
         """Copy the batch as if none of it were stored, which is the usual case. After a
         primary key violation, roll back and merge it instead."""
         try:
             async with self._transaction() as connection:
-                return await copy_batch(connection, events, self.rollups)
+                return await copy_batch(connection, batch)
         except Unstorable as error:
             if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise

@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from libs.common.errors import RedisAway
-from libs.common.redis.shared_connection import connect
+from libs.common.redis.shared_connection import SharedConnection, connect
 from libs.common.redis.telemetry_stream import (
     ACKNOWLEDGED_AT_ONCE,
     Entry,
@@ -62,6 +62,27 @@ async def test_new_entries_are_read() -> None:
 async def test_no_entry_came() -> None:
     async with stream(lambda _: None) as (made, _):
         assert await made.read("me", 10, 5) == []
+
+
+async def test_a_connection_of_its_own_is_for_reads_alone() -> None:
+    answers = replies([[b"s", [[b"5-0", FIELDS]]]], NO_GROUP)
+    async with scripted(answers) as own, stream(lambda _: "OK") as (shared, commands):
+        reads = SharedConnection(connect(own.url))
+        await reads.open()
+        made = TelemetryStream(shared._redis, "s", "g", reads)
+        assert await made.read("me", 10, 7) == [ENTRY]
+        assert await made.read("me", 10, 0) == []
+        await reads.close()
+    assert [command[0] for command in own.commands] == [b"XREADGROUP"] * 2
+    assert [command[:2] for command in commands] == [[b"XGROUP", b"CREATE"]]
+
+
+async def test_a_connection_that_is_down_is_a_redis_that_cannot_be_used() -> None:
+    async with stream(lambda _: "OK") as (shared, _):
+        reads = SharedConnection(connect("redis://127.0.0.1:1/0"))
+        made = TelemetryStream(shared._redis, "s", "g", reads)
+        with pytest.raises(RedisAway):
+            await made.read("me", 10, 7)
 
 
 @pytest.mark.parametrize("lost", [NO_GROUP, DELETED])

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from libs.common.contracts.prices import Price, PriceList
-from libs.common.store.postgres.batches import copy_batch, merge_batch
+from libs.common.store.postgres.batches import copy_batch, merge_batch, prepared
 from libs.common.store.rollups import Rollups
 from libs.common.store.rows import instant
 from tests.support.databases.statements import FakeConnection
@@ -31,7 +31,7 @@ AT = "2023-11-14T22:13:20.123Z"
 
 async def test_new_events_are_copied() -> None:
     connection = FakeConnection()
-    assert await copy_batch(connection.typed, BATCH, Rollups()) == 3
+    assert await copy_batch(connection.typed, prepared(BATCH, Rollups())) == 3
     assert connection.ran == [
         "lock_writers", "add_events", "add_requests", "add_decisions",
         "add_minted_ids", "add_batch",
@@ -55,7 +55,8 @@ async def test_new_events_are_copied() -> None:
 
 async def test_nothing_adds_up_of_events_without_requests() -> None:
     connection = FakeConnection()
-    await copy_batch(connection.typed, [streamed(decision_event())], Rollups())
+    batch = prepared([streamed(decision_event())], Rollups())
+    await copy_batch(connection.typed, batch)
     assert connection.ran == ["lock_writers", "add_events", "add_decisions"]
 
 
@@ -66,7 +67,7 @@ async def test_a_cost_of_nothing_is_not_no_cost() -> None:
     used = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
     batch = [stored_request("a", model="free", **used)]
     batch.append(stored_request("b", model="odd", **used))
-    await copy_batch(connection.typed, batch, rollups)
+    await copy_batch(connection.typed, prepared(batch, rollups))
     rows = json.loads(connection.values["add_batch"]["put_rollups"])
     costs = {row["model"]: row.get("cost") for row in rows}
     assert costs == {"free": 0.0, "odd": None}
@@ -76,7 +77,7 @@ async def test_a_copy_of_stored_events_raises() -> None:
     replayed = psycopg.errors.UniqueViolation("duplicate key")
     connection = FakeConnection({"add_requests": replayed})
     with pytest.raises(psycopg.errors.UniqueViolation):
-        await copy_batch(connection.typed, BATCH, Rollups())
+        await copy_batch(connection.typed, prepared(BATCH, Rollups()))
 
 
 async def test_a_merge_asks_for_stored_requests_first() -> None:

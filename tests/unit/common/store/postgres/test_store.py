@@ -224,6 +224,26 @@ async def test_a_batch_goes_in_by_copy(world: World) -> None:
     assert len(world.connection.copied["add_events"].rows) == 3
 
 
+async def test_a_batch_is_prepared_without_the_database(world: World) -> None:
+    write = world.store.prepare(BATCH)
+    assert world.opened == 0
+    world.answer(add_events=psycopg.OperationalError("the server is gone"))
+    with pytest.raises(StoreAway):
+        await write()
+    world.answer()
+    assert await write() == 3
+    assert len(world.connection.copied["add_events"].rows) == 3
+
+
+async def test_what_cannot_be_prepared_is_refused_when_it_is_written(
+    world: World,
+) -> None:
+    write = world.store.prepare([stored_request(model="\ud800")])
+    with pytest.raises(Unstorable, match="Postgres refused"):
+        await write()
+    assert world.ran == []
+
+
 async def test_a_batch_that_is_there_in_part_is_merged(world: World) -> None:
     world.answer(add_requests=REPLAYED, put_events=2)
     assert await world.store.write(BATCH) == 2
