@@ -93,7 +93,7 @@ class HttpExchange:
                 if more and not connection.gone:
                     await relay.rest()
             elif self._answer is not None:
-                connection.send_whole(*self._answer)
+                connection.writer.send_whole(*self._answer)
         except (Torn, asyncio.CancelledError) as error:
             if not self._is_expected(error):
                 raise
