@@ -97,13 +97,13 @@ class Limited(Bench):
     own_s = 0.0  # CPU time of this process
 
     def _ask(self, *, named: bool) -> Ask:
-        return msgspec.structs.replace(super()._ask(named=named), quota=self.quota)
+        return replace(super()._ask(named=named), quota=self.quota)
 
     def _released(self, ask: Ask) -> Release:
         release = super()._released(ask)
         if self.quota is None:
             return release
-        return msgspec.structs.replace(
+        return replace(
             release,
             quota=self.quota,
             tokens=450,
@@ -113,7 +113,7 @@ class Limited(Bench):
     async def known(self) -> None:
         """Redis gets to know the limits, and that nothing was spent so far."""
         for self.quota in KINDS.values():
-            ask = msgspec.structs.replace(self._ask(named=False), tells=True)
+            ask = replace(self._ask(named=False), tells=True)
             with suppress(SpendUnknown):
                 await self._routing.acquire(ask)
         for recount in (await self._routing.recounts())[1]:

@@ -4,6 +4,7 @@ accepts them, and which models it lists."""
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -80,7 +81,7 @@ class KeyTester:
             return verdict, ()
         if verdict.kind == "neutral":
             cause = f"{answer.status_code}: is the base_url right?"
-            verdict = msgspec.structs.replace(verdict, cause=cause)
+            verdict = replace(verdict, cause=cause)
         return verdict, _models(answer, sent) if verdict.kind == "ok" else ()
 
 

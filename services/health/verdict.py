@@ -1,11 +1,11 @@
 """Requests an upstream and derives a verdict from its response or error."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 
 import httpx
-import msgspec
 
 from libs.common.headers import Header
 from libs.common.providers.http_transport import AddressRefused
@@ -48,7 +48,7 @@ def of_answer(answer: httpx.Response, sent: SentKey, latency_ms: float) -> Verdi
     cause = verdict.cause
     if verdict.kind == "neutral":
         cause = f"{status}: is PROXY_HEALTH_CHECK_PATH right?"
-    return msgspec.structs.replace(verdict, latency_ms=latency, cause=cause)
+    return replace(verdict, latency_ms=latency, cause=cause)
 
 
 def account_of(answer: httpx.Response, sent: SentKey) -> str | None:

@@ -5,9 +5,9 @@ clients cannot reach it."""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
-import msgspec
 from pydantic import Field
 
 from libs.common.contracts.catalogue import Published
@@ -61,8 +61,8 @@ class Owners:
         except TimeoutError as error:
             raise StoreAway(f"no owners within {PATIENCE_S} s") from error
         return {
-            "ids": {id_: msgspec.structs.asdict(owner) for id_, owner in ids.items()},
-            "session": msgspec.structs.asdict(session) if session else None,
+            "ids": {id_: asdict(owner) for id_, owner in ids.items()},
+            "session": asdict(session) if session else None,
         }
 
     async def _find(self, lookup: Lookup) -> tuple[dict[str, Owner], Owner | None]:

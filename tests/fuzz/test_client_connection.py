@@ -51,7 +51,7 @@ class Site:
         await asyncio.sleep(0)
         status = 200 if problem is None else problem.status
         number = b"%d" % len(self.served)
-        connection.send_whole(status, [(b"x-number", number)], number)
+        connection.writer.send_whole(status, [(b"x-number", number)], number)
         connection.over()
 
     def upgrade(

@@ -7,6 +7,7 @@ A small body of the usual shape is read by one call of msgspec. Others are read 
 (`scanner.py`), so that no body blocks the event loop."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -138,7 +139,7 @@ class Reading:
 def _encodable(hints: Hints) -> Hints:
     """Replace ids that cannot be encoded as UTF-8: JSON may escape half a surrogate
     pair, which neither Redis nor SQL accepts."""
-    return msgspec.structs.replace(
+    return replace(
         hints,
         bound_ids=_once([_text(id_) or "" for id_ in hints.bound_ids]),
         named=_once([_text(id_) or "" for id_ in hints.named]),

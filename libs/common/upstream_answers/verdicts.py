@@ -2,11 +2,10 @@
 is limited and cools down, is refused, or failed. Pure."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
-
-import msgspec
 
 from libs.common.headers import Header, find
 from libs.common.upstream_answers.rate_limits import is_of_account, time_to_reset_ms
@@ -33,7 +32,8 @@ LONGEST_COOLDOWN_MS = 3_600_000
 VerdictKind = Literal["ok", "fault", "limited", "exhausted", "refused", "neutral"]
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+@dataclass(init=False, slots=True, unsafe_hash=True)  # nothing changes it
+class Verdict:
     """What a response or a health check says about a resource. `kind` is one of
 
     ok: it works.
@@ -46,10 +46,22 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """
 
     kind: VerdictKind
-    cause: str = ""
-    cooldown_ms: int | None = None
-    latency_ms: float | None = None
-    of_account: bool = False  # `limited` is not only this key, but its account
+    cause: str
+    cooldown_ms: int | None
+    latency_ms: float | None
+    of_account: bool  # `limited` is not only this key, but its account
+
+    def __init__(
+        self,
+        kind: VerdictKind,
+        cause: str = "",
+        cooldown_ms: int | None = None,
+        latency_ms: float | None = None,
+        of_account: bool = False,
+    ) -> None:
+        self.kind, self.cause = kind, cause
+        self.cooldown_ms, self.latency_ms = cooldown_ms, latency_ms
+        self.of_account = of_account
 
 
 def judge(

@@ -87,12 +87,12 @@ class _Talk:
         body, more = message.get("body", b""), message.get("more_body", False)
         # To HEAD, the length in the headers is that of the body for GET.
         if self._head is None and not more and self._request.method != "HEAD":
-            self._connection.send_whole(self._status, self._headers, body)
+            self._connection.writer.send_whole(self._status, self._headers, body)
             return
         if self._head is None:
-            self._head = self._connection.begin(self._status, self._headers, b"")
+            self._head = self._connection.writer.begin(self._status, self._headers, b"")
         head, self._head = self._head, b""
-        self._connection.send(head, body, last=not more)
+        self._connection.writer.send(head, body, last=not more)
         try:
             async with asyncio.timeout(STALL_S):
                 await self._connection.drained()
@@ -101,4 +101,4 @@ class _Talk:
 
     def refuse(self, problem: errors.Problem) -> None:
         headers = [(b"content-type", b"application/json"), *problem.headers]
-        self._connection.send_whole(problem.status, headers, problem.body())
+        self._connection.writer.send_whole(problem.status, headers, problem.body())

@@ -30,11 +30,11 @@ class SelfService:
     async def serve(self, request: Request, connection: Connection) -> None:
         try:
             body = await self._told(request, connection.peer)
-            connection.send_whole(200, _HEADERS, body)
+            connection.writer.send_whole(200, _HEADERS, body)
         except Problem as problem:
             event_log.refused(problem.ledger_code, problem.status)
             headers = [*_HEADERS, *problem.headers]
-            connection.send_whole(problem.status, headers, problem.body())
+            connection.writer.send_whole(problem.status, headers, problem.body())
         except asyncio.CancelledError:
             if not connection.gone:
                 raise

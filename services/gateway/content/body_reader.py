@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -71,7 +72,7 @@ class Reader:
             return Read(unopened_hints(path, headers, isolate), b"")
         hints = reading.hints
         if isolate and hints.problem is None and await self._is_named_twice(plain):
-            hints = msgspec.structs.replace(hints, problem=UNREADABLE)
+            hints = replace(hints, problem=UNREADABLE)
         return Read(hints, plain, reading.scan)
 
     async def _is_named_twice(self, plain: bytes) -> bool:

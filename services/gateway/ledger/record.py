@@ -1,10 +1,11 @@
-"""The request event of a request under way, cheap to write. Pure."""
+"""The request event of a request under way, cheap to write. Pure.
+
+Interpreted, because mypyc compiles no structs (docs/adr/0011-mypyc.md)."""
 
 import msgspec
 
 from libs.common.contracts.prices import PriceList
 from libs.common.upstream_answers.verdicts import Verdict
-from services.gateway.content.response_facts import Facts
 
 
 class Record(msgspec.Struct, omit_defaults=True, gc=False):
@@ -48,24 +49,6 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
     previous_response_id: str | None = None
     cost_nanos: int | None = None
     minted: tuple[str, ...] = ()
-
-    def take(self, facts: Facts) -> None:
-        """Fill in the facts of the answer."""
-        self.response_id = facts.response_id or self.response_id
-        # With a model alias it is known already.
-        self.upstream_model = self.upstream_model or facts.model
-        self.service_tier = facts.service_tier
-        if facts.error_code or facts.error_message:
-            self.error_code = facts.error_code or self.error_code
-            self.error_message = facts.error_message or self.error_message
-        if facts.input_tokens is None and facts.output_tokens is None:
-            return
-        self.input_tokens = facts.input_tokens
-        self.cached_tokens = facts.cached_tokens
-        self.output_tokens = facts.output_tokens
-        self.reasoning_tokens = facts.reasoning_tokens
-        self.total_tokens = facts.total_tokens
-        self.usage_state = "final"
 
     def price(self, prices: PriceList) -> int | None:
         """What it cost, in billionths of a dollar, once its usage is known."""

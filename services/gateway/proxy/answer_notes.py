@@ -18,6 +18,7 @@ from services.gateway.content.response_facts import (
     read_beginning,
 )
 from services.gateway.content.sse import EventTap
+from services.gateway.proxy.outcome import Relayed
 
 LARGEST_READ: Final = 8_388_608  # bytes of a JSON answer kept for its facts
 LARGEST_BEGINNING = 4096  # bytes kept of a larger one
@@ -26,7 +27,7 @@ QUICK_STEPS = 2  # of a compressed piece, that are taken at once
 _DONE: Final = object()
 
 
-class AnswerNotes:
+class AnswerNotes(Relayed):
     """Notes for one answer. `Relay` extends it, so that an answer takes one object."""
 
     # Most answers never set these. As class attributes they cost nothing.

@@ -3,9 +3,9 @@ resource, go elsewhere when that fails."""
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import getrandbits
 
-import msgspec
 import uuid_utils
 
 from libs.common.bodies.strip_reasoning import without_reasoning
@@ -30,9 +30,9 @@ from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import UNDECIDED, Lifecycle
 from services.gateway.proxy.retry import end_of_attempts
 from services.gateway.proxy.steps import ACQUIRE, ADMITTED, Next
-from services.gateway.routing.catalogue import Target
 from services.gateway.routing.selector import FAILURES, Selector, problem_of
 from services.gateway.routing.spend import problem_of_quota
+from services.gateway.routing.target import Target
 from services.gateway.routing.target_order import TargetOrder
 
 # Tries a resource. It ends in the phase ADMITTED when the attempt failed.
@@ -250,7 +250,7 @@ def _of_target(life: Lifecycle, ask: Ask) -> Ask:
     order = life.targets
     if order is None or order.last_resort:
         return ask
-    return msgspec.structs.replace(ask, turn=ask.turn + OTHERS)
+    return replace(ask, turn=ask.turn + OTHERS)
 
 
 def _goes_on(life: Lifecycle, refusal: Exception) -> bool:

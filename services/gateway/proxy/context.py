@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import msgspec
-
 from libs.common.bodies.hints import Hints
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.strip_reasoning import TURN_STATE
@@ -109,7 +107,7 @@ class RequestContext:
         elif principal is not None:
             pool = pool_for(principal, hints.pool_id)
             if pool != hints.pool_id:
-                self.hints = msgspec.structs.replace(hints, pool_id=pool)
+                self.hints = hints.sent_to(pool, hints.model)
                 record.pool_id = pool
 
     def follow(self, targets: Targets, asked: str | None) -> None:
@@ -132,9 +130,7 @@ class RequestContext:
         record.upstream_model, record.pool_id = target.upstream_id, target.pool
         self.session = session_within(hints.session_id, target.pool, self.asker.tenant)
         # The upstream limits its own model, whatever the alias is called.
-        self.hints = msgspec.structs.replace(
-            hints, pool_id=target.pool, model=target.upstream_id
-        )
+        self.hints = hints.sent_to(target.pool, target.upstream_id)
 
     def stay_at(self, provider_id: str | None) -> None:
         """Prefer targets of the provider that the request's WebSocket leads to."""

@@ -28,8 +28,8 @@ from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.proxy.services import HttpServices
 from services.gateway.proxy.steps import ARRIVED, DONE, READ, Next
-from services.gateway.routing.catalogue import Target
 from services.gateway.routing.spend import limit_lines
+from services.gateway.routing.target import Target
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 from services.gateway.upstream.client import Answer, NoKey, UpstreamError
@@ -93,7 +93,7 @@ class HttpExchange:
                 if more and not connection.gone:
                     await relay.rest()
             elif self._answer is not None:
-                connection.send_whole(*self._answer)
+                connection.writer.send_whole(*self._answer)
         except (Torn, asyncio.CancelledError) as error:
             if not self._is_expected(error):
                 raise

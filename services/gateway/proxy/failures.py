@@ -11,7 +11,7 @@ from services.gateway.content.key_masking import without_key
 from services.gateway.content.response_facts import read_answer
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.steps import Failure, Next
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.upstream.client import Answer, Broken, UpstreamError
 
 READ_S = 5.0  # for the body

@@ -20,9 +20,9 @@ from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.steps import ARRIVED, SETTLED
 from services.gateway.proxy.turn_lifecycle import TurnLifecycle
 from services.gateway.request_metrics import attempt_ended, request_ended
-from services.gateway.routing.catalogue import Target
 from services.gateway.routing.limits import LimitNotes
 from services.gateway.routing.offline import OfflineRouting
+from services.gateway.routing.target import Target
 from services.gateway.routing.waiting_room import WaitingRoom
 from services.gateway.server.request import Request
 

@@ -36,7 +36,7 @@ from services.gateway.ledger.record import (
     request_event,
 )
 from services.gateway.proxy.context import RequestContext
-from services.gateway.proxy.outcome import Relayed, outcome_of, verdict_of
+from services.gateway.proxy.outcome import Relayed, outcome_of, take_facts, verdict_of
 from services.gateway.proxy.retry import (
     cause_of,
     is_unreadable,
@@ -75,6 +75,8 @@ class Lifecycle(RequestContext):
 
     # Most requests never set these. As class attributes they take no time.
     phase: Phase = ARRIVED
+    socket = ""  # the resource that the WebSocket of a turn leads to
+    turn = ""  # the letters of `Ask.turn`
     decision = UNDECIDED  # of the current attempt
     tried: tuple[str, ...] = ()  # resources that failed
     cause = ""  # why the previous attempt failed, as a `Cause`
@@ -123,8 +125,8 @@ class Lifecycle(RequestContext):
             self.cause,
             self.asker,
             self.tokens,
-            "",  # it is on no socket
-            "",
+            self.socket,
+            self.turn,
             None,
             None,
             self.quota if self.left is None else None,
@@ -257,7 +259,7 @@ class Lifecycle(RequestContext):
         if answer.first_token_at is not None:
             record.first_token_ms = self.ms(answer.first_token_at)
         facts = answer.facts()
-        record.take(facts)
+        take_facts(record, facts)
         if answer.status < 400:
             record.minted = facts.ids
         if stalled:

@@ -44,3 +44,22 @@ def verdict_of(record: Record, answer: Relayed) -> Verdict:
     if answer.streams and answer.terminal in ("failed", "error"):
         return of_failed_response(record.error_code, record.error_message)
     return Verdict("ok", "", None, record.upstream_ms)
+
+
+def take_facts(record: Record, facts: Facts) -> None:
+    """Fill in the facts of an answer. No method: records are not compiled."""
+    record.response_id = facts.response_id or record.response_id
+    # With a model alias it is known already.
+    record.upstream_model = record.upstream_model or facts.model
+    record.service_tier = facts.service_tier
+    if facts.error_code or facts.error_message:
+        record.error_code = facts.error_code or record.error_code
+        record.error_message = facts.error_message or record.error_message
+    if facts.input_tokens is None and facts.output_tokens is None:
+        return
+    record.input_tokens = facts.input_tokens
+    record.cached_tokens = facts.cached_tokens
+    record.output_tokens = facts.output_tokens
+    record.reasoning_tokens = facts.reasoning_tokens
+    record.total_tokens = facts.total_tokens
+    record.usage_state = "final"

@@ -18,6 +18,7 @@ from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
 from services.gateway.server.framing import OURS
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
+from services.gateway.upstream.response import Sink
 
 COMMENT = b": keepalive\n\n"
 _LIMITS: Final = b"\n" + PREFIX
@@ -34,7 +35,7 @@ async def at_once(steps: Iterator[None]) -> None:
         pass
 
 
-class Relay(AnswerNotes):
+class Relay(AnswerNotes, Sink):
     """Relays one answer. The upstream's connection pushes the pieces, so that a piece
     costs no turn of the event loop.
 
@@ -67,7 +68,7 @@ class Relay(AnswerNotes):
         """`sent` is the key that the upstream got: the client must not see it. `run`
         takes steps, and lets others run in between."""
         self._answer = answer
-        self._connection = connection
+        self._connection, self._writer = connection, connection.writer
         self._run = run
         self.status = answer.status
         # `super()` would make an object.
@@ -89,7 +90,7 @@ class Relay(AnswerNotes):
         stream."""
         answer, connection = self._answer, self._connection
         lines = ours + limits if limits else ours
-        head = connection.begin(answer.status, answer.headers, lines)
+        head = self._writer.begin(answer.status, answer.headers, lines)
         at = head.find(_LIMITS)
         # Ours are behind those of the upstream. A search for all lines takes long.
         if at >= 0 and (not limits or at < head.find(_OURS)):
@@ -180,7 +181,7 @@ class Relay(AnswerNotes):
         between events of a plain stream (WHATWG HTML section 9.2.5)."""
         before, self._heard_bytes = self._heard_bytes, self.bytes_out
         if before == self.bytes_out and self._may_comment():
-            self._connection.send(b"", COMMENT, last=False)
+            self._writer.send(b"", COMMENT, last=False)
 
     def _may_comment(self) -> bool:
         tap = self._tap
@@ -330,7 +331,7 @@ class Relay(AnswerNotes):
             self._tail_ends = last
             return
         head, self._head = self._head, b""
-        self._connection.send(head, data, last=last)
+        self._writer.send(head, data, last=last)
 
     def _end(self, failure: Exception | None = None) -> None:
         self._known = self.over = True

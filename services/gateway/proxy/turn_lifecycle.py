@@ -1,14 +1,13 @@
 """The lifecycle of a turn of a WebSocket, and of the upgrade that becomes the first
 one. Pure."""
 
-import msgspec
-
-from libs.common.routing.types import CHAINED, CONFINED, DECIDED, Ask, Decision, Lease
+from libs.common.routing.types import CHAINED, CONFINED, DECIDED, Decision, Lease
 from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import NEUTRAL
 from services.gateway.proxy.lifecycle import Lifecycle
+from services.gateway.proxy.outcome import take_facts
 from services.gateway.proxy.retry import may_repeat
 from services.gateway.proxy.steps import RELAYED, Next
 
@@ -16,8 +15,6 @@ from services.gateway.proxy.steps import RELAYED, Next
 class TurnLifecycle(Lifecycle):
     """A turn prefers the resource that its socket leads to."""
 
-    socket = ""  # that resource; empty for an upgrade
-    turn = ""  # the letters of `Ask.turn`
     before = 0  # attempts that its upgrade made for another resource
     unreadable = False  # its account is gone: it has to be rewritten
     retried = False  # an attempt failed after its frame was sent
@@ -48,13 +45,6 @@ class TurnLifecycle(Lifecycle):
     def readable(self) -> None:
         """It was rewritten."""
         self.unreadable = False
-
-    def ask(self, attempt: int, decision_id: str, draw: int) -> Ask:
-        """As `Lifecycle.ask`."""
-        ask = super().ask(attempt, decision_id, draw)
-        if not self.socket:
-            return ask
-        return msgspec.structs.replace(ask, socket=self.socket, turn=self.turn)
 
     def acquired(self, decision: Decision, account_id: str, attempt: int) -> None:
         """As `Lifecycle.acquired`. The decision of the upgrade was an attempt."""
@@ -102,7 +92,7 @@ class TurnLifecycle(Lifecycle):
         record = self.record
         record.outcome = outcome
         record.status_code = record.status_code if status is None else status
-        record.take(facts)
+        take_facts(record, facts)
         record.minted = facts.ids
         self.verdict = verdict
         self.phase = RELAYED

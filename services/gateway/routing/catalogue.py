@@ -3,7 +3,6 @@ copy stays in use while Redis is down."""
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import structlog
@@ -11,41 +10,15 @@ import structlog
 from libs.common.contracts.catalogue import Catalogue, Resource
 from libs.common.contracts.prices import PriceList
 from libs.common.errors import NoCatalogue
-from libs.common.headers import Header
 from libs.common.providers.credentials import Credentials
-from libs.common.providers.key_echoes import NO_KEY, SentKey
+from libs.common.providers.key_echoes import SentKey
 from libs.common.providers.key_headers import key_header, upgrade_key_headers
-from libs.common.routing.accounts import unnamed
 from libs.common.routing.aliases import Targets, alias_targets
 from libs.common.routing.functions import RoutingFunctions
+from services.gateway.routing.target import Target
 from services.gateway.upstream.origin import Origin
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A resource with what a request to it needs. `path` is the base URL's, without a
-    trailing slash. `authorization` is the line of the head that has the key, empty when
-    this gateway cannot get the key; `upgrade_keys` are the headers of an upgrade."""
-
-    resource: Resource
-    origin: Origin
-    host: bytes
-    path: bytes
-    authorization: bytes
-    upgrade_keys: tuple[Header, ...] = ()
-    sent: SentKey = NO_KEY  # the key, to be masked in answers
-    # Of the resource. Fields of its model take five times as long to read.
-    id: str = field(init=False)
-    account_id: str = field(init=False)
-    unnamed: bool = field(init=False)  # is its account unknown?
-
-    def __post_init__(self) -> None:
-        resource = self.resource
-        object.__setattr__(self, "id", resource.id)
-        object.__setattr__(self, "account_id", resource.account_id)
-        object.__setattr__(self, "unnamed", unnamed(resource))
 
 
 class GatewayCatalogue:

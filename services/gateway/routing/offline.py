@@ -4,6 +4,7 @@ are marked `degraded`."""
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import msgspec
 
@@ -102,7 +103,7 @@ class OfflineRouting:
         verdict = release.verdict
         if verdict and verdict.kind in ("refused", "exhausted"):
             cooldown = Verdict(kind="limited", cause=verdict.cause)
-            release = msgspec.structs.replace(release, verdict=cooldown, model=None)
+            release = replace(release, verdict=cooldown, model=None)
         self.local.release(release, time.time() * 1000)
 
     def redis_is_back(self) -> None:

@@ -4,9 +4,8 @@ know, and with this gateway's own state while Redis is down."""
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, Protocol
-
-import msgspec
 
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.aliases import MARK
@@ -31,9 +30,10 @@ from libs.common.routing.types import (
 from services.gateway import errors
 from services.gateway.errors import Problem
 from services.gateway.ledger.ledger import Ledger
-from services.gateway.routing.catalogue import GatewayCatalogue, Target
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import OfflineRouting
 from services.gateway.routing.owner_lookup import Found, OwnerLookup
+from services.gateway.routing.target import Target
 
 ASK_AGAIN_S = 0.05
 # Longer than a router needs to notice, and gateways to restore reservations.
@@ -140,7 +140,7 @@ class Selector:
         closed = self.catalogue.closed
         if not closed:
             return ask
-        return msgspec.structs.replace(ask, tried=(*ask.tried, *closed))
+        return replace(ask, tried=(*ask.tried, *closed))
 
     async def _decide_when_summed(
         self, ask: Ask, ids: Sequence[str], unknown: SpendUnknown
@@ -165,7 +165,7 @@ class Selector:
             return await self._decide_alone(ask, ids, emptied=False)
         if not ask.may_use.startswith("-"):
             self._offline.spend.check(ask.quota)
-            ask = msgspec.structs.replace(ask, may_use=f"-{ask.may_use}")
+            ask = replace(ask, may_use=f"-{ask.may_use}")
             return await self.decide(ask, ids)
         raise unknown
 
@@ -226,7 +226,7 @@ class Selector:
             raise _unless_unverified(refused, found) from None
 
     async def _decide_resolved(self, ask: Ask, found: Found) -> Decision:
-        resolved = msgspec.structs.replace(ask, resolved=True)
+        resolved = replace(ask, resolved=True)
         try:
             await self._routing.adopt(found.sessions, found.ids)
             return await self._acquire(resolved)
@@ -257,7 +257,7 @@ class Selector:
         except (RedisAway, NoCatalogue):
             self._offline.remember(found.sessions, found.ids)
         try:
-            await self._check(msgspec.structs.replace(ask, resolved=True))
+            await self._check(replace(ask, resolved=True))
         except ForeignId as refused:
             raise _unless_unverified(refused, found) from None
 
@@ -303,7 +303,7 @@ def _has_decision(ask: Ask, decision: Decision) -> bool:
 
 def _telling(ask: Ask) -> Ask:
     """The same ask, with the limits of its key in full."""
-    return ask if ask.quota is None else msgspec.structs.replace(ask, tells=True)
+    return ask if ask.quota is None else replace(ask, tells=True)
 
 
 def _enough(ask: Ask, found: Found) -> bool:

@@ -5,9 +5,8 @@ they wait for their turn: one task asks for all of them."""
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
-
-import msgspec
 
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.types import Ask, Decision, Place, Queued, Refusal
@@ -106,8 +105,8 @@ class WaitingRoom:
             now = loop.time()
             left_ms = max(int((ends - now) * 1000), 0)
             waited_ms = int((now - began) * 1000)
-            here = msgspec.structs.replace(place, left_ms=left_ms)
-            asked = msgspec.structs.replace(ask, place=here, waited_ms=waited_ms)
+            here = replace(place, left_ms=left_ms)
+            asked = replace(ask, place=here, waited_ms=waited_ms)
             try:
                 return await self._selector.decide(asked, ids)
             except Queued as queued:

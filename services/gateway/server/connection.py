@@ -16,7 +16,7 @@ from services.gateway.server.body_memory import Room
 from services.gateway.server.head_fields import LARGEST_HEAD
 from services.gateway.server.parser import IDLE, STOPPED, UPGRADED, RequestParser
 from services.gateway.server.request import Request
-from services.gateway.server.response_writer import ResponseWriter
+from services.gateway.server.response_writer import Drains, ResponseWriter
 
 LINGER_S = 10.0  # a refused client may go on sending before it reads the response
 MOST_DISCARDED = 16_777_216  # bytes of it
@@ -31,14 +31,13 @@ class ClientTimeouts:
     keep_alive_s: float = 120.0  # a connection without a request
 
 
-class Site(Protocol):
+class Site(Drains, Protocol):
     """The server that a connection belongs to."""
 
     largest_body: int  # bytes
     small_body: int  # bytes of a body that take nothing from `room`
     room: Room
     timeouts: ClientTimeouts
-    draining: bool  # it shuts down: no connection is kept
 
     def admit(self, connection: "Connection") -> bool: ...
 
@@ -87,8 +86,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_discarded", "_drained", "_next_request", "_parser", "_request", "_site",
-        "_state", "_transport", "_writer", "begin", "loop", "on_drain", "paused",
-        "send", "send_whole", "since", "task"
+        "_state", "_transport", "loop", "on_drain", "paused", "since", "task",
+        "writer"
     )  # fmt: skip
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
@@ -97,11 +96,8 @@ class Connection(asyncio.Protocol):
         self._state = _WAITING
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(site.largest_body, site.small_body, site.room)
-        self._writer = writer = ResponseWriter(site)
-        # The writer's own methods: a piece of a response costs one call, not two.
-        self.begin = writer.begin
-        self.send = writer.send
-        self.send_whole = writer.send_whole
+        # Whoever responds calls the writer: a piece of a response costs one call.
+        self.writer = ResponseWriter(site)
         # One task for all requests: creating one costs as much as routing a request.
         self.task: asyncio.Task[None] | None = None
         self._next_request: asyncio.Future[None] | None = None  # the task waits for it
@@ -122,7 +118,7 @@ class Connection(asyncio.Protocol):
     @property
     def began(self) -> bool:
         """Whether the client was sent any part of the response."""
-        return self._writer.progress is not response_writer.NONE
+        return self.writer.progress is not response_writer.NONE
 
     @property
     def idle(self) -> bool:
@@ -137,7 +133,7 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = self._writer.transport = cast(asyncio.Transport, transport)
+        self._transport = self.writer.transport = cast(asyncio.Transport, transport)
         if not self._site.admit(self):
             self._refuse(errors.too_many_connections())
 
@@ -180,7 +176,7 @@ class Connection(asyncio.Protocol):
         elif parser.expects_continue:
             parser.expects_continue = False
             if self._state is _WAITING:
-                self._writer.interim(framing.CONTINUE)
+                self.writer.interim(framing.CONTINUE)
 
     def _discard(self, count: int) -> None:
         """A connection that is closed with unread bytes is reset, and the client would
@@ -198,8 +194,8 @@ class Connection(asyncio.Protocol):
 
     def _serve_next(self) -> None:
         self._state = _SERVING
-        self._request = self._writer.request = self._parser.requests.popleft()
-        self._writer.progress = response_writer.NONE
+        self._request = self.writer.request = self._parser.requests.popleft()
+        self.writer.progress = response_writer.NONE
         if self._next_request is not None:
             self._next_request.set_result(None)
             self._next_request = None
@@ -232,7 +228,7 @@ class Connection(asyncio.Protocol):
         if self._state is not _SERVING or self._transport is None:
             return
         requests = self._parser.requests
-        if self._writer.progress is not response_writer.ENDED:
+        if self.writer.progress is not response_writer.ENDED:
             self._state = _CLOSING
             self.abort()
         elif request is None or not request.keep_alive:
@@ -343,7 +339,7 @@ class Connection(asyncio.Protocol):
     def _become_gone(self) -> None:
         self._state = _GONE
         self._parser.close()
-        self._writer.transport = None
+        self.writer.transport = None
         self._site.left(self)
         if self.task is not None:
             self._next_request = None

@@ -15,7 +15,7 @@ from libs.common.headers import Header
 from services.gateway import event_log
 from services.gateway.server.body_memory import SMALL, Room
 from services.gateway.server.browser_guard import BrowserGuard
-from services.gateway.server.connection import ClientTimeouts, Connection
+from services.gateway.server.connection import ClientTimeouts, Connection, Site
 from services.gateway.server.request import Request
 
 log = structlog.get_logger()
@@ -64,7 +64,7 @@ class Sockets(Protocol):
     ) -> Coroutine[Any, Any, None]: ...
 
 
-class Server:
+class Server(Site):
     """Accepts connections, and dispatches their requests."""
 
     def __init__(
@@ -218,10 +218,10 @@ async def _refuse(request: Request, connection: Connection) -> None:
     assert problem is not None
     event_log.refused(problem.ledger_code, problem.status)
     headers = [(b"content-type", b"application/json"), *problem.headers]
-    connection.send_whole(problem.status, headers, problem.body())
+    connection.writer.send_whole(problem.status, headers, problem.body())
     connection.over()
 
 
 async def _allow(headers: list[Header], connection: Connection) -> None:
-    connection.send_whole(204, headers, b"")
+    connection.writer.send_whole(204, headers, b"")
     connection.over()

@@ -12,7 +12,7 @@ from services.gateway.capture.capture import Capture
 from services.gateway.proxy.in_flight import InFlight
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.steps import ARRIVED, SETTLED
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.tracing import attributes
 from services.gateway.tracing.attributes import Described
 from services.gateway.tracing.request_trace import AttemptTrace, RequestTrace

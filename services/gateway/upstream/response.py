@@ -14,7 +14,7 @@ _NOTHING: Final[list[bytes]] = []
 
 class Sink(Protocol):
     """Takes a response's body as it arrives. The connection calls it: it must not
-    block or raise."""
+    block or raise. A class that names this as its base is called directly."""
 
     def feed(self, data: bytes, *, last: bool) -> None: ...
 

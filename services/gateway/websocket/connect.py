@@ -10,7 +10,7 @@ from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.retry import cause_of
 from services.gateway.proxy.steps import Failure, Next
 from services.gateway.proxy.turn_lifecycle import TurnLifecycle
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.upstream.client import UpstreamError
 from services.gateway.websocket.leases import AFFINITY, SocketLeases
 from services.gateway.websocket.turns import PATH

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-import msgspec
-
 from libs.common.bodies.hints import LARGEST_QUICK, Hints, quick_hints, read_hints
 from libs.common.headers import NO_KINDS
 from libs.common.routing.types import Asker
@@ -23,7 +21,7 @@ from services.gateway.ledger.record import NEUTRAL
 from services.gateway.proxy.services import Limits
 from services.gateway.proxy.steps import SENT, Failure
 from services.gateway.proxy.turn_lifecycle import TurnLifecycle
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.websocket.failures import failure_frame
 from services.gateway.websocket.frames import (
     Head,
@@ -284,7 +282,7 @@ class SocketTurns:
 
     def _in_pool(self, hints: Hints) -> Hints:
         """The pool was chosen with the socket."""
-        return msgspec.structs.replace(hints, pool_id=self._pool_id)
+        return hints.sent_to(self._pool_id, hints.model)
 
     # Order -------------------------------------------------------------------
 

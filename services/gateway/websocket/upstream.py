@@ -15,7 +15,7 @@ from libs.common.headers import Header
 from libs.common.providers.key_echoes import SentKey
 from services.gateway.content.headers import upgrade_head
 from services.gateway.content.key_masking import without_key
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.upstream.client import Broken, NoKey, Slow
 from services.gateway.upstream.connector import Dialer, Factory
 from services.gateway.upstream.errors import NotSent, UpstreamError

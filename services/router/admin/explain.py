@@ -3,9 +3,8 @@ function that gateways call, without its effects."""
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
-
-import msgspec
 
 from libs.common.bodies.hints import Hints, read_hints
 from libs.common.contracts.catalogue import Catalogue
@@ -134,7 +133,7 @@ class Explain:
             return _Found(target, await self._routing.explain(ask, None))
         except UnknownIds:
             owner = await self._owner(hints, body.tenant)
-            resolved = msgspec.structs.replace(ask, resolved=True)
+            resolved = replace(ask, resolved=True)
             return _Found(target, await self._routing.explain(resolved, owner), True)
         except UnknownPool as unknown:
             if target is not None:

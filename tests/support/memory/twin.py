@@ -3,6 +3,7 @@ Can be made unreachable, or return scripted results."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -104,7 +105,7 @@ class Twin:
             if isinstance(said, Exception):
                 raise said
             event = _event(ask, said.resource_id, said.reason)
-            return msgspec.structs.replace(said, event=event)
+            return replace(said, event=event)
         self._answers()
         choice = self.local.acquire(ask, 0)
         decided = DECIDED in ask.turn and choice.resource_id == ask.socket

@@ -12,7 +12,7 @@ from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.model_list.relay import ModelListRelay, without_length
 from services.gateway.proxy.relay import Relay
 from services.gateway.proxy.steps import Next
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.routing.visible_models import VisibleModels, model_asked_for
 from services.gateway.upstream.client import Answer, UpstreamError
 

@@ -53,7 +53,7 @@ class ModelListRelay(Relay):
         answer = self._answer
         length: list[Header] = [(b"content-length", b"%d" % len(body))]
         answer.headers = [*answer.headers, *length]
-        head = self._connection.begin(answer.status, answer.headers, ours)
+        head = self._writer.begin(answer.status, answer.headers, ours)
         if limits is not None:
             head = without_limit_lines(head)[:-2] + limits + b"\r\n"
         self._head = self._sent.masked(head)

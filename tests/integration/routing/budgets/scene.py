@@ -1,9 +1,8 @@
 """One key with budgets and limits, and the functions that count them."""
 
 import json
+from dataclasses import replace
 from typing import Any
-
-import msgspec
 
 from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue
@@ -70,7 +69,7 @@ class Scene:
         try:
             return await self.routing.acquire(made)
         except LimitsUnknown:
-            told = msgspec.structs.replace(made, tells=True)
+            told = replace(made, tells=True)
             return await self.routing.acquire(told)
 
     async def refused(self, quota: Quota, may_use: str) -> str | None:

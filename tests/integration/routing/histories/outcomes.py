@@ -1,5 +1,6 @@
 """Requests from what was drawn, and results in a form that both sides share."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,17 +20,14 @@ from libs.common.routing.types import (
 
 
 def changed(ask: Ask, previous: str, tried: tuple[str, ...], draw: int) -> Ask:
-    fields = {name: getattr(ask, name) for name in Ask.__struct_fields__}
-    return Ask(
-        **fields
-        | {
-            "attempt": ask.attempt + 1,
-            "previous": previous,
-            "tried": tried,
-            "draw": draw,
-            "resolved": True,
-            "turn": ask.turn.replace("d", ""),
-        }
+    return replace(
+        ask,
+        attempt=ask.attempt + 1,
+        previous=previous,
+        tried=tried,
+        draw=draw,
+        resolved=True,
+        turn=ask.turn.replace("d", ""),
     )
 
 

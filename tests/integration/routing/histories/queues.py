@@ -1,8 +1,8 @@
 """Requests that wait for a resource."""
 
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import consumes, multiple, rule
 
@@ -42,8 +42,8 @@ class Queues(Both):
             return multiple()
         place = asked.ask.place
         assert place is not None
-        place = msgspec.structs.replace(place, left_ms=left_ms)
-        chosen = self.ask_both(msgspec.structs.replace(asked.ask, place=place))
+        place = replace(place, left_ms=left_ms)
+        chosen = self.ask_both(replace(asked.ask, place=place))
         return multiple() if chosen or not left_ms else asked
 
     @rule(target=ASKED, asked=consumes(ASKED), draw=DRAWS, share=SHARES)
@@ -55,7 +55,7 @@ class Queues(Both):
             return asked
         tried = *asked.tried, asked.resource_id
         ask = changed(asked.ask, asked.resource_id, tried, draw)
-        ask = msgspec.structs.replace(ask, place=Place(share[0], 1_000, share[1]))
+        ask = replace(ask, place=Place(share[0], 1_000, share[1]))
         chosen = self.ask_both(ask)
         return Asked(ask, asked.model, chosen or asked.resource_id, tried)
 

@@ -1,6 +1,7 @@
 """What may happen: the values that histories draw from."""
 
-import msgspec
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from libs.common.contracts.catalogue import Resource
@@ -39,7 +40,7 @@ LIMITED = [
     Verdict(kind="limited", cause="429 rate limited", cooldown_ms=ms)
     for ms in (None, 10, 2_500)
 ]
-LIMITED += [msgspec.structs.replace(limited, of_account=True) for limited in LIMITED]
+LIMITED += [replace(limited, of_account=True) for limited in LIMITED]
 VERDICTS = st.sampled_from(
     [OK] * 6 + [FAULT] * 4 + LIMITED * 2 + [Verdict(kind="neutral"), REFUSED, EXHAUSTED]
 )

@@ -3,6 +3,7 @@ tests/integration/routing/functions tests the functions themselves."""
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -90,7 +91,7 @@ async def test_limits_are_named_by_their_id_and_told_when_asked_for() -> None:
     assert (await redis.functions.acquire(ask)).resource_id == "one"
     assert (redis.arguments()[9], redis.arguments()[-1]) == (quota.id, "t1")
     for given, may_use in (({"tells": True}, "0"), ({"may_use": "7"}, "7")):
-        await redis.functions.acquire(msgspec.structs.replace(ask, **given))
+        await redis.functions.acquire(replace(ask, **given))
         assert redis.arguments()[9] == ""
         assert redis.arguments()[-3:] == ("t1", may_use, quota.text)
 

@@ -30,7 +30,7 @@ from libs.common.routing.types import (
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.services import Limits
 from services.gateway.proxy.steps import Next
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.server.request import Request
 from services.gateway.upstream.errors import NoFreeConnection, NotSent
 from tests.support.memory.clock import clock, settled, timeless

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
-from services.gateway.content.response_facts import Facts
+from libs.common.contracts.events import RequestEvent
+from services.gateway.content.response_facts import Facts, read_answer
 from services.gateway.ledger.record import Record
-from services.gateway.proxy.outcome import outcome_of, verdict_of
+from services.gateway.proxy.outcome import outcome_of, take_facts, verdict_of
 
 
 @dataclass
@@ -73,3 +75,27 @@ def test_a_client_that_leaves_after_the_terminal_event_has_completed() -> None:
 
 def test_a_verdict_carries_the_latency() -> None:
     assert verdict_of(record("completed"), Answer()).latency_ms == 5.0
+
+
+def test_a_finished_record_is_a_request_event() -> None:
+    finished = record()
+    finished.completed_at_ms, finished.outcome = 2, "completed"
+    take_facts(
+        finished,
+        read_answer(
+            b'{"id":"resp_1","object":"response","model":"m","service_tier":"default",'
+            b'"usage":{"input_tokens":3,"output_tokens":4,"total_tokens":7,'
+            b'"input_tokens_details":{"cached_tokens":1}}}'
+        ),
+    )
+    event = msgspec.json.decode(msgspec.json.encode(finished), type=RequestEvent)
+    assert (event.response_id, event.usage_state) == ("resp_1", "final")
+    assert (event.input_tokens, event.cached_tokens, event.total_tokens) == (3, 1, 7)
+
+
+def test_usage_stays_unknown_without_usage() -> None:
+    unfinished = record()
+    take_facts(
+        unfinished, read_answer(b'{"id":"resp_1","object":"response","usage":null}')
+    )
+    assert unfinished.usage_state == "unknown"

@@ -17,8 +17,9 @@ from libs.common.routing.types import (
     UnknownPool,
 )
 from libs.common.upstream_answers.verdicts import Verdict, VerdictKind
-from services.gateway.routing.catalogue import GatewayCatalogue, Target
+from services.gateway.routing.catalogue import GatewayCatalogue
 from services.gateway.routing.offline import OfflineRouting
+from services.gateway.routing.target import Target
 from services.gateway.upstream.origin import Origin
 
 

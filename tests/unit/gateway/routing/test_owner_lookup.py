@@ -1,10 +1,10 @@
 """Looking up owners that Redis does not know."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from libs.common.routing.types import Ask, Asker, Owner, digest
@@ -111,7 +111,7 @@ def isolated(*ids: str, kinds: str = "") -> Ask:
     kinds = kinds or "n" * len(ids)
     further = tuple(digest(id_) for id_ in ids[1:])
     asker = Asker("key:a", strict=True, kinds=kinds, further=further)
-    return msgspec.structs.replace(ask(ids[0]), asker=asker)
+    return replace(ask(ids[0]), asker=asker)
 
 
 async def test_to_know_whose_ids_are_takes_all_of_them() -> None:

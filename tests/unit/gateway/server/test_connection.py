@@ -40,9 +40,11 @@ async def echo(request: Request, connection: Connection) -> None:
     """Answers with the body, or with the request's error."""
     problem = request.problem
     if problem is None:
-        connection.send_whole(200, [], request.body)
+        connection.writer.send_whole(200, [], request.body)
     else:
-        connection.send_whole(problem.status, list(problem.headers), problem.body())
+        connection.writer.send_whole(
+            problem.status, list(problem.headers), problem.body()
+        )
 
 
 class Site(OpenSite):
@@ -534,9 +536,9 @@ def relaying(
     status: int, headers: list[Header], pieces: list[bytes], *, whole: bool = True
 ) -> Answering:
     async def answer(request: Request, connection: Connection) -> None:
-        head = connection.begin(status, headers, b"x-proxy-reason: r\r\n")
+        head = connection.writer.begin(status, headers, b"x-proxy-reason: r\r\n")
         for number, piece in enumerate(pieces, 1):
-            connection.send(head, piece, last=whole and number == len(pieces))
+            connection.writer.send(head, piece, last=whole and number == len(pieces))
             head = b""
 
     return answer
@@ -645,7 +647,7 @@ async def test_an_answer_without_a_byte_breaks_the_connection() -> None:
 @timeless
 async def test_our_own_answers_without_a_body_have_no_length(status: int) -> None:
     async def empty(_: Request, connection: Connection) -> None:
-        connection.send_whole(status, [(b"content-length", b"7")], b"ignored")
+        connection.writer.send_whole(status, [(b"content-length", b"7")], b"ignored")
 
     _, wire = connected(Site(empty))
     wire.feed(GET)

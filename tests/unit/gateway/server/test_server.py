@@ -42,7 +42,7 @@ class Plane:
     async def _serve(self, connection: Connection) -> None:
         try:
             await self.go.wait()
-            connection.send_whole(200, [], self._name)
+            connection.writer.send_whole(200, [], self._name)
         finally:
             connection.over()
 

@@ -7,7 +7,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from libs.common.headers import Header
-from services.gateway.routing.catalogue import Target
+from services.gateway.routing.target import Target
 from services.gateway.upstream.connector import Dialer
 from services.gateway.upstream.errors import Broken, NoKey, NotSent, Slow, UpstreamError
 from services.gateway.upstream.origin import Origin
