@@ -198,8 +198,9 @@ class PostgresStore(Store):
                     break
                 values = {"ids": left, **span._asdict()}
                 for row in await fetch_rows(connection, "owners", values):
+                    # A row from before there were tenants has none; see below.
                     found[row["id"]] = Owner(
-                        row["resource_id"], row["account_id"], row["tenant"]
+                        row["resource_id"], row["account_id"], row["tenant"] or ""
                     )
                     if row["repeated"] is not False:
                         repeated.append(row["id"])
