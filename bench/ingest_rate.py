@@ -26,6 +26,7 @@ from bench.parts.events import STREAM, fill
 from libs.common.redis.hot_connection import hot_connection
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
+from libs.common.runtime import logs
 from libs.common.runtime.program import collect_seldom
 from libs.common.store.factory import open_store
 from services.ingest.app import COLLECTED_AFTER
@@ -192,6 +193,7 @@ def main() -> int:
     parser.add_argument("what", choices=("compare", "drain"))
     parser.add_argument("events", nargs="?", type=int, default=20_000)
     chosen = parser.parse_args()
+    logs.configure("ingest", "error")
     collect_seldom(*COLLECTED_AFTER)
     if chosen.what == "compare":
         print(compare(chosen.events))

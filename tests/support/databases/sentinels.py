@@ -1,5 +1,6 @@
 """A primary, its replica, and a Sentinel that promotes the replica."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -52,15 +53,18 @@ class Watched:
         does not know yet that it is a replica."""
         before = await self.primary()
 
-        async def agreed() -> bool:
-            try:
-                await self._ask("FAILOVER", SERVICE)
-            except RedisError:  # the Sentinel does not know the replica well enough yet
-                return False
-            return True
+        async def replaced() -> bool:
+            seen = await self._ask("MASTER", SERVICE)
+            if int(seen["port"]) != before.port:
+                return True
+            # Not yet, or given up: the replica was not promoted within the timeout.
+            if "failover_in_progress" not in seen["flags"]:
+                # It refuses while it does not know the replica well enough.
+                with contextlib.suppress(RedisError):
+                    await self._ask("FAILOVER", SERVICE)
+            return False
 
-        await eventually(agreed)
-        await self._replaced(before)
+        await eventually(replaced)
         return before
 
     async def demote(self, server: Valkey) -> None:
