@@ -28,8 +28,8 @@ from tests.support.databases.postgres import standing_postgres
 KEY = "sk-any"  # `up` requires no proxy key
 CONNECTIONS = 20
 DATABASES = ("SQLite", "Postgres")
-# As in production, where commits are durable. Without autovacuum: it runs once a minute,
-# so in the round of one load and one system, whose cost it doubles.
+# As in production, where commits are durable. Without autovacuum, which runs once a
+# minute and would double what Postgres costs in a single round.
 POSTGRES_SETTINGS = (
     "autovacuum=off",
     "shared_buffers=64MB",
