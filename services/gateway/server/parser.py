@@ -266,7 +266,10 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name, start, see = head_fields.NAMES.get(name) or head_fields.known(name)
+        found = head_fields.NAMES.get(name)
+        if found is None:  # compiled, `or` would make a tuple
+            found = head_fields.known(name)
+        name, start, see = found
         self._headers.append((name, value))
         if start:
             self._fields.lines.append(start + value)
