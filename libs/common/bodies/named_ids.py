@@ -1,11 +1,9 @@
 """Collects the upstream ids in a body. Pure."""
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import astuple
 
 from libs.common.bodies.minted_ids import LONGEST_ID, is_minted
 from libs.common.bodies.shapes import (
@@ -30,14 +28,6 @@ MOST_OBJECTS = 4  # files, vector stores and containers to look up for affinity
 MOST_CHECKED: Final = 512  # ids per request that isolation looks up
 MOST_LOOKED: Final = 4_096  # newest items to examine
 _EMPTY_VALUES = (b"null", b'""')
-# Members of a body that `all_objects` reads.
-_NAMING = (
-    "tools", "file_id", "file_ids", "input_file_id", "messages", "prompt", "files",
-    "images", "mask", "input_image_mask", "input_reference", "training_file",
-    "validation_file", "tool_resources",
-)  # fmt: skip
-_naming: Final = itemgetter(*map(WholeBody.__struct_fields__.index, _NAMING))
-_NONE_NAMING: Final = (None,) * len(_NAMING)
 # Item types whose content is in `arguments` or `input`.
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 
@@ -165,15 +155,16 @@ def files_of(parts: Parts) -> list[str]:
 
 def may_name_objects(parsed: Body) -> bool:
     """Whether the body has members that `objects` or `all_objects` read."""
-    if isinstance(parsed, WholeBody):
-        # All at once: each member takes a look-up by its name.
-        return bool(_naming(astuple(parsed)) != _NONE_NAMING)
-    return (
+    if (
         parsed.tools is not None
-        or bool(parsed.file_id)
+        or parsed.file_id
         or parsed.file_ids is not None
-        or bool(parsed.input_file_id)
-    )
+        or parsed.input_file_id
+    ):
+        return True
+    if not isinstance(parsed, WholeBody):
+        return False
+    return parsed.messages is not None or _has_rare_fields(parsed)
 
 
 def objects(parsed: Body, files: Sequence[str]) -> list[str]:

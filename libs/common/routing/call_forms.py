@@ -63,7 +63,7 @@ def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes:
 def _add(parts: list[bytes], arguments: tuple[str, ...]) -> None:
     for each in arguments:
         argument = text(each)
-        parts += (b"$", size_of(argument), argument, b"\r\n")
+        parts.append(b"$%b%b\r\n" % (size_of(argument), argument))
 
 
 ACQUIRE: Final = Form(_acquire)

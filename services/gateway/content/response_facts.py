@@ -38,6 +38,7 @@ __all__ = [
     "read_event",
 ]
 
+_members_of: Final = astuple
 MOST_LEARNED: Final = 128  # ids taken from one answer
 _WITH_CONTENT: Final = (OutputItem, LargeOutputItem)
 
@@ -140,8 +141,8 @@ def _event_facts(event: Event | LargeEventShape) -> Facts:
 
 
 def _facts(answer: Answer | LargeAnswerShape) -> Facts:
-    id_, kind, model, tier, conversation, output, data, file, usage, error = astuple(
-        answer
+    id_, kind, model, tier, conversation, output, data, file, usage, error = (
+        _members_of(answer)
     )
     is_response = isinstance(kind, str) and kind.startswith("response")
     facts = Facts(_text(id_) if is_response else None, _text(model), _text(tier))
@@ -190,7 +191,7 @@ def _take_usage(facts: Facts, usage: Usage) -> None:
     (
         input_tokens, read, output_tokens, written, facts.total_tokens,
         prompt_tokens, read_of_prompt, completion_tokens, written_of_completion,
-    ) = astuple(usage)  # fmt: skip
+    ) = _members_of(usage)  # fmt: skip
     facts.input_tokens = prompt_tokens if input_tokens is None else input_tokens
     facts.output_tokens = completion_tokens if output_tokens is None else output_tokens
     read, written = read or read_of_prompt, written or written_of_completion
