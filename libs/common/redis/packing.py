@@ -67,12 +67,8 @@ def packed(command: tuple[Any, ...]) -> bytes:
     return form.join(command, pieces)
 
 
-def text(argument: str) -> bytes:
-    return argument.encode()
-
-
 def size_of(argument: bytes) -> bytes:
-    """What follows the `$` in front of an argument."""
+    """What follows the `$` in front of an argument of any size."""
     size = len(argument)
     return SIZE[size] if size < SHORT else b"%d\r\n" % size
 

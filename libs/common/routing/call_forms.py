@@ -12,7 +12,7 @@ from libs.common.contracts.decision_head import (
     WaitedHead,
 )
 from libs.common.redis.keys import Keys
-from libs.common.redis.packing import SIZE, Form, Pattern, Pieces, size_of, text
+from libs.common.redis.packing import SIZE, Form, Pattern, Pieces, size_of
 from libs.common.routing.control import now_ms
 from libs.common.routing.types import OTHERS, Ask
 
@@ -21,20 +21,22 @@ from libs.common.routing.types import OTHERS, Ask
 
 def _acquire(command: tuple[Any, ...], pieces: Pieces) -> bytes:
     pattern: Pattern = command[1]
-    request = text(command[2])
-    decision = text(command[3])
-    session = text(command[4])
-    draw = text(command[5])
+    request_id: str = command[2]
+    decision_id: str = command[3]
+    digest: str = command[4]
+    drawn: str = command[5]
     head: bytes = command[6]
     lease: bytes = command[7]
-    tokens = text(command[8])
+    estimated: str = command[8]
+    request, decision = request_id.encode(), decision_id.encode()
+    session, draw, tokens = digest.encode(), drawn.encode(), estimated.encode()
     a, b, c, d, e, f, g, h = pieces
+    size, count = SIZE, len(pattern) + len(command) - 9
     parts = [
-        b"*", SIZE[len(pattern) + len(command) - 9],
-        a, size_of(request), request, b, size_of(decision), decision,
-        c, size_of(session), session, d, size_of(draw), draw,
-        e, size_of(head), head, f, size_of(lease), lease,
-        g, size_of(tokens), tokens, h,
+        b"*", size[count], a, size[len(request)], request,
+        b, size[len(decision)], decision, c, size[len(session)], session,
+        d, size[len(draw)], draw, e, size_of(head), head,
+        f, size_of(lease), lease, g, size[len(tokens)], tokens, h,
     ]  # fmt: skip
     if len(command) > 9:
         _add(parts, command[9:])
@@ -43,17 +45,19 @@ def _acquire(command: tuple[Any, ...], pieces: Pieces) -> bytes:
 
 def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes:
     pattern: Pattern = command[1]
-    request = text(command[2])
-    latency_ms = text(command[3])
-    session = text(command[4])
+    request_id: str = command[2]
+    ms: str = command[3]
+    digest: str = command[4]
     event: bytes = command[5]
-    limits = text(command[6])
+    told: str = command[6]
+    request, latency_ms = request_id.encode(), ms.encode()
+    session, limits = digest.encode(), told.encode()
     a, b, c, d, e, f = pieces
+    size, count = SIZE, len(pattern) + len(command) - 7
     parts = [
-        b"*", SIZE[len(pattern) + len(command) - 7],
-        a, size_of(request), request, b, size_of(latency_ms), latency_ms,
-        c, size_of(session), session, d, size_of(event), event,
-        e, size_of(limits), limits, f,
+        b"*", size[count], a, size[len(request)], request,
+        b, size[len(latency_ms)], latency_ms, c, size[len(session)], session,
+        d, size_of(event), event, e, size[len(limits)], limits, f,
     ]  # fmt: skip
     if len(command) > 7:
         _add(parts, command[7:])
@@ -62,7 +66,7 @@ def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes:
 
 def _add(parts: list[bytes], arguments: tuple[str, ...]) -> None:
     for each in arguments:
-        argument = text(each)
+        argument = each.encode()
         parts.append(b"$%b%b\r\n" % (size_of(argument), argument))
 
 

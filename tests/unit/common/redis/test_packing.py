@@ -13,7 +13,6 @@ from libs.common.redis.packing import (
     Form,
     flat,
     packed,
-    size_of,
 )
 
 
@@ -24,9 +23,9 @@ def joined(command: tuple[Any, ...], pieces: tuple[bytes, ...]) -> bytes:
     data: bytes = command[3]
     further = [each.encode() for each in command[4:]]
     a, b, c = pieces
-    parts = [b"*", SIZE[len(pattern) + len(further)], a, size_of(text), text]
-    parts += [b, size_of(data), data, c]
-    parts += [b"$%b%b\r\n" % (size_of(each), each) for each in further]
+    parts = [b"*", SIZE[len(pattern) + len(further)], a, SIZE[len(text)], text]
+    parts += [b, b"%d\r\n" % len(data), data, c]
+    parts += [b"$%d\r\n%b\r\n" % (len(each), each) for each in further]
     return b"".join(parts)
 
 
