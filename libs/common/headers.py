@@ -9,7 +9,6 @@ Kinds = tuple[bytes | None, bytes | None]
 """A body's Content-Type and Content-Encoding."""
 
 NO_KINDS: Final[Kinds] = (None, None)
-_KIND_NAMES: Final = frozenset((b"content-type", b"content-encoding"))
 
 
 def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
@@ -20,14 +19,13 @@ def find(headers: Iterable[Header], wanted: bytes) -> bytes | None:
     return None
 
 
-def kinds(headers: Iterable[Header]) -> Kinds:
+def kinds(headers: list[Header]) -> Kinds:
     """Return the first Content-Type and Content-Encoding that are not empty."""
     content_type: bytes | None = None
     coding: bytes | None = None
     for name, value in headers:
-        if name in _KIND_NAMES:
-            if name == b"content-type":
-                content_type = content_type or value
-            else:
-                coding = coding or value
+        if name == b"content-type":
+            content_type = content_type or value
+        elif name == b"content-encoding":
+            coding = coding or value
     return content_type, coding

@@ -4,7 +4,6 @@
 Prometheus."""
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -75,8 +74,7 @@ class Counter:
 
 
 class Histogram:
-    """A histogram of seconds, by upper bounds. Those who observe very often add to
-    `counts` and `sum` themselves."""
+    """A histogram of seconds, by upper bounds."""
 
     __slots__ = ("_per_second", "bounds", "counts", "sum")
 
@@ -88,7 +86,13 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+        # Compiled, a quarter of what `bisect` takes; and most values are small.
+        i = 0
+        for bound in self.bounds:
+            if value <= bound:
+                break
+            i += 1
+        self.counts[i] += 1
         self.sum += value
 
     def add(self, other: "Histogram") -> None:

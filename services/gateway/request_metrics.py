@@ -8,9 +8,8 @@ Series are bounded. A model gets series of its own once an answer reported its u
 that invented names do not; what is beyond `MOST_MODELS` and `MOST_RESOURCES` is counted
 as `other`."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Protocol, get_args
+from typing import Final, Protocol, get_args
 
 from libs.common.contracts.events import Outcome
 from libs.common.runtime.label_values import OTHER, LabelValues
@@ -106,7 +105,7 @@ _model_values = LabelValues(MOST_MODELS)
 _other_resource = _Resource(OTHER)
 _resources: dict[str, _Resource] = {OTHER: _other_resource}
 _resource_values = LabelValues(MOST_RESOURCES)
-overhead = Histogram(OVERHEAD_S, 1000)
+overhead: Final = Histogram(OVERHEAD_S, 1000)
 
 
 def request_ended(request: Ended, verdict: VerdictKind | None = None) -> None:
@@ -121,20 +120,13 @@ def request_ended(request: Ended, verdict: VerdictKind | None = None) -> None:
     except KeyError:
         times = _new(alike)
     ms = request.latency_ms or 0.0
-    # Not by `observe`: the call would cost more than the rest.
-    duration = times.duration
-    duration.counts[bisect_left(duration.bounds, ms)] += 1
-    duration.sum += ms
+    times.duration.observe(ms)
     sent_ms = request.overhead_ms
     if sent_ms is not None:
-        sent = overhead
-        sent.counts[bisect_left(sent.bounds, sent_ms)] += 1
-        sent.sum += sent_ms
+        overhead.observe(sent_ms)
     first_ms = request.first_token_ms
     if first_ms is not None:
-        first = times.first_token
-        first.counts[bisect_left(first.bounds, first_ms)] += 1
-        first.sum += first_ms
+        times.first_token.observe(first_ms)
         tokens = request.output_tokens
         if tokens is not None and tokens > 1:
             # Of the tokens after the first.

@@ -53,6 +53,7 @@ _SESSION_HEADERS: Final = (
 _POOL_HEADERS: Final = (b"x-proxy-pool-id", b"x-pool-id")
 _NAME_HEADERS: Final = (b"x-proxy-session-name", b"x-session-name")
 NAMING_HEADERS: Final = frozenset(_SESSION_HEADERS + _POOL_HEADERS + _NAME_HEADERS)
+_SLASH: Final = ord("/")
 _NO_HEADERS: Final[dict[bytes, bytes]] = {}  # never changed
 _NO_METADATA: Final = Metadata()
 _NO_FACTS: Final = ItemFacts()
@@ -176,7 +177,7 @@ def _hints(
     client = parsed.client_metadata or _NO_METADATA
     previous = parsed.previous_response_id and _text(parsed.previous_response_id)
     first: Sequence[str] = ()
-    if previous or parsed.conversation or path.find(b"/", 1) > 0:
+    if previous or parsed.conversation or _SLASH in path[1:]:
         first = _first_ids(previous, path, parsed.conversation)
     bound: tuple[str, ...] = ()
     named = references = bound

@@ -31,7 +31,7 @@ class Caller(Protocol):
 
     def call(self, *command: Any) -> Awaitable[Any]: ...
 
-    def ask(self, read: Callable[[Any], T], *command: Any) -> Awaitable[T]:
+    def ask(self, read: Callable[[Any], T], command: tuple[Any, ...]) -> Awaitable[T]:
         """What `read` makes of the reply, which may be a `ResponseError`."""
         ...
 
@@ -52,7 +52,7 @@ class ClientCaller:
         except (RedisError, OSError) as error:
             raise RedisAway(f"Redis does not answer: {cause_of(error)}.") from error
 
-    async def ask(self, read: Callable[[Any], T], *command: Any) -> T:
+    async def ask(self, read: Callable[[Any], T], command: tuple[Any, ...]) -> T:
         try:
             reply = await self.call(*command)
         except ResponseError as error:

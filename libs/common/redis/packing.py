@@ -9,8 +9,8 @@ from typing import Any, Final
 import hiredis
 
 MOST_KEPT = 4096  # patterns of a form; some hold names that clients send
-SHORT = 1024  # bytes; the sizes of shorter arguments are kept as text
-SIZE: Final = tuple([f"{size}\r\n" for size in range(SHORT)])
+SHORT: Final = 1024  # bytes; the sizes of shorter arguments are kept as text
+SIZE: Final = tuple([b"%d\r\n" % size for size in range(SHORT)])
 """What follows the `$` in front of an argument of a size in bytes."""
 
 
@@ -21,7 +21,7 @@ class Gap:
 GAP: Final = Gap()
 Pattern = tuple[str | bytes | int | Gap, ...]
 """The arguments of a command in order: those that recur, and gaps."""
-Pieces = tuple[str, ...]
+Pieces = tuple[bytes, ...]
 """What is around the gaps of a pattern, packed."""
 
 _pack: Final[Callable[[tuple[Any, ...]], bytes]] = hiredis.pack_command
@@ -33,23 +33,23 @@ class Form:
 
     __slots__ = ("join", "kept")
 
-    def __init__(self, join: Callable[[tuple[Any, ...], Pieces], bytes | None]) -> None:
-        """`join` makes the bytes of a command from it and the pieces of its pattern, or
-        None if a string is not ASCII. Written out for each form, because a loop over
-        the gaps takes more than twice as long."""
+    def __init__(self, join: Callable[[tuple[Any, ...], Pieces], bytes]) -> None:
+        """`join` makes the bytes of a command from it and the pieces of its pattern.
+        Written out for each form, because a loop over the gaps takes more than twice as
+        long."""
         self.join = join
         self.kept: dict[Pattern, Pieces] = {}
 
     def split(self, pattern: Pattern) -> Pieces:
         """The pieces of a pattern, which are kept."""
-        pieces = [""]
+        pieces = [b""]
         for argument in pattern:
             if argument is GAP:
-                pieces[-1] += "$"
-                pieces.append("\r\n")
+                pieces[-1] += b"$"
+                pieces.append(b"\r\n")
             else:
-                whole = _pack((argument,)).decode()
-                pieces[-1] += whole[whole.index("$") :]
+                whole = _pack((argument,))
+                pieces[-1] += whole[whole.index(b"$") :]
         if len(self.kept) >= MOST_KEPT:
             self.kept.clear()
         self.kept[pattern] = found = tuple(pieces)
@@ -64,7 +64,13 @@ def packed(command: tuple[Any, ...]) -> bytes:
         return _pack(command)
     pattern = command[1]
     pieces = form.kept.get(pattern) or form.split(pattern)
-    return form.join(command, pieces) or _pack(tuple(flat(command)))
+    return form.join(command, pieces)
+
+
+def size_of(argument: bytes) -> bytes:
+    """What follows the `$` in front of an argument of any size."""
+    size = len(argument)
+    return SIZE[size] if size < SHORT else b"%d\r\n" % size
 
 
 def flat(command: tuple[Any, ...]) -> Iterator[Any]:

@@ -98,9 +98,12 @@ class SharedConnection:
         wire.ask(ready, future)
         return future
 
-    def ask(self, read: Callable[[Reply], T], *command: Any) -> "asyncio.Future[T]":
+    def ask(
+        self, read: Callable[[Reply], T], command: tuple[Any, ...]
+    ) -> "asyncio.Future[T]":
         """The same, but the future gets what `read` returns or raises for the reply,
-        which may be a `ResponseError`. Saves callers a coroutine."""
+        which may be a `ResponseError`. Saves callers a coroutine, and copies of the
+        command."""
         wire = self._wire
         if wire is not None:
             try:

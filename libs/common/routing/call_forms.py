@@ -12,44 +12,62 @@ from libs.common.contracts.decision_head import (
     WaitedHead,
 )
 from libs.common.redis.keys import Keys
-from libs.common.redis.packing import SIZE, Form, Pieces
+from libs.common.redis.packing import SIZE, Form, Pattern, Pieces, size_of
 from libs.common.routing.control import now_ms
 from libs.common.routing.types import OTHERS, Ask
 
+# Compiled, a part of a tuple taken by its index costs a tenth of one with `*more`.
 
-def _acquire(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
-    _, pattern, request, decision, session, draw, head, lease, tokens, *more = command
+
+def _acquire(command: tuple[Any, ...], pieces: Pieces) -> bytes:
+    pattern: Pattern = command[1]
+    request_id: str = command[2]
+    decision_id: str = command[3]
+    digest: str = command[4]
+    drawn: str = command[5]
+    head: bytes = command[6]
+    lease: bytes = command[7]
+    estimated: str = command[8]
+    request, decision = request_id.encode(), decision_id.encode()
+    session, draw, tokens = digest.encode(), drawn.encode(), estimated.encode()
     a, b, c, d, e, f, g, h = pieces
-    size = SIZE
-    begin = (
-        f"*{size[len(pattern) + len(more)]}{a}{size[len(request)]}{request}"
-        f"{b}{size[len(decision)]}{decision}{c}{size[len(session)]}{session}"
-        f"{d}{size[len(draw)]}{draw}{e}{len(head)}\r\n"
-    )
-    between = f"{f}{len(lease)}\r\n"
-    end = f"{g}{size[len(tokens)]}{tokens}{h}"
-    for each in more:
-        end += f"${len(each)}\r\n{each}\r\n"
-    if begin.isascii() and end.isascii():
-        return b"".join((begin.encode(), head, between.encode(), lease, end.encode()))
-    return None
+    size, count = SIZE, len(pattern) + len(command) - 9
+    parts = [
+        b"*", size[count], a, size[len(request)], request,
+        b, size[len(decision)], decision, c, size[len(session)], session,
+        d, size[len(draw)], draw, e, size_of(head), head,
+        f, size_of(lease), lease, g, size[len(tokens)], tokens, h,
+    ]  # fmt: skip
+    if len(command) > 9:
+        _add(parts, command[9:])
+    return b"".join(parts)
 
 
-def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes | None:
-    _, pattern, request, latency_ms, session, event, limits, *learned = command
+def _release(command: tuple[Any, ...], pieces: Pieces) -> bytes:
+    pattern: Pattern = command[1]
+    request_id: str = command[2]
+    ms: str = command[3]
+    digest: str = command[4]
+    event: bytes = command[5]
+    told: str = command[6]
+    request, latency_ms = request_id.encode(), ms.encode()
+    session, limits = digest.encode(), told.encode()
     a, b, c, d, e, f = pieces
-    size = SIZE
-    begin = (
-        f"*{size[len(pattern) + len(learned)]}{a}{size[len(request)]}{request}"
-        f"{b}{size[len(latency_ms)]}{latency_ms}{c}{size[len(session)]}{session}"
-        f"{d}{len(event)}\r\n"
-    )
-    end = f"{e}{size[len(limits)]}{limits}{f}"
-    for each in learned:
-        end += f"${size[len(each)]}{each}\r\n"
-    if begin.isascii() and end.isascii():
-        return b"".join((begin.encode(), event, end.encode()))
-    return None
+    size, count = SIZE, len(pattern) + len(command) - 7
+    parts = [
+        b"*", size[count], a, size[len(request)], request,
+        b, size[len(latency_ms)], latency_ms, c, size[len(session)], session,
+        d, size_of(event), event, e, size[len(limits)], limits, f,
+    ]  # fmt: skip
+    if len(command) > 7:
+        _add(parts, command[7:])
+    return b"".join(parts)
+
+
+def _add(parts: list[bytes], arguments: tuple[str, ...]) -> None:
+    for each in arguments:
+        argument = each.encode()
+        parts.append(b"$%b%b\r\n" % (size_of(argument), argument))
 
 
 ACQUIRE: Final = Form(_acquire)
@@ -122,12 +140,15 @@ _encode: Final = msgspec.json.Encoder().encode
 def decision_head(ask: Ask, now: int | str) -> bytes:
     """The decision event (JSON) without its closing brace: the function adds the
     resource and the reason."""
-    made = ask.request_id, ask.attempt, now or now_ms(), ask.session_id, ask.pool_id
-    if ask.waited_ms is not None:
-        waited = ask.waited_ms
-        if ask.cause:
-            return _encode(LaterWaitedHead(*made, ask.cause, waited))[:-1]
-        return _encode(WaitedHead(*made, waited))[:-1]
-    if ask.cause:
-        return _encode(LaterHead(*made, ask.cause))[:-1]
-    return _encode(DecisionHead(*made))[:-1]
+    request, attempt, made = ask.request_id, ask.attempt, now or now_ms()
+    session, pool, cause, waited = ask.session_id, ask.pool_id, ask.cause, ask.waited_ms
+    head: DecisionHead
+    if waited is None and not cause:
+        head = DecisionHead(request, attempt, made, session, pool)
+    elif waited is None:
+        head = LaterHead(request, attempt, made, session, pool, cause)
+    elif cause:
+        head = LaterWaitedHead(request, attempt, made, session, pool, cause, waited)
+    else:
+        head = WaitedHead(request, attempt, made, session, pool, waited)
+    return _encode(head)[:-1]

@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pydantic import ValidationError
@@ -91,6 +91,7 @@ ASK_AGAIN_S = 0.05
 # What was spent is summed every quarter of a second (docs/budgets.md).
 SUMMED_WITHIN_S = 1.0
 ALL = "*"  # the pool of all resources
+_unix_s: Final = time.time  # found once
 
 
 class ControlFunctions:
@@ -345,4 +346,4 @@ def queue_of(waits_for: str, requests: int, shares: int) -> Queue:
 
 
 def now_ms() -> int:
-    return int(time.time() * 1000)
+    return int(_unix_s() * 1000)

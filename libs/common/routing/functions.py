@@ -117,7 +117,7 @@ class RoutingFunctions(ControlFunctions):
         if quota is not None and not told:
             call = (*call, ask.may_use, quota.text)
         # No coroutine: each one is resumed separately.
-        return self._caller.ask(read, *call)
+        return self._caller.ask(read, call)
 
     async def check(self, ask: Ask) -> None:
         """Raises `ForeignId` or `UnknownIds` if `ask` may not name its ids."""

@@ -4,12 +4,13 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
 from libs.common.headers import Header, find
 
-PREFIX = b"x-ratelimit-"
+PREFIX: Final = b"x-ratelimit-"
 LONGEST_MS = 3_600_000  # a later reset counts as this one
 ABSURD_MS = 31 * 86_400_000  # a later one is not one
 MOST = 10**15  # of requests or tokens

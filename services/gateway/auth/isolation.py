@@ -6,7 +6,6 @@ rules. Pure."""
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -37,10 +36,20 @@ _CONVERSATION: Final = b'"conversation"'
 # The asker of a request --------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
+MOST_SHARED: Final = 1024
+_strict: Final[dict[str, Asker]] = {}
+_lenient: Final[dict[str, Asker]] = {}
+
+
 def shared_asker(tenant: str, strict: bool) -> Asker:
     """The asker of requests that name no ids."""
-    return Asker(tenant, strict)
+    shared = _strict if strict else _lenient
+    asker = shared.get(tenant)
+    if asker is None:
+        if len(shared) >= MOST_SHARED:
+            shared.clear()
+        asker = shared[tenant] = Asker(tenant, strict)
+    return asker
 
 
 def plain_asker(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from libs.common.bodies.minted_ids import is_minted
 from libs.common.bodies.scanner import Scan
@@ -37,6 +38,7 @@ __all__ = [
     "read_event",
 ]
 
+_members_of: Final = astuple
 MOST_LEARNED: Final = 128  # ids taken from one answer
 _WITH_CONTENT: Final = (OutputItem, LargeOutputItem)
 
@@ -134,34 +136,38 @@ def _event_facts(event: Event | LargeEventShape) -> Facts:
     return facts
 
 
+# Members are read all at once, in the order of their classes: one by one, each takes a
+# look-up by its name.
+
+
 def _facts(answer: Answer | LargeAnswerShape) -> Facts:
-    kind = answer.object
-    is_response = isinstance(kind, str) and kind.startswith("response")
-    facts = Facts(
-        _text(answer.id) if is_response else None,
-        _text(answer.model),
-        _text(answer.service_tier),
+    id_, kind, model, tier, conversation, output, data, file, usage, error = (
+        _members_of(answer)
     )
-    facts.minted = _minted(answer)
-    if answer.usage is not None:
-        _take_usage(facts, answer.usage)
-    if answer.error is not None:
-        _take_error(facts, answer.error)
+    is_response = isinstance(kind, str) and kind.startswith("response")
+    facts = Facts(_text(id_) if is_response else None, _text(model), _text(tier))
+    ids: list[Any] = [id_]
+    of_code: list[object] = []
+    if file is not None:
+        ids.append(file.id)
+    if conversation is not None:
+        ids.append(conversation.id)
+    if output is not None:
+        _add_items(output, ids, of_code)
+    if data is not None:
+        ids += [item.id for item in data if item is not None]
+    facts.minted = _minted(ids, of_code)
+    if usage is not None:
+        _take_usage(facts, usage)
+    if error is not None:
+        _take_error(facts, error)
     return facts
 
 
-def _minted(answer: Answer | LargeAnswerShape) -> tuple[str, ...]:
-    ids: list[Any] = [answer.id]
-    of_code: list[object] = []
-    if answer.file is not None:
-        ids.append(answer.file.id)
-    if answer.conversation is not None:
-        ids.append(answer.conversation.id)
-    if answer.output is not None:
-        _add_items(answer.output, ids, of_code)
-    if answer.data is not None:
-        ids += [item.id for item in answer.data if item is not None]
-    minted = [id_ for id_ in ids if is_minted(id_)][:MOST_LEARNED]
+def _minted(ids: list[Any], of_code: list[object]) -> tuple[str, ...]:
+    minted = [id_ for id_ in ids if is_minted(id_)]
+    if len(minted) > MOST_LEARNED:
+        del minted[MOST_LEARNED:]
     if of_code:
         minted += [id_ for id_ in of_code if is_minted(id_)]
         minted = [*dict.fromkeys(minted)][:MOST_LEARNED]
@@ -182,16 +188,15 @@ def _add_items(
 
 
 def _take_usage(facts: Facts, usage: Usage) -> None:
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    facts.input_tokens = prompt if usage.input_tokens is None else usage.input_tokens
-    facts.output_tokens = (
-        completion if usage.output_tokens is None else usage.output_tokens
-    )
-    facts.total_tokens = usage.total_tokens
-    read = usage.input_tokens_details or usage.prompt_tokens_details
+    (
+        input_tokens, read, output_tokens, written, facts.total_tokens,
+        prompt_tokens, read_of_prompt, completion_tokens, written_of_completion,
+    ) = _members_of(usage)  # fmt: skip
+    facts.input_tokens = prompt_tokens if input_tokens is None else input_tokens
+    facts.output_tokens = completion_tokens if output_tokens is None else output_tokens
+    read, written = read or read_of_prompt, written or written_of_completion
     if read is not None:
         facts.cached_tokens = read.cached_tokens
-    written = usage.output_tokens_details or usage.completion_tokens_details
     if written is not None:
         facts.reasoning_tokens = written.reasoning_tokens
 

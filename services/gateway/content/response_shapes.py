@@ -112,14 +112,16 @@ class LargeError(Shape):
 
 
 class LargeAnswerShape(Shape):
+    """The members of `Answer`, in its order."""
+
     id: str | None = None
     object: str | None = None
     model: str | None = None
     service_tier: str | None = None
     conversation: LargeIdentified | None = None
     output: list[LargeOutputItem | None] | None = None
-    file: LargeIdentified | None = None
     data: list[LargeIdentified | None] | None = None
+    file: LargeIdentified | None = None
     usage: Usage | None = None
     error: LargeError | str | None = None
 

@@ -119,7 +119,7 @@ class Attempts:
         if number == 1 and last is None:
             # Of the request's id, at half the cost. It counts up within a millisecond
             # in what is kept here, so ids of later decisions are larger.
-            new_id = f"{life.record.id[:28]}{getrandbits(32):08x}"
+            new_id = life.record.id[:28] + getrandbits(32).to_bytes(4).hex()
         else:
             new_id = str(uuid_utils.uuid7())
         ask = life.ask(number, new_id, self._draw(31))

@@ -2,7 +2,6 @@
 the request, however it ends: answered, failed, its client gone, the gateway stopped."""
 
 import asyncio
-import time
 from functools import partial
 
 import structlog
@@ -24,9 +23,10 @@ from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
 from services.gateway.proxy.failures import read_failure, with_whole_retry_after
+from services.gateway.proxy.in_flight import clock
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.relay import Relay, Torn
-from services.gateway.proxy.services import HttpServices
+from services.gateway.proxy.services import NEXT_TURN, HttpServices
 from services.gateway.proxy.steps import ARRIVED, DONE, READ, Next
 from services.gateway.routing.spend import limit_lines
 from services.gateway.routing.target import Target
@@ -87,7 +87,7 @@ class HttpExchange:
             if relay is not None:
                 try:
                     if services.pending():
-                        await asyncio.sleep(0)  # the release goes out first
+                        await NEXT_TURN  # the release goes out first
                 finally:
                     more = relay.finish()
                 if more and not connection.gone:
@@ -215,13 +215,13 @@ class HttpExchange:
                 len(body) if announced else None,
             )
             send, bodiless = services.upstream.send, request.method == "HEAD"
-            life.sent(time.perf_counter())
+            life.sent(clock())
             try:
                 answer = await send(
                     target.origin, head, body, self.deadline, bodiless=bodiless
                 )
             finally:
-                life.heard(time.perf_counter())
+                life.heard(clock())
         except UpstreamError as error:
             return life.failed(error, services.limits.request_s)
         if target.unnamed:

@@ -27,6 +27,10 @@ from services.gateway.routing.waiting_room import WaitingRoom
 from services.gateway.server.request import Request
 
 _OK: Final = Verdict(kind="ok")
+# Found once: a look-up in a module takes longer than the clock.
+clock: Final = time.perf_counter
+_unix_s: Final = time.time
+_new_id: Final = uuid_utils.uuid7
 _COMPLETED: Final = Outcome.COMPLETED.value
 
 
@@ -57,25 +61,25 @@ class InFlight:
     def arrived(self, request: Request) -> Lifecycle:
         """An HTTP request that is not in the ledger yet."""
         record = Record(
-            str(uuid_utils.uuid7()),
-            int(time.time() * 1000),
+            str(_new_id()),
+            int(_unix_s() * 1000),
             request.method,
             request.path.decode("latin-1"),
             self.gateway_id,
         )
-        return Lifecycle(request, record, time.perf_counter())
+        return Lifecycle(request, record, clock())
 
     def arrived_on_socket(self, request: Request) -> TurnLifecycle:
         """The same for an upgrade, or a turn on its socket."""
         record = Record(
-            str(uuid_utils.uuid7()),
-            int(time.time() * 1000),
+            str(_new_id()),
+            int(_unix_s() * 1000),
             "WS",
             request.path.decode("latin-1"),
             self.gateway_id,
             transport="ws",
         )
-        return TurnLifecycle(request, record, time.perf_counter())
+        return TurnLifecycle(request, record, clock())
 
     def admitted(self, life: Lifecycle) -> None:
         """Record it: from now on it has an end, whatever happens."""
@@ -98,7 +102,7 @@ class InFlight:
         """Report the verdict of an attempt; its request goes on."""
         verdict = life.verdict
         attempt_ended(life.record.resource_id, verdict.kind)
-        limits = self._told(life, time.perf_counter()) if life.limits_in else ""
+        limits = self._told(life, clock()) if life.limits_in else ""
         self.ledger.report(life.released(verdict, limits), alone=life.decision.degraded)
         life.reported()
 
@@ -162,12 +166,12 @@ class InFlight:
         if life.phase is ARRIVED or life.phase is SETTLED:
             return
         record = life.record
-        now = time.perf_counter()
+        now = clock()
         limits = self._told(life, now) if life.limits_in else ""
         prices = self.offline.catalogue.prices
         if prices is not None:
             record.price(prices)
-        release = life.ended(now, int(time.time() * 1000), limits)
+        release = life.ended(now, int(_unix_s() * 1000), limits)
         self._learn_size(life)
         self.active.pop(record.id, None)
         verdict = release.verdict

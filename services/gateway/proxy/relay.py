@@ -11,9 +11,8 @@ from typing import Final
 from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
-from libs.common.upstream_answers.rate_limits import PREFIX
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import without_limit_lines
+from services.gateway.content.headers import names_limits, without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
 from services.gateway.server.framing import OURS
@@ -21,7 +20,6 @@ from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamErr
 from services.gateway.upstream.response import Sink
 
 COMMENT = b": keepalive\n\n"
-_LIMITS: Final = b"\n" + PREFIX
 _OURS: Final = b"\n" + OURS
 
 
@@ -91,12 +89,10 @@ class Relay(AnswerNotes, Sink):
         answer, connection = self._answer, self._connection
         lines = ours + limits if limits else ours
         head = self._writer.begin(answer.status, answer.headers, lines)
-        at = head.find(_LIMITS)
-        # Ours are behind those of the upstream. A search for all lines takes long.
-        if at >= 0 and (not limits or at < head.find(_OURS)):
+        if names_limits(answer.headers):
             self.limits_in = answer.headers
             if limits is not None:
-                place = head.find(_OURS) + 1
+                place = head.find(_OURS) + 1  # ours are behind those of the upstream
                 head = without_limit_lines(head[:place]) + head[place:]
         self._head = head
         key = self._sent.streamed

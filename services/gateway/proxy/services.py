@@ -1,7 +1,8 @@
 """What HTTP requests use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Final
 
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.content.body_reader import Reader
@@ -35,3 +36,14 @@ class HttpServices:
     attempts: Attempts
     now: Callable[[], float]  # of the event loop
     pending: Callable[[], bool]  # is a release not written to Redis yet?
+
+
+class _NextTurn:
+    """Awaited, lets the event loop go on: `asyncio.sleep(0)`, which takes two frames of
+    the interpreter."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+NEXT_TURN: Final = _NextTurn()

@@ -13,7 +13,6 @@ CLOSE: Final = b"connection: close\r\n"
 KEEP_ALIVE: Final = b"connection: keep-alive\r\n"  # not the default of HTTP/1.0
 LAST_CHUNK: Final = b"0\r\n\r\n"
 WHOLE_WRITE: Final = 65_536  # bytes joined into one write; more are written in parts
-LENGTH: Final = b"\r\ncontent-length: "  # in a head: it names the body's length
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _STATUS_LINES = {
@@ -34,7 +33,7 @@ def status_line(status: int) -> bytes:
 
 
 def relayed_head(
-    status: int, headers: Iterable[Header], ours: bytes, framing: bytes
+    status: int, headers: list[Header], ours: bytes, framing: bytes
 ) -> bytes:
     """The head of an upstream's response, for the client. `ours` and `framing` are
     header lines."""

@@ -232,8 +232,7 @@ class RequestParser:
 
     def _is_parsed_again(self, request: Request) -> bool:
         """Does llhttp stop, although the request opens no WebSocket as in RFC 6455
-        section 4.1? A server may ignore that other protocols are asked for (RFC 9110
-        section 7.8)."""
+        section 4.1? A server may ignore other protocols (RFC 9110 section 7.8)."""
         if request.method == "CONNECT":
             return False
         opens_socket = (
@@ -266,7 +265,8 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name, start, see = head_fields.NAMES.get(name) or head_fields.known(name)
+        found = head_fields.NAMES.get(name)  # compiled, `or` would make a tuple
+        name, start, see = head_fields.known(name) if found is None else found
         self._headers.append((name, value))
         if start:
             self._fields.lines.append(start + value)

@@ -4,7 +4,7 @@ import asyncio
 from enum import Enum
 from typing import Final, Protocol
 
-from libs.common.headers import Header
+from libs.common.headers import Header, find
 from services.gateway.server import framing
 from services.gateway.server.request import Request
 
@@ -66,7 +66,7 @@ class ResponseWriter:
             status != 200 and framing.bodiless(request.method, status)
         ):
             self._framing = _NO_BODY
-        elif head.find(framing.LENGTH) >= 0:
+        elif find(headers, b"content-length") is not None:
             self._framing = _PLAIN
         elif request.http_1_0:
             self._framing, request.keep_alive = _PLAIN, False

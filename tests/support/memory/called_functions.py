@@ -36,7 +36,7 @@ class Redis:
             future.set_result(answer)
         return future
 
-    async def ask(self, read: Callable[[Any], Any], *parts: Any) -> Any:
+    async def ask(self, read: Callable[[Any], Any], parts: tuple[Any, ...]) -> Any:
         try:
             reply = await self.call(*parts)
         except ResponseError as error:

@@ -90,7 +90,9 @@ class ClusterConnection:
         reply. Canceling the future does not cancel the command."""
         return self._awaited(None, command)
 
-    def ask(self, read: Callable[[Reply], T], *command: Any) -> "asyncio.Future[T]":
+    def ask(
+        self, read: Callable[[Reply], T], command: tuple[Any, ...]
+    ) -> "asyncio.Future[T]":
         """The same, but the future gets what `read` returns or raises for the reply,
         which may be a `ResponseError`."""
         return self._awaited(read, command)

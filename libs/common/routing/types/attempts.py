@@ -240,7 +240,7 @@ class Lease:
 
 
 @dataclass(init=False, slots=True)
-class Owner:
+class Owner:  # noqa: PLW1641 - instances of a dataclass have no hash either
     """Where state is, and whose: the resource that made it, its account, and the tenant
     (empty for a request without a proxy key)."""
 
@@ -251,6 +251,15 @@ class Owner:
     def __init__(self, resource_id: str, account_id: str, tenant: str = "") -> None:
         self.resource_id, self.account_id = resource_id, account_id
         self.tenant = tenant
+
+    def __eq__(self, other: object) -> bool:
+        """Written out, because the one that `dataclass` makes is interpreted."""
+        return (
+            isinstance(other, Owner)
+            and self.resource_id == other.resource_id
+            and self.account_id == other.account_id
+            and self.tenant == other.tenant
+        )
 
     def encoded(self) -> str:
         return f"{self.resource_id}|{self.account_id}|{self.tenant}"

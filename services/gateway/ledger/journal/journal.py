@@ -87,7 +87,7 @@ class Journal:
     def accepted(self, request_id: str, head: bytes) -> None:
         """Records that a request began. `head` is the JSON of its event so far,
         without the last brace."""
-        payload = request_id.encode() + b"\n" + head
+        payload = b"%b\n%b" % (request_id.encode(), head)
         position = self._current.append(_ACCEPTED, payload)
         if position < 0:
             position = self._append_elsewhere(_ACCEPTED, payload)
@@ -98,7 +98,7 @@ class Journal:
     def ended(self, request_id: str, event: bytes) -> int:
         """Records that a request ended. Returns the position of its event, for
         `unsent`."""
-        payload = request_id.encode() + b"\n" + event
+        payload = b"%b\n%b" % (request_id.encode(), event)
         position = self._current.append(_REQUEST, payload)
         if position < 0:
             position = self._append_elsewhere(_REQUEST, payload)
@@ -110,7 +110,7 @@ class Journal:
 
     def decided(self, decision_id: str, event: bytes) -> int:
         """Records a routing decision. Returns the position of its event."""
-        payload = decision_id.encode() + b"\n" + event
+        payload = b"%b\n%b" % (decision_id.encode(), event)
         position = self._current.append(_DECISION, payload)
         if position < 0:
             position = self._append_elsewhere(_DECISION, payload)

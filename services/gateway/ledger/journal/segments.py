@@ -27,6 +27,7 @@ LENGTH_MASK = (1 << LENGTH_BITS) - 1
 _SPREAD = 0x9E3779B1  # odd, so stamps of different segments differ at every offset
 _STAMP_MASK: Final = 0xFFFFFFFF
 _pack_into: Final = RECORD.pack_into
+_crc32: Final = crc32
 # The kind byte of a record's head; rare in payloads, which are text.
 _CANDIDATE = re.compile(rb"[\x01-\x07]")
 
@@ -110,7 +111,7 @@ class Segment:
             return -1
         self.buffer[body:end] = payload
         measure = kind << LENGTH_BITS | len(payload)
-        stamp = self.seed + at + crc32(payload, measure)
+        stamp = self.seed + at + _crc32(payload, measure)
         _pack_into(self.buffer, at, measure, stamp & _STAMP_MASK)
         self.fill = end
         return self.base + at

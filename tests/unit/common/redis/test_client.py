@@ -80,4 +80,4 @@ async def test_the_servers_clock_is_asked_for_by_an_empty_argument() -> None:
 @pytest.mark.parametrize("error", [None, ResponseError("wrong type")])
 async def test_a_reply_can_be_read_on_the_way_an_error_too(error: Any) -> None:
     reply = error or b"v"
-    assert await caller(Client(reply)).ask(lambda found: [found], "GET") == [reply]
+    assert await caller(Client(reply)).ask(lambda found: [found], ("GET",)) == [reply]

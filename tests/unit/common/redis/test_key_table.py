@@ -28,7 +28,7 @@ class Caller:
         self.commands.append(command)
         return self.answer
 
-    async def ask(self, read: Any, *command: Any) -> Any:
+    async def ask(self, read: Any, command: Any) -> Any:
         raise AssertionError("nobody asks here")
 
     def tell(self, failed: Any, *command: Any) -> None:

@@ -5,21 +5,28 @@ from typing import Any
 import hiredis
 import pytest
 
-from libs.common.redis.packing import GAP, MOST_KEPT, SHORT, SIZE, Form, flat, packed
+from libs.common.redis.packing import (
+    GAP,
+    MOST_KEPT,
+    SHORT,
+    SIZE,
+    Form,
+    flat,
+    packed,
+)
 
 
-def joined(command: tuple[Any, ...], pieces: tuple[str, ...]) -> bytes | None:
+def joined(command: tuple[Any, ...], pieces: tuple[bytes, ...]) -> bytes:
     """Of a form with two gaps: a string and bytes."""
     pattern: tuple[Any, ...] = command[1]
-    text: str = command[2]
+    text = str.encode(command[2])
     data: bytes = command[3]
-    further: tuple[str, ...] = command[4:]
+    further = [each.encode() for each in command[4:]]
     a, b, c = pieces
-    begin = f"*{len(pattern) + len(further)}\r\n{a}{SIZE[len(text)]}{text}{b}"
-    end = c + "".join(f"${len(each)}\r\n{each}\r\n" for each in further)
-    if not (begin.isascii() and end.isascii()):
-        return None
-    return f"{begin}{len(data)}\r\n".encode() + data + end.encode()
+    parts = [b"*", SIZE[len(pattern) + len(further)], a, SIZE[len(text)], text]
+    parts += [b, b"%d\r\n" % len(data), data, c]
+    parts += [b"$%d\r\n%b\r\n" % (len(each), each) for each in further]
+    return b"".join(parts)
 
 
 @pytest.fixture

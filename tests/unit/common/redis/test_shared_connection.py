@@ -82,18 +82,18 @@ def shouted(reply: Any) -> Any:
 async def test_a_reply_can_be_read_before_it_is_awaited() -> None:
     answers = {b"a": b"a", b"b": Exception("ERR no"), b"c": [b"no text"]}
     async with shared(lambda c: answers[c[1]]) as (connection, _):
-        given_up = connection.ask(shouted, "ECHO", "a")
+        given_up = connection.ask(shouted, ("ECHO", "a"))
         given_up.cancel()
-        right = connection.ask(shouted, "ECHO", "a")
-        wrong = connection.ask(shouted, "ECHO", "b")
-        odd = connection.ask(shouted, "ECHO", "c")
+        right = connection.ask(shouted, ("ECHO", "a"))
+        wrong = connection.ask(shouted, ("ECHO", "b"))
+        odd = connection.ask(shouted, ("ECHO", "c"))
         last = connection.call("ECHO", "a")
         assert (await right, await last) == (b"A", b"a")
         with pytest.raises(KeyError, match="no"):
             await wrong
         with pytest.raises(AttributeError):
             await odd
-        unsent = connection.ask(shouted, "ECHO", object())
+        unsent = connection.ask(shouted, ("ECHO", object()))
         with pytest.raises(KeyError, match="cannot be sent"):
             await unsent
 
@@ -101,15 +101,15 @@ async def test_a_reply_can_be_read_before_it_is_awaited() -> None:
 async def test_a_reply_that_does_not_come_cannot_be_read() -> None:
     async with shared(lambda _: HANG_UP) as (connection, _):
         with pytest.raises(RedisAway):
-            await connection.ask(shouted, "ECHO", "a")
+            await connection.ask(shouted, ("ECHO", "a"))
         with pytest.raises(RedisAway):
-            await connection.ask(shouted, "ECHO", "a")
+            await connection.ask(shouted, ("ECHO", "a"))
 
 
 async def test_a_replica_is_left_when_a_read_reply_says_so() -> None:
     async with shared(lambda _: READONLY) as (connection, server):
         with pytest.raises(KeyError, match="READONLY"):
-            await connection.ask(shouted, "SET", "k", "v")
+            await connection.ask(shouted, ("SET", "k", "v"))
         await until_up(connection)
         assert server.connections > 1
 

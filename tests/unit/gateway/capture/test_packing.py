@@ -79,7 +79,7 @@ def pack(
     limit: int = LIMIT,
 ) -> tuple[Note, bytes | None]:
     """A body's note, and what is stored of it, opened."""
-    capture = ended(body, kinds(headers), original_bytes)
+    capture = ended(body, kinds([*headers]), original_bytes)
     payload = Packer(limit, Redactor(parse_paths(redact))).pack(capture)
     note, kept = payload.request, payload.request_body
     assert note is not None

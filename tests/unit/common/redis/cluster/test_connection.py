@@ -63,7 +63,7 @@ async def test_calls_of_one_turn_get_each_its_own_reply() -> None:
         busy = [connection.busy]
         assert await asyncio.gather(*calls) == [b"%d" % n for n in range(100)]
         assert [*busy, connection.busy] == [True, False]
-        assert await connection.ask(int, "ECHO", "7") == 7
+        assert await connection.ask(int, ("ECHO", "7")) == 7
         assert connection.connections == 1
 
 
