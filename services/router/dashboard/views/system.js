@@ -19,7 +19,7 @@ export async function load() {
   return { ledger, tokens, changes };
 }
 
-const GATEWAY = { running: "healthy", silent: "unhealthy", closed: "unknown" };
+const GATEWAY = { running: "healthy", silent: "unhealthy", closed: "unknown", other: "unknown" };
 
 const gatewayColumns = (now) => [
   { name: "Gateway", cell: (g) => (g.id === "*" ? "old ones, together" : g.id) },
