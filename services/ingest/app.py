@@ -98,7 +98,7 @@ async def serve(
         ends = {"redis": stream.depth, "sql": store.ping, "schema": prepared}
         return await readiness(ends)
 
-    sending = [each.run for each in deliveries(settings, store.fetch, redis)]
+    sending = [each.run for each in deliveries(settings, store.fetch)]
     host = settings.host_of("ingest")
     probes = await serve_probes(host, settings.ingest_port, ready)
     try:

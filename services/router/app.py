@@ -301,7 +301,7 @@ def _resources(router: Router) -> dict[str, object]:
         "/admin/tokens/{name}": OneAdminToken(*tokens),
         "/admin/whoami": WhoAmI(),
         "/admin/audit": Audit(AuditLog(store.fetch)),
-        "/internal/owners": Owners(store),
+        "/internal/owners": Owners(store, router.shards.has_others),
         "/healthz": Healthz(),
         "/readyz": Readyz(
             lambda: router.publisher.published, store.ping, store.unpriced

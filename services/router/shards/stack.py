@@ -34,5 +34,9 @@ class Shards:
         """What is wrong if another Redis has the namespace of this shard."""
         return self._registration.problem
 
+    def has_others(self) -> bool:
+        """Do other shards use the database?"""
+        return self._registration.has_others
+
     def loops(self) -> Iterable[Coroutine[Any, Any, None]]:
         return self._watcher.run(), self._registration.run()

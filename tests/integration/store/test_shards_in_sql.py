@@ -12,6 +12,7 @@ import pytest_asyncio
 from libs.common.store.interface import COMMAND_LINE
 from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.proxy_keys import TeamRows
+from services.ingest.alerts.lease import LASTS, DeliveryLease
 from services.router.budgets.spend import SpendRows
 from services.router.shards.rows import ShardRows
 from tests.support.databases.sql import execute, fetch
@@ -134,6 +135,24 @@ async def test_gateways_have_their_shard(pair: Pair) -> None:
         ("gw-1", "b"),
         ("gw-2", "c"),
     }
+
+
+async def test_one_process_of_all_shards_sends_alerts(pair: Pair) -> None:
+    now = NOW
+    stores = (pair.one, pair.other)
+    one, other = (
+        DeliveryLease(store.fetch, name, lambda: now)
+        for store, name in zip(stores, ("a", "b"), strict=True)
+    )
+    assert [await one.hold(), await other.hold(), await one.hold()] == [
+        True,
+        False,
+        True,
+    ]
+    await one.release()
+    assert [await other.hold(), await one.hold()] == [True, False]
+    now += LASTS + timedelta(seconds=1)
+    assert await one.hold()
 
 
 async def test_changes_are_in_the_order_of_their_commits(pair: Pair) -> None:

@@ -35,6 +35,7 @@ async def test_it_has_a_loop_for_each_part() -> None:
         loop.close()
     assert not shards.spending.due
     assert shards.problem() is None
+    assert not shards.has_others()
 
 
 def test_all_that_gateways_get_is_watched() -> None:
