@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from libs.cli.checks.postgres import postgres
 from libs.common.store.interface import COMMAND_LINE
 from libs.common.store.postgres.store import PostgresStore
 from libs.common.store.proxy_keys import TeamRows
@@ -167,3 +168,24 @@ async def test_changes_are_in_the_order_of_their_commits(pair: Pair) -> None:
         seen.append(kinds)
     assert seen == [{"team"}, {"team"}]
     assert await pair.rows.changes(newest) == (newest, set())
+
+
+async def test_doctor_finds_two_redis_servers_with_one_namespace(pair: Pair) -> None:
+    def states() -> list[str]:
+        found = postgres(pair.url, "PROXY_DATABASE_URL", 5.0, "b")
+        return [finding.state.partition(" by ")[2] for finding in found][1:]
+
+    assert await asyncio.to_thread(states) == []
+    begins = datetime.now(UTC) - timedelta(seconds=20)
+    await pair.rows.note("b", "emptied", begins - timedelta(seconds=20))
+    await pair.rows.note("b", "one", begins)
+    assert await asyncio.to_thread(states) == []
+    for second in (1, 2):
+        now = begins + timedelta(seconds=second)
+        for instance in ("one", "two"):
+            await pair.rows.note("b", instance, now)
+    await pair.rows.note("c", "other", begins)
+    assert await asyncio.to_thread(states) == [
+        "the routers of several Redis servers that all have the namespace b",
+        "the shards b, c; this one is b",
+    ]
