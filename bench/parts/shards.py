@@ -1,5 +1,5 @@
-"""Simulates the keys of a stack with several shards: how evenly they are loaded, compared
-with one shard. Deterministic.
+"""Simulates the keys of a stack with several shards: how evenly they are loaded,
+compared with one shard. Deterministic.
 
 Each shard has all keys, and sees only its own requests under way. A new session gets a
 shard at random, as a balancer's hash gives it, and then, by the rules of

@@ -11,7 +11,9 @@ READ = """
 SELECT name, count(*) FILTER (WHERE EXISTS (
     SELECT FROM shards AS other
     WHERE other.name = shards.name AND other.instance <> shards.instance
-        AND other.seen_at > shards.since AND shards.seen_at > other.since
+        -- Later by more than clocks of routers differ: Redis was not just emptied.
+        AND other.seen_at > shards.since + interval '10 seconds'
+        AND shards.seen_at > other.since + interval '10 seconds'
         AND other.seen_at > now() - interval '1 minute'
 )) AS doubled
 FROM shards

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 
 EVERY_S = 10.0
 LIVES = timedelta(seconds=3 * EVERY_S)
+SKEW = timedelta(seconds=EVERY_S)  # of the routers' clocks, at most
 FAILURES = Counter(
     "proxy_router_shard_failures_total",
     "Rounds that could not say that this shard uses the database.",
@@ -71,11 +72,12 @@ class Registration:
         mine = next((s for s in ours if s.instance == self._instance), None)
         if mine is None:
             return None
+        # Redis was emptied if the other one was not seen since this one is there.
+        later = datetime.fromisoformat(mine.since) + SKEW
         recent = self._now() - LIVES
         for other in ours:
             seen_at = datetime.fromisoformat(other.seen_at)
-            # Redis was emptied if the other one was not seen since this one is there.
-            if other is not mine and other.seen_at > mine.since and seen_at > recent:
+            if other is not mine and seen_at > max(later, recent):
                 return (
                     "the routers of another Redis use this database with the same "
                     f"PROXY_REDIS_NAMESPACE, {self._keys.namespace}"

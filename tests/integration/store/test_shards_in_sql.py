@@ -176,11 +176,11 @@ async def test_doctor_finds_two_redis_servers_with_one_namespace(pair: Pair) -> 
         return [finding.state.partition(" by ")[2] for finding in found][1:]
 
     assert await asyncio.to_thread(states) == []
-    begins = datetime.now(UTC) - timedelta(seconds=20)
+    begins = datetime.now(UTC) - timedelta(seconds=30)
     await pair.rows.note("b", "emptied", begins - timedelta(seconds=20))
     await pair.rows.note("b", "one", begins)
     assert await asyncio.to_thread(states) == []
-    for second in (1, 2):
+    for second in (1, 15):
         now = begins + timedelta(seconds=second)
         for instance in ("one", "two"):
             await pair.rows.note("b", instance, now)
