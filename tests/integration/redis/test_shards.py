@@ -1,15 +1,24 @@
 """Two shards of one stack, with all their processes: what is done in one holds in the
 other."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from tests.support.databases.postgres import fresh_database
+from tests.support.processes.fleet import Fleet
 from tests.support.processes.following import load_on
 from tests.support.processes.waiting import eventually
-from tests.support.worlds.shards import MODEL, NAMES, Shards, running_shards, within
+from tests.support.worlds.shards import (
+    MODEL,
+    NAMES,
+    Client,
+    Shards,
+    running_shards,
+    within,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 # What docs/operate.md says, in seconds.
@@ -73,13 +82,7 @@ async def test_a_budget_of_a_team_is_that_of_both(shards: Shards) -> None:
         for _ in range(5):
             assert await key.status(fleet) == 200
 
-    async def agrees() -> bool:
-        query = "SELECT sum(total_tokens)::bigint FROM requests WHERE team_id = 'red'"
-        ((stored,),) = shards.rows(query)
-        told = [await shards.spent(f, "teams/red") for f in (shards.one, shards.other)]
-        return told == [stored, stored]
-
-    await eventually(agrees)
+    await eventually(lambda: shards.agree("teams/red", "team_id"))
     spent = await shards.spent(shards.one, "teams/red") or 0
     await shards.admin(shards.one, "PATCH", "teams/red", budget_tokens=spent + 1)
 
@@ -93,7 +96,48 @@ async def test_a_budget_of_a_team_is_that_of_both(shards: Shards) -> None:
         return await keys[1].status(shards.other) == 429
 
     await within(refused, SPENT_WITHIN)
-    await eventually(agrees)
+    await eventually(lambda: shards.agree("teams/red", "team_id"))
+
+
+async def test_budgets_agree_whatever_dies(shards: Shards) -> None:
+    """Routers and ingest processes are killed, and one Redis is emptied, while clients
+    spend in both shards."""
+    fleets = shards.one, shards.other
+    await shards.admin(shards.one, "POST", "teams", id="blue", budget_tokens=10**9)
+    keys = [
+        await shards.mint(
+            shards.one, team_id="blue", budget_tokens=10**9, budget_reserve=reserves
+        )
+        for reserves in (False, True)
+    ]
+    calls = [(key, fleet) for key in keys for fleet in fleets]
+    over = False
+
+    async def answers() -> bool:
+        asked = [key.status(fleet, max_output_tokens=50) for key, fleet in calls]
+        return set(await asyncio.gather(*asked)) == {200}
+
+    async def spends(key: Client, fleet: Fleet) -> None:
+        while not over:
+            assert await key.status(fleet, max_output_tokens=50) in (200, 503)
+
+    await eventually(answers)
+    async with asyncio.TaskGroup() as group:
+        for call in calls:
+            group.create_task(spends(*call))
+        for fleet, service in zip(fleets, ("router", "ingest"), strict=True):
+            fleet.services[service].process.kill()
+            await asyncio.sleep(1)
+            fleet.services[service].start_anew()
+            await fleet.services[service].ready()
+        await shards.empty_node(NAMES[1])
+        await asyncio.sleep(2)
+        over = True
+
+    await eventually(answers)
+    await eventually(lambda: shards.agree("teams/blue", "team_id"))
+    for key in keys:
+        await eventually(lambda: shards.agree(f"keys/{key.id}", "proxy_key_id"))  # noqa: B023
 
 
 async def test_an_id_of_one_is_known_in_the_other(shards: Shards) -> None:
@@ -154,8 +198,8 @@ async def test_all_requests_are_in_one_ledger(shards: Shards) -> None:
         own = (await shards.admin(fleet, "GET", "state"))["shard"]
         assert states == {(n, "running" if n == own else "other") for n in NAMES}
         told = (await shards.admin(fleet, "GET", "attention"))["data"]
-        # That of the team is spent, if its test ran before.
-        assert {item["kind"] for item in told} <= {"tenant_limit"}
+        kinds = {item["kind"] for item in told}
+        assert kinds.isdisjoint({"gateway_silent", "ledger_open"})
     found = shards.rows(
         "SELECT shard, requests.id FROM requests JOIN gateways "
         "ON gateways.id = gateway_id"

@@ -68,11 +68,22 @@ class Shards:
         row = await self.admin(fleet, "GET", place)
         return row["spend"] and int(row["spend"]["tokens"])
 
+    async def agree(self, place: str, column: str) -> bool:
+        """Whether both shards and SQL have the same spend of a key or a team."""
+        id_ = place.partition("/")[2]
+        query = f"SELECT sum(total_tokens)::bigint FROM requests WHERE {column} = "
+        ((stored,),) = self.rows(f"{query} '{id_}'")
+        told = [await self.spent(fleet, place) for fleet in (self.one, self.other)]
+        return told == [stored, stored]
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return fetch(self.database, query)
 
     async def lose_node(self, name: str) -> None:
         (await self.cluster.owner(Keys(name))).server.kill()
+
+    async def empty_node(self, name: str) -> None:
+        await (await self.cluster.owner(Keys(name))).ask("FLUSHALL")
 
 
 async def within(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
@@ -109,6 +120,7 @@ async def shard(
         "PROXY_REDIS_NAMESPACE": name,
         "PROXY_DATABASE_URL": database,
         "PROVIDER_ACME": next(iter(KEYS)),
+        "PROXY_INGEST_CLAIM_SECONDS": "2",
     }
     plan = Plan(KEYS, 1, SERVICES, settings)
     async with running_fleet(plan, upstream, redis_url, place) as fleet:
