@@ -21,8 +21,8 @@ IDS_MAX = 640  # more than a gateway sends at once
 # In JSON a character takes up to twelve bytes (a pair of \uXXXX).
 BODY_BYTES_MAX = (IDS_MAX + 1) * (ID_CHARS_MAX * 12 + 100)
 PATIENCE_S = 1.5  # a client's request waits; its gateway gives up after 2 s
-# An answer of another shard is in SQL by then.
-LOOK_AGAIN_S = 1.1
+# An answer of another shard is in SQL within about a second.
+LOOK_AGAIN_S = 0.3
 LATEST_S = 1.8
 # Ids of requests, of which clients make none themselves, unlike those of items.
 OF_REQUESTS = ("resp_", "conv_")
@@ -82,14 +82,15 @@ class Owners:
     async def _look_again(self, ids: Iterable[str], latest: float) -> dict[str, Owner]:
         """Owners that were not there yet: a client may follow an answer of another
         shard at once."""
-        asked = [id_ for id_ in ids if id_.startswith(OF_REQUESTS)]
-        if not asked:
-            return {}
+        left = {id_ for id_ in ids if id_.startswith(OF_REQUESTS)}
+        found: dict[str, Owner] = {}
         with suppress(TimeoutError, StoreAway):
             async with asyncio.timeout_at(latest):
-                await asyncio.sleep(LOOK_AGAIN_S)
-                return await self._store.owners(asked)
-        return {}
+                while left:
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    found |= await self._store.owners(sorted(left))
+                    left -= found.keys()
+        return found
 
     async def _find(self, lookup: Lookup) -> tuple[dict[str, Owner], Owner | None]:
         """One query after the other, so that a lookup holds one connection."""

@@ -16,6 +16,7 @@ from services.router.shards.rows import Shard
 log = structlog.get_logger()
 
 EVERY_S = 10.0
+AGAIN_S = 1.0  # after a failure, as before the schema is migrated
 LIVES = timedelta(seconds=3 * EVERY_S)
 SKEW = timedelta(seconds=EVERY_S)  # of the routers' clocks, at most
 FAILURES = Counter(
@@ -63,7 +64,11 @@ class Registration:
     @property
     def has_others(self) -> bool:
         """Do other shards use the database?"""
-        return any(shard.name != self._keys.namespace for shard in self.shards)
+        return bool(self._names - {self._keys.namespace})
+
+    @property
+    def _names(self) -> set[str]:
+        return {shard.name for shard in self.shards}
 
     @property
     def problem(self) -> str | None:
@@ -87,15 +92,19 @@ class Registration:
     async def run(self) -> None:
         """Runs forever. A failed round is retried by the next one."""
         while True:
-            await self._rounds.attempt(self.note)
-            await asyncio.sleep(EVERY_S)
+            done = await self._rounds.attempt(self.note)
+            await asyncio.sleep(EVERY_S if done else AGAIN_S)
 
     async def note(self) -> None:
         """Raises `RedisAway`, `StoreAway`."""
-        before = self.problem
+        before, known = self.problem, self._names
         self._instance = await self._name_of_redis()
         name = self._keys.namespace
         self.shards = await self._rows.note(name, self._instance, self._now())
+        for other in sorted(self._names - known - {name}):
+            log.info(
+                "another shard uses the database", action="shard_found", shard=other
+            )
         if self.problem is not None and before is None:
             log.error(self.problem, action="namespace_taken")
 

@@ -50,6 +50,15 @@ class Shards:
     def database(self) -> str:
         return self.one.database
 
+    async def know_each_other(self) -> None:
+        async def known() -> bool:
+            return all(
+                fleet.router.process.logged("shard_found", shard=name)
+                for fleet, name in ((self.one, NAMES[1]), (self.other, NAMES[0]))
+            )
+
+        await eventually(known, every_s=0.5)
+
     async def admin(
         self, fleet: Fleet, method: str, path: str, **body: Any
     ) -> dict[str, Any]:
@@ -106,6 +115,7 @@ async def running_shards(database: str, folder: Path) -> AsyncIterator[Shards]:
             shard(NAMES[1], cluster.url, upstream, database, folder) as other,
         ):
             shards = Shards(cluster, [one, other])
+            await shards.know_each_other()
             yield shards
             await shards.http.aclose()
 

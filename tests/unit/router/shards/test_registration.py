@@ -62,8 +62,11 @@ async def test_others_are_other_namespaces() -> None:
     assert (one.has_others, one.problem) == (False, None)
     assert len(sql.rows) == 1
     await sql.note("c", "theirs", sql.now)
-    await one.note()
+    with capture_logs() as logs:
+        await one.note()
+        await one.note()
     assert (one.has_others, one.problem) == (True, None)
+    assert [(log["action"], log["shard"]) for log in logs] == [("shard_found", "c")]
 
 
 async def test_an_emptied_redis_is_not_another_one() -> None:
