@@ -111,6 +111,19 @@ async def test_a_sum_and_the_rows_after_it_are_each_request_once(pair: Pair) -> 
         assert sum(row.tokens for row in rows) == 40 * 5
 
 
+async def test_shards_are_forgotten_after_a_day(pair: Pair) -> None:
+    rows, first = pair.rows, datetime(2026, 1, 1, tzinfo=UTC)
+    await rows.note("b", "1", first)
+    await rows.note("c", "2", first + timedelta(hours=1))
+    again = await rows.note("b", "1", first + timedelta(hours=20))
+    assert [(s.name, s.since[11:13], s.seen_at[11:13]) for s in again] == [
+        ("b", "00", "20"),
+        ("c", "01", "01"),
+    ]
+    later = await rows.note("b", "1", first + timedelta(hours=26))
+    assert [shard.name for shard in later] == ["b"]
+
+
 async def test_old_rows_are_deleted_but_for_the_newest(pair: Pair) -> None:
     await pair.team(budget_tokens=100)
     await pair.both()

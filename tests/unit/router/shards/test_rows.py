@@ -2,7 +2,7 @@
 they spend, is in tests/integration/store/test_shards_in_sql.py."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -36,17 +36,10 @@ async def test_changes_are_those_after_a_change(store: SqliteStore) -> None:
     assert await rows.changes(2) == (2, set())
 
 
-async def test_shards_are_forgotten_after_a_day(store: SqliteStore) -> None:
+async def test_a_file_has_one_shard(store: SqliteStore) -> None:
     rows = ShardRows(store.fetch)
-    await rows.note("b", "1", T0)
-    await rows.note("c", "2", T0 + timedelta(hours=1))
-    again = await rows.note("b", "1", T0 + timedelta(hours=20))
-    assert [(s.name, s.since[11:13], s.seen_at[11:13]) for s in again] == [
-        ("b", "00", "20"),
-        ("c", "01", "01"),
-    ]
-    later = await rows.note("b", "1", T0 + timedelta(hours=26))
-    assert [shard.name for shard in later] == ["b"]
+    assert await rows.note("b", "1", T0) == []
+    assert await rows.note("c", "2", T0) == []
 
 
 async def test_a_file_has_no_spend_of_others(store: SqliteStore) -> None:

@@ -1,2 +1,0 @@
--- Those that were not seen for long.
-DELETE FROM shards WHERE seen_at < :before::timestamptz RETURNING name
