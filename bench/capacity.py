@@ -3,7 +3,7 @@
 - `python -m bench.capacity`: replicas, Redis and Postgres for some rates, computed from
   the measured costs below; `--help` lists the mix
 - `python -m bench.capacity sizes`: measures bytes in Redis and in Postgres
-- `python -m bench.capacity tags`: simulates pools that are split over hash tags"""
+- `python -m bench.capacity shards`: simulates keys that several shards use"""
 
 import argparse
 import asyncio
@@ -217,40 +217,19 @@ def thresholds(mix: Mix) -> str:
     return "\n".join(lines)
 
 
-def tags() -> str:
+def shards() -> str:
     """The simulation, as Markdown."""
-    from bench.parts.tags import by_hash, of_two, simulate  # noqa: PLC0415
+    from bench.parts.shards import simulate  # noqa: PLC0415
 
-    columns = (
-        *("parts of 64 keys", "a part is chosen", "sessions"),
-        *("busiest part", "busiest key", "calls of the busiest part"),
-    )
-    lines = [f"| {' | '.join(columns)} |", "|--:|---|---|--:|--:|--:|"]
+    lines = ["| shards | sessions | busiest shard | busiest of 64 keys |"]
+    lines.append("|--:|---|--:|--:|")
     for turns, named in ((1, "none"), (20, "of 20 requests")):
-        for parts in (1, 4, 16):
-            for choose, how in ((by_hash, "by hash"), (of_two, "of two")):
-                if parts == 1 and choose is of_two:
-                    continue
-                found = simulate(parts, choose, turns)
-                lines.append(
-                    f"| {parts} | {how if parts > 1 else ''} | {named} "
-                    f"| {found.busiest_part:.2f} | {found.busiest_key:.2f} "
-                    f"| {found.calls:.2f} |"
-                )
-    return "\n".join(lines)
-
-
-def nodes() -> str:
-    """Tags on the busiest node, as Markdown."""
-    from bench.parts.tags import busiest_node, spread  # noqa: PLC0415
-
-    lines = ["| tags | nodes | named by the part | named for a node |"]
-    lines.append("|--:|--:|--:|--:|")
-    for count in (8, 16, 64):
-        for many in (3, 6):
-            plain = busiest_node([f"rpx:{part}" for part in range(count)], many)
-            chosen = busiest_node(spread(count, many), many)
-            lines.append(f"| {count} | {many} | {plain:.2f} | {chosen:.2f} |")
+        for count in (1, 2, 3, 6):
+            found = simulate(count, turns)
+            lines.append(
+                f"| {count} | {named} | {found.busiest_shard:.2f} "
+                f"| {found.busiest_key:.2f} |"
+            )
     return "\n".join(lines)
 
 
@@ -275,7 +254,7 @@ def sizes(count: int) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.capacity")
     parser.add_argument(
-        "what", nargs="?", default="table", choices=("table", "sizes", "tags")
+        "what", nargs="?", default="table", choices=("table", "sizes", "shards")
     )
     parser.add_argument("--rates", type=int, nargs="+", default=RATES)
     parser.add_argument("--requests", type=int, default=20_000, help="for sizes")
@@ -289,8 +268,8 @@ def main() -> int:
     given = _arguments()
     if given.what == "sizes":
         print(sizes(given.requests))
-    elif given.what == "tags":
-        print(tags(), nodes(), sep="\n\n")
+    elif given.what == "shards":
+        print(shards())
     else:
         mix = Mix(**{name: getattr(given, name) for name in asdict(Mix())})
         print(table(mix, given.rates), thresholds(mix), sep="\n\n")

@@ -24,6 +24,7 @@ from libs.common.settings.services import IngestSettings
 from libs.common.store.factory import open_store
 from libs.common.store.interface import SchemaTooNew
 from libs.common.store.prices import read_prices
+from libs.common.store.store import Store
 from services.ingest.alerts.outbox import Alerts
 from services.ingest.alerts.webhook import deliveries
 from services.ingest.batch import BatchRule
@@ -74,7 +75,7 @@ async def serve(
     settings: IngestSettings, prices: Sequence[Price] | None = None
 ) -> None:
     """Run the consumers, schema maintenance and probes."""
-    store = open_store(settings.url)
+    store = _store(settings, prices)
     keys = settings.redis_keys
     redis = connect(settings.redis_url, keys)
     reads = hot_connection(settings.redis_url, keys)
@@ -82,7 +83,6 @@ async def serve(
     stream = TelemetryStream(redis, name, group, reads)
     payloads = TelemetryStream(redis, payloads_of(name), group)
     usage = Usage(PriceList(prices) if prices else None)
-    store.rollups.prices = PriceList(prices or ())
     alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
     options = replace(_options(settings), usage=usage, alerts=alerts)
     consumer = Consumer(stream, store, options)
@@ -98,7 +98,7 @@ async def serve(
         ends = {"redis": stream.depth, "sql": store.ping, "schema": prepared}
         return await readiness(ends)
 
-    sending = [each.run for each in deliveries(settings, store.fetch, redis)]
+    sending = [each.run for each in deliveries(settings, store.fetch)]
     host = settings.host_of("ingest")
     probes = await serve_probes(host, settings.ingest_port, ready)
     try:
@@ -120,6 +120,13 @@ async def serve(
         await store.close()
         await reads.close()
         await redis.aclose()
+
+
+def _store(settings: IngestSettings, prices: Sequence[Price] | None) -> Store:
+    store = open_store(settings.url)
+    store.rollups.prices = PriceList(prices or ())
+    store.rollups.shard = settings.redis_namespace
+    return store
 
 
 def _today() -> date:

@@ -3,7 +3,6 @@ the rest at startup."""
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -74,8 +73,9 @@ from services.router.key_table import KeyPublisher
 from services.router.owners import Owners
 from services.router.probes import Healthz, Metrics, Readyz
 from services.router.reaper import Reaper
-from services.router.registry import Changes, RegistryReader
-from services.router.shutdown import stopping_at_signal
+from services.router.registry import RegistryReader
+from services.router.shards.stack import Shards
+from services.router.shutdown import die_with, kept, stopping_at_signal
 
 log = structlog.get_logger()
 
@@ -99,19 +99,11 @@ class Router:
         backlog = TelemetryStream(
             self._redis, settings.telemetry_stream, settings.telemetry_group
         )
-        self.context = _provider_context(settings)
-        resources = self.context.ours
-        self.registry_rows = RegistryRows(self.store.fetch)
-        self.registry = RegistryReader(
-            self.registry_rows, self._changes, resources, self.context.sealer
-        )
         self._lease = self._leads("router", process_name())
-        self.publisher = Publisher(
-            self.routing, build_catalogue(resources), self._lease, self.registry
-        )
-        self.registry.on_change = self.publisher.renew
+        self._open_registry(settings)
         silent_ms = int(settings.gateway_silence_seconds * 1000)
-        self.auditor = Auditor(self.routing, backlog, self.store, silent_ms)
+        shard = settings.redis_namespace
+        self.auditor = Auditor(self.routing, backlog, self.store, silent_ms, shard)
         self.overview = Overview(
             self.routing,
             backlog,
@@ -126,6 +118,7 @@ class Router:
             self.auditor,
             backlog,
             prober.holder if checks.enabled else None,
+            self.shards.problem,
         )
         self.attention = self._attention()
         self.feed = Feed(self.overview.shared, self.store, self.attention.items)
@@ -140,7 +133,7 @@ class Router:
         """What the router has there, by the names of its stack."""
         self._keys = keys = settings.redis_keys
         self._redis = connect(settings.redis_url, keys)
-        caller = ClientCaller(self._redis)
+        self._caller = caller = ClientCaller(self._redis)
         self._library = library_of(keys)
         self.routing = RoutingFunctions(
             caller,
@@ -151,7 +144,21 @@ class Router:
         )
         self.keys = KeyTable(caller, keys)
         self.orders = Orders(self._redis, keys)
-        self._changes = Changes(caller, keys)
+
+    def _open_registry(self, settings: RouterSettings) -> None:
+        """What is published, and what notices that it was changed in SQL."""
+        self.context = _provider_context(settings)
+        resources, fetch = self.context.ours, self.store.fetch
+        self.registry_rows = RegistryRows(fetch)
+        self.registry = RegistryReader(
+            self.registry_rows, resources, self.context.sealer
+        )
+        self.publisher = Publisher(
+            self.routing, build_catalogue(resources), self._lease, self.registry
+        )
+        self.registry.on_change = self.publisher.renew
+        readers = self.registry.changed, self.key_publisher.compare
+        self.shards = Shards(fetch, self._caller, readers, self._keys)
 
     def start(self) -> None:
         loops = (
@@ -161,9 +168,10 @@ class Router:
             self.key_publisher.run(),
             self.registry.run(),
             self.conditions.run(),
+            *self.shards.loops(),
             *self._of_cluster(),
         )
-        self._loops = [_kept(loop) for loop in loops]
+        self._loops = [kept(loop) for loop in loops]
         if isinstance(self.token, KeptToken):
             self._loops.append(asyncio.create_task(self.token.make_first()))
         log.info("router started", action="router_started")
@@ -190,11 +198,12 @@ class Router:
 
     def _recounts(self, backlog: TelemetryStream, heartbeat_s: float) -> Recounter:
         spend = SpendRows(self.store.fetch)
-        return Recounter(self.routing, spend, backlog, self._lease, heartbeat_s)
+        shards = self.shards.spending
+        return Recounter(self.routing, spend, backlog, self._lease, shards, heartbeat_s)
 
     async def stop(self) -> None:
         for loop in self._loops:
-            loop.remove_done_callback(_die_with)
+            loop.remove_done_callback(die_with)
         await end(self._loops)
         try:
             await self._lease.release()
@@ -222,20 +231,6 @@ def _token(settings: RouterSettings, store: Store) -> FixedToken | KeptToken | N
         return None
     origin = settings.public_url or f"http://127.0.0.1:{settings.port}"
     return KeptToken(AdminTokenRow(store.fetch), settings.data_dir, origin)
-
-
-def _kept(loop: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    task = asyncio.create_task(loop)
-    task.add_done_callback(_die_with)
-    return task
-
-
-def _die_with(task: "asyncio.Task[None]") -> None:
-    """A background loop that ends also ends the process; supervisor restarts it."""
-    log.error(
-        "background loop ended", action="loop_ended", cause=repr(task.exception())
-    )
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Lifespan:
@@ -306,7 +301,7 @@ def _resources(router: Router) -> dict[str, object]:
         "/admin/tokens/{name}": OneAdminToken(*tokens),
         "/admin/whoami": WhoAmI(),
         "/admin/audit": Audit(AuditLog(store.fetch)),
-        "/internal/owners": Owners(store),
+        "/internal/owners": Owners(store, router.shards.has_others),
         "/healthz": Healthz(),
         "/readyz": Readyz(
             lambda: router.publisher.published, store.ping, store.unpriced

@@ -21,7 +21,7 @@ EVERY_S = 5.0
 OLD_S = 30.0  # events are normally stored within a second
 PARTS = (
     "redis", "database", "ingest", "health", "resources", "gateways", "ledger",
-    "prices",
+    "prices", "shards",
 )  # fmt: skip
 
 
@@ -38,12 +38,15 @@ class RouterConditions:
         auditor: Audited,
         backlog: Backlog,
         prober: Callable[[], Awaitable[str | None]] | None,
+        of_shards: Callable[[], str | None],
     ) -> None:
-        """`prober`: which health service leads; None if active checks are disabled."""
+        """`prober`: which health service leads; None if active checks are disabled.
+        `of_shards`: what is wrong with the shards of the stack."""
         self._state = state
         self._auditor = auditor
         self._backlog = backlog
         self._prober = prober
+        self._of_shards = of_shards
         self._conditions = Conditions()
         for part in PARTS:
             DEGRADED.labels(part).set(0)
@@ -71,6 +74,8 @@ class RouterConditions:
         problems = _of_state(state) | _of_reading(self._auditor.last)
         if "redis" not in problems:
             problems |= await self._of_redis()
+        if problem := self._of_shards():
+            problems["shards"] = problem
         return problems
 
     async def oldest_s(self) -> float | None:

@@ -84,6 +84,11 @@ class KeyPublisher:
             self._made_up = missed
         self._looks += 1
 
+    async def compare(self) -> None:
+        """Publishes all keys that differ now. What fails is retried by `look`."""
+        self.compare_soon()
+        await self._rounds.attempt(self.look)
+
     def compare_soon(self) -> None:
         """Has the next `look` publish all keys that differ."""
         self._missed += 1

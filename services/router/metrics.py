@@ -16,7 +16,7 @@ from services.router.admin.live.findings import share_left
 from services.router.admin.schemas.state import AdminState, Ledger
 
 MOST_LIMITS = 200  # pairs of an account and a model
-GATEWAY_STATES = ("running", "silent", "closed")
+GATEWAY_STATES = ("running", "silent", "closed", "other")
 
 IN_FLIGHT = Gauge(
     "proxy_resource_in_flight", "Leases held, over all gateways.", ["resource"]
@@ -71,7 +71,7 @@ BALANCED = Gauge(
 GATEWAYS = Gauge(
     "proxy_gateways",
     "Gateway processes by state; silent: without heartbeats, and its journal was not "
-    "recovered.",
+    "recovered; other: of another shard.",
     ["state"],
 )
 

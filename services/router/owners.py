@@ -4,7 +4,8 @@ no admin token, so the path is not under /admin; they do not forward /internal, 
 clients cannot reach it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
@@ -20,6 +21,11 @@ IDS_MAX = 640  # more than a gateway sends at once
 # In JSON a character takes up to twelve bytes (a pair of \uXXXX).
 BODY_BYTES_MAX = (IDS_MAX + 1) * (ID_CHARS_MAX * 12 + 100)
 PATIENCE_S = 1.5  # a client's request waits; its gateway gives up after 2 s
+# An answer of another shard is in SQL within about a second.
+LOOK_AGAIN_S = 0.3
+LATEST_S = 1.8
+# Ids of requests, of which clients make none themselves, unlike those of items.
+OF_REQUESTS = ("resp_", "conv_")
 
 Id = Annotated[str, Field(max_length=ID_CHARS_MAX)]
 _HINT = (
@@ -49,21 +55,42 @@ class Ownership(Protocol):
 class Owners:
     """Ids without an owner are left out of the response."""
 
-    def __init__(self, store: Ownership) -> None:
+    def __init__(
+        self, store: Ownership, has_others: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`has_others`: whether there are other shards, whose ids are not in the Redis
+        that gateways asked before."""
         self._store = store
+        self._has_others = has_others
 
     @Operation(largest_body=BODY_BYTES_MAX, hint=_HINT)
     async def on_post(self, body: Lookup) -> dict[str, Any]:
         """Look up the owners of ids and of a session."""
+        latest = asyncio.get_running_loop().time() + LATEST_S
         try:
             async with asyncio.timeout(PATIENCE_S):
                 ids, session = await self._find(body)
         except TimeoutError as error:
             raise StoreAway(f"no owners within {PATIENCE_S} s") from error
+        if self._has_others():
+            ids |= await self._look_again(set(body.ids) - ids.keys(), latest)
         return {
             "ids": {id_: asdict(owner) for id_, owner in ids.items()},
             "session": asdict(session) if session else None,
         }
+
+    async def _look_again(self, ids: Iterable[str], latest: float) -> dict[str, Owner]:
+        """Owners that were not there yet: a client may follow an answer of another
+        shard at once."""
+        left = {id_ for id_ in ids if id_.startswith(OF_REQUESTS)}
+        found: dict[str, Owner] = {}
+        with suppress(TimeoutError, StoreAway):
+            async with asyncio.timeout_at(latest):
+                while left:
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    found |= await self._store.owners(sorted(left))
+                    left -= found.keys()
+        return found
 
     async def _find(self, lookup: Lookup) -> tuple[dict[str, Owner], Owner | None]:
         """One query after the other, so that a lookup holds one connection."""

@@ -1,5 +1,5 @@
-"""Reads the provider registry from SQL for the catalogue: after a change by any router,
-after Redis was emptied, and periodically."""
+"""Reads the provider registry from SQL for the catalogue: after a change by any router
+(services/router/shards/changes.py), and periodically."""
 
 import asyncio
 import os
@@ -11,16 +11,13 @@ from prometheus_client import Counter
 
 from libs.common.contracts.catalogue import Alias, Resource
 from libs.common.contracts.prices import Price
-from libs.common.errors import RedisAway
 from libs.common.providers.registry import Registry, joined
 from libs.common.providers.sealing import Sealer, Unsealable
-from libs.common.redis.client import Caller
-from libs.common.redis.keys import DEFAULT, Keys
 from services.router.rounds import Rounds
 
 log = structlog.get_logger()
 
-EVERY_S = 0.5  # between checks for changes
+EVERY_S = 0.5  # between checks whether the last read failed
 READ_EVERY = 20  # checks between unconditional reads of SQL
 FAILURES = Counter(
     "proxy_router_registry_failures_total", "Rounds that could not read the registry."
@@ -43,22 +40,6 @@ class Rows(Protocol):
     async def reseal(self, id_: str, old: str, new: str) -> bool: ...
 
 
-class Changes:
-    """Counts changes of the registry in Redis, to notify all routers."""
-
-    def __init__(self, caller: Caller, keys: Keys = DEFAULT) -> None:
-        self._caller = caller
-        self._key = keys.registry_changes()
-
-    async def count(self) -> bytes | None:
-        """Changes with every change of the registry. None if Redis was emptied."""
-        found: bytes | None = await self._caller.call("GET", self._key)
-        return found
-
-    async def tell(self) -> None:
-        await self._caller.call("INCR", self._key)
-
-
 async def _ignore() -> None:
     """The default for `on_change`."""
 
@@ -70,18 +51,15 @@ class RegistryReader:
     def __init__(
         self,
         rows: Rows,
-        changes: Changes,
         ours: Sequence[Resource],
         sealer: Sealer,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """`ours`: the resources from the environment."""
         self._rows = rows
-        self._changes = changes
         self._ours = tuple(ours)
         self._sealer = sealer
         self._environ = os.environ if environ is None else environ
-        self._seen: bytes | None = None
         self._looks = 0
         self._due = True
         self._resealed = False
@@ -101,46 +79,24 @@ class RegistryReader:
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> None:
-        """Reads the registry if it may have changed. Never raises."""
-        count = self._seen
-        try:
-            count = await self._changes.count()
-        except Exception as error:  # noqa: BLE001 - the outermost loop
-            log.debug(
-                "registry changes not read",
-                action="registry_unheard",
-                cause=str(error)[:80],
-            )
-        due = self._due or count != self._seen or self._looks % READ_EVERY == 0
+        """Reads the registry if it is due. Never raises."""
+        due = self._due or self._looks % READ_EVERY == 0
         self._looks += 1
-        if due and await self._read():
-            # The count was read before SQL: a change in between is read twice.
-            self._seen = count
+        if due:
+            await self._read()
 
     async def changed(self) -> None:
-        """Publishes a change that this router made in SQL, and notifies the others.
-        What fails is retried by the next `look`."""
+        """Publishes a change in SQL. What fails is retried by the next `look`."""
         self._due = True
         await self._read()
-        try:
-            await self._changes.tell()
-        except RedisAway:
-            log.info("other routers not notified", action="registry_untold")
-        except Exception as error:  # noqa: BLE001 - SQL has the change
-            log.warning(
-                "other routers not notified",
-                action="registry_untold",
-                cause=str(error),
-            )
 
-    async def _read(self) -> bool:
+    async def _read(self) -> None:
         async with self._turn:
             self._due, before = False, self.parts
             done = await self._rounds.attempt(self._take)
             self._due = self._due or not done
         if self.parts != before:
             await self.on_change()
-        return done
 
     async def _take(self) -> None:
         registry = await self._rows.registry()

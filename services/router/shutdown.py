@@ -1,9 +1,16 @@
-"""Notices the stop signal. Granian waits for streams to end before it runs the
-application's shutdown, so streams must be told of the signal directly."""
+"""Notices the stop signal, and ends the process when it cannot go on. Granian waits for
+streams to end before it runs the application's shutdown, so streams must be told of the
+signal directly."""
 
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
 
 
 def stopping_at_signal() -> asyncio.Event:
@@ -17,3 +24,18 @@ def stopping_at_signal() -> asyncio.Event:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     return stopping
+
+
+def kept(loop: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """A background loop of the process."""
+    task = asyncio.create_task(loop)
+    task.add_done_callback(die_with)
+    return task
+
+
+def die_with(task: "asyncio.Task[None]") -> None:
+    """A background loop that ends also ends the process; supervisor restarts it."""
+    log.error(
+        "background loop ended", action="loop_ended", cause=repr(task.exception())
+    )
+    os.kill(os.getpid(), signal.SIGTERM)

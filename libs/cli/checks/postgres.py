@@ -1,9 +1,12 @@
 """The check of a Postgres."""
 
+from collections.abc import Iterator
+
 import psycopg
 
 from libs.cli.checks.finding import Finding
 from libs.cli.checks.schema import schema_version, too_new
+from libs.cli.checks.shards import READ, SINCE, shards
 from libs.cli.plan import without_password
 from libs.common.errors import SettingError
 from libs.common.store.postgres.errors import cause_of
@@ -16,17 +19,25 @@ _FINAL = (
 )
 
 
-def postgres(url: str, variable: str, patience_s: float) -> Finding:
+def postgres(
+    url: str, variable: str, patience_s: float, namespace: str
+) -> Iterator[Finding]:
+    """The findings about the database, and about the shards that use it."""
     place = without_password(url)
     try:
         with psycopg.connect(url, connect_timeout=int(patience_s)) as connection:
             tables = "information_schema.tables"
             version = schema_version(connection.execute, tables, "table_name")
             server = connection.info.server_version // 10_000
+            others: list[tuple[str, int]] = []
+            if version >= SINCE:
+                others = connection.execute(READ).fetchall()
     except psycopg.Error as error:
-        return _unusable(place, variable, error)
+        yield _unusable(place, variable, error)
+        return
     newer = too_new(url, variable, version, "postgres")
-    return newer or Finding(f"database {place}", f"answers, Postgres {server}")
+    yield newer or Finding(f"database {place}", f"answers, Postgres {server}")
+    yield from shards(place, others, namespace)
 
 
 def _unusable(place: str, variable: str, error: psycopg.Error) -> Finding:

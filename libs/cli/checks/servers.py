@@ -79,7 +79,8 @@ def database(context: Context) -> Iterator[Finding]:
         # Clients of servers are imported where one is: their imports take long.
         from libs.cli.checks.postgres import postgres  # noqa: PLC0415
 
-        yield postgres(url, _variable(context), context.patience_s)
+        namespace = context.settings.redis_namespace
+        yield from postgres(url, _variable(context), context.patience_s, namespace)
 
 
 def _variable(context: Context) -> str:

@@ -79,10 +79,9 @@ class Keys:
         """Sorted set: session digest -> Unix ms when that key expires."""
         return f"{self.tag}:sessions"
 
-    def registry_changes(self) -> str:
-        """String: a number that increases with each change of the provider registry in
-        SQL, so that all routers notice."""
-        return f"{self.tag}:registry:changes"
+    def instance(self) -> str:
+        """String: a random name, by which the routers know this Redis."""
+        return f"{self.tag}:instance"
 
     def proxy_keys(self) -> str:
         """Hash: SHA-256 of a proxy key's secret -> its record (JSON)."""

@@ -12,10 +12,11 @@ from libs.common.contracts.events import (
 from libs.common.store.dedupe import Changes, GatewayDelta, SessionDelta
 from libs.common.store.proxy_keys import uses
 from libs.common.store.rollups import COLUMNS as SUMS
-from libs.common.store.rollups import Rollups
+from libs.common.store.rollups import QUARTER, Rollups
 from libs.common.store.rows import iso_ms
 
 Plain = tuple[Any, ...]
+QUARTER_MS = QUARTER * 1000
 
 
 class Form(NamedTuple):
@@ -53,8 +54,9 @@ SESSIONS = (
 )
 GATEWAYS = (
     *("id", "started_at", "last_seen_at", "accepted", "ended", "held", "state"),
-    "stored",
+    *("stored", "shard"),
 )
+SPEND = ("subject", "at", "tokens", "nanos")
 KEYS = ("last_used_at", "id")
 
 
@@ -92,7 +94,11 @@ def deltas(changes: Changes, rollups: Rollups) -> Iterator[Delta]:
     """Return what adds up; omit what nothing is added to."""
     found = (
         Delta("put_sessions", SESSIONS, list(map(_session, changes.sessions))),
-        Delta("put_gateways", GATEWAYS, list(map(_gateway, changes.gateways))),
+        Delta(
+            "put_gateways",
+            GATEWAYS,
+            [_gateway(gateway, rollups.shard) for gateway in changes.gateways],
+        ),
         Delta("touch_proxy_keys", KEYS, uses(changes.requests)),
         Delta("put_rollups", SUMS, rollups.rows(changes)),
     )
@@ -111,7 +117,25 @@ def _session(delta: SessionDelta) -> Plain:
     )
 
 
-def _gateway(delta: GatewayDelta) -> Plain:
+def spend(requests: Iterable[RequestEvent]) -> Delta:
+    """What requests used of the budgets of their keys and teams, by the quarter of an
+    hour in which they began. What only ended as `interrupted` used nothing."""
+    used: dict[tuple[str, int], list[int]] = {}
+    for request in requests:
+        tokens, nanos = request.total_tokens or 0, request.cost_nanos or 0
+        if tokens <= 0 and nanos <= 0:
+            continue
+        at_ms = request.created_at_ms - request.created_at_ms % QUARTER_MS
+        for kind, id_ in (("key", request.proxy_key_id), ("team", request.team_id)):
+            if id_:
+                sums = used.setdefault((f"{kind}:{id_}", at_ms), [0, 0])
+                sums[0] += max(tokens, 0)
+                sums[1] += max(nanos, 0)
+    rows = [(who, iso_ms(at), *sums) for (who, at), sums in used.items()]
+    return Delta("add_spend", SPEND, rows)
+
+
+def _gateway(delta: GatewayDelta, shard: str) -> Plain:
     return (
         delta.id,
         None if delta.started_at_ms is None else iso_ms(delta.started_at_ms),
@@ -121,6 +145,7 @@ def _gateway(delta: GatewayDelta) -> Plain:
         delta.held,
         delta.state,
         delta.stored,
+        shard,
     )
 
 

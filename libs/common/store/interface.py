@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from libs.common.contracts.events import Row
 from libs.common.errors import ProxyError
+from libs.common.redis.keys import DEFAULT_NAMESPACE
 from libs.common.store.rows import iso
 
 Write = Callable[[], Awaitable[int]]
@@ -259,7 +260,7 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Book:
     """The ledger of a gateway in SQL: what it reported, and how many of its requests
-    were stored or became dead letters (`dead`)."""
+    were stored or became dead letters (`dead`). `shard`: where its reports are."""
 
     id: str
     started_at: str | None
@@ -270,3 +271,4 @@ class Book:
     state: str
     stored: int
     dead: int
+    shard: str = DEFAULT_NAMESPACE

@@ -13,6 +13,7 @@ from typing import Any
 
 from libs.common.contracts.events import Outcome, RequestEvent
 from libs.common.contracts.prices import PriceList
+from libs.common.redis.keys import DEFAULT_NAMESPACE
 from libs.common.runtime.label_values import LabelValues
 from libs.common.store.dedupe import Changes, Stored
 from libs.common.store.rows import iso_ms
@@ -51,10 +52,12 @@ _COST = len(COUNTS)
 
 
 class Rollups:
-    """What batches add. `prices`: for the cost; set before the first batch."""
+    """What batches add. `prices`: for the cost; `shard`: whose batches they are. Both
+    are set before the first batch."""
 
     def __init__(self) -> None:
         self.prices = PriceList(())
+        self.shard = DEFAULT_NAMESPACE
         self._models = LabelValues(MOST_MODELS)
 
     def rows(self, changes: Changes) -> list[tuple[Any, ...]]:

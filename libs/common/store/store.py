@@ -53,7 +53,8 @@ class Store(ABC):
 
     @abstractmethod
     async def drop_minutes(self, before: datetime) -> None:
-        """Delete rollups of minutes before a time."""
+        """Delete rollups of minutes, and what shards told each other, before a
+        time."""
 
     @abstractmethod
     async def write(self, events: Sequence[StreamedEvent]) -> int:

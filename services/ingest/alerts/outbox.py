@@ -1,8 +1,8 @@
 """Alerts in SQL until the webhook accepted them.
 
 Ingest adds an alert before it acknowledges the event, so none is lost when it dies.
-One of all ingest processes sends them, each at least once: `id` tells a receiver which
-it has already."""
+One of all ingest processes of all shards sends them, each at least once: `id` tells a
+receiver which it has already."""
 
 import asyncio
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from libs.common.contracts.events import Row, StreamedEvent
-from libs.common.errors import RedisAway, StoreAway
+from libs.common.errors import StoreAway
 from libs.common.runtime.lifecycle import wait_for_stop
 from libs.common.store.interface import Fetch
 from libs.common.store.rows import instant, iso
@@ -23,7 +23,6 @@ from services.ingest.metrics import ALERTS, ALERTS_DROPPED
 log = structlog.get_logger()
 
 EVERY_S = 1.0  # between two looks for alerts
-LEASE_MS = 60_000  # longer than one alert takes
 MOST_WAITING = 1_000  # further alerts are dropped
 AT_ONCE = 20
 LONGEST_PAUSE = timedelta(minutes=10)
@@ -96,23 +95,26 @@ class AlertDelivery:
         while not stop.is_set():
             try:
                 await self.step(datetime.now(UTC), stop)
-            except (RedisAway, StoreAway) as error:
+            except StoreAway as error:
                 log.debug("alerts not read", action="alerts_unread", error=str(error))
             await wait_for_stop(stop, EVERY_S)
         await self._webhook.close()
         try:
             await self._leadership.release()
-        except RedisAway:
+        except StoreAway:
             log.debug("lease of alerts not released", action="lease_left")
 
     async def step(self, now: datetime, stop: asyncio.Event) -> None:
         """Ends with the first alert that is not accepted: so will be the others.
-        Raises `RedisAway`, `StoreAway`."""
-        if not await self._leadership.hold():
-            return
+        Raises `StoreAway`."""
         since = iso(now - GIVEN_UP_AFTER)
         values = {"now": iso(now), "since": since, "rows": AT_ONCE}
-        for row in await self._fetch("due_alerts", values):
+        due = await self._fetch("due_alerts", values)
+        if due and not await self._leadership.hold():
+            return
+        if due:  # another process may have sent some before this one had the lease
+            due = await self._fetch("due_alerts", values)
+        for row in due:
             if stop.is_set() or not await self._leadership.hold():
                 return
             if not await self._send(row, now):

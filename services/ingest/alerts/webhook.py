@@ -4,7 +4,6 @@ for those of providers."""
 import os
 import secrets
 import socket
-from typing import Any
 
 import httpx
 import stamina.instrumentation
@@ -12,19 +11,17 @@ import stamina.instrumentation
 from libs.common.providers.http_transport import EgressTransport
 from libs.common.providers.resolver import CheckedResolver
 from libs.common.providers.rules import ProviderRules
-from libs.common.redis.leader import LeaderLease
 from libs.common.runtime.tls import client_context
 from libs.common.settings.http_proxies import Egress
 from libs.common.settings.services import IngestSettings
 from libs.common.store.interface import Fetch
-from services.ingest.alerts.outbox import LEASE_MS, AlertDelivery
+from services.ingest.alerts.lease import DeliveryLease
+from services.ingest.alerts.outbox import AlertDelivery
 from services.ingest.alerts.sender import Sender
 from services.ingest.alerts.signature import signing_key
 
 
-def deliveries(
-    settings: IngestSettings, fetch: Fetch, redis: Any
-) -> tuple[AlertDelivery, ...]:
+def deliveries(settings: IngestSettings, fetch: Fetch) -> tuple[AlertDelivery, ...]:
     """One, if alerts are sent."""
     url, secret = settings.alert_webhook_url, settings.alert_webhook_secret
     if url is None or secret is None:
@@ -39,6 +36,6 @@ def deliveries(
         ),
     )
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    lease = LeaderLease(redis, "alerts", holder, LEASE_MS, settings.redis_keys)
+    lease = DeliveryLease(fetch, holder)
     key = signing_key(secret.get_secret_value())
     return (AlertDelivery(fetch, Sender(client, url, key), lease),)

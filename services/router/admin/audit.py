@@ -10,6 +10,8 @@ read at different moments, so they are compared only in ways that no delay can f
 - left: once a gateway's counts are closed and no gateway holds records, no request is
   outstanding.
 
+A gateway of another shard reports to the Redis of that shard, whose routers judge it.
+
 A gateway that is silent and whose journal no other gateway has taken over is
 unverified: its journal may hold records that exist nowhere else."""
 
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from libs.common.redis.keys import DEFAULT_NAMESPACE
 from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 
@@ -30,7 +33,7 @@ class Account:
     `accepted`. A request in SQL was accepted, even if the gateway's report is older."""
 
     id: str
-    state: str  # running, silent, closed
+    state: str  # running, silent, closed; other: what it is, its own shard knows
     accepted: int
     stored: int
     dead_lettered: int
@@ -38,6 +41,7 @@ class Account:
     pending: int
     held: int
     seen_ms: int | None
+    shard: str = DEFAULT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +53,34 @@ class Finding:
 
 
 def accounts(
-    reports: Mapping[str, Reported], books: Iterable[Book], silent_ms: int
+    reports: Mapping[str, Reported],
+    books: Iterable[Book],
+    silent_ms: int,
+    shard: str = DEFAULT_NAMESPACE,
 ) -> tuple[Account, ...]:
     """Combines both sources. `reports` were read before `books`. A gateway whose last
-    report is `silent_ms` old is silent."""
+    report is `silent_ms` old is silent. `shard`: whose reports these are; of gateways
+    of other shards only SQL is known."""
     known = {book.id: book for book in books}
     for id_ in reports:
-        known.setdefault(id_, Book(id_, None, None, 0, 0, 0, "running", 0, 0))
+        known.setdefault(id_, Book(id_, None, None, 0, 0, 0, "running", 0, 0, shard))
     return tuple(
-        _account(book, reports.get(id_), silent_ms) for id_, book in known.items()
+        _account(book, reports.get(id_), silent_ms, shard)
+        for id_, book in known.items()
     )
 
 
-def _account(book: Book, report: Reported | None, silent_ms: int) -> Account:
+def _account(
+    book: Book, report: Reported | None, silent_ms: int, shard: str
+) -> Account:
     accepted, ended, held = book.accepted, book.ended, book.held
     if report is not None:
         accepted = max(accepted, report.books.accepted)
         ended = max(ended, report.books.ended)
         held = report.books.held
     state = _state(book, report, silent_ms)
+    if state == "silent" and report is None and book.shard != shard:
+        state = "other"
     here = book.stored + book.dead
     accepted = max(accepted, here)
     open_ = 0 if state == "closed" else max(0, accepted - ended)
@@ -82,6 +95,7 @@ def _account(book: Book, report: Reported | None, silent_ms: int) -> Account:
         pending=accepted - here - in_flight,
         held=held,
         seen_ms=report.at_ms if report else _ms(book.last_seen_at),
+        shard=shard if report else book.shard or shard,
     )
 
 
@@ -98,9 +112,11 @@ def judge(
     reports: Mapping[str, Reported],
     depth: int,
     now_ms: int,
+    shard: str = DEFAULT_NAMESPACE,
 ) -> Finding:
-    """Applies the first and the last of the rules above."""
-    listed = list(found)
+    """Applies the first and the last of the rules above. `shard`: whose `reports` and
+    `depth` these are. What others did not store is in their own Redis and journals."""
+    listed = [account for account in found if account.shard == shard]
     quiet = depth == 0 and not any(_may_bring(a, now_ms) for a in listed)
     problems: list[str] = []
     unverified: list[str] = []

@@ -8,6 +8,7 @@ from time import time
 from typing import Protocol
 
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
+from libs.common.redis.keys import DEFAULT_NAMESPACE
 from libs.common.routing.types import Reported
 from libs.common.store.interface import Book
 from libs.common.store.rows import iso_ms
@@ -55,13 +56,20 @@ class Auditor:
     """Takes one reading at a time and keeps the last two."""
 
     def __init__(
-        self, routing: Reports, backlog: Backlog, store: Books, silent_ms: int
+        self,
+        routing: Reports,
+        backlog: Backlog,
+        store: Books,
+        silent_ms: int,
+        shard: str = DEFAULT_NAMESPACE,
     ) -> None:
-        """`silent_ms`: a gateway that did not report for this long is silent."""
+        """`silent_ms`: a gateway that did not report for this long is silent.
+        `shard`: whose Redis this is."""
         self._routing = routing
         self._backlog = backlog
         self._store = store
         self.silent_ms = silent_ms
+        self.shard = shard
         self._reading = asyncio.Lock()
         self._last = Reading()
         self._before = Reading()
@@ -84,10 +92,11 @@ class Auditor:
 
     def _judged(self, found: Reading) -> Reading:
         books, reports = found.books or (), found.reports or {}
-        listed = accounts(reports, books, self.silent_ms)
+        listed = accounts(reports, books, self.silent_ms, self.shard)
         if found.books is None or found.reports is None or found.depth is None:
             return replace(found, accounts=listed)
-        finding = judge(listed, reports, found.depth, int(time() * 1000))
+        now_ms = int(time() * 1000)
+        finding = judge(listed, reports, found.depth, now_ms, self.shard)
         more = doubled(self._before.accounts, self._last.reports or {}, reports)
         finding = replace(finding, problems=finding.problems + more)
         return replace(found, accounts=listed, finding=finding)

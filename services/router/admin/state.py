@@ -90,6 +90,7 @@ class Overview:
             self._live(), self._stored(), self._auditor.read()
         )
         return AdminState(
+            shard=self._auditor.shard,
             resources=live.resources,
             decisions=stored.decisions,
             affinity_count=live.affinities,

@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from libs.common.redis.leader import Leadership
 from libs.common.redis.telemetry_stream import Entry
 from libs.common.routing.budgets import Recount
+from services.router.budgets.spend import Sum
 from services.router.rounds import Rounds
 
 log = structlog.get_logger()
@@ -51,7 +52,20 @@ class Functions(Protocol):
         self, recount: Recount, used: Iterable[Used] = ()
     ) -> set[str] | None: ...
 
-    async def recounted(self, recount: Recount, tokens: int, nanos: int) -> bool: ...
+
+class Shards(Protocol):
+    """What other shards spent. Raises `RedisAway`, `StoreAway`."""
+
+    @property
+    def due(self) -> bool:
+        """Is there anything to add?"""
+
+    async def add(self) -> None:
+        """Adds it to what is counted here."""
+
+    async def set_sum(self, recount: Recount, used: Sum) -> bool:
+        """Sets the spend of a window: what SQL has without the requests that are noted,
+        and those. Returns False if it need not be summed any more."""
 
 
 class Rows(Protocol):
@@ -59,7 +73,7 @@ class Rows(Protocol):
 
     async def spent(
         self, subject: str, start_ms: int, end_ms: int, without: Iterable[str]
-    ) -> tuple[int, int]: ...
+    ) -> Sum: ...
 
     async def stored(
         self, ids: Collection[str], start_ms: int, end_ms: int
@@ -91,10 +105,12 @@ class Recounter:
         rows: Rows,
         stream: Stream,
         leadership: Leadership,
+        shards: Shards,
         heartbeat_s: float,
     ) -> None:
         """`heartbeat_s`: between two of a gateway."""
         self._routing = routing
+        self._shards = shards
         self._rows = rows
         self._stream = stream
         self._leadership = leadership
@@ -111,6 +127,9 @@ class Recounter:
 
     async def look(self) -> None:
         """Sums all windows that are in doubt. Raises `RedisAway`, `StoreAway`."""
+        # One after the other, so that no row of the log counts twice or is missed.
+        if self._shards.due and await self._leadership.hold():
+            await self._shards.add()
         age_ms, wanted = await self._routing.recounts()
         due = [r for r in wanted if age_ms > _waits(r) * self._heartbeat_ms]
         if not due or not await self._leadership.hold():
@@ -134,12 +153,12 @@ class Recounter:
         for _ in range(TRIES):
             if noted is None:
                 return
-            tokens, nanos = await self._rows.spent(subject, *window, noted)
+            used_before = await self._rows.spent(subject, *window, noted)
             after = await self._routing.note_events(recount)
             if after is None:
                 return
             if not await self._rows.stored(after - noted, *window):
-                if await self._routing.recounted(recount, tokens, nanos):
+                if await self._shards.set_sum(recount, used_before):
                     RECOUNTS.inc()
                     log.info("summed a budget", action="recounted", subject=subject)
                 return

@@ -2,10 +2,20 @@
 
 import json
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from libs.common.contracts.events import END_OF_TIME_MS
 from libs.common.store.interface import Fetch
 from libs.common.store.rows import iso_ms
+
+
+class Sum(NamedTuple):
+    """Tokens and billionths of a dollar. `newest`: up to which row of `shard_spend`
+    they include what other shards spent."""
+
+    tokens: int
+    nanos: int
+    newest: int = 0
 
 
 class SpendRows:
@@ -17,13 +27,13 @@ class SpendRows:
 
     async def spent(
         self, subject: str, start_ms: int, end_ms: int, without: Iterable[str]
-    ) -> tuple[int, int]:
-        """Tokens and billionths of a dollar in a window, without these requests."""
+    ) -> Sum:
+        """What is stored of a window, without these requests."""
         kind, _, id_ = subject.partition(":")
         whose = {"key": None, "team": None, kind: id_, "subject": subject}
         values = {**whose, **_window(start_ms, end_ms), "ids": _ids(without)}
         (row,) = await self._fetch("spend_of", values)
-        return row["tokens"], row["nanos"]
+        return Sum(row["tokens"], row["nanos"], row["newest"])
 
     async def stored(
         self, ids: Collection[str], start_ms: int, end_ms: int

@@ -18,6 +18,7 @@ do  -- a scope of its own: a chunk has at most 200 local names
 local QUOTAS_KEPT = 4096
 local SUBJECTS_KEPT = 100000
 local UNSURE, KNOWN, RECOUNTING = 0, 1, 2
+local LOGGED_MS = 1800000  -- SQL keeps the log of other shards for longer
 -- What keys' limits are, by id and by their JSON. Those that were not used since are in
 -- `older`.
 local quotas, older, quotas_kept = {}, {}, 0
@@ -27,12 +28,15 @@ local quotas, older, quotas_kept = {}, {}, 0
 local minutes, minutes_kept = {}, 0
 -- By subject: kind, starts, ends (the window), tokens, nanos (spent in it), reserved
 -- (what running requests may use), sure, level (the threshold that was reported: 0 none,
--- 1 soft, 2 limit), reserves, since (identifies the doubt).
+-- 1 soft, 2 limit), reserves, since (identifies the doubt), counted (up to which row of
+-- SQL's log the sum has what other shards spent).
 local spends, spends_kept = {}, 0
 -- What was looked up for a quota (`spent`; `first` and `second`: the states of its
 -- budgets; `only`: the first if there is no other) holds while its `epoch` is this one: until a state is replaced, is in doubt or
 -- has passed a threshold. So most requests look up nothing but their quota.
 local epoch = 0
+-- Up to which row of that log their spend is added, and when it was; nil: not at all.
+local others_seen, others_at = nil, 0
 local pack = nil  -- struct.pack, which is not there when the library is loaded
 
 local function keep(quota)
@@ -67,7 +71,7 @@ end
 -- Redis has no content that what is in memory could belong to.
 function budgets.forget()
   minutes, minutes_kept, spends, spends_kept = {}, 0, {}, 0
-  epoch = epoch + 1
+  epoch, others_seen = epoch + 1, nil
 end
 
 -- Limits per minute -------------------------------------------------------------------
@@ -576,6 +580,42 @@ function budgets.doubt_all()
   return 1
 end
 
+-- What other shards spent --------------------------------------------------------------
+
+local function add_other(number, subject, at, tokens, nanos)
+  local state = spends[subject]
+  if not state or number <= (state.counted or 0) or at < state.starts then return end
+  if at >= state.ends then
+    -- The next window does not begin with nothing.
+    spends[subject], epoch = nil, epoch + 1
+    return
+  end
+  state.tokens, state.nanos = state.tokens + tokens, state.nanos + nanos
+  if state.tokens >= state.bar_tokens or state.nanos >= state.bar_nanos then
+    epoch, state.bar_tokens, state.bar_nanos = epoch + 1, math.huge, math.huge
+  end
+end
+
+-- others_v1  ARGV: the row of SQL's log from which the caller read, the newest row that it
+--   has, then for each row: its number, subject, a time (ms), tokens, billionths of a dollar.
+-- Adds what other shards spent. Returns the row up to which it is added. Rows that were
+-- read from another one are not: they would count twice, or some would be missing.
+function budgets.add_others(_, args)
+  local now = clock('')
+  if not others_seen or now - others_at > LOGGED_MS then
+    -- The sums of SQL have all before.
+    budgets.doubt_all()
+    others_seen, others_at = tonumber(args[2]), now
+  elseif tonumber(args[1]) == others_seen then
+    for i = 3, #args, 5 do
+      add_other(tonumber(args[i]), args[i + 1], tonumber(args[i + 2]), tonumber(args[i + 3]),
+        tonumber(args[i + 4]))
+    end
+    others_seen, others_at = tonumber(args[2]), now
+  end
+  return string.format('%.0f', others_seen)
+end
+
 -- Summing a window anew ----------------------------------------------------------------
 
 -- recounts_v1  Returns the age in ms of this Redis's content, then for each budget
@@ -616,11 +656,15 @@ function budgets.note_events(_, args)
 end
 
 -- recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
--- the noted requests. Returns {tokens, billionths}: what is spent, or {}.
+-- the noted requests, and up to which row of the log they have those of other shards.
+-- Returns {tokens, billionths}: what is spent, or {}.
 function budgets.summed(_, args)
   local state = recounted(args[1], args[2])
-  if not state then return {} end
+  local counted = tonumber(args[5])  -- nil: an older router's
+  -- What was added since would be lost.
+  if not state or counted and others_seen and counted < others_seen then return {} end
   local tokens, nanos = tonumber(args[3]), tonumber(args[4])
+  state.counted = counted
   for _, amounts in ipairs(call('HVALS', TAG .. 'recount:' .. args[1])) do
     local each, cost = string.match(amounts, '^(%d+) (%d+)$')
     tokens, nanos = tokens + tonumber(each), nanos + tonumber(cost)

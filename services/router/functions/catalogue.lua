@@ -42,7 +42,7 @@
 --   proxy_keys       hash   SHA-256 of a proxy key's secret -> key record (JSON)
 --   proxy_keys:version      number, increases with each change of that hash
 --   prices           string the price list (JSON)
---   registry:changes string number, increases with each change of the registry in SQL
+--   instance         string a random name, by which the routers know this Redis
 --   spent:<key id>   string msgpack: use of a proxy key in the last minute (limits.lua)
 --   recounts         set    subjects whose window has to be summed anew from SQL
 --   recount:<subject>       hash   request -> "tokens billionths of a dollar", meanwhile

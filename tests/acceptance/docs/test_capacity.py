@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.capacity import RATES, Mix, nodes, table, thresholds
-from bench.parts.tags import of_two, simulate
+from bench.capacity import RATES, Mix, table, thresholds
+from bench.parts.shards import simulate
 
 ROOT = Path(__file__).resolve().parents[3]
 DOC = (ROOT / "docs/capacity.md").read_text()
@@ -16,17 +16,17 @@ DOC = (ROOT / "docs/capacity.md").read_text()
 
 @pytest.mark.parametrize(
     "computed",
-    [table(Mix(), RATES), thresholds(Mix()), nodes()],
-    ids=("needs", "full", "nodes"),
+    [table(Mix(), RATES), thresholds(Mix())],
+    ids=("needs", "full"),
 )
 def test_a_table_is_the_computed_one(computed: str) -> None:
     assert f"\n{computed}\n" in DOC
 
 
 def test_the_simulation_has_the_documented_result() -> None:
-    found = simulate(16, of_two)
-    row = "| 16 | of two | of 20 requests | {:.2f} | {:.2f} | {:.2f} |"
-    assert row.format(found.busiest_part, found.busiest_key, found.calls) in DOC
+    found = simulate(6)
+    row = "| 6 | of 20 requests | {:.2f} | {:.2f} |"
+    assert row.format(found.busiest_shard, found.busiest_key) in DOC
 
 
 def test_the_command_computes_another_mix() -> None:

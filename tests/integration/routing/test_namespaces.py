@@ -2,6 +2,7 @@
 names, and they have nothing in common."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -30,7 +31,8 @@ from libs.common.routing.types import (
     digest,
 )
 from services.router.function_library import library
-from services.router.registry import Changes
+from services.router.shards.registration import Registration
+from services.router.shards.rows import Shard
 from tests.integration.routing.budgets.scene import KEY, Scene, budget
 from tests.support.values.asks import made_ask, made_release
 
@@ -57,6 +59,13 @@ async def served(stack: Scene) -> None:
     await stack.routing.release(made_release("a1", session=SESSION, learned=(ID,)))
 
 
+class Nobody:
+    """SQL without shards."""
+
+    async def note(self, name: str, instance: str, now: datetime) -> list[Shard]:
+        return []
+
+
 async def everything(redis: Redis, keys: Keys) -> dict[bytes, Any]:
     """The content of all keys with a tag."""
     found = [key async for key in redis.scan_iter(f"{keys.tag}*")]
@@ -81,7 +90,7 @@ async def test_all_that_a_stack_writes_is_its_own(stacks: Stacks, redis: Redis) 
     await table.change(None, {"hash": Principal("key_1")})
     await Orders(redis, theirs.keys).place("id-1")
     await LeaderLease(redis, "router", "me", 60_000, theirs.keys).hold()
-    await Changes(ClientCaller(redis), theirs.keys).tell()
+    await Registration(Nobody(), ClientCaller(redis), theirs.keys).note()
     assert await everything(redis, ours.keys) == before
     names = [key.decode() async for key in redis.scan_iter("*")]
     elsewhere = (ours.keys.tag, theirs.keys.tag, ours.stream)
@@ -188,14 +197,12 @@ async def test_proxy_keys(redis: Redis) -> None:
     assert (await theirs.read())["hash"].id == "key_2"
 
 
-async def test_leaders_orders_and_changes(redis: Redis) -> None:
+async def test_leaders_and_orders(redis: Redis) -> None:
     for keys in (DEFAULT, OTHER):
         assert await LeaderLease(redis, "router", keys.namespace, 60_000, keys).hold()
     await Orders(redis, OTHER).place("id-1")
     assert not await Orders(redis).withdraw("id-1")
     assert await Orders(redis, OTHER).withdraw("id-1")
-    await Changes(ClientCaller(redis), OTHER).tell()
-    assert await Changes(ClientCaller(redis)).count() is None
 
 
 async def test_queues(redis: Redis) -> None:

@@ -27,12 +27,12 @@ async def test_a_window_is_summed_before_and_after_retention(store: Store) -> No
             ]
         )
     rows, window = SpendRows(store.fetch), (T0_MS, T0_MS + 3_000)
-    assert await rows.spent("key:k", *window, ["r0"]) == (10, 140)
-    assert await rows.spent("team:t", 0, END_OF_TIME_MS, ()) == (15, 210)
+    assert await rows.spent("key:k", *window, ["r0"]) == (10, 140, 0)
+    assert await rows.spent("team:t", 0, END_OF_TIME_MS, ()) == (15, 210, 0)
     assert await rows.stored(["r0", "r3", "no"], *window) == {"r0"}
     await store.drop_before(date(9000, 1, 1))
     assert await rows.stored(["r0"], *window) == set()
-    assert await rows.spent("key:k", 0, END_OF_TIME_MS, ()) == (20, 280)
-    assert await rows.spent("team:t", 0, END_OF_TIME_MS, ()) == (15, 210)
+    assert await rows.spent("key:k", 0, END_OF_TIME_MS, ()) == (20, 280, 0)
+    assert await rows.spent("team:t", 0, END_OF_TIME_MS, ()) == (15, 210, 0)
     await store.drop_before(date(9000, 1, 1))
-    assert await rows.spent("key:k", 0, END_OF_TIME_MS, ()) == (20, 280)
+    assert await rows.spent("key:k", 0, END_OF_TIME_MS, ()) == (20, 280, 0)

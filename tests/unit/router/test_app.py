@@ -1,7 +1,6 @@
 """The router as a whole: its routes, and what keeps it from starting.
 tests/integration/router/process uses Redis and a database."""
 
-import asyncio
 import os
 import re
 import signal
@@ -169,21 +168,3 @@ async def test_openapi_describes_exactly_the_routes_of_the_api(
                 if path.startswith("/admin"):
                     answer = await api.simulate_request(method.upper(), path)
                     assert problem(answer)[:2] == (401, "invalid_admin_token")
-
-
-@pytest.mark.asyncio
-async def test_a_loop_that_ends_ends_the_process() -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
-
-    async def gone() -> None:
-        raise ZeroDivisionError
-
-    try:
-        task = router_app._kept(gone())
-        await asyncio.wait_for(ended.wait(), 60)
-        with pytest.raises(ZeroDivisionError):
-            await task
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)

@@ -33,7 +33,10 @@ class World:
         self.redis_away = False
         self.leader: str | None = "health-1"
         self.fails = False
-        self.conditions = RouterConditions(self.state, self, self, self.prober)
+        self.namespace_taken: str | None = None
+        self.conditions = RouterConditions(
+            self.state, self, self, self.prober, lambda: self.namespace_taken
+        )
 
     async def state(self) -> Any:
         if self.fails:
@@ -108,6 +111,13 @@ async def test_a_part_is_measured_by_its_kind() -> None:
 
 
 @pytest.mark.asyncio
+async def test_two_redis_servers_with_one_namespace_are_said() -> None:
+    world = World()
+    world.namespace_taken = "another Redis"
+    assert await world.conditions.problems() == {"shards": "another Redis"}
+
+
+@pytest.mark.asyncio
 async def test_while_redis_goes_away_nothing_else_is_blamed() -> None:
     world = World()
     world.redis_away = True
@@ -119,7 +129,7 @@ async def test_while_redis_goes_away_nothing_else_is_blamed() -> None:
 async def test_without_resources_or_checks_nothing_is_impaired() -> None:
     world = World()
     world.resources, world.leader = (), None
-    unchecked = RouterConditions(world.state, world, world, None)
+    unchecked = RouterConditions(world.state, world, world, None, lambda: None)
     assert await unchecked.problems() == {}
 
 

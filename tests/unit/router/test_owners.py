@@ -3,7 +3,7 @@ uses a slow one, and gateways."""
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +28,8 @@ class Store:
         self.asked: list[Any] = []
         self.error: Exception | None = None
         self.hangs = False
+        self.known = {"resp_1"}
+        self.later: Callable[[], None] = lambda: None  # done after a look
 
     async def owners(self, ids: Sequence[str]) -> dict[str, Owner]:
         self.asked.append(tuple(ids))
@@ -35,16 +37,19 @@ class Store:
             await asyncio.Event().wait()
         if self.error:
             raise self.error
-        return {id_: OWNER for id_ in ids if id_ == "resp_1"}
+        found = {id_: OWNER for id_ in ids if id_ in self.known}
+        self.later()
+        return found
 
     async def session_owner(self, session_id: str, tenant: str = "") -> Owner | None:
         self.asked.append((session_id, tenant))
         return OWNER if (session_id, tenant) == ("s", "team:red") else None
 
 
-def post(store: Store, body: Any) -> Any:
+def post(store: Store, body: Any, *, others: bool = False) -> Any:
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return client({"/owners": Owners(store)}).simulate_post("/owners", body=sent)
+    owners = Owners(store, lambda: others)
+    return client({"/owners": owners}).simulate_post("/owners", body=sent)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +116,53 @@ def test_a_body_that_is_too_large() -> None:
     result = post(store, b" " * (BODY_BYTES_MAX + 1))
     assert problem(result) == (413, "body_too_large", None)
     assert store.asked == []
+
+
+class TestOtherShards:
+    """Their answers are in SQL about a second after a client has them."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(owners, "LOOK_AGAIN_S", 0.01)
+
+    def test_an_id_that_is_not_there_yet_is_looked_up_again(self) -> None:
+        store = Store()
+
+        def learns() -> None:
+            if len(store.asked) == 2:
+                store.known.add("resp_2")
+
+        store.later = learns
+        body = {"ids": ["resp_1", "msg_1", "resp_2"]}
+        found = {"resp_1": SHOWN, "resp_2": SHOWN}
+        assert post(store, body, others=True).json == {"ids": found, "session": None}
+        first, *again = store.asked
+        assert first == ("resp_1", "msg_1", "resp_2")
+        assert again == [("resp_2",)] * 2
+
+    def test_one_that_does_not_exist_is_not_waited_for_long(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store()
+        monkeypatch.setattr(owners, "LATEST_S", 0.1)
+        answer = post(store, {"ids": ["resp_2"]}, others=True)
+        assert (answer.status_code, answer.json["ids"]) == (200, {})
+
+    def test_items_are_not_waited_for(self) -> None:
+        store = Store()
+        post(store, {"ids": ["resp_1", "msg_1"]}, others=True)
+        assert store.asked == [("resp_1", "msg_1")]
+
+    @pytest.mark.parametrize("hangs", [True, False])
+    def test_what_was_found_counts_if_the_second_look_fails(
+        self, hangs: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store()
+        monkeypatch.setattr(owners, "LATEST_S", 0.2)
+
+        def fails() -> None:
+            store.hangs, store.error = hangs, StoreAway()
+
+        store.later = fails
+        body = {"ids": ["resp_1", "resp_2"]}
+        assert post(store, body, others=True).json["ids"] == {"resp_1": SHOWN}

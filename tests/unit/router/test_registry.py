@@ -7,13 +7,12 @@ from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from libs.common.contracts.catalogue import Alias, Resource
-from libs.common.errors import RedisAway, StoreAway
+from libs.common.errors import StoreAway
 from libs.common.providers.registry import Provider, Registry
 from libs.common.providers.sealing import Sealer
-from libs.common.redis.keys import Keys
 from libs.common.runtime.lifecycle import end
 from services.router.catalogue import Publisher, build_catalogue
-from services.router.registry import READ_EVERY, Changes, RegistryReader
+from services.router.registry import READ_EVERY, RegistryReader
 from tests.support.processes.waiting import eventually
 from tests.unit.router.test_catalogue import Leadership, Library, resource
 
@@ -59,30 +58,13 @@ class Rows:
         return True
 
 
-class Counter:
-    """The counter in Redis; can be made unreachable."""
-
-    def __init__(self) -> None:
-        self.value: int | None = None
-        self.away = False
-
-    async def call(self, command: str, _: str) -> bytes | None:
-        if self.away:
-            raise RedisAway
-        if command == "INCR":
-            self.value = (self.value or 0) + 1
-        return None if self.value is None else b"%d" % self.value
-
-
 class World:
     def __init__(self, *providers: Provider, keys: tuple[str, ...] = (NEW,)) -> None:
         self.rows = Rows(*providers)
-        self.counter = Counter()
         self.reader = self.another(keys)
 
     def another(self, keys: tuple[str, ...] = (NEW,)) -> RegistryReader:
-        changes = Changes(self.counter)  # type: ignore[arg-type]
-        return RegistryReader(self.rows, changes, OURS, Sealer(keys), {})
+        return RegistryReader(self.rows, OURS, Sealer(keys), {})
 
     def ids(self, reader: RegistryReader | None = None) -> list[str]:
         parts = (reader or self.reader).parts
@@ -105,27 +87,8 @@ async def test_sql_is_asked_when_something_changed_and_now_and_then() -> None:
     assert world.rows.read == 1
     await world.reader.look()
     assert world.rows.read == 2
-
-
-async def test_another_routers_change_is_seen() -> None:
-    world = World(provider())
-    other = world.another()
-    for reader in (world.reader, other):
-        await reader.look()
-    world.rows.registered = Registry((provider("second"),), (ALIAS,))
-    await other.changed()
-    await world.reader.look()
-    assert world.ids() == world.ids(other) == ["openai-1", "second"]
-
-
-async def test_an_emptied_redis_has_it_read_again() -> None:
-    world = World(provider())
     await world.reader.changed()
-    await world.reader.look()
-    before = world.rows.read
-    world.counter.value = None
-    await world.reader.look()
-    assert world.rows.read == before + 1
+    assert world.rows.read == 3
 
 
 async def test_without_sql_what_was_read_stays() -> None:
@@ -137,13 +100,14 @@ async def test_without_sql_what_was_read_stays() -> None:
             await world.reader.look()
     assert world.ids() == ["openai-1", "acme"]
     assert [entry["action"] for entry in logs] == ["registry_failed"]
+    await world.reader.changed()
     world.rows.away = False
     world.rows.registered = Registry()
     await world.reader.look()
     assert world.ids() == ["openai-1"]
 
 
-async def test_a_change_is_published_though_redis_is_away() -> None:
+async def test_a_change_is_published_at_once() -> None:
     world = World(provider())
     published = []
 
@@ -151,7 +115,6 @@ async def test_a_change_is_published_though_redis_is_away() -> None:
         published.append(world.ids())
 
     world.reader.on_change = publish
-    world.counter.away = True
     await world.reader.changed()
     await world.reader.changed()  # nothing new
     assert published == [["openai-1", "acme"]]
@@ -243,40 +206,6 @@ class TestPublisher:
         await publisher.renew()
         assert library.published is None
         assert [r.id for r in publisher.catalogue.resources] == ["openai-1", "acme"]
-
-
-class Odd(Counter):
-    """A Redis that answers, but with an error."""
-
-    async def call(self, command: str, _: str) -> bytes | None:
-        raise ValueError("OOM command not allowed")
-
-
-async def test_each_stack_counts_its_own_changes() -> None:
-    asked: list[tuple[str, str]] = []
-
-    class Noted(Counter):
-        async def call(self, command: str, key: str) -> bytes | None:
-            asked.append((command, key))
-            return await super().call(command, key)
-
-    changes = Changes(Noted(), Keys("b_2"))  # type: ignore[arg-type]
-    await changes.tell()
-    await changes.count()
-    assert asked == [(c, "{b_2}:registry:changes") for c in ("INCR", "GET")]
-
-
-async def test_a_redis_that_refuses_keeps_nothing_from_being_read() -> None:
-    world = World(provider())
-    changes = Changes(Odd())  # type: ignore[arg-type]
-    reader = RegistryReader(world.rows, changes, OURS, Sealer((NEW,)), {})
-    await reader.look()
-    assert reader.parts is not None
-    before = world.rows.read
-    with capture_logs() as logs:
-        await reader.changed()
-    assert world.rows.read == before + 1
-    assert [log["action"] for log in logs] == ["registry_untold"]
 
 
 async def test_the_loop_looks_again_and_again() -> None:

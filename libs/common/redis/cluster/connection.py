@@ -19,6 +19,7 @@ from libs.common.redis.cluster.client import REDIRECTIONS, ClusterClient
 from libs.common.redis.cluster.layout import Address, guarded, target_of
 from libs.common.redis.cluster.wire import Awaited, Call, Reply, Told, Wire
 from libs.common.redis.packing import packed
+from libs.common.runtime.lifecycle import end
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -76,11 +77,8 @@ class ClusterConnection:
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        tasks = [self._keeper, self._following, *self._asking]
-        for task in tasks:
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+        # A connection attempt may lose a cancellation, and be repeated forever.
+        await end([*filter(None, (self._keeper, self._following)), *self._asking])
         if self._wire is not None:
             self._wire.drop("was closed")
         await self._client.aclose()

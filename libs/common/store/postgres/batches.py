@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from libs.common.contracts.events import Row, StreamedEvent, encode
-from libs.common.store.bulk import COLUMNS, TEXT, Plain, deltas, tables
+from libs.common.store.bulk import (
+    COLUMNS,
+    TEXT,
+    Delta,
+    Plain,
+    deltas,
+    spend,
+    tables,
+)
 from libs.common.store.dedupe import Changes, dedupe
 from libs.common.store.postgres.calls import (
     FORM,
@@ -17,8 +25,9 @@ from libs.common.store.postgres.calls import (
 )
 from libs.common.store.rollups import Rollups
 
-# Parameters of `add_batch`, by the statements of SQLite that do the same.
-ADDED = ("put_sessions", "put_gateways", "touch_proxy_keys", "put_rollups")
+# Parameters of `add_batch`, by the statements of SQLite that do the same. It has one
+# shard, which tells nobody of its spend.
+ADDED = ("put_sessions", "put_gateways", "touch_proxy_keys", "put_rollups", "add_spend")
 
 
 class Prepared(NamedTuple):
@@ -67,12 +76,16 @@ async def merge_batch(
 def _added(changes: Changes, rollups: Rollups) -> Row | None:
     """Values of `add_batch`, None if nothing adds up."""
     values: Row = dict.fromkeys(ADDED)
-    for delta in deltas(changes, rollups):
-        rows = [_without_zeros(delta.columns, row) for row in delta.rows]
-        values[delta.name] = encode(rows).decode()
+    for delta in (*deltas(changes, rollups), spend(changes.requests)):
+        values[delta.name] = _encoded(delta) if delta.rows else None
     if any(values.values()) or changes.fresh:
-        return {**values, "fresh": changes.fresh}
+        return {**values, "fresh": changes.fresh, "shard": rollups.shard}
     return None
+
+
+def _encoded(delta: Delta) -> str:
+    rows = [_without_zeros(delta.columns, row) for row in delta.rows]
+    return encode(rows).decode()
 
 
 def _without_zeros(columns: Sequence[str], row: Plain) -> Row:

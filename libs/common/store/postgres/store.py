@@ -127,6 +127,7 @@ class PostgresStore(Store):
 
     async def drop_minutes(self, before: datetime) -> None:
         await self._drop_rollups(MINUTE, before)
+        await self._delete("drop_spend", {"before": before})
 
     async def _drop_rollups(self, step_s: int, before: datetime) -> None:
         values = {"step_seconds": step_s, "before": before}

@@ -130,6 +130,15 @@ def of_parts(problems: Mapping[str, str]) -> Iterator[AttentionItem]:
                 "PROXY_PRICES_FILE.",
             )
             yield item("degraded", part, words)
+        elif part == "shards":
+            words = Words(
+                f"{problem[0].upper()}{problem[1:]}. Their gateways' requests are in "
+                "one ledger, but neither shard adds what the other one spends of "
+                "budgets.",
+                "Give each Redis a PROXY_REDIS_NAMESPACE of its own, or a database of "
+                "its own to each stack.",
+            )
+            yield item("degraded", part, words)
         elif part in ("redis", "database", "health", "resources"):
             yield item("degraded", part, _PARTS[part])
 

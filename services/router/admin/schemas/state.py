@@ -4,6 +4,7 @@ from typing import Literal
 
 from libs.common.contracts.catalogue import Frozen, HealthState, ResourceState
 from libs.common.contracts.events import Row
+from libs.common.redis.keys import DEFAULT_NAMESPACE
 
 
 class Ledger(Frozen):
@@ -21,10 +22,13 @@ class Ledger(Frozen):
 
 
 class GatewayBooks(Frozen):
-    """The counts of one gateway process; `*` is the sum of old ones."""
+    """The counts of one gateway process; `*` is the sum of old ones. `other`: of a
+    gateway of another shard, whose own routers know whether it runs, and what it did
+    since it was last seen in SQL."""
 
     id: str
-    state: Literal["running", "silent", "closed"]
+    shard: str
+    state: Literal["running", "silent", "closed", "other"]
     accepted: int
     stored: int
     pending: int
@@ -54,7 +58,8 @@ class WaitingRequests(Frozen):
 
 
 class AdminState(Frozen):
-    """What the proxy is doing now. null: unknown, because a service is unreachable."""
+    """What the proxy is doing now. null: unknown, because a service is unreachable.
+    Decisions and the ledger are those of all shards, all else that of `shard`."""
 
     resources: tuple[ResourceState, ...]
     decisions: tuple[Row, ...]  # the newest stored ones
@@ -65,6 +70,7 @@ class AdminState(Frozen):
     unpriced_models: tuple[str, ...] = ()  # used in the last day
     degraded: tuple[str, ...]
     admin: Literal["open", "token"]
+    shard: str = DEFAULT_NAMESPACE  # its Redis namespace
     timestamp: str
 
 

@@ -19,11 +19,11 @@ export async function load() {
   return { ledger, tokens, changes };
 }
 
-const GATEWAY = { running: "healthy", silent: "unhealthy", closed: "unknown" };
+const GATEWAY = { running: "healthy", silent: "unhealthy", closed: "unknown", other: "unknown" };
 
 const gatewayColumns = (now) => [
   { name: "Gateway", cell: (g) => (g.id === "*" ? "old ones, together" : g.id) },
-  { name: "State", cell: (g) => badge(GATEWAY[g.state], g.state) },
+  { name: "State", cell: (g) => badge(GATEWAY[g.state], g.state === "other" ? `of shard ${g.shard}` : g.state) },
   { name: "Accepted", cell: (g) => number(g.accepted), className: "number" },
   { name: "Stored", cell: (g) => number(g.stored), className: "number" },
   { name: "Pending", cell: (g) => number(g.pending), className: "number" },

@@ -37,7 +37,7 @@ COLUMNS = {
     "sessions": "id name first_seen_at last_seen_at requests total_tokens "
     "last_resource_id",
     "minted_ids": "id created_at request_id resource_id account_id tenant repeated",
-    "gateways": "id started_at last_seen_at accepted ended held state stored",
+    "gateways": "id started_at last_seen_at accepted ended held state stored shard",
     "payloads": "request_id created_at direction content_type encoding "
     "original_bytes truncated body dropped",
 }

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.events import RequestEvent
-from libs.common.store.bulk import APART, Form, tables
+from libs.common.store.bulk import APART, QUARTER_MS, Form, deltas, spend, tables
 from libs.common.store.dedupe import dedupe
 from libs.common.store.postgres.calls import TYPES
+from libs.common.store.rollups import Rollups
+from libs.common.store.rows import iso_ms
 from tests.support.values.telemetry import (
     T0_MS,
     decision_event,
@@ -95,3 +97,31 @@ def test_of_two_that_tell_an_id_in_one_moment_the_first_counts() -> None:
     later = stored_request("c", created_at_ms=T0_MS + 1, **minted)
     found = rows(first, second, later)["minted_ids"]
     assert [(row[0], row[2]) for row in found] == [("x", "a"), ("x", "c")]
+
+
+def test_the_books_of_a_gateway_name_its_shard() -> None:
+    rollups = Rollups()
+    rollups.shard = "b"
+    changes = dedupe([streamed(gateway_event(), "g1")], {})
+    (found,) = deltas(changes, rollups)
+    assert dict(zip(found.columns, found.rows[0], strict=True))["shard"] == "b"
+
+
+def test_what_was_spent_is_told_by_key_team_and_quarter_of_an_hour() -> None:
+    quarter = T0_MS - T0_MS % QUARTER_MS
+    both: dict[str, Any] = {"proxy_key_id": "k", "team_id": "t"}
+    events = [
+        stored_request("r1", **both, total_tokens=3, cost_nanos=40),
+        stored_request("r2", proxy_key_id="k", total_tokens=4),
+        stored_request("odd", **both, total_tokens=-9, cost_nanos=-9),
+        stored_request("unknown", **both),
+        stored_request("nobody", total_tokens=5),
+        stored_request(
+            "later", created_at_ms=quarter + QUARTER_MS, team_id="t", cost_nanos=1
+        ),
+    ]
+    assert spend(dedupe(events, {}).requests).rows == [
+        ("key:k", iso_ms(quarter), 7, 40),
+        ("team:t", iso_ms(quarter), 3, 40),
+        ("team:t", iso_ms(quarter + QUARTER_MS), 0, 1),
+    ]

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.events import StreamedEvent
-from libs.common.errors import RedisAway
+from libs.common.errors import StoreAway
 from libs.common.store.rows import milliseconds
 from libs.common.store.sqlite.store import SqliteStore
 from services.ingest.alerts import outbox
@@ -55,13 +55,13 @@ class World:
 
     async def hold(self) -> bool:
         if self.leads is None:
-            raise RedisAway
+            raise StoreAway
         return self.leads
 
     async def release(self) -> None:
         self.released = True
         if self.leads is None:
-            raise RedisAway
+            raise StoreAway
 
     async def step(self, later: timedelta = timedelta(0)) -> list[str]:
         self.sent.clear()

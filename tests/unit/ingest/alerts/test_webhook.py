@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.events import Row
-from libs.common.redis.leader import LeaderLease
 from libs.common.settings.services import IngestSettings
 from services.ingest.alerts.webhook import deliveries
 
@@ -24,23 +23,4 @@ def test_alerts_are_sent_if_there_is_a_webhook(
     environ: dict[str, str], count: int
 ) -> None:
     settings = IngestSettings.read(environ)
-    assert len(deliveries(settings, no_sql, None)) == count
-
-
-class Redis:
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def get(self, key: str) -> None:
-        self.asked.append(key)
-
-
-@pytest.mark.asyncio
-async def test_each_stack_has_a_leader_of_its_own() -> None:
-    redis = Redis()
-    settings = IngestSettings.read(SET | {"PROXY_REDIS_NAMESPACE": "b_2"})
-    (delivery,) = deliveries(settings, no_sql, redis)
-    lease = delivery._leadership
-    assert isinstance(lease, LeaderLease)
-    await lease.holder()
-    assert redis.asked == ["{b_2}:leader:alerts"]
+    assert len(deliveries(settings, no_sql)) == count

@@ -173,3 +173,20 @@ def test_more_than_was_accepted_is_found_by_a_later_report(
 ) -> None:
     earlier = accounts({}, [book(stored=6, dead=1)], SILENT_MS)
     assert len(doubled(earlier, between, later)) == problems
+
+
+def test_gateways_of_other_shards_are_not_judged() -> None:
+    """Their reports, and what they did not store, are in another Redis."""
+    lost: dict[str, Any] = {"accepted": 5, "stored": 3, "shard": "c"}
+    gone = book("gone", state="closed", **lost)
+    listed = accounts(
+        reported(5, 5, 0), [book(**lost), book("x", **lost), gone], 1, "b"
+    )
+    assert [(a.id, a.shard, a.state) for a in listed] == [
+        ("gw", "b", "silent"),  # it reports here
+        ("x", "c", "other"),
+        ("gone", "c", "closed"),
+    ]
+    finding = judge(listed, reported(5, 5, 0), 0, NOW_MS + CLOSED_FOR_MS + 1, "b")
+    assert finding == Finding((), ("gw",))
+    assert [a.pending + a.in_flight for a in listed[1:]] == [2, 2]

@@ -81,6 +81,7 @@ def test_the_whole_ledger() -> None:
         "gateways": [
             {
                 "id": "gw-1",
+                "shard": "rpx",
                 "state": "running",
                 **figures,
                 "held": 4,

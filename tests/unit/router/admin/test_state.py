@@ -148,6 +148,7 @@ async def test_the_shape_that_clients_rely_on() -> None:
         "unpriced_models": [],
         "degraded": [],
         "admin": "token",
+        "shard": "rpx",
     }
     assert [(q.table, q.limit) for q in world.asked] == [("decisions", 50)]
 

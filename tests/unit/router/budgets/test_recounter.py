@@ -13,6 +13,7 @@ from services.router.budgets.recounter import (
     Recounter,
     Used,
 )
+from services.router.budgets.spend import Sum
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,6 +38,7 @@ class World:
         self.meanwhile: list[tuple[str, bool]] = []
         self.known: dict[str, tuple[int, int]] = {}
         self.asked = 0
+        self.others = self.added = False
 
     async def hold(self) -> bool:
         return self.leads
@@ -53,15 +55,22 @@ class World:
             self.noted.setdefault(id_, (tokens, nanos))
         return set(self.noted)
 
-    async def recounted(self, recount: Recount, tokens: int, nanos: int) -> bool:
-        spent = [*self.noted.values(), (tokens, nanos)]
+    @property
+    def due(self) -> bool:
+        return self.others
+
+    async def add(self) -> None:
+        self.added = True
+
+    async def set_sum(self, recount: Recount, used: Sum) -> bool:
+        spent = [*self.noted.values(), (used.tokens, used.nanos)]
         total = sum(t for t, _ in spent), sum(n for _, n in spent)
         self.known[recount.subject] = total
         return True
 
     async def spent(
         self, subject: str, start_ms: int, end_ms: int, without: Iterable[str]
-    ) -> tuple[int, int]:
+    ) -> Sum:
         self.asked += 1
         if self.meanwhile:
             id_, stores = self.meanwhile.pop(0)
@@ -70,7 +79,7 @@ class World:
                 self.stored_rows[id_] = (1, 10)
         left = set(without)
         rows = [row for id_, row in self.stored_rows.items() if id_ not in left]
-        return sum(t for t, _ in rows), sum(n for _, n in rows)
+        return Sum(sum(t for t, _ in rows), sum(n for _, n in rows))
 
     async def stored(
         self, ids: Collection[str], start_ms: int, end_ms: int
@@ -87,7 +96,7 @@ class World:
         self.streamed.append(Entry("1-1", fields))
 
     async def look(self) -> None:
-        await Recounter(self, self, self, self, HEARTBEAT_S).look()
+        await Recounter(self, self, self, self, self, HEARTBEAT_S).look()
 
 
 async def test_what_is_stored_and_what_waits_are_added() -> None:
@@ -113,11 +122,12 @@ async def test_what_is_published_meanwhile_counts_once(stores: bool) -> None:
     assert world.known["key:k"][0] == 3 + (2 if stores else 1)
 
 
-async def test_only_the_leader_sums() -> None:
+@pytest.mark.parametrize("leads", [False, True])
+async def test_only_the_leader_sums(leads: bool) -> None:
     world = World(KEY)
-    world.leads = False
+    world.leads, world.others = leads, True
     await world.look()
-    assert world.known == {}
+    assert bool(world.known) is world.added is leads
 
 
 async def test_events_are_sent_again_first() -> None:

@@ -39,11 +39,11 @@ async def test_a_window_is_summed_without_some_requests(store: SqliteStore) -> N
         ]
     )
     rows, window = SpendRows(store.fetch), (T0_MS, T0_MS + 9_000)
-    assert await rows.spent("key:k", *window, ()) == (12, 140)
-    assert await rows.spent("key:k", *window, ["r1", "no"]) == (7, 70)
-    assert await rows.spent("team:t", *window, ()) == (10, 140)
-    assert await rows.spent("team:t", 0, END_OF_TIME_MS, ()) == (15, 210)
-    assert await rows.spent("team:none", *window, ()) == (0, 0)
+    assert await rows.spent("key:k", *window, ()) == (12, 140, 0)
+    assert await rows.spent("key:k", *window, ["r1", "no"]) == (7, 70, 0)
+    assert await rows.spent("team:t", *window, ()) == (10, 140, 0)
+    assert await rows.spent("team:t", 0, END_OF_TIME_MS, ()) == (15, 210, 0)
+    assert await rows.spent("team:none", *window, ()) == (0, 0, 0)
     assert await rows.stored(["r1", "later", "no"], *window) == {"r1"}
     assert await rows.stored([], *window) == set()
 
@@ -61,5 +61,5 @@ async def test_what_retention_deletes_stays_spent(store: SqliteStore) -> None:
     rows = SpendRows(store.fetch)
     await store.drop_before(date(9000, 1, 1))
     for subject in ("key:k", "team:t"):
-        assert await rows.spent(subject, 0, END_OF_TIME_MS, ()) == (10, 140)
-        assert await rows.spent(subject, 0, T0_MS - 900_000, ()) == (0, 0)
+        assert await rows.spent(subject, 0, END_OF_TIME_MS, ()) == (10, 140, 0)
+        assert await rows.spent(subject, 0, T0_MS - 900_000, ()) == (0, 0, 0)

@@ -13,7 +13,8 @@ books AS (
     SELECT every.id, started_at, last_seen_at,
            coalesce(accepted, 0) AS accepted, coalesce(ended, 0) AS ended,
            coalesce(held, 0) AS held, coalesce(state, 'closed') AS state,
-           coalesce(stored, 0) AS stored, coalesce(letters, 0) AS dead
+           coalesce(stored, 0) AS stored, coalesce(letters, 0) AS dead,
+           coalesce(shard, 'rpx') AS shard
     FROM (SELECT id FROM gateways UNION SELECT gateway_id FROM dead) AS every
     LEFT JOIN gateways ON gateways.id = every.id
     LEFT JOIN dead ON dead.gateway_id = every.id
@@ -24,10 +25,10 @@ sorted AS (
                OR accepted > stored + dead OR id = ANY(%(ids)s::text[]) AS listed
     FROM books
 )
-SELECT id, started_at, last_seen_at, accepted, ended, held, state, stored, dead
+SELECT id, started_at, last_seen_at, accepted, ended, held, state, stored, dead, shard
 FROM sorted WHERE listed
 UNION ALL
 SELECT '*', NULL, NULL, coalesce(sum(stored + dead), 0),
        coalesce(sum(stored + dead), 0), 0, 'closed',
-       coalesce(sum(stored), 0), coalesce(sum(dead), 0)
+       coalesce(sum(stored), 0), coalesce(sum(dead), 0), ''
 FROM sorted WHERE NOT listed

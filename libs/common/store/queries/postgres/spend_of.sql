@@ -1,6 +1,8 @@
 -- What a key or a team (the other is null) used in a window, without the requests of a JSON
--- array: by those that are stored, and by those that retention deleted.
-SELECT coalesce(sum(tokens), 0)::bigint AS tokens, coalesce(sum(nanos), 0)::bigint AS nanos
+-- array: by those that are stored, and by those that retention deleted. newest: up to which
+-- row of shard_spend that includes what other shards spent.
+SELECT coalesce(sum(tokens), 0)::bigint AS tokens, coalesce(sum(nanos), 0)::bigint AS nanos,
+    (SELECT coalesce(max(number), 0) FROM shard_spend) AS newest
 FROM (
     SELECT
         CASE WHEN total_tokens > 0 THEN total_tokens END AS tokens,

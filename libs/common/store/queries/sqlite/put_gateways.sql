@@ -1,9 +1,9 @@
 -- One row; run for each gateway of a batch. Reports may arrive in any order: counters
 -- keep their maximum, other columns the newest value.
 INSERT INTO gateways AS known (
-    id, started_at, last_seen_at, accepted, ended, held, state, stored
+    id, started_at, last_seen_at, accepted, ended, held, state, stored, shard
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     started_at = coalesce(known.started_at, excluded.started_at),
     last_seen_at = max(
@@ -19,4 +19,5 @@ ON CONFLICT (id) DO UPDATE SET
     state = CASE
         WHEN excluded.state = 'closed' THEN 'closed' ELSE known.state
     END,
-    stored = known.stored + excluded.stored
+    stored = known.stored + excluded.stored,
+    shard = excluded.shard

@@ -1,6 +1,8 @@
 -- What a key or a team (the other is null) used in a window, without the requests of a JSON
--- array: by those that are stored, and by those that retention deleted.
-SELECT coalesce(sum(tokens), 0) AS tokens, coalesce(sum(nanos), 0) AS nanos
+-- array: by those that are stored, and by those that retention deleted. newest: there are no
+-- other shards.
+SELECT coalesce(sum(tokens), 0) AS tokens, coalesce(sum(nanos), 0) AS nanos,
+    0 AS newest
 FROM (
     SELECT
         CASE WHEN total_tokens > 0 THEN total_tokens END AS tokens,

@@ -264,3 +264,26 @@ async def test_it_keeps_trying_while_no_node_has_the_slot() -> None:
         cluster.states = {}
         await until_up(connection)
         await connection.close()
+
+
+async def test_it_closes_although_an_attempt_loses_the_cancellation() -> None:
+    """As one to a lost node may: with Python 3.11 the gateway did not end."""
+    async with connected(echo) as (connection, _):
+        begun, lost = asyncio.Event(), asyncio.Event()
+
+        async def attempt() -> Any:
+            if lost.is_set():
+                raise RedisAway
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.set()
+                raise RedisAway from None
+
+        connection._connect = attempt  # type: ignore[method-assign]
+        assert connection._wire is not None
+        connection._wire.drop("was lost")
+        await begun.wait()
+        await asyncio.wait_for(connection.close(), 60)
+        assert lost.is_set()

@@ -1,0 +1,1 @@
+DELETE FROM leases WHERE role = :role AND holder = :holder RETURNING role

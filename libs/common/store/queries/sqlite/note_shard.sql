@@ -1,0 +1,2 @@
+-- A stack on SQLite has one shard: nothing is kept.
+SELECT :name AS name

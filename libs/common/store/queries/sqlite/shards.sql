@@ -1,0 +1,2 @@
+-- As note_shard.
+SELECT NULL AS name WHERE false

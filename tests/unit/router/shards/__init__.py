@@ -1,0 +1,1 @@
+"""Mirrors services/router/shards."""
