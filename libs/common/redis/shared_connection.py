@@ -18,6 +18,7 @@ from libs.common.errors import RedisAway
 from libs.common.redis import factory
 from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.packing import packed
+from libs.common.runtime.lifecycle import end
 
 log = structlog.get_logger()
 
@@ -74,9 +75,8 @@ class SharedConnection:
 
     async def close(self) -> None:
         if self._keeper:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            # A connection attempt may lose a cancellation, and be repeated forever.
+            await end([self._keeper])
         if self._wire is not None:
             self._wire.drop("was closed")
         await self._client.aclose()

@@ -233,6 +233,33 @@ async def test_closing_fails_what_waits() -> None:
             await call
 
 
+async def test_it_closes_although_an_attempt_loses_the_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one of redis-py may with Python 3.11: the gateway did not end."""
+    begun, lost = asyncio.Event(), asyncio.Event()
+
+    async def attempt() -> None:
+        if not lost.is_set():
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.set()
+        raise OSError
+
+    async with scripted(echo) as server:
+        client = connect(server.url)
+        connection = SharedConnection(client)
+        await connection.open()
+        made = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        monkeypatch.setattr(made, "connect", attempt)
+        monkeypatch.setattr(client.connection_pool, "make_connection", lambda: made)
+    await begun.wait()  # the server is gone
+    await asyncio.wait_for(connection.close(), 60)
+    assert lost.is_set()
+
+
 async def test_it_tells_whether_calls_are_not_written_yet() -> None:
     async with shared(echo) as (connection, _):
         first = connection.call("ECHO", "one")
