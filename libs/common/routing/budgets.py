@@ -5,6 +5,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -171,6 +172,15 @@ class Recount:
     start_ms: int
     end_ms: int
     reserves: bool = False
+
+
+class Sum(NamedTuple):
+    """What SQL has of a window: tokens, and billionths of a dollar. `newest`: up to
+    which row of `shard_spend` they include what other shards spent."""
+
+    tokens: int
+    nanos: int
+    newest: int = 0
 
 
 # The rules -----------------------------------------------------------------------

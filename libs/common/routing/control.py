@@ -20,6 +20,7 @@ from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing.budgets import (
     Recount,
     Spend,
+    Sum,
     encoded_at,
     spend_of,
     spent_at,
@@ -305,13 +306,12 @@ class ControlFunctions:
         )
         return None if found is None else {id_.decode() for id_ in found}
 
-    async def recounted(self, recount: Recount, tokens: int, nanos: int) -> bool:
+    async def recounted(self, recount: Recount, used: Sum) -> bool:
         """Set the spend of a window: what SQL has without the requests that are noted,
-        and those. Returns False if it need not be summed any more."""
-        done = await self._fcall(
-            "recounted_v1", recount.subject, recount.since, tokens, nanos
-        )
-        return bool(done)
+        and those. Returns False if it need not be summed any more, or lacks what other
+        shards spent meanwhile."""
+        subject, since = recount.subject, recount.since
+        return bool(await self._fcall("recounted_v1", subject, since, *used))
 
     async def in_flight(self) -> int:
         """The number of leases of all gateways."""

@@ -17,8 +17,7 @@ from prometheus_client import Counter
 
 from libs.common.redis.leader import Leadership
 from libs.common.redis.telemetry_stream import Entry
-from libs.common.routing.budgets import Recount
-from services.router.budgets.spend import Sum
+from libs.common.routing.budgets import Recount, Sum
 from services.router.rounds import Rounds
 
 log = structlog.get_logger()
@@ -52,6 +51,8 @@ class Functions(Protocol):
         self, recount: Recount, used: Iterable[Used] = ()
     ) -> set[str] | None: ...
 
+    async def recounted(self, recount: Recount, used: Sum) -> bool: ...
+
 
 class Shards(Protocol):
     """What other shards spent. Raises `RedisAway`, `StoreAway`."""
@@ -62,10 +63,6 @@ class Shards(Protocol):
 
     async def add(self) -> None:
         """Adds it to what is counted here."""
-
-    async def set_sum(self, recount: Recount, used: Sum) -> bool:
-        """Sets the spend of a window: what SQL has without the requests that are noted,
-        and those. Returns False if it need not be summed any more."""
 
 
 class Rows(Protocol):
@@ -158,7 +155,7 @@ class Recounter:
             if after is None:
                 return
             if not await self._rows.stored(after - noted, *window):
-                if await self._shards.set_sum(recount, used_before):
+                if await self._routing.recounted(recount, used_before):
                     RECOUNTS.inc()
                     log.info("summed a budget", action="recounted", subject=subject)
                 return

@@ -2,20 +2,11 @@
 
 import json
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 from libs.common.contracts.events import END_OF_TIME_MS
+from libs.common.routing.budgets import Sum
 from libs.common.store.interface import Fetch
 from libs.common.store.rows import iso_ms
-
-
-class Sum(NamedTuple):
-    """Tokens and billionths of a dollar. `newest`: up to which row of `shard_spend`
-    they include what other shards spent."""
-
-    tokens: int
-    nanos: int
-    newest: int = 0
 
 
 class SpendRows:

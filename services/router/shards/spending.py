@@ -9,8 +9,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from libs.common.redis.keys import DEFAULT, Keys
-from libs.common.routing.budgets import Recount
-from services.router.budgets.spend import Sum
 from services.router.shards.registration import Redis
 from services.router.shards.rows import SPENDING_AT_ONCE, Spending
 
@@ -64,19 +62,9 @@ class OthersSpending:
         shard = self._keys.namespace
         newest, used = await self._rows.spent_by_others(shard, self._seen)
         flat = [field for row in used for field in row]
-        reply = int(await self._fcall("others_v1", self._seen, newest, *flat))
+        function, key = self._keys.function("others_v1"), self._keys.catalogue_version()
+        command = ("FCALL", function, 1, key, self._seen, newest, *flat)
+        reply = int(await self._redis.call(*command))
         more = reply != newest or len(used) == SPENDING_AT_ONCE
         self._seen = reply
         return more
-
-    async def set_sum(self, recount: Recount, used: Sum) -> bool:
-        """Sets the spend of a window: what SQL has without the requests that are noted,
-        and those. Returns False if it need not be summed any more, or lacks what was
-        added meanwhile."""
-        subject, since = recount.subject, recount.since
-        return bool(await self._fcall("recounted_v1", subject, since, *used))
-
-    async def _fcall(self, name: str, *args: str | int) -> bytes:
-        function, key = self._keys.function(name), self._keys.catalogue_version()
-        reply: bytes = await self._redis.call("FCALL", function, 1, key, *args)
-        return reply

@@ -8,7 +8,7 @@ from libs.common.budgets import Budget
 from libs.common.contracts.catalogue import Catalogue
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.keys import DEFAULT, Keys
-from libs.common.routing.budgets import Quota, quota_at
+from libs.common.routing.budgets import Quota, Sum, quota_at
 from libs.common.routing.functions import RoutingFunctions, Terms
 from libs.common.routing.types import (
     BudgetReserved,
@@ -100,7 +100,7 @@ class Scene:
     async def summed(self, tokens: int = 0, nanos: int = 0) -> None:
         """The router sums everything, of which SQL has this much."""
         for recount in (await self.routing.recounts())[1]:
-            assert await self.routing.recounted(recount, tokens, nanos)
+            assert await self.routing.recounted(recount, Sum(tokens, nanos))
 
     async def spent(self, subject: str = KEY) -> tuple[int, int, int]:
         (spend,) = await self.routing.spend(subject)

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from libs.common.redis.client import ClientCaller
-from libs.common.routing.budgets import KNOWN, RECOUNTING, UNKNOWN
+from libs.common.routing.budgets import KNOWN, RECOUNTING, UNKNOWN, Sum
 from libs.common.routing.types import BudgetSpent, SpendUnknown
-from services.router.budgets.spend import Sum
 from services.router.shards.rows import Spending, Used
 from services.router.shards.spending import OthersSpending
 from tests.integration.routing.budgets.scene import DAY, KEY, Scene, budget
@@ -39,7 +38,7 @@ class Log:
         """SQL has this much, up to a row of the log; by default all."""
         newest = len(self.used) if newest is None else newest
         for recount in (await self.scene.routing.recounts())[1]:
-            await self.spending.set_sum(recount, Sum(tokens, 0, newest))
+            await self.scene.routing.recounted(recount, Sum(tokens, 0, newest))
 
 
 async def known(scene: Scene, log: Log, spent: int, **terms: Any) -> Any:

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 import pytest
 
 from libs.common.redis.telemetry_stream import Entry
-from libs.common.routing.budgets import Recount
+from libs.common.routing.budgets import Recount, Sum
 from services.router.budgets.recounter import (
     RESENT_WITHIN,
     RESTORED_WITHIN,
     Recounter,
     Used,
 )
-from services.router.budgets.spend import Sum
 
 pytestmark = pytest.mark.asyncio
 
@@ -62,7 +61,7 @@ class World:
     async def add(self) -> None:
         self.added = True
 
-    async def set_sum(self, recount: Recount, used: Sum) -> bool:
+    async def recounted(self, recount: Recount, used: Sum) -> bool:
         spent = [*self.noted.values(), (used.tokens, used.nanos)]
         total = sum(t for t, _ in spent), sum(n for _, n in spent)
         self.known[recount.subject] = total

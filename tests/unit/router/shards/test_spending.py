@@ -3,13 +3,10 @@
 import pytest
 
 from libs.common.redis.keys import Keys
-from libs.common.routing.budgets import Recount
-from services.router.budgets.spend import Sum
 from services.router.shards.rows import SPENDING_AT_ONCE, Spending, Used
 from services.router.shards.spending import EVERY_S, OthersSpending
 
 pytestmark = pytest.mark.asyncio
-RECOUNT = Recount("key:k", "17", 0, 10)
 
 
 class World:
@@ -19,7 +16,6 @@ class World:
         self.log: list[Used] = []
         self.mark: int | None = 0
         self.added = 0
-        self.sums: list[tuple[object, ...]] = []
         self.now = 100.0
         self.has_others = True
         self.spending = OthersSpending(self, self, self, Keys("b"), lambda: self.now)
@@ -39,9 +35,6 @@ class World:
 
     async def call(self, command: str, name: str, *args: object) -> bytes:
         assert (command, args[:2]) == ("FCALL", (1, "{b}:catalogue:version"))
-        if name == "b_recounted_v1":
-            self.sums.append(args[2:])
-            return b"5"
         assert name == "b_others_v1"
         seen, newest, *fields = (int(str(a)) if a != "key:k" else a for a in args[2:])
         assert isinstance(newest, int)
@@ -89,12 +82,6 @@ async def test_what_redis_lost_is_summed_by_others() -> None:
     world.spend(2)
     await world.spending.add()
     assert world.added == 2
-
-
-async def test_a_sum_says_which_rows_it_has() -> None:
-    world = World()
-    assert await world.spending.set_sum(RECOUNT, Sum(3, 40, 7))
-    assert world.sums == [("key:k", "17", 3, 40, 7)]
 
 
 @pytest.mark.parametrize(
