@@ -89,7 +89,12 @@ class PayloadStream:
 
     def _write(self, connection: Any, entries: Sequence[Batch]) -> None:
         calls = [("XADD", self._stream, "*", *packed(batch)) for batch in entries]
-        connection.send_packed_command(connection.pack_commands(calls))
+        parts = connection.pack_commands(calls)
+        if len(entries) > 1 or len(entries[0]) > 1:
+            # Small bodies: the event loop waits for each part that is sent, because
+            # this thread gives up the interpreter lock and takes it again.
+            parts = [b"".join(parts)]
+        connection.send_packed_command(parts)
 
     def _usable(self) -> AbstractConnection | None:
         """The current connection, unless it is to a replaced primary."""

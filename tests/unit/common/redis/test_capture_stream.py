@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from redis.connection import AbstractConnection
 
 from libs.common.contracts.payloads import Payload
 from libs.common.errors import RedisAway
@@ -44,6 +45,28 @@ async def test_small_bodies_travel_in_one_entry() -> None:
     assert [command[:3] for command in server.commands] == [
         [b"XADD", b"telemetry:events:payloads", b"*"]
     ] * 2
+
+
+@pytest.mark.parametrize(
+    ("payloads", "sends"), [([SMALL, SMALL, LARGE, LARGE], 1), ([LARGE], 3)]
+)
+async def test_only_a_body_alone_is_sent_in_parts(
+    payloads: list[Payload], sends: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part that is sent interrupts the event loop; a copy of a large body costs
+    more."""
+    sent: list[int] = []
+    send: Any = AbstractConnection.send_packed_command
+
+    def counting(self: AbstractConnection, command: Any, **options: Any) -> None:
+        if any(b"XADD" in part for part in command):
+            sent.append(len(command))
+        send(self, command, **options)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counting)
+    async with stream(lambda _: b"1-0") as (made, server):
+        assert await appended(made, *payloads) == 0
+    assert (sent, len(server.commands)) == ([sends], len(payloads) - (sends == 1))
 
 
 async def test_nothing_is_sent_of_nothing() -> None:
