@@ -1,6 +1,6 @@
 """Converts captured bodies to rows, one for each direction. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from libs.common.contracts.payloads import Note, Payload
@@ -14,10 +14,13 @@ COLUMNS = (
 Plain = tuple[Any, ...]
 
 
-def payload_rows(payloads: Iterable[Payload]) -> Iterator[Plain]:
-    """Yield the rows. A dropped body has a row with the reason."""
+def payload_rows(
+    payloads: Iterable[Payload], at: Callable[[int], Any] = iso_ms
+) -> Iterator[Plain]:
+    """Yield the rows. A dropped body has a row with the reason. `at`: how the database
+    accepts a time, from Unix milliseconds."""
     for payload in payloads:
-        whose = payload.request_id, iso_ms(payload.created_at_ms)
+        whose = payload.request_id, at(payload.created_at_ms)
         if payload.request is not None:
             yield _row(*whose, "request", payload.request, payload.request_body)
         if payload.response is not None:
@@ -25,7 +28,7 @@ def payload_rows(payloads: Iterable[Payload]) -> Iterator[Plain]:
 
 
 def _row(
-    id_: str, created_at: str, direction: str, note: Note, body: bytes | None
+    id_: str, created_at: Any, direction: str, note: Note, body: bytes | None
 ) -> Plain:
     return (
         id_,

@@ -1,9 +1,12 @@
-"""Writes batches of events to PostgreSQL, in the transaction its caller has begun."""
+"""Writes batches of events, and of captured bodies, to PostgreSQL, in the transaction
+its caller has begun."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from libs.common.contracts.events import Row, StreamedEvent, encode
+from libs.common.contracts.payloads import Payload
 from libs.common.store.bulk import (
     COLUMNS,
     TEXT,
@@ -14,9 +17,11 @@ from libs.common.store.bulk import (
     tables,
 )
 from libs.common.store.dedupe import Changes, dedupe
+from libs.common.store.payload_rows import as_columns, payload_rows
 from libs.common.store.postgres.calls import (
     FORM,
     Connection,
+    copied_time,
     copy_rows,
     execute,
     known_requests,
@@ -71,6 +76,23 @@ async def merge_batch(
     if added_up := _added(changes, rollups):
         await execute(connection, "add_batch", added_up)
     return changed
+
+
+async def copy_bodies(connection: Connection, payloads: Sequence[Payload]) -> int:
+    """Insert captured bodies by COPY; returns how many rows. Raises `UniqueViolation`
+    when one of them is already stored."""
+    await execute(connection, "lock_partitions")
+    # In the order of the primary key: two writers with the same rows do not deadlock.
+    rows = sorted(payload_rows(payloads, copied_time), key=itemgetter(0, 1))
+    await copy_rows(connection, "payloads", rows)
+    return len(rows)
+
+
+async def merge_bodies(connection: Connection, payloads: Sequence[Payload]) -> int:
+    """Store those that are new; returns how many rows."""
+    await execute(connection, "lock_partitions")
+    values = as_columns(list(payload_rows(payloads)))
+    return (await execute(connection, "put_payloads", values)).rowcount
 
 
 def _added(changes: Changes, rollups: Rollups) -> Row | None:

@@ -44,7 +44,7 @@ def copied_time(ms: int) -> int:
 
 
 FORM = Form(at=copied_time, json=b"\x01".__add__)
-# Types of `bulk.COLUMNS`, as COPY sends them.
+# Types of `bulk.COLUMNS` and `payload_rows.COLUMNS`, as COPY sends them.
 TYPES: Mapping[str, Sequence[str]] = {
     "events": ("text", "text", TIME, JSONB),
     "requests": (
@@ -57,6 +57,9 @@ TYPES: Mapping[str, Sequence[str]] = {
         "int8",
     ),
     "minted_ids": ("text", TIME, *("text",) * 4, "bool"),
+    "payloads": (
+        "text", "text", TIME, "text", "text", "int8", "bool", "text", "bytea",
+    ),
 }  # fmt: skip
 
 # By default bytea is written by a class of psycopg that is not compiled.

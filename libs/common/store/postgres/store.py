@@ -2,7 +2,14 @@
 state, no prepared statements, and each transaction sets its own limits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
@@ -20,11 +27,12 @@ from libs.common.routing.types import Owner
 from libs.common.store.admin.changes import CHANGES
 from libs.common.store.interface import Actor, HistoryQuery, Unstorable, Write
 from libs.common.store.migrate import known_migrations, pending
-from libs.common.store.payload_rows import as_columns, payload_rows
 from libs.common.store.postgres.batches import (
     Prepared,
     copy_batch,
+    copy_bodies,
     merge_batch,
+    merge_bodies,
     prepared,
 )
 from libs.common.store.postgres.calls import (
@@ -56,6 +64,7 @@ MIGRATION_S = 900
 STRAYS = 5_000  # rows outside of partitions deleted per transaction
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 MAX_CONNECTIONS = 4
+Writing = Callable[[Connection], Awaitable[int]]  # returns how many rows
 
 
 class PostgresStore(Store):
@@ -154,22 +163,28 @@ class PostgresStore(Store):
         return partial(self._write, events, batch)
 
     async def _write(self, events: Sequence[StreamedEvent], batch: Prepared) -> int:
-        """Copy the batch as if none of it were stored, which is the usual case. After a
+        return await self._copy_or_merge(
+            lambda connection: copy_batch(connection, batch),
+            lambda connection: merge_batch(connection, events, self.rollups),
+        )
+
+    async def write_payloads(self, payloads: Sequence[Payload]) -> int:
+        return await self._copy_or_merge(
+            lambda connection: copy_bodies(connection, payloads),
+            lambda connection: merge_bodies(connection, payloads),
+        )
+
+    async def _copy_or_merge(self, copy: Writing, merge: Writing) -> int:
+        """Copy a batch as if none of it were stored, which is the usual case. After a
         primary key violation, roll back and merge it instead."""
         try:
             async with self._transaction() as connection:
-                return await copy_batch(connection, batch)
+                return await copy(connection)
         except Unstorable as error:
             if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
         async with self._transaction() as connection:
-            return await merge_batch(connection, events, self.rollups)
-
-    async def write_payloads(self, payloads: Sequence[Payload]) -> int:
-        values = as_columns(list(payload_rows(payloads)))
-        async with self._transaction() as connection:
-            await execute(connection, "lock_partitions")
-            return (await execute(connection, "put_payloads", values)).rowcount
+            return await merge(connection)
 
     async def put_prices(self, prices: Sequence[Price]) -> None:
         async with self._transaction() as connection:

@@ -183,6 +183,9 @@ class TestPayloads:
         await store.write([stored_request()])
         assert await store.write_payloads([captured(), captured("other")]) == 4
         assert await store.write_payloads([captured(truncated=True)]) == 0
+        # Of a batch that was sent again, and of one that has the same twice.
+        assert await store.write_payloads([captured("new"), captured()]) == 2
+        assert await store.write_payloads([captured("twice")] * 2) == 2
         row = await store.request("req-1")
         assert row is not None
         asked, answered = sorted(

@@ -6,8 +6,16 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from libs.common.contracts.payloads import Note, Payload
 from libs.common.contracts.prices import Price, PriceList
-from libs.common.store.postgres.batches import copy_batch, merge_batch, prepared
+from libs.common.store.postgres.batches import (
+    copy_batch,
+    copy_bodies,
+    merge_batch,
+    merge_bodies,
+    prepared,
+)
+from libs.common.store.postgres.calls import copied_time
 from libs.common.store.rollups import Rollups
 from libs.common.store.rows import instant
 from tests.support.databases.statements import FakeConnection
@@ -51,6 +59,30 @@ async def test_new_events_are_copied() -> None:
         900,
     ]
     assert len(connection.copied["add_events"].rows) == 3
+
+
+async def test_bodies_are_copied_in_the_order_of_their_key() -> None:
+    """Otherwise two writers of the same rows could deadlock."""
+    connection = FakeConnection()
+    bodies = [
+        Payload(id_, T0_MS, Note(1), Note(2), request_body=b"1", response_body=b"2")
+        for id_ in ("b", "a")
+    ]
+    assert await copy_bodies(connection.typed, bodies) == 4
+    assert connection.ran == ["lock_partitions", "add_payloads"]
+    assert [row[:3] for row in connection.copied["add_payloads"].rows] == [
+        (id_, direction, copied_time(T0_MS))
+        for id_ in ("a", "b")
+        for direction in ("request", "response")
+    ]
+
+
+async def test_bodies_are_merged_in_one_statement() -> None:
+    connection = FakeConnection({"put_payloads": 1})
+    body = Payload("r", T0_MS, Note(1), request_body=b"b")
+    assert await merge_bodies(connection.typed, [body]) == 1
+    assert connection.ran == ["lock_partitions", "put_payloads"]
+    assert connection.values["put_payloads"]["body"] == [b"b"]
 
 
 async def test_nothing_adds_up_of_events_without_requests() -> None:

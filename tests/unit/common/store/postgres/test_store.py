@@ -45,6 +45,7 @@ BATCH = [
     streamed(gateway_event("gw")),
 ]  # fmt: skip
 SERVED = {"resource_id": "one", "account_id": "acct"}
+BODY = Payload("r", T0_MS, Note(1), request_body=b"b")
 REPLAYED = psycopg.errors.UniqueViolation("duplicate key")
 
 
@@ -275,11 +276,18 @@ async def test_data_that_is_refused_is_not_merged(world: World) -> None:
 
 
 async def test_bodies_take_no_turn_with_the_ledgers_writers(world: World) -> None:
-    payload = Payload("r", T0_MS, Note(1), request_body=b"b")
-    world.answer(put_payloads=1)
-    assert await world.store.write_payloads([payload]) == 1
-    assert world.ran[2:4] == ["lock_partitions", "put_payloads"]
-    assert world.connection.values["put_payloads"]["body"] == [b"b"]
+    assert await world.store.write_payloads([BODY]) == 1
+    assert world.ran == ["begin", "limits", "lock_partitions", "add_payloads", "commit"]
+
+
+async def test_bodies_that_are_there_in_part_are_merged(world: World) -> None:
+    world.answer(add_payloads=REPLAYED, put_payloads=1)
+    assert await world.store.write_payloads([BODY]) == 1
+    assert world.ran.count("rollback") == 1
+    merged = world.ran[world.ran.index("rollback") :]
+    assert merged == [
+        "rollback", "begin", "limits", "lock_partitions", "put_payloads", "commit"
+    ]  # fmt: skip
 
 
 async def test_dead_letters_are_one_statement(world: World) -> None:
