@@ -21,12 +21,12 @@ KIB, MIB, GB = 1024, 1024**2, 1e9
 
 # Measured: docs/benchmarks.md (CPU, memory of streams), `sizes` (bytes), and the
 # resident memory of an idle gateway.
-JSON_MS = 0.142 * 1.09  # gateway, CPU of a request; 1.09: isolation and checksums
-EVENT_MS = 0.0301 * 1.04  # gateway, CPU of an event that arrives alone
-REDIS_MS = 0.0704  # CPU of a streamed request
-INGEST_MS = 0.0367  # CPU of an event
-INGEST_S = 15_442  # events in a second, one process on one core
-COPY_S = 40_998  # events that one connection copies into Postgres
+JSON_MS = 0.0502  # gateway, CPU of a request
+EVENT_MS = 0.0154  # gateway, CPU of an event that arrives alone
+REDIS_MS = 0.0444  # CPU of a streamed request
+INGEST_MS = 0.0116  # CPU of an event
+INGEST_S = 38_288  # events in a second, one process on one core
+COPY_S = 52_976  # events that one connection copies into Postgres
 GATEWAY_MIB, STREAM_KIB = 78, 15
 LEASE_B, ID_B = 510, 140
 DECISION_B, REQUEST_B = 651, 1_198  # in the telemetry stream, four resources
