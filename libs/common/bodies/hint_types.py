@@ -30,6 +30,7 @@ class Hints:
     # What policies of keys limit besides (`isolate`).
     effort: str | None
     service_tier: str | None
+    continues: bool  # has a member that may name earlier state, even a null
 
     def __init__(  # noqa: PLR0913 - of all fields
         self,
@@ -48,6 +49,7 @@ class Hints:
         max_output_tokens: int | None = None,
         effort: str | None = None,
         service_tier: str | None = None,
+        continues: bool = True,
     ) -> None:
         self.model, self.stream = model, stream
         self.session_id, self.session_name = session_id, session_name
@@ -56,6 +58,7 @@ class Hints:
         self.background, self.named, self.references = background, named, references
         self.problem, self.max_output_tokens = problem, max_output_tokens
         self.effort, self.service_tier = effort, service_tier
+        self.continues = continues
 
     def sent_to(self, pool_id: str | None, model: str | None) -> "Hints":
         """The same for another pool, and another name of the model. Takes a tenth of
@@ -76,4 +79,5 @@ class Hints:
             self.max_output_tokens,
             self.effort,
             self.service_tier,
+            self.continues,
         )

@@ -6,11 +6,12 @@ and is forwarded unchanged; `problem` tells isolation that it was not understood
 A small body of the usual shape is read by one call of msgspec. Others are read in steps
 (`scanner.py`), so that no body blocks the event loop."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from libs.common.bodies.hint_types import Hints
 from libs.common.bodies.minted_ids import LONGEST_ID, ids_in_path
@@ -23,7 +24,18 @@ from libs.common.bodies.named_ids import (
     objects,
 )
 from libs.common.bodies.scanner import Scan
-from libs.common.bodies.shapes import ODD_JSON, Body, Metadata, Named, WholeBody
+from libs.common.bodies.shapes import (
+    ABSENT,
+    INPUT,
+    ITEMS,
+    LIMIT,
+    LIMITED,
+    ODD_JSON,
+    Body,
+    Metadata,
+    Named,
+    WholeBody,
+)
 from libs.common.headers import Header
 
 __all__ = [
@@ -58,8 +70,13 @@ _NO_HEADERS: Final[dict[bytes, bytes]] = {}  # never changed
 _NO_METADATA: Final = Metadata()
 _NO_FACTS: Final = ItemFacts()
 
-_decoder: Final = msgspec.json.Decoder(Body)
-_whole_decoder: Final = msgspec.json.Decoder(WholeBody)
+_decode: Final[Callable[[bytes], Body]] = msgspec.json.Decoder(Body).decode
+_decode_whole: Final[Callable[[bytes], WholeBody]] = msgspec.json.Decoder(
+    WholeBody
+).decode
+# Compiled, an imported name is a look-up, and so is each member of a struct.
+_WholeBody: Final = WholeBody
+_members_of: Final[Callable[[Any], tuple[Any, ...]]] = astuple
 
 
 def read_hints(
@@ -86,21 +103,23 @@ def quick_hints(
     parsed: Body
     try:
         if not isolate:
-            parsed = _decoder.decode(body) if body else Body()
+            parsed = _decode(body) if body else Body()
         else:
-            parsed = _whole_decoder.decode(body) if body else WholeBody()
+            parsed = _decode_whole(body) if body else _WholeBody()
             if not body.isascii():
                 body.decode()
     except ODD_JSON:
         return None
-    return _hints(path, headers, parsed, _facts(parsed), None)
+    members = _members_of(parsed)
+    return _hints(path, headers, parsed, members, _facts(members), None)
 
 
 def unopened_hints(path: bytes, headers: Iterable[Header], isolate: bool) -> Hints:
     """Return the hints of a request whose body could not be decompressed."""
     parsed = WholeBody() if isolate else Body()
     problem = UNREADABLE if isolate else None
-    return _hints(path, headers, parsed, _NO_FACTS, problem)
+    members = _members_of(parsed)
+    return _hints(path, headers, parsed, members, _NO_FACTS, problem)
 
 
 class Reading:
@@ -126,7 +145,9 @@ class Reading:
         parsed = scan.parsed
         if parsed is None:
             parsed = WholeBody() if self._isolate else Body()
-        hints = _hints(self._path, self._headers, parsed, scan.facts, problem)
+        members = _members_of(parsed)
+        hints = _hints(self._path, self._headers, parsed, members, scan.facts, problem)
+        hints.continues = True  # a member of an odd type is not in `parsed`
         ids = (*hints.bound_ids, *hints.named, *hints.references)
         return hints if all(map(str.isascii, ids)) else _encodable(hints)
 
@@ -153,14 +174,14 @@ def _is_multipart(headers: Iterable[Header]) -> bool:
     return bool(kinds) and all(kind.startswith(b"multipart/") for kind in kinds)
 
 
-def _facts(parsed: Body) -> ItemFacts:
-    facts = _NO_FACTS
-    if isinstance(parsed.input, list) and not are_plain(parsed.input):
+def _facts(members: tuple[Any, ...]) -> ItemFacts:
+    facts, given = _NO_FACTS, members[INPUT]
+    if isinstance(given, list) and not are_plain(given):
         facts = ItemFacts()
-        facts.take(parsed.input)
-    if isinstance(parsed, WholeBody) and isinstance(parsed.items, list):
+        facts.take(given)
+    if len(members) > ITEMS and isinstance(members[ITEMS], list):
         more = ItemFacts()
-        more.take(parsed.items)
+        more.take(members[ITEMS])
         return facts.joined(more)
     return facts
 
@@ -169,48 +190,51 @@ def _hints(
     path: bytes,
     headers: Iterable[Header],
     parsed: Body,
+    members: tuple[Any, ...],
     facts: ItemFacts,
     problem: str | None,
 ) -> Hints:
+    """`members`: all those of `parsed`, in the order of its class."""
     sessions, others = _named_in(headers)
-    metadata = parsed.metadata or _NO_METADATA
-    client = parsed.client_metadata or _NO_METADATA
-    previous = parsed.previous_response_id and _text(parsed.previous_response_id)
+    (
+        model, stream, background, _, named_previous, conversation, cache_key,
+        its_metadata, its_client,
+    ) = members[:9]  # fmt: skip
+    session_id, session_name, pool_id = _members_of(its_metadata or _NO_METADATA)
+    if not session_id and its_client is not None:
+        session_id = its_client.session_id
+    previous = _text(named_previous)
     first: Sequence[str] = ()
-    if previous or parsed.conversation or _SLASH in path[1:]:
-        first = _first_ids(previous, path, parsed.conversation)
+    if previous or conversation or _SLASH in path[1:]:
+        first = _first_ids(previous, path, conversation or None)
     bound: tuple[str, ...] = ()
-    named = references = bound
-    # Most requests contain no ids.
-    if first or facts is not _NO_FACTS or may_name_objects(parsed):
+    named = references = bound  # most requests contain no ids
+    if first or facts is not _NO_FACTS or may_name_objects(members):
         bound = (*first, *facts.ids, *objects(parsed, facts.files))
-        if isinstance(parsed, WholeBody):
+        if isinstance(parsed, _WholeBody):
             named, references = _all_ids(parsed, facts, first)
             if facts.overflow or len(named) + len(references) > MOST_CHECKED:
                 problem = problem or TOO_MANY_IDS
-    effort = tier = None
-    limit = parsed.max_output_tokens
-    if isinstance(parsed, WholeBody):
-        effort, tier, limit = _limited(parsed)
+    effort, tier, limit = _limited(members)
     # Positional arguments: keywords would double the cost.
     return Hints(
-        _text(parsed.model),
-        parsed.stream is True,
+        _text(model),
+        stream is True,
         (_first(sessions, _SESSION_HEADERS) if sessions else None)
-        or _text(metadata.session_id or client.session_id or parsed.prompt_cache_key),
-        (_first(others, _NAME_HEADERS) if others else None)
-        or _text(metadata.session_name),
-        (_first(others, _POOL_HEADERS) if others else None) or _text(metadata.pool_id),
-        previous or None,
+        or _text(session_id or cache_key),
+        (_first(others, _NAME_HEADERS) if others else None) or _text(session_name),
+        (_first(others, _POOL_HEADERS) if others else None) or _text(pool_id),
+        previous,
         bound,
         facts.encrypted,
-        parsed.background is True,
+        background is True,
         named,
         references,
         problem,
         limit,
         effort,
         tier,
+        named_previous is not ABSENT or conversation is not ABSENT,
     )
 
 
@@ -230,17 +254,20 @@ def _named_in(
     return sessions, others
 
 
-def _limited(parsed: WholeBody) -> tuple[str | None, str | None, int | None]:
+def _limited(members: tuple[Any, ...]) -> tuple[str | None, str | None, int | None]:
     """What policies limit: effort, service tier, and tokens of the answer. Each
     endpoint has its own member; the largest of them counts."""
-    effort = parsed.reasoning_effort
-    if parsed.reasoning is not None:
-        effort = parsed.reasoning.effort or effort
-    limit = parsed.max_output_tokens
-    for other in (parsed.max_tokens, parsed.max_completion_tokens):
-        if other is not None and (limit is None or other > limit):
-            limit = other
-    return effort, parsed.service_tier, limit
+    limit = members[LIMIT]
+    if len(members) <= ITEMS:
+        return None, None, limit
+    reasoning, effort, chat_limit, newer_limit, tier = members[LIMITED:ITEMS]
+    if reasoning is not None:
+        effort = reasoning.effort or effort
+    if chat_limit is not None and (limit is None or chat_limit > limit):
+        limit = chat_limit
+    if newer_limit is not None and (limit is None or newer_limit > limit):
+        limit = newer_limit
+    return effort, tier, limit
 
 
 def _all_ids(

@@ -1,13 +1,18 @@
 """Collects the upstream ids in a body. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from libs.common.bodies.minted_ids import LONGEST_ID, is_minted
 from libs.common.bodies.shapes import (
+    ITEMS,
     NULL,
+    OBJECTS,
+    OUTPUT,
+    RARE,
     Body,
     Container,
     Environment,
@@ -27,6 +32,12 @@ MOST_ITEMS = 8  # newest item ids to look up for affinity
 MOST_OBJECTS = 4  # files, vector stores and containers to look up for affinity
 MOST_CHECKED: Final = 512  # ids per request that isolation looks up
 MOST_LOOKED: Final = 4_096  # newest items to examine
+# Compiled, an imported name is a look-up, and so is each member of a struct.
+_Item: Final = Item
+_NULL: Final = NULL
+_members_of: Final[Callable[[Any], tuple[Any, ...]]] = astuple
+_NONE_OF_FOUR: Final = _members_of(WholeBody())[OBJECTS]
+_NONE_OF_RARE: Final = _members_of(WholeBody())[RARE]
 _EMPTY_VALUES = (b"null", b'""')
 # Item types whose content is in `arguments` or `input`.
 _CALLS = frozenset({"function_call", "custom_tool_call"})
@@ -101,16 +112,27 @@ class ItemFacts:
 def are_plain(items: Sequence[Any]) -> bool:
     """Whether all items are text messages without ids and encrypted content."""
     for item in items:
-        if not isinstance(item, Item):
-            continue
-        if item.id is not None or item.encrypted_content is not NULL:
-            return False
-        if isinstance(item, WholeItem):
-            if not _is_plain(item):
+        if isinstance(item, _Item):
+            members = _members_of(item)
+            id_, encrypted, content = members[0], members[1], members[2]
+            if (
+                id_ is not None
+                or encrypted is not _NULL
+                or type(content) is not str
+                or (len(members) > OUTPUT and not _names_nothing(members))
+            ):
                 return False
-        elif type(item.content) is not str:
-            return False
     return len(items) <= MOST_LOOKED
+
+
+def _names_nothing(members: tuple[Any, ...]) -> bool:
+    """Whether the members of a `WholeItem` name no file and no container."""
+    return (
+        members[3] is None
+        and members[4] is None
+        and members[5] is None
+        and members[OUTPUT] is None
+    )
 
 
 def _is_plain(item: WholeItem) -> bool:
@@ -153,18 +175,12 @@ def files_of(parts: Parts) -> list[str]:
     return named
 
 
-def may_name_objects(parsed: Body) -> bool:
-    """Whether the body has members that `objects` or `all_objects` read."""
-    if (
-        parsed.tools is not None
-        or parsed.file_id
-        or parsed.file_ids is not None
-        or parsed.input_file_id
-    ):
-        return True
-    if not isinstance(parsed, WholeBody):
-        return False
-    return parsed.messages is not None or _has_rare_fields(parsed)
+def may_name_objects(members: tuple[Any, ...]) -> bool:
+    """Whether the body has members that `objects` or `all_objects` read. `members`:
+    all those of a `Body`, in the order of its class."""
+    return members[OBJECTS] != _NONE_OF_FOUR or (
+        len(members) > ITEMS and members[RARE] != _NONE_OF_RARE
+    )
 
 
 def objects(parsed: Body, files: Sequence[str]) -> list[str]:

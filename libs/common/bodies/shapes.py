@@ -3,6 +3,8 @@
 msgspec skips all other members. Types are strict: a body with a value of another type
 is read member by member instead (`scanner.py`)."""
 
+from typing import Any, Final
+
 import msgspec
 
 NULL = msgspec.Raw(b"null")
@@ -54,6 +56,10 @@ class Tool(Shape):
     container: str | Container | None = None
 
 
+# False, and no value that JSON may have there: the body has no such member.
+ABSENT: Final[Any] = False
+
+
 class Body(Shape):
     """Members that affinity needs."""
 
@@ -61,8 +67,8 @@ class Body(Shape):
     stream: bool | None = None
     background: bool | None = None
     max_output_tokens: int | None = None
-    previous_response_id: str | None = None
-    conversation: str | Named | None = None
+    previous_response_id: str | None = ABSENT
+    conversation: str | Named | None = ABSENT
     prompt_cache_key: str | None = None
     metadata: Metadata | None = None
     client_metadata: Metadata | None = None
@@ -160,3 +166,13 @@ class WholeBody(Body):
     training_file: str | None = None
     validation_file: str | None = None
     tool_resources: ToolResources | None = None
+
+
+# Places of members in the order of the class, for who reads them all at once.
+LIMIT: Final = 3
+OBJECTS: Final = slice(9, 13)  # that name objects
+INPUT: Final = 15
+LIMITED: Final = 16  # and the next four: those that policies limit
+ITEMS: Final = 21
+RARE: Final = slice(22, None)  # that name objects: the messages, and what is rare
+OUTPUT: Final = 10  # of a `WholeItem`

@@ -69,8 +69,7 @@ def plain_asker(
         or hints.bound_ids
         or request.coding is not None
         or len(body) > LARGEST_QUICK
-        or body.count(_PREVIOUS) > 1
-        or body.count(_CONVERSATION) > 1
+        or (hints.continues and _repeats_names(body))
     ):
         return None
     return shared_asker(tenant, True)
@@ -179,12 +178,17 @@ def _check_json(hints: Hints) -> None:
 def _check_names(plain: bytes) -> None:
     if len(plain) > LARGEST_QUICK:
         return  # the scanner refused repeated names already
-    if plain.count(_PREVIOUS) < 2 and plain.count(_CONVERSATION) < 2:
+    if not _repeats_names(plain):
         return
     try:
         json.loads(plain, object_pairs_hook=_without_repeats)
     except ODD_JSON:
         raise errors.unreadable_body() from None
+
+
+def _repeats_names(plain: bytes) -> bool:
+    """May a body have two members of one name that matters?"""
+    return plain.count(_PREVIOUS) > 1 or plain.count(_CONVERSATION) > 1
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

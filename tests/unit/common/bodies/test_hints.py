@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import fields
 
-from libs.common.bodies.hints import Hints, read_hints
+from libs.common.bodies import shapes
+from libs.common.bodies.hints import Hints, quick_hints, read_hints
 
 PATH = b"/responses"
 
@@ -334,3 +336,64 @@ def test_half_a_surrogate_pair_in_an_id_is_replaced(body: bytes, isolate: bool) 
     assert id_.endswith(("_?", "-?"))
     for ids in (hints.bound_ids, hints.named, hints.references):
         assert "".join(ids).isascii()
+
+
+def test_members_are_read_at_their_places() -> None:
+    body, whole, item = (
+        [field.name for field in fields(kind)]
+        for kind in (shapes.Body, shapes.WholeBody, shapes.WholeItem)
+    )
+    assert body[:9] == [
+        "model", "stream", "background", "max_output_tokens", "previous_response_id",
+        "conversation", "prompt_cache_key", "metadata", "client_metadata",
+    ]  # fmt: skip
+    assert whole[: len(body)] == body
+    assert body[shapes.LIMIT] == "max_output_tokens"
+    assert body[shapes.INPUT] == "input"
+    assert body[shapes.OBJECTS] == ["tools", "file_id", "file_ids", "input_file_id"]
+    assert len(body) == shapes.LIMITED
+    assert whole[shapes.LIMITED : shapes.ITEMS] == [
+        "reasoning", "reasoning_effort", "max_tokens", "max_completion_tokens",
+        "service_tier",
+    ]  # fmt: skip
+    assert whole[shapes.ITEMS] == "items"
+    assert whole[shapes.RARE] == [
+        "messages", "prompt", "files", "images", "mask", "input_image_mask",
+        "input_reference", "training_file", "validation_file", "tool_resources",
+    ]  # fmt: skip
+    assert item[:6] == [
+        "id", "encrypted_content", "content", "file_id", "container_id", "environment",
+    ]  # fmt: skip
+    assert item[shapes.OUTPUT] == "output"
+    assert [field.name for field in fields(shapes.Metadata)] == [
+        "session_id", "session_name", "pool_id",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize(
+    ("body", "continues"),
+    [
+        (b"", False),
+        (b"{}", False),
+        (b'{"model":"m"}', False),
+        (b'{"previous_response_id":null}', True),
+        (b'{"previous_response_id":""}', True),
+        (b'{"previous_response_id":"resp_1"}', True),
+        (b'{"previous_response_id":"resp_1","previous_response_id":null}', True),
+        (b'{"previous\\u005fresponse_id":null}', True),
+        (b'{"conversation":null}', True),
+        (b'{"conversation":""}', True),
+        (b'{"conversation":{"id":"conv_1"}}', True),
+    ],
+)
+def test_a_member_that_may_name_state_is_seen_whatever_it_says(
+    body: bytes, *, continues: bool, isolate: bool
+) -> None:
+    hints = quick_hints(b"/responses", [], body, isolate)
+    assert hints is not None
+    assert hints.continues is continues
+
+
+def test_steps_do_not_know_that_there_is_no_such_member() -> None:
+    assert read_hints(b"/responses", [], b'{"model":5}', isolate=True).continues

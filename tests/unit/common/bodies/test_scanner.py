@@ -8,6 +8,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -361,7 +362,9 @@ def test_documents_are_judged_as_a_json_parser_does(
         use_step(patch, size)
         read = in_steps(body, isolate)
         assert compared(read, isolate) == reference(body, isolate)
-        assert quick_hints(PATH, [], body, isolate) in (None, read)
+        quick = quick_hints(PATH, [], body, isolate)
+        # Steps do not know whether a null was there.
+        assert quick is None or replace(quick, continues=True) == read
         for where, put in cuts:
             place = int(where * len(body))
             body = body[:place] + put + body[place + 1 :]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from libs.common.bodies.hints import Hints, read_hints
+from libs.common.bodies.hints import Hints, quick_hints, read_hints
 from services.gateway.auth.endpoints import route_of
-from services.gateway.auth.isolation import asker_of, check_body, not_found
+from services.gateway.auth.isolation import asker_of, check_body, not_found, plain_asker
 from services.gateway.errors import Problem
 from services.gateway.server.request import Request
 
@@ -52,6 +52,26 @@ def refusal(path: str, body: bytes, *headers: tuple[bytes, bytes]) -> str | None
     return None
 
 
+@pytest.mark.parametrize(
+    ("body", "plain"),
+    [
+        (b"{}", True),
+        (b'{"previous_response_id":null}', True),
+        (b'{"previous_response_id":"resp_1"}', False),
+        (b'{"previous_response_id":"resp_1","previous_response_id":null}', False),
+        (b'{"previous_response_id":"resp_1","previous_response_id":""}', False),
+        (b'{"conversation":{"id":"conv_1"},"conversation":null}', False),
+    ],
+)
+def test_a_body_that_may_hide_an_id_is_looked_at(body: bytes, *, plain: bool) -> None:
+    request = Request("POST", b"/v1/responses", [])
+    request.body = body
+    hints = quick_hints(b"/responses", [], body, isolate=True)
+    assert hints is not None
+    asker = plain_asker("key:a", hints, request, b"/responses")
+    assert (asker is not None) is plain
+
+
 JSON = (b"content-type", b"application/json")
 FORM = (b"content-type", b"multipart/form-data; boundary=b")
 
@@ -71,6 +91,25 @@ FORM = (b"content-type", b"multipart/form-data; boundary=b")
             [FORM, (b"content-encoding", b"gzip")],
             "send it uncompressed",
         ),
+        (
+            "/responses",
+            b'{"previous_response_id":"resp_1","previous_response_id":null}',
+            [JSON],
+            "one JSON object",
+        ),
+        (
+            "/responses",
+            b'{"previous_response_id":"resp_1","previous_response_id":""}',
+            [JSON],
+            "one JSON object",
+        ),
+        (
+            "/responses",
+            b'{"conversation":"conv_1","conversation":null}',
+            [JSON],
+            "one JSON object",
+        ),
+        ("/responses", b'{"previous_response_id":null}', [JSON], None),
         ("/images/edits", b'{"image":"x"}', [JSON], None),
         ("/images/edits", b'{"a":[{"file_id":"f"}]}', [JSON], "names a file"),
         ("/images/edits", b'{"a":"\\u0066ile_id"}', [JSON], "names a file"),
