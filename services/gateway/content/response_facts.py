@@ -43,7 +43,7 @@ MOST_LEARNED: Final = 128  # ids taken from one answer
 _WITH_CONTENT: Final = (OutputItem, LargeOutputItem)
 
 
-_answers: Final = msgspec.json.Decoder(Answer)
+_decode: Final = msgspec.json.Decoder(Answer).decode
 _events: Final = msgspec.json.Decoder(Event)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _plain_events: Final = msgspec.json.Decoder(PlainEvent)
@@ -56,7 +56,7 @@ _BEGINNING = re.compile(
 def read_answer(body: bytes) -> Facts:
     """Facts of a JSON answer. An odd member hides no other."""
     try:
-        answer = _answers.decode(body)
+        answer = _decode(body)
     except msgspec.ValidationError:
         answer = _answer_by_member(body)
     except ODD_JSON:

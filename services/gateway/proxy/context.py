@@ -5,7 +5,7 @@ from typing import Final
 from libs.common.bodies.hints import Hints
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.strip_reasoning import TURN_STATE
-from libs.common.headers import Header
+from libs.common.headers import Header, find
 from libs.common.proxy_keys import Principal
 from libs.common.routing.aliases import AliasTarget, Targets, in_order, session_within
 from libs.common.routing.budgets import Quota
@@ -24,11 +24,13 @@ from services.gateway.auth.endpoints import Route
 from services.gateway.auth.isolation import not_found, shared_asker
 from services.gateway.auth.policy import most_tokens
 from services.gateway.auth.pools import pool_for
+from services.gateway.content.headers import lines_of, request_head
 from services.gateway.errors import Problem
 from services.gateway.ledger.record import Record
 from services.gateway.proxy.retry import may_repeat
 from services.gateway.routing.model_alias import allowed_targets, with_alias_model
-from services.gateway.routing.spend import limit_headers
+from services.gateway.routing.spend import limit_headers, limit_lines
+from services.gateway.routing.target import Target
 from services.gateway.routing.target_order import TargetOrder
 from services.gateway.server.request import Request
 
@@ -64,6 +66,8 @@ class RequestContext:
         self.headers = request.headers
         self.body = request.body
         self.record = record
+        # Of the record, whose members take a look-up each.
+        self.id, self.gateway_id = record.id, record.gateway_id
         self.began = began  # seconds of time.perf_counter
         # Not class attributes. CPython shares the names of attributes among instances
         # only if the first few have them: a request of a limited key among others
@@ -226,8 +230,8 @@ class RequestContext:
                     if nanos:
                         heard.nanos += nanos
         return Release(
-            record.id,
-            record.gateway_id,
+            self.id,
+            self.gateway_id,
             record.resource_id or "",
             verdict,
             session,
@@ -247,6 +251,28 @@ class RequestContext:
         if self.quota is None or not self.left:
             return []
         return limit_headers(self.quota, self.left, self.record.created_at_ms)
+
+    @property
+    def limit_lines(self) -> bytes:
+        """The same as lines of a head."""
+        if self.quota is None or not self.left:
+            return b""
+        return limit_lines(self.quota, self.left, self.record.created_at_ms)
+
+    def head_for(self, target: Target) -> bytes:
+        """The head of the request to a target."""
+        request, body, headers = self.request, self.body, self.headers
+        announced = body or find(headers, b"content-length") is not None
+        lines = request.lines if headers is request.headers else None
+        request.lines = None  # few requests are sent twice
+        return request_head(
+            request.method,
+            target.path + self.path + request.query,
+            target.host,
+            target.authorization,
+            lines_of(headers) if lines is None else lines,
+            len(body) if announced else None,
+        )
 
     def rewrite(self, body: bytes, *, plain: bool) -> None:
         """Send another body. `plain`: it is not compressed any more."""

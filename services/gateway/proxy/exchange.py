@@ -3,22 +3,18 @@ the request, however it ends: answered, failed, its client gone, the gateway sto
 
 import asyncio
 from functools import partial
+from typing import Final
 
 import structlog
 
 from libs.common.bodies.hints import Hints, quick_hints
 from libs.common.bodies.scanner import Scan
-from libs.common.headers import Header, find
+from libs.common.headers import Header
 from libs.common.proxy_keys import Principal
 from services.gateway import errors, event_log
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import (
-    downstream,
-    lines_of,
-    request_head,
-    without_limits,
-)
+from services.gateway.content.headers import downstream, without_limits
 from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
@@ -28,7 +24,6 @@ from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.relay import Relay, Torn
 from services.gateway.proxy.services import NEXT_TURN, HttpServices
 from services.gateway.proxy.steps import ARRIVED, DONE, READ, Next
-from services.gateway.routing.spend import limit_lines
 from services.gateway.routing.target import Target
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
@@ -37,7 +32,7 @@ from services.gateway.upstream.client import Answer, NoKey, UpstreamError
 log = structlog.get_logger()
 
 # TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
-_REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
+_REFUSED_METHODS: Final = frozenset({"TRACE", "CONNECT"})
 JSON_TYPE: Header = (b"content-type", b"application/json")
 
 
@@ -202,24 +197,17 @@ class HttpExchange:
         try:
             if not target.authorization:
                 raise NoKey
-            request, body, headers = life.request, life.body, life.headers
-            announced = body or find(headers, b"content-length") is not None
-            lines = request.lines if headers is request.headers else None
-            request.lines = None  # few requests are sent twice
-            head = request_head(
-                request.method,
-                target.path + life.path + request.query,
-                target.host,
-                target.authorization,
-                lines_of(headers) if lines is None else lines,
-                len(body) if announced else None,
-            )
-            send, bodiless = services.upstream.send, request.method == "HEAD"
+            head, bodiless = life.head_for(target), life.request.method == "HEAD"
+            route, by = services.upstream.route(target.origin), self.deadline
             life.sent(clock())
             try:
-                answer = await send(
-                    target.origin, head, body, self.deadline, bodiless=bodiless
-                )
+                connection = route.idle() or await route.free(by)
+                asked = route.send(connection, head, life.body, by, bodiless=bodiless)
+                try:
+                    answer = await asked
+                except BaseException as error:
+                    route.unanswered(connection, asked, error)
+                    raise
             finally:
                 life.heard(clock())
         except UpstreamError as error:
@@ -230,12 +218,8 @@ class HttpExchange:
             return await read_failure(life, answer, target, services.limits.request_s)
         relay = self._begin_relay(answer, target)
         r = life.record
-        ours = own_lines(r.id, r.attempts, r.resource_id, life.decision.reason)
-        limits, quota = None, life.quota
-        if quota is not None:
-            left = life.left
-            limits = limit_lines(quota, left, r.created_at_ms) if left else b""
-        rest = relay.start(ours, limits)
+        ours = own_lines(life.id, r.attempts, r.resource_id, life.decision.reason)
+        rest = relay.start(ours, None if life.quota is None else life.limit_lines)
         if rest is not None:
             await rest
         return DONE
@@ -288,12 +272,8 @@ class HttpExchange:
 
     def _answer_failure(self, error: Exception) -> None:
         """A fault of the gateway."""
-        log.error(
-            "request failed",
-            action="request_failed",
-            request=self.life.record.id,
-            exc_info=error,
-        )
+        request, action = self.life.id, "request_failed"
+        log.error("request failed", action=action, request=request, exc_info=error)
         problem = errors.internal()
         if self._relay is None:
             self._answer_problem(problem)
@@ -313,7 +293,7 @@ class HttpExchange:
                 relay.add_line(cost_line(self.life.record.price(prices)))
         except Exception:
             # Whatever an answer holds, its request is settled.
-            request = self.life.record.id
+            request = self.life.id
             log.exception("answer not understood", action="odd_answer", request=request)
 
     # Cancellation ------------------------------------------------------------

@@ -12,7 +12,7 @@ from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import names_limits, without_limit_lines
+from services.gateway.content.headers import without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
 from services.gateway.server.framing import OURS
@@ -21,6 +21,7 @@ from services.gateway.upstream.response import Sink
 
 COMMENT = b": keepalive\n\n"
 _OURS: Final = b"\n" + OURS
+_find: Final = bytes.find  # found sooner than a method by its name
 
 
 class Torn(Exception):
@@ -89,20 +90,20 @@ class Relay(AnswerNotes, Sink):
         answer, connection = self._answer, self._connection
         lines = ours + limits if limits else ours
         head = self._writer.begin(answer.status, answer.headers, lines)
-        if names_limits(answer.headers):
+        if self._writer.limited:
             self.limits_in = answer.headers
             if limits is not None:
                 place = head.find(_OURS) + 1  # ours are behind those of the upstream
                 head = without_limit_lines(head[:place]) + head[place:]
         self._head = head
         key = self._sent.streamed
-        if key and head.find(key) >= 0:
+        if key and _find(head, key) >= 0:
             self._head = self._sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
         data = answer.whole() if self._tap is None and self._open is None else None
         if data is not None and len(data) <= LARGEST_QUICK:
-            if key and (data[-1] in self._sent.bytes or data.find(key) >= 0):
+            if key and (data[-1] in self._sent.bytes or _find(data, key) >= 0):
                 data = self._sent.masked(data)
             self._take_whole(data)
             return None

@@ -1,6 +1,8 @@
 """Refuses requests that web pages of other origins make to /v1 through a browser, and
 answers CORS preflights of the allowed origins."""
 
+from typing import Final
+
 from libs.common.browser_guard import (
     SAFE_METHODS,
     Guard,
@@ -12,6 +14,8 @@ from libs.common.browser_guard import (
 from libs.common.headers import Header, find
 from services.gateway.errors import Problem
 from services.gateway.server.request import Request
+
+_SAFE: Final = SAFE_METHODS  # found sooner than an imported name
 
 
 class BrowserGuard:
@@ -26,7 +30,7 @@ class BrowserGuard:
         Origin costs two comparisons."""
         origin = request.origin
         if origin is None:
-            if request.method not in SAFE_METHODS:
+            if request.method not in _SAFE:
                 return
         elif self._guard.lists(origin.decode("latin-1")):
             request.cors = cors_lines(origin)

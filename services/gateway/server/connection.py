@@ -11,13 +11,15 @@ from typing import Any, Final, Protocol, cast
 
 from services.gateway import errors
 from services.gateway.errors import Problem
-from services.gateway.server import framing, parser, response_writer
+from services.gateway.server import framing, phases, response_writer
 from services.gateway.server.body_memory import Room
 from services.gateway.server.head_fields import LARGEST_HEAD
-from services.gateway.server.parser import IDLE, STOPPED, UPGRADED, RequestParser
+from services.gateway.server.parser import RequestParser
+from services.gateway.server.phases import IDLE, STOPPED, UPGRADED
 from services.gateway.server.request import Request
 from services.gateway.server.response_writer import Drains, ResponseWriter
 
+_set_result: Final = asyncio.Future.set_result  # found sooner than by its name
 LINGER_S = 10.0  # a refused client may go on sending before it reads the response
 MOST_DISCARDED = 16_777_216  # bytes of it
 
@@ -85,15 +87,15 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_discarded", "_drained", "_next_request", "_parser", "_request", "_site",
-        "_state", "_transport", "loop", "on_drain", "paused", "since", "task",
-        "writer"
+        "_discarded", "_drained", "_new_future", "_next_request", "_now", "_parser",
+        "_request", "_site", "_state", "_transport", "loop", "on_drain",
+        "paused", "since", "task", "writer"
     )  # fmt: skip
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop) -> None:
-        self._site = site
-        self.loop = loop
-        self._state = _WAITING
+        self._site, self.loop, self._state = site, loop, _WAITING
+        self._now: Callable[[], float] = loop.time  # bound once, as is the next
+        self._new_future: Callable[[], asyncio.Future[None]] = loop.create_future
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(site.largest_body, site.small_body, site.room)
         # Whoever responds calls the writer: a piece of a response costs one call.
@@ -102,8 +104,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._next_request: asyncio.Future[None] | None = None  # the task waits for it
         self._request: Request | None = None  # being served
-        self._discarded = 0  # bytes
-        self.since = loop.time()
+        self._discarded, self.since = 0, loop.time()
         # The client reads slower than we write. Independent of the state: what was
         # written is still on its way while the next request arrives.
         self.paused = False
@@ -133,7 +134,8 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = self.writer.transport = cast(asyncio.Transport, transport)
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self.writer.write = transport.write
         if not self._site.admit(self):
             self._refuse(errors.too_many_connections())
 
@@ -159,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._discard(len(data))
             return
         if parser.feed(data):
-            self.since = self.loop.time()
+            self.since = self._now()
         if parser.requests:
             if self._state is _WAITING:
                 self._serve_next()
@@ -194,10 +196,10 @@ class Connection(asyncio.Protocol):
 
     def _serve_next(self) -> None:
         self._state = _SERVING
-        self._request = self.writer.request = self._parser.requests.popleft()
+        self._request = self.writer.request = self._parser.requests.pop(0)
         self.writer.progress = response_writer.NONE
         if self._next_request is not None:
-            self._next_request.set_result(None)
+            _set_result(self._next_request, None)
             self._next_request = None
         elif self.task is None:
             self.task = self.loop.create_task(self._serve())
@@ -210,7 +212,7 @@ class Connection(asyncio.Protocol):
                 if self._request is not None:
                     await self._site.serve(self._request, self)
                 else:
-                    self._next_request = self.loop.create_future()
+                    self._next_request = self._new_future()
                     await self._next_request
         except asyncio.CancelledError:
             if self._state is not _GONE:
@@ -239,7 +241,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         else:
             self._state = _WAITING
-            self.since = self.loop.time()
+            self.since = self._now()
 
     def _refuse(self, problem: Problem) -> None:
         """Respond with `problem`, and read no more requests."""
@@ -269,8 +271,7 @@ class Connection(asyncio.Protocol):
     async def drained(self) -> None:
         """Returns when the client has read enough, or left."""
         while self.paused and self._state is not _GONE:
-            if self._drained is None:
-                self._drained = self.loop.create_future()
+            self._drained = self._drained or self._new_future()
             await asyncio.shield(self._drained)
 
     def _wake_drained(self) -> None:
@@ -294,7 +295,7 @@ class Connection(asyncio.Protocol):
         if phase is IDLE:
             if waited > timeouts.keep_alive_s:
                 self.hang_up()
-        elif phase is parser.HEAD_CONTINUED:
+        elif phase is phases.HEAD_CONTINUED:
             if waited > timeouts.head_s:
                 self._refuse(errors.head_stalled(timeouts.head_s))
         elif self._parser.made_progress():
@@ -339,7 +340,7 @@ class Connection(asyncio.Protocol):
     def _become_gone(self) -> None:
         self._state = _GONE
         self._parser.close()
-        self.writer.transport = None
+        self.writer.write = None
         self._site.left(self)
         if self.task is not None:
             self._next_request = None

@@ -5,7 +5,13 @@ from http import HTTPStatus
 from typing import Final
 
 from libs.common.headers import Header
-from services.gateway.content.headers import NOT_DOWN, end_to_end, names_others
+from libs.common.upstream_answers.rate_limits import PREFIX
+from services.gateway.content.headers import (
+    NOT_DOWN,
+    end_to_end,
+    names_limits,
+    names_others,
+)
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CHUNKED: Final = b"transfer-encoding: chunked\r\n"
@@ -22,10 +28,15 @@ _STATUS_LINES = {
 # Without the line break, which begins each line of a header.
 _FIRST_LINES: Final = {status: line[:-2] for status, line in _STATUS_LINES.items()}
 OURS: Final = b"x-proxy-"  # the upstream may be another gateway that sends these
-# By header name. Upstreams send the same few names: one lookup answers whether to relay
-# a header, and saves a concatenation. What an odd upstream sends must not fill memory.
-_LINE_STARTS: Final[dict[bytes, bytes]] = {}
-MOST_LINE_STARTS = 512
+_OTHER: Final = 0
+_SIZED: Final = 1
+_LIMITED: Final = 2
+# By header name, what the line of a header begins with, behind another one (empty if it
+# is not relayed), and what the header says. Upstreams send the same few names: one
+# lookup answers all that is asked of a header. What an odd upstream sends must not fill
+# memory.
+_KNOWN: Final[dict[bytes, tuple[bytes, int]]] = {}
+MOST_KNOWN = 512
 
 
 def status_line(status: int) -> bytes:
@@ -34,28 +45,36 @@ def status_line(status: int) -> bytes:
 
 def relayed_head(
     status: int, headers: list[Header], ours: bytes, framing: bytes
-) -> bytes:
-    """The head of an upstream's response, for the client. `ours` and `framing` are
-    header lines."""
+) -> tuple[bytes, bool, bool]:
+    """The head of an upstream's response, for the client; whether it has a
+    Content-Length, and whether `headers` tell limits of the upstream's key. `ours` and
+    `framing` are header lines."""
     parts = [_FIRST_LINES.get(status) or status_line(status)[:-2]]
+    sized = limited = False
     for name, value in headers:
-        start = _LINE_STARTS.get(name)
-        if start or (start is None and (start := _line_start(name))):
+        known = _KNOWN.get(name)
+        start, says = _learn(name) if known is None else known
+        if start:
             parts.append(start + value)
+            if says:
+                sized, limited = sized or says == _SIZED, limited or says == _LIMITED
         elif name == b"connection" and names_others((name, value)):
-            return relayed_head(status, end_to_end(headers), ours, framing)
+            kept = end_to_end(headers)
+            head, sized, _ = relayed_head(status, kept, ours, framing)
+            return head, sized, names_limits(headers)
     parts += (b"\r\n", ours, framing, b"\r\n")
-    return b"".join(parts)
+    return b"".join(parts), sized, limited
 
 
-def _line_start(name: bytes) -> bytes:
-    """What the line of a header begins with, behind another one; empty if it is not
-    relayed."""
+def _learn(name: bytes) -> tuple[bytes, int]:
+    """What `_KNOWN` lacks."""
     hidden = name in NOT_DOWN or name.startswith(OURS)
-    start = b"" if hidden else b"\r\n" + name + b": "
-    if len(_LINE_STARTS) < MOST_LINE_STARTS:
-        _LINE_STARTS[name] = start
-    return start
+    limited = _LIMITED if name.startswith(PREFIX) else _OTHER
+    says = _SIZED if name == b"content-length" else limited
+    found = b"" if hidden else b"\r\n" + name + b": ", says
+    if len(_KNOWN) < MOST_KNOWN:
+        _KNOWN[name] = found
+    return found
 
 
 def own_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:

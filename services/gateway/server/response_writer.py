@@ -1,10 +1,10 @@
 """Writes responses to a client: framing, persistence, and how far each one got."""
 
-import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
-from libs.common.headers import Header, find
+from libs.common.headers import Header
 from services.gateway.server import framing
 from services.gateway.server.request import Request
 
@@ -43,30 +43,32 @@ class ResponseWriter:
     """Writes one response after the other.
 
     The connection sets `request`, to which `begin` or `send_whole` responds, and
-    `transport`, which is None once nobody reads.
+    `write`, the method of its transport, which is None once nobody reads.
     """
 
-    __slots__ = ("_framing", "_site", "progress", "request", "transport")
+    __slots__ = ("_framing", "_site", "limited", "progress", "request", "write")
 
     def __init__(self, site: Drains) -> None:
         self._site = site
         self._framing = _PLAIN
         self.progress = NONE
+        # Do the headers that `begin` got tell limits of the upstream's key?
+        self.limited = False
         self.request: Request | None = None
-        self.transport: asyncio.Transport | None = None
+        self.write: Callable[[bytes], None] | None = None
 
     def begin(self, status: int, headers: list[Header], ours: bytes) -> bytes:
         """The head of an upstream's response, to be passed to `send` with the first
         piece. `ours` are header lines."""
         request = self.request
         assert request is not None
-        head = framing.relayed_head(status, headers, ours, b"")
+        head, sized, self.limited = framing.relayed_head(status, headers, ours, b"")
         lines = b""
         if request.method == "HEAD" or (
             status != 200 and framing.bodiless(request.method, status)
         ):
             self._framing = _NO_BODY
-        elif find(headers, b"content-length") is not None:
+        elif sized:
             self._framing = _PLAIN
         elif request.http_1_0:
             self._framing, request.keep_alive = _PLAIN, False
@@ -90,15 +92,15 @@ class ResponseWriter:
         self.progress = ENDED if last else BEGUN
         if self._framing is not _PLAIN:
             data = self._framed(data, last=last)
-        transport = self.transport
-        if transport is None:
+        write = self.write
+        if write is None:
             return
         if len(data) > framing.WHOLE_WRITE:
             if head:
-                transport.write(head)
-            transport.write(data)
+                write(head)
+            write(data)
         elif head or data:
-            transport.write(head + data)
+            write(head + data)
 
     def _framed(self, data: bytes, *, last: bool) -> bytes:
         if self._framing is _NO_BODY:
@@ -123,5 +125,5 @@ class ResponseWriter:
 
     def interim(self, head: bytes) -> None:
         """Write an interim response, such as 100 Continue."""
-        if self.transport is not None:
-            self.transport.write(head)
+        if self.write is not None:
+            self.write(head)

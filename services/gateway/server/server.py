@@ -42,7 +42,8 @@ class Bounds:
 
 
 class Plane(Protocol):
-    """Serves requests. Calls the connection's `over` at the end of each."""
+    """Serves requests. Calls the connection's `over` at the end of each. A class that
+    names this as its base is called directly."""
 
     def serve(
         self, request: Request, connection: Connection

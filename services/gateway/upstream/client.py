@@ -34,31 +34,70 @@ IDLE_SECONDS = 55.0  # below the keep-alive of common servers (nginx: 75 s)
 MOST_CONNECTIONS = 10_000
 
 
-class _Route:
-    """How to reach one origin: its pool of connections, and the dialing of new ones."""
+class Route:
+    """How to reach one origin: its pool of connections, and the dialing of new ones.
 
-    def __init__(self, origin: Origin, dialer: Dialer, limit: int) -> None:
+    A request takes a connection, `idle` or else a `free` one, sends, and awaits the
+    head of its response. Whoever awaits it calls `unanswered` if that raises. (No
+    coroutine does all that, because each costs at each await.)"""
+
+    def __init__(
+        self,
+        origin: Origin,
+        dialer: Dialer,
+        limit: int,
+        connect_s: float,
+        timeouts: Timeouts,
+    ) -> None:
         self._origin = origin
         self._dialer = dialer
+        self._connect_s, self._timeouts = connect_s, timeouts
         self._forwarder = dialer.forwarder(origin)
         self.pool: Pool[UpstreamConnection] = Pool(
             limit, IDLE_SECONDS, UpstreamConnection.abort
         )
-        self.forwards = self._forwarder is not None  # a proxy forwards the requests
 
-    def forwarded(self, head: bytes) -> bytes:
-        """A request's head as the proxy wants it."""
-        assert self._forwarder is not None
-        return forwarded_head(head, self._forwarder, self._origin)
+    def idle(self) -> UpstreamConnection | None:
+        """An idle connection."""
+        return self.pool.take_idle()
 
-    async def connection(self, deadline: float, connect_s: float) -> UpstreamConnection:
-        """A new connection, or the first to become free."""
+    def send(
+        self,
+        connection: UpstreamConnection,
+        head: bytes,
+        body: bytes,
+        deadline: float,
+        *,
+        bodiless: bool,
+    ) -> "asyncio.Future[Answer]":
+        """Send a request. `deadline` is loop time, for the whole response; `bodiless`
+        says that it has no body (HEAD). The future raises `Broken`, `Slow` or
+        `TimedOut`."""
+        if self._forwarder is not None:  # the proxy wants another head
+            head = forwarded_head(head, self._forwarder, self._origin)
+        return connection.send(head, body, deadline, self._timeouts, bodiless=bodiless)
+
+    def unanswered(
+        self,
+        connection: UpstreamConnection,
+        asked: "asyncio.Future[Answer]",
+        error: BaseException,
+    ) -> None:
+        """Awaiting the head of a response raised `error`."""
+        if isinstance(error, asyncio.CancelledError):
+            connection.withdraw(asked)
+        elif isinstance(error, Broken) and error.reused:
+            # The upstream rarely closes one idle connection alone.
+            self.pool.drop_idle()
+
+    async def free(self, deadline: float) -> UpstreamConnection:
+        """A new connection, or the first to become free. Raises `NotSent`."""
         connection = await self.pool.take(deadline)
         if connection is not None:
             return connection
         left = deadline - self.pool.loop.time()
         try:
-            connection = await self._dial(min(connect_s, max(left, 0)))
+            connection = await self._dial(min(self._connect_s, max(left, 0)))
         except BaseException:
             self.pool.given_up()
             raise
@@ -89,40 +128,20 @@ class UpstreamClient:
         self._timeouts = timeouts
         self._dialer = dialer or Dialer()
         self._limit = limit
-        self._routes: dict[Origin, _Route] = {}
+        self._routes: dict[Origin, Route] = {}
 
-    async def send(
-        self,
-        origin: Origin,
-        head: bytes,
-        body: bytes,
-        deadline: float,
-        *,
-        bodiless: bool,
-    ) -> Answer:
-        """Send a request and return when the head of its response arrived.
-        `deadline` is loop time, for the whole response; `bodiless` says that it has
-        no body (HEAD).
-
-        Raises `NotSent`, `Broken`, `Slow` or `TimedOut`.
-        """
-        route = self._routes.get(origin) or self._new_route(origin)
-        connection = route.pool.take_idle()
-        if connection is None:
-            connection = await route.connection(deadline, self._connect_timeout_s)
-        if route.forwards:
-            head = route.forwarded(head)
-        asked = connection.send(head, body, deadline, self._timeouts, bodiless=bodiless)
-        try:
-            return await asked
-        except asyncio.CancelledError:
-            connection.withdraw(asked)
-            raise
-        except Broken as broken:
-            if broken.reused:
-                # The upstream rarely closes one idle connection alone.
-                route.pool.drop_idle()
-            raise
+    def route(self, origin: Origin) -> Route:
+        """How to reach `origin`."""
+        route = self._routes.get(origin)
+        if route is None:
+            route = self._routes[origin] = Route(
+                origin,
+                self._dialer,
+                self._limit,
+                self._connect_timeout_s,
+                self._timeouts,
+            )
+        return route
 
     def check(self, now: float) -> None:
         """End requests that take too long; `now` is the loop's time. The server calls
@@ -139,7 +158,3 @@ class UpstreamClient:
     def close(self) -> None:
         for route in self._routes.values():
             route.pool.close()
-
-    def _new_route(self, origin: Origin) -> _Route:
-        route = self._routes[origin] = _Route(origin, self._dialer, self._limit)
-        return route

@@ -3,13 +3,14 @@ framing, and nothing of what it carries."""
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, cast
 
 import httptools
 
-from libs.common.headers import Header
+from libs.common.headers import Header, Name, lower_name
 from services.gateway.upstream.errors import (
     Broken,
     Interrupted,
@@ -20,6 +21,9 @@ from services.gateway.upstream.errors import (
 from services.gateway.upstream.pool import Pool
 from services.gateway.upstream.response import Answer
 
+# A method of a class in C by its name costs as much as the call.
+_is_done: Final = asyncio.Future.done
+_set_result: Final = asyncio.Future.set_result
 _BLANK_LINE: Final = b"\r\n\r\n"
 SMALL_BODY: Final = 16_384  # bytes
 LARGEST_HEAD: Final = 65_536  # bytes; also of trailers and chunk extensions
@@ -69,20 +73,28 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answer", "_bodiless", "_deadline", "_feed", "_head", "_head_bytes",
-        "_headers", "_heard_at", "_parser", "_paused", "_pieces", "_pool", "_state",
-        "_timeouts", "_transport", "loop", "requests"
+        "_headers", "_heard_at", "_keeps_alive", "_new_future", "_now", "_order",
+        "_paused", "_pieces", "_pool", "_state", "_status", "_timeouts", "_transport",
+        "_unwritten", "_write", "loop", "requests"
     )  # fmt: skip
 
     def __init__(self, pool: "Pool[UpstreamConnection]") -> None:
-        self._pool = pool
-        self.loop = pool.loop
+        self._pool, self.loop = pool, pool.loop
         self._state = _IDLE
         self._transport: asyncio.Transport | None = None
-        self._parser: Any = httptools.HttpResponseParser(self)
-        self._feed: Any = self._parser.feed_data
+        # Bound once, because a look-up of a method costs a third of its call.
+        self._new_future: Callable[[], asyncio.Future[Answer]] = self.loop.create_future
+        self._now: Callable[[], float] = self.loop.time
+        self._write: Callable[[bytes], None] | None = None
+        self._unwritten: Callable[[], int] | None = None
+        parser = httptools.HttpResponseParser(self)
+        self._feed: Any = parser.feed_data
+        self._status: Any = parser.get_status_code
+        self._keeps_alive: Any = parser.should_keep_alive
         self._head: asyncio.Future[Answer] | None = None  # while WAITING
         self._answer: Answer | None = None  # from its head to its end
         self._headers: list[Header] = []
+        self._order: list[Name] = []  # of the names in the last head
         self._pieces: list[bytes] = []  # of the body, from the current read
         self._head_bytes = 0  # read since the request, or since the body last grew
         self._bodiless = False  # the response to this request has no body
@@ -90,9 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         # time that this takes is not the upstream's.
         self._paused = False
         self._timeouts = NO_TIMEOUTS
-        self._deadline = math.inf
-        self._heard_at = 0.0
-        self.requests = 0
+        self._deadline, self._heard_at, self.requests = math.inf, 0.0, 0
 
     def send(
         self,
@@ -105,24 +115,24 @@ class UpstreamConnection(asyncio.Protocol):
     ) -> "asyncio.Future[Answer]":
         """Write a request. The future returns when the response's head arrived."""
         self.requests += 1
-        answer_head = self._head = self.loop.create_future()
+        answer_head = self._head = self._new_future()
         self._head_bytes = 0
-        transport = self._transport
-        if transport is None:
+        write = self._write
+        if write is None:
             self._fail("it closed the connection")
             return answer_head
         self._state = _WAITING
         self._bodiless = bodiless
         self._deadline, self._timeouts = deadline, timeouts
-        self._heard_at = self.loop.time()
+        self._heard_at = self._now()
         if self._headers:  # trailers of the last response
             self._headers = []
         if len(body) <= SMALL_BODY:
             # One system call; to copy so little costs less than a second one.
-            transport.write(head + body)
+            write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
+            write(head)
+            write(body)
         return answer_head
 
     def withdraw(self, asked: "asyncio.Future[Answer]") -> None:
@@ -172,14 +182,16 @@ class UpstreamConnection(asyncio.Protocol):
     # asyncio.Protocol --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self._write = transport.write
+        self._unwritten = transport.get_write_buffer_size
 
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state is not _ANSWERING and state is not _WAITING:
             self.abort()  # bytes that nobody asked for
             return
-        self._heard_at = self.loop.time()
+        self._heard_at = self._now()
         self._head_bytes += len(data)
         try:
             self._feed(data)
@@ -216,10 +228,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._pieces = []
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._answer = None
-        transport = self._transport
         # When a response arrives before the request was written completely, the rest
         # of the request stands in the way of the next.
-        sent = transport is not None and not transport.get_write_buffer_size()
+        unwritten = self._unwritten
+        sent = unwritten is not None and not unwritten()
         if self._state is _COMPLETE and sent:
             self._state = _IDLE
             if self._paused:
@@ -233,7 +245,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether line breaks follow the response. llhttp skips them silently, as it
         does in front of a status line."""
         pieces, answer = self._pieces, self._answer
-        if not pieces or (answer and _chunked(answer)):  # it ends with an empty line
+        if not pieces or (answer and answer.chunked):  # it ends with an empty line
             return not _BLANK_LINE.endswith(data[-4:]) or data.endswith(
                 b"\n" + _BLANK_LINE
             )
@@ -243,14 +255,14 @@ class UpstreamConnection(asyncio.Protocol):
         return not _BLANK_LINE.endswith(data[-length - 4 : -length])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._write = self._unwritten = None
         self._pool.forget(self)
         if self._state is _ANSWERING and exc is None and self._ends_with_connection():
             self._state = _LAST
             self._finish()
         else:
             self._fail("it closed the connection")
-        self._parser = self._feed = None  # a cycle, which the collector would find late
+        self._feed = self._status = self._keeps_alive = None  # a cycle
 
     def _ends_with_connection(self) -> bool:
         """Whether the response has neither a length nor chunks."""
@@ -265,10 +277,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._state = _SPOILED  # a first byte behind the response
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        headers, order = self._headers, self._order
+        place = len(headers)
+        known = place < len(order) and order[place][0] == name
+        lower = order[place][1] if known else lower_name(name, order, place)
+        headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
+        status: int = self._status()
         if status < 200:
             self._headers = []  # 100 Continue, 103 Early Hints: not the response
             return
@@ -278,10 +294,10 @@ class UpstreamConnection(asyncio.Protocol):
         assert head is not None
         self._answer = answer = Answer(self, status, self._headers)
         self._headers = []  # trailers do not change the head
-        if head.done():
+        if _is_done(head):
             self.abort()  # given up, and the cancellation is on its way
             return
-        head.set_result(answer)
+        _set_result(head, answer)
         # llhttp does not know the request's method, and waits for a body.
         self._state = _LAST if self._bodiless else _ANSWERING
         self._head_bytes = 0  # from here on: what is neither head nor body
@@ -293,7 +309,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._state is _ANSWERING or self._state is _LAST:
             # Asked now: llhttp has forgotten it when the read ends.
-            self._state = _COMPLETE if self._parser.should_keep_alive() else _LAST
+            self._state = _COMPLETE if self._keeps_alive() else _LAST
 
     # Ends --------------------------------------------------------------------
 
@@ -332,10 +348,3 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.forget(self)  # at once: nobody may take it any more
         if self._transport is not None:
             self._transport.abort()
-
-
-def _chunked(answer: Answer) -> bool:
-    for name, _ in answer.headers:  # noqa: SIM110 - any() takes three times as long
-        if name == b"transfer-encoding":
-            return True
-    return False

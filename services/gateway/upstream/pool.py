@@ -35,6 +35,7 @@ class Pool(Generic[C]):
         self._now = now or self.loop.time
         self._all: set[C] = set()
         self._idle: dict[C, float] = {}  # and since when; the last used is the last
+        self._pop_idle: Callable[[], tuple[C, float]] = self._idle.popitem
         self._dialed = 0  # about to be dialed
         self._waiting: OrderedDict[Waiter[C], None] = OrderedDict()
 
@@ -56,7 +57,7 @@ class Pool(Generic[C]):
         """The idle connection that was used last, so that the others may age."""
         if not self._idle:
             return None
-        connection, since = self._idle.popitem()
+        connection, since = self._pop_idle()
         if self._now() - since < self._idle_s:
             return connection
         self._idle[connection] = since

@@ -105,6 +105,14 @@ class Answer:
             self._connection.resume_reading()
 
     @property
+    def chunked(self) -> bool:
+        """Does it end with a last chunk?"""
+        for name, _ in self.headers:  # noqa: SIM110 - any() takes three times as long
+            if name == b"transfer-encoding":
+                return True
+        return False
+
+    @property
     def ended(self) -> bool:
         """Whether nothing will arrive beyond what `next` returned."""
         return self._connection is None and self._error is None and not self._chunks

@@ -10,6 +10,7 @@ import pytest
 from services.gateway.upstream.client import Broken, Interrupted, NotSent, Origin
 from tests.support.processes.ports import free_port
 from tests.support.processes.waiting import eventually
+from tests.support.upstreams.asking import answer_of
 from tests.support.upstreams.scripted import (
     CHUNKS,
     REQUEST,
@@ -102,7 +103,7 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection() -> No
         deadline = asyncio.get_running_loop().time() + 5
         large = b"x" * 30_000_000
         for _ in range(2):
-            answer = await made.send(origin, REQUEST, large, deadline, bodiless=False)
+            answer = await answer_of(made, origin, REQUEST, large, deadline)
             assert (answer.status, await body(answer)) == (413, b"no")
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from services.gateway.upstream.client import Answer, Origin, Timeouts, UpstreamClient
 from services.gateway.upstream.connection import NO_TIMEOUTS
 from tests.support.processes.serving import Handle, serving
+from tests.support.upstreams.asking import answer_of
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
 
@@ -82,7 +83,7 @@ async def send(
     made: UpstreamClient, origin: Origin, *, seconds: float = 5.0, head: bool = False
 ) -> Answer:
     deadline = asyncio.get_running_loop().time() + seconds
-    return await made.send(origin, REQUEST, b"{}", deadline, bodiless=head)
+    return await answer_of(made, origin, REQUEST, b"{}", deadline, bodiless=head)
 
 
 async def body(answer: Answer) -> bytes:

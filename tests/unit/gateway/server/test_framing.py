@@ -57,9 +57,35 @@ def test_a_status_has_its_phrase_if_there_is_one(status: int, line: bytes) -> No
 def test_what_concerns_the_upstreams_hop_stays_there(
     headers: list[Header], kept: bytes
 ) -> None:
-    head = relayed_head(200, headers, b"x-proxy-attempts: 1\r\n", CHUNKED)
+    head, sized, limited = relayed_head(
+        200, headers, b"x-proxy-attempts: 1\r\n", CHUNKED
+    )
     ours = b"x-proxy-attempts: 1\r\n" + CHUNKED
     assert head == b"HTTP/1.1 200 OK\r\n" + kept + ours + b"\r\n"
+    assert (sized, limited) == (b"content-length" in kept, False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "sized", "limited"),
+    [
+        pytest.param([(b"x", b"y")], False, False, id="neither"),
+        pytest.param([(b"content-length", b"1")], True, False, id="a length"),
+        pytest.param([(b"x-ratelimit-limit-tokens", b"1")], False, True, id="a limit"),
+        pytest.param(
+            [(b"x-ratelimit-a", b"1"), (b"content-length", b"1"), (b"x", b"y")],
+            True, True, id="both",
+        ),
+        pytest.param(
+            [(b"x-ratelimit-a", b"1"), (b"connection", b"x-ratelimit-a")],
+            False, True, id="a limit of the hop",
+        ),
+    ],
+)  # fmt: skip
+def test_what_an_upstreams_headers_say(
+    headers: list[Header], *, sized: bool, limited: bool
+) -> None:
+    for _ in range(2):  # the second time from memory
+        assert relayed_head(200, headers, b"", b"")[1:] == (sized, limited)
 
 
 def test_our_own_head_is_what_was_given() -> None:

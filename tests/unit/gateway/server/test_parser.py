@@ -10,9 +10,9 @@ from services.gateway.server.head_fields import LARGEST_HEAD
 from services.gateway.server.parser import (
     BODY_STEP,
     MOST_PIECES,
-    Phase,
     RequestParser,
 )
+from services.gateway.server.phases import Phase
 from tests.support.memory.transports import cut_in_two, one_by_one
 
 GET = b"GET /v1/models?a HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -28,7 +28,8 @@ class Talk:
         self.request.http_1_0 = http_1_0
         self.writer = ResponseWriter(site)
         self.writer.request = self.request
-        self.writer.transport = self.wire = Wire()
+        self.wire = Wire()
+        self.writer.write = self.wire.write
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ async def test_without_a_transport_nothing_is_written() -> None:
     case = Talk()
     case.writer.interim(CONTINUE)
     assert case.wire.take() == CONTINUE
-    case.writer.transport = None
+    case.writer.write = None
     case.writer.send_whole(200, [], b"late")
     case.writer.interim(CONTINUE)
     assert (case.wire.sent, case.writer.progress) == (b"", Progress.ENDED)

@@ -23,6 +23,7 @@ from services.gateway.upstream.origin import Origin
 from services.gateway.upstream.response import Answer
 from tests.support.memory.clock import clock, settled, timeless
 from tests.support.memory.upstreams import Wires
+from tests.support.upstreams.asking import answer_of
 
 ORIGIN = Origin("https", "api.test", 443)
 OTHER = Origin("https", "other.test", 443)
@@ -41,7 +42,7 @@ def asking(
     client: UpstreamClient, origin: Origin = ORIGIN, within_s: float = math.inf
 ) -> "asyncio.Task[Answer]":
     deadline = clock().time() + within_s
-    return asyncio.create_task(client.send(origin, HEAD, b"", deadline, bodiless=False))
+    return asyncio.create_task(answer_of(client, origin, HEAD, b"", deadline))
 
 
 async def one_answer(client: UpstreamClient, wires: Wires, at: int = -1) -> None:
