@@ -25,7 +25,8 @@ from libs.common.routing.types import Ask, Release, digest, model_digest
 from libs.common.settings.resources import resources_from_environment
 from libs.common.store.factory import open_store
 from libs.common.upstream_answers.verdicts import Verdict
-from services.gateway.ledger.record import Record, lease_head, request_event
+from services.gateway.ledger.lease_head import lease_head
+from services.gateway.ledger.record import Record, request_event
 from services.ingest.batch import BatchRule
 from services.ingest.consumer import Consumer, ConsumerOptions
 from services.router.function_library import LIBRARY

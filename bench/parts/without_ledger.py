@@ -5,7 +5,7 @@ It routes, forwards and learns ids, but encodes no events and writes no journal;
 PROXY_MAX_CAPTURE_BYTES=0 it captures nothing. Redis still records its decisions."""
 
 from libs.common.routing import functions
-from services.gateway.ledger import record as outcomes
+from services.gateway.ledger import lease_head
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.process import run
 
@@ -18,7 +18,7 @@ def _nothing(journal: Journal, id_: str, content: bytes) -> int:  # noqa: ARG001
 
 def forget() -> None:
     """Replace the functions that write."""
-    outcomes._encode = lambda record: NOTHING  # noqa: ARG005
+    setattr(lease_head, "_encode", lambda record: NOTHING)  # noqa: ARG005, B010
     setattr(functions, "decision_head", lambda ask, now: NOTHING[:-1])  # noqa: ARG005, B010
     for name in ("accepted", "ended", "decided"):
         setattr(Journal, name, _nothing)

@@ -132,7 +132,7 @@ class Gateway:
             quotas=self.access.quotas,
         )
         parts = self.routing, self.journal, self.offline.judged, self.capturer
-        self.ledger = Ledger(*parts, self.redis.pending)
+        self.ledger = Ledger(*parts, self.redis.when_sent)
         local = self.offline.local
         self.selector = Selector(
             self.routing,

@@ -1,17 +1,19 @@
-"""How the routing functions send commands, and which clock they use. And the errors of
-all other calls to Redis."""
+"""How the routing functions send commands off the hot path. And the errors of all other
+calls to Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from libs.common.errors import RedisAway
 from libs.common.redis.factory import cause_of
-from libs.common.redis.packing import flat
+from libs.common.redis.packing import Caller, Clock, flat, servers_clock
+
+__all__ = ["Caller", "ClientCaller", "Clock", "servers_clock", "translated"]
 
 T = TypeVar("T")
 
@@ -23,19 +25,6 @@ def translated() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise RedisAway(f"Redis cannot be used: {cause_of(error)}.") from error
-
-
-class Caller(Protocol):
-    """Sends commands, which may be forms (`packing.py`): the shared connection, or an
-    ordinary client."""
-
-    def call(self, *command: Any) -> Awaitable[Any]: ...
-
-    def ask(self, read: Callable[[Any], T], command: tuple[Any, ...]) -> Awaitable[T]:
-        """What `read` makes of the reply, which may be a `ResponseError`."""
-        ...
-
-    def tell(self, failed: Callable[[], None], *command: Any) -> None: ...
 
 
 class ClientCaller:
@@ -59,17 +48,9 @@ class ClientCaller:
             reply = error
         return read(reply)
 
-    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+    def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None:
         def settled(done: "asyncio.Future[Any]") -> None:
             if done.cancelled() or done.exception() is not None:
                 failed()
 
         asyncio.ensure_future(self.call(*command)).add_done_callback(settled)
-
-
-Clock = Callable[[], int | str]
-
-
-def servers_clock() -> str:
-    """The argument for the server's clock, which skewed gateways cannot affect."""
-    return ""

@@ -1,6 +1,7 @@
 """The connection of a gateway to Redis, and that of ingest's reads, of either kind."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from libs.common.redis.client import Caller
@@ -22,7 +23,7 @@ class HotConnection(Caller, Protocol):
     @property
     def busy(self) -> bool: ...
 
-    def pending(self) -> bool: ...
+    def when_sent(self, then: Callable[[], None]) -> bool: ...
 
     async def open(self) -> None: ...
 

@@ -3,10 +3,12 @@
 hiredis formats the length of each argument anew, which for the 46 arguments of one
 request was a ninth of its instructions. Most of them recur from call to call."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, Protocol, TypeVar
 
 import hiredis
+
+T = TypeVar("T")
 
 MOST_KEPT = 4096  # patterns of a form; some hold names that clients send
 SHORT: Final = 1024  # bytes; the sizes of shorter arguments are kept as text
@@ -27,22 +29,37 @@ Pieces = tuple[bytes, ...]
 _pack: Final[Callable[[tuple[Any, ...]], bytes]] = hiredis.pack_command
 
 
+Key = tuple[str | bytes | int, ...]
+"""What differs between the patterns of a form."""
+
+
+def _itself(key: Key) -> Pattern:
+    return key
+
+
 class Form:
-    """A command that is called for each request: a pattern, what fills its gaps, and
-    further arguments: `(form, pattern, *filling, *further)`. Packs what recurs once."""
+    """A command that is called for each request: the key of a pattern, what fills the
+    pattern's gaps, and further arguments: `(form, key, *filling, *further)`. Packs what
+    recurs once."""
 
-    __slots__ = ("join", "kept")
+    __slots__ = ("join", "kept", "pattern")
 
-    def __init__(self, join: Callable[[tuple[Any, ...], Pieces], bytes]) -> None:
-        """`join` makes the bytes of a command from it and the pieces of its pattern.
-        Written out for each form, because a loop over the gaps takes more than twice as
-        long."""
+    def __init__(
+        self,
+        join: Callable[[tuple[Any, ...], int, Pieces], bytes],
+        pattern: Callable[[Any], Pattern] = _itself,
+    ) -> None:
+        """`join` makes the bytes of a command from it, the number of arguments of its
+        pattern and the pieces of that. Written out for each form, because a loop over
+        the gaps takes more than twice as long. `pattern`: that of a key."""
         self.join = join
-        self.kept: dict[Pattern, Pieces] = {}
+        self.pattern = pattern
+        self.kept: dict[Any, tuple[int, Pieces]] = {}
 
-    def split(self, pattern: Pattern) -> Pieces:
-        """The pieces of a pattern, which are kept."""
+    def split(self, key: Any) -> tuple[int, Pieces]:
+        """The number of arguments and the pieces of a pattern, which are kept."""
         pieces = [b""]
+        pattern = self.pattern(key)
         for argument in pattern:
             if argument is GAP:
                 pieces[-1] += b"$"
@@ -52,8 +69,30 @@ class Form:
                 pieces[-1] += whole[whole.index(b"$") :]
         if len(self.kept) >= MOST_KEPT:
             self.kept.clear()
-        self.kept[pattern] = found = tuple(pieces)
+        self.kept[key] = found = len(pattern), tuple(pieces)
         return found
+
+
+class Caller(Protocol):
+    """Sends commands, which may be forms: the shared connection, or an ordinary client
+    (`client.py`)."""
+
+    def call(self, *command: Any) -> Awaitable[Any]: ...
+
+    def ask(self, read: Callable[[Any], T], command: tuple[Any, ...]) -> Awaitable[T]:
+        """What `read` makes of the reply, which may be a `ResponseError`."""
+        ...
+
+    def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None: ...
+
+
+Clock = Callable[[], int | str]
+"""What functions get as the time."""
+
+
+def servers_clock() -> str:
+    """The argument for the server's clock, which skewed gateways cannot affect."""
+    return ""
 
 
 def packed(command: tuple[Any, ...]) -> bytes:
@@ -62,9 +101,9 @@ def packed(command: tuple[Any, ...]) -> bytes:
     form = command[0]
     if type(form) is not Form:
         return _pack(command)
-    pattern = command[1]
-    pieces = form.kept.get(pattern) or form.split(pattern)
-    return form.join(command, pieces)
+    kept = form.kept.get(command[1])
+    number, pieces = form.split(command[1]) if kept is None else kept
+    return form.join(command, number, pieces)
 
 
 def size_of(argument: bytes) -> bytes:
@@ -78,8 +117,8 @@ def flat(command: tuple[Any, ...]) -> Iterator[Any]:
     if type(command[0]) is not Form:
         yield from command
         return
-    _, pattern, *rest = command
+    form, key, *rest = command
     filling = iter(rest)
-    for argument in pattern:
+    for argument in form.pattern(key):
         yield next(filling) if argument is GAP else argument
     yield from filling

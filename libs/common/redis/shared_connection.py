@@ -4,11 +4,9 @@ makes the connection (TLS, authentication, Sentinel)."""
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar
 
-import hiredis
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -17,7 +15,8 @@ from redis.exceptions import ResponseError
 from libs.common.errors import RedisAway
 from libs.common.redis import factory
 from libs.common.redis.keys import DEFAULT, Keys
-from libs.common.redis.packing import packed
+from libs.common.redis.packing import Caller, packed
+from libs.common.redis.wire import Reply, Wire, read_reply
 from libs.common.runtime.lifecycle import end
 
 log = structlog.get_logger()
@@ -25,9 +24,7 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.2
-DEMOTED = "READONLY"  # prefix of a replica's reply to a write
 
-Reply = Any
 T = TypeVar("T")
 Refused = ResponseError  # an error reply: Redis is full, a replica, ...
 
@@ -38,7 +35,7 @@ def connect(url: str, keys: Keys = DEFAULT) -> Redis:
     return factory.client(url, CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S, keys)
 
 
-class SharedConnection:
+class SharedConnection(Caller):
     """One connection for many callers. Commands are executed in the order of the calls,
     so a release never overtakes its acquire.
 
@@ -49,7 +46,8 @@ class SharedConnection:
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
-        self._wire: _Wire | None = None
+        self._new_future: Callable[[], asyncio.Future[Any]] = self._loop.create_future
+        self._wire: Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._trouble = ""  # why it is down, as last logged
         self.connections = 0  # made so far; more than one: replies were lost
@@ -63,9 +61,11 @@ class SharedConnection:
         """Whether calls wait for a reply."""
         return self._wire is not None and bool(self._wire.unanswered)
 
-    def pending(self) -> bool:
-        """Whether calls of this loop iteration are not written yet."""
-        return self._wire is not None and bool(self._wire.unsent)
+    def when_sent(self, then: Callable[[], None]) -> bool:
+        """Whether calls of this loop iteration are not written yet. If so, `then` is
+        called once they are, or never will be. It must not raise."""
+        wire = self._wire
+        return wire is not None and wire.when_sent(then)
 
     async def open(self) -> None:
         """Connect, or keep trying. Returns after the first attempt."""
@@ -111,7 +111,7 @@ class SharedConnection:
             except (TypeError, ValueError):
                 pass
             else:
-                future: asyncio.Future[T] = self._loop.create_future()
+                future: asyncio.Future[T] = self._new_future()
                 wire.ask(ready, (future, read))
                 return future
         return self._unsent(read, self.call(*command))
@@ -124,12 +124,12 @@ class SharedConnection:
         error = refused.exception()
         assert isinstance(error, Exception)
         if isinstance(error, Refused):
-            _read(future, read, error)
+            read_reply(future, read, error)
         else:
             future.set_exception(error)
         return future
 
-    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+    def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None:
         """Send a command without waiting for its reply. Calls `failed` if the command
         failed or its outcome is unknown."""
         wire = self._wire
@@ -177,13 +177,13 @@ class SharedConnection:
         self.connections += 1
         log.info("redis connected", action="redis_connected")
 
-    async def _made(self, connection: AbstractConnection) -> "_Wire | Exception":
+    async def _made(self, connection: AbstractConnection) -> "Wire | Exception":
         """Returns what went wrong, because compiled code cannot wait in a handler."""
         try:
             # Includes the question to Sentinels.
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
-            return _Wire(connection, self._lost)
+            return Wire(connection, self._lost)
         except Exception as error:  # noqa: BLE001 - it is the cause of what is raised
             # Any failure, also of a connection that is lost at once: nothing else
             # would reconnect.
@@ -200,151 +200,3 @@ class SharedConnection:
     def _lost(self, calls: int) -> None:
         self._wire = None
         log.warning("redis lost", action="redis_lost", lost_calls=calls)
-
-
-_Future: Final = asyncio.Future
-Reading = tuple[asyncio.Future[Any], Callable[[Reply], Any]]
-# For `tell` the handler of a failure, at a fraction of a future's cost.
-Waiter = asyncio.Future[Reply] | Reading | Callable[[], None]
-
-
-def _tell(failed: Callable[[], None]) -> None:
-    """Report a failure. Errors in `failed` must not affect other callers."""
-    try:
-        failed()
-    except Exception:
-        log.exception("the handler of a failed call raised", action="call_lost")
-
-
-def _read(
-    future: "asyncio.Future[Any]", read: Callable[[Reply], Any], reply: Reply
-) -> None:
-    """Pass on what `read` makes of a reply."""
-    if future.done():
-        return
-    try:
-        future.set_result(read(reply))
-    except Exception as error:  # noqa: BLE001 - it is raised where the reply is awaited
-        # Its traceback refers to this frame, and so to the future: a cycle.
-        future.set_exception(error.with_traceback(None))
-
-
-def _refuse(waiter: Waiter, error: Exception) -> None:
-    if isinstance(waiter, asyncio.Future):
-        if not waiter.done():
-            waiter.set_exception(error)
-    elif not isinstance(waiter, tuple):
-        _tell(waiter)
-
-
-class _Wire(asyncio.Protocol):
-    """Takes over a connection that redis-py made and authenticated. Bytes go from the
-    socket to hiredis without redis-py's stream reader, task and timer, which are most
-    of the cost of a call."""
-
-    def __init__(self, connection: AbstractConnection, lost: Any) -> None:
-        """`lost` is called once with the number of calls without a reply."""
-        self._loop = asyncio.get_running_loop()
-        self.connection = connection  # owns the transport
-        self._reader = hiredis.Reader(replyError=ResponseError)
-        self._lost = lost
-        self._over = self._loop.create_future()
-        self._progress = (
-            0.0  # loop time of the last reply, or of the first unanswered call
-        )
-        self.unsent: list[bytes] = []
-        self._asked = 0  # calls in this iteration of the loop
-        self._seldom = True  # the last iteration with calls had only one
-        self.unanswered: deque[Waiter] = deque()
-        self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]
-        if self._transport.is_closing():
-            raise ConnectionResetError
-        self._transport.set_protocol(self)
-        self._transport.resume_reading()
-        # The data is bounded by the number of waiting requests.
-        self._transport.set_write_buffer_limits(high=2**30)
-
-    def ask(self, packed: bytes, waiter: Waiter) -> None:
-        if not self.unanswered:
-            self._progress = self._loop.time()
-        self.unanswered.append(waiter)
-        if not self._asked:
-            self._loop.call_soon(self._flush)
-        self._asked += 1
-        if self._asked == 1 and self._seldom:
-            self._transport.write(packed)
-        else:
-            self.unsent.append(packed)
-
-    def _flush(self) -> None:
-        """Send the calls of one loop iteration in one system call. (`ask` sends the
-        first call at once while iterations have one call at most.)"""
-        unsent, self.unsent = self.unsent, []
-        self._seldom, self._asked = self._asked == 1, 0
-        if unsent and not self._over.done():
-            self._transport.write(b"".join(unsent))
-
-    def silent_s(self) -> float:
-        """For how long calls have waited without any reply."""
-        return self._loop.time() - self._progress if self.unanswered else 0.0
-
-    async def lost_within(self, seconds: float) -> None:
-        """Returns when the connection is lost, or after `seconds`."""
-        await asyncio.wait([self._over], timeout=seconds)
-
-    def drop(self, cause: str) -> None:
-        """Close the connection and fail all waiting calls."""
-        if self._over.done():
-            return
-        self._over.set_result(None)
-        waiters, self.unanswered = self.unanswered, deque()
-        # First: whatever the handlers below do, no dead connection stays in use.
-        self._lost(len(waiters))
-        self._transport.abort()
-        # Otherwise it warns that it was not closed.
-        self.connection._close()  # type: ignore[no-untyped-call]
-        error = RedisAway(f"Redis {cause}.")
-        for waiter in waiters:
-            if isinstance(waiter, tuple):
-                waiter = waiter[0]  # noqa: PLW2901 - there is nothing to read
-            if not isinstance(waiter, asyncio.Future):
-                _tell(waiter)
-            elif not waiter.done():
-                waiter.set_exception(error)
-                waiter.exception()  # marks it as retrieved: the caller may be gone
-
-    # asyncio.Protocol --------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not False:
-                waiter = self.unanswered.popleft()
-                # Most replies are bytes, and most waiters no futures. A loop without
-                # calls for these: each costs as much as the rest.
-                if type(reply) is not bytes:
-                    self._settle(waiter, reply)
-                elif type(waiter) is tuple:
-                    _read(waiter[0], waiter[1], reply)
-                elif isinstance(waiter, _Future) and not waiter.done():
-                    waiter.set_result(reply)
-        except (hiredis.ProtocolError, IndexError):
-            self.drop("does not speak RESP")
-        self._progress = self._loop.time()
-
-    def _settle(self, waiter: Waiter, reply: Reply) -> None:
-        """A reply that is no text."""
-        failed = isinstance(reply, Exception)
-        if isinstance(waiter, tuple):
-            _read(waiter[0], waiter[1], reply)
-        elif failed:
-            _refuse(waiter, reply)
-        elif isinstance(waiter, _Future) and not waiter.done():
-            waiter.set_result(reply)
-        if failed and str(reply).startswith(DEMOTED):
-            # It keeps replying but accepts no writes. Reconnecting finds the new
-            # primary, through Sentinels or the host name.
-            self.drop("is a replica now")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.drop("went away")

@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from libs.common.contracts.catalogue import Resource
 from libs.common.headers import Header, find
@@ -11,6 +12,7 @@ from libs.common.routing.types import Owner
 Kept = OrderedDict[str, Owner | None]
 """Owners by digest, oldest first. None: SQL does not know the id."""
 
+_move_to_end: Final = OrderedDict.move_to_end  # found sooner than a method by its name
 # Removed from names, which are used in Redis keys, JSON and SQL.
 _ODD = re.compile(r"[^A-Za-z0-9._:@-]")
 LONGEST = 128
@@ -47,7 +49,7 @@ def keep_owner(
     """Set an owner among `most`. `stays`: it remains with the tenant that had it."""
     before = kept.get(name)
     if before is not None:
-        kept.move_to_end(name)
+        _move_to_end(kept, name)
         if before == owner:
             return
         if stays and owner is not None and before.tenant != owner.tenant:

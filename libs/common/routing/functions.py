@@ -13,7 +13,7 @@ import msgspec
 from libs.common.errors import NoCatalogue
 from libs.common.redis.client import Caller, Clock, servers_clock
 from libs.common.redis.keys import DEFAULT, Keys
-from libs.common.redis.packing import GAP, flat
+from libs.common.redis.packing import flat
 from libs.common.routing.call_forms import (
     ACQUIRE,
     MOST_NANOS,
@@ -25,6 +25,7 @@ from libs.common.routing.call_forms import (
     ids_of,
 )
 from libs.common.routing.control import ControlFunctions, Owners, Terms
+from libs.common.routing.hot_calls import HotCalls
 from libs.common.routing.replies import (
     DECISION_BEHIND,
     decision_of,
@@ -43,7 +44,6 @@ from libs.common.routing.types import (
     Owner,
     Release,
     StreamEnds,
-    model_digest,
 )
 from libs.common.upstream_answers.verdicts import Verdict
 
@@ -69,9 +69,10 @@ EXPLAINED = (slice(5, 21), slice(24, 26))
 _NOBODY: Owners = {}
 _NEUTRAL: Final = Verdict(kind="neutral")
 _encode: Final = msgspec.json.Encoder().encode
+_decision_of: Final[Callable[[Any], Decision]] = decision_of
 
 
-class RoutingFunctions(ControlFunctions):
+class RoutingFunctions(ControlFunctions, HotCalls):
     """All routing functions: here those that gateways call."""
 
     def __init__(
@@ -103,7 +104,7 @@ class RoutingFunctions(ControlFunctions):
         with limits also a `QuotaRefused`."""
         quota, now, names = ask.quota, self._clock(), self._names
         name, told = names.acquire, ""
-        read: Callable[[Any], Decision] = decision_of
+        read = _decision_of
         if quota is not None:
             name, read = names.acquire_counted, DECISION_BEHIND[quota.left_size]
             if ask.may_use == "0" and not ask.tells:
@@ -151,45 +152,35 @@ class RoutingFunctions(ControlFunctions):
     def _acquire_call(
         self, name: str, ask: Ask, told: str, head: bytes, now: int | str
     ) -> tuple[Any, ...]:
-        """The call of acquire or pin (`name`) up to its ids, as functions/acquire.lua
-        lists the arguments. `told`: the owner that SQL returned, encoded, the id of the
-        limits of its key, or ''."""
+        """The call of acquire or pin (`name`) up to its ids. `told`: the owner that SQL
+        returned, encoded, the id of the limits of its key, or ''."""
         asker = ask.asker
         bound = 1 if ask.account_bound else 0
         resolved = REPLAYED if ask.replayed else 1 if ask.resolved else 0
         strict = 1 if asker.strict else 0
         tokens = ask.tokens if self._terms.limit_aware else None
-        pattern = (
-            "FCALL",
+        key = (
             name,
-            2,
             self._version_key,
             self._stream,
             ask.gateway_id,
-            GAP,
             ask.attempt,
-            GAP,
             ask.pool_id or "",
-            GAP,
             ask.model,
             bound,
             resolved,
             told,
-            GAP,
-            GAP,
-            GAP,
             now,
             ask.previous,
             len(ask.bound),
             asker.tenant,
             strict,
             asker.kinds,
-            GAP,
             self._encoded_terms,
         )
         return (
             ACQUIRE,
-            pattern,
+            key,
             ask.request_id,
             ask.decision_id,
             ask.session,
@@ -213,7 +204,7 @@ class RoutingFunctions(ControlFunctions):
         entry expires with the next one of its gateway."""
         key, stream = self._version_key, self._stream
         call = "FCALL", self._names.leave, 2, key, stream, entry, self._clock()
-        self._caller.tell(failed, *call)
+        self._caller.tell(failed, call)
 
     def release(self, release: Release) -> Awaitable[Any]:
         """Report how an attempt ended. With an event the request ends, and the reply is
@@ -225,7 +216,7 @@ class RoutingFunctions(ControlFunctions):
 
     def report(self, release: Release, failed: Callable[[], None]) -> None:
         """The same without a reply. Calls `failed` if the call fails."""
-        self._caller.tell(failed, *self._released(release))
+        self._caller.tell(failed, self._released(release))
 
     def _released(self, release: Release) -> tuple[Any, ...]:
         names, terms, verdict = self._names, self._terms, release.verdict or _NEUTRAL
@@ -243,33 +234,25 @@ class RoutingFunctions(ControlFunctions):
             else:
                 name, scope = names.release_known, quota.id
                 limits = str(nanos * MOST_TOKENS + tokens)
-        pattern = (
-            "FCALL",
+        key = (
             name,
-            2,
             self._version_key,
             self._stream,
             release.gateway_id,
-            GAP,
             release.resource_id,
             kind,
             verdict.cause,
             terms.cooldown_ms if cooldown is None else cooldown,
-            GAP,
             self._clock(),
-            GAP,
             terms.session_ttl_ms,
             terms.id_ttl_ms,
-            model_digest(model),
             model or "",
-            GAP,
             release.tenant,
             scope,
-            GAP,
         )
         return (
             RELEASE,
-            pattern,
+            key,
             release.request_id,
             "" if latency_ms is None else _encode(latency_ms).decode(),
             release.session,

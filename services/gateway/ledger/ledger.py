@@ -2,24 +2,36 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 from libs.common.routing.functions import Owners
+from libs.common.routing.hot_calls import HotCalls
 from libs.common.routing.types import Owner, Release
 from services.gateway.capture.recorder import CaptureRecorder
 from services.gateway.ledger.journal.journal import Journal
-from services.gateway.ledger.record import Record, lease_head
+from services.gateway.ledger.lease_head import lease_head
+from services.gateway.ledger.record import Record
 
 
 def _ignore() -> None:
     """A verdict that does not arrive is no loss: others follow."""
 
 
-class Routing(Protocol):
-    """The routing functions that it calls."""
+class Unsent:
+    """Called when the event at `position` did not reach Redis. A `partial`, which takes
+    less time to make."""
 
-    def report(self, release: Release, failed: Callable[[], None]) -> None: ...
+    __slots__ = ("_journal", "_position")
+
+    def __init__(self, journal: Journal, position: int) -> None:
+        self._journal, self._position = journal, position
+
+    def __call__(self) -> None:
+        self._journal.unsent(self._position)
+
+
+class Routing(HotCalls, Protocol):
+    """The routing functions that it calls."""
 
     def learn_account(self, resource_id: str, account_id: str) -> Awaitable[bool]: ...
 
@@ -36,25 +48,28 @@ class Ledger:
         journal: Journal,
         without_redis: Callable[[Release], None],
         capturer: CaptureRecorder,
-        pending: Callable[[], bool] = lambda: False,
+        when_sent: Callable[[Callable[[], None]], bool] = lambda _: False,
     ) -> None:
         """`without_redis` gets the releases of attempts that were decided without
-        Redis. `pending`: is a report not written to Redis yet?"""
+        Redis. `when_sent`: see `SharedConnection`."""
         self._routing = routing
+        self._hot: HotCalls = routing
         self._journal = journal
         self._without_redis = without_redis
         self.capturer = capturer
-        self.pending = pending
-        # Journals a decision that Redis made and recorded: id, and event.
-        self.decided = journal.decided
+        self.when_sent = when_sent
         self._accounts: dict[str, str] = {}
 
-    def accepted(self, record: Record) -> bytes:
+    def accepted(self, request_id: str, record: Record) -> bytes:
         """Journal an admitted request: from now on it has an end, even if this process
         dies. Returns its `lease_head`."""
         head = lease_head(record)
-        self._journal.accepted(record.id, head)
+        self._journal.accepted(request_id, head)
         return head
+
+    def decided(self, decision_id: str, event: bytes) -> None:
+        """Journal a decision that Redis made and recorded."""
+        self._journal.decided(decision_id, event)
 
     def decided_alone(self, decision_id: str, event: bytes) -> None:
         """Journal a decision that was made without Redis."""
@@ -65,15 +80,16 @@ class Ledger:
         Redis."""
         if alone:
             self._without_redis(release)
-        self._routing.report(release, _ignore)
+        self._hot.report(release, _ignore)
 
     def ended(self, release: Release, *, alone: bool) -> None:
         """Journal a request event and release its lease. Awaits nothing, so nothing
         can come between the two."""
-        position = self._journal.ended(release.request_id, release.event or b"{}")
+        journal = self._journal
+        position = journal.ended(release.request_id, release.event or b"{}")
         if alone:
             self._without_redis(release)
-        self._routing.report(release, partial(self._journal.unsent, position))
+        self._hot.report(release, Unsent(journal, position))
 
     def account_named(self, resource_id: str, account_id: str) -> None:
         """An answer named the account of a resource's key. Reported once; if the report

@@ -57,29 +57,9 @@ class Record(msgspec.Struct, omit_defaults=True, gc=False):
         return self.cost_nanos
 
 
-_encode = msgspec.json.Encoder().encode
 NEUTRAL = Verdict(kind="neutral")
 
 
-def lease_head(record: Record) -> bytes:
-    """The record so far as a JSON object without its last brace. The attempt and its
-    resource are missing: the routing function adds them."""
-    resource_id = record.resource_id
-    if resource_id is None:
-        return _encode(record)[:-1]
-    account_id, attempts = record.account_id, record.attempts
-    record.resource_id, record.account_id, record.attempts = None, None, 0
-    head = _encode(record)[:-1]
-    record.resource_id, record.account_id = resource_id, account_id
-    record.attempts = attempts
-    return head
-
-
-def lease_record(record: Record) -> bytes:
-    """The whole JSON object that a lease carries: the reaper makes the request event
-    of it when the gateway dies."""
-    return _encode(record)
-
-
-# The JSON of the request event.
-request_event = _encode
+# The JSON of the request event. A lease carries it too: the reaper makes the request
+# event of it when the gateway dies.
+request_event = lease_record = msgspec.json.Encoder().encode

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import getrandbits
+from typing import Final
 
 import uuid_utils
 
@@ -35,6 +36,8 @@ from services.gateway.routing.spend import problem_of_quota
 from services.gateway.routing.target import Target
 from services.gateway.routing.target_order import TargetOrder
 
+_chance: Final = getrandbits  # found sooner than an imported name
+_DIGITS: Final = [f"{byte:02x}" for byte in range(256)]
 # Tries a resource. It ends in the phase ADMITTED when the attempt failed.
 Attempt = Callable[[Lifecycle, Target], Awaitable[Next]]
 
@@ -102,7 +105,7 @@ class Attempts:
             try:
                 step = await attempt(life, target)
             finally:
-                offline.ended(record.gateway_id, record.id, target.id)
+                offline.ended(life.gateway_id, life.id, target.id)
             if life.phase is ADMITTED:
                 self._in_flight.attempt_failed(life)
             if step is Next.REWRITE and await self.rewritten_here(life):
@@ -119,7 +122,11 @@ class Attempts:
         if number == 1 and last is None:
             # Of the request's id, at half the cost. It counts up within a millisecond
             # in what is kept here, so ids of later decisions are larger.
-            new_id = life.record.id[:28] + getrandbits(32).to_bytes(4).hex()
+            end, digits = _chance(32), _DIGITS
+            new_id = (
+                f"{life.id[:28]}{digits[end >> 24]}{digits[end >> 16 & 255]}"
+                f"{digits[end >> 8 & 255]}{digits[end & 255]}"
+            )
         else:
             new_id = str(uuid_utils.uuid7())
         ask = life.ask(number, new_id, self._draw(31))

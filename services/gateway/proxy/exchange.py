@@ -22,7 +22,7 @@ from services.gateway.proxy.failures import read_failure, with_whole_retry_after
 from services.gateway.proxy.in_flight import clock
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.relay import Relay, Torn
-from services.gateway.proxy.services import NEXT_TURN, HttpServices
+from services.gateway.proxy.services import NEXT_TURN, HttpServices, nothing
 from services.gateway.proxy.steps import ARRIVED, DONE, READ, Next
 from services.gateway.routing.target import Target
 from services.gateway.server.connection import Connection
@@ -65,6 +65,7 @@ class HttpExchange:
     async def run(self) -> None:  # noqa: C901, PLR0912 - all ends in one place
         """Serve it. The answer ends after the settlement: the next may build on it."""
         services, life, connection = self._services, self.life, self._connection
+        later = False
         try:
             self._under_way.add(self)
             try:
@@ -79,24 +80,41 @@ class HttpExchange:
                 self._note_answer()
                 services.in_flight.settle(life, self._capture)
             relay = self._relay
-            if relay is not None:
+            if relay is None:
+                if self._answer is not None:
+                    connection.writer.send_whole(*self._answer)
+            elif relay.over:
+                later = services.when_sent(self._finish)  # the release goes out first
+                if not later:
+                    relay.finish()
+            else:
                 try:
-                    if services.pending():
-                        await NEXT_TURN  # the release goes out first
+                    if services.when_sent(nothing):
+                        await NEXT_TURN
                 finally:
                     more = relay.finish()
                 if more and not connection.gone:
                     await relay.rest()
-            elif self._answer is not None:
-                connection.writer.send_whole(*self._answer)
         except (Torn, asyncio.CancelledError) as error:
             if not self._is_expected(error):
                 raise
         finally:
-            self._under_way.discard(self)
+            if not later:
+                self._end()
+
+    def _finish(self) -> None:
+        """The release was sent: end the answer."""
+        try:
             if self._relay is not None:
-                self._relay.close()
-            connection.over()
+                self._relay.finish()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._under_way.discard(self)
+        if self._relay is not None:
+            self._relay.close()
+        self._connection.over()
 
     def _takes(self, error: BaseException) -> bool:
         """Turn an error into an answer, if it can be one. False when it has to be

@@ -16,12 +16,13 @@ from services.gateway.routing.selector import Selector
 from services.gateway.routing.visible_models import lists_models
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
+from services.gateway.server.server import Plane
 from services.gateway.upstream.client import UpstreamClient
 
 CLIENT_GRACE_S = 5.0  # for the client to read the last bytes of an answer
 
 
-class DataPlane:
+class DataPlane(Plane):
     """Serves `/v1/*`, and ends requests whose time is up."""
 
     def __init__(
@@ -47,7 +48,7 @@ class DataPlane:
             reader,
             self.attempts,
             asyncio.get_running_loop().time,
-            in_flight.ledger.pending,
+            in_flight.ledger.when_sent,
         )
 
     def serve(

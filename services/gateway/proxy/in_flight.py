@@ -27,10 +27,11 @@ from services.gateway.routing.waiting_room import WaitingRoom
 from services.gateway.server.request import Request
 
 _OK: Final = Verdict(kind="ok")
-# Found once: a look-up in a module takes longer than the clock.
+# Found once: a look-up of an imported name takes longer than the clock.
 clock: Final = time.perf_counter
 _unix_s: Final = time.time
 _new_id: Final = uuid_utils.uuid7
+_Record: Final = Record
 _COMPLETED: Final = Outcome.COMPLETED.value
 
 
@@ -60,7 +61,7 @@ class InFlight:
 
     def arrived(self, request: Request) -> Lifecycle:
         """An HTTP request that is not in the ledger yet."""
-        record = Record(
+        record = _Record(
             str(_new_id()),
             int(_unix_s() * 1000),
             request.method,
@@ -83,18 +84,18 @@ class InFlight:
 
     def admitted(self, life: Lifecycle) -> None:
         """Record it: from now on it has an end, whatever happens."""
-        self.active[life.record.id] = life
+        self.active[life.id] = life
         limits, hints, tokens = self._limits, life.hints, None
         if limits is not None and hints.model:
             reserved = max(hints.max_output_tokens or 0, 0)
             tokens = limits.estimate(hints.model, len(life.body), reserved)
-        life.recorded(self.ledger.accepted(life.record), tokens)
+        life.recorded(self.ledger.accepted(life.id, life.record), tokens)
 
     def attempt_began(self, life: Lifecycle, target: Target) -> None:
         """A request holds the lease of an attempt."""
-        record = life.record
-        self.offline.began(record.gateway_id, record.id, target.id)
-        if record.attempts > 1 and life.cause:
+        self.offline.began(life.gateway_id, life.id, target.id)
+        if life.cause and life.record.attempts > 1:
+            record = life.record
             before = life.tried[-1] if life.tried else record.resource_id
             event_log.failed_over(record, before or "", life.cause)
 
@@ -147,7 +148,7 @@ class InFlight:
 
     def upgraded(self, life: Lifecycle) -> None:
         """An upgrade opened its WebSocket: it is no request any more."""
-        self.active.pop(life.record.id, None)
+        self.active.pop(life.id, None)
 
     async def close(self) -> None:
         """The gateway ends, and all requests have."""
@@ -173,16 +174,17 @@ class InFlight:
             record.price(prices)
         release = life.ended(now, int(_unix_s() * 1000), limits)
         self._learn_size(life)
-        self.active.pop(record.id, None)
+        if life.id in self.active:
+            del self.active[life.id]
         verdict = release.verdict
         request_ended(record, None if verdict is None else verdict.kind)
         if record.outcome != _COMPLETED or self._access_log:
             self._log(life)
-        if record.resource_id and (release.session or release.learned):
+        if release.resource_id and (release.session or release.learned):
             self.offline.remember_success(
                 release.session,
                 release.learned,
-                record.resource_id,
+                release.resource_id,
                 record.account_id or "",
                 release.tenant,
             )
@@ -190,4 +192,4 @@ class InFlight:
         if self.room is not None and self.room.waiting:
             self.room.freed()  # one that waits may have its turn
         if capture is not None:
-            self.ledger.capturer.hand_over(record.id, record.created_at_ms, capture)
+            self.ledger.capturer.hand_over(life.id, record.created_at_ms, capture)

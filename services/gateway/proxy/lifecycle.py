@@ -29,9 +29,9 @@ from libs.common.upstream_answers.verdicts import Verdict, judge
 from services.gateway.content.own_headers import own_headers
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem, upstream_timeout, upstream_unreachable
+from services.gateway.ledger.lease_head import lease_head
 from services.gateway.ledger.record import (
     NEUTRAL,
-    lease_head,
     lease_record,
     request_event,
 )
@@ -63,6 +63,9 @@ from services.gateway.proxy.steps import (
 from services.gateway.upstream.errors import UpstreamError
 
 UNDECIDED: Final = Decision("", "", "")
+# Found sooner than imported names.
+_NEUTRAL: Final = NEUTRAL
+_request_event: Final = request_event
 _COMPLETED: Final = Outcome.COMPLETED.value
 _OWNER_GONE: Final = "affinity_owner_unavailable"
 
@@ -81,7 +84,7 @@ class Lifecycle(RequestContext):
     tried: tuple[str, ...] = ()  # resources that failed
     cause = ""  # why the previous attempt failed, as a `Cause`
     judged = False  # the current attempt's verdict was sent
-    verdict = NEUTRAL  # of the current attempt
+    verdict = _NEUTRAL  # of the current attempt
     sent_at = 0.0
     failure: Failure | None = None
     problem: Problem | None = None
@@ -106,10 +109,10 @@ class Lifecycle(RequestContext):
         record, hints = self.record, self.hints
         # Positional: keywords double the cost.
         return Ask(
-            record.id,
+            self.id,
             decision_id,
             attempt,
-            record.gateway_id,
+            self.gateway_id,
             hints.pool_id,
             hints.session_id,
             self.session,
@@ -136,7 +139,7 @@ class Lifecycle(RequestContext):
     def acquired(self, decision: Decision, account_id: str, attempt: int) -> None:
         """The request holds a lease."""
         self.decision, self.problem = decision, None
-        self.judged, self.verdict, self.limits_in = False, NEUTRAL, ()
+        self.judged, self.verdict, self.limits_in = False, _NEUTRAL, ()
         self.phase = ACQUIRED
         record = self.record
         quota = self.quota
@@ -315,7 +318,7 @@ class Lifecycle(RequestContext):
             None if self.judged else self.verdict,
             self.session if outcome == _COMPLETED else "",
             tuple([digest(id_) for id_ in record.minted]),
-            request_event(record),
+            _request_event(record),
             limits,
         )
 

@@ -35,7 +35,8 @@ class HttpServices:
     reader: Reader
     attempts: Attempts
     now: Callable[[], float]  # of the event loop
-    pending: Callable[[], bool]  # is a release not written to Redis yet?
+    # Is a release not written to Redis yet? If so, calls what it gets when it is.
+    when_sent: Callable[[Callable[[], None]], bool]
 
 
 class _NextTurn:
@@ -44,6 +45,10 @@ class _NextTurn:
 
     def __await__(self) -> Generator[None, None, None]:
         yield
+
+
+def nothing() -> None:
+    """For `when_sent`, of who only asks."""
 
 
 NEXT_TURN: Final = _NextTurn()

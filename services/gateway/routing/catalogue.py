@@ -27,7 +27,7 @@ class GatewayCatalogue:
     def __init__(self, routing: RoutingFunctions, credentials: Credentials) -> None:
         self._routing = routing
         self._credentials = credentials
-        self.targets: Mapping[str, Target] = {}
+        self.targets: dict[str, Target] = {}
         self._refreshing = asyncio.Lock()
         self.version: str | None = None
         self.problem: str | None = None  # why it was not read yet

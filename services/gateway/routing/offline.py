@@ -33,18 +33,21 @@ class OfflineRouting:
         """`quotas`: the limits of keys that asked here."""
         self.catalogue = catalogue
         self._version: str | None = None
-        self.local = LocalRouting(cooldown_ms, limit_aware=limit_aware)
+        self.local = local = LocalRouting(cooldown_ms, limit_aware=limit_aware)
+        # Of `local`, whose class is interpreted: each look-up of a name takes time.
+        self._leases, self._most_owners = local.leases, local.most_owners
+        self._sessions, self._ids = local.sessions, local.ids
         self.spend = SpendMemory(quotas)
 
     def began(self, gateway_id: str, request_id: str, resource_id: str) -> None:
         """Counts an attempt, whether Redis or this gateway routed it."""
-        held = self.local.leases.get(resource_id)
+        held = self._leases.get(resource_id)
         if held is None:
-            held = self.local.leases[resource_id] = set()
+            held = self._leases[resource_id] = set()
         held.add((gateway_id, request_id))
 
     def ended(self, gateway_id: str, request_id: str, resource_id: str) -> None:
-        self.local.leases[resource_id].discard((gateway_id, request_id))
+        self._leases[resource_id].discard((gateway_id, request_id))
 
     def remember(self, sessions: Owners, ids: Owners) -> None:
         """Stores owners of sessions and ids for when Redis is down or empty."""
@@ -60,12 +63,11 @@ class OfflineRouting:
     ) -> None:
         """Stores owners learned from an answer, which replace older ones. Like
         `OwnerMemory.keep`, which is interpreted: each call took 2,900 instructions."""
-        local, owner = self.local, Owner(resource_id, account_id, tenant)
-        most = local.most_owners
+        owner, most = Owner(resource_id, account_id, tenant), self._most_owners
         if session:
-            keep_owner(local.sessions, session, owner, most, stays=False)
+            keep_owner(self._sessions, session, owner, most, stays=False)
         for digest in learned:
-            keep_owner(local.ids, digest, owner, most, stays=True)
+            keep_owner(self._ids, digest, owner, most, stays=True)
 
     def remembered(self, at_once: int) -> Iterator[tuple[Owners, Owners]]:
         """All stored owners of sessions and ids, `at_once` of each at a time. Changes

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.aliases import MARK
 from libs.common.routing.functions import Owners
+from libs.common.routing.hot_calls import HotCalls
 from libs.common.routing.types import (
     DECIDED,
     NAMED,
@@ -42,10 +43,8 @@ SUMMED_WITHIN_S = 6.0
 FAILURES: Final = (Refusal, NoCatalogue, RedisAway)
 
 
-class Routing(Protocol):
+class Routing(HotCalls, Protocol):
     """The routing functions that it calls."""
-
-    def acquire(self, ask: Ask) -> Awaitable[Decision]: ...
 
     def check(self, ask: Ask) -> Awaitable[None]: ...
 
@@ -70,6 +69,7 @@ class Selector:
     ) -> None:
         """`beat_s`: the interval of a gateway's heartbeats."""
         self._routing = routing
+        self._hot: HotCalls = routing
         self.catalogue = catalogue
         self._offline = offline
         self._lookup = lookup
@@ -83,7 +83,7 @@ class Selector:
         No coroutine: each one costs at each await."""
         if self.catalogue.closed:
             ask = self._open(ask)
-        return self._routing.acquire(ask)
+        return self._hot.acquire(ask)
 
     async def otherwise(
         self, ask: Ask, ids: Sequence[str], failure: Exception | None

@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_discarded", "_drained", "_new_future", "_next_request", "_now", "_parser",
-        "_request", "_site", "_state", "_transport", "loop", "on_drain",
+        "_request", "_site", "_state", "_transport", "_unserved", "loop", "on_drain",
         "paused", "since", "task", "writer"
     )  # fmt: skip
 
@@ -104,6 +104,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._next_request: asyncio.Future[None] | None = None  # the task waits for it
         self._request: Request | None = None  # being served
+        self._unserved: Request | None = None  # the same, until the task takes it
         self._discarded, self.since = 0, loop.time()
         # The client reads slower than we write. Independent of the state: what was
         # written is still on its way while the next request arrives.
@@ -196,7 +197,8 @@ class Connection(asyncio.Protocol):
 
     def _serve_next(self) -> None:
         self._state = _SERVING
-        self._request = self.writer.request = self._parser.requests.pop(0)
+        request = self._parser.requests.pop(0)
+        self._request = self._unserved = self.writer.request = request
         self.writer.progress = response_writer.NONE
         if self._next_request is not None:
             _set_result(self._next_request, None)
@@ -209,8 +211,9 @@ class Connection(asyncio.Protocol):
         and with it the request that is served."""
         try:
             while self._state is not _GONE:
-                if self._request is not None:
-                    await self._site.serve(self._request, self)
+                request, self._unserved = self._unserved, None
+                if request is not None:
+                    await self._site.serve(request, self)
                 else:
                     self._next_request = self._new_future()
                     await self._next_request
@@ -218,7 +221,7 @@ class Connection(asyncio.Protocol):
             if self._state is not _GONE:
                 raise
         finally:
-            self.task = None
+            self.task = self._next_request = None
 
     def over(self) -> None:
         """The request was served. An incomplete response breaks the connection,

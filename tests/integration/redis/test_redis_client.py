@@ -106,12 +106,12 @@ async def test_who_raises_on_hearing_of_a_loss_keeps_nobody_from_hearing(
         await shared.open()
         # An error reply does not affect later replies on the same connection.
         assert await shared.call("SET", "k", "v")
-        shared.tell(raises, "INCR", "k")
+        shared.tell(raises, ("INCR", "k"))
         assert await shared.call("ECHO", "a") == b"a"
         assert shared.connections == 1
         blocked = shared.call("BLPOP", "nothing", "0")
-        shared.tell(raises, "PING")
-        shared.tell(lambda: heard.append("second"), "PING")
+        shared.tell(raises, ("PING",))
+        shared.tell(lambda: heard.append("second"), ("PING",))
     with pytest.raises(RedisAway):
         await blocked
     assert heard == ["first", "first", "second"]

@@ -43,7 +43,7 @@ class Redis:
             reply = error
         return read(reply)
 
-    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+    def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None:
         self.told.append(tuple(flat(command)))
         failed()
 

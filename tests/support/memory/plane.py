@@ -97,9 +97,9 @@ class World:
         self.offline = OfflineRouting(self.catalogue, quotas=self.access.quotas)
         capturer = CaptureRecorder(capture, Inbox(Budget(1 << 24)), None)
         # Is a release not written to Redis yet?
-        self.pending: Callable[[], bool] = lambda: False
+        self.when_sent: Callable[[Callable[[], None]], bool] = lambda _: False
         parts = routing, self.journal, self.offline.judged, capturer
-        self.ledger = Ledger(*parts, lambda: self.pending())  # noqa: PLW0108 - tests set it
+        self.ledger = Ledger(*parts, lambda then: self.when_sent(then))  # noqa: PLW0108 - tests set it
         local = self.offline.local
         router = httpx.AsyncClient(
             transport=httpx.MockTransport(self._route), base_url="http://router"

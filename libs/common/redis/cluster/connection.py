@@ -66,9 +66,10 @@ class ClusterConnection:
         """Whether calls wait for a reply."""
         return bool(self._held) or (self._wire is not None and self._wire.busy)
 
-    def pending(self) -> bool:
-        """Whether calls of this loop iteration are not written yet."""
-        return self._wire is not None and self._wire.pending
+    def when_sent(self, then: Callable[[], None]) -> bool:
+        """Whether calls of this loop iteration are not written yet. If so, `then` is
+        called once they are, or never will be. It must not raise."""
+        return self._wire is not None and self._wire.when_sent(then)
 
     async def open(self) -> None:
         """Connect, or keep trying. Returns after the first attempt."""
@@ -95,7 +96,7 @@ class ClusterConnection:
         which may be a `ResponseError`."""
         return self._awaited(read, command)
 
-    def tell(self, failed: Callable[[], None], *command: Any) -> None:
+    def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None:
         """Send a command without waiting for its reply. Calls `failed` if the command
         failed or its outcome is unknown."""
         try:

@@ -71,6 +71,17 @@ def target_of(redirect: str, asked: Address) -> Address:
     return _place(host.encode(), int(port), asked)
 
 
+_forms: dict[tuple[Form, str], Form] = {}  # with a guard; few
+
+
+def _form_with(form: Form, guard: str) -> Form:
+    found = _forms.get((form, guard))
+    if found is None:
+        found = Form(form.join, lambda key: guarded(form.pattern(key), guard))
+        _forms[form, guard] = found
+    return found
+
+
 def guarded(command: tuple[Any, ...], guard: str) -> tuple[Any, ...]:
     """The command (maybe a form, `packing.py`) with `guard` among its keys if it calls
     a function. That key never exists.
@@ -81,7 +92,7 @@ def guarded(command: tuple[Any, ...], guard: str) -> tuple[Any, ...]:
     (TRYAGAIN) before the function begins, and so does the target."""
     name = command[0]
     if type(name) is Form:
-        return name, guarded(command[1], guard), *command[2:]
+        return _form_with(name, guard), *command[1:]
     if name != "FCALL":
         return command
     end = 3 + int(command[2])

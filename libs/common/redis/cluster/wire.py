@@ -111,6 +111,7 @@ class Wire(asyncio.Protocol):
         self._over = self._loop.create_future()
         self._progress = 0.0  # loop time of the last reply, or of the first call
         self._unsent: list[bytes] = []
+        self._then: list[Callable[[], None]] = []  # called when these are written
         self._unanswered: deque[Call] = deque()
         self._idle = asyncio.Event()
         self._transport = cast(asyncio.Transport, made._writer.transport)
@@ -125,9 +126,11 @@ class Wire(asyncio.Protocol):
     def busy(self) -> bool:
         return bool(self._unanswered)
 
-    @property
-    def pending(self) -> bool:
-        return bool(self._unsent)
+    def when_sent(self, then: Callable[[], None]) -> bool:
+        if not self._unsent:
+            return False
+        self._then.append(then)
+        return True
 
     def send(self, call: Call) -> None:
         if not self._unanswered:
@@ -142,6 +145,9 @@ class Wire(asyncio.Protocol):
         unsent, self._unsent = self._unsent, []
         if not self._over.done():
             self._transport.write(b"".join(unsent))
+        then, self._then = self._then, []
+        for each in then:
+            each()
 
     def silent_s(self) -> float:
         """For how long calls have waited without any reply."""

@@ -102,7 +102,9 @@ class Journal:
         position = self._current.append(_REQUEST, payload)
         if position < 0:
             position = self._append_elsewhere(_REQUEST, payload)
-        if self._open.pop(request_id, None) is None:
+        if request_id in self._open:
+            del self._open[request_id]
+        else:
             self.counters.accepted += 1
         self.counters.ended += 1
         self.events += 1

@@ -66,7 +66,7 @@ async def test_who_waits_for_no_reply_hears_of_a_failure(
 ) -> None:
     failed: list[None] = []
     client = Client(answer)
-    caller(client).tell(lambda: failed.append(None), "SET", "k", "v")
+    caller(client).tell(lambda: failed.append(None), ("SET", "k", "v"))
     for _ in range(5):
         await asyncio.sleep(0)
     assert client.commands == [("SET", "k", "v")]

@@ -31,7 +31,7 @@ class Caller:
     async def ask(self, read: Any, command: Any) -> Any:
         raise AssertionError("nobody asks here")
 
-    def tell(self, failed: Any, *command: Any) -> None:
+    def tell(self, failed: Any, command: Any) -> None:
         raise AssertionError("nobody tells here")
 
 

@@ -16,14 +16,13 @@ from libs.common.redis.packing import (
 )
 
 
-def joined(command: tuple[Any, ...], pieces: tuple[bytes, ...]) -> bytes:
+def joined(command: tuple[Any, ...], number: int, pieces: tuple[bytes, ...]) -> bytes:
     """Of a form with two gaps: a string and bytes."""
-    pattern: tuple[Any, ...] = command[1]
     text = str.encode(command[2])
     data: bytes = command[3]
     further = [each.encode() for each in command[4:]]
     a, b, c = pieces
-    parts = [b"*", SIZE[len(pattern) + len(further)], a, SIZE[len(text)], text]
+    parts = [b"*", SIZE[number + len(further)], a, SIZE[len(text)], text]
     parts += [b, b"%d\r\n" % len(data), data, c]
     parts += [b"$%d\r\n%b\r\n" % (len(each), each) for each in further]
     return b"".join(parts)

@@ -119,7 +119,7 @@ async def test_what_cannot_be_sent_is_refused_before_it_is_counted(odd: Any) -> 
     async with shared(echo) as (connection, server):
         wrong, right = connection.call("ECHO", odd), connection.call("ECHO", "a")
         failed: list[None] = []
-        connection.tell(lambda: failed.append(None), "ECHO", odd)
+        connection.tell(lambda: failed.append(None), ("ECHO", odd))
         with pytest.raises(Refused, match="cannot be sent"):
             await wrong
         assert (await right, failed) == (b"a", [None])
@@ -130,7 +130,7 @@ async def test_a_call_that_nobody_waits_for_keeps_the_order() -> None:
     async with shared(echo) as (connection, _):
         connection.call("ECHO", "a").cancel()
         failed: list[None] = []
-        connection.tell(lambda: failed.append(None), "ECHO", "b")
+        connection.tell(lambda: failed.append(None), ("ECHO", "b"))
         assert await connection.call("ECHO", "c") == b"c"
         assert failed == []
 
@@ -144,7 +144,7 @@ async def test_who_told_something_hears_of_a_refusal() -> None:
 
     answers = {b"a": Exception("ERR full"), b"b": b"b"}
     async with shared(lambda c: answers[c[1]]) as (connection, _):
-        connection.tell(raises, "ECHO", "a")
+        connection.tell(raises, ("ECHO", "a"))
         assert await connection.call("ECHO", "b") == b"b"
     assert failed == ["first"]
 
@@ -163,7 +163,7 @@ async def test_who_waits_is_told_when_the_connection_is_lost(reply: Any) -> None
         failed: list[None] = []
         call = connection.call("GET", "a")
         if reply is HANG_UP:
-            connection.tell(lambda: failed.append(None), "GET", "b")
+            connection.tell(lambda: failed.append(None), ("GET", "b"))
             with pytest.raises(RedisAway):
                 await call
             assert failed == [None]
@@ -218,7 +218,7 @@ async def test_while_redis_is_away_every_call_fails_at_once() -> None:
     with pytest.raises(RedisAway, match="not connected"):
         await connection.call("GET", "a")
     failed: list[None] = []
-    connection.tell(lambda: failed.append(None), "GET", "a")
+    connection.tell(lambda: failed.append(None), ("GET", "a"))
     assert failed == [None]
     await connection.close()
 
@@ -263,9 +263,13 @@ async def test_it_closes_although_an_attempt_loses_the_cancellation(
 async def test_it_tells_whether_calls_are_not_written_yet() -> None:
     async with shared(echo) as (connection, _):
         first = connection.call("ECHO", "one")
-        assert not connection.pending()  # a single call is written at once
+        sent: list[str] = []
+        # A single call is written at once.
+        assert not connection.when_sent(lambda: sent.append("one"))
         second = connection.call("ECHO", "two")
-        assert connection.pending()
+        assert connection.when_sent(lambda: sent.append("two"))
+        assert sent == []
         await asyncio.sleep(0)
-        assert not connection.pending()
+        assert sent == ["two"]
+        assert not connection.when_sent(lambda: sent.append("three"))
         await asyncio.gather(first, second)

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.events import encode
 from libs.common.errors import NoCatalogue, RedisAway
-from libs.common.routing import types
+from libs.common.routing import replies, types
 from libs.common.routing.budgets import LEFT
 from libs.common.routing.replies import (
     DECISION_BEHIND,
@@ -184,3 +184,21 @@ def test_a_decision_and_what_is_none() -> None:
         decision_of([b"no_resources"])
     with pytest.raises(NoCatalogue):
         decision_of(ResponseError("ERR Function not found"))
+
+
+@pytest.mark.parametrize("event", [b"", b"{}", b'{"x":"|{"}'])
+@pytest.mark.parametrize("resource", ["a", "{a}", "a{|"[:2]])
+def test_a_decision_is_the_same_when_it_recurs(resource: str, event: bytes) -> None:
+    reply = resource.encode() + b"|panic|v1|0|" + event
+    for _ in range(2):  # the second time from memory
+        decision = decision_of(reply)
+        assert (decision.resource_id, decision.reason) == (resource, "panic")
+        assert (decision.version, decision.trial) == ("v1", False)
+        assert decision.event == event
+    assert decision_of(b"b|panic|v1|1|" + event).trial
+
+
+def test_what_is_kept_of_decisions_is_bounded() -> None:
+    for number in range(replies.MOST_CHOSEN + 9):
+        decision_of(b"a%d|panic|v1|0|{}" % number)
+    assert len(replies._chosen) <= replies.MOST_CHOSEN

@@ -16,8 +16,9 @@ from services.gateway.capture.capture import Budget
 from services.gateway.capture.recorder import CaptureRecorder, Inbox
 from services.gateway.ledger.journal.journal import Journal
 from services.gateway.ledger.journal.segments import Kind
+from services.gateway.ledger.lease_head import lease_head
 from services.gateway.ledger.ledger import Ledger
-from services.gateway.ledger.record import Record, lease_head
+from services.gateway.ledger.record import Record
 
 pytestmark = pytest.mark.asyncio
 EVENT = b'{"id":"r"}'
@@ -85,13 +86,13 @@ def record() -> Record:
 async def test_an_admitted_request_is_journaled_before_anything_else(
     books: Books,
 ) -> None:
-    assert books.ledger.accepted(record()) == lease_head(record())
+    assert books.ledger.accepted("r", record()) == lease_head(record())
     assert books.journal.counters.accepted == 1
     assert books.redis.said == []
 
 
 async def test_an_event_is_journaled_before_redis_is_told(books: Books) -> None:
-    books.ledger.accepted(record())
+    books.ledger.accepted("r", record())
     books.ledger.ended(release(), alone=False)
     assert books.written() == [(Kind.REQUEST, {"id": "r"})]
     assert books.redis.said == [("report", release())]
@@ -102,7 +103,7 @@ async def test_an_event_is_journaled_before_redis_is_told(books: Books) -> None:
 
 async def test_an_event_that_redis_did_not_get_is_sent_later(books: Books) -> None:
     books.redis.away = True
-    books.ledger.accepted(record())
+    books.ledger.accepted("r", record())
     books.ledger.ended(release(), alone=False)
     assert books.journal.unsent_from is not None
 

@@ -3,6 +3,7 @@ answer, the ledger one event, and nothing is held."""
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ from tests.support.memory.requests import (
     one_row,
 )
 from tests.support.memory.twin import Twin, resource
+
+
+def later(first: Callable[[], object]) -> Callable[[Callable[[], None]], bool]:
+    """Calls to Redis are written in the next turn, in which `first` happens before."""
+
+    def when_sent(then: Callable[[], None]) -> bool:
+        asyncio.get_running_loop().call_soon(first)
+        asyncio.get_running_loop().call_soon(then)
+        return True
+
+    return when_sent
+
 
 # The way through ---------------------------------------------------------------
 
@@ -105,12 +118,14 @@ async def test_the_end_of_an_answer_waits_until_its_release_is_written(
     def has_ended() -> bool:
         return client.wire.sent.endswith(b"}")
 
-    def pending() -> bool:
+    def when_sent(then: Callable[[], None]) -> bool:
         # The turn in which Redis gets what was not written.
         asyncio.get_running_loop().call_soon(lambda: ended.append(has_ended()))
+        if waits:
+            asyncio.get_running_loop().call_soon(then)
         return waits
 
-    world.pending = pending
+    world.when_sent = when_sent
     upstream.feed(answer())
     await settled()
     assert (ended, has_ended()) == ([not waits], True)
@@ -122,16 +137,47 @@ async def test_a_gateway_that_stops_meanwhile_still_ends_the_answer(
 ) -> None:
     world = World(tmp_path, twin)
     client, upstream = await asked(world)
-
-    def pending() -> bool:
-        asyncio.get_running_loop().call_soon(world.plane.interrupt)
-        return True
-
-    world.pending = pending
+    world.when_sent = later(world.plane.interrupt)
     upstream.feed(answer())
     row = await one_row(world)
     assert row["outcome"] == "completed"
     assert client.wire.sent.endswith(b"}")
+    await settled()
+    world.when_sent = lambda _: False
+    # Its connection serves the next request, as if nothing had happened.
+    await client.asks()
+    world.upstreams[-1].feed(answer())
+    await settled()
+    assert client.wire.sent.count(b"HTTP/1.1 200 OK") == 2
+
+
+@timeless
+async def test_a_client_that_leaves_meanwhile_changes_nothing(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    client, upstream = await asked(world)
+    world.when_sent = later(client.wire.hangs_up)
+    upstream.feed(answer())
+    row = await one_row(world)
+    await settled()
+    assert row["outcome"] == "completed"
+    assert not client.wire.sent
+    assert not world.plane.interrupt()  # nothing is under way
+
+
+@timeless
+async def test_pipelined_requests_are_served_when_the_release_is_written(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    client, _ = await asked(world)
+    await client.asks()
+    world.when_sent = later(lambda: None)
+    for count in (1, 2):
+        world.upstreams[-1].feed(answer())
+        await settled()
+        assert client.wire.sent.count(b"HTTP/1.1 200 OK") == count
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ async def test_what_cannot_be_sent_is_refused() -> None:
     async with connected(echo) as (connection, _):
         failed: list[None] = []
         wrong, right = connection.call("ECHO", object()), connection.call("ECHO", "a")
-        connection.tell(lambda: failed.append(None), "ECHO", object())
+        connection.tell(lambda: failed.append(None), ("ECHO", object()))
         with pytest.raises(Refused, match="cannot be sent"):
             await wrong
         assert (await right, len(failed)) == (b"a", 1)
@@ -115,7 +115,7 @@ async def test_nodes_that_redirect_to_each_other_fail_the_calls() -> None:
     async with connected(echo) as (connection, cluster):
         cluster.believes = {0: 1, 1: 0}
         waiting = connection.call("ECHO", "a")
-        connection.tell(lambda: failed.append(None), "ECHO", "b")
+        connection.tell(lambda: failed.append(None), ("ECHO", "b"))
         with pytest.raises(RedisAway, match="cannot be used"):
             await waiting
         assert failed == [None]
@@ -183,7 +183,7 @@ async def test_an_owner_that_dies_while_its_redirection_is_followed() -> None:
 async def test_a_lost_connection_fails_its_calls_and_comes_back() -> None:
     failed: list[None] = []
     async with connected(lambda _: HANG_UP) as (connection, cluster):
-        connection.tell(lambda: failed.append(None), "ECHO", "a")
+        connection.tell(lambda: failed.append(None), ("ECHO", "a"))
         with pytest.raises(RedisAway):
             await connection.call("ECHO", "b")
         assert failed == [None]

@@ -111,9 +111,12 @@ def test_a_function_gets_one_more_key() -> None:
 
 
 def test_so_does_one_whose_call_is_a_form() -> None:
-    form = Form(lambda command, pieces: pieces[0] + command[2] + pieces[1])
+    form = Form(lambda _, number, pieces: b"%d" % number + pieces[0])
     call = form, ("FCALL", "f", 2, "k", "s", GAP), b"x"
     ready = packed(guarded(call, GUARD))
+    assert ready.startswith(b"7$5")
+    assert packed(guarded(call, GUARD)) == ready
+    assert guarded(call, GUARD)[0] is guarded(call, GUARD)[0]
     assert GUARD.encode() in ready
     assert b"$1\r\n3\r\n" in ready
 

@@ -15,8 +15,8 @@ from services.gateway.ledger.journal.folder import locked_if_orphaned
 from services.gateway.ledger.journal.journal import STREAM_KINDS, Journal
 from services.gateway.ledger.journal.recovery import JournalRecovery
 from services.gateway.ledger.journal.segments import Kind
+from services.gateway.ledger.lease_head import lease_head
 from services.gateway.ledger.record import Record as RequestRecord
-from services.gateway.ledger.record import lease_head
 
 pytestmark = pytest.mark.asyncio
 
