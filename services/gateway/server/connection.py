@@ -19,7 +19,8 @@ from services.gateway.server.phases import IDLE, STOPPED, UPGRADED
 from services.gateway.server.request import Request
 from services.gateway.server.response_writer import Drains, ResponseWriter
 
-_set_result: Final = asyncio.Future.set_result  # found sooner than by its name
+_is_done: Final = asyncio.Future.done  # found sooner than by its name, as is the next
+_set_result: Final = asyncio.Future.set_result
 LINGER_S = 10.0  # a refused client may go on sending before it reads the response
 MOST_DISCARDED = 16_777_216  # bytes of it
 
@@ -71,7 +72,7 @@ class State(Enum):
     GONE = "the client left, or a WebSocket has the transport"
 
 
-# A lookup of a member on its class is slow in Python 3.11: it runs a descriptor.
+# A lookup of a member on its class is slow: it runs a descriptor.
 _WAITING: Final[State] = State.WAITING
 _SERVING: Final[State] = State.SERVING
 _GONE: Final[State] = State.GONE
@@ -106,8 +107,7 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None  # being served
         self._unserved: Request | None = None  # the same, until the task takes it
         self._discarded, self.since = 0, loop.time()
-        # The client reads slower than we write. Independent of the state: what was
-        # written is still on its way while the next request arrives.
+        # The client reads slower than we write, also while the next request arrives.
         self.paused = False
         self.on_drain: Callable[[], None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -182,8 +182,7 @@ class Connection(asyncio.Protocol):
                 self.writer.interim(framing.CONTINUE)
 
     def _discard(self, count: int) -> None:
-        """A connection that is closed with unread bytes is reset, and the client would
-        not see the response."""
+        """Closed with unread bytes, a connection would be reset before the response."""
         self._discarded += count
         if self._discarded > MOST_DISCARDED:
             self.abort()
@@ -200,15 +199,14 @@ class Connection(asyncio.Protocol):
         request = self._parser.requests.pop(0)
         self._request = self._unserved = self.writer.request = request
         self.writer.progress = response_writer.NONE
-        if self._next_request is not None:
-            _set_result(self._next_request, None)
-            self._next_request = None
+        waiting, self._next_request = self._next_request, None
+        if waiting is not None and not _is_done(waiting):
+            _set_result(waiting, None)
         elif self.task is None:
             self.task = self.loop.create_task(self._serve())
 
     async def _serve(self) -> None:
-        """Serve all requests, one after the other. A client that leaves cancels this,
-        and with it the request that is served."""
+        """Serve one request after the other. A client that leaves cancels this."""
         try:
             while self._state is not _GONE:
                 request, self._unserved = self._unserved, None
@@ -222,6 +220,8 @@ class Connection(asyncio.Protocol):
                 raise
         finally:
             self.task = self._next_request = None
+            if self._unserved is not None and self._state is _SERVING:
+                self.task = self.loop.create_task(self._serve())  # the last was over
 
     def over(self) -> None:
         """The request was served. An incomplete response breaks the connection,

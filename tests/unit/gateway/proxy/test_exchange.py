@@ -152,6 +152,32 @@ async def test_a_gateway_that_stops_meanwhile_still_ends_the_answer(
 
 
 @timeless
+async def test_a_request_that_came_behind_one_that_is_stopped_meanwhile_is_served(
+    tmp_path: Path, twin: Twin
+) -> None:
+    world = World(tmp_path, twin)
+    client, _ = await asked(world)
+    await client.asks()  # waits for the first one
+
+    def stops(then: Callable[[], None]) -> bool:
+        def at_once() -> None:
+            world.plane.interrupt()
+            then()  # before the task learns of it
+
+        asyncio.get_running_loop().call_soon(at_once)
+        return True
+
+    world.when_sent = stops
+    world.upstreams[-1].feed(answer())
+    await settled()
+    world.when_sent = lambda _: False
+    assert client.wire.sent.count(b"HTTP/1.1 200 OK") == 1
+    world.upstreams[-1].feed(answer())
+    await settled()
+    assert client.wire.sent.count(b"HTTP/1.1 200 OK") == 2
+
+
+@timeless
 async def test_a_client_that_leaves_meanwhile_changes_nothing(
     tmp_path: Path, twin: Twin
 ) -> None:
