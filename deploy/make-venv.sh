@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Create the virtual environment $VENV with the first suitable Python (3.11 to 3.13).
+# Create the virtual environment $VENV with the first suitable Python (3.11 to 3.14).
 set -euo pipefail
 
 venv=${VENV:-.venv}
-fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'
 
 # The distribution's Python first: it is built with profile-guided optimization, which
 # saves an eighth of a request's CPU time (docs/benchmarks.md). A Python that has the
 # venv module is preferred to one that would need a package for it.
 able= fitting=
-for candidate in ${PYTHON:-/usr/bin/python3} python3 python3.13 python3.12 python3.11; do
+for candidate in ${PYTHON:-/usr/bin/python3} python3 python3.14 python3.13 python3.12 python3.11; do
   # Run it: a pyenv shim is on the PATH even if its Python is not active.
   "$candidate" -c "$fits" 2>/dev/null || continue
   fitting=${fitting:-$candidate}
@@ -17,7 +17,7 @@ for candidate in ${PYTHON:-/usr/bin/python3} python3 python3.13 python3.12 pytho
 done
 python=${able:-$fitting}
 if [[ -z $python ]]; then
-  echo "no Python 3.11, 3.12 or 3.13 found. Install one, or give its path: make setup PYTHON=/path/to/python3.13" >&2
+  echo "no Python 3.11 to 3.14 found. Install one, or give its path: make setup PYTHON=/path/to/python3.13" >&2
   exit 1
 fi
 

@@ -30,8 +30,8 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates
 fi
-python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {{
-  echo "Python 3.11, 3.12 or 3.13 is needed; this image has $(python3 --version)" >&2
+python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || {{
+  echo "Python 3.11 to 3.14 is needed; this image has $(python3 --version)" >&2
   exit 1
 }}
 id -u {SERVICE} >/dev/null 2>&1 ||
