@@ -40,7 +40,7 @@ def at(ms: int) -> str:
     return iso_ms(T0_MS + ms)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres", "postgres_15"])
+@pytest.fixture(scope="module", params=["sqlite", "postgres", "debian_postgres"])
 def kind(request: pytest.FixtureRequest) -> str:
     named: str = request.param
     return named

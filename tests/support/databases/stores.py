@@ -14,7 +14,7 @@ from tests.support.databases.postgres import emptied_database
 
 @contextmanager
 def database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """The URL of an empty database of `sqlite`, `postgres` or `postgres_15`."""
+    """The URL of an empty database of `sqlite`, `postgres` or `debian_postgres`."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/deep/proxy.sqlite3"
         return

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.databases.stores import database
 
-DATABASES = ("sqlite", "postgres", "postgres_15")
+DATABASES = ("sqlite", "postgres", "debian_postgres")
 
 
 @pytest.fixture(params=DATABASES)
