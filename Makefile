@@ -21,6 +21,8 @@ OPENAI_NODE := openai@7.59.0 ws@8.23.0
 WORKERS ?= 4
 IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
+# The image's.
+PYTHON_VERSION ?= 3.13
 IMAGE ?= agent-responses-proxy
 LAB ?= ../shared/docker-lab/lab
 
@@ -34,7 +36,7 @@ RUN_TESTS = $(BIN)/python $(if $(MEASURE),-m coverage run) -m pytest
 # tests is in pyproject.toml.
 WHOLE_FLOOR := 90
 
-.PHONY: removed-by-uv help setup setup-test setup-codex setup-node compile uncompile run unit test test-compiled check lint coverage coverage-rest coverage-all format bench fuzz attack audit chaos lock image sbom lab clean
+.PHONY: removed-by-uv help setup setup-test setup-codex setup-node compile uncompile run unit test test-compiled test-python check lint coverage coverage-rest coverage-all format bench fuzz attack audit chaos lock image sbom lab clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -90,7 +92,7 @@ compile: $(VENV)/.test-stamp uncompile ## compile the hot path in place; needs a
 
 uncompile: ## remove what `make compile` made
 	@find libs services -name '*.so' -delete
-	@rm -rf libs/compiled.json build/mypyc build/temp.*
+	@rm -rf libs/compiled*.json build/mypyc build/temp.*
 
 unit: $(VENV)/.test-stamp ## run the unit tests; ARGS="-k word" selects some
 	@exec $(BIN)/python -m pytest $(UNIT) --quiet $(ARGS)
@@ -114,6 +116,10 @@ test-compiled: compile ## compile, run the unit tests and the gateway's integrat
 	$(BIN)/python -m pytest -m "not alone and not interpreted" $(IN_PARALLEL) $(COMPILED_TESTS) || status=$$?; \
 	$(MAKE) --no-print-directory uncompile; \
 	exit $$status
+
+# In build/python-VERSION, on a copy of this checkout.
+test-python: ## the same on another Python, then the unit tests interpreted; PYTHON_VERSION=3.14
+	@bash tests/pythons/run.sh $(PYTHON_VERSION)
 
 # Both at once; the output of each is printed when it ends.
 check: $(VENV)/.test-stamp ## lint, and unit tests with the coverage floor

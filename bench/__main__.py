@@ -1,4 +1,4 @@
-"""`python -m bench [--profile | --peers]`: one run, one table."""
+"""`python -m bench [--profile | --peers | --pythons]`: one run, one table."""
 
 import argparse
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import hotspots, idle, peers, routing, workers
+from bench import hotspots, idle, peers, pythons, routing, workers
 from bench.parts import measure, table, telemetry
 from bench.parts.load import LoadError
 from bench.parts.servers import (
@@ -72,6 +72,7 @@ def main() -> int:
     add = partial(parser.add_argument, dest="work", action="store_const")
     add("--profile", const=hotspots.profile, help="where the time goes")
     add("--peers", const=peers.compare, help="other routers beside this gateway")
+    add("--pythons", const=pythons.compare, help="this gateway on several Pythons")
     parser.set_defaults(work=compare)
     chosen = parser.parse_args()
     logs.configure("bench", "error")

@@ -2,7 +2,7 @@
 other load on the machine affects all of them alike."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.parts import load, wire
@@ -94,7 +94,8 @@ def pacing(taken: Sample) -> Figures:
     }
 
 
-PLAN: dict[str, tuple[Load, Callable[[Sample], Figures]]] = {
+Plan = Mapping[str, tuple[Load, Callable[[Sample], Figures]]]
+PLAN: Plan = {
     "json": (BUSY, throughput),
     "alone": (ALONE, latency),
     "streams": (STREAMS, throughput),
@@ -102,13 +103,15 @@ PLAN: dict[str, tuple[Load, Callable[[Sample], Figures]]] = {
 }
 
 
-async def measure(servers: Sequence[Server]) -> dict[str, dict[str, Figures]]:
+async def measure(
+    servers: Sequence[Server], plan: Plan = PLAN
+) -> dict[str, dict[str, Figures]]:
     """Medians over the rounds: by measurement, then by server."""
     taken: dict[str, dict[str, list[Figures]]] = {
-        name: {server.name: [] for server in servers} for name in PLAN
+        name: {server.name: [] for server in servers} for name in plan
     }
     for _ in range(ROUNDS):
-        for name, (what, read) in PLAN.items():
+        for name, (what, read) in plan.items():
             for server in servers:
                 figures = read(await sample(server, what))
                 taken[name][server.name].append(figures)

@@ -135,14 +135,16 @@ async def gateway(  # noqa: PLR0913 - all of them are options
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
     checkout: Path | None = None,
+    python: str | None = None,
     under: Sequence[str] = (),
     redis_under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
     """A gateway as the command line starts it, with four upstream keys and every
     feature on unless `settings` override it: proxy keys, affinity, telemetry, captured
     bodies. `module` is run in its place. `checkout`: run the code of another checkout,
-    with its own virtual environment and function library. `under`: a command that runs
-    the gateway, such as valgrind; `redis_under`: the same for its Redis."""
+    with its own function library, and with `python` or its own virtual environment.
+    `under`: a command that runs the gateway, such as valgrind; `redis_under`: the same
+    for its Redis."""
     root = checkout or ROOT
     port = free_port()
     async with valkey(folder, core=LOAD_CORE, under=redis_under) as (url, store):
@@ -152,7 +154,7 @@ async def gateway(  # noqa: PLR0913 - all of them are options
         if module is not None:
             command[-1] = module
         if checkout is not None:
-            command[0] = str(checkout / ".venv/bin/python")
+            command[0] = python or str(checkout / ".venv/bin/python")
         redis = connect(url)
         await _publish(redis, environ, library_of(root))
         async with child(

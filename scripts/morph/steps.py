@@ -42,10 +42,11 @@ python3 -m venv {HOME}/venv
 
 _PIP = f"{PYTHON} -m pip install --quiet --no-cache-dir --disable-pip-version-check"
 
+# Python 3.12 and 3.13 warn that 3.14 filters what is extracted.
 _UNPACK = f"""
 rm -rf {HOME}/source
 mkdir -p {HOME}/source
-{PYTHON} -m tarfile -e {ARCHIVE} {HOME}/source
+{PYTHON} -W ignore -m tarfile -e {ARCHIVE} {HOME}/source
 cd {HOME}/source
 """
 

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -10,7 +11,8 @@ LIBS = Path(__file__).parents[2]
 # The shared object of all compiled modules. It is in a package because `python -P`
 # finds nothing beside the packages of a checkout. This interpreter loads no other's.
 LIBRARY = f"compiled__mypyc{EXTENSION_SUFFIXES[0]}"
-RECORD = "compiled.json"
+# Each Python's has its own name, so a checkout can be compiled for several.
+RECORD = f"compiled{EXTENSION_SUFFIXES[0].removesuffix('.so')}.json"
 
 
 def form(libs: Path = LIBS) -> str:
@@ -23,7 +25,9 @@ def refuse_stale(libs: Path = LIBS) -> None:
     the file says. Called when `libs` is imported, so before any compiled module."""
     if form(libs) == "interpreted":
         return
-    recorded: dict[str, str] = json.loads((libs / RECORD).read_text())
+    recorded: dict[str, str] = {f"libs/{RECORD}": "there"}  # if it is not
+    with suppress(FileNotFoundError):
+        recorded = json.loads((libs / RECORD).read_text())
     changed = [
         path for path, known in recorded.items() if digest(libs.parent / path) != known
     ]

@@ -14,6 +14,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAY = dt.timedelta(days=1)
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +45,14 @@ class Authority:
         """A file with a key and its certificate for `names`."""
         key = ec.generate_private_key(ec.SECP256R1())
         san = x509.SubjectAlternativeName([_general(name) for name in names])
-        begun = _unsigned(names[0], self.certificate.subject, key, expired=expired)
-        signed = begun.add_extension(san, critical=False).sign(
-            self.key, hashes.SHA256()
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(
+            self.key.public_key()
+        )
+        signed = (
+            _unsigned(names[0], self.certificate.subject, key, expired=expired)
+            .add_extension(san, critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(self.key, hashes.SHA256())
         )
         chain = self.file.with_name(f"server-{signed.serial_number}.pem")
         chain.write_bytes(
@@ -51,11 +67,15 @@ class Authority:
 
 
 def make_authority(folder: Path, name: str = "a test's CA") -> Authority:
-    """A CA whose certificate is stored in `folder`."""
+    """A CA whose certificate is stored in `folder`. It has what RFC 5280 asks for:
+    since Python 3.13 clients with a default context, as redis-py, insist on that."""
     key = ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
         _unsigned(name, _name(name), key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS_CERTIFICATES, critical=True)
+        .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
     file = folder / "ca.pem"

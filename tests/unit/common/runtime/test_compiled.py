@@ -53,6 +53,13 @@ def test_what_another_python_compiled_does_not_count(libs: Path) -> None:
     refuse_stale(libs)
 
 
+def test_a_shared_object_without_a_record_is_refused(libs: Path) -> None:
+    """As in versions until November 2026, which had one record for all Pythons."""
+    (libs / RECORD).rename(libs / "compiled.json")
+    with pytest.raises(SystemExit, match=r"libs/compiled\..*\.json changed"):
+        refuse_stale(libs)
+
+
 def test_a_source_that_changed_since_is_refused(libs: Path) -> None:
     (libs / "a.py").write_text("changed")
     with pytest.raises(SystemExit, match=r"libs/a\.py changed .* `make uncompile`"):
