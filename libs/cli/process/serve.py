@@ -6,6 +6,7 @@ the working directory first on the path, where another package named `services` 
 Workers exit when their main process is killed; otherwise an orphaned worker serves the
 port forever, beside its successor. Log lines are JSON."""
 
+import multiprocessing
 import os
 import sys
 from typing import Any, cast
@@ -24,6 +25,10 @@ def main() -> None:
     app, host, port, kill_after = sys.argv[1:]
     formatters = cast(dict[str, Any], log.LOGGING_CONFIG["formatters"])
     formatters["generic"] = {"()": Formatter, "service": app.split(".")[1]}
+    if sys.platform == "linux":
+        # As by default up to Python 3.13. A spawned worker would import everything
+        # again, and would live on when its main process is killed.
+        multiprocessing.set_start_method("fork")
     os.register_at_fork(after_in_child=die_with_parent)
     server = Granian(
         app,

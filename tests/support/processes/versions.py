@@ -3,12 +3,15 @@ tests of upgrades."""
 
 import json
 import os
+import platform
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.support.processes.fleet import Member
 from tests.support.processes.processes import ROOT, Process, bare_environment
@@ -24,9 +27,10 @@ _UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CO
 
 def checked_out(commit: str, folder: Path) -> Path:
     """The files of `commit` in `folder`. A clone without that commit skips the test,
-    except in CI, whose clone has the whole history."""
+    except in CI, whose clone has the whole history; so does a Python that did not exist
+    for that version."""
     archive = subprocess.run(
-        ["git", "archive", commit, "services", "libs"],
+        ["git", "archive", commit, "services", "libs", "pyproject.toml"],
         cwd=ROOT, capture_output=True, check=False,
     )  # fmt: skip
     if archive.returncode:
@@ -36,6 +40,9 @@ def checked_out(commit: str, folder: Path) -> Path:
         pytest.skip(missing)
     folder.mkdir()
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    if platform.python_version() not in SpecifierSet(project["requires-python"]):
+        pytest.skip(f"commit {commit[:7]} is for Python {project['requires-python']}")
     return folder
 
 
