@@ -21,8 +21,8 @@ OPENAI_NODE := openai@7.59.0 ws@8.23.0
 WORKERS ?= 4
 IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
-# The image's.
-PYTHON_VERSION ?= 3.13
+# The image's, unless another is named.
+PYTHON_VERSION ?= $(shell sed -nE 's/^FROM python:([0-9.]+)-slim AS build$$/\1/p' Dockerfile)
 IMAGE ?= agent-responses-proxy
 LAB ?= ../shared/docker-lab/lab
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compile and test with another Python: tests/pythons/run.sh VERSION, as `make test-python`.
+# Compile and test with another Python: tests/pythons/run.sh VERSION [TARGET...], with
+# targets of the Makefile in place of `test-compiled unit`. `make test-python` runs it.
 #
 # Uses pythonVERSION where it is installed with its headers. Otherwise, as root on Debian,
 # installs the Debian release that has it into build/python-VERSION/root, and runs there.
@@ -9,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 version=$1
+shift
 home=$PWD/build/python-$version
 root=$home/root
 checkout=$home/checkout
@@ -64,11 +66,12 @@ make_root() { # into a folder of another name first, so that none is there by ha
   # debootstrap mounts /proc.
   unshare --mount --propagation private \
     debootstrap --variant=minbase \
-    --include="python$version-venv,python$version-dev,gcc,libc6-dev,make,ca-certificates" \
+    --include="python$version-venv,python$version-dev,gcc,libc6-dev,make,ca-certificates,nginx-light" \
     "$suite" "$root.new" "$address" "$script" >"$home/debootstrap.log" ||
     stop "debootstrap failed: $(tail -3 "$home/debootstrap.log")"
   rm -rf --one-file-system "$root.new"/var/cache/apt/archives/*.deb
   mv "$root.new" "$root"
+  echo "made it in $SECONDS s"
 }
 
 copy_sources() { # the virtual environment and what tests cache stay
@@ -110,6 +113,8 @@ fi
 
 in_copy() { "${inside[@]}" make --no-print-directory --directory "$checkout" PYTHON="$python" "$@"; }
 
-in_copy setup-test
-in_copy test-compiled
-in_copy unit
+[[ $# -gt 0 ]] || set -- test-compiled unit
+for target in setup-test "$@"; do
+  in_copy "$target"
+  echo "test-python: Python $version, $target done after $SECONDS s"
+done
