@@ -6,8 +6,6 @@
 set -euo pipefail
 
 if [[ $1 != --inside ]]; then
-  # Each of these would be another Python's, or change what make does.
-  unset PYTHONPATH PYTHONHOME VIRTUAL_ENV MAKEFLAGS MAKEOVERRIDES MAKELEVEL MFLAGS VENV PYTHON
   exec unshare --mount --propagation private bash "${BASH_SOURCE[0]}" --inside "$@"
 fi
 shift
@@ -26,6 +24,8 @@ for file in /etc/hosts /etc/resolv.conf /etc/pip.conf "$HOME/.config/pip/pip.con
   /etc/ssl/certs/ca-certificates.crt "${PIP_CERT:-}"; do
   if [[ -f $file ]]; then
     mkdir -p "$root${file%/*}"
+    # A link would lead out of the root here.
+    if [[ -L $root$file ]]; then rm "$root$file"; fi
     [[ -e $root$file ]] || : >"$root$file"
     mount --bind "$file" "$root$file"
   fi

@@ -86,9 +86,7 @@ copy_sources() { # the virtual environment and what tests cache stay
 }
 
 inside=()
-if python=$(installed); then
-  unset MAKEFLAGS MAKEOVERRIDES MAKELEVEL MFLAGS VENV
-else
+if ! python=$(installed); then
   suite=$(release) || stop "Debian has no Python $version: install python$version with its headers"
   if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
     stop "no python$version with venv and headers on the PATH; as root on Debian it would be installed"
@@ -111,6 +109,8 @@ else
   ln -sfn "$checkout/.venv/bin/python" "$home/python"
 fi
 
+# They are the caller's: of another Python, or of another make.
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV VENV MAKEFLAGS MAKEOVERRIDES MAKELEVEL MFLAGS
 in_copy() { "${inside[@]}" make --no-print-directory --directory "$checkout" PYTHON="$python" "$@"; }
 
 [[ $# -gt 0 ]] || set -- test-compiled unit

@@ -101,6 +101,8 @@ RULES = (
     Rule("docs/apply.md", "yaml", "# proxy.yaml", APPLY),
     Rule("docs/benchmarks.md", "sh", "make bench",
          Unexecuted("measures for minutes, on a machine without other work")),
+    Rule("docs/benchmarks.md", "sh", "make compile",
+         Unexecuted("compiles for minutes, then measures")),
     Rule("docs/capacity.md", "sh", "",
          Test("tests/acceptance/docs/test_capacity.py",
               "test_the_command_computes_another_mix")),
