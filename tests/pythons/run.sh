@@ -95,19 +95,19 @@ if ! python=$(installed); then
     stop "may not mount here: install python$version with its headers"
   mkdir -p "$home"
   [[ -e $root ]] || make_root "$suite"
-  inside=(bash tests/pythons/enter.sh "$root")
+  inside=(bash "$PWD/tests/pythons/enter.sh" "$root")
   python=/usr/bin/python$version
 fi
 
 copy_sources
-# Runs this Python from outside of its root, with the packages: for benchmarks.
-if ((${#inside[@]})); then
-  printf '#!/bin/sh\nexec bash "%s/tests/pythons/enter.sh" "%s" "%s/.venv/bin/python" "$@"\n' \
-    "$PWD" "$root" "$checkout" >"$home/python"
-  chmod +x "$home/python"
-else
-  ln -sfn "$checkout/.venv/bin/python" "$home/python"
-fi
+# Runs this Python from outside of its root, with the packages: for benchmarks. No link,
+# because Python looks for its packages beside the name that it is called by.
+{
+  printf '#!/bin/sh\nexec'
+  printf ' "%s"' "${inside[@]}" "$checkout/.venv/bin/python"
+  printf ' "$@"\n'
+} >"$home/python"
+chmod +x "$home/python"
 
 # They are the caller's: of another Python, or of another make.
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV VENV MAKEFLAGS MAKEOVERRIDES MAKELEVEL MFLAGS
