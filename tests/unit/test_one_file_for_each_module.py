@@ -25,7 +25,6 @@ EXCEPTIONS = {
     "libs/common/bodies/hint_types.py": "part of reading hints: test_hints.py",
     "libs/common/bodies/named_ids.py": "part of reading hints: test_hints.py",
     "libs/common/bodies/schema.py": "part of the scanner: test_scanner.py",
-    "libs/common/bodies/shapes.py": "part of reading hints: test_hints.py",
     "libs/common/routing/hot_calls.py": "a Protocol without code",
     "libs/common/runtime/service_gauges.py": "two gauges without code",
     "libs/common/runtime/sql_gauge.py": "a gauge without code",
