@@ -9,6 +9,7 @@ import structlog
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.hot_connection import HotConnection
 from libs.common.redis.keys import DEFAULT, Keys
+from libs.common.redis.wire import WAITS_S
 from libs.common.routing.functions import RoutingFunctions
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.ledger.journal.delivery import JournalDelivery
@@ -86,6 +87,10 @@ class Heartbeat:
         if beat.version is None:
             raise NoCatalogue
         if beat.version != self._catalogue.version:
+            if not self._catalogue.known:  # nothing was served yet
+                # Until now another gateway may have been the only one, so that its
+                # reports waited: twice at most, before it learns of this one.
+                await asyncio.sleep(2 * WAITS_S)
             await self._catalogue.refresh()
         lost = self._connections != self._redis.connections
         self._connections = self._redis.connections

@@ -62,8 +62,9 @@ class SharedConnection(Caller):
         return self._wire is not None and bool(self._wire.unanswered)
 
     def when_sent(self, then: Callable[[], None]) -> bool:
-        """Whether calls of this loop iteration are not written yet. If so, `then` is
-        called once they are, or never will be. It must not raise."""
+        """Whether calls of this loop iteration are not written yet, and must be before
+        what follows. If so, `then` is called once they are, or never will be. It must
+        not raise."""
         wire = self._wire
         return wire is not None and wire.when_sent(then)
 
@@ -78,6 +79,7 @@ class SharedConnection(Caller):
             # A connection attempt may lose a cancellation, and be repeated forever.
             await end([self._keeper])
         if self._wire is not None:
+            self._wire.send_unsent()
             self._wire.drop("was closed")
         await self._client.aclose()
 
@@ -131,7 +133,8 @@ class SharedConnection(Caller):
 
     def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None:
         """Send a command without waiting for its reply. Calls `failed` if the command
-        failed or its outcome is unknown."""
+        failed or its outcome is unknown. May be sent with the next call, up to 5 ms
+        later, if the one before told that nobody depends on it (`Wire.report`)."""
         wire = self._wire
         if wire is None:
             failed()
@@ -141,7 +144,7 @@ class SharedConnection(Caller):
         except (TypeError, ValueError):
             failed()
             return
-        wire.ask(ready, failed)
+        wire.report(ready, failed)
 
     # The connection ----------------------------------------------------------
 

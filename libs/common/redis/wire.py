@@ -16,6 +16,11 @@ from libs.common.errors import RedisAway
 log = structlog.get_logger()
 
 DEMOTED = "READONLY"  # prefix of a replica's reply to a write
+# The reply to a report while its gateway is the only one (services/router/functions).
+ALONE: Final = -1
+# For how long a report may wait, and for how long that reply allows it: few of the
+# reports that are further apart would find a call to go with.
+WAITS_S: Final = 0.005
 
 Reply = Any
 
@@ -72,12 +77,19 @@ class Wire(asyncio.Protocol):
         self._next_reply: Callable[[], Reply] = reader.gets
         self._now: Callable[[], float] = self._loop.time
         self._call_soon: Callable[[Callable[[], None]], Any] = self._loop.call_soon
+        self._call_later: Callable[[float, Callable[[], None]], Any] = (
+            self._loop.call_later
+        )
         self._lost, self._over = lost, self._loop.create_future()
         self._progress = 0.0  # the last reply, or the first unanswered call (loop time)
         self._unsent: list[bytes] = []
         self._then: list[Callable[[], None]] = []  # called when these are written
         self._asked = 0  # calls in this iteration of the loop
         self._seldom = True  # the last iteration with calls had only one
+        self._may_wait = False  # may reports? No longer than WAITS_S from `_allowed`
+        self._allowed = 0.0  # loop time
+        self._waits_since = 0.0  # the first report in `_unsent`, without other calls
+        self._timed = False  # a timer runs, which sends reports that wait too long
         self.unanswered: deque[Waiter] = deque()  # always the same
         self._add_waiter: Callable[[Waiter], None] = self.unanswered.append
         self._next_waiter: Callable[[], Waiter] = self.unanswered.popleft
@@ -90,9 +102,10 @@ class Wire(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=2**30)  # bounded by the requests
 
     def when_sent(self, then: Callable[[], None]) -> bool:
-        """Whether calls of this loop iteration are not written yet. If so, `then` is
-        called once they are, or never will be. It must not raise."""
-        if not self._unsent:
+        """Whether calls of this loop iteration are not written yet, and must be before
+        what follows. If so, `then` is called once they are, or never will be. It must
+        not raise."""
+        if self._may_wait or not self._unsent:
             return False
         self._then.append(then)
         return True
@@ -105,14 +118,59 @@ class Wire(asyncio.Protocol):
             self._call_soon(self._flush)
         self._asked += 1
         if self._asked == 1 and self._seldom:
+            if self._unsent:  # reports that waited for this
+                self._unsent.append(packed)
+                packed = b"".join(self._unsent)
+                self._unsent = []
             self._write(packed)
         else:
             self._unsent.append(packed)
 
+    def report(self, packed: bytes, failed: Callable[[], None]) -> None:
+        """A call whose reply nobody awaits. While no other connection depends on it, it
+        waits for the next call, which saves both sides a wake-up. (Calls are executed
+        in their order all the same.)"""
+        if not self._may_wait:
+            self.ask(packed, failed)
+            return
+        now = self._now()
+        if now - self._allowed >= WAITS_S:
+            self._may_wait = False
+            self.ask(packed, failed)
+            return
+        if not self.unanswered:
+            self._progress = now
+        self._add_waiter(failed)
+        if not self._unsent:
+            self._waits_since = now
+        self._unsent.append(packed)
+        if not self._timed:
+            self._timed = True
+            self._call_later(WAITS_S, self._end_wait)
+
+    def _end_wait(self) -> None:
+        """Send reports that have waited long enough. Those that a call took along in
+        the meantime cost no timer of their own."""
+        self._timed = False
+        if not self._unsent:
+            return
+        left = self._waits_since + WAITS_S - self._now()
+        if left <= 0:
+            self.send_unsent()
+        else:
+            self._timed = True
+            self._call_later(left, self._end_wait)
+
     def _flush(self) -> None:
         """Send the calls of one loop iteration in one system call. (`ask` sends the
         first call at once while iterations have one call at most.)"""
+        is_sent = self._seldom and self._asked == 1  # what is unsent are reports
         self._seldom, self._asked = self._asked == 1, 0
+        if not is_sent:
+            self.send_unsent()
+
+    def send_unsent(self) -> None:
+        """Send what waits for other calls."""
         unsent = self._unsent
         if not unsent:
             return
@@ -181,8 +239,11 @@ class Wire(asyncio.Protocol):
             read_reply(waiter[0], waiter[1], reply)
         elif failed:
             _refuse(waiter, reply)
-        elif isinstance(waiter, _Future) and not waiter.done():
-            waiter.set_result(reply)
+        elif isinstance(waiter, _Future):
+            if not waiter.done():
+                waiter.set_result(reply)
+        elif reply == ALONE:
+            self._may_wait, self._allowed = True, self._now()
         if failed and str(reply).startswith(DEMOTED):
             # It keeps replying but accepts no writes. Reconnecting finds the new
             # primary, through Sentinels or the host name.

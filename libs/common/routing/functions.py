@@ -208,7 +208,7 @@ class RoutingFunctions(ControlFunctions, HotCalls):
 
     def release(self, release: Release) -> Awaitable[Any]:
         """Report how an attempt ended. With an event the request ends, and the reply is
-        the event's id in the stream.
+        the event's id in the stream, or ALONE (`wire.py`).
 
         On a shared connection the call is sent when this returns, whether or not the
         caller awaits the reply."""

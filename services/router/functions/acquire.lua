@@ -95,6 +95,7 @@ end
 local function read_ask(args, isolated, estimated, on_socket, bounded, queued)
   local ask = ASK
   ask.gateway, ask.request, ask.attempt, ask.decision = args[1], args[2], args[3], args[4]
+  if ask.gateway ~= only then only = false end
   ask.pool = args[5] ~= '' and args[5] or ALL
   ask.named, ask.model, ask.account_bound = args[6], args[7], args[8] == '1'
   ask.resolved, ask.replayed = args[9] ~= '0', args[9] == 'r'

@@ -88,6 +88,10 @@ end
 -- the content, so a stale copy is never used.
 local cached = { version = false }
 
+-- The gateway whose last heartbeats found no other one, or false, and how many they were.
+-- After the first, others may still register again in a Redis that was emptied.
+local only, beats_alone = false, 0
+
 local function clock(now)
   if now ~= '' then return tonumber(now) end
   local t = call('TIME')

@@ -83,6 +83,8 @@ local function heartbeat(keys, args)
   if not version then return { '', 0, '', '', '0-0', 0 } end
   local now = clock(args[2])
   local added = call('ZADD', TAG .. 'gateways', now, args[1])
+  beats_alone = only == args[1] and added == 0 and beats_alone + 1 or 1
+  only = call('ZCARD', TAG .. 'gateways') == 1 and args[1]
   if args[3] ~= '' then
     call('HSET', TAG .. 'reports', args[1], string.format('%.0f|%s', now, args[3]))
   end

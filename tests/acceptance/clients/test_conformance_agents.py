@@ -168,6 +168,6 @@ async def test_a_chain_on_one_socket(sdk: Any, stack: Stack) -> None:
             auto_previous_response_id=True,
         )
     assert str(run.final_output).endswith("please run-tool")
-    rows = await stack.events("request")
+    rows = await stack.requests(2)
     assert [row["transport"] for row in rows] == ["ws", "ws"]
     assert rows[1]["previous_response_id"] == rows[0]["response_id"]

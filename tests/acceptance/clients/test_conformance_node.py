@@ -114,5 +114,5 @@ async def test_a_chain_on_one_socket(stack: Stack) -> None:
     assert second["previous_response_id"] == first
     message = second["output"][-1]["content"][0]["text"]
     assert message.endswith("please run-tool")
-    rows = await stack.events("request")
+    rows = await stack.requests(2)
     assert [row["transport"] for row in rows] == ["ws", "ws"]

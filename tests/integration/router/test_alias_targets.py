@@ -210,8 +210,13 @@ async def test_explain_shows_the_targets_in_order(world: World) -> None:
     world.fails(world.one, 2, status=429)
     answer = await world.ask(alias)
     body = {"model": alias, "previous_response_id": answer.json()["id"]}
-    told = await world.admin("POST", "route/explain", body=body)
-    assert (told["provider_id"], told["reason"]) == ("two", "response_affinity")
+
+    async def is_known() -> bool:  # the gateway tells Redis a little later
+        told = await world.admin("POST", "route/explain", body=body)
+        where = told["provider_id"], told["reason"]
+        return where == ("two", "response_affinity")
+
+    await eventually(is_known)
     told = await world.admin("POST", "route/explain", body={"model": alias})
     assert (told["provider_id"], told["targets"][0]["reason"]) == ("two", "panic")
 

@@ -85,7 +85,7 @@ async def test_requests_wait_for_a_place(valkey: str, tmp_path: Path) -> None:
         waited = await decision(stack, answers[0].headers["x-proxy-request-id"])
         assert waited["resource_id"] == "openai-1"
         assert waited["waited_ms"] > 0
-        rows = await stack.events("request")
+        rows = await stack.requests(3)
         assert [row["outcome"] for row in rows] == ["completed"] * 3
         for row in rows:  # time in the queue is no overhead
             waited_ms = (await decision(stack, row["id"])).get("waited_ms", 0)

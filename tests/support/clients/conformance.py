@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.processes.stack import Stack
-from tests.support.processes.waiting import eventually
 
 MODEL = "gpt-5.5"
 REASONING: Any = ["reasoning.encrypted_content"]
@@ -60,12 +59,6 @@ def timed() -> Iterator[Clock]:
 
 async def outcomes(stack: Stack, count: int) -> list[str]:
     """The outcomes of the ledger's requests, once there are this many."""
-
-    async def ended() -> list[dict[str, Any]]:
-        events = await stack.events("request")
-        return events if len(events) >= count else []
-
-    events = await eventually(ended)
-    assert len(events) == count
+    events = await stack.requests(count)
     assert await stack.in_flight() == 0
     return [event["outcome"] for event in events]

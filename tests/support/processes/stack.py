@@ -107,6 +107,18 @@ class Stack:
         }
         return [e for e in found.values() if e["created_at_ms"] >= self.began_ms]
 
+    async def requests(self, count: int) -> list[dict[str, Any]]:
+        """The ledger's events of requests, once there are that many. That of the last
+        one may arrive later than its answer ends."""
+
+        async def found() -> list[dict[str, Any]]:
+            events = await self.events("request")
+            return events if len(events) >= count else []
+
+        events = await eventually(found)
+        assert len(events) == count
+        return events
+
     async def drop_events(self) -> None:
         """Trim the stream as ingest does after each batch, so that neither the stream
         nor the journal grows with the tests that ran before."""

@@ -13,6 +13,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.proxy_keys import Principal
 from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import SharedConnection
+from libs.common.redis.wire import WAITS_S
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner
 from services.gateway.heartbeat import (
@@ -72,6 +73,22 @@ async def test_a_beat_reports_the_books_and_reads_the_catalogue(tmp_path: Path) 
     beating.twin.publish(resource("c"))
     await beating.heartbeat.beat()
     assert set(beating.world.catalogue.targets) == {"c"}
+
+
+@timeless
+async def test_a_new_gateway_serves_when_others_know_of_it(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    begun = clock().time()
+    beat = asyncio.create_task(beating.heartbeat.beat())
+    await settled()
+    assert beating.twin.beats
+    known = [beating.world.catalogue.known]
+    await beat
+    assert [*known, beating.world.catalogue.known] == [False, True]
+    assert clock().time() - begun == pytest.approx(2 * WAITS_S)
+    beating.twin.publish(resource("c"))
+    await beating.heartbeat.beat()
+    assert clock().time() - begun == pytest.approx(2 * WAITS_S)
 
 
 @pytest.mark.parametrize("keys", [DEFAULT, Keys("b_2")])

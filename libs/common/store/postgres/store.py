@@ -81,7 +81,7 @@ class PostgresStore(Store):
                 "connect_timeout": CONNECT_S,
                 "application_name": "responses-proxy",
             },
-            # No idle connections are kept, so that a serverless database can suspend.
+            # A process that has nothing to do holds no connection.
             min_size=0,
             max_size=MAX_CONNECTIONS,
             timeout=WAIT_S,

@@ -80,11 +80,11 @@ class Desk:
 
     async def release(
         self, request: str, verdict: Verdict = OK, *, over: bool = True, **more: Any
-    ) -> None:
+    ) -> Any:
         given = {"learned": (), "gateway_id": "gw", "model": None} | more
         session = given.pop("session_id", None)
         given["session"] = digest(session) if session else ""
-        await self.routing.release(
+        return await self.routing.release(
             Release(
                 request_id=request,
                 resource_id=self.decisions[request].resource_id,

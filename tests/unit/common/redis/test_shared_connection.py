@@ -11,6 +11,7 @@ import pytest
 from libs.common.errors import RedisAway
 from libs.common.redis import shared_connection
 from libs.common.redis.shared_connection import Refused, SharedConnection, connect
+from libs.common.redis.wire import ALONE
 from tests.support.databases.resp import (
     HANG_UP,
     SILENCE,
@@ -273,3 +274,17 @@ async def test_it_tells_whether_calls_are_not_written_yet() -> None:
         assert sent == ["two"]
         assert not connection.when_sent(lambda: sent.append("three"))
         await asyncio.gather(first, second)
+
+
+async def test_reports_wait_for_the_next_call_and_not_for_the_end() -> None:
+    async with shared(lambda _: ALONE) as (connection, server):
+        connection.tell(lambda: None, ("ECHO", "one"))
+        assert await connection.call("ECHO", "two") == ALONE
+        connection.tell(lambda: None, ("ECHO", "last"))
+        assert connection.busy
+        await connection.close()
+
+        async def arrived() -> bool:
+            return server.commands[-1] == [b"ECHO", b"last"]
+
+        await eventually(arrived)

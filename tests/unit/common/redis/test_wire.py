@@ -5,12 +5,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
-from libs.common.redis.wire import Wire
+from libs.common.redis.wire import ALONE, WAITS_S, Wire
+from tests.support.memory.clock import timeless
 from tests.support.memory.transports import Wire as Transport
-
-pytestmark = pytest.mark.asyncio
 
 
 class Open(Transport):
@@ -37,6 +34,7 @@ def ignored() -> None:
     pass
 
 
+@timeless
 async def test_calls_of_one_turn_are_written_together() -> None:
     wire, transport = opened()
     for call in (b"one", b"two", b"three"):
@@ -50,6 +48,7 @@ async def test_calls_of_one_turn_are_written_together() -> None:
     assert transport.writes == [b"four"]
 
 
+@timeless
 async def test_who_waits_until_calls_are_written_is_called_then() -> None:
     wire, transport = opened()
     seen: list[bytes] = []
@@ -69,6 +68,7 @@ async def test_who_waits_until_calls_are_written_is_called_then() -> None:
     assert len(seen) == 2  # once
 
 
+@timeless
 async def test_who_waits_is_called_although_the_connection_is_lost() -> None:
     wire, transport = opened()
     called: list[None] = []
@@ -79,3 +79,127 @@ async def test_who_waits_is_called_although_the_connection_is_lost() -> None:
     await asyncio.sleep(0)
     assert called == [None]
     assert transport.sent == b"one"
+
+
+# Reports that wait ------------------------------------------------------------
+
+
+async def allow(wire: Wire, transport: Transport) -> None:
+    """A reply allows that reports wait."""
+    wire.report(b"first", ignored)
+    await asyncio.sleep(0)
+    assert transport.take() == b"first"
+    wire.data_received(b":%d\r\n" % ALONE)
+
+
+@timeless
+async def test_a_call_takes_reports_along() -> None:
+    wire, transport = opened()
+    await allow(wire, transport)
+    for report in (b"one", b"two"):
+        wire.report(report, ignored)
+        await asyncio.sleep(WAITS_S / 4)
+    assert transport.writes == []
+    assert len(wire.unanswered) == 2
+    wire.ask(b"call", ignored)
+    assert transport.writes == [b"onetwocall"]
+    await asyncio.sleep(2 * WAITS_S)
+    assert transport.writes == [b"onetwocall"]
+
+
+@timeless
+async def test_the_calls_of_a_turn_take_reports_along_in_their_order() -> None:
+    wire, transport = opened()
+    await allow(wire, transport)
+    wire.ask(b"a", ignored)
+    await asyncio.sleep(0)
+    wire.report(b"1", ignored)
+    for call in (b"b", b"c"):
+        wire.ask(call, ignored)
+    wire.report(b"2", ignored)
+    await asyncio.sleep(0)
+    assert transport.sent == b"a1bc2"
+    wire.ask(b"d", ignored)  # written at the end of the turn, as the one before
+    wire.report(b"3", ignored)
+    await asyncio.sleep(0)
+    assert transport.sent == b"a1bc2d3"
+
+
+@timeless
+async def test_a_report_behind_the_only_call_of_a_turn_waits_for_the_next() -> None:
+    wire, transport = opened()
+    await allow(wire, transport)
+    wire.ask(b"call", ignored)
+    wire.report(b"one", ignored)
+    await asyncio.sleep(0)
+    assert transport.take() == b"call"
+    await asyncio.sleep(1.1 * WAITS_S)
+    assert transport.take() == b"one"
+
+
+@timeless
+async def test_reports_wait_for_a_bounded_time() -> None:
+    wire, transport = opened()
+    await allow(wire, transport)
+    wire.report(b"one", ignored)
+    await asyncio.sleep(0.8 * WAITS_S)
+    wire.ask(b"call", ignored)
+    wire.report(b"two", ignored)  # waits anew, when the timer of the first one ends
+    assert transport.take() == b"onecall"
+    await asyncio.sleep(0.95 * WAITS_S)
+    assert transport.take() == b""
+    await asyncio.sleep(0.1 * WAITS_S)
+    assert transport.take() == b"two"
+
+
+@timeless
+async def test_rare_reports_do_not_wait() -> None:
+    wire, transport = opened()
+    for _ in range(3):
+        await allow(wire, transport)
+        await asyncio.sleep(1.1 * WAITS_S)
+
+
+@timeless
+async def test_reports_wait_only_where_a_reply_allows_it() -> None:
+    wire, transport = opened()
+    for report in (b"one", b"two"):
+        wire.report(report, ignored)
+    assert wire.when_sent(ignored)
+    await asyncio.sleep(0)
+    assert transport.take() == b"onetwo"
+    wire.data_received(b"$3\r\n5-0\r\n$3\r\n6-0\r\n")
+    await allow(wire, transport)
+    wire.report(b"three", ignored)
+    assert not wire.when_sent(ignored)  # nobody depends on it
+    wire.send_unsent()
+    assert transport.take() == b"three"
+    wire.data_received(b"$3\r\n7-0\r\n")  # there is another gateway
+    await asyncio.sleep(1.1 * WAITS_S)
+    wire.report(b"four", ignored)
+    await asyncio.sleep(0)
+    assert transport.take() == b"four"
+
+
+@timeless
+async def test_only_replies_to_reports_allow_it() -> None:
+    wire, transport = opened()
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    wire.ask(b"call", future)
+    wire.data_received(b":%d\r\n" % ALONE)
+    assert await future == ALONE
+    wire.report(b"one", ignored)
+    await asyncio.sleep(0)
+    assert transport.sent == b"callone"
+
+
+@timeless
+async def test_reports_that_wait_fail_with_the_connection() -> None:
+    wire, transport = opened()
+    failed: list[str] = []
+    await allow(wire, transport)
+    wire.report(b"one", lambda: failed.append("one"))
+    wire.drop("went away")
+    assert failed == ["one"]
+    await asyncio.sleep(2 * WAITS_S)
+    assert transport.sent == b""
