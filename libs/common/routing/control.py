@@ -23,17 +23,18 @@ from libs.common.routing.budgets import (
     Sum,
     encoded_at,
     spend_of,
-    spent_at,
+    unknown_in,
 )
 from libs.common.routing.replies import (
     code_of,
     is_older,
     pairs_of,
+    queue_of,
     report_of,
     state_of,
     unusable,
 )
-from libs.common.routing.types import Owner, Reported
+from libs.common.routing.types import Owner, Queue, Reported
 from libs.common.settings.services import RoutingSettings
 from libs.common.upstream_answers.verdicts import Verdict
 
@@ -76,22 +77,10 @@ class Terms:
         return f"{most} {self.queue_ms} {self.bound_queue_ms}".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Requests that wait for the resources of a pool (None: of no pool in particular),
-    or of an account. `shares`: proxy keys or sessions that they belong to."""
-
-    pool_id: str | None
-    account_id: str | None
-    requests: int
-    shares: int
-
-
 Owners = Mapping[str, Owner | None]
 ASK_AGAIN_S = 0.05
 # What was spent is summed every quarter of a second (docs/budgets.md).
 SUMMED_WITHIN_S = 1.0
-ALL = "*"  # the pool of all resources
 _unix_s: Final = time.time  # found once
 
 
@@ -264,7 +253,7 @@ class ControlFunctions:
         summed by the router; this waits for it, but not longer than SUMMED_WITHIN_S."""
         subjects = [budget.subject for budget in budgets]
         found = await self.spend(*subjects)
-        unknown = _unknown(budgets, found, now_ms)
+        unknown = unknown_in(budgets, found, now_ms)
         if unknown:
             counted = [encoded_at(budget, now_ms) for budget in unknown]
             await self._fcall("count_v1", *counted)
@@ -273,7 +262,7 @@ class ControlFunctions:
         while unknown and loop.time() < ends:
             await asyncio.sleep(ASK_AGAIN_S)
             found = await self.spend(*subjects)
-            unknown = _unknown(budgets, found, now_ms)
+            unknown = unknown_in(budgets, found, now_ms)
         return found
 
     async def used(self, *key_ids: str) -> list[tuple[int, int]]:
@@ -326,23 +315,6 @@ class ControlFunctions:
             return await self._caller.call(*command)
         except ResponseError as error:
             raise unusable(error) from error
-
-
-def _unknown(
-    budgets: Sequence[Budget], spends: Sequence[Spend | None], now_ms: int
-) -> list[Budget]:
-    return [
-        budget
-        for budget, spend in zip(budgets, spends, strict=True)
-        if spent_at(budget, spend, now_ms) is None
-    ]
-
-
-def queue_of(waits_for: str, requests: int, shares: int) -> Queue:
-    kind, _, name = waits_for.partition(":")
-    if kind == "account":
-        return Queue(None, name, requests, shares)
-    return Queue(None if name == ALL else name, None, requests, shares)
 
 
 def now_ms() -> int:

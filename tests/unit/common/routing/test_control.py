@@ -13,7 +13,8 @@ from libs.common.errors import NoCatalogue
 from libs.common.redis.keys import DEFAULT
 from libs.common.routing import control
 from libs.common.routing.budgets import UNKNOWN
-from libs.common.routing.control import ControlFunctions, Queue, Terms
+from libs.common.routing.control import ControlFunctions, Terms
+from libs.common.routing.types import Queue
 from libs.common.settings.services import RoutingSettings
 from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.memory.called_functions import NOW, Redis
