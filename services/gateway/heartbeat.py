@@ -23,7 +23,7 @@ WITHOUT_CATALOGUE_S = 0.05  # the interval until there is a catalogue
 PUBLISH_EVERY = 10  # heartbeats between two gateway events
 SWEEP_EVERY = 30  # heartbeats between two searches for unknown leases
 IMPAIRED_MS = 5_000  # how long a gateway counts as impaired after it said so
-AT_ONCE = 500  # leases or owners restored by one call
+AT_ONCE = 250  # leases, reservations or owners restored by one call
 
 
 class Heartbeat:
@@ -138,7 +138,11 @@ class Heartbeat:
             if life.quota is not None and life.may_use and life.left is not None:
                 held.setdefault(life.quota.text, []).append((request_id, life.may_use))
         for quota, requests in held.items():
-            await self._routing.reserve(self._gateway_id, quota, requests)
+            for start in range(0, len(requests), AT_ONCE):
+                # Requests may have ended during the calls before.
+                part = [x for x in requests[start:][:AT_ONCE] if x[0] in self._active]
+                if part:
+                    await self._routing.reserve(self._gateway_id, quota, part)
 
     async def _restore_owners(self) -> int:
         adopted = 0

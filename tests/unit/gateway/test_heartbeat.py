@@ -15,6 +15,7 @@ from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.shared_connection import SharedConnection
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner
+from services.gateway import heartbeat
 from services.gateway.heartbeat import (
     AT_ONCE,
     IMPAIRED_MS,
@@ -157,6 +158,36 @@ async def test_reservations_are_given_back_and_a_new_server_is_in_doubt(
     await beating.heartbeat.beat()
     assert beating.twin.reserved == [(life.record.id, len(body) + 5)]
     upstream.feed(answer())
+    await settled()
+
+
+@timeless
+async def test_a_request_that_ends_meanwhile_gets_no_reservation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would end it."""
+    monkeypatch.setattr(heartbeat, "AT_ONCE", 1)
+    beating = Beating(tmp_path)
+    world, twin = beating.world, beating.twin
+    await beating.heartbeat.beat()
+    holds = Budget("key:k", tokens=1_000, reserve=True)
+    world.table.put(Principal(id="k", budgets=(holds,)))
+    body = b'{"model":"m","max_output_tokens":5}'
+    _, first = await asked(world, body, KEY)
+    _, second = await asked(world, body, KEY)
+    kept, _ = world.in_flight.active
+    twin.knows_us = False
+    reserve = twin.reserve
+
+    async def meanwhile(*given: Any) -> None:
+        await reserve(*given)
+        second.feed(answer())
+        await settled()
+
+    monkeypatch.setattr(twin, "reserve", meanwhile)
+    await beating.heartbeat.beat()
+    assert twin.reserved == [(kept, len(body) + 5)]
+    first.feed(answer())
     await settled()
 
 
