@@ -3,7 +3,14 @@ what all services read. Raises as `functions.py` says."""
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,6 +85,7 @@ class Terms:
 
 
 Owners = Mapping[str, Owner | None]
+GoOn = Callable[[], Awaitable[bool]]
 ASK_AGAIN_S = 0.05
 # What was spent is summed every quarter of a second (docs/budgets.md).
 SUMMED_WITHIN_S = 1.0
@@ -184,12 +192,29 @@ class ControlFunctions:
         found = pairs_of(await self._call("HGETALL", self._keys.accounts()))
         return {k: v.decode() for k, v in found.items()}
 
-    async def reap(self, silent_ms: int, *, strays: bool = False) -> int:
+    async def reap(
+        self, silent_ms: int, *, strays: bool = False, go_on: GoOn | None = None
+    ) -> int:
         """End the leases of gateways without a heartbeat for `silent_ms`, and emit an
         `interrupted` request event for each. Returns how many. `strays`: also look for
-        leases of gateways that never sent a heartbeat."""
-        look = 1 if strays else 0
-        return int(await self._fcall("reap_v1", silent_ms, self._clock(), look))
+        leases of gateways that never sent a heartbeat.
+
+        Redis serves nobody during a call, so each one does a part. `go_on` is awaited
+        between two of them; if it returns False, the next `reap` does the rest."""
+        look, ended = 1 if strays else 0, 0
+        more: list[Any] = []
+        while True:
+            given = silent_ms, self._clock(), look, *more
+            count, *more = await self._fcall("reap_v2", *given)
+            ended += int(count)
+            if not more or (go_on and not await go_on()):
+                return ended
+
+    async def sweep(self, *, go_on: GoOn | None = None) -> None:
+        """End reservations whose requests hold no lease any more, also in parts."""
+        more = await self._fcall("sweep_v1")
+        while more and (go_on is None or await go_on()):
+            more = await self._fcall("sweep_v1", *more)
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState:
         """Apply the verdict of a health check; returns the resulting state."""
