@@ -111,6 +111,23 @@ class TestHeld:
         read = await pages(busy, "gw", publish)
         assert {request for page in read for request in page} == set(ours)
 
+    async def test_a_resource_is_gone_whose_leases_were_read(self, busy: Desk) -> None:
+        """The next one is read from its beginning."""
+        await take(busy, "gw", *(ours := named("r", 4_000)))
+        place: tuple[bytes, ...] = ()
+        found: list[str] = []
+        while len(place) == 0 or place[1] != b"openai-2":
+            place, page = await busy.routing.held("gw", place)
+            found += page
+        assert place[0] != b"0"
+        await busy.redis.delete(leases("openai-2"))
+        await busy.publish(*(resource(n) for n in (1, 3, 4)), version="v2")
+        while place:
+            place, page = await busy.routing.held("gw", place)
+            found += page
+        # Every fourth one is on openai-2.
+        assert set(found) >= {r for n, r in enumerate(ours) if n % 4 != 1}
+
 
 class TestReaping:
     async def silent(self, desk: Desk, *requests: str) -> None:
