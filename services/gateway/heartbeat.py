@@ -10,7 +10,7 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.hot_connection import HotConnection
 from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.redis.wire import WAITS_S
-from libs.common.routing.functions import RoutingFunctions
+from libs.common.routing.functions import FIRST, Place, RoutingFunctions
 from services.gateway.auth.authenticator import Authenticator
 from services.gateway.ledger.journal.delivery import JournalDelivery
 from services.gateway.proxy.in_flight import InFlight
@@ -24,7 +24,10 @@ WITHOUT_CATALOGUE_S = 0.05  # the interval until there is a catalogue
 PUBLISH_EVERY = 10  # heartbeats between two gateway events
 SWEEP_EVERY = 30  # heartbeats between two searches for unknown leases
 IMPAIRED_MS = 5_000  # how long a gateway counts as impaired after it said so
-AT_ONCE = 500  # leases or owners restored by one call
+# Pages of leases that a heartbeat looks at. Redis needs up to half a millisecond for
+# each, and the next heartbeat must not be late.
+PAGES_AT_ONCE = 20
+AT_ONCE = 250  # leases, reservations or owners restored by one call
 
 
 class Heartbeat:
@@ -60,6 +63,8 @@ class Heartbeat:
         self._connections = 0
         self._beats = 0
         self._restoring = False  # Redis lost state that is not restored yet
+        # Where the search for unknown leases goes on; None: there is none.
+        self._unchecked: Place | None = None
 
     async def run(self, interval_s: float) -> None:
         while True:
@@ -104,8 +109,11 @@ class Heartbeat:
         self._beats += 1
         if self._beats % PUBLISH_EVERY == 0:
             delivery.publish(now_ms)
-        if lost or self._beats % SWEEP_EVERY == 0:
-            await self._drop_unknown()
+        due = self._beats % SWEEP_EVERY == 0 and self._unchecked is None
+        if lost or due:
+            self._unchecked = FIRST
+        if self._unchecked is not None:
+            await self._drop_unknown(self._unchecked)
 
     def _tell_impaired(self) -> None:
         """For `/admin/attention`. Its loss is harmless."""
@@ -143,7 +151,11 @@ class Heartbeat:
             if life.quota is not None and life.may_use and life.left is not None:
                 held.setdefault(life.quota.text, []).append((request_id, life.may_use))
         for quota, requests in held.items():
-            await self._routing.reserve(self._gateway_id, quota, requests)
+            for start in range(0, len(requests), AT_ONCE):
+                # Requests may have ended during the calls before.
+                part = [x for x in requests[start:][:AT_ONCE] if x[0] in self._active]
+                if part:
+                    await self._routing.reserve(self._gateway_id, quota, part)
 
     async def _restore_owners(self) -> int:
         adopted = 0
@@ -151,11 +163,21 @@ class Heartbeat:
             adopted += await self._routing.adopt(sessions, ids)
         return adopted
 
-    async def _drop_unknown(self) -> None:
-        held = await self._routing.held(self._gateway_id)
-        unknown = [request for request in held if request not in self._active]
-        if unknown:
-            dropped = await self._routing.abandon(self._gateway_id, unknown)
+    async def _drop_unknown(self, place: Place) -> None:
+        """Looks at the next pages of leases. The next heartbeat goes on from there."""
+        dropped = 0
+        for _ in range(PAGES_AT_ONCE):
+            next_place, held = await self._routing.held(self._gateway_id, place)
+            # Before any await: a request is active before it has a lease, so one that
+            # is not has ended, and its lease is over or nobody's.
+            unknown = [request for request in held if request not in self._active]
+            if unknown:
+                dropped += await self._routing.abandon(self._gateway_id, unknown)
+            place = next_place
+            self._unchecked = place or None
+            if not place:
+                break
+        if dropped:
             log.info(
                 "dropped leases without a request",
                 action="leases_dropped",

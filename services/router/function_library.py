@@ -17,6 +17,7 @@ FILES = (
     "affinity",
     "limits",
     "budgets",
+    "reaping",
     "choice",
     "queue",
     "acquire",

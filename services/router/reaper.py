@@ -1,7 +1,8 @@
 """Ends the leases of gateways that stopped sending heartbeats, so that their load is
-removed and their requests enter the ledger. One router at a time. `reap` in
-services/router/functions/leases.lua does it, in Redis. Other gateways recover the
-journal of a crashed one (services/gateway/ledger/journal/recovery.py)."""
+removed and their requests enter the ledger. One router at a time.
+services/router/functions/reaping.lua does it, in Redis, a part in each call. Other
+gateways recover the journal of a crashed one
+(services/gateway/ledger/journal/recovery.py)."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,20 +14,26 @@ from prometheus_client import Counter
 
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.leader import Leadership
+from libs.common.routing.control import GoOn
 
 log = structlog.get_logger()
 
 EVERY_S = 1.0
-STRAYS_EVERY = (
-    30  # rounds between searches for leases of gateways without any heartbeat
-)
+# Rounds between searches for leases of gateways without any heartbeat, and for
+# reservations without a lease.
+STRAYS_EVERY = 30
+PAUSE_S = 0.002  # between two calls: Redis is free for requests most of the time
 REAPED = Counter(
     "proxy_router_reaped_leases_total", "Leases of silent gateways that were ended."
 )
 
 
 class Leases(Protocol):
-    async def reap(self, silent_ms: int, *, strays: bool = False) -> int: ...
+    async def reap(
+        self, silent_ms: int, *, strays: bool = False, go_on: GoOn
+    ) -> int: ...
+
+    async def sweep(self, *, go_on: GoOn) -> None: ...
 
 
 class Reaper:
@@ -56,8 +63,7 @@ class Reaper:
             if await self._leadership.hold() and self._clock() >= self._not_before:
                 self._rounds += 1
                 strays = self._rounds % STRAYS_EVERY == 1
-                ended = await self._leases.reap(self._silent_ms, strays=strays)
-                return self._note(ended)
+                return await self._reap(strays=strays)
         except NoCatalogue:
             log.debug("no catalogue yet, leases not reaped", action="reaping_missed")
         except RedisAway:
@@ -65,10 +71,22 @@ class Reaper:
             self._not_before = self._clock() + self._silent_ms / 1000
         return 0
 
-    def _note(self, ended: int) -> int:
+    async def _reap(self, *, strays: bool) -> int:
+        go_on = self._go_on
+        ended = await self._leases.reap(self._silent_ms, strays=strays, go_on=go_on)
+        self._note(ended)
+        if strays:
+            await self._leases.sweep(go_on=go_on)
+        return ended
+
+    async def _go_on(self) -> bool:
+        """Many leases take longer than a leader may be silent."""
+        await asyncio.sleep(PAUSE_S)
+        return await self._leadership.hold()
+
+    def _note(self, ended: int) -> None:
         if ended:
             REAPED.inc(ended)
             log.warning(
                 "leases of silent gateways ended", action="leases_reaped", leases=ended
             )
-        return ended

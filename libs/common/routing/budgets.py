@@ -155,6 +155,17 @@ def spent_at(
     return (0, 0) if spend.window_end_ms <= window.start_ms else None
 
 
+def unknown_in(
+    budgets: Sequence[Budget], spends: Sequence[Spend | None], now_ms: int
+) -> list[Budget]:
+    """Those of which Redis does not know what is spent. `spends`: of each one."""
+    return [
+        budget
+        for budget, spend in zip(budgets, spends, strict=True)
+        if spent_at(budget, spend, now_ms) is None
+    ]
+
+
 def spend_of(subject: str, told: str) -> Spend | None:
     """As spend_v2 encodes it."""
     if not told:

@@ -3,7 +3,14 @@ what all services read. Raises as `functions.py` says."""
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,17 +30,18 @@ from libs.common.routing.budgets import (
     Sum,
     encoded_at,
     spend_of,
-    spent_at,
+    unknown_in,
 )
 from libs.common.routing.replies import (
     code_of,
     is_older,
     pairs_of,
+    queue_of,
     report_of,
     state_of,
     unusable,
 )
-from libs.common.routing.types import Owner, Reported
+from libs.common.routing.types import Owner, Queue, Reported
 from libs.common.settings.services import RoutingSettings
 from libs.common.upstream_answers.verdicts import Verdict
 
@@ -76,22 +84,11 @@ class Terms:
         return f"{most} {self.queue_ms} {self.bound_queue_ms}".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Requests that wait for the resources of a pool (None: of no pool in particular),
-    or of an account. `shares`: proxy keys or sessions that they belong to."""
-
-    pool_id: str | None
-    account_id: str | None
-    requests: int
-    shares: int
-
-
 Owners = Mapping[str, Owner | None]
+GoOn = Callable[[], Awaitable[bool]]
 ASK_AGAIN_S = 0.05
 # What was spent is summed every quarter of a second (docs/budgets.md).
 SUMMED_WITHIN_S = 1.0
-ALL = "*"  # the pool of all resources
 _unix_s: Final = time.time  # found once
 
 
@@ -195,12 +192,29 @@ class ControlFunctions:
         found = pairs_of(await self._call("HGETALL", self._keys.accounts()))
         return {k: v.decode() for k, v in found.items()}
 
-    async def reap(self, silent_ms: int, *, strays: bool = False) -> int:
+    async def reap(
+        self, silent_ms: int, *, strays: bool = False, go_on: GoOn | None = None
+    ) -> int:
         """End the leases of gateways without a heartbeat for `silent_ms`, and emit an
         `interrupted` request event for each. Returns how many. `strays`: also look for
-        leases of gateways that never sent a heartbeat."""
-        look = 1 if strays else 0
-        return int(await self._fcall("reap_v1", silent_ms, self._clock(), look))
+        leases of gateways that never sent a heartbeat.
+
+        Redis serves nobody during a call, so each one does a part. `go_on` is awaited
+        between two of them; if it returns False, the next `reap` does the rest."""
+        look, ended = 1 if strays else 0, 0
+        more: list[Any] = []
+        while True:
+            given = silent_ms, self._clock(), look, *more
+            count, *more = await self._fcall("reap_v2", *given)
+            ended += int(count)
+            if not more or (go_on and not await go_on()):
+                return ended
+
+    async def sweep(self, *, go_on: GoOn | None = None) -> None:
+        """End reservations whose requests hold no lease any more, also in parts."""
+        more = await self._fcall("sweep_v1")
+        while more and (go_on is None or await go_on()):
+            more = await self._fcall("sweep_v1", *more)
 
     async def verdict(self, resource_id: str, verdict: Verdict) -> HealthState:
         """Apply the verdict of a health check; returns the resulting state."""
@@ -264,7 +278,7 @@ class ControlFunctions:
         summed by the router; this waits for it, but not longer than SUMMED_WITHIN_S."""
         subjects = [budget.subject for budget in budgets]
         found = await self.spend(*subjects)
-        unknown = _unknown(budgets, found, now_ms)
+        unknown = unknown_in(budgets, found, now_ms)
         if unknown:
             counted = [encoded_at(budget, now_ms) for budget in unknown]
             await self._fcall("count_v1", *counted)
@@ -273,7 +287,7 @@ class ControlFunctions:
         while unknown and loop.time() < ends:
             await asyncio.sleep(ASK_AGAIN_S)
             found = await self.spend(*subjects)
-            unknown = _unknown(budgets, found, now_ms)
+            unknown = unknown_in(budgets, found, now_ms)
         return found
 
     async def used(self, *key_ids: str) -> list[tuple[int, int]]:
@@ -326,23 +340,6 @@ class ControlFunctions:
             return await self._caller.call(*command)
         except ResponseError as error:
             raise unusable(error) from error
-
-
-def _unknown(
-    budgets: Sequence[Budget], spends: Sequence[Spend | None], now_ms: int
-) -> list[Budget]:
-    return [
-        budget
-        for budget, spend in zip(budgets, spends, strict=True)
-        if spent_at(budget, spend, now_ms) is None
-    ]
-
-
-def queue_of(waits_for: str, requests: int, shares: int) -> Queue:
-    kind, _, name = waits_for.partition(":")
-    if kind == "account":
-        return Queue(None, name, requests, shares)
-    return Queue(None if name == ALL else name, None, requests, shares)
 
 
 def now_ms() -> int:

@@ -53,10 +53,14 @@ UNKNOWN = "-"  # the owner of an id that SQL does not know
 NO_REPORT = b""  # of a caller without a ledger
 REPLAYED: Final = "r"
 ACCOUNT: Final = "account"  # the scope of a limit
+Place = tuple[bytes, ...]  # among pages
+FIRST: Final[Place] = ()
+# Redis looks for each one in all resources, and serves nobody meanwhile.
+ABANDONED_AT_ONCE: Final = 20
 # The functions that gateways call. A library of an older version lacks some.
 CALLED = frozenset(
     (
-        *("acquire_v4", "pin_v4", "check_v1", "release_v3", "heartbeat_v2", "held_v1"),
+        *("acquire_v4", "pin_v4", "check_v1", "release_v3", "heartbeat_v2", "held_v2"),
         *("queue_v1", "turns_v1", "leave_v1"),
         *("resume_v1", "adopt_v1", "account_v1", "abandon_v1"),
         *("target_v1", "owners_v1"),
@@ -271,10 +275,13 @@ class RoutingFunctions(ControlFunctions, HotCalls):
         )
         return Beat(version.decode() or None, known == 1, born.decode(), ends)
 
-    async def held(self, gateway_id: str) -> list[str]:
-        """The requests whose leases a gateway holds."""
-        found = await self._fcall("held_v1", gateway_id)
-        return [request.decode() for request in found]
+    async def held(
+        self, gateway_id: str, place: Place = FIRST
+    ) -> tuple[Place, list[str]]:
+        """A page of the requests whose leases a gateway holds, and the place of the
+        next one; FIRST behind the last. Some requests may be on two pages."""
+        next_, found = await self._fcall("held_v2", gateway_id, *place)
+        return tuple(next_), [request.decode() for request in found]
 
     async def resume(self, gateway_id: str, leases: Iterable[Lease]) -> int:
         """Restore leases of running requests, after Redis was emptied or the gateway
@@ -317,4 +324,8 @@ class RoutingFunctions(ControlFunctions, HotCalls):
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         """Drop leases that the gateway does not know; returns how many."""
-        return int(await self._fcall("abandon_v1", gateway_id, *request_ids))
+        dropped = 0
+        for start in range(0, len(request_ids), ABANDONED_AT_ONCE):
+            part = request_ids[start : start + ABANDONED_AT_ONCE]
+            dropped += int(await self._fcall("abandon_v1", gateway_id, *part))
+        return dropped

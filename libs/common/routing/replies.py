@@ -34,6 +34,7 @@ from libs.common.routing.types import (
     Owner,
     OwnerGone,
     OwnerLimited,
+    Queue,
     Queued,
     Refusal,
     Reported,
@@ -79,6 +80,16 @@ def kept_of(owner: bytes, left_ms: int) -> Kept:
         return Kept()
     resource_id, account_id, tenant = f"{owner.decode()}|".split("|", 3)[:3]
     return Kept(Owner(resource_id, account_id, tenant), left_ms)
+
+
+ALL: Final = "*"  # the pool of all resources
+
+
+def queue_of(waits_for: str, requests: int, shares: int) -> Queue:
+    kind, _, name = waits_for.partition(":")
+    if kind == "account":
+        return Queue(None, name, requests, shares)
+    return Queue(None if name == ALL else name, None, requests, shares)
 
 
 Chosen = tuple[str, str, str, bool]

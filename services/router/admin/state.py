@@ -12,7 +12,7 @@ from libs.common.contracts.catalogue import (
 )
 from libs.common.contracts.events import Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing.control import Queue
+from libs.common.routing.types import Queue
 from libs.common.store.interface import HistoryQuery, Page
 from libs.common.store.prices import unpriced_problem
 from libs.common.store.rows import iso_ms

@@ -22,6 +22,7 @@
 --                           leases:-waiting has those of requests that wait.
 --   retired          set    resources that left the catalogue with leases on them
 --   gateways         zset   gateway -> Unix ms of the last heartbeat
+--   reaping          set    gateways whose leases the router ends because they are silent
 --   reports          hash   gateway -> "ms|ledger report (JSON)" of the last heartbeat
 --   impaired:<gw>    string its impaired parts, by commas; set by that gateway, expires
 --   health:<res>     hash   state, until, cause, failures, pauses, trial, ...

@@ -3,11 +3,18 @@
 --
 -- Keys read:    leases:<res>, retired, gateways, reports, health:<res>, born,
 --               catalogue:version, ranking:<pool>
--- Keys written: leases:<res>, retired, gateways, reports, sessions, pauses,
---               pauses:<model>, health:<res>, ranking:<pool>, the telemetry stream
+-- Keys written: leases:<res>, retired, gateways, reports, health:<res>, ranking:<pool>,
+--               and what budgets.lua writes
 --
 -- A lease is a field of a hash, so no crash or repeated call can make the number in
 -- flight (the hash's size) drift.
+
+local budgets = {}  -- filled by budgets.lua
+local leases = {
+  PAGE = 300,   -- the work of a page, in leases that are read: half a millisecond
+  COUNT = 150,  -- asked of HSCAN at once
+  PASSED = 5,   -- leases that HSCAN passes over in the time in which one is read
+}
 
 local function field_of(gateway, request)
   return gateway .. '/' .. request
@@ -29,6 +36,44 @@ local function drop_lease(known, field)
   for _, id in ipairs(every_holder(known)) do
     if call('HDEL', leases_of(id), field) == 1 then return id end
   end
+end
+
+-- The same in an order that no call changes, so that a later one can go on behind an id.
+function leases.holders(known)
+  local ids = every_holder(known)
+  table.sort(ids)
+  return ids
+end
+
+-- Redis serves nobody during a call, so what looks at all leases does it in pages: each
+-- call does a bounded amount of work and says where the next one goes on. That is the
+-- cursor `at` of HSCAN in the leases of the resource `from`, both '' at first. Leases
+-- may be taken and end between the calls. HSCAN finds those that are there all the time,
+-- some of them twice. Leases that are taken meanwhile may be missed, as those that
+-- move to another resource.
+-- `found(id, leases)` gets those whose field matches `pattern` (all: '*') as HSCAN lists
+-- them, some `count` at a time, and returns the work that they made, in units of what
+-- reading a lease takes. Returns `at` and `from` of the next page, or nil at the end.
+function leases.walk(known, at, from, pattern, count, found)
+  local work = 0
+  for _, id in ipairs(leases.holders(known)) do
+    if id >= from then
+      if id > from or at == '' then at = '0' end
+      local key = leases_of(id)
+      local passed = 1 + math.min(count, call('HLEN', key)) / leases.PASSED
+      repeat
+        if work >= leases.PAGE then return at, id end
+        local listed = call('HSCAN', key, at, 'MATCH', pattern, 'COUNT', count)
+        at = listed[1]
+        work = work + passed + found(id, listed[2])
+      until at == '0'
+    end
+  end
+end
+
+-- What MATCH finds only literally.
+function leases.literal(text)
+  return (string.gsub(text, '[*?%[\\]', '\\%0'))
 end
 
 -- Updates what derives from the number of leases on a resource.
@@ -112,17 +157,41 @@ end
 -- of an acquire whose reply was lost. Returns how many.
 local function abandon(_, args)
   local known, dropped = current(), 0
+  local ids, reserving = every_holder(known), budgets.reserving()
   for i = 2, #args do
-    local held = drop_lease(known, field_of(args[1], args[i]))
-    if held then
-      reweigh(known, held)
-      dropped = dropped + 1
+    local field = field_of(args[1], args[i])
+    for _, id in ipairs(ids) do
+      local key = leases_of(id)
+      local record = call('HGET', key, field)
+      if record then
+        call('HDEL', key, field)
+        reweigh(known, id)
+        if reserving then budgets.end_reservations(record, field) end
+        dropped = dropped + 1
+        break
+      end
     end
   end
   return dropped
 end
 
--- held_v1  ARGV: gateway.  Returns the requests whose leases it holds.
+-- held_v2  ARGV: gateway, then the place that the reply before named; nothing at first.
+-- Returns {place of the next page, or {} at the end; requests whose leases the gateway
+-- holds}.
+function leases.page(_, args)
+  local found, prefix = {}, args[1] .. '/'
+  local function keep(_, listed)
+    for i = 1, #listed, 2 do
+      found[#found + 1] = string.sub(listed[i], #prefix + 1)
+    end
+    return #listed / 2
+  end
+  local at, from = leases.walk(current(), args[2] or '', args[3] or '',
+    leases.literal(prefix) .. '*', leases.COUNT, keep)
+  return { { at, from }, found }
+end
+
+-- held_v1  ARGV: gateway.  All of them in one call. For gateways of the version before.
 local function held(_, args)
   local found, prefix = {}, args[1] .. '/'
   for _, id in ipairs(every_holder(current())) do
@@ -133,72 +202,4 @@ local function held(_, args)
     end
   end
   return found
-end
-
-local function end_lease(stream, now, known, id, field, record)
-  local request = string.match(field, '/([^/]*)$')
-  call('HDEL', leases_of(id), field)
-  local resource = known and known.by_id[id]
-  if resource then
-    -- If the request was a trial, the next one is.
-    local said = { stream = stream, now = now, by = request, kind = 'neutral' }
-    judge(said, resource, read_health(resource))
-  end
-  emit(stream, 'request', request, string.format(
-    '%s,"completed_at_ms":%.0f,"outcome":"interrupted","error_code":"gateway_lost",'
-    .. '"error_message":"The gateway that served this request stopped answering."}',
-    string.sub(record, 1, -2), now))
-end
-
--- Ends the leases on a resource that silent gateways hold; returns how many. With
--- `strays` the holders of all others count as heard now, unless they are known.
-local function reap_resource(stream, now, known, id, is_silent, strays)
-  local leases, reaped = call('HGETALL', leases_of(id)), 0
-  for i = 1, #leases, 2 do
-    local gateway = string.match(leases[i], '^(.*)/[^/]*$')
-    if is_silent[gateway] then
-      end_lease(stream, now, known, id, leases[i], leases[i + 1])
-      reaped = reaped + 1
-    elseif strays then
-      call('ZADD', TAG .. 'gateways', 'NX', now, gateway)
-    end
-  end
-  if reaped > 0 then reweigh(known, id) end
-  return reaped
-end
-
--- Emits the last ledger report of a silent gateway.
-local function pass_on_report(stream, gateway)
-  local report = call('HGET', TAG .. 'reports', gateway)
-  if not report then return end
-  local at, books = string.match(report, '^(%d+)|(.*)$')
-  emit(stream, 'gateway', gateway .. ':' .. at, books)
-  call('HDEL', TAG .. 'reports', gateway)
-end
-
-local budgets = {}  -- filled by budgets.lua
-
--- reap_v1  ARGV: silent ms, now, look for strays 0|1.
--- Ends the leases of gateways without a heartbeat for that long. Emits an `interrupted`
--- request event for each lease, and a `gateway` event with the last ledger report. A
--- stray is a lease of a gateway without any heartbeat since it was reaped: it expires
--- after the same time from now. Returns how many leases ended.
-local function reap(keys, args)
-  local known, now, strays = current(), clock(args[2]), args[3] == '1'
-  local is_silent, reaped = {}, 0
-  local silent = call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf',
-    now - tonumber(args[1]))
-  for _, gateway in ipairs(silent) do is_silent[gateway] = true end
-  if strays or #silent > 0 then
-    for _, id in ipairs(every_holder(known)) do
-      reaped = reaped + reap_resource(keys[2], now, known, id, is_silent, strays)
-    end
-  end
-  for _, gateway in ipairs(silent) do pass_on_report(keys[2], gateway) end
-  if #silent > 0 then call('ZREM', TAG .. 'gateways', unpack(silent)) end
-  call('ZREMRANGEBYSCORE', TAG .. 'sessions', '-inf', now)
-  call('ZREMRANGEBYSCORE', TAG .. 'pauses', '-inf', now - MEMORY_MS)
-  call('ZREMRANGEBYSCORE', TAG .. 'limits', '-inf', now)
-  budgets.sweep(known)
-  return reaped
 end

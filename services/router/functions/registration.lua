@@ -50,11 +50,14 @@ register('resume_v1', resume)
 register('adopt_v1', adopt)
 register('abandon_v1', abandon)
 register('held_v1', held)
+register_reader('held_v2', leases.page)
 register('account_v1', account)
 
 -- Router and health service
 register('publish_v1', publish)
-register('reap_v1', reap)
+register('reap_v1', reaping.whole)
+register('reap_v2', reaping.part)
+register('sweep_v1', budgets.sweep)
 register('states_v1', states)
 register('verdict_v1', verdict)
 

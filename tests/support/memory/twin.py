@@ -65,6 +65,7 @@ class Twin:
         self.spends: dict[str, Spend] = {}
         self.named: list[tuple[str, str]] = []
         self.leases: list[str] = []  # leases that Redis holds for this gateway
+        self.page = 100  # of them
         self.beats: list[bytes] = []
         self.ends = StreamEnds()
         self.born = "born"
@@ -172,9 +173,14 @@ class Twin:
         self.beats.append(report)
         return Beat(self.version, self.knows_us, self.born, self.ends)
 
-    async def held(self, gateway_id: str) -> list[str]:
+    async def held(
+        self, gateway_id: str, place: tuple[bytes, ...] = ()
+    ) -> tuple[tuple[bytes, ...], list[str]]:
         self._answers()
-        return self.leases
+        start = int(place[0]) if place else 0
+        end = start + self.page
+        rest = (b"%d" % end,) if end < len(self.leases) else ()
+        return rest, self.leases[start:end]
 
     async def abandon(self, gateway_id: str, request_ids: list[str]) -> int:
         self._answers()

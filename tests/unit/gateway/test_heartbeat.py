@@ -16,9 +16,11 @@ from libs.common.redis.shared_connection import SharedConnection
 from libs.common.redis.wire import WAITS_S
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Owner
+from services.gateway import heartbeat
 from services.gateway.heartbeat import (
     AT_ONCE,
     IMPAIRED_MS,
+    PAGES_AT_ONCE,
     PUBLISH_EVERY,
     SWEEP_EVERY,
     WITHOUT_CATALOGUE_S,
@@ -178,6 +180,36 @@ async def test_reservations_are_given_back_and_a_new_server_is_in_doubt(
 
 
 @timeless
+async def test_a_request_that_ends_meanwhile_gets_no_reservation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would end it."""
+    monkeypatch.setattr(heartbeat, "AT_ONCE", 1)
+    beating = Beating(tmp_path)
+    world, twin = beating.world, beating.twin
+    await beating.heartbeat.beat()
+    holds = Budget("key:k", tokens=1_000, reserve=True)
+    world.table.put(Principal(id="k", budgets=(holds,)))
+    body = b'{"model":"m","max_output_tokens":5}'
+    _, first = await asked(world, body, KEY)
+    _, second = await asked(world, body, KEY)
+    kept, _ = world.in_flight.active
+    twin.knows_us = False
+    reserve = twin.reserve
+
+    async def meanwhile(*given: Any) -> None:
+        await reserve(*given)
+        second.feed(answer())
+        await settled()
+
+    monkeypatch.setattr(twin, "reserve", meanwhile)
+    await beating.heartbeat.beat()
+    assert twin.reserved == [(kept, len(body) + 5)]
+    first.feed(answer())
+    await settled()
+
+
+@timeless
 async def test_what_could_not_be_given_back_is_owed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +248,85 @@ async def test_after_a_lost_connection_unknown_leases_are_dropped(
     await beating.heartbeat.beat()
     dropped.append(list(twin.abandoned))
     assert dropped == [[], ["granted to nobody"]]
+    world.upstreams[0].feed(answer())
+    await settled()
+
+
+@timeless
+async def test_many_leases_are_looked_at_over_several_beats(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    twin = beating.twin
+    twin.leases = [f"r{number}" for number in range(2 * PAGES_AT_ONCE + 1)]
+    twin.page, dropped = 1, []
+    for _ in range(4):
+        await beating.heartbeat.beat()
+        dropped.append(len(twin.abandoned))
+    assert dropped == [PAGES_AT_ONCE, 2 * PAGES_AT_ONCE, *[2 * PAGES_AT_ONCE + 1] * 2]
+
+
+@timeless
+async def test_a_lost_connection_begins_the_search_anew(tmp_path: Path) -> None:
+    beating = Beating(tmp_path)
+    twin = beating.twin
+    twin.leases = [f"r{number}" for number in range(2 * PAGES_AT_ONCE)]
+    twin.page = 1
+    await beating.heartbeat.beat()
+    beating.redis.connections += 1
+    await beating.heartbeat.beat()
+    assert twin.abandoned == 2 * twin.leases[:PAGES_AT_ONCE]
+
+
+@timeless
+async def test_a_search_goes_on_although_it_lasts_until_the_next_one(
+    tmp_path: Path,
+) -> None:
+    beating = Beating(tmp_path)
+    twin = beating.twin
+    twin.leases = [f"r{number}" for number in range(PAGES_AT_ONCE * (SWEEP_EVERY + 2))]
+    twin.page = 1
+    for _ in range(SWEEP_EVERY + 2):
+        await beating.heartbeat.beat()
+    assert twin.abandoned == twin.leases
+
+
+@timeless
+async def test_a_page_that_was_not_dropped_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating = Beating(tmp_path)
+    twin = beating.twin
+    twin.leases, twin.page = ["r1", "r2"], 1
+
+    async def away(*_: object) -> int:
+        raise RedisAway
+
+    with monkeypatch.context() as lost:
+        lost.setattr(twin, "abandon", away)
+        with pytest.raises(RedisAway):
+            await beating.heartbeat.beat()
+    await beating.heartbeat.beat()
+    assert twin.abandoned == ["r1", "r2"]
+
+
+@timeless
+async def test_a_request_that_begins_between_two_pages_keeps_its_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating = Beating(tmp_path)
+    world, twin = beating.world, beating.twin
+    twin.leases, twin.page = ["r1", "r2"], 1
+    abandon = twin.abandon
+
+    async def meanwhile(gateway: str, requests: list[str]) -> int:
+        if not world.in_flight.active:
+            await world.client().asks()
+            twin.leases[1:] = world.in_flight.active
+        return await abandon(gateway, requests)
+
+    monkeypatch.setattr(twin, "abandon", meanwhile)
+    await beating.heartbeat.beat()
+    assert twin.abandoned == ["r1"]
+    assert len(twin.leases) == 2
     world.upstreams[0].feed(answer())
     await settled()
 

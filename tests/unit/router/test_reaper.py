@@ -3,7 +3,8 @@
 import pytest
 
 from libs.common.errors import NoCatalogue, RedisAway
-from services.router.reaper import Reaper
+from libs.common.routing.control import GoOn
+from services.router.reaper import REAPED, Reaper
 
 pytestmark = pytest.mark.asyncio
 
@@ -15,16 +16,29 @@ class World:
         self.error: Exception | None = None
         self.reaped: list[int] = []
         self.strays: list[bool] = []
+        self.parts = 1  # of a search
+        self.swept = 0
+        self.holds = 0
 
     async def hold(self) -> bool:
         if self.error:
             raise self.error
+        self.holds += 1
         return self.leads
 
-    async def reap(self, silent_ms: int, *, strays: bool = False) -> int:
+    async def reap(self, silent_ms: int, *, strays: bool = False, go_on: GoOn) -> int:
         self.reaped.append(silent_ms)
         self.strays.append(strays)
-        return 3
+        return 3 * await self._parts(go_on)
+
+    async def sweep(self, *, go_on: GoOn) -> None:
+        self.swept += await self._parts(go_on)
+
+    async def _parts(self, go_on: GoOn) -> int:
+        done = 1
+        while done < self.parts and await go_on():
+            done += 1
+        return done
 
     def clock(self) -> float:
         return self.now
@@ -45,6 +59,40 @@ async def test_strays_are_looked_for_now_and_then() -> None:
     for _ in range(60):
         await reaper.step()
     assert [n for n, looked in enumerate(world.strays) if looked] == [0, 30]
+    assert world.swept == 2
+
+
+async def test_it_leads_as_long_as_a_search_takes() -> None:
+    world = World()
+    world.parts = 3
+    assert await world.reaper().step() == 9
+    assert (world.swept, world.holds) == (3, 1 + 2 + 2)
+
+
+async def test_a_search_ends_when_another_router_leads() -> None:
+    world = World()
+    world.parts = 3
+    reaper = world.reaper()
+
+    async def follow(*_: object, go_on: GoOn, **__: object) -> int:
+        world.leads = False
+        return await world._parts(go_on)
+
+    world.reap = follow  # type: ignore[method-assign]
+    assert await reaper.step() == 1
+    assert world.swept == 1
+
+
+async def test_what_ended_counts_although_redis_is_lost_then() -> None:
+    world = World()
+
+    async def lost(*, go_on: GoOn) -> None:
+        raise RedisAway
+
+    world.sweep = lost  # type: ignore[method-assign]
+    before = REAPED._value.get()
+    assert await world.reaper().step() == 0
+    assert REAPED._value.get() - before == 3
 
 
 async def test_others_stand_by() -> None:

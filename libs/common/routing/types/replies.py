@@ -53,3 +53,14 @@ class Reported:
     at_ms: int
     age_ms: int
     books: GatewayEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Requests that wait for the resources of a pool (None: of no pool in particular),
+    or of an account. `shares`: proxy keys or sessions that they belong to."""
+
+    pool_id: str | None
+    account_id: str | None
+    requests: int
+    shares: int

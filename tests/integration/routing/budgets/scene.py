@@ -65,6 +65,7 @@ class Scene:
 
     async def acquire(self, quota: Quota, may_use: str = "0", **ask: Any) -> Decision:
         self.number += 1
+        ask = {"lease": lease_of(f"r{self.number}"), **ask}
         made = made_ask(f"r{self.number}", quota=quota, may_use=may_use, **ask)
         try:
             return await self.routing.acquire(made)
@@ -112,6 +113,10 @@ class Scene:
         return [
             json.loads(e[b"data"]) for _, e in entries if e[b"kind"] == kind.encode()
         ]
+
+
+def lease_of(request: str) -> bytes:
+    return b'{"id":"%b","proxy_key_id":"k","team_id":"t"' % request.encode()
 
 
 def event_of(request: str, at_ms: int, tokens: int, nanos: int) -> bytes:

@@ -47,7 +47,8 @@ class TestReaping:
         await desk.publish(resource(1))
         await desk.acquire("a")
         await desk.acquire("b")
-        assert set(await desk.routing.held("gw")) == {"a", "b"}
+        place, held = await desk.routing.held("gw")
+        assert (place, set(held)) == ((), {"a", "b"})
         assert await desk.routing.abandon("gw", ["a", "unknown"]) == 1
         assert await desk.in_flight() == {"openai-1": 1}
         assert await desk.events("request") == []

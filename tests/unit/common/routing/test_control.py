@@ -13,7 +13,8 @@ from libs.common.errors import NoCatalogue
 from libs.common.redis.keys import DEFAULT
 from libs.common.routing import control
 from libs.common.routing.budgets import UNKNOWN
-from libs.common.routing.control import ControlFunctions, Queue, Terms
+from libs.common.routing.control import ControlFunctions, Terms
+from libs.common.routing.types import Queue
 from libs.common.settings.services import RoutingSettings
 from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.memory.called_functions import NOW, Redis
@@ -114,9 +115,42 @@ async def test_accounts_that_were_learned() -> None:
 
 @pytest.mark.parametrize("strays", [False, True])
 async def test_reaping(strays: bool) -> None:
-    redis = Redis(rpx_reap_v1=4)
+    redis = Redis(rpx_reap_v2=[4])
     assert await redis.functions.reap(5000, strays=strays) == 4
     assert redis.arguments() == (5000, NOW, int(strays))
+
+
+async def test_reaping_in_parts() -> None:
+    """Each call is given what the one before said, whatever that is."""
+    redis = Redis(rpx_reap_v2=[4, b"12", b"one", b"gw"])
+    assert await redis.functions.reap(5000, go_on=no) == 4
+
+    async def rest() -> bool:
+        redis.answers["rpx_reap_v2"] = [1]
+        return True
+
+    assert await redis.functions.reap(5000, go_on=rest) == 5
+    assert redis.arguments() == (5000, NOW, 0, b"12", b"one", b"gw")
+    redis.answers["rpx_reap_v2"] = [0]
+    assert await redis.functions.reap(5000) == 0
+    assert redis.arguments() == (5000, NOW, 0)
+
+
+async def test_sweeping_in_parts() -> None:
+    redis = Redis(rpx_sweep_v1=[b"0", b"key:k", b"7", b""])
+    await redis.functions.sweep(go_on=no)
+    assert redis.arguments() == ()
+
+    async def rest() -> bool:
+        redis.answers["rpx_sweep_v1"] = []
+        return True
+
+    await redis.functions.sweep(go_on=rest)
+    assert redis.arguments() == (b"0", b"key:k", b"7", b"")
+
+
+async def no() -> bool:
+    return False
 
 
 # Health and figures ---------------------------------------------------------

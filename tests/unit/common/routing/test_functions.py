@@ -15,7 +15,12 @@ from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing import types
 from libs.common.routing.budgets import quota_at
-from libs.common.routing.functions import CALLED, RoutingFunctions, Terms
+from libs.common.routing.functions import (
+    ABANDONED_AT_ONCE,
+    CALLED,
+    RoutingFunctions,
+    Terms,
+)
 from libs.common.routing.types import Asker, Lease, Owner, model_digest
 from libs.common.upstream_answers.verdicts import Verdict
 from tests.support.memory.called_functions import NOW, Redis
@@ -153,7 +158,7 @@ async def test_a_refusal_without_an_event() -> None:
 async def test_a_redis_that_cannot_serve(
     error: Exception, kind: type[Exception]
 ) -> None:
-    redis = Redis(rpx_acquire_v4=error, rpx_held_v1=error)
+    redis = Redis(rpx_acquire_v4=error, rpx_held_v2=error)
     with pytest.raises(kind):
         await redis.functions.acquire(made_ask())
     with pytest.raises(kind):
@@ -300,12 +305,12 @@ async def test_the_functions_and_keys_of_another_stack() -> None:
         "acquire_v4",
         "release_v3",
         "heartbeat_v2",
-        "held_v1",
+        "held_v2",
         "check_v1",
         "leave_v1",
     )
     beat = [b"", 0, b"", b"", b"0-0", 0]
-    answers = [b"one|panic|v1|0|{}", b"1-0", beat, [], b""]
+    answers = [b"one|panic|v1|0|{}", b"1-0", beat, [[], []], b""]
     redis = Redis(**{f"b_2_{n}": a for n, a in zip(names, answers, strict=False)})
     functions = RoutingFunctions(redis, "s", keys=other)
     await functions.acquire(made_ask())
@@ -374,13 +379,22 @@ async def test_a_heartbeat_into_an_emptied_redis() -> None:
 
 
 async def test_leases_that_a_gateway_holds_and_takes_again() -> None:
-    redis = Redis(rpx_held_v1=[b"a", b"b"], rpx_resume_v1=2, rpx_abandon_v1=1)
-    assert await redis.functions.held("gw") == ["a", "b"]
+    page = [[b"7", b"one"], [b"a", b"b"]]
+    redis = Redis(rpx_held_v2=page, rpx_resume_v1=2, rpx_abandon_v1=1)
+    assert await redis.functions.held("gw") == ((b"7", b"one"), ["a", "b"])
+    assert redis.arguments() == ("gw",)
+    redis.answers["rpx_held_v2"] = [[], [b"c"]]
+    assert await redis.functions.held("gw", (b"7", b"one")) == ((), ["c"])
+    assert redis.arguments() == ("gw", b"7", b"one")
     leases = [Lease("a", "one", b"{}"), Lease("b", "two", b"{}")]
     assert await redis.functions.resume("gw", leases) == 2
     assert redis.arguments() == ("gw", "a", "one", b"{}", "b", "two", b"{}")
     assert await redis.functions.abandon("gw", ["a"]) == 1
     assert redis.arguments() == ("gw", "a")
+    many = [str(number) for number in range(2 * ABANDONED_AT_ONCE + 1)]
+    assert await redis.functions.abandon("gw", many) == 3
+    assert redis.arguments() == ("gw", many[-1])
+    assert await redis.functions.abandon("gw", []) == 0
 
 
 async def test_owners_that_are_told_to_redis() -> None:

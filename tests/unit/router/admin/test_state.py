@@ -11,8 +11,7 @@ import pytest
 from libs.common.contracts.catalogue import Catalogue, HealthState, ResourceState
 from libs.common.contracts.events import Candidate, Row
 from libs.common.errors import NoCatalogue, RedisAway, StoreAway
-from libs.common.routing.control import Queue
-from libs.common.routing.types import Reported
+from libs.common.routing.types import Queue, Reported
 from libs.common.store.interface import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
 from services.router.admin.state import Overview
