@@ -92,11 +92,7 @@ class Heartbeat:
         if beat.version is None:
             raise NoCatalogue
         if beat.version != self._catalogue.version:
-            if not self._catalogue.known:  # nothing was served yet
-                # Until now another gateway may have been the only one, so that its
-                # reports waited: twice at most, before it learns of this one.
-                await asyncio.sleep(2 * WAITS_S)
-            await self._catalogue.refresh()
+            await self._read_catalogue()
         lost = self._connections != self._redis.connections
         self._connections = self._redis.connections
         self._restoring = self._restoring or not beat.known
@@ -114,6 +110,13 @@ class Heartbeat:
             self._unchecked = FIRST
         if self._unchecked is not None:
             await self._drop_unknown(self._unchecked)
+
+    async def _read_catalogue(self) -> None:
+        if not self._catalogue.known:  # nothing was served yet
+            # Until now another gateway may have been the only one, so that its reports
+            # waited: twice at most, before it learns of this one.
+            await asyncio.sleep(2 * WAITS_S)
+        await self._catalogue.refresh()
 
     def _tell_impaired(self) -> None:
         """For `/admin/attention`. Its loss is harmless."""

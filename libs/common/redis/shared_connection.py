@@ -133,7 +133,7 @@ class SharedConnection(Caller):
 
     def tell(self, failed: Callable[[], None], command: tuple[Any, ...]) -> None:
         """Send a command without waiting for its reply. Calls `failed` if the command
-        failed or its outcome is unknown. May be sent with the next call, up to 5 ms
+        failed or its outcome is unknown. May be sent with the next call, up to 10 ms
         later, if the one before told that nobody depends on it (`Wire.report`)."""
         wire = self._wire
         if wire is None:

@@ -20,7 +20,7 @@ DEMOTED = "READONLY"  # prefix of a replica's reply to a write
 ALONE: Final = -1
 # For how long a report may wait, and for how long that reply allows it: few of the
 # reports that are further apart would find a call to go with.
-WAITS_S: Final = 0.005
+WAITS_S: Final = 0.01
 
 Reply = Any
 
