@@ -43,9 +43,11 @@ class Chaos:
         models: Collection[str],
         seed: int,
         idle: Callable[[str], Awaitable[bool]],
+        chosen: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """`idle`: whether the product has no request in flight with a key."""
-        self._idle = idle
+        """`idle`: whether the product has no request in flight with a key; `chosen`:
+        whether it chooses the key for any request."""
+        self._idle, self._chosen = idle, chosen
         self._simulator = simulator
         self._models = set(models)
         self._seed = seed
@@ -106,7 +108,8 @@ class Chaos:
                 faults.add(parse_script(script))
 
     async def _until_well(self, key: str, since: int) -> None:
-        """Wait until the key serves every model; only then may its sibling fail."""
+        """Wait until the key serves every model, and not as a trial, beside which no
+        other request is sent there; only then may its sibling fail."""
         served: set[str] = set()
 
         async def serves() -> bool:
@@ -114,6 +117,8 @@ class Chaos:
             return served >= self._models
 
         await eventually(serves, within_s=WELL_AGAIN_S, every_s=0.05)
+        chosen = partial(self._chosen, key)
+        await eventually(chosen, within_s=WELL_AGAIN_S, every_s=0.05)
 
     def _served(self, key: str, since: int) -> Iterator[str]:
         """Models that were answered successfully after request number `since`."""

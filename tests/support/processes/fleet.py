@@ -109,6 +109,16 @@ class Fleet:
         resources = (await self.state())["resources"]
         return {r["id"]: r["in_flight"] for r in resources if r["in_flight"]}
 
+    async def chooses(self, key: str) -> bool:
+        """Whether an upstream key is chosen for requests, whatever their model."""
+        name = self.resource(key)
+        return any(
+            found["id"] == name
+            and found["health"] in {"healthy", "unknown"}
+            and not found["paused_models"]
+            for found in (await self.state())["resources"]
+        )
+
     async def settled(self) -> bool:
         """Nothing in flight, nothing waiting to be stored."""
         state = await self.state()
