@@ -4,6 +4,8 @@ Pure."""
 from collections.abc import Iterable
 from typing import Final
 
+from libs.common.name_table import NameTable
+
 Header = tuple[bytes, bytes]
 Kinds = tuple[bytes | None, bytes | None]
 """A body's Content-Type and Content-Encoding."""
@@ -33,25 +35,12 @@ def kinds(headers: list[Header]) -> Kinds:
 
 Name = tuple[bytes, bytes]
 """A header name as a peer sends it, and in lower case."""
-MOST_NAMES = 512  # what an odd peer sends must not fill memory
-LONGEST_NAME = 64  # bytes
-MOST_ORDERED: Final = 32  # names of which a connection keeps the order
-# Peers send the same few names. The same object each time has its hash already, for
-# other tables.
-_names: Final[dict[bytes, Name]] = {}
 
 
-def lower_name(name: bytes, order: list[Name], place: int) -> bytes:
-    """A name in lower case. `order`: of the names in a connection's last message; this
-    one belongs at `place`. Peers send the same names in the same order: who finds one
-    at its place need not call this, which has to hash the name."""
-    found = _names.get(name)
-    if found is None:
-        found = name, name.lower()
-        if len(_names) < MOST_NAMES and len(name) <= LONGEST_NAME:
-            _names[name] = found
-    if place < len(order):
-        order[place] = found
-    elif place < MOST_ORDERED:
-        order.append(found)
-    return found[1]
+def _name(name: bytes) -> Name:
+    return name, name.lower()
+
+
+# The same object each time has its hash already, for other tables.
+NAMES: Final[NameTable[Name]] = NameTable(_name)
+"""By name as upstreams send it."""

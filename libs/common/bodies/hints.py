@@ -18,10 +18,11 @@ from libs.common.bodies.minted_ids import LONGEST_ID, ids_in_path
 from libs.common.bodies.named_ids import (
     MOST_CHECKED,
     ItemFacts,
-    all_objects,
     are_plain,
     may_name_objects,
     objects,
+    other_objects,
+    owned,
 )
 from libs.common.bodies.scanner import Scan
 from libs.common.bodies.shapes import (
@@ -69,6 +70,7 @@ _SLASH: Final = ord("/")
 _NO_HEADERS: Final[dict[bytes, bytes]] = {}  # never changed
 _NO_METADATA: Final = Metadata()
 _NO_FACTS: Final = ItemFacts()
+_NO_IDS: Final[tuple[str, ...]] = ()
 
 _decode: Final[Callable[[bytes], Body]] = msgspec.json.Decoder(Body).decode
 _decode_whole: Final[Callable[[bytes], WholeBody]] = msgspec.json.Decoder(
@@ -111,15 +113,14 @@ def quick_hints(
     except ODD_JSON:
         return None
     members = _members_of(parsed)
-    return _hints(path, headers, parsed, members, _facts(members), None)
+    return _hints(path, headers, members, _facts(members), None)
 
 
 def unopened_hints(path: bytes, headers: Iterable[Header], isolate: bool) -> Hints:
     """Return the hints of a request whose body could not be decompressed."""
-    parsed = WholeBody() if isolate else Body()
+    members = _members_of(WholeBody() if isolate else Body())
     problem = UNREADABLE if isolate else None
-    members = _members_of(parsed)
-    return _hints(path, headers, parsed, members, _NO_FACTS, problem)
+    return _hints(path, headers, members, _NO_FACTS, problem)
 
 
 class Reading:
@@ -146,7 +147,7 @@ class Reading:
         if parsed is None:
             parsed = WholeBody() if self._isolate else Body()
         members = _members_of(parsed)
-        hints = _hints(self._path, self._headers, parsed, members, scan.facts, problem)
+        hints = _hints(self._path, self._headers, members, scan.facts, problem)
         hints.continues = True  # a member of an odd type is not in `parsed`
         ids = (*hints.bound_ids, *hints.named, *hints.references)
         return hints if all(map(str.isascii, ids)) else _encodable(hints)
@@ -189,12 +190,11 @@ def _facts(members: tuple[Any, ...]) -> ItemFacts:
 def _hints(
     path: bytes,
     headers: Iterable[Header],
-    parsed: Body,
     members: tuple[Any, ...],
     facts: ItemFacts,
     problem: str | None,
 ) -> Hints:
-    """`members`: all those of `parsed`, in the order of its class."""
+    """`members`: all those of a `Body`, in the order of its class."""
     sessions, others = _named_in(headers)
     (
         model, stream, background, _, named_previous, conversation, cache_key,
@@ -207,17 +207,18 @@ def _hints(
     first: Sequence[str] = ()
     if previous or conversation or _SLASH in path[1:]:
         first = _first_ids(previous, path, conversation or None)
-    bound: tuple[str, ...] = ()
-    named = references = bound  # most requests contain no ids
+    bound = named = references = _NO_IDS  # as in most requests
     if first or facts is not _NO_FACTS or may_name_objects(members):
-        bound = (*first, *facts.ids, *objects(parsed, facts.files))
-        if isinstance(parsed, _WholeBody):
-            named, references = _all_ids(parsed, facts, first)
+        of_body = objects(members)
+        ours = owned(facts.files, of_body) if of_body or facts.files else _NO_IDS
+        bound = (*first, *facts.ids, *ours)
+        if len(members) > ITEMS:
+            of_body = (*of_body, *other_objects(members))
+            named, references = _all_ids(of_body, facts, first)
             if facts.overflow or len(named) + len(references) > MOST_CHECKED:
                 problem = problem or TOO_MANY_IDS
     effort, tier, limit = _limited(members)
-    # Positional arguments: keywords would double the cost.
-    return Hints(
+    return Hints(  # keywords would double the cost
         _text(model),
         stream is True,
         (_first(sessions, _SESSION_HEADERS) if sessions else None)
@@ -271,10 +272,10 @@ def _limited(members: tuple[Any, ...]) -> tuple[str | None, str | None, int | No
 
 
 def _all_ids(
-    parsed: WholeBody, facts: ItemFacts, first: Sequence[str]
+    objects_: Sequence[str], facts: ItemFacts, first: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The ids that clients do not invent, and those that they may."""
-    named = _once((*first, *all_objects(parsed), *facts.named))
+    named = _once((*first, *objects_, *facts.named))
     return named, _once((*facts.ids, *facts.references))
 
 

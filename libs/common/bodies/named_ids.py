@@ -9,11 +9,12 @@ from msgspec.structs import astuple
 from libs.common.bodies.minted_ids import LONGEST_ID, is_minted
 from libs.common.bodies.shapes import (
     ITEMS,
+    MESSAGES,
     NULL,
     OBJECTS,
+    OTHERS,
     OUTPUT,
     RARE,
-    Body,
     Container,
     Environment,
     Item,
@@ -34,10 +35,17 @@ MOST_CHECKED: Final = 512  # ids per request that isolation looks up
 MOST_LOOKED: Final = 4_096  # newest items to examine
 # Compiled, an imported name is a look-up, and so is each member of a struct.
 _Item: Final = Item
+_WholeItem: Final = WholeItem
+_WholeTool: Final = WholeTool
 _NULL: Final = NULL
 _members_of: Final[Callable[[Any], tuple[Any, ...]]] = astuple
-_NONE_OF_FOUR: Final = _members_of(WholeBody())[OBJECTS]
-_NONE_OF_RARE: Final = _members_of(WholeBody())[RARE]
+_OBJECTS: Final = OBJECTS
+_OTHERS: Final = OTHERS
+_RARE: Final = RARE
+_NO_OBJECTS: Final = _members_of(WholeBody())[OBJECTS]
+_NO_OTHERS: Final = _members_of(WholeBody())[OTHERS]
+_NO_RARE: Final = _members_of(WholeBody())[RARE]
+_NO_IDS: Final[tuple[str, ...]] = ()
 _EMPTY_VALUES = (b"null", b'""')
 # Item types whose content is in `arguments` or `input`.
 _CALLS = frozenset({"function_call", "custom_tool_call"})
@@ -86,9 +94,11 @@ class ItemFacts:
             self.ids.append(str(id_))
         if type(content) is list and len(self.files) < MOST_OBJECTS:
             self.files += [id_ for id_ in files_of(content) if is_minted(id_)]
-        if item.encrypted_content is not NULL and not self.encrypted:
+        if item.encrypted_content is not _NULL and not self.encrypted:
             self.encrypted = _is_there(item.encrypted_content)
-        if isinstance(item, WholeItem) and (minted or not _is_plain(item)):
+        if isinstance(item, _WholeItem) and (
+            minted or type(content) is not str or not _names_nothing(_members_of(item))
+        ):
             self._isolate(item, minted)
 
     def _isolate(self, item: WholeItem, minted: bool) -> None:
@@ -126,22 +136,13 @@ def are_plain(items: Sequence[Any]) -> bool:
 
 
 def _names_nothing(members: tuple[Any, ...]) -> bool:
-    """Whether the members of a `WholeItem` name no file and no container."""
+    """Whether the members of a `WholeItem`, except its content, name no file and no
+    container."""
     return (
         members[3] is None
         and members[4] is None
         and members[5] is None
         and members[OUTPUT] is None
-    )
-
-
-def _is_plain(item: WholeItem) -> bool:
-    return (
-        type(item.content) is str
-        and item.output is None
-        and item.file_id is None
-        and item.container_id is None
-        and item.environment is None
     )
 
 
@@ -176,33 +177,33 @@ def files_of(parts: Parts) -> list[str]:
 
 
 def may_name_objects(members: tuple[Any, ...]) -> bool:
-    """Whether the body has members that `objects` or `all_objects` read. `members`:
+    """Whether the body has members that `objects` or `other_objects` read. `members`:
     all those of a `Body`, in the order of its class."""
-    return members[OBJECTS] != _NONE_OF_FOUR or (
-        len(members) > ITEMS and members[RARE] != _NONE_OF_RARE
+    return members[_OBJECTS] != _NO_OBJECTS or (
+        len(members) > ITEMS and members[_OTHERS] != _NO_OTHERS
     )
 
 
-def objects(parsed: Body, files: Sequence[str]) -> list[str]:
-    """Return ids of files, vector stores and containers, which belong to one
-    account."""
-    if not files and _names_no_object(parsed):
-        return []
-    named = [*files, *_own_objects(parsed), *_of_tools(parsed.tools or ())]
-    return [id_ for id_ in named if is_minted(id_)][:MOST_OBJECTS]
+def objects(members: tuple[Any, ...]) -> Sequence[str]:
+    """Return the ids of files, vector stores and containers that a `Body` with these
+    members names, without those in items."""
+    found = members[_OBJECTS]
+    if found == _NO_OBJECTS:
+        return _NO_IDS
+    tools, file_id, file_ids, input_file_id = found
+    named: list[str] = []
+    for given in (file_id, input_file_id, file_ids):
+        if given is not None:  # a call takes longer
+            named += _ids(given)
+    if tools is not None:
+        named += _of_tools(tools)
+    return named
 
 
-def _names_no_object(parsed: Body) -> bool:
-    ids = parsed.file_id or parsed.input_file_id or parsed.file_ids
-    return ids is None and parsed.tools is None
-
-
-def _own_objects(parsed: Body) -> list[str]:
-    return [
-        *_ids(parsed.file_id),
-        *_ids(parsed.input_file_id),
-        *_ids(parsed.file_ids),
-    ]
+def owned(files: Sequence[str], named: Sequence[str]) -> list[str]:
+    """Return the first ids that upstreams created: their objects belong to one account.
+    `files`: those in items, `named`: `objects`."""
+    return [id_ for id_ in (*files, *named) if is_minted(id_)][:MOST_OBJECTS]
 
 
 def _of_tools(tools: Iterable[Tool | None]) -> list[str]:
@@ -214,8 +215,12 @@ def _of_tools(tools: Iterable[Tool | None]) -> list[str]:
             named += _ids(tool.vector_store_ids)
         if tool.container is not None:
             named += _ids(tool.container)
-        if isinstance(tool, WholeTool):
-            named += (*_ids(tool.input_image_mask), *_ids(tool.environment))
+        if isinstance(tool, _WholeTool):
+            mask, environment = tool.input_image_mask, tool.environment
+            if mask is not None:
+                named += _ids(mask)
+            if environment is not None:
+                named += _ids(environment)
     return named
 
 
@@ -234,45 +239,33 @@ def _ids(given: object) -> list[str]:
     return []
 
 
-def all_objects(parsed: WholeBody) -> list[str]:
-    """Return all object ids in the body except those in items."""
+def other_objects(members: tuple[Any, ...]) -> list[str]:
+    """Return the object ids that a `WholeBody` with these members names besides
+    `objects`, without those in items."""
     named: list[str] = []
-    if not _names_no_object(parsed):
-        named += _own_objects(parsed)
-    if parsed.tools is not None:
-        named += _of_tools(parsed.tools)
-    if parsed.messages is not None:
-        _take_files_of_messages(parsed.messages, named)
-    if _has_rare_fields(parsed):
-        named += _of_rare_fields(parsed)
+    messages = members[MESSAGES]
+    if messages is not None:
+        _take_files_of_messages(messages, named)
+    rare = members[_RARE]
+    if rare != _NO_RARE:
+        named += _of_rare_fields(rare)
     return named
 
 
-def _has_rare_fields(parsed: WholeBody) -> bool:
-    return bool(
-        parsed.prompt
-        or parsed.files
-        or parsed.images
-        or parsed.mask
-        or parsed.input_image_mask
-        or parsed.input_reference
-        or parsed.training_file
-        or parsed.validation_file
-        or parsed.tool_resources
-    )
-
-
-def _of_rare_fields(parsed: WholeBody) -> list[str]:
-    named = [*_ids(parsed.training_file), *_ids(parsed.validation_file)]
-    files: list[object] = [*(parsed.files or ()), *(parsed.images or ())]
-    files += (parsed.mask, parsed.input_image_mask, parsed.input_reference)
-    if isinstance(parsed.prompt, Prompt):
-        variables = parsed.prompt.variables or ()
+def _of_rare_fields(rare: tuple[Any, ...]) -> list[str]:
+    (
+        prompt, some, images, mask, image_mask, reference, training, validation,
+        resources,
+    ) = rare  # fmt: skip
+    named = [*_ids(training), *_ids(validation)]
+    files: list[object] = [*(some or ()), *(images or ())]
+    files += (mask, image_mask, reference)
+    if isinstance(prompt, Prompt):
+        variables = prompt.variables or ()
         files += variables.values() if isinstance(variables, dict) else variables
     for file in files:
         if isinstance(file, Named):  # a plain string is not an id here
             named += _ids(file)
-    resources = parsed.tool_resources
     if resources is not None:
         named += _ids(resources.code_interpreter)
         if resources.file_search is not None:

@@ -25,6 +25,7 @@ from libs.common.bodies.json_patterns import (
 from libs.common.bodies.minted_ids import LONGEST_ID
 from libs.common.bodies.named_ids import ItemFacts
 from libs.common.bodies.schema import (
+    NAMED_ONCE,
     SKIPPED,
     Elements,
     Fields,
@@ -33,6 +34,7 @@ from libs.common.bodies.schema import (
     Room,
     TooMuch,
     fields_of,
+    named_once,
     text_of,
 )
 from libs.common.bodies.shapes import Shape
@@ -60,7 +62,7 @@ class Scan:
     if the body is not a JSON object."""
 
     def __init__(self, body: bytes, kind: type[Shape], utf8: bool = False) -> None:
-        """`utf8`: also check that the body is valid UTF-8."""
+        """`utf8`: also check that the body is valid UTF-8, and what `repeats` says."""
         self._body = body
         self._utf8 = utf8
         self._frames = [Frame(b"{", fields_of(kind))]
@@ -71,6 +73,7 @@ class Scan:
             None  # span of members that contains the last `model`
         )
         self._model: Span | None = None  # or the span of its value
+        self._once: list[str] = []  # names that were found, of NAMED_ONCE
         self.is_utf8 = True
         self.complete = True  # False if the work or depth limit was reached
         self.parsed: Any = self._frames[0].value
@@ -80,6 +83,11 @@ class Scan:
     def overflow(self) -> bool:
         """Whether ids were left out because there are too many."""
         return self._room.overflow or self.facts.overflow
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the body has two members of a name of NAMED_ONCE."""
+        return len(set(self._once)) < len(self._once)
 
     def steps(self) -> Iterator[None]:
         try:
@@ -171,6 +179,8 @@ class Scan:
             names = level.take(value, text)
             if "model" in names and len(self._frames) == 1:
                 self._model, self._model_run = None, (start, end)
+            if len(self._frames) == 1 and not NAMED_ONCE.isdisjoint(names):
+                self._once += named_once(text) if self._utf8 else ()
         elif level is None or isinstance(value, Pieces):
             if not checked:
                 SKIPPED[frame.opening].check(text)
@@ -226,6 +236,8 @@ class Scan:
             if isinstance(frame.level, Fields) and name in frame.level.inner:
                 frame.key = name
                 frame.level.clear(frame.value, name)
+                if name in NAMED_ONCE and len(self._frames) == 1:
+                    self._once.append(name)
                 if name == "model" and len(self._frames) == 1:
                     self._model = self._model_run = None
         elif self._body[pos : pos + 1] == b'"':

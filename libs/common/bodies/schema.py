@@ -29,6 +29,9 @@ _ABSENT = msgspec.Raw(b"")
 LENIENT_GROUP = 200  # elements per step of the lenient reader; each takes about 10 us
 MOST_KEPT = 2 * MOST_CHECKED  # list elements kept per body
 LENIENT_ERRORS = (*ODD_JSON, TypeError)
+# Members of a body that name state. JSON parsers differ in which of two members of one
+# name they keep.
+NAMED_ONCE = frozenset({"previous_response_id", "conversation"})
 
 
 class Malformed(Exception):
@@ -48,6 +51,17 @@ def parse_leniently(text: bytes) -> Any:
         )
     except ODD_JSON:
         raise Malformed from None
+
+
+def named_once(members: bytes) -> list[str]:
+    """The names of NAMED_ONCE among these members, one of them twice if it is there
+    twice. `members` must be short."""
+    text = "{" + members.decode("utf-8", "replace") + "}"
+    try:
+        pairs = json.loads(text, object_pairs_hook=list, parse_int=float)
+    except ODD_JSON:
+        raise Malformed from None
+    return [name for name, _ in pairs if name in NAMED_ONCE]
 
 
 def text_of(text: bytes) -> str:

@@ -10,6 +10,7 @@ import structlog
 from libs.common.headers import Header
 from services.gateway import errors
 from services.gateway.auth.client_address import Trusted, client_address
+from services.gateway.content.headers import JSON_TYPE
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 
@@ -100,5 +101,5 @@ class _Talk:
             self._connection.abort()
 
     def refuse(self, problem: errors.Problem) -> None:
-        headers = [(b"content-type", b"application/json"), *problem.headers]
+        headers = [JSON_TYPE, *problem.headers]
         self._connection.writer.send_whole(problem.status, headers, problem.body())

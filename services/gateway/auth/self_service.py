@@ -11,12 +11,13 @@ from services.gateway import errors, event_log
 from services.gateway.auth.access_control import AccessControl
 from services.gateway.auth.key_usage import KeyUsage, iso
 from services.gateway.auth.policy import ME
+from services.gateway.content.headers import JSON_TYPE
 from services.gateway.errors import Problem
 from services.gateway.server.connection import Connection
 from services.gateway.server.request import Request
 
 PATH = b"/v1" + ME
-_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_HEADERS = [JSON_TYPE, (b"cache-control", b"no-store")]
 
 
 def asks_about_itself(request: Request) -> bool:

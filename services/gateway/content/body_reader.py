@@ -22,8 +22,6 @@ from libs.common.bodies.scanner import Scan
 from libs.common.headers import Header
 from services.gateway.content.request_coding import Unopened, unpacked
 
-WINDOW = 262_144  # bytes that are searched at once
-NAMED_ONCE = b'"previous_response_id"'
 SLICE_S = 0.001  # of the event loop's time
 MOST_AT_ONCE = 8  # bodies; each may take LARGEST_OPENED twice
 QUICK_PIECES = 2  # of a compressed body that are opened at once
@@ -71,23 +69,10 @@ class Reader:
         except Unopened:
             return Read(unopened_hints(path, headers, isolate), b"")
         hints = reading.hints
-        if isolate and hints.problem is None and await self._is_named_twice(plain):
+        # Small bodies that were read by one call: `isolation.check_body`.
+        if isolate and hints.problem is None and reading.scan.repeats:
             hints = replace(hints, problem=UNREADABLE)
         return Read(hints, plain, reading.scan)
-
-    async def _is_named_twice(self, plain: bytes) -> bool:
-        """Parsers differ in which of two equal names counts."""
-        found = 0
-
-        def steps() -> Iterator[None]:
-            nonlocal found
-            for start in range(0, len(plain), WINDOW):
-                end = start + WINDOW + len(NAMED_ONCE) - 1
-                found += plain.count(NAMED_ONCE, start, end)
-                yield
-
-        await self.run(steps())
-        return found > 1
 
     async def opened(self, body: bytes, coding: bytes | None) -> bytes:
         """The plain bytes. Raises `Unopened`."""

@@ -40,6 +40,7 @@ _NOT_UP = HOP_BY_HOP | {
     b"forwarded",
 }
 ACCEPT_ENCODING = b"accept-encoding"
+JSON_TYPE: Final[Header] = (b"content-type", b"application/json")
 _LIMITS: Final = PREFIX  # found sooner than a name of another module
 _X: Final = ord("x")  # its first letter
 _SPECIAL = _NOT_UP | {ACCEPT_ENCODING}
@@ -47,16 +48,16 @@ _SPECIAL = _NOT_UP | {ACCEPT_ENCODING}
 # nor find the upstream key in an error.
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate", b"zstd"})
 _USUAL_OPTIONS = (b"keep-alive", b"close")
-_PROXY_PREFIX = b"x-proxy-"
+OURS: Final = b"x-proxy-"  # the upstream may be another gateway that sends these
 # The WebSocket library negotiates keys, versions and extensions with the upstream;
 # browsers send the client's key as a subprotocol.
-_NOT_IN_UPGRADE = (_PROXY_PREFIX, b"sec-websocket-")
-# The upstream's CORS headers are replaced by the gateway's own policy. Cookies belong
-# to the upstream's edge network; the organization and project name its account.
+_NOT_IN_UPGRADE = (OURS, b"sec-websocket-")
 # Of a head: from the end of the line before up to the end of the line.
 # Those that follow one another are one match, which takes less time.
 _LIMIT_LINES = re.compile(rb"(?:\n" + re.escape(PREFIX) + rb"[^\n]*)+")
-NOT_DOWN = HOP_BY_HOP | {
+# The upstream's CORS headers are replaced by the gateway's own policy. Cookies belong
+# to the upstream's edge network; the organization and project name its account.
+_NOT_DOWN = HOP_BY_HOP | {
     b"access-control-allow-credentials",
     b"access-control-allow-headers",
     b"access-control-allow-methods",
@@ -123,7 +124,7 @@ def lines_of(headers: Iterable[Header]) -> list[bytes]:
 def line_start(name: bytes) -> bytes:
     """What the line of a client's header begins with; empty if it needs a closer
     look."""
-    passed = name not in _SPECIAL and not name.startswith(_PROXY_PREFIX)
+    passed = name not in _SPECIAL and not name.startswith(OURS)
     return name + b": " if passed else b""
 
 
@@ -150,12 +151,15 @@ def downstream(headers: Iterable[Header], ours: Iterable[Header]) -> list[Header
     kept = [
         header
         for header in end_to_end(headers)
-        if header[0] not in NOT_DOWN
-        and header[0] not in replaced
-        and not header[0].startswith(_PROXY_PREFIX)
+        if header[0] not in replaced and not stays_here(header[0])
     ]
     kept.extend(ours)
     return kept
+
+
+def stays_here(name: bytes) -> bool:
+    """Is it a header of an upstream's answer that clients do not get?"""
+    return name in _NOT_DOWN or name.startswith(OURS)
 
 
 def readable(accepted: bytes) -> bytes:

@@ -7,11 +7,10 @@ from libs.common.headers import Header
 from libs.common.providers.key_echoes import SHORTEST, SentKey
 from services.gateway import errors
 from services.gateway.content.coding import decompressed
-from services.gateway.content.headers import CODINGS
+from services.gateway.content.headers import CODINGS, JSON_TYPE
 from services.gateway.content.response_facts import Facts
 
 LARGEST_OPENED = 4_194_304  # bytes of a decompressed error that are searched
-_JSON: Header = (b"content-type", b"application/json")
 
 
 class ErrorAnswer(NamedTuple):
@@ -34,7 +33,7 @@ def without_key(
     if plain is None:
         named = b", ".join(codings).decode("latin-1")
         envelope = errors.unreadable_error(status, sent.hidden(named)).body()
-        headers = [*_without(masked, b"content-encoding", b"content-type"), _JSON]
+        headers = [*_without(masked, b"content-encoding", b"content-type"), JSON_TYPE]
         return ErrorAnswer(headers, envelope, envelope)
     hidden = sent.hidden_bytes(plain)
     if hidden == plain:

@@ -14,7 +14,7 @@ from libs.common.proxy_keys import Principal
 from services.gateway import errors, event_log
 from services.gateway.auth.authenticator import UnknownKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import downstream, without_limits
+from services.gateway.content.headers import JSON_TYPE, downstream, without_limits
 from services.gateway.content.own_headers import cost_line, own_lines
 from services.gateway.content.request_path import upstream_path
 from services.gateway.errors import Problem
@@ -33,7 +33,6 @@ log = structlog.get_logger()
 
 # TRACE echoes what it got, the upstream key included; CONNECT asks for a tunnel.
 _REFUSED_METHODS: Final = frozenset({"TRACE", "CONNECT"})
-JSON_TYPE: Header = (b"content-type", b"application/json")
 
 
 class HttpExchange:

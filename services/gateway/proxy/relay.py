@@ -12,10 +12,9 @@ from libs.common.bodies.hints import LARGEST_QUICK
 from libs.common.headers import Header, find
 from libs.common.providers.key_echoes import NO_KEY, SentKey
 from services.gateway.capture.capture import Capture
-from services.gateway.content.headers import without_limit_lines
+from services.gateway.content.headers import OURS, without_limit_lines
 from services.gateway.proxy.answer_notes import AnswerNotes
 from services.gateway.server.connection import Connection
-from services.gateway.server.framing import OURS
 from services.gateway.upstream.client import Answer, Slow, TimedOut, UpstreamError
 from services.gateway.upstream.response import Sink
 

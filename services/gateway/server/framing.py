@@ -5,12 +5,13 @@ from http import HTTPStatus
 from typing import Final
 
 from libs.common.headers import Header
+from libs.common.name_table import NameTable
 from libs.common.upstream_answers.rate_limits import PREFIX
 from services.gateway.content.headers import (
-    NOT_DOWN,
     end_to_end,
     names_limits,
     names_others,
+    stays_here,
 )
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -27,16 +28,23 @@ _STATUS_LINES = {
 }
 # Without the line break, which begins each line of a header.
 _FIRST_LINES: Final = {status: line[:-2] for status, line in _STATUS_LINES.items()}
-OURS: Final = b"x-proxy-"  # the upstream may be another gateway that sends these
 _OTHER: Final = 0
 _SIZED: Final = 1
 _LIMITED: Final = 2
-# By header name, what the line of a header begins with, behind another one (empty if it
-# is not relayed), and what the header says. Upstreams send the same few names: one
-# lookup answers all that is asked of a header. What an odd upstream sends must not fill
-# memory.
-_KNOWN: Final[dict[bytes, tuple[bytes, int]]] = {}
-MOST_KNOWN = 512
+Known = tuple[bytes, int]
+"""Of the name of an upstream's header: what its line begins with, behind another one
+(empty if it is not relayed), and what the header says. One lookup answers all that is
+asked of a header."""
+
+
+def _known(name: bytes) -> Known:
+    limited = _LIMITED if name.startswith(PREFIX) else _OTHER
+    says = _SIZED if name == b"content-length" else limited
+    return b"" if stays_here(name) else b"\r\n" + name + b": ", says
+
+
+_NAMES: Final[NameTable[Known]] = NameTable(_known)
+_KNOWN: Final = _NAMES.entries  # looked up here, because that is sooner than a call
 
 
 def status_line(status: int) -> bytes:
@@ -53,7 +61,7 @@ def relayed_head(
     sized = limited = False
     for name, value in headers:
         known = _KNOWN.get(name)
-        start, says = _learn(name) if known is None else known
+        start, says = _NAMES.learn(name) if known is None else known
         if start:
             parts.append(start + value)
             if says:
@@ -64,17 +72,6 @@ def relayed_head(
             return head, sized, names_limits(headers)
     parts += (b"\r\n", ours, framing, b"\r\n")
     return b"".join(parts), sized, limited
-
-
-def _learn(name: bytes) -> tuple[bytes, int]:
-    """What `_KNOWN` lacks."""
-    hidden = name in NOT_DOWN or name.startswith(OURS)
-    limited = _LIMITED if name.startswith(PREFIX) else _OTHER
-    says = _SIZED if name == b"content-length" else limited
-    found = b"" if hidden else b"\r\n" + name + b": ", says
-    if len(_KNOWN) < MOST_KNOWN:
-        _KNOWN[name] = found
-    return found
 
 
 def own_head(status: int, headers: Iterable[Header], framing: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import Final
 
 from libs.common.bodies.hints import NAMING_HEADERS
 from libs.common.headers import Header, find
+from libs.common.name_table import NameTable
 from services.gateway import errors
 from services.gateway.content.headers import (
     ACCEPT_ENCODING,
@@ -164,28 +165,16 @@ WATCHED |= {
     name: _telling(name) for name in (*NAMING_HEADERS, b"authorization", b"api-key")
 }
 
-MOST_NAMES = 512  # what an odd client sends must not fill memory
-LONGEST_NAME = 64  # bytes
-MOST_ORDERED: Final = 32  # names of which a connection keeps the order
 Known = tuple[bytes, bytes, bytes, See | None]
 """Of a header name, as a client writes it: the name, the same in lower case, what its
 line for the upstream begins with (empty without one), and the method that takes the
 value."""
-NAMES: Final[dict[bytes, Known]] = {}
-"""By name as clients write it: they send the same few."""
 
 
-def known(name: bytes, order: list[Known], place: int) -> Known:
-    """What is known of a name. `order`: of the names in a connection's last head; this
-    one belongs at `place`."""
-    found = NAMES.get(name)
-    if found is None:
-        lower = name.lower()
-        found = name, lower, line_start(lower), WATCHED.get(lower)
-        if len(NAMES) < MOST_NAMES and len(name) <= LONGEST_NAME:
-            NAMES[name] = found
-    if place < len(order):
-        order[place] = found
-    elif place < MOST_ORDERED:
-        order.append(found)
-    return found
+def _known(name: bytes) -> Known:
+    lower = name.lower()
+    return name, lower, line_start(lower), WATCHED.get(lower)
+
+
+NAMES: Final[NameTable[Known]] = NameTable(_known)
+"""By name as clients write it."""

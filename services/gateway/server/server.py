@@ -13,6 +13,7 @@ import structlog
 
 from libs.common.headers import Header
 from services.gateway import event_log
+from services.gateway.content.headers import JSON_TYPE
 from services.gateway.server.body_memory import SMALL, Room
 from services.gateway.server.browser_guard import BrowserGuard
 from services.gateway.server.connection import ClientTimeouts, Connection, Site
@@ -218,7 +219,7 @@ async def _refuse(request: Request, connection: Connection) -> None:
     problem = request.problem
     assert problem is not None
     event_log.refused(problem.ledger_code, problem.status)
-    headers = [(b"content-type", b"application/json"), *problem.headers]
+    headers = [JSON_TYPE, *problem.headers]
     connection.writer.send_whole(problem.status, headers, problem.body())
     connection.over()
 

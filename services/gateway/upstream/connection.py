@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import httptools
 
-from libs.common.headers import Header, Name, lower_name
+from libs.common.headers import NAMES, Header, Name
 from services.gateway.upstream.errors import (
     Broken,
     Interrupted,
@@ -21,6 +21,7 @@ from services.gateway.upstream.errors import (
 from services.gateway.upstream.pool import Pool
 from services.gateway.upstream.response import Answer
 
+_NAMES: Final = NAMES  # a method of an imported name is found more slowly
 # A method of a class in C by its name costs as much as the call.
 _is_done: Final = asyncio.Future.done
 _set_result: Final = asyncio.Future.set_result
@@ -136,8 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
         return answer_head
 
     def withdraw(self, asked: "asyncio.Future[Answer]") -> None:
-        """Nobody waits for this response any more. It may be complete by now, and
-        the connection may serve another request."""
+        """Nobody waits for this response. The connection may serve another by now."""
         if self._head is asked:
             self.abort()
         elif asked.done() and not asked.cancelled() and asked.exception() is None:
@@ -280,7 +280,7 @@ class UpstreamConnection(asyncio.Protocol):
         headers, order = self._headers, self._order
         place = len(headers)
         known = place < len(order) and order[place][0] == name
-        lower = order[place][1] if known else lower_name(name, order, place)
+        lower = order[place][1] if known else _NAMES.placed(name, order, place)[1]
         headers.append((lower, value))
 
     def on_headers_complete(self) -> None:

@@ -11,7 +11,7 @@ from libs.common.headers import Header, find
 from libs.common.proxy_keys import Principal
 from libs.common.routing.accounts import unnamed
 from services.gateway import errors, event_log
-from services.gateway.content.headers import downstream
+from services.gateway.content.headers import JSON_TYPE, downstream
 from services.gateway.errors import Problem
 from services.gateway.proxy.attempts import Attempts
 from services.gateway.proxy.failures import with_whole_retry_after
@@ -31,7 +31,6 @@ log = structlog.get_logger()
 
 # Headers of an upstream's 101 answer that are not for the client.
 _OF_UPSTREAM = (b"sec-websocket-", b"content-", b"date", b"server")
-_JSON: Header = (b"content-type", b"application/json")
 
 
 class SocketPlane:
@@ -164,7 +163,7 @@ class SocketPlane:
     ) -> None:
         upgrade.answers(problem)
         headers = [
-            _JSON,
+            JSON_TYPE,
             *problem.headers,
             *upgrade.headers_of_ours,
         ]
@@ -224,7 +223,7 @@ def _accepting(upgrade: TurnLifecycle, opened: Opened) -> list[Header]:
 def _reject(client: ClientSocket, problem: Problem) -> None:
     """Refuse a request that the ledger does not record."""
     event_log.refused(problem.ledger_code, problem.status)
-    client.refuse(problem.status, [_JSON, *problem.headers], problem.body())
+    client.refuse(problem.status, [JSON_TYPE, *problem.headers], problem.body())
 
 
 def client_may_upgrade(request: Request) -> bool:

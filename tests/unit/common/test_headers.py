@@ -2,17 +2,14 @@
 
 import pytest
 
-from libs.common import headers as module
 from libs.common.headers import (
-    MOST_NAMES,
-    MOST_ORDERED,
+    NAMES,
     NO_KINDS,
     Header,
     Kinds,
     Name,
     find,
     kinds,
-    lower_name,
 )
 
 JSON, GZIP = b"application/json", b"gzip"
@@ -53,17 +50,7 @@ def test_what_a_body_is(headers: list[Header], expected: Kinds) -> None:
     assert kinds(headers) == expected
 
 
-def test_names_are_in_lower_case_at_whatever_place_they_are() -> None:
+def test_a_name_has_its_lower_case() -> None:
     order: list[Name] = []
-    names = [b"A-%d" % number for number in range(MOST_ORDERED + 2)]
-    for sent in (names, names, names[:3], names[1:], names[::-1], [b"a-0", *names]):
-        found = [lower_name(name, order, place) for place, name in enumerate(sent)]
-        assert found == [name.lower() for name in sent]
-
-
-def test_names_that_odd_peers_send_do_not_fill_memory() -> None:
-    lower_name(b"x" * 65, [], 0)
-    for number in range(MOST_NAMES + 1):
-        lower_name(b"X-%d" % number, [], 0)
-    assert len(module._names) == MOST_NAMES
-    assert max(map(len, module._names)) <= 64
+    assert NAMES.placed(b"X-Odd-Name", order, 0) == (b"X-Odd-Name", b"x-odd-name")
+    assert order == [(b"X-Odd-Name", b"x-odd-name")]

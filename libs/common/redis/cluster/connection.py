@@ -19,14 +19,13 @@ from libs.common.redis.cluster.client import REDIRECTIONS, ClusterClient
 from libs.common.redis.cluster.layout import Address, guarded, target_of
 from libs.common.redis.cluster.wire import Awaited, Call, Reply, Told, Wire
 from libs.common.redis.packing import packed
+from libs.common.redis.shared_connection import ANSWER_TIMEOUT_S, RECONNECT_PAUSE_S
 from libs.common.runtime.lifecycle import end
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 4.0  # with the questions to nodes
-ANSWER_TIMEOUT_S = 2.0
-RECONNECT_PAUSE_S = 0.2
 FOLLOW_WITHIN_S = 2.0  # longer than a call may wait while the slot moves
 FOLLOW_PAUSE_S = 0.02
 # Prefixes of error replies.

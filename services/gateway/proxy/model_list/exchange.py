@@ -6,8 +6,9 @@ from libs.common.bodies.hints import Hints
 from libs.common.bodies.scanner import Scan
 from libs.common.proxy_keys import Principal
 from services.gateway import errors
+from services.gateway.content.headers import JSON_TYPE
 from services.gateway.errors import Problem
-from services.gateway.proxy.exchange import JSON_TYPE, HttpExchange
+from services.gateway.proxy.exchange import HttpExchange
 from services.gateway.proxy.lifecycle import Lifecycle
 from services.gateway.proxy.model_list.relay import ModelListRelay, without_length
 from services.gateway.proxy.relay import Relay

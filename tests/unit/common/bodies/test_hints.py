@@ -4,9 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from msgspec.structs import fields
 
-from libs.common.bodies import shapes
 from libs.common.bodies.hints import Hints, quick_hints, read_hints
 
 PATH = b"/responses"
@@ -216,6 +214,9 @@ def isolated(body: Any, path: bytes = PATH, headers: Any = ()) -> Hints:
                                 {"container": {"type": "auto", "file_ids": ["file-1"]}},
                                 {"input_image_mask": {"file_id": "file-2"}}]},
                      PATH, ("vs_1", "vs_2", "cntr_1", "file-1", "file-2"), id="tools"),
+        pytest.param({"tools": [{"environment": {"container_id": "cntr_1",
+                                                 "file_ids": ["file-1"]}}]},
+                     PATH, ("cntr_1", "file-1"), id="environment of a tool"),
         pytest.param({"input_image_mask": {"file_id": "file-2"}}, PATH, ("file-2",),
                      id="mask"),
         pytest.param({"prompt": {"variables": {"a": "x", "b": {"file_id": "file-1"}}}},
@@ -234,6 +235,31 @@ def isolated(body: Any, path: bytes = PATH, headers: Any = ()) -> Hints:
 )  # fmt: skip
 def test_all_named_ids(body: Any, path: bytes, expected: tuple[str, ...]) -> None:
     assert isolated(body, path).named == expected
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param([], id="only such items"),
+        pytest.param([{"id": "mine"}], id="beside another item"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("member", "named"),
+    [
+        ({}, ()),
+        ({"file_id": "file-1"}, ("file-1",)),
+        ({"container_id": "cntr_1"}, ("cntr_1",)),
+        ({"environment": {"container_id": "cntr_1"}}, ("cntr_1",)),
+        ({"output": [{"file_id": "file-1"}]}, ("file-1",)),
+    ],
+)
+def test_an_item_with_text_may_name_objects(
+    member: dict[str, Any], named: tuple[str, ...], beside: list[Any]
+) -> None:
+    item = {"type": "message", "role": "user", "content": "x", **member}
+    found = isolated({"input": [item, *beside]})
+    assert (*found.named, *found.references) == named
 
 
 def test_without_isolation_no_ids_are_collected() -> None:
@@ -336,38 +362,6 @@ def test_half_a_surrogate_pair_in_an_id_is_replaced(body: bytes, isolate: bool) 
     assert id_.endswith(("_?", "-?"))
     for ids in (hints.bound_ids, hints.named, hints.references):
         assert "".join(ids).isascii()
-
-
-def test_members_are_read_at_their_places() -> None:
-    body, whole, item = (
-        [field.name for field in fields(kind)]
-        for kind in (shapes.Body, shapes.WholeBody, shapes.WholeItem)
-    )
-    assert body[:9] == [
-        "model", "stream", "background", "max_output_tokens", "previous_response_id",
-        "conversation", "prompt_cache_key", "metadata", "client_metadata",
-    ]  # fmt: skip
-    assert whole[: len(body)] == body
-    assert body[shapes.LIMIT] == "max_output_tokens"
-    assert body[shapes.INPUT] == "input"
-    assert body[shapes.OBJECTS] == ["tools", "file_id", "file_ids", "input_file_id"]
-    assert len(body) == shapes.LIMITED
-    assert whole[shapes.LIMITED : shapes.ITEMS] == [
-        "reasoning", "reasoning_effort", "max_tokens", "max_completion_tokens",
-        "service_tier",
-    ]  # fmt: skip
-    assert whole[shapes.ITEMS] == "items"
-    assert whole[shapes.RARE] == [
-        "messages", "prompt", "files", "images", "mask", "input_image_mask",
-        "input_reference", "training_file", "validation_file", "tool_resources",
-    ]  # fmt: skip
-    assert item[:6] == [
-        "id", "encrypted_content", "content", "file_id", "container_id", "environment",
-    ]  # fmt: skip
-    assert item[shapes.OUTPUT] == "output"
-    assert [field.name for field in fields(shapes.Metadata)] == [
-        "session_id", "session_name", "pool_id",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("isolate", [False, True])

@@ -5,7 +5,9 @@ from libs.common.bodies.shapes import (
     ITEMS,
     LIMIT,
     LIMITED,
+    MESSAGES,
     OBJECTS,
+    OTHERS,
     OUTPUT,
     RARE,
     Body,
@@ -32,10 +34,12 @@ def test_members_are_where_their_readers_look() -> None:
         "service_tier",
     )
     assert names[ITEMS] == "items"
+    assert names[MESSAGES] == "messages"
     assert names[RARE] == (
-        *("messages", "prompt", "files", "images", "mask", "input_image_mask"),
-        *("input_reference", "training_file", "validation_file", "tool_resources"),
+        *("prompt", "files", "images", "mask", "input_image_mask", "input_reference"),
+        *("training_file", "validation_file", "tool_resources"),
     )
+    assert names[OTHERS] == (names[MESSAGES], *names[RARE])
     assert Metadata.__struct_fields__ == ("session_id", "session_name", "pool_id")
 
 

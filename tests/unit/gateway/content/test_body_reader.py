@@ -83,13 +83,32 @@ async def test_what_cannot_be_opened_has_no_hints(body: bytes, coding: bytes) ->
         await reader.opened(body, coding)
 
 
-@pytest.mark.parametrize("twice", [True, False])
-async def test_an_id_that_is_named_twice_is_a_problem_of_isolation(twice: bool) -> None:
+MANY = b'"a":"' + b"x" * 20_000 + b'",'
+
+
+@pytest.mark.parametrize("name", [b"previous_response_id", b"conversation"])
+@pytest.mark.parametrize(
+    ("beside", "repeats"),
+    [
+        pytest.param(b"", False, id="once"),
+        pytest.param(b'"NAME":"x_2",', True, id="twice"),
+        pytest.param(MANY + b'"NAME":null,', True, id="far from each other"),
+        pytest.param(b'"NAM\\u0045":"x_2",', True, id="escaped"),
+        pytest.param(b'"NAME":"%b",' % (b"y" * 40_000), True, id="a long value"),
+        pytest.param(b'"NAME":{"id":"%b"},' % (b"y" * 40_000), True, id="an object"),
+        pytest.param(b'"a":{"NAME":1,"b":["NAME"]},', False, id="within a member"),
+        pytest.param(b'"a":"NAME","b":"\\"NAME\\":1",', False, id="in texts"),
+    ],
+)
+async def test_state_that_is_named_twice_is_a_problem_of_isolation(
+    name: bytes, beside: bytes, *, repeats: bool
+) -> None:
     """Parsers differ in which of two equal names counts."""
-    name = b'"previous_response_id":"resp_1",'
-    body = b"{" + name * (2 if twice else 1) + LARGE[1:]
+    escaped = name[:-1] + b"\\u%04x" % name[-1]
+    more = beside.replace(b"NAM\\u0045", escaped).replace(b"NAME", name)
+    body = b'{"%b":"x_1",' % name + more + LARGE[1:]
     read = await Reader().read(PATH, [], body, isolate=True)
-    assert (read.hints.problem == UNREADABLE) is twice
+    assert (read.hints.problem == UNREADABLE) is repeats
     assert (await Reader().read(PATH, [], body)).hints.problem is None
 
 

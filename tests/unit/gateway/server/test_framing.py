@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.headers import Header
+from libs.common.name_table import LONGEST_NAME, MOST_NAMES
+from services.gateway.server import framing
 from services.gateway.server.framing import (
     CHUNKED,
     CLOSE,
@@ -86,6 +88,16 @@ def test_what_an_upstreams_headers_say(
 ) -> None:
     for _ in range(2):  # the second time from memory
         assert relayed_head(200, headers, b"", b"")[1:] == (sized, limited)
+
+
+def test_odd_upstreams_do_not_fill_memory() -> None:
+    headers = [(b"x" * LONGEST_NAME + b"y", b"1")]
+    headers += [(b"x-many-%d" % number, b"1") for number in range(MOST_NAMES + 1)]
+    for _ in range(2):
+        head, _, _ = relayed_head(200, headers, b"", b"")
+        assert head.split(b"\r\n")[1:-2] == [b": ".join(header) for header in headers]
+    assert len(framing._KNOWN) == MOST_NAMES
+    assert max(map(len, framing._KNOWN)) <= LONGEST_NAME
 
 
 def test_our_own_head_is_what_was_given() -> None:

@@ -6,14 +6,10 @@ from libs.common.headers import Header
 from services.gateway.server.head_fields import (
     LARGEST_HEAD,
     MOST_HEADERS,
-    MOST_NAMES,
-    MOST_ORDERED,
     NAMES,
     WATCHED,
     HeadFields,
-    Known,
     announced_length,
-    known,
 )
 
 
@@ -159,30 +155,12 @@ def test_the_host_of_a_complete_url_replaces_all_others(
 
 
 def test_a_name_is_known_however_it_is_written() -> None:
-    assert known(b"X-Odd-Name", [], 0) == (
+    assert NAMES.placed(b"X-Odd-Name", [], 0) == (
         b"X-Odd-Name", b"x-odd-name", b"x-odd-name: ", None
     )  # fmt: skip
-    assert NAMES[b"X-Odd-Name"] == known(b"X-Odd-Name", [], 0)
-    _, name, start, see = known(b"Authorization", [], 0)
+    _, name, start, see = NAMES.placed(b"Authorization", [], 0)
     assert (name, start) == (b"authorization", b"")
     assert see is WATCHED[b"authorization"]
-
-
-def test_a_name_is_known_at_whatever_place_it_is() -> None:
-    order: list[Known] = []
-    names = [b"A-%d" % number for number in range(MOST_ORDERED + 2)]
-    heads = names, names, names[:3], names[1:], names[::-1], [b"a-0", *names]
-    for head in heads:
-        found = [known(name, order, place)[1] for place, name in enumerate(head)]
-        assert found == [name.lower() for name in head]
-
-
-def test_names_that_odd_clients_send_do_not_fill_memory() -> None:
-    known(b"x" * 65, [], 0)
-    for number in range(MOST_NAMES + 1):
-        known(b"x-%d" % number, [], 0)
-    assert len(NAMES) == MOST_NAMES
-    assert max(map(len, NAMES)) <= 64
 
 
 def test_who_asks_and_for_what_is_kept_apart() -> None:
