@@ -31,6 +31,9 @@ FRAMES = frozenset(
 # occur twice by chance, because quotes within strings are escaped.
 _PREVIOUS: Final = b'"previous_response_id"'
 _CONVERSATION: Final = b'"conversation"'
+# A letter of these names, or their underscore, as an escape.
+_ESCAPES: Final = b"\\u00"
+_escaped_letter: Final = re.compile(rb"\\u00[567]").search
 
 
 # The asker of a request --------------------------------------------------------
@@ -188,7 +191,12 @@ def _check_names(plain: bytes) -> None:
 
 def _repeats_names(plain: bytes) -> bool:
     """May a body have two members of one name that matters?"""
-    return plain.count(_PREVIOUS) > 1 or plain.count(_CONVERSATION) > 1
+    return (
+        plain.count(_PREVIOUS) > 1
+        or plain.count(_CONVERSATION) > 1
+        # The first search takes a tenth of the other one.
+        or (_ESCAPES in plain and _escaped_letter(plain) is not None)
+    )
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -61,6 +61,9 @@ def refusal(path: str, body: bytes, *headers: tuple[bytes, bytes]) -> str | None
         (b'{"previous_response_id":"resp_1","previous_response_id":null}', False),
         (b'{"previous_response_id":"resp_1","previous_response_id":""}', False),
         (b'{"conversation":{"id":"conv_1"},"conversation":null}', False),
+        (b'{"previous_response_id":"resp_1","previous\\u005fresponse_id":null}', False),
+        (b'{"conversatio\\u006e":"conv_1","conversation":null}', False),
+        (b'{"\\u0063onversation":"conv_1","conversation":""}', False),
     ],
 )
 def test_a_body_that_may_hide_an_id_is_looked_at(body: bytes, *, plain: bool) -> None:
@@ -108,6 +111,30 @@ FORM = (b"content-type", b"multipart/form-data; boundary=b")
             b'{"conversation":"conv_1","conversation":null}',
             [JSON],
             "one JSON object",
+        ),
+        (
+            "/responses",
+            b'{"previous_response_id":"resp_1","previous\\u005fresponse_id":"resp_2"}',
+            [JSON],
+            "one JSON object",
+        ),
+        (
+            "/responses",
+            b'{"conversatio\\u006e":"conv_1","conversation":"conv_2"}',
+            [JSON],
+            "one JSON object",
+        ),
+        (
+            "/responses",
+            b'{"conversatio\\u006e":"conv_1","conver\\u0073ation":"conv_2"}',
+            [JSON],
+            "one JSON object",
+        ),
+        (
+            "/responses",
+            b'{"previous_response_id":"resp_1","input":"conversatio\\u006e"}',
+            [JSON],
+            None,
         ),
         ("/responses", b'{"previous_response_id":null}', [JSON], None),
         ("/images/edits", b'{"image":"x"}', [JSON], None),
