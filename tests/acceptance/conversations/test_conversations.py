@@ -114,7 +114,8 @@ async def hold_all(fleet: Fleet, seed: int, midway: Interference | None = None) 
             return False
         return fleet.resource(key) not in await fleet.in_flight()
 
-    async with Chaos(fleet.simulator, MODELS, seed, idle, fleet.chooses).reigning(KEYS):
+    chaos = Chaos(fleet.simulator, MODELS, seed, idle, fleet.chooses, ears.waiting)
+    async with chaos.reigning(KEYS):
         tasks = [hold(name, kind) for name, kind in talks(CONVERSATIONS)]
         if midway is not None:
             tasks.append(midway(run))

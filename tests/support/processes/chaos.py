@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any
+from weakref import WeakSet
 
 from libs.simulator.faults.faults import parse_script
 from libs.simulator.server import RunningSimulator
@@ -44,10 +45,12 @@ class Chaos:
         seed: int,
         idle: Callable[[str], Awaitable[bool]],
         chosen: Callable[[str], Awaitable[bool]],
+        waiting: WeakSet[Any],
     ) -> None:
         """`idle`: whether the product has no request in flight with a key; `chosen`:
-        whether it chooses the key for any request."""
-        self._idle, self._chosen = idle, chosen
+        whether it chooses the key for any request; `waiting`: the requests of clients
+        that have no answer yet, at any time."""
+        self._idle, self._chosen, self._waiting = idle, chosen, waiting
         self._simulator = simulator
         self._models = set(models)
         self._seed = seed
@@ -109,15 +112,22 @@ class Chaos:
 
     async def _until_well(self, key: str, since: int) -> None:
         """Wait until the key serves every model, and not as a trial, beside which no
-        other request is sent there; only then may its sibling fail."""
+        other request is sent there; only then may its sibling fail. A request that has
+        tried the key is not sent there again, so wait for those, too."""
         served: set[str] = set()
+        may_have_tried = WeakSet(self._waiting)
 
         async def serves() -> bool:
             served.update(self._served(key, since))
             return served >= self._models
 
         await eventually(serves, within_s=WELL_AGAIN_S, every_s=0.05)
-        chosen = partial(self._chosen, key)
+
+        async def chosen() -> bool:
+            if any(request in self._waiting for request in may_have_tried):
+                return False
+            return await self._chosen(key)
+
         await eventually(chosen, within_s=WELL_AGAIN_S, every_s=0.05)
 
     def _served(self, key: str, since: int) -> Iterator[str]:
