@@ -117,11 +117,15 @@ def asker_for(
     return Asker(tenant, strict, kinds, tuple([digest(id_) for id_ in further])), ids
 
 
-def ids_beside(plain: bytes) -> list[str]:
-    """The ids in a WebSocket message that creates no response; `Hints` lack them."""
+def ids_beside(plain: bytes, *, strict: bool) -> list[str]:
+    """The ids in a WebSocket message that creates no response; `Hints` lack them.
+    `strict`: raises a `Problem` for a message with a value that only some parsers read,
+    such as half of a surrogate pair: they would read its other ids."""
     try:
         frame = msgspec.json.decode(plain, type=FrameIds)
     except ODD_JSON:
+        if strict:
+            raise errors.unreadable_body() from None
         return []
     found = (frame.response_id, frame.item_id, frame.id)
     return [id_ for id_ in found if isinstance(id_, str) and id_]
@@ -179,7 +183,7 @@ def _check_json(hints: Hints) -> None:
 
 def _check_names(plain: bytes) -> None:
     if len(plain) > LARGEST_QUICK:
-        return  # the scanner refused repeated names already
+        return  # refused already when it was read
     if not _repeats_names(plain):
         return
     try:

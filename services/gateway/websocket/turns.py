@@ -243,7 +243,8 @@ class SocketTurns:
         try:
             if self._strict:
                 isolation.check_frame(hints, head.type, plain)
-            named = [*hints.named, *isolation.ids_beside(plain)]
+            beside = isolation.ids_beside(plain, strict=self._strict)
+            named = [*hints.named, *beside]
             life.names(None, *self._asker(hints, set(named) - self._running_ids()))
             if life.ids:
                 await self._leases.check(life, life.ask(1, "", 0))

@@ -250,6 +250,9 @@ def in_frames() -> Iterator[FrameAttack]:
         result = PREVIOUS if type_ == "response.steer" else NOT_FOUND
         frame = json.dumps({"type": type_, name: "ID", "input": "x"})
         yield FrameAttack(f"{type_}: {name}", "resp", frame, result)
+    for what, odd in (("half a surrogate pair", '"\\ud800"'), ("1e999", "1e999")):
+        frame = f'{{"type": "response.cancel", "response_id": "ID", "id": {odd}}}'
+        yield FrameAttack(f"response.cancel: beside {what}", "resp", frame, UNREADABLE)
     steer = {"type": "response.steer", "input": reference}
     yield FrameAttack(
         "response.steer: item reference", "msg", json.dumps(steer), NOT_FOUND

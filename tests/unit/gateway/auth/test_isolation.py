@@ -6,7 +6,13 @@ import pytest
 
 from libs.common.bodies.hints import Hints, quick_hints, read_hints
 from services.gateway.auth.endpoints import route_of
-from services.gateway.auth.isolation import asker_of, check_body, not_found, plain_asker
+from services.gateway.auth.isolation import (
+    asker_of,
+    check_body,
+    ids_beside,
+    not_found,
+    plain_asker,
+)
 from services.gateway.errors import Problem
 from services.gateway.server.request import Request
 
@@ -30,6 +36,16 @@ def test_children_and_items_may_be_unknown() -> None:
     hints = read_hints(path, [], b"", isolate=True)
     asker, ids = asker_of("key:a", hints, route_of("GET", path), strict=True)
     assert dict(zip(ids, asker.kinds, strict=True)) == {"conv_1": "n", "msg_1": "r"}
+
+
+@pytest.mark.parametrize("odd", [rb'"\ud800"', rb'"a\udc00b"', b"1e999", b"NaN"])
+def test_a_frame_that_only_some_parsers_read_hides_no_id(odd: bytes) -> None:
+    frame = b'{"type":"response.cancel","response_id":"resp_1","id":%b}'
+    assert ids_beside(frame % b'"x"', strict=True) == ["resp_1", "x"]
+    with pytest.raises(Problem) as refused:
+        ids_beside(frame % odd, strict=True)
+    assert refused.value.code == "invalid_json"
+    assert ids_beside(frame % odd, strict=False) == []
 
 
 def test_requests_without_ids_share_one_asker() -> None:
