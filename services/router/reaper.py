@@ -30,7 +30,12 @@ REAPED = Counter(
 
 class Leases(Protocol):
     async def reap(
-        self, silent_ms: int, *, strays: bool = False, go_on: GoOn
+        self,
+        silent_ms: int,
+        *,
+        strays: bool = False,
+        go_on: GoOn,
+        ended: Callable[[int], None],
     ) -> int: ...
 
     async def sweep(self, *, go_on: GoOn) -> None: ...
@@ -48,6 +53,7 @@ class Reaper:
         self._leadership = leadership
         self._silent_ms = silent_ms
         self._clock = clock
+        self._ended = 0  # leases in this round
         self._not_before = 0.0
         self._rounds = 0
 
@@ -72,21 +78,26 @@ class Reaper:
         return 0
 
     async def _reap(self, *, strays: bool) -> int:
-        go_on = self._go_on
-        ended = await self._leases.reap(self._silent_ms, strays=strays, go_on=go_on)
-        self._note(ended)
+        self._ended = 0
+        go_on, reap = self._go_on, self._leases.reap
+        try:
+            await reap(self._silent_ms, strays=strays, go_on=go_on, ended=self._count)
+        finally:
+            if self._ended:
+                log.warning(
+                    "leases of silent gateways ended",
+                    action="leases_reaped",
+                    leases=self._ended,
+                )
         if strays:
             await self._leases.sweep(go_on=go_on)
-        return ended
+        return self._ended
 
     async def _go_on(self) -> bool:
         """Many leases take longer than a leader may be silent."""
         await asyncio.sleep(PAUSE_S)
         return await self._leadership.hold()
 
-    def _note(self, ended: int) -> None:
-        if ended:
-            REAPED.inc(ended)
-            log.warning(
-                "leases of silent gateways ended", action="leases_reaped", leases=ended
-            )
+    def _count(self, ended: int) -> None:
+        REAPED.inc(ended)
+        self._ended += ended

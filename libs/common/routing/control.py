@@ -193,22 +193,30 @@ class ControlFunctions:
         return {k: v.decode() for k, v in found.items()}
 
     async def reap(
-        self, silent_ms: int, *, strays: bool = False, go_on: GoOn | None = None
+        self,
+        silent_ms: int,
+        *,
+        strays: bool = False,
+        go_on: GoOn | None = None,
+        ended: Callable[[int], None] | None = None,
     ) -> int:
         """End the leases of gateways without a heartbeat for `silent_ms`, and emit an
         `interrupted` request event for each. Returns how many. `strays`: also look for
         leases of gateways that never sent a heartbeat.
 
         Redis serves nobody during a call, so each one does a part. `go_on` is awaited
-        between two of them; if it returns False, the next `reap` does the rest."""
-        look, ended = 1 if strays else 0, 0
+        between two of them; if it returns False, the next `reap` does the rest.
+        `ended` is told how many each call ended, because a later call may fail."""
+        look, total = 1 if strays else 0, 0
         more: list[Any] = []
         while True:
             given = silent_ms, self._clock(), look, *more
             count, *more = await self._fcall("reap_v2", *given)
-            ended += int(count)
+            total += int(count)
+            if ended:
+                ended(int(count))
             if not more or (go_on and not await go_on()):
-                return ended
+                return total
 
     async def sweep(self, *, go_on: GoOn | None = None) -> None:
         """End reservations whose requests hold no lease any more, also in parts."""

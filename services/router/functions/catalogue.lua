@@ -89,8 +89,10 @@ end
 -- the content, so a stale copy is never used.
 local cached = { version = false }
 
--- The gateway whose last heartbeats found no other one, or false, and how many they were.
--- After the first, others may still register again in a Redis that was emptied.
+-- The gateway whose last heartbeats found no other one, or false, and how many these were.
+-- One such heartbeat is not enough: after Redis was emptied, other gateways may not have
+-- registered again. A server that becomes the primary again may have an old value, until
+-- the first call of another gateway.
 local only, beats_alone = false, 0
 
 local function clock(now)

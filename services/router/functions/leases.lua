@@ -11,7 +11,7 @@
 
 local budgets = {}  -- filled by budgets.lua
 local leases = {
-  PAGE = 300,   -- the work of a page, in leases that are read: half a millisecond
+  PAGE = 300,   -- the work of a page, in leases that are read: 0.5 to 1 ms
   COUNT = 150,  -- asked of HSCAN at once
   PASSED = 5,   -- leases that HSCAN passes over in the time in which one is read
 }
@@ -49,8 +49,8 @@ end
 -- call does a bounded amount of work and says where the next one goes on. That is the
 -- cursor `at` of HSCAN in the leases of the resource `from`, both '' at first. Leases
 -- may be taken and end between the calls. HSCAN finds those that are there all the time,
--- some of them twice. Leases that are taken meanwhile may be missed, as those that
--- move to another resource.
+-- some of them twice. It may miss leases that are taken meanwhile, and those that move
+-- to another resource.
 -- `found(id, leases)` gets those whose field matches `pattern` (all: '*') as HSCAN lists
 -- them, some `count` at a time, and returns the work that they made, in units of what
 -- reading a lease takes. Returns `at` and `from` of the next page, or nil at the end.

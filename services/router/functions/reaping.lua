@@ -9,6 +9,7 @@ local reaping = {
   COUNT = 20,      -- leases that are read at once if some of them may end
   ENDS = 20,       -- leases that are read in the time in which one ends
   EXPIRES = 2000,  -- sessions that one call forgets
+  AT_ONCE = 100,   -- silent gateways; the next round begins with the others
 }
 
 -- Ends the lease of a request whose gateway is silent. Returns false if it ended before.
@@ -42,7 +43,8 @@ end
 -- have, so that another router goes on if this one ends between two calls, and not in
 -- `gateways`, so that the next heartbeat of one that lives has it resume its leases.
 function reaping.begin(before)
-  local silent = call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf', before)
+  local silent = call('ZRANGEBYSCORE', TAG .. 'gateways', '-inf', before,
+    'LIMIT', 0, reaping.AT_ONCE)
   if #silent > 0 then
     call('ZREM', TAG .. 'gateways', unpack(silent))
     call('SADD', TAG .. 'reaping', unpack(silent))
@@ -78,7 +80,10 @@ function reaping.end_page(page, gateways, at, from, strays)
       if silent[gateway] then
         if reaping.end_lease(page, id, listed[i], listed[i + 1]) then ended = ended + 1 end
       elseif strays and not heard[gateway] then
-        call('ZADD', TAG .. 'gateways', 'NX', page.now, gateway)
+        -- Another router may have found it silent since this search began.
+        if call('SISMEMBER', TAG .. 'reaping', gateway) == 0 then
+          call('ZADD', TAG .. 'gateways', 'NX', page.now, gateway)
+        end
         heard[gateway] = true
       end
     end

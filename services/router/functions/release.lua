@@ -156,8 +156,9 @@ local function release(keys, args, tenant, first, told)
   return emit(said.stream, 'request', said.by, said.event)
 end
 
--- Instead of the id of an event, which it does not need, the only gateway gets -1: its
--- next releases may come a little later, because nobody else waits for them.
+-- What a gateway gets in reply to a release that ended a request: the id of the event,
+-- which it does not need, or -1 if it is the only gateway. Then its next releases may
+-- come a little later, because no other gateway depends on them.
 local function reply_to(gateway, entry)
   if gateway == only and beats_alone > 1 and entry ~= '' then return -1 end
   return entry

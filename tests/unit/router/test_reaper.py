@@ -1,6 +1,10 @@
 """When dead gateways are reaped, and when not."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.errors import NoCatalogue, RedisAway
 from libs.common.routing.control import GoOn
@@ -26,18 +30,27 @@ class World:
         self.holds += 1
         return self.leads
 
-    async def reap(self, silent_ms: int, *, strays: bool = False, go_on: GoOn) -> int:
+    async def reap(
+        self,
+        silent_ms: int,
+        *,
+        strays: bool = False,
+        go_on: GoOn,
+        ended: Callable[[int], None],
+    ) -> int:
         self.reaped.append(silent_ms)
         self.strays.append(strays)
-        return 3 * await self._parts(go_on)
+        return 3 * await self._parts(go_on, partial(ended, 3))
 
     async def sweep(self, *, go_on: GoOn) -> None:
         self.swept += await self._parts(go_on)
 
-    async def _parts(self, go_on: GoOn) -> int:
+    async def _parts(self, go_on: GoOn, note: Callable[[], None] = lambda: None) -> int:
         done = 1
+        note()
         while done < self.parts and await go_on():
             done += 1
+            note()
         return done
 
     def clock(self) -> float:
@@ -74,9 +87,11 @@ async def test_a_search_ends_when_another_router_leads() -> None:
     world.parts = 3
     reaper = world.reaper()
 
-    async def follow(*_: object, go_on: GoOn, **__: object) -> int:
+    async def follow(
+        *_: object, go_on: GoOn, ended: Callable[[int], None], **__: object
+    ) -> int:
         world.leads = False
-        return await world._parts(go_on)
+        return await world._parts(go_on, partial(ended, 1))
 
     world.reap = follow  # type: ignore[method-assign]
     assert await reaper.step() == 1
@@ -93,6 +108,25 @@ async def test_what_ended_counts_although_redis_is_lost_then() -> None:
     before = REAPED._value.get()
     assert await world.reaper().step() == 0
     assert REAPED._value.get() - before == 3
+
+
+async def test_what_a_part_ended_counts_although_the_next_one_fails() -> None:
+    world = World()
+    world.parts = 2
+    reaper = world.reaper()
+    hold = world.hold
+
+    async def once() -> bool:
+        held = await hold()
+        world.error = RedisAway()
+        return held
+
+    world.hold = once  # type: ignore[method-assign]
+    before = REAPED._value.get()
+    with capture_logs() as logs:
+        assert await reaper.step() == 0
+    assert REAPED._value.get() - before == 3
+    assert [log["leases"] for log in logs if log["action"] == "leases_reaped"] == [3]
 
 
 async def test_others_stand_by() -> None:

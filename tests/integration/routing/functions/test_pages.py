@@ -206,6 +206,33 @@ class TestReaping:
         assert await busy.routing.reap(SILENT_MS, go_on=later) == 500
         assert await busy.routing.reap(SILENT_MS) == 500
 
+    async def test_any_number_of_gateways_may_be_silent(self, busy: Desk) -> None:
+        many = named("gw-", 10_000)
+        await busy.redis.zadd(gateways(), dict.fromkeys(many, busy.now - 5_000))
+        await take(busy, "gw-1", "r")
+        for _ in range(2):
+            await busy.routing.reap(SILENT_MS)
+        assert await busy.redis.zcard(gateways()) == 9_800
+        assert await busy.redis.exists(f"{TAG}:reaping") == 0
+
+    async def test_a_search_for_strays_spares_what_another_router_ends(
+        self, busy: Desk
+    ) -> None:
+        await self.silent(busy, *named("r", 1_000))
+        busy.now -= 5_000  # it is not silent yet
+        begun: list[int] = []
+
+        async def another() -> bool:
+            if not begun:
+                busy.now += 5_000
+                begun.append(await busy.routing.reap(SILENT_MS, go_on=no))
+            return True
+
+        await busy.routing.reap(SILENT_MS, strays=True, go_on=another)
+        assert begun[0] > 0
+        assert await busy.redis.zscore(gateways(), "gw") is None
+        assert begun[0] + await busy.routing.reap(SILENT_MS) == 1_000
+
     async def test_strays_expire_with_the_next_reap_unless_they_are_heard(
         self, busy: Desk
     ) -> None:
