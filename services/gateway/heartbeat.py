@@ -24,8 +24,8 @@ WITHOUT_CATALOGUE_S = 0.05  # the interval until there is a catalogue
 PUBLISH_EVERY = 10  # heartbeats between two gateway events
 SWEEP_EVERY = 30  # heartbeats between two searches for unknown leases
 IMPAIRED_MS = 5_000  # how long a gateway counts as impaired after it said so
-# Pages of leases that a heartbeat looks at. Redis needs up to half a millisecond for
-# each, and the next heartbeat must not be late.
+# Pages of leases that a heartbeat looks at. Redis needs up to a millisecond for each,
+# and the next heartbeat must not be late.
 PAGES_AT_ONCE = 20
 AT_ONCE = 250  # leases, reservations or owners restored by one call
 

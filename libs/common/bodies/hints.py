@@ -132,7 +132,7 @@ class Reading:
         self._path = path
         self._headers = headers
         self._isolate = isolate
-        self.scan = Scan(body, WholeBody if isolate else Body, utf8=isolate)
+        self.scan = Scan(body, WholeBody if isolate else Body, isolate=isolate)
 
     def steps(self) -> Iterator[None]:
         return self.scan.steps()

@@ -61,10 +61,10 @@ class Scan:
     """Reads `body` as `kind`. After `steps` has ended, `parsed` is the result, or None
     if the body is not a JSON object."""
 
-    def __init__(self, body: bytes, kind: type[Shape], utf8: bool = False) -> None:
-        """`utf8`: also check that the body is valid UTF-8, and what `repeats` says."""
+    def __init__(self, body: bytes, kind: type[Shape], isolate: bool = False) -> None:
+        """`isolate`: also find out what `is_utf8` and `repeats` say."""
         self._body = body
-        self._utf8 = utf8
+        self._isolate = isolate
         self._frames = [Frame(b"{", fields_of(kind))]
         self._room = Room()
         self._window = STEP
@@ -101,7 +101,7 @@ class Scan:
             self.parsed = None
             return
         yield from self._items()
-        if self._utf8:
+        if self._isolate:
             yield from self._check_text()
 
     # Containers ------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Scan:
             if "model" in names and len(self._frames) == 1:
                 self._model, self._model_run = None, (start, end)
             if len(self._frames) == 1 and not NAMED_ONCE.isdisjoint(names):
-                self._once += named_once(text) if self._utf8 else ()
+                self._once += named_once(text) if self._isolate else ()
         elif level is None or isinstance(value, Pieces):
             if not checked:
                 SKIPPED[frame.opening].check(text)

@@ -62,9 +62,9 @@ class SharedConnection(Caller):
         return self._wire is not None and bool(self._wire.unanswered)
 
     def when_sent(self, then: Callable[[], None]) -> bool:
-        """Whether calls of this loop iteration are not written yet, and must be before
-        what follows. If so, `then` is called once they are, or never will be. It must
-        not raise."""
+        """Whether the caller has to wait until the calls of this loop iteration are
+        written. If so, `then` is called once they are, or never will be. It must not
+        raise. No caller has to wait while reports may wait."""
         wire = self._wire
         return wire is not None and wire.when_sent(then)
 

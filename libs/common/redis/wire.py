@@ -18,8 +18,8 @@ log = structlog.get_logger()
 DEMOTED = "READONLY"  # prefix of a replica's reply to a write
 # The reply to a report while its gateway is the only one (services/router/functions).
 ALONE: Final = -1
-# For how long a report may wait, and for how long that reply allows it: few of the
-# reports that are further apart would find a call to go with.
+# For how long a report may wait, and for how long that reply allows it. At lower rates
+# a report rarely meets another call within this time, so it is sent at once.
 WAITS_S: Final = 0.01
 
 Reply = Any
@@ -102,9 +102,9 @@ class Wire(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=2**30)  # bounded by the requests
 
     def when_sent(self, then: Callable[[], None]) -> bool:
-        """Whether calls of this loop iteration are not written yet, and must be before
-        what follows. If so, `then` is called once they are, or never will be. It must
-        not raise."""
+        """Whether the caller has to wait until the calls of this loop iteration are
+        written. If so, `then` is called once they are, or never will be. It must not
+        raise. No caller has to wait while reports may wait."""
         if self._may_wait or not self._unsent:
             return False
         self._then.append(then)
