@@ -36,7 +36,7 @@ from services.ingest.payloads import (
     decode_payloads,
 )
 from services.ingest.price_updates import PriceUpdates
-from services.ingest.priority import give_way
+from services.ingest.priority import Confined, cpus, give_way
 from services.ingest.readiness import readiness
 from services.ingest.schema_maintenance import MaintenanceOptions, SchemaMaintenance
 from services.ingest.usage import Usage
@@ -84,9 +84,11 @@ async def serve(
     payloads = TelemetryStream(redis, payloads_of(name), group)
     usage = Usage(PriceList(prices) if prices else None)
     alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
-    options = replace(_options(settings), usage=usage, alerts=alerts)
+    lagged = Confined(cpus()).lagged
+    options = replace(_options(settings), usage=usage, alerts=alerts, lagged=lagged)
     consumer = Consumer(stream, store, options)
-    bodies = Consumer(payloads, PayloadSink(store), _payload_options(settings))
+    of_bodies = replace(_payload_options(settings), lagged=lagged)
+    bodies = Consumer(payloads, PayloadSink(store), of_bodies)
     kept = MaintenanceOptions(keep_days=settings.retention_days)
     maintenance = SchemaMaintenance(store, _today, kept, prices)
 

@@ -83,6 +83,8 @@ class ConsumerOptions:
     stream: str = "events"  # label in metrics
     usage: Usage = field(default_factory=Usage)
     alerts: Alerts | None = None
+    # Called with the stream and the age in seconds of what was stored.
+    lagged: Callable[[str, float], None] = lambda _stream, _lag_s: None
 
 
 class Consumer:
@@ -208,7 +210,10 @@ class Consumer:
         if dead:
             rejected = {(letter.entry_id, letter.event_id) for letter in dead}
             stored = [e for e in stored if (e.entry_id, e.id) not in rejected]
-        _count(batch, stored, dead)
+        _count(stored, dead)
+        lag_s = max(0.0, time.time() - batch.oldest_ms / 1000)
+        metrics.LAG.set(lag_s)
+        self._options.lagged(self._options.stream, lag_s)
         self._options.usage.count(stored)
         tell(stored, dead)
 
@@ -282,11 +287,8 @@ def _running(task: "asyncio.Task[list[DeadLetter] | None] | None") -> bool:
     return task is not None and not task.done()
 
 
-def _count(
-    batch: Batch, stored: Sequence[StreamedEvent], dead: Sequence[DeadLetter]
-) -> None:
+def _count(stored: Sequence[StreamedEvent], dead: Sequence[DeadLetter]) -> None:
     for kind, count in Counter(map(_kind, stored)).items():
         metrics.EVENTS.labels(kind).inc(count)
     metrics.BATCHES.inc()
     metrics.DEAD_LETTERS.inc(len(dead))
-    metrics.LAG.set(max(0.0, time.time() - batch.oldest_ms / 1000))

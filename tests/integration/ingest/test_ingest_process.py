@@ -1,9 +1,13 @@
 """`python -m services.ingest` as supervisord runs it."""
 
+import os
 import re
 import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +17,7 @@ from libs.common.contracts.events import encode
 from libs.common.redis.shared_connection import connect
 from libs.common.redis.telemetry_stream import TelemetryStream
 from libs.common.store.factory import open_store
+from services.ingest.priority import FEW_CPUS
 from tests.support.clients.scrapes import Scraped
 from tests.support.databases.postgres import running_postgres
 from tests.support.databases.sql import execute, fetch, setting
@@ -99,6 +104,33 @@ async def test_killed_and_started_again(
     with running(ingest.start(), ingest.ready_url):
         await eventually(lambda: emptied(redis))
     assert stored(url) == ids
+
+
+@pytest.mark.skipif(
+    not 1 < len(os.sched_getaffinity(0)) <= FEW_CPUS, reason="needs two or three CPUs"
+)
+async def test_it_runs_on_one_cpu_unless_it_is_behind(
+    tmp_path: Path, valkey: str, redis: Redis, url: str
+) -> None:
+    ingest, allowed = Ingest(tmp_path, valkey, url), os.sched_getaffinity(0)
+    with running(ingest.start(), ingest.ready_url) as process:
+
+        async def runs_on(chosen: set[int]) -> bool:
+            found = set()
+            for thread in os.listdir(f"/proc/{process.pid}/task"):
+                with suppress(ProcessLookupError):  # it has ended
+                    found.add(frozenset(os.sched_getaffinity(int(thread))))
+            return found == {frozenset(chosen)}
+
+        assert await runs_on({max(allowed)})
+        old_ms = int(time.time() * 1000) - 60_000
+        event: dict[Any, Any] = {"kind": "request", "id": "a", "v": "1"}
+        event["data"] = encode(request_event("a"))
+        await redis.xadd(STREAM, event, id=f"{old_ms}-1")
+        await eventually(lambda: runs_on(allowed))
+        await append(redis, "b")
+        await eventually(lambda: runs_on({max(allowed)}))
+    assert stored(url) == ["a", "b"]
 
 
 async def stored_by(ingest: Ingest) -> float:
