@@ -84,10 +84,9 @@ async def serve(
     payloads = TelemetryStream(redis, payloads_of(name), group)
     usage = Usage(PriceList(prices) if prices else None)
     alerts = Alerts(store.fetch) if settings.alert_webhook_url else None
-    lagged = Confined(cpus()).lagged
-    options = replace(_options(settings), usage=usage, alerts=alerts, lagged=lagged)
-    consumer = Consumer(stream, store, options)
-    of_bodies = replace(_payload_options(settings), lagged=lagged)
+    options = _options(settings)
+    consumer = Consumer(stream, store, replace(options, usage=usage, alerts=alerts))
+    of_bodies = _payload_options(options, settings)
     bodies = Consumer(payloads, PayloadSink(store), of_bodies)
     kept = MaintenanceOptions(keep_days=settings.retention_days)
     maintenance = SchemaMaintenance(store, _today, kept, prices)
@@ -135,16 +134,13 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _payload_options(settings: IngestSettings) -> ConsumerOptions:
+def _payload_options(
+    options: ConsumerOptions, settings: IngestSettings
+) -> ConsumerOptions:
     """Options of the consumer for bodies, which must not delay the one for events."""
     size = min(BATCH_SIZE, settings.batch_size)
     rule = BatchRule(size, settings.batch_seconds, few=1, first=FIRST_READ)
-    return replace(
-        _options(settings),
-        rule=rule,
-        decode=decode_payloads,
-        stream="payloads",
-    )
+    return replace(options, rule=rule, decode=decode_payloads, stream="payloads")
 
 
 def _options(settings: IngestSettings) -> ConsumerOptions:
@@ -154,4 +150,5 @@ def _options(settings: IngestSettings) -> ConsumerOptions:
         name=name,
         rule=BatchRule(settings.batch_size, settings.batch_seconds),
         claim_s=settings.claim_seconds,
+        lagged=Confined(cpus()).lagged,
     )
