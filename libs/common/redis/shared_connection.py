@@ -64,7 +64,7 @@ class SharedConnection(Caller):
     def when_sent(self, then: Callable[[], None]) -> bool:
         """Whether the caller has to wait until the calls of this loop iteration are
         written. If so, `then` is called once they are, or never will be. It must not
-        raise. No caller has to wait while reports may wait."""
+        raise. No caller has to wait for reports that wait themselves."""
         wire = self._wire
         return wire is not None and wire.when_sent(then)
 

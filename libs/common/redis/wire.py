@@ -88,7 +88,8 @@ class Wire(asyncio.Protocol):
         self._seldom = True  # the last iteration with calls had only one
         self._may_wait = False  # may reports? No longer than WAITS_S from `_allowed`
         self._allowed = 0.0  # loop time
-        self._waits_since = 0.0  # the first report in `_unsent`, without other calls
+        self._waits = False  # are reports that wait all that is in `_unsent`?
+        self._waits_since = 0.0  # loop time
         self._timed = False  # a timer runs, which sends reports that wait too long
         self.unanswered: deque[Waiter] = deque()  # always the same
         self._add_waiter: Callable[[Waiter], None] = self.unanswered.append
@@ -104,8 +105,8 @@ class Wire(asyncio.Protocol):
     def when_sent(self, then: Callable[[], None]) -> bool:
         """Whether the caller has to wait until the calls of this loop iteration are
         written. If so, `then` is called once they are, or never will be. It must not
-        raise. No caller has to wait while reports may wait."""
-        if self._may_wait or not self._unsent:
+        raise. No caller has to wait for reports that wait themselves."""
+        if self._waits or not self._unsent:
             return False
         self._then.append(then)
         return True
@@ -118,19 +119,22 @@ class Wire(asyncio.Protocol):
             self._call_soon(self._flush)
         self._asked += 1
         if self._asked == 1 and self._seldom:
-            if self._unsent:  # reports that waited for this
+            if self._waits:
+                self._waits = False
                 self._unsent.append(packed)
                 packed = b"".join(self._unsent)
                 self._unsent = []
             self._write(packed)
         else:
+            self._waits = False
             self._unsent.append(packed)
 
     def report(self, packed: bytes, failed: Callable[[], None]) -> None:
         """A call whose reply nobody awaits. While no other connection depends on it, it
         waits for the next call, which saves both sides a wake-up. (Calls are executed
-        in their order all the same.)"""
-        if not self._may_wait:
+        in their order all the same.) Under full load many calls share an iteration
+        anyway. Answers that then end together bring requests that arrive together."""
+        if not self._may_wait or self._asked or not self._seldom:
             self.ask(packed, failed)
             return
         now = self._now()
@@ -141,8 +145,8 @@ class Wire(asyncio.Protocol):
         if not self.unanswered:
             self._progress = now
         self._add_waiter(failed)
-        if not self._unsent:
-            self._waits_since = now
+        if not self._waits:
+            self._waits, self._waits_since = True, now
         self._unsent.append(packed)
         if not self._timed:
             self._timed = True
@@ -152,7 +156,7 @@ class Wire(asyncio.Protocol):
         """Send reports that have waited long enough. Those that a call took along in
         the meantime cost no timer of their own."""
         self._timed = False
-        if not self._unsent:
+        if not self._waits:
             return
         left = self._waits_since + WAITS_S - self._now()
         if left <= 0:
@@ -164,17 +168,15 @@ class Wire(asyncio.Protocol):
     def _flush(self) -> None:
         """Send the calls of one loop iteration in one system call. (`ask` sends the
         first call at once while iterations have one call at most.)"""
-        is_sent = self._seldom and self._asked == 1  # what is unsent are reports
         self._seldom, self._asked = self._asked == 1, 0
-        if not is_sent:
-            self.send_unsent()
+        self.send_unsent()
 
     def send_unsent(self) -> None:
         """Send what waits for other calls."""
         unsent = self._unsent
         if not unsent:
             return
-        self._unsent = []
+        self._unsent, self._waits = [], False
         if not self._over.done():
             self._write(b"".join(unsent))
         then = self._then

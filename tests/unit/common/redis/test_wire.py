@@ -126,15 +126,26 @@ async def test_the_calls_of_a_turn_take_reports_along_in_their_order() -> None:
 
 
 @timeless
-async def test_a_report_behind_the_only_call_of_a_turn_waits_for_the_next() -> None:
+async def test_where_many_calls_share_a_turn_reports_go_with_them() -> None:
     wire, transport = opened()
     await allow(wire, transport)
+    seen: list[bytes] = []
     wire.ask(b"call", ignored)
-    wire.report(b"one", ignored)
+    for report in (b"one", b"two"):
+        wire.report(report, ignored)
+    assert wire.when_sent(lambda: seen.append(transport.sent))
     await asyncio.sleep(0)
-    assert transport.take() == b"call"
+    assert seen == [b"callonetwo"]
+    wire.report(b"three", ignored)  # others may follow, as they did
+    assert wire.when_sent(lambda: seen.append(transport.sent))
+    await asyncio.sleep(0)
+    assert seen[1:] == [b"callonetwothree"]
+    wire.report(b"four", ignored)
+    assert not wire.when_sent(ignored)
+    await asyncio.sleep(0)
+    assert transport.take() == b"callonetwothree"
     await asyncio.sleep(1.1 * WAITS_S)
-    assert transport.take() == b"one"
+    assert transport.take() == b"four"
 
 
 @timeless
@@ -144,6 +155,7 @@ async def test_reports_wait_for_a_bounded_time() -> None:
     wire.report(b"one", ignored)
     await asyncio.sleep(0.8 * WAITS_S)
     wire.ask(b"call", ignored)
+    await asyncio.sleep(0)
     wire.report(b"two", ignored)  # waits anew, when the timer of the first one ends
     assert transport.take() == b"onecall"
     await asyncio.sleep(0.95 * WAITS_S)
