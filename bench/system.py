@@ -60,6 +60,7 @@ class Scale:
             CONNECTIONS,
             self.seconds,
             warm_s=1.0,
+            unique=True,
             streamed=streamed,
             stagger_s=CONNECTIONS / rate,
             key=KEY,
@@ -127,7 +128,7 @@ async def _round(
             costs = await _costs(each, what)
             by_system = found.costs.setdefault(name, {})
             by_system.setdefault(each.name, []).append(costs)
-    alone = Load(1, scale.seconds / 2, warm_s=0.5, key=KEY)
+    alone = Load(1, scale.seconds / 2, warm_s=0.5, unique=True, key=KEY)
     for title, port in (
         ("direct", upstream.port),
         *((s.name, s.port) for s in systems),

@@ -161,6 +161,7 @@ class Load:
     warm_s: float = 0.3
     streamed: bool = False
     paced: bool = False
+    unique: bool = False  # each answer has ids of its own
     stagger_s: float = 0.0
     key: str = wire.KEY
     rate: float = 0.0
@@ -211,7 +212,7 @@ async def _connect(load: Load, port: int, tally: Tally, number: int) -> _Asker:
         f"127.0.0.1:{port}",
         f"bench-{number}",
         streamed=load.streamed,
-        pace="slow" if load.paced else "none",
+        pace="slow" if load.paced else "unique" if load.unique else "none",
         key=load.key,
     )
     kind = StreamAsker if load.streamed else JsonAsker

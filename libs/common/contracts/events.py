@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from libs.common.contracts.catalogue import HealthState
 from libs.common.contracts.payloads import Payload
@@ -85,14 +85,18 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False
     """An event, or a part of one. Readers reject unknown fields."""
 
 
-class Candidate(Contract, frozen=True, kw_only=True):
-    """A resource considered by a decision. `score` is (in flight + 1) / weight."""
+class Candidate(Contract, frozen=True, kw_only=True, omit_defaults=True):
+    """A resource considered by a decision. `score` is (in flight + 1) / weight.
+
+    Its JSON omits members that are None, which are most of them: databases parse and
+    keep each one."""
 
     resource: Text
     score: Number | None = None
     in_flight: Count | None = None
     weight: Number | None = None
-    health: HealthState = HealthState.HEALTHY
+    # A default of a factory is not omitted.
+    health: HealthState = field(default_factory=lambda: HealthState.HEALTHY)
     refused: Text | None = None  # why it was not eligible; None: it was
     # Of its account and the request's model, as far as the upstream told them.
     remaining_requests: Count | None = None

@@ -31,6 +31,8 @@ TEXT = Form(at=iso_ms, json=bytes.decode)
 # Fields of the event are columns of the table in the same order, except the three
 # that come first, and `minted`, which has its own table.
 APART = {"id", "created_at_ms", "completed_at_ms", "minted"}
+# Each event has a row in one of these. Ids that were minted are a part of a request.
+OF_EVENTS = frozenset({"events", "requests", "decisions"})
 _REST = tuple(f for f in RequestEvent.__struct_fields__ if f not in APART)
 _rest_of_request = attrgetter(*_REST)
 # The columns of each table in the order of its rows.
@@ -68,8 +70,6 @@ def tables(changes: Changes, form: Form) -> Iterator[tuple[str, list[Plain]]]:
     for streamed in changes.events:
         event = streamed.event
         created_at = at(event.created_at_ms)
-        data = streamed.json if streamed.data is None else streamed.data
-        events.append((streamed.id, streamed.kind, created_at, json(data)))
         if isinstance(event, RequestEvent):
             ended_at = at(event.completed_at_ms)
             rest = _rest_of_request(event)
@@ -77,6 +77,9 @@ def tables(changes: Changes, form: Form) -> Iterator[tuple[str, list[Plain]]]:
         elif isinstance(event, DecisionEvent):
             row = _decision(streamed.id, event, created_at, json)
             groups["decisions"].append(row)
+        else:
+            data = json(streamed.json)
+            events.append((streamed.id, streamed.kind, created_at, data))
     groups["minted_ids"] = _minted(changes.requests, form)
     return ((name, rows) for name, rows in groups.items() if rows)
 

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from libs.common.contracts.events import Row
+import msgspec
+
+from libs.common.contracts.events import Candidate, Row
 
 # By the beginning of texts of services/router/functions/telemetry.lua and
 # services/gateway/routing/offline.py, the longer ones first.
@@ -20,6 +22,11 @@ _CODES = {
 }
 OTHER = "other"  # of another version
 CODES = (*_CODES.values(), OTHER)
+_NOTHING = {
+    field.name: None
+    for field in msgspec.structs.fields(Candidate)
+    if field.default is None
+}
 _UNTIL = re.compile(r" until (\d{1,15})$")
 
 
@@ -39,7 +46,9 @@ def explained(decisions: Iterable[Row]) -> list[Row]:
 
 
 def with_why(candidates: Iterable[Row]) -> list[Row]:
+    """Candidates with all members, of which databases omit those that are null."""
+    whole = ({**_NOTHING, **each} for each in candidates)
     return [
-        {**each, "why": why(each["refused"])} if each.get("refused") else each
-        for each in candidates
+        {**each, "why": why(each["refused"])} if each["refused"] else each
+        for each in whole
     ]

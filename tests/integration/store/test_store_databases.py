@@ -154,8 +154,14 @@ class TestSqliteOnly:
         old = [stored_request(f"r{n}", resource_id="one", minted=(f"resp_{n}",))
                for n in range(5)]  # fmt: skip
         await store.write([*old, streamed(decision_event("r1"))])
-        # Requests, their events and ids, and a decision with its own event.
-        assert await store.drop_before(date(2023, 11, 15)) == 3 * 5 + 2
+        at = "2023-11-14T22:13:20.123Z"  # of both
+        with closing(sqlite3.connect(tmp_path / "proxy.sqlite3")) as database, database:
+            database.executemany(  # as older versions stored them
+                "INSERT INTO events VALUES (?, ?, ?, '{}')",
+                [("r1", "request", at), ("decision-1", "decision", at)],
+            )
+        # Requests, their ids, a decision, and both events.
+        assert await store.drop_before(date(2023, 11, 15)) == 2 * 5 + 1 + 2
         for table in ("requests", "decisions", "events", "minted_ids"):
             assert table_rows(url, table) == []
         await store.close()

@@ -9,6 +9,7 @@ from libs.common.contracts.events import Row, StreamedEvent, encode
 from libs.common.contracts.payloads import Payload
 from libs.common.store.bulk import (
     COLUMNS,
+    OF_EVENTS,
     TEXT,
     Delta,
     Plain,
@@ -63,7 +64,7 @@ async def copy_batch(connection: Connection, batch: Prepared) -> int:
 async def merge_batch(
     connection: Connection, events: Sequence[StreamedEvent], rollups: Rollups
 ) -> int:
-    """Store what is new in `events`; returns how many event rows changed."""
+    """Store what is new in `events`; returns how many events changed a row."""
     await execute(connection, "lock_writers")
     changes = dedupe(events, await known_requests(connection, events))
     if changes.replaced:
@@ -72,7 +73,7 @@ async def merge_batch(
     for table, rows in tables(changes, TEXT):
         named = (dict(zip(COLUMNS[table], row, strict=True)) for row in rows)
         added = await put(connection, f"put_{table}", named)
-        changed = added if table == "events" else changed
+        changed += added if table in OF_EVENTS else 0
     if added_up := _added(changes, rollups):
         await execute(connection, "add_batch", added_up)
     return changed

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from libs.common.contracts.events import StreamedEvent
-from libs.common.store.bulk import TEXT, Plain, deltas, tables
+from libs.common.store.bulk import OF_EVENTS, TEXT, Plain, deltas, tables
 from libs.common.store.dedupe import (
     Key,
     Stored,
@@ -22,16 +22,15 @@ from libs.common.store.sqlite.connection import transaction
 def write_batch(
     connection: sqlite3.Connection, events: Sequence[StreamedEvent], rollups: Rollups
 ) -> int:
-    """Store what is new in `events`; return how many rows of `events` changed."""
+    """Store what is new in `events`; return how many events changed a row."""
     changed = 0
     with transaction(connection):
         changes = dedupe(events, _known_requests(connection, events))
         replaced = [(id_, iso_ms(ms)) for id_, ms in changes.replaced]
         connection.executemany(SQL["drop_interrupted_requests"], replaced)
-        connection.executemany(SQL["drop_interrupted_events"], replaced)
         for table, rows in tables(changes, TEXT):
             added = connection.executemany(SQL[f"add_{table}"], rows).rowcount
-            changed = added if table == "events" else changed
+            changed += added if table in OF_EVENTS else 0
         for delta in deltas(changes, rollups):
             connection.executemany(SQL[delta.name], delta.rows)
         connection.execute(SQL["add_total"], {"fresh": changes.fresh})

@@ -44,11 +44,16 @@ class PageFilter(Frozen):
 def model_of(struct: type[msgspec.Struct]) -> type[BaseModel]:
     """The model of a contract."""
     fields: dict[str, Any] = {
-        field.name: (field.type, ... if field.required else field.default)
+        field.name: (field.type, ... if field.required else _default(field))
         for field in msgspec.structs.fields(struct)
     }
     doc = struct.__doc__
     return create_model(struct.__name__, __base__=Frozen, __doc__=doc, **fields)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    made = field.default_factory
+    return field.default if made is msgspec.NODEFAULT else made()
 
 
 def page_of(name: str, row: type[BaseModel]) -> type[BaseModel]:

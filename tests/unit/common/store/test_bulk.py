@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.events import RequestEvent
-from libs.common.store.bulk import APART, QUARTER_MS, Form, deltas, spend, tables
+from libs.common.store.bulk import (
+    APART,
+    OF_EVENTS,
+    QUARTER_MS,
+    Form,
+    deltas,
+    spend,
+    tables,
+)
 from libs.common.store.dedupe import dedupe
 from libs.common.store.postgres.calls import TYPES
 from libs.common.store.rollups import Rollups
@@ -31,10 +39,15 @@ def test_nothing_of_nothing() -> None:
     assert rows() == {}
 
 
-def test_every_event_is_an_event_and_some_are_more() -> None:
+def test_each_event_has_one_row() -> None:
+    """Those that have no table of their own are stored as they came."""
     health = streamed(health_event())
-    found = rows(health, streamed(gateway_event(), "g1"))
-    assert list(found) == ["events"]
+    gateway, decision = streamed(gateway_event(), "g1"), streamed(decision_event())
+    found = rows(health, gateway, decision, stored_request())
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "events": 2, "requests": 1, "decisions": 1
+    }  # fmt: skip
+    assert found.keys() == OF_EVENTS
     assert found["events"][0] == (
         "health-1", "health", AT, f"json {health.json.decode()}"
     )  # fmt: skip

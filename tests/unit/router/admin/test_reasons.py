@@ -36,7 +36,12 @@ def test_each_text_of_the_routing_functions_has_a_code() -> None:
 def test_only_what_was_passed_over_says_why() -> None:
     candidates = [{"resource": "a"}, {"resource": "b", "refused": "already tried"}]
     told = {"code": "already_tried", "until_ms": None}
-    shown = [candidates[0], {**candidates[1], "why": told}]
+    absent = {
+        "score": None, "in_flight": None, "weight": None, "remaining_requests": None,
+        "remaining_tokens": None, "limit_resets_at_ms": None,
+    }  # fmt: skip
+    passed_over = {**absent, **candidates[1], "why": told}
+    shown = [{**absent, **candidates[0], "refused": None}, passed_over]
     assert with_why(candidates) == shown
     assert explained([{"id": "d", "candidates": candidates}]) == [
         {"id": "d", "candidates": shown}

@@ -14,6 +14,7 @@ from libs.common.errors import NoCatalogue, RedisAway, StoreAway
 from libs.common.routing.types import Queue, Reported
 from libs.common.store.interface import Book, HistoryQuery, Page
 from services.router.admin.ledger import Auditor
+from services.router.admin.reasons import explained
 from services.router.admin.state import Overview
 from services.router.catalogue import build_catalogue
 from tests.support.values.telemetry import T0_MS, gateway_event
@@ -123,7 +124,7 @@ async def test_the_shape_that_clients_rely_on() -> None:
                 "last_error": "500",
             }
         ],
-        "decisions": [DECISION],
+        "decisions": explained([DECISION]),
         "affinity_count": 4,
         "queue_depth": 9,
         "waiting": [

@@ -58,7 +58,9 @@ async def test_new_events_are_copied() -> None:
         60,
         900,
     ]
-    assert len(connection.copied["add_events"].rows) == 3
+    # Requests and decisions have their own tables.
+    for table in ("events", "requests", "decisions"):
+        assert len(connection.copied[f"add_{table}"].rows) == 1
 
 
 async def test_bodies_are_copied_in_the_order_of_their_key() -> None:
@@ -89,7 +91,7 @@ async def test_nothing_adds_up_of_events_without_requests() -> None:
     connection = FakeConnection()
     batch = prepared([streamed(decision_event())], Rollups())
     await copy_batch(connection.typed, batch)
-    assert connection.ran == ["lock_writers", "add_events", "add_decisions"]
+    assert connection.ran == ["lock_writers", "add_decisions"]
 
 
 async def test_a_cost_of_nothing_is_not_no_cost() -> None:
@@ -113,7 +115,8 @@ async def test_a_copy_of_stored_events_raises() -> None:
 
 
 async def test_a_merge_asks_for_stored_requests_first() -> None:
-    connection = FakeConnection({"put_events": 2})
+    added = {"put_events": 1, "put_requests": 1, "put_minted_ids": 1}
+    connection = FakeConnection(added)
     assert await merge_batch(connection.typed, BATCH, Rollups()) == 2
     assert connection.ran == [
         "lock_writers", "known_requests", "put_events", "put_requests",
@@ -138,11 +141,11 @@ async def test_an_interrupted_request_is_deleted_before_the_real_one_is_added() 
         "outcome": "interrupted", "total_tokens": None,
         "resource_id": None, "proxy_key_id": None,
     }  # fmt: skip
-    connection = FakeConnection({"known_requests": [row], "put_events": 1})
+    connection = FakeConnection({"known_requests": [row], "put_requests": 1})
     assert await merge_batch(connection.typed, [stored_request()], Rollups()) == 1
     assert connection.ran == [
-        "lock_writers", "known_requests", "drop_interrupted", "put_events",
-        "put_requests", "add_batch",
+        "lock_writers", "known_requests", "drop_interrupted", "put_requests",
+        "add_batch",
     ]  # fmt: skip
     assert connection.values["add_batch"]["fresh"] == 0
     at = instant(T0_MS)

@@ -222,7 +222,7 @@ async def test_a_batch_goes_in_by_copy(world: World) -> None:
         "add_decisions", "add_minted_ids", "add_batch", "commit",
     ]  # fmt: skip
     assert world.connection.values["add_batch"]["fresh"] == 1
-    assert len(world.connection.copied["add_events"].rows) == 3
+    assert len(world.connection.copied["add_requests"].rows) == 1
 
 
 async def test_a_batch_is_prepared_without_the_database(world: World) -> None:
@@ -233,20 +233,20 @@ async def test_a_batch_is_prepared_without_the_database(world: World) -> None:
         await write()
     world.answer()
     assert await write() == 3
-    assert len(world.connection.copied["add_events"].rows) == 3
+    assert len(world.connection.copied["add_requests"].rows) == 1
 
 
 async def test_what_cannot_be_prepared_is_refused_when_it_is_written(
     world: World,
 ) -> None:
-    write = world.store.prepare([stored_request(model="\ud800")])
+    write = world.store.prepare([stored_request(session_id="\ud800")])
     with pytest.raises(Unstorable, match="Postgres refused"):
         await write()
     assert world.ran == []
 
 
 async def test_a_batch_that_is_there_in_part_is_merged(world: World) -> None:
-    world.answer(add_requests=REPLAYED, put_events=2)
+    world.answer(add_requests=REPLAYED, put_events=1, put_decisions=1)
     assert await world.store.write(BATCH) == 2
     assert world.ran.count("rollback") == 1
     merged = world.ran[world.ran.index("rollback") :]
@@ -262,7 +262,7 @@ async def test_what_was_stored_before_counts_no_second_time(world: World) -> Non
         "outcome": "completed", "total_tokens": 1,
         "resource_id": None, "proxy_key_id": None,
     }  # fmt: skip
-    world.answer(add_events=REPLAYED, known_requests=[row], put_events=0)
+    world.answer(add_requests=REPLAYED, known_requests=[row])
     assert await world.store.write([stored_request()]) == 0
     assert "add_batch" not in world.ran
     assert "put_requests" not in world.ran
