@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-TABLES = ("requests", "decisions", "events", "minted_ids", "sessions")
+TABLES = ("requests", "decisions", "minted_ids", "sessions")
 
 
 def copy(source: str, target: str) -> float:

@@ -38,7 +38,7 @@ from tests.support.processes.waiting import eventually
 STREAM = "telemetry:events"
 AT_ONCE = 200
 TURNS = 20  # requests of a session
-TABLES = ("requests", "decisions", "events", "minted_ids", "sessions")
+TABLES = ("requests", "decisions", "minted_ids", "sessions")
 
 
 @dataclass(frozen=True, slots=True)
