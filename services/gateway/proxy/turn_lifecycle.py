@@ -91,6 +91,8 @@ class TurnLifecycle(Lifecycle):
         """Take in how a turn of a socket ended."""
         record = self.record
         record.outcome = outcome
+        if record.attempts > 1 and self.problem is None:  # of an earlier attempt
+            record.error_code = record.error_message = None
         record.status_code = record.status_code if status is None else status
         take_facts(record, facts)
         record.minted = facts.ids

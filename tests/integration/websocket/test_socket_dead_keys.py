@@ -63,6 +63,7 @@ class TestDeadKeys:
         _, moved, later = await rows(stack, 3)
         assert (moved["outcome"], moved["status_code"]) == ("completed", 200)
         assert moved["attempts"] == 2
+        assert moved.get("error_code") is None
         assert moved["resource_id"] == later["resource_id"] != first["resource_id"]
         one, two = await stack.decisions(moved["id"])
         assert (one["reason"], one.get("cause")) == ("socket", None)

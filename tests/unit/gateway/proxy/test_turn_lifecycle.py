@@ -1,5 +1,7 @@
 """The state machine of a turn: what it asks of routing, and how its attempts count."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from libs.common.bodies.hints import Hints
@@ -7,12 +9,17 @@ from libs.common.routing.types import Decision
 from libs.common.upstream_answers.verdicts import Verdict
 from services.gateway import errors
 from services.gateway.content.response_facts import Facts
+from services.gateway.errors import Problem
 from services.gateway.ledger.record import Record
 from services.gateway.proxy.steps import Failure, Phase
 from services.gateway.proxy.turn_lifecycle import TurnLifecycle
 from services.gateway.server.request import Request
 
 CHAINED = Hints(previous_response_id="resp_1", bound_ids=("resp_1",))
+
+
+def now() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def turn(hints: Hints = CHAINED) -> TurnLifecycle:
@@ -97,3 +104,17 @@ def test_a_turn_ends_with_its_event() -> None:
     assert (record.first_token_ms, record.response_bytes) == (250.0, 11)
     assert (record.status_code, record.total_tokens) == (200, 3)
     assert life.phase is Phase.RELAYED
+
+
+@pytest.mark.parametrize("problem", [None, errors.no_capacity(1)])
+def test_a_turn_has_no_error_of_an_attempt_before(problem: Problem | None) -> None:
+    life = turn()
+    life.acquired(Decision("a", "socket", "v"), "account", 1)
+    life.rejected(Failure(500, [], b"{}"), Facts(error_code="c"), now)
+    assert life.record.error_code == "c"
+    life.acquired(Decision("b", "socket", "v"), "account", 2)
+    if problem is not None:
+        life.answers(problem)
+    life.concluded("completed", Facts())
+    told = None if problem is None else problem.ledger_code
+    assert life.record.error_code == told
