@@ -30,17 +30,14 @@ from services.gateway.content.own_headers import own_headers
 from services.gateway.content.response_facts import Facts
 from services.gateway.errors import Problem, upstream_timeout, upstream_unreachable
 from services.gateway.ledger.lease_head import lease_head
-from services.gateway.ledger.record import (
-    NEUTRAL,
-    lease_record,
-    request_event,
-)
+from services.gateway.ledger.record import NEUTRAL, lease_record, request_event
 from services.gateway.proxy.context import RequestContext
 from services.gateway.proxy.outcome import Relayed, outcome_of, take_facts, verdict_of
 from services.gateway.proxy.retry import (
     cause_of,
-    is_unreadable,
-    retried,
+    gives_way,
+    is_withheld,
+    next_step,
     waiting_helps,
     with_sooner_wait,
 )
@@ -53,7 +50,6 @@ from services.gateway.proxy.steps import (
     READ,
     RELAY,
     RELAYED,
-    REWRITE,
     SENT,
     SETTLED,
     Failure,
@@ -86,9 +82,10 @@ class Lifecycle(RequestContext):
     judged = False  # the current attempt's verdict was sent
     verdict = _NEUTRAL  # of the current attempt
     sent_at = 0.0
-    failure: Failure | None = None
+    failure: Failure | None = None  # that the client gets if nothing else comes
     problem: Problem | None = None
     limits_in: Sequence[Header] = ()  # headers of the current attempt's answer
+    error_status: int | None  # of the last attempt's answer; unset until one fails
 
     def admit(
         self,
@@ -183,7 +180,7 @@ class Lifecycle(RequestContext):
 
     def failed(self, error: UpstreamError, limit_s: float = 0.0) -> Next:
         """The attempt got no answer. `limit_s`: how long a request may take."""
-        cause = str(error)
+        cause, self.error_status = str(error), None
         if error.reused:
             # The same resource may be tried again: the connection is to blame.
             self.verdict, self.cause = NEUTRAL, Cause.STALE_CONNECTION
@@ -193,8 +190,10 @@ class Lifecycle(RequestContext):
             self.another(Verdict(kind="fault", cause="timeout"), error.cause)
             self.problem = upstream_timeout(limit_s)
             return ANSWER
+        if gives_way(self.failure, error.cause):
+            self.failure = None
         if self.failure is None:
-            self.record.error_message = cause
+            self.record.error_code, self.record.error_message = None, cause
         verdict = NEUTRAL if error.is_ours else Verdict(kind="fault", cause=cause)
         self.another(verdict, error.cause)
         if error.sent and not self.may_repeat:
@@ -211,19 +210,19 @@ class Lifecycle(RequestContext):
         self, failure: Failure, facts: Facts, now: Callable[[], datetime]
     ) -> Next:
         """An error was read whole."""
-        self.failure = with_sooner_wait(self.failure, failure, now)
-        self.record.error_code = facts.error_code
-        self.record.error_message = facts.error_message
-        if retried(failure.status, facts.error_code):
-            step = ACQUIRE
-        elif self.account_bound and is_unreadable(failure.status, facts.error_code):
-            step = REWRITE
-        else:
-            return ANSWER
-        status, headers, code = failure.status, failure.headers, facts.error_code
-        verdict = judge(status, headers, code, now, facts.error_message)
-        self.limits_in = headers if status == 429 else ()
-        self.another(verdict, cause_of(failure.status, verdict, code))
+        status, code = failure.status, facts.error_code
+        verdict = judge(status, failure.headers, code, now, facts.error_message)
+        failure.cause = cause_of(status, verdict, code)
+        self.error_status = status
+        unanswered = bool(self.tried) and self.cause != Cause.NO_KEY
+        if not is_withheld(failure, self.failure, unanswered=unanswered):
+            self.failure = with_sooner_wait(self.failure, failure, now)
+            self.record.error_code = code
+            self.record.error_message = facts.error_message
+        step = next_step(status, code, account_bound=self.account_bound)
+        if step is not ANSWER:
+            self.limits_in = failure.headers if status == 429 else ()
+            self.another(verdict, failure.cause)
         return step
 
     def told_limits(self, headers: Sequence[Header]) -> None:
@@ -284,8 +283,7 @@ class Lifecycle(RequestContext):
         record.error_code, record.error_message = problem.ledger_code, problem.message
 
     def passes_on(self) -> Failure:
-        """The client gets the upstream's last error. Raises a `Problem` when there is
-        none."""
+        """The client gets an upstream's error. Raises a `Problem` if there is none."""
         failure, record = self.failure, self.record
         if failure is None:
             raise upstream_unreachable(

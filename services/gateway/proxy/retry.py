@@ -7,14 +7,14 @@ from datetime import datetime
 from libs.common.bodies.hints import Hints
 from libs.common.contracts.events import Cause
 from libs.common.upstream_answers.verdicts import Verdict, cooldown_ms
-from services.gateway.proxy.steps import Failure
+from services.gateway.proxy.steps import ACQUIRE, ANSWER, REWRITE, Failure, Next
 
 # Before the first byte reached the client. 401 and 403 too: the client did not
 # choose the key.
 _RETRIED = frozenset({401, 403, 429, 500, 502, 503, 504, 529})
-
-
 _DEAD_KEY = frozenset({Cause.KEY_REFUSED, Cause.INSUFFICIENT_QUOTA})
+# Failures that pass: the same key may serve the request again soon.
+_PASSING = frozenset({Cause.RATE_LIMITED, Cause.SERVER_ERROR})
 
 
 def retried(status: int, code: str | None = None) -> bool:
@@ -67,6 +67,32 @@ def is_unreadable(status: int, code: str | None) -> bool:
     return status == 400 and code == "invalid_encrypted_content"
 
 
+def next_step(status: int, code: str | None, *, account_bound: bool) -> Next:
+    """What follows an answer of this status, before the client has a byte."""
+    if retried(status, code):
+        return ACQUIRE
+    return REWRITE if account_bound and is_unreadable(status, code) else ANSWER
+
+
+def is_withheld(after: Failure, before: Failure | None, *, unanswered: bool) -> bool:
+    """Does the client get the failure `before` although `after` is the last one? Yes
+    if `after` says that its key is dead, and `before` passes.
+
+    Clients give up on a 401, 403 or `insufficient_quota` (docs/upstream-api.md), but
+    the key is the operator's, and the one before may soon work again. `unanswered`: an
+    attempt before got no answer, so the client gets 502 if `before` is None."""
+    if after.cause not in _DEAD_KEY:
+        return False
+    return unanswered if before is None else before.cause in _PASSING
+
+
+def gives_way(before: Failure | None, cause: str) -> bool:
+    """Is the failure `before` dropped because the attempt after it got no answer, with
+    this cause? Yes if it says that its key is dead, for the same reason."""
+    dead = before is not None and before.cause in _DEAD_KEY
+    return dead and cause != Cause.NO_KEY
+
+
 def waiting_helps(failure: Failure | None, status: int) -> bool:
     """Clients give up on a 401 or 403. While another key of the account is only rate
     limited, they had better get the `status` 429 that routing refuses with."""
@@ -85,7 +111,7 @@ def with_sooner_wait(
         return after
     kept = [h for h in after.headers if h[0] not in _WAITS]
     wait = b"retry-after", b"%d" % max(-(-sooner // 1000), 1)
-    return Failure(after.status, [*kept, wait], after.body)
+    return Failure(after.status, [*kept, wait], after.body, after.cause)
 
 
 _WAITS = (b"retry-after", b"retry-after-ms")

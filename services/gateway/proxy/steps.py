@@ -48,9 +48,10 @@ DONE: Final[Next] = Next.DONE
 
 @dataclass(slots=True)
 class Failure:
-    """The upstream's last error, whole: the client gets it when no other resource can
-    serve the request."""
+    """An upstream's error, whole: the client gets the last one when no other resource
+    can serve the request, or one before it (`retry.is_withheld`)."""
 
     status: int
     headers: list[Header]
     body: bytes
+    cause: str = ""  # as a `Cause`

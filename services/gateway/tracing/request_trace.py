@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from services.gateway.proxy.steps import Failure
 from services.gateway.tracing.trace_context import Parent, State
 
 
@@ -18,7 +17,6 @@ class AttemptTrace:
     provider: str  # as gen_ai.provider.name
     reason: str  # why it went there
     began: float
-    before: Failure | None  # the last failure when it began
     ended: float | None = None
     cause: str = ""  # why it failed, as a `Cause`
     status: int | None = None  # of the answer, if it failed

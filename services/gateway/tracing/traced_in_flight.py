@@ -50,7 +50,6 @@ class TracedInFlight(InFlight):
                 "azure.ai.openai" if azure else "openai",
                 life.decision.reason,
                 now,
-                life.failure,
             )
             trace.attempts.append(attempt)
         life.sends(with_parent(life.headers, _named(trace)))
@@ -58,12 +57,8 @@ class TracedInFlight(InFlight):
     def attempt_failed(self, life: Lifecycle) -> None:
         """As `InFlight.attempt_failed`."""
         super().attempt_failed(life)
-        trace, failure = self._trace(life), life.failure
-        answered = failure is not None and (
-            not trace.attempts or failure is not trace.attempts[-1].before
-        )
-        status = failure.status if answered and failure is not None else None
-        trace.end_last(time.perf_counter(), str(life.cause), status)
+        trace, now = self._trace(life), time.perf_counter()
+        trace.end_last(now, str(life.cause), life.error_status)
 
     def upgraded(self, life: Lifecycle) -> None:
         """As `InFlight.upgraded`."""

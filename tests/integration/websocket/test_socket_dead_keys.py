@@ -12,6 +12,7 @@ from tests.support.clients.response_sockets import (
     ask,
     asked,
     key_of,
+    refusal,
     rows,
     socket,
     upgrades_are_over,
@@ -149,6 +150,43 @@ class TestDeadKeys:
         assert (failed["outcome"], failed["status_code"]) == ("failed", 429)
         assert failed["attempts"] == 3  # PROXY_MAX_ATTEMPTS
         assert len(await stack.decisions(failed["id"])) == 3
+
+    @pytest.mark.parametrize(
+        ("death", "status"), [("500", 500), ("429", 429), ("reset", 502)]
+    )
+    async def test_a_dead_key_is_not_told_after_an_error_that_passes(
+        self, stack: Stack, death: str, status: int
+    ) -> None:
+        async with socket(stack) as opened:
+            await asked(opened)
+            (first,) = await rows(stack, 1)
+            for key in KEYS:
+                fault = DEATHS[death if key == key_of(first) else "401"]
+                await stack.fault(times=None, key=key, **fault)
+            (error,) = await asked(opened)
+            assert (error["type"], error["status"]) == ("error", status)
+            limited = status == 429
+            assert ("retry-after" in error.get("headers", {})) is limited
+        _, failed = await rows(stack, 2)
+        assert (failed["outcome"], failed["status_code"]) == ("failed", status)
+        assert failed["error_code"] == error["error"]["code"]
+        assert failed["attempts"] > 1
+        causes = {d.get("cause") for d in await stack.decisions(failed["id"])}
+        assert "key_refused" in causes
+
+    async def test_an_upgrade_is_refused_with_the_error_that_passes(
+        self, stack: Stack
+    ) -> None:
+        busy, *dead = KEYS
+        await stack.fault(times=None, key=busy, ws_refuse=503)
+        for key in dead:
+            await stack.fault(times=None, key=key, **DEATHS["401"])
+        status, _, error = await refusal(stack)
+        (row,) = await rows(stack, 1)
+        causes = {d.get("cause") for d in await stack.decisions(row["id"])}
+        assert {"key_refused", "server_error"} <= causes
+        assert (status, row["status_code"]) == (503, 503)
+        assert error["code"] == row.get("error_code")
 
     async def test_a_client_that_leaves_while_another_key_is_tried(
         self, stack: Stack

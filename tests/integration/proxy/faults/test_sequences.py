@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from tests.integration.proxy.faults.scene import FIRST, SECOND, Setup, refused_by
 from tests.integration.proxy.faults.table import MODEL, MODEL_PAUSED, Client
 from tests.support.processes.stack import KEYS
+from tests.support.processes.waiting import eventually
 
 # One gateway serves the module. Each test has an empty Redis and its own upstream,
 # because a kept connection of another test would change what a reset means.
@@ -145,6 +147,100 @@ class TestDeadKeys:
         told = await setup.ask()
         assert told.client == Client(200, attempts=4)  # PROXY_MAX_ATTEMPTS is 3
         assert (await setup.ask()).client == Client(200)
+
+
+REVOKED = {"status": 401, "code": "invalid_api_key"}
+FORBIDDEN = {"status": 403, "code": "unsupported_country_region_territory"}
+NO_MONEY = {"status": 429, "code": "insufficient_quota"}
+OVERLOADED = {"status": 503, "headers": {"retry-after": "3"}}
+LIMITED = {"status": 429, "headers": {"retry-after": "7"}}
+BROKEN = {"garbage": True}
+BUSY = Client(503, "server_is_overloaded", 3, attempts=2)
+SLOW = Client(429, "rate_limit_exceeded", 7, attempts=2)
+GONE = Client(502, "upstream_unreachable", attempts=2)
+DEAD = Client(401, "invalid_api_key", attempts=2)
+
+
+class TestADeadKeyAndAnother:
+    @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+    @pytest.mark.parametrize(
+        ("first", "second", "client", "causes"),
+        [
+            (OVERLOADED, REVOKED, BUSY, "server_error key_refused"),
+            (OVERLOADED, FORBIDDEN, BUSY, "server_error key_refused"),
+            (OVERLOADED, NO_MONEY, BUSY, "server_error insufficient_quota"),
+            (LIMITED, REVOKED, SLOW, "rate_limited key_refused"),
+            (LIMITED, NO_MONEY, SLOW, "rate_limited insufficient_quota"),
+            (BROKEN, REVOKED, GONE, "connection_lost key_refused"),
+            (REVOKED, BROKEN, GONE, "key_refused connection_lost"),
+            (REVOKED, OVERLOADED, BUSY, "key_refused server_error"),
+            (REVOKED, REVOKED, DEAD, "key_refused key_refused"),
+            (NO_MONEY, REVOKED, DEAD, "insufficient_quota key_refused"),
+        ],
+    )
+    async def test_clients_are_told_what_they_can_wait_out(
+        self,
+        setup: Setup,
+        first: dict[str, Any],
+        second: dict[str, Any],
+        client: Client,
+        causes: str,
+        stream: bool,
+    ) -> None:
+        await setup.keys(2)
+        setup.fault(first)
+        setup.fault(second, SECOND)
+        told = await setup.ask(stream=stream)
+        assert told.client == client
+        # The row says what the client got, the decisions what each key said.
+        event = told.event
+        assert (event["outcome"], event["status_code"]) == ("failed", client.status)
+        assert (event["error_code"], event["attempts"]) == (client.code, 2)
+        assert told.chosen == ["openai-1", "openai-2", None]
+        assert told.causes == [None, *causes.split()]
+
+    async def test_the_upstreams_words_are_those_of_the_error_that_is_told(
+        self, setup: Setup
+    ) -> None:
+        await setup.keys(2)
+        busy = {"status": 503, "message": "Try later.", "code": "slow_down"}
+        setup.fault({**busy, "headers": {"x-request-id": "req_busy"}})
+        setup.fault({**REVOKED, "headers": {"x-request-id": "req_dead"}}, SECOND)
+        ask = {"model": MODEL, "input": "hello"}
+        answer = await setup.http.post(f"{setup.stack.url}/responses", json=ask)
+        error, headers = answer.json()["error"], answer.headers
+        assert (error["message"], error["code"]) == ("Try later.", "slow_down")
+        assert headers["x-request-id"] == "req_busy"
+        # Of the last attempt, as always.
+        assert headers["x-proxy-resource-id"] == "openai-2"
+        event = await setup.stack.request(headers["x-proxy-request-id"])
+        assert (event["error_code"], event["error_message"]) == (
+            "slow_down",
+            "Try later.",
+        )
+        assert event["resource_id"] == "openai-2"
+        assert setup.stack.gateway.logged("request_failed", request=event["id"])
+
+    @pytest.mark.parametrize(
+        ("fault", "status"), [({"status": 503}, 503), (BROKEN, 502)]
+    )
+    async def test_openai_python_tries_again(
+        self, setup: Setup, fault: dict[str, Any], status: int
+    ) -> None:
+        await setup.keys(2)
+        setup.fault(fault, times=1)
+        setup.fault(REVOKED, SECOND)
+        async with AsyncOpenAI(
+            base_url=setup.stack.url, api_key="any", max_retries=1
+        ) as openai:
+            made = await openai.responses.create(model=MODEL, input="hello")
+        assert "Simulated" in made.output_text
+
+        async def served() -> bool:
+            events = await setup.stack.events("request")
+            return [e["status_code"] for e in events[-2:]] == [status, 200]
+
+        await eventually(served)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,70 @@ def test_without_an_answer_the_upstream_is_unreachable() -> None:
     assert "it closed the connection" in refused.value.message
 
 
+DIED = {401: "invalid_api_key", 403: "country", 429: "insufficient_quota"}
+BROKEN, STALE = Broken("it broke"), Broken("it was closed")
+STALE.reused = True
+
+
+@pytest.mark.parametrize(
+    ("attempts", "told"),
+    [
+        pytest.param([503, 401], 503, id="a fault"),
+        pytest.param([503, 403], 503, id="403"),
+        pytest.param([503, 429], 503, id="no money"),
+        pytest.param([503, 401, 401], 503, id="more dead keys"),
+        pytest.param([401, 503, 401], 503, id="in the middle"),
+        pytest.param([503, 500, 401], 500, id="the last that passes"),
+        pytest.param([BROKEN, 401], 502, id="no answer"),
+        pytest.param([BROKEN, 401, 401], 502, id="no answer, more dead keys"),
+        pytest.param([NoFreeConnection(), 401], 502, id="no free connection"),
+        pytest.param([401, BROKEN], 502, id="no answer at last"),
+        pytest.param([401, BROKEN, 401], 502, id="no answer in the middle"),
+        pytest.param([503, BROKEN, 401], 503, id="an answer and none"),
+        pytest.param([401, 503], 503, id="a fault at last"),
+        pytest.param([401, 403], 403, id="only dead keys"),
+        pytest.param([401, 429], 429, id="only dead keys, no money at last"),
+        pytest.param([429, 401], 401, id="only dead keys, no money at first"),
+        pytest.param([NoKey(), 401], 401, id="a key that is not there"),
+        pytest.param([401, NoKey()], 401, id="a key that is not there at last"),
+        pytest.param([STALE, 401], 401, id="a closed connection"),
+        pytest.param([503, 404], 404, id="an error of the client"),
+    ],
+)
+def test_clients_are_told_of_a_dead_key_only_if_nothing_else_failed(
+    attempts: list[int | UpstreamError], told: int
+) -> None:
+    life = sent()
+    for number, attempt in enumerate(attempts, start=1):
+        life.acquired(DECISION, "account", number)
+        if isinstance(attempt, UpstreamError):
+            life.failed(attempt)
+            assert life.error_status is None
+        else:
+            facts = Facts(error_code=DIED.get(attempt, f"{attempt}"))
+            life.rejected(failure(attempt), facts, now)
+            assert life.error_status == attempt
+    record = life.record
+    try:
+        life.passes_on()
+        assert record.error_code == DIED.get(told, f"{told}")
+    except Problem as problem:
+        life.answers(problem)
+        assert record.error_code == "upstream_unreachable"
+    assert (record.status_code, record.outcome) == (told, "failed")
+    assert record.attempts == len(attempts)
+
+
+def test_a_rate_limit_is_told_with_its_wait_instead_of_a_dead_key() -> None:
+    life, wait = sent(), (b"retry-after", b"7")
+    life.rejected(failure(429, wait), Facts(error_code="slow"), now)
+    life.rejected(failure(401), Facts(error_code="invalid_api_key"), now)
+    told = life.passes_on()
+    assert (told.status, told.headers) == (429, [wait])
+    # The cause is that of the last attempt: the next decision records it.
+    assert (life.cause, life.record.error_code) == ("key_refused", "slow")
+
+
 def test_a_socket_that_does_not_open_forgets_the_error_before() -> None:
     life = sent()
     life.rejected(failure(500), Facts(), now)

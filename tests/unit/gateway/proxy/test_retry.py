@@ -11,13 +11,16 @@ from libs.common.upstream_answers.verdicts import judge
 from services.gateway.proxy.retry import (
     cause_of,
     end_of_attempts,
+    gives_way,
     is_unreadable,
+    is_withheld,
     may_repeat,
+    next_step,
     retried,
     waiting_helps,
     with_sooner_wait,
 )
-from services.gateway.proxy.steps import Failure
+from services.gateway.proxy.steps import Failure, Next
 from services.gateway.upstream.client import Broken, Interrupted, NoKey, Slow, TimedOut
 from services.gateway.upstream.errors import NoFreeConnection, NotSent, UpstreamError
 
@@ -141,8 +144,72 @@ def test_reasoning_of_another_account_is_unreadable(
     assert is_unreadable(status, code) is unreadable
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "bound", "step"),
+    [
+        (503, None, False, Next.ACQUIRE),
+        (401, "invalid_api_key", True, Next.ACQUIRE),
+        (404, "DeploymentNotFound", False, Next.ACQUIRE),
+        (404, None, True, Next.ANSWER),
+        (400, "invalid_encrypted_content", True, Next.REWRITE),
+        (400, "invalid_encrypted_content", False, Next.ANSWER),
+    ],
+)
+def test_what_follows_an_answer(
+    status: int, code: str | None, bound: bool, step: Next
+) -> None:
+    assert next_step(status, code, account_bound=bound) is step
+
+
+DEAD = ["key_refused", "insufficient_quota"]
+
+
+def failed(cause: str | None) -> Failure | None:
+    return None if cause is None else Failure(0, [], b"", cause)
+
+
+@pytest.mark.parametrize("last", [*DEAD, "model_refused", "rate_limited", ""])
+@pytest.mark.parametrize(
+    ("before", "unanswered", "passes"),
+    [
+        ("server_error", False, True),
+        ("rate_limited", False, True),
+        (None, True, True),
+        # The first attempt, or one after a kept connection that was closed.
+        (None, False, False),
+        ("key_refused", True, False),
+        ("insufficient_quota", True, False),
+        ("model_refused", False, False),
+        ("request_refused", False, False),
+    ],
+)
+def test_a_dead_key_is_told_unless_an_attempt_before_failed_in_passing(
+    last: str, before: str | None, unanswered: bool, passes: bool
+) -> None:
+    after = Failure(0, [], b"", last)
+    withheld = is_withheld(after, failed(before), unanswered=unanswered)
+    assert withheld is (passes and last in DEAD)
+
+
+@pytest.mark.parametrize(
+    ("before", "cause", "gives"),
+    [
+        ("key_refused", "connect_error", True),
+        ("insufficient_quota", "connection_lost", True),
+        ("key_refused", "no_key", False),  # the operator's fault, too
+        ("server_error", "connect_error", False),
+        ("model_refused", "connect_error", False),
+        (None, "connect_error", False),
+    ],
+)
+def test_a_dead_key_gives_way_to_an_attempt_without_an_answer(
+    before: str | None, cause: str, gives: bool
+) -> None:
+    assert gives_way(failed(before), cause) is gives
+
+
 def limited(*headers: Header) -> Failure:
-    return Failure(429, [(b"x-request-id", b"r"), *headers], b"body")
+    return Failure(429, [(b"x-request-id", b"r"), *headers], b"body", "rate_limited")
 
 
 @pytest.mark.parametrize(
@@ -164,3 +231,4 @@ def test_clients_wait_for_the_soonest(
     found = with_sooner_wait(before, after, now)
     assert find(found.headers, b"retry-after") == wait
     assert (found.status, found.body) == (after.status, b"body")
+    assert found.cause == after.cause

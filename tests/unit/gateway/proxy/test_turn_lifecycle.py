@@ -14,6 +14,7 @@ from services.gateway.ledger.record import Record
 from services.gateway.proxy.steps import Failure, Phase
 from services.gateway.proxy.turn_lifecycle import TurnLifecycle
 from services.gateway.server.request import Request
+from services.gateway.upstream.errors import Broken
 
 CHAINED = Hints(previous_response_id="resp_1", bound_ids=("resp_1",))
 
@@ -78,6 +79,23 @@ def test_after_a_failed_attempt_the_client_gets_the_upstreams_error() -> None:
     life.resent_elsewhere()
     life.refused(errors.no_capacity(1), first=True)
     assert life.problem is None
+
+
+@pytest.mark.parametrize("unanswered", [False, True])
+def test_a_first_turn_remembers_what_its_upgrade_met(unanswered: bool) -> None:
+    life, busy = turn(Hints()), Failure(503, [], b"{}")
+    life.acquired(Decision("a", "weighted_least_connections", "v"), "account", 1)
+    if unanswered:
+        life.unopened(Broken("it broke"))
+    else:
+        life.rejected(busy, Facts(error_code="busy"), now)
+    life.acquired(Decision("b", "weighted_least_connections", "v"), "account", 2)
+    life.begin_turn(11.0, 1)
+    life.on_socket("b")
+    dead = Failure(401, [], b"{}")
+    life.rejected(dead, Facts(error_code="invalid_api_key"), now)
+    assert life.failure is (None if unanswered else busy)
+    assert life.record.error_code == (None if unanswered else "busy")
 
 
 @pytest.mark.parametrize(

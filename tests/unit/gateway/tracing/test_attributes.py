@@ -34,7 +34,7 @@ def life_of(
 
 def attempt(cause: str = "", status: int | None = None) -> AttemptTrace:
     return AttemptTrace(
-        1, 7, "a", "up.example", 443, "openai", "panic", 1.0, None, 2.0, cause, status
+        1, 7, "a", "up.example", 443, "openai", "panic", 1.0, 2.0, cause, status
     )
 
 

@@ -4,9 +4,7 @@ from services.gateway.tracing.request_trace import AttemptTrace, RequestTrace
 
 
 def attempt(number: int = 1, resource_id: str = "a") -> AttemptTrace:
-    return AttemptTrace(
-        number, 7, resource_id, "host", 443, "openai", "reason", 1.0, None
-    )
+    return AttemptTrace(number, 7, resource_id, "host", 443, "openai", "reason", 1.0)
 
 
 def trace(*attempts: AttemptTrace) -> RequestTrace:

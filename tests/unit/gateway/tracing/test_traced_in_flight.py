@@ -95,6 +95,22 @@ async def test_an_attempt_without_an_answer_has_no_status(
 
 
 @timeless
+async def test_an_attempt_has_its_own_status_also_if_the_client_gets_another(
+    tmp_path: Path, kept: Kept
+) -> None:
+    world = traced(tmp_path, kept, "ab")
+    client, first = await asked(world, b'{"model":"m"}')
+    first.feed(error(503))
+    await settled()
+    world.upstreams[-1].feed(error(401))
+    await one_row(world)
+    found = [dict(span.attributes or {}) for span in kept.spans]
+    statuses = [each.get("http.response.status_code") for each in found]
+    assert (client.status, statuses) == (503, [503, 503, 401])
+    assert found[2]["error.type"] == "key_refused"
+
+
+@timeless
 async def test_what_is_not_sampled_is_passed_on_and_not_exported(
     tmp_path: Path, kept: Kept
 ) -> None:
