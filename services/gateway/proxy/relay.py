@@ -20,9 +20,8 @@ from services.gateway.upstream.response import Sink
 
 COMMENT = b": keepalive\n\n"
 _OURS: Final = b"\n" + OURS
-# Whether bytes hold others: `_parts(data, others)[1]`. On CPython 3.11 it takes half of
-# `find`, which reads a tuple of arguments, and `in` formats an exception first. (A
-# method found by its name takes longer, too.)
+# `_parts(data, key)[1]`: whether the key is there. `find` reads a tuple of arguments,
+# and on CPython 3.11 `in` formats an exception first.
 _parts: Final = bytes.partition
 
 
@@ -98,15 +97,16 @@ class Relay(AnswerNotes, Sink):
                 place = head.find(_OURS) + 1  # ours are behind those of the upstream
                 head = without_limit_lines(head[:place]) + head[place:]
         self._head = head
-        key = self._sent.streamed
-        if key and _parts(head, key)[1]:
-            self._head = self._sent.masked(head)
+        sent = self._sent
+        key = sent.streamed
+        if key and sent.rare in head and _parts(head, key)[1]:
+            self._head = sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
         data = answer.whole() if self._tap is None and self._open is None else None
         if data is not None and len(data) <= LARGEST_QUICK:
-            if key and (data[-1] in self._sent.bytes or _parts(data, key)[1]):
-                data = self._sent.masked(data)
+            if key and sent.rare in data and _parts(data, key)[1]:
+                data = sent.masked(data)
             self._take_whole(data)
             return None
         connection.on_drain = answer.resume
@@ -201,9 +201,12 @@ class Relay(AnswerNotes, Sink):
             return
         try:
             if data or self._held:
-                key = self._sent.streamed
+                sent = self._sent
+                key = sent.streamed
                 if key and (
-                    self._held or data[-1] in self._sent.bytes or _parts(data, key)[1]
+                    self._held
+                    or data[-1] in sent.bytes
+                    or (sent.rare in data and _parts(data, key)[1])
                 ):
                     data = self._masked(data, last=last)
             # The first piece of a plain answer that is no stream?
