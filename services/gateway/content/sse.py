@@ -169,6 +169,11 @@ def _kind(event: bytes) -> bytes:
 
 
 def _data(event: bytes) -> bytes:
+    """The JSON of its `data:` lines."""
+    if event.startswith(b"event:"):
+        rest = event[event.find(b"\n") + 1 :]
+        if rest.startswith(b"data:") and _LF not in rest:  # as most have it
+            return rest[5:].strip()
     if event.count(b"\n") > MOST_LINES:
         return b""
     lines = event.split(b"\n")
