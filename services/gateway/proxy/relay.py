@@ -20,8 +20,7 @@ from services.gateway.upstream.response import Sink
 
 COMMENT = b": keepalive\n\n"
 _OURS: Final = b"\n" + OURS
-# `_parts(data, key)[1]`: whether the key is there. `find` reads a tuple of arguments,
-# and on CPython 3.11 `in` formats an exception first.
+# `_parts(data, key)[1]`: is it there? Sooner than `find`, and `in` on CPython 3.11.
 _parts: Final = bytes.partition
 
 
