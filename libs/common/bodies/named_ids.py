@@ -122,7 +122,8 @@ class ItemFacts:
 def are_plain(items: Sequence[Any]) -> bool:
     """Whether all items are text messages without ids and encrypted content."""
     for item in items:
-        if isinstance(item, _Item):
+        # `isinstance` asks the class of a struct for its opinion.
+        if type(item) is _WholeItem or isinstance(item, _Item):
             members = _members_of(item)
             id_, encrypted, content = members[0], members[1], members[2]
             if (

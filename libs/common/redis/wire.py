@@ -218,13 +218,16 @@ class Wire(asyncio.Protocol):
     # asyncio.Protocol --------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self._progress = self._now()
         try:
             self._feed(data)
             while (reply := self._next_reply()) is not False:
                 waiter = self._next_waiter()
                 # Most replies are bytes, and most waiters no futures. A loop without
                 # calls for these: each costs as much as the rest.
-                if type(reply) is not bytes:
+                if type(reply) is int:
+                    self._count(waiter, reply)
+                elif type(reply) is not bytes:
                     self._settle(waiter, reply)
                 elif type(waiter) is tuple:
                     read_reply(waiter[0], waiter[1], reply)
@@ -232,20 +235,26 @@ class Wire(asyncio.Protocol):
                     waiter.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
             self.drop("does not speak RESP")
-        self._progress = self._now()
+
+    def _count(self, waiter: Waiter, reply: int) -> None:
+        """A number: what most reports get while they may wait."""
+        if type(waiter) is tuple:
+            read_reply(waiter[0], waiter[1], reply)
+        elif isinstance(waiter, _Future):
+            if not waiter.done():
+                waiter.set_result(reply)
+        elif reply == ALONE:
+            self._may_wait, self._allowed = True, self._progress
 
     def _settle(self, waiter: Waiter, reply: Reply) -> None:
-        """A reply that is no text."""
+        """A reply that is neither text nor a number."""
         failed = isinstance(reply, Exception)
         if isinstance(waiter, tuple):
             read_reply(waiter[0], waiter[1], reply)
         elif failed:
             _refuse(waiter, reply)
-        elif isinstance(waiter, _Future):
-            if not waiter.done():
-                waiter.set_result(reply)
-        elif reply == ALONE:
-            self._may_wait, self._allowed = True, self._now()
+        elif isinstance(waiter, _Future) and not waiter.done():
+            waiter.set_result(reply)
         if failed and str(reply).startswith(DEMOTED):
             # It keeps replying but accepts no writes. Reconnecting finds the new
             # primary, through Sentinels or the host name.

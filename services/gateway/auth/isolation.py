@@ -31,6 +31,7 @@ FRAMES = frozenset(
 # occur twice by chance, because quotes within strings are escaped.
 _PREVIOUS: Final = b'"previous_response_id"'
 _CONVERSATION: Final = b'"conversation"'
+_RESPONSES: Final = PLAIN_ROUTES["POST", b"/responses"]
 # A letter of these names, or their underscore, as an escape.
 _escaped_letter: Final = re.compile(rb"\\u00[567]").search
 
@@ -62,7 +63,9 @@ def plain_asker(
     `asker_of`. Creates no objects, because it runs for each request."""
     if hints.problem is not None or hints.named or hints.references:
         return None
-    route = PLAIN_ROUTES.get((request.method, path))
+    # Most requests are of this route: sooner than to hash its path.
+    usual = path == b"/responses" and request.method == "POST"
+    route = _RESPONSES if usual else PLAIN_ROUTES.get((request.method, path))
     body = request.body
     if (
         route is None

@@ -20,7 +20,8 @@ from services.gateway.upstream.response import Sink
 
 COMMENT = b": keepalive\n\n"
 _OURS: Final = b"\n" + OURS
-_find: Final = bytes.find  # found sooner than a method by its name
+# `_parts(data, key)[1]`: is it there? Sooner than `find`, and `in` on CPython 3.11.
+_parts: Final = bytes.partition
 
 
 class Torn(Exception):
@@ -95,15 +96,16 @@ class Relay(AnswerNotes, Sink):
                 place = head.find(_OURS) + 1  # ours are behind those of the upstream
                 head = without_limit_lines(head[:place]) + head[place:]
         self._head = head
-        key = self._sent.streamed
-        if key and _find(head, key) >= 0:
-            self._head = self._sent.masked(head)
+        sent = self._sent
+        key = sent.streamed
+        if key and sent.rare in head and _parts(head, key)[1]:
+            self._head = sent.masked(head)
         if self.streams and not answer.waiting:
             self._send(b"", last=False)  # the head does not wait for an event
         data = answer.whole() if self._tap is None and self._open is None else None
         if data is not None and len(data) <= LARGEST_QUICK:
-            if key and (data[-1] in self._sent.bytes or _find(data, key) >= 0):
-                data = self._sent.masked(data)
+            if key and sent.rare in data and _parts(data, key)[1]:
+                data = sent.masked(data)
             self._take_whole(data)
             return None
         connection.on_drain = answer.resume
@@ -198,10 +200,12 @@ class Relay(AnswerNotes, Sink):
             return
         try:
             if data or self._held:
-                key = self._sent.streamed
-                # `key in data` would format an exception first, on CPython 3.11.
+                sent = self._sent
+                key = sent.streamed
                 if key and (
-                    self._held or data[-1] in self._sent.bytes or data.find(key) >= 0
+                    self._held
+                    or data[-1] in sent.bytes
+                    or (sent.rare in data and _parts(data, key)[1])
                 ):
                     data = self._masked(data, last=last)
             # The first piece of a plain answer that is no stream?

@@ -19,6 +19,9 @@ CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 CLOSE: Final = b"connection: close\r\n"
 KEEP_ALIVE: Final = b"connection: keep-alive\r\n"  # not the default of HTTP/1.0
 LAST_CHUNK: Final = b"0\r\n\r\n"
+# What is in front of a chunk of a size: taken from here, a tenth of formatting it.
+_SHORT: Final = 4096  # bytes
+_SIZES: Final = tuple([b"%x\r\n" % size for size in range(_SHORT)])
 WHOLE_WRITE: Final = 65_536  # bytes joined into one write; more are written in parts
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -92,7 +95,9 @@ def without_upgrade(
 
 
 def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    size = len(data)
+    line = _SIZES[size] if size < _SHORT else b"%x\r\n" % size
+    return b"%b%b\r\n" % (line, data)
 
 
 def bodiless(method: str, status: int) -> bool:

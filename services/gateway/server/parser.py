@@ -275,7 +275,9 @@ class RequestParser:
         http, fields, target = self._http, self._fields, self._target
         if target[:1] != b"/":
             target, self._headers = fields.origin_form(target, self._headers)
-        method = _METHODS.get(self._method())
+        named = self._method()
+        # A comparison is sooner than to hash it.
+        method = "POST" if named == b"POST" else _METHODS.get(named)
         if method is None:
             method, fields.uncommon = self._method().decode(), True
         request = Request(method, target, self._headers)

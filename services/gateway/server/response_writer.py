@@ -99,8 +99,10 @@ class ResponseWriter:
             if head:
                 write(head)
             write(data)
-        elif head or data:
+        elif head:
             write(head + data)
+        elif data:
+            write(data)
 
     def _framed(self, data: bytes, *, last: bool) -> bytes:
         if self._framing is _NO_BODY:

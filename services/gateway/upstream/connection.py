@@ -19,13 +19,12 @@ from services.gateway.upstream.errors import (
     UpstreamError,
 )
 from services.gateway.upstream.pool import Pool
-from services.gateway.upstream.response import Answer
+from services.gateway.upstream.response import Answer, overran
 
 _NAMES: Final = NAMES  # a method of an imported name is found more slowly
 # A method of a class in C by its name costs as much as the call.
 _is_done: Final = asyncio.Future.done
 _set_result: Final = asyncio.Future.set_result
-_BLANK_LINE: Final = b"\r\n\r\n"
 SMALL_BODY: Final = 16_384  # bytes
 LARGEST_HEAD: Final = 65_536  # bytes; also of trailers and chunk extensions
 
@@ -75,8 +74,8 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_answer", "_bodiless", "_deadline", "_feed", "_head", "_head_bytes",
         "_headers", "_heard_at", "_keeps_alive", "_new_future", "_now", "_order",
-        "_paused", "_pieces", "_pool", "_state", "_status", "_timeouts", "_transport",
-        "_unwritten", "_write", "loop", "requests"
+        "_paused", "_piece", "_pieces", "_pool", "_state", "_status", "_timeouts",
+        "_transport", "_unwritten", "_write", "loop", "requests"
     )  # fmt: skip
 
     def __init__(self, pool: "Pool[UpstreamConnection]") -> None:
@@ -96,7 +95,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer: Answer | None = None  # from its head to its end
         self._headers: list[Header] = []
         self._order: list[Name] = []  # of the names in the last head
-        self._pieces: list[bytes] = []  # of the body, from the current read
+        self._piece = b""  # of the body, from the current read
+        self._pieces: list[bytes] = []  # if there are several: most reads bring one
         self._head_bytes = 0  # read since the request, or since the body last grew
         self._bodiless = False  # the response to this request has no body
         # The reader is slow, and the socket is not read. Independent of the state: the
@@ -200,7 +200,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         state = self._state
         if state is _ANSWERING or state is _WAITING:
-            if self._pieces:
+            if self._piece:
                 self._deliver()
             elif self._head_bytes > LARGEST_HEAD:
                 self._fail("its answer's headers never end")
@@ -209,24 +209,30 @@ class UpstreamConnection(asyncio.Protocol):
                 self._state = _SPOILED
             self._finish()
 
+    def _overran(self, data: bytes) -> bool:
+        last = self._pieces[-1] if self._pieces else self._piece
+        return overran(data, last, self._answer)
+
     def _deliver(self) -> None:
         """Pass on what one read brought of a body, in one piece."""
-        pieces, answer = self._pieces, self._answer
-        self._pieces, self._head_bytes = [], 0
+        data, answer = self._take(), self._answer
+        self._head_bytes = 0
         if answer is not None:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             answer.feed(data, last=False)
+
+    def _take(self) -> bytes:
+        """What the current read brought of a body so far."""
+        data, self._piece = self._piece, b""
+        if self._pieces:
+            data = b"".join(self._pieces)
+            self._pieces = []
+        return data
 
     def _finish(self) -> None:
         """Pass on the end of a response. Before that the connection is put back or
         closed: who gets the end may send the next request."""
-        pieces, answer = self._pieces, self._answer
+        data, answer = self._take(), self._answer
         assert answer is not None
-        if not pieces:
-            data = b""
-        else:
-            self._pieces = []
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._answer = None
         # When a response arrives before the request was written completely, the rest
         # of the request stands in the way of the next.
@@ -236,23 +242,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._state = _IDLE
             if self._paused:
                 self.resume_reading()
-            self._pool.put_back(self)
+            self._pool.put_back(self, self._heard_at)
         else:
             self._close()
         answer.feed(data, last=True)
-
-    def _overran(self, data: bytes) -> bool:
-        """Whether line breaks follow the response. llhttp skips them silently, as it
-        does in front of a status line."""
-        pieces, answer = self._pieces, self._answer
-        if not pieces or (answer and answer.chunked):  # it ends with an empty line
-            return not _BLANK_LINE.endswith(data[-4:]) or data.endswith(
-                b"\n" + _BLANK_LINE
-            )
-        length = len(pieces[-1])
-        # In front of a body is the end of the head, or it came with an earlier read.
-        # (Line breaks behind a body of line breaks are not seen. They do no harm.)
-        return not _BLANK_LINE.endswith(data[-length - 4 : -length])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._write = self._unwritten = None
@@ -304,7 +297,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         if self._state is _ANSWERING:
-            self._pieces.append(data)
+            if self._pieces:
+                self._pieces.append(data)
+            elif self._piece:
+                self._pieces = [self._piece, data]
+            else:
+                self._piece = data
 
     def on_message_complete(self) -> None:
         if self._state is _ANSWERING or self._state is _LAST:
@@ -316,7 +314,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _end_at_error(self) -> None:
         """The upstream sent something else than HTTP, or than what was asked for."""
         if self._state is _ANSWERING:
-            if self._pieces:
+            if self._piece:
                 self._deliver()
         elif self._answer is not None:
             self._state = _SPOILED
@@ -336,7 +334,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The request, if there is one, fails with `error`."""
         head, self._head = self._head, None
         answer, self._answer = self._answer, None
-        self._pieces = []
+        self._piece, self._pieces = b"", []
         self._close()
         if answer is not None:
             answer.fail(error)

@@ -86,13 +86,15 @@ class Pool(Generic[C]):
         self._dialed -= 1
         self._offer_place()
 
-    def put_back(self, connection: C) -> None:
-        """It is free for the next request."""
+    def put_back(self, connection: C, now: float | None = None) -> None:
+        """It is free for the next request. `now`: the time, if it is known."""
         if connection not in self._all:
             return
         if self._waiting and self._hand_over(connection):
             return
-        idle, now = self._idle, self._now()
+        idle = self._idle
+        if now is None:
+            now = self._now()
         idle[connection] = now
         # One at a time: each that comes back ends one that is too old.
         for oldest in idle:

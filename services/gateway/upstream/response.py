@@ -8,6 +8,7 @@ from services.gateway.upstream.errors import UpstreamError
 
 HIGH_WATER: Final = 262_144  # bytes held for a slow reader; then nothing is read
 REST_S = 1.0  # for the end of a response that nobody reads any more
+_BLANK_LINE: Final = b"\r\n\r\n"
 # Shared by responses that hold nothing; never changed.
 _NOTHING: Final[list[bytes]] = []
 
@@ -178,6 +179,18 @@ class Answer:
     def _wake_reader(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def overran(data: bytes, last: bytes, answer: Answer | None) -> bool:
+    """Whether line breaks follow the response that ended in the read `data`. llhttp
+    skips them silently, as it does in front of a status line. `last`: the last piece of
+    the body in that read, or empty."""
+    if not last or (answer and answer.chunked):  # it ends with an empty line
+        return not _BLANK_LINE.endswith(data[-4:]) or data.endswith(b"\n" + _BLANK_LINE)
+    length = len(last)
+    # In front of a body is the end of the head, or it came with an earlier read.
+    # (Line breaks behind a body of line breaks are not seen. They do no harm.)
+    return not _BLANK_LINE.endswith(data[-length - 4 : -length])
 
 
 class _Discard:

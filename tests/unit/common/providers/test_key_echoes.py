@@ -102,6 +102,19 @@ def test_what_may_begin_the_key_is_seen(cut: int) -> None:
     assert SENT.begun(KEY[:cut].encode() + b" ") == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "rare"),
+    [
+        ("sk-proj-Azerty0123456789", ord("A")),
+        ("sk-proj-azerty0123456789", ord("z")),
+        ("~" * 30, ord("~")),
+        ("short", 0),
+    ],
+)
+def test_a_chunk_without_a_rare_byte_of_the_key_lacks_it(key: str, rare: int) -> None:
+    assert SentKey(key).rare == rare
+
+
 def test_a_key_is_not_in_its_own_repr() -> None:
     assert KEY not in repr(SENT)
 

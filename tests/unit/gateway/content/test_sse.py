@@ -66,6 +66,44 @@ def test_any_cut_reads_the_same(places: list[int], crlf: bool) -> None:
     assert not tap.mid_event
 
 
+DELTAS = [
+    frame("response.output_text.delta", delta="a"),
+    frame("response.output_text.delta", delta="b"),
+    frame("response.reasoning_text.delta", delta="c"),
+    b"event: response.output_text.delta\n\n",
+    b'event: response.output_text.delta\ndata: {"type":\ndata: "x"}\n\n',
+    b"event: response.output_text.delta \ndata: {}\n\n",
+    frame("response.refusal.delta", delta="d"),
+    frame("response.output_text.delta", delta="e"),
+    frame("response.output_text.delta", delta="f"),
+]
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=30), st.booleans())
+def test_each_event_counts_however_it_is_skipped(places: list[int], crlf: bool) -> None:
+    data = STREAM.replace(
+        b"event: response.completed", b"".join([*DELTAS, b"event: x"])
+    )
+    tap = read(cut(data.replace(b"\n", b"\r\n") if crlf else data, places))
+    assert (tap.events, tap.terminal, tap.mid_event) == (3 + len(DELTAS), None, False)
+    tap.feed(frame("response.failed"))
+    assert (tap.events, tap.terminal) == (4 + len(DELTAS), "failed")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'data: {"type": "error",\ndata: "code": "c"}',
+        b'event: error\ndata: {"type": "error",\ndata: "code": "c"}',
+        b'event: error\nid: 1\ndata: {"code": "c"}',
+        b'event: error\ndata:{"code": "c"} ',
+        b'\nevent: error\ndata: {"code": "c"}',
+    ],
+)
+def test_an_event_may_have_several_lines(data: bytes) -> None:
+    assert read([data + b"\n\n"]).facts.error_code == "c"
+
+
 def test_byte_by_byte() -> None:
     assert read([bytes([b]) for b in STREAM]).terminal == "completed"
 

@@ -123,6 +123,11 @@ def test_chunks_can_be_read_again(pieces: list[bytes]) -> None:
     assert (read, wire) == (pieces, b"\r\n")
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 4095, 4096, 4097, 70_000])
+def test_a_chunk_names_its_size(size: int) -> None:
+    assert chunk(b"x" * size) == f"{size:x}\r\n{'x' * size}\r\n".encode()
+
+
 @pytest.mark.parametrize(
     ("method", "status", "empty"),
     [
