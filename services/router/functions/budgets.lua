@@ -34,7 +34,8 @@ local minutes, minutes_kept = {}, 0
 -- By subject: kind, starts, ends (the window), tokens, nanos (spent in it), reserved
 -- (what running requests may use), sure, level (the threshold that was reported: 0 none,
 -- 1 soft, 2 limit), reserves, since (identifies the doubt), counted (up to which row of
--- SQL's log the sum has what other shards spent).
+-- SQL's log the sum has what other shards spent), resent (how many events were sent again),
+-- told (how many of them the router knew when it asked last what is noted).
 local spends, spends_kept = {}, 0
 -- What was looked up for a quota (`spent`; `first` and `second`: the states of its
 -- budgets; `only`: the first if there is no other) holds while its `epoch` is this one: until a state is replaced, is in doubt or
@@ -156,7 +157,7 @@ local function fresh(budget, sure)
   return {
     kind = budget.kind, starts = budget.starts, ends = budget.ends, tokens = 0, nanos = 0,
     reserved = 0, sure = sure, level = 0, reserves = budget.reserve and 1 or 0,
-    since = sure == KNOWN and 0 or microseconds(),
+    since = sure == KNOWN and 0 or microseconds(), resent = 0, told = 0,
     -- The next thresholds of limits that were compared with it.
     bar_tokens = math.huge, bar_nanos = math.huge,
   }
@@ -407,9 +408,11 @@ function budgets.begun(quota, ask, entry)
   return told(requests, tokens, quota.first, quota.second)
 end
 
--- While a window is summed anew, each request is noted by its id.
-local function note(subject, request, tokens, nanos)
-  call('HSET', TAG .. 'recount:' .. subject, request, string.format('%.0f %.0f', tokens, nanos))
+-- While a window is summed anew, each request is noted by its id, when it is published
+-- first. `resent`: the number of an event that is sent again, else 0.
+local function note(subject, request, tokens, nanos, resent)
+  call('HSETNX', TAG .. 'recount:' .. subject, request,
+    string.format('%.0f %.0f %.0f', tokens, nanos, resent))
 end
 
 -- Reads the limits that a request was admitted with: their id is in the place of the
@@ -465,7 +468,7 @@ function budgets.ended(keys, args, entry, quota, tokens, nanos)
     end
     if budget.reserve then let_go(budget.subject, state, field_of(args[1], args[2])) end
     if state.starts == budget.starts and state.kind == budget.kind and tokens + nanos > 0 then
-      if state.sure ~= KNOWN then note(budget.subject, args[2], tokens, nanos) end
+      if state.sure ~= KNOWN then note(budget.subject, args[2], tokens, nanos, 0) end
       add(keys[2], budget, state, tokens, nanos, now)
     end
   end
@@ -524,7 +527,8 @@ local function doubt(subject, request, event)
     spends[subject], epoch = nil, epoch + 1
     return
   end
-  note(subject, request, tokens, nanos)
+  state.resent = state.resent + 1
+  note(subject, request, tokens, nanos, state.resent)
   if state.sure == KNOWN then put_in_doubt(subject, state) end
 end
 
@@ -652,31 +656,53 @@ end
 -- events that the stream has. Returns the ids of all requests that are noted, or nil
 -- when this window need not be summed any more.
 function budgets.note_events(_, args)
-  if not recounted(args[1], args[2]) then return false end
+  local state = recounted(args[1], args[2])
+  if not state then return false end
   local noted = TAG .. 'recount:' .. args[1]
   for i = 3, #args, 3 do
     call('HSETNX', noted, args[i], args[i + 1] .. ' ' .. args[i + 2])
   end
+  state.told = state.resent
   return call('HKEYS', noted)
+end
+
+-- Takes the events that were sent again after the first `told` of them out of what is
+-- noted. Returns them as HSET takes them.
+local function take_later(noted, told)
+  local found, later = call('HGETALL', noted), {}
+  for i = 1, #found, 2 do
+    local resent = string.match(found[i + 1], '^%d+ %d+ (%d+)$')
+    if resent and tonumber(resent) > told then
+      call('HDEL', noted, found[i])
+      later[#later + 1], later[#later + 2] = found[i], found[i + 1]
+    end
+  end
+  return later
 end
 
 -- recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
 -- the noted requests, and up to which row of the log they have those of other shards.
 -- Returns {tokens, billionths}: what is spent, or {}.
+-- The sum of SQL may have an event that was sent again after the router asked what is
+-- noted. It is not added but stays noted, as if it came after this call: the window is in
+-- doubt again. So no flow of such events keeps a sum from being taken.
 function budgets.summed(_, args)
-  local state = recounted(args[1], args[2])
+  local subject, state = args[1], recounted(args[1], args[2])
   local counted = tonumber(args[5])  -- nil: an older router's
   -- What was added since would be lost.
   if not state or counted and others_seen and counted < others_seen then return {} end
-  local tokens, nanos = tonumber(args[3]), tonumber(args[4])
+  local noted, tokens, nanos = TAG .. 'recount:' .. subject, tonumber(args[3]), tonumber(args[4])
+  local later = state.resent > state.told and take_later(noted, state.told) or NOTHING
   state.counted = counted
-  for _, amounts in ipairs(call('HVALS', TAG .. 'recount:' .. args[1])) do
-    local each, cost = string.match(amounts, '^(%d+) (%d+)$')
+  for _, amounts in ipairs(call('HVALS', noted)) do
+    local each, cost = string.match(amounts, '^(%d+) (%d+)')
     tokens, nanos = tokens + tonumber(each), nanos + tonumber(cost)
   end
   state.tokens, state.nanos, state.sure, epoch = tokens, nanos, KNOWN, epoch + 1
-  call('DEL', TAG .. 'recount:' .. args[1])
-  call('SREM', TAG .. 'recounts', args[1])
+  call('DEL', noted)
+  call('SREM', TAG .. 'recounts', subject)
+  for i = 1, #later, 2 do call('HSET', noted, later[i], later[i + 1]) end
+  if #later > 0 then put_in_doubt(subject, state) end
   return { string.format('%.0f', tokens), string.format('%.0f', nanos) }
 end
 

@@ -42,6 +42,7 @@ async def test_an_older_sum_is_not_taken(scene: Scene) -> None:
     await scene.resend("r9", 5)
     _, (newer,) = await scene.routing.recounts()
     assert older.since != newer.since
+    assert await scene.routing.note_events(newer) == {"r9"}
     assert not await scene.routing.recounted(older, Sum(0, 0))
     assert await scene.routing.recounted(newer, Sum(0, 0))
     assert await scene.spent() == (5, 0, KNOWN)
