@@ -35,7 +35,7 @@ local minutes, minutes_kept = {}, 0
 -- (what running requests may use), sure, level (the threshold that was reported: 0 none,
 -- 1 soft, 2 limit), reserves, since (identifies the doubt), counted (up to which row of
 -- SQL's log the sum has what other shards spent), resent (how many events were sent again),
--- told (how many of them the router knew when it asked last what is noted).
+-- told (how many of them a router of the version before knows).
 local spends, spends_kept = {}, 0
 -- What was looked up for a quota (`spent`; `first` and `second`: the states of its
 -- budgets; `only`: the first if there is no other) holds while its `epoch` is this one: until a state is replaced, is in doubt or
@@ -652,23 +652,39 @@ local function recounted(subject, since)
   return state
 end
 
--- recount_v1  ARGV: subject, since, then triples of request, tokens, billionths:
--- events that the stream has. Returns the ids of all requests that are noted, or nil
--- when this window need not be summed any more.
-function budgets.note_events(_, args)
+-- Notes events that the stream has: triples of request, tokens, billionths from the
+-- argument `first` on. Returns the state, or nil when this window need not be summed any
+-- more.
+function budgets.note_streamed(args, first)
   local state = recounted(args[1], args[2])
-  if not state then return false end
+  if not state then return nil end
   local noted = TAG .. 'recount:' .. args[1]
-  for i = 3, #args, 3 do
+  for i = first, #args, 3 do
     call('HSETNX', noted, args[i], args[i + 1] .. ' ' .. args[i + 2])
   end
   state.told = state.resent
-  return call('HKEYS', noted)
+  return state
+end
+
+-- recount_v2  ARGV: subject, since, are ids asked for 0|1, then the triples.
+-- Returns how many events were sent again, and the ids of all requests that are noted, if
+-- asked for; or nil when this window need not be summed any more.
+function budgets.note_events(_, args)
+  local state = budgets.note_streamed(args, 4)
+  if not state then return false end
+  local ids = args[3] == '1' and call('HKEYS', TAG .. 'recount:' .. args[1])
+  return { state.resent, ids or NOTHING }
+end
+
+-- recount_v1  ARGV: subject, since, then the triples.  For routers of the version before:
+-- returns the ids of all requests that are noted, or nil.
+function budgets.note_and_tell(_, args)
+  return budgets.note_streamed(args, 3) and call('HKEYS', TAG .. 'recount:' .. args[1]) or false
 end
 
 -- Takes the events that were sent again after the first `told` of them out of what is
 -- noted. Returns them as HSET takes them.
-local function take_later(noted, told)
+function budgets.take_later(noted, told)
   local found, later = call('HGETALL', noted), {}
   for i = 1, #found, 2 do
     local resent = string.match(found[i + 1], '^%d+ %d+ (%d+)$')
@@ -680,19 +696,15 @@ local function take_later(noted, told)
   return later
 end
 
--- recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
--- the noted requests, and up to which row of the log they have those of other shards.
--- Returns {tokens, billionths}: what is spent, or {}.
--- The sum of SQL may have an event that was sent again after the router asked what is
--- noted. It is not added but stays noted, as if it came after this call: the window is in
--- doubt again. So no flow of such events keeps a sum from being taken.
-function budgets.summed(_, args)
-  local subject, state = args[1], recounted(args[1], args[2])
-  local counted = tonumber(args[5])  -- nil: an older router's
+-- Takes the sum of a window. `told`: how many events that were sent again the router knew
+-- when it asked last what is noted. The sum of SQL may have one that came afterwards. It is
+-- not added but stays noted, as if it came after this call: the window is in doubt again.
+-- So no flow of such events keeps a sum from being taken.
+function budgets.take_sum(subject, state, told, tokens, nanos, counted)
   -- What was added since would be lost.
-  if not state or counted and others_seen and counted < others_seen then return {} end
-  local noted, tokens, nanos = TAG .. 'recount:' .. subject, tonumber(args[3]), tonumber(args[4])
-  local later = state.resent > state.told and take_later(noted, state.told) or NOTHING
+  if counted and others_seen and counted < others_seen then return {} end
+  local noted = TAG .. 'recount:' .. subject
+  local later = state.resent > told and budgets.take_later(noted, told) or NOTHING
   state.counted = counted
   for _, amounts in ipairs(call('HVALS', noted)) do
     local each, cost = string.match(amounts, '^(%d+) (%d+)')
@@ -704,6 +716,26 @@ function budgets.summed(_, args)
   for i = 1, #later, 2 do call('HSET', noted, later[i], later[i + 1]) end
   if #later > 0 then put_in_doubt(subject, state) end
   return { string.format('%.0f', tokens), string.format('%.0f', nanos) }
+end
+
+-- recounted_v2  ARGV: subject, since, how many events were sent again as the last reply
+-- that the sum leaves out told, tokens and billionths that SQL has without the noted
+-- requests, and up to which row of the log they have those of other shards.
+-- Returns {tokens, billionths}: what is spent, or {}.
+function budgets.summed(_, args)
+  local state = recounted(args[1], args[2])
+  if not state then return {} end
+  return budgets.take_sum(args[1], state, tonumber(args[3]), tonumber(args[4]), tonumber(args[5]),
+    tonumber(args[6]))
+end
+
+-- recounted_v1  ARGV: subject, since, tokens, billionths, the row of the log or nothing.
+-- For routers of the version before. What the newest call of any router told counts.
+function budgets.summed_by_older(_, args)
+  local state = recounted(args[1], args[2])
+  if not state then return {} end
+  return budgets.take_sum(args[1], state, state.told, tonumber(args[3]), tonumber(args[4]),
+    tonumber(args[5]))
 end
 
 -- used_v1  ARGV: now, key ids.  For each one: requests and tokens that its limits per

@@ -102,8 +102,9 @@ class Scene:
         """The router sums everything, of which SQL has this much without what is
         noted."""
         for recount in (await self.routing.recounts())[1]:
-            await self.routing.note_events(recount)
-            assert await self.routing.recounted(recount, Sum(tokens, nanos))
+            noted = await self.routing.note_events(recount)
+            assert noted
+            assert await self.routing.recounted(recount, noted, Sum(tokens, nanos))
 
     async def spent(self, subject: str = KEY) -> tuple[int, int, int]:
         (spend,) = await self.routing.spend(subject)

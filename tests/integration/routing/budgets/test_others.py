@@ -39,8 +39,10 @@ class Log:
         all."""
         newest = len(self.used) if newest is None else newest
         for recount in (await self.scene.routing.recounts())[1]:
-            await self.scene.routing.note_events(recount)
-            await self.scene.routing.recounted(recount, Sum(tokens, 0, newest))
+            noted = await self.scene.routing.note_events(recount)
+            assert noted
+            used = Sum(tokens, 0, newest)
+            await self.scene.routing.recounted(recount, noted, used)
 
 
 async def known(scene: Scene, log: Log, spent: int, **terms: Any) -> Any:

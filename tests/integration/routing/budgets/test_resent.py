@@ -1,10 +1,11 @@
 """Events that are sent again at any point while their window is summed count once."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
-from libs.common.routing.budgets import KNOWN, RECOUNTING, Quota, Recount, Sum
+from libs.common.routing.budgets import KNOWN, RECOUNTING, Noted, Quota, Recount, Sum
 from libs.common.routing.types import SpendUnknown
 from tests.integration.routing.budgets.scene import Scene, budget
 
@@ -18,35 +19,57 @@ class Router:
         self.scene = scene
         self.sql = sql
         self.streamed: dict[str, int] = {}
-        self.left_out: set[str] = set()
-        self.sum = Sum(0, 0)
         self.recount = Recount("", "", 0, 0)
+        self.noted = Noted(0, set())
+        self.sum = Sum(0, 0)
 
     async def begin(self) -> None:
         """Notes what the stream has."""
         _, (self.recount,) = await self.scene.routing.recounts()
         used = [(id_, tokens, 0) for id_, tokens in self.streamed.items()]
-        self.left_out = await self.note(used)
+        await self.note(used)
 
     async def note(self, used: Iterable[tuple[str, int, int]] = ()) -> set[str]:
+        """Returns what is noted since the call before."""
         noted = await self.scene.routing.note_events(self.recount, used)
         assert noted is not None
-        return noted
+        before, self.noted = self.noted.ids, noted
+        return noted.ids - before
 
     async def ask(self) -> None:
         """Sums what SQL has, and makes sure that nothing of it was noted meanwhile."""
-        left_out = self.left_out
+        left_out = self.noted.ids
         used = [tokens for id_, tokens in self.sql.items() if id_ not in left_out]
         self.sum = Sum(sum(used), 0)
-        assert not (await self.note() - left_out) & set(self.sql)
+        assert not await self.note() & set(self.sql)
 
     async def end(self) -> bool:
-        return await self.scene.routing.recounted(self.recount, self.sum)
+        return await self.scene.routing.recounted(self.recount, self.noted, self.sum)
 
     async def look(self) -> None:
         await self.begin()
         await self.ask()
         assert await self.end()
+
+
+class OlderRouter(Router):
+    """Calls the functions of the version before."""
+
+    async def note(self, used: Iterable[tuple[str, int, int]] = ()) -> set[str]:
+        triples = [part for each in used for part in each]
+        before = self.noted.ids
+        found = await self.call("recount_v1", *triples)
+        self.noted = Noted(0, {id_.decode() for id_ in found})
+        return self.noted.ids - before
+
+    async def end(self) -> bool:
+        return bool(await self.call("recounted_v1", *self.sum))
+
+    async def call(self, name: str, *args: Any) -> Any:
+        keys = self.scene.keys
+        named = keys.function(name), 2, keys.catalogue_version(), self.scene.stream
+        given = *self.recount.named, *args
+        return await self.scene.redis.execute_command("FCALL", *named, *given)
 
 
 async def in_doubt(scene: Scene) -> Quota:
@@ -71,17 +94,18 @@ async def test_a_stored_event_while_sql_is_asked(scene: Scene) -> None:
     await router.begin()
     await scene.resend("r9", 20)
     # It is noted and stored: the router asks again.
-    noted = await router.note()
-    assert noted == {"r9"}
-    router.left_out = noted
+    assert await router.note() == {"r9"}
     await router.ask()
     assert await router.end()
     assert await scene.spent() == (20, 0, KNOWN)
 
 
-async def test_a_stored_event_before_the_sum_is_told(scene: Scene) -> None:
+@pytest.mark.parametrize("kind", [Router, OlderRouter])
+async def test_a_stored_event_before_the_sum_is_told(
+    scene: Scene, kind: type[Router]
+) -> None:
     quota = await in_doubt(scene)
-    router = Router(scene, {"r9": 20})
+    router = kind(scene, {"r9": 20})
     await router.begin()
     await router.ask()
     await scene.resend("r9", 20)
@@ -181,6 +205,21 @@ async def test_a_release_behind_its_own_event(scene: Scene) -> None:
     assert await router.end()
     await router.look()
     assert await scene.spent() == (7, 0, KNOWN)
+
+
+async def test_two_routers_at_once(scene: Scene) -> None:
+    """One that was stopped for longer than it leads."""
+    await in_doubt(scene)
+    older, newer = Router(scene, {"r9": 20}), Router(scene, {"r9": 20})
+    await older.begin()
+    await older.ask()
+    await scene.resend("r9", 20)
+    await newer.begin()
+    assert await older.end()
+    assert not await newer.end()
+    assert await scene.spent() == (20, 0, RECOUNTING)
+    await newer.look()
+    assert await scene.spent() == (20, 0, KNOWN)
 
 
 async def test_a_steady_flow_does_not_keep_a_budget_closed(scene: Scene) -> None:
