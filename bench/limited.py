@@ -41,7 +41,7 @@ from libs.common.proxy_keys import Principal, secret_hash
 from libs.common.redis.client import ClientCaller
 from libs.common.redis.key_table import KeyTable
 from libs.common.redis.shared_connection import SharedConnection, connect
-from libs.common.routing.budgets import Quota, Sum, quota_at
+from libs.common.routing.budgets import Noted, Quota, Sum, quota_at
 from libs.common.routing.functions import RoutingFunctions
 from libs.common.routing.types import Ask, Release, SpendUnknown
 from libs.common.runtime import logs
@@ -53,6 +53,7 @@ RESOURCES = 4
 REQUESTS, TOKENS = 10**6, 10**9  # per minute
 BUDGET = Budget("key:bench", tokens=10**10, nanos=10**12)
 NOW_MS = int(time.time() * 1000)
+NONE_NOTED = Noted(0, set())
 HEADS = (
     f"  {'':<22}{'Redis, µs':>15}{'÷':>7}{'executing, µs':>16}{'÷':>7}{'caller ÷':>10}"
 )
@@ -117,7 +118,7 @@ class Limited(Bench):
             with suppress(SpendUnknown):
                 await self._routing.acquire(ask)
         for recount in (await self._routing.recounts())[1]:
-            await self._routing.recounted(recount, Sum(0, 0))
+            await self._routing.recounted(recount, NONE_NOTED, Sum(0, 0))
 
 
 def per_call(costs: dict[str, Cost]) -> Cost:
@@ -244,7 +245,7 @@ async def _sums(routing: RoutingFunctions) -> None:
     """As the router does."""
     while True:
         for recount in (await routing.recounts())[1]:
-            await routing.recounted(recount, Sum(0, 0))
+            await routing.recounted(recount, NONE_NOTED, Sum(0, 0))
         await asyncio.sleep(0.2)
 
 

@@ -184,6 +184,18 @@ class Recount:
     end_ms: int
     reserves: bool = False
 
+    @property
+    def named(self) -> tuple[str, str]:
+        return self.subject, self.since
+
+
+class Noted(NamedTuple):
+    """What is noted while a window is summed. `resent`: how many events were sent again
+    until then; `ids`: of all requests."""
+
+    resent: int
+    ids: set[str]
+
 
 class Sum(NamedTuple):
     """What SQL has of a window: tokens, and billionths of a dollar. `newest`: up to

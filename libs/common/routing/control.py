@@ -18,6 +18,7 @@ from libs.common.errors import NoCatalogue
 from libs.common.redis.client import Caller, Clock, servers_clock
 from libs.common.redis.keys import DEFAULT, Keys
 from libs.common.routing.budgets import (
+    Noted,
     Recount,
     Spend,
     Sum,
@@ -310,23 +311,23 @@ class ControlFunctions:
         ]
 
     async def note_events(
-        self, recount: Recount, used: Iterable[tuple[str, int, int]] = ()
-    ) -> set[str] | None:
-        """Note requests of a window that is summed, with their tokens and cost. Returns
-        the ids of all that are noted; None if the window need not be summed any
-        more."""
+        self,
+        recount: Recount,
+        used: Iterable[tuple[str, int, int]] = (),
+        tell: bool = True,
+    ) -> Noted | None:
+        """Note requests of a window that is summed, with their tokens and cost. `tell`:
+        the ids of all that are noted. None if it need not be summed any more."""
         triples = [part for each in used for part in each]
-        found = await self._fcall(
-            "recount_v1", recount.subject, recount.since, *triples
-        )
-        return None if found is None else {id_.decode() for id_ in found}
+        found = await self._fcall("recount_v2", *recount.named, int(tell), *triples)
+        return found and Noted(found[0], {id_.decode() for id_ in found[1]})
 
-    async def recounted(self, recount: Recount, used: Sum) -> bool:
+    async def recounted(self, recount: Recount, noted: Noted, used: Sum) -> bool:
         """Set the spend of a window: what SQL has without the requests that are noted,
-        and those. Returns False if it need not be summed any more, or lacks what other
-        shards spent meanwhile."""
-        subject, since = recount.subject, recount.since
-        return bool(await self._fcall("recounted_v1", subject, since, *used))
+        and those. False if it need not be summed any more, or lacks what other shards
+        spent meanwhile."""
+        given = *recount.named, noted.resent, *used
+        return bool(await self._fcall("recounted_v2", *given))
 
     async def in_flight(self) -> int:
         """The number of leases of all gateways."""

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from libs.common.redis.leader import Leadership
 from libs.common.redis.telemetry_stream import Entry
-from libs.common.routing.budgets import Recount, Sum
+from libs.common.routing.budgets import Noted, Recount, Sum
 from services.router.rounds import Rounds
 
 log = structlog.get_logger()
@@ -48,10 +48,10 @@ class Functions(Protocol):
     async def recounts(self) -> tuple[int, list[Recount]]: ...
 
     async def note_events(
-        self, recount: Recount, used: Iterable[Used] = ()
-    ) -> set[str] | None: ...
+        self, recount: Recount, used: Iterable[Used] = (), tell: bool = True
+    ) -> Noted | None: ...
 
-    async def recounted(self, recount: Recount, used: Sum) -> bool: ...
+    async def recounted(self, recount: Recount, noted: Noted, used: Sum) -> bool: ...
 
 
 class Shards(Protocol):
@@ -142,20 +142,23 @@ class Recounter:
             await self._sum(recount, used)
 
     async def _sum(self, recount: Recount, used: Sequence[Used]) -> None:
-        noted: set[str] | None = set()
-        for start in range(0, max(len(used), 1), NOTED_AT_ONCE):
+        parts = range(0, max(len(used), 1), NOTED_AT_ONCE)
+        noted: Noted | None = None
+        for start in parts:
             part = used[start : start + NOTED_AT_ONCE]
-            noted = await self._routing.note_events(recount, part)
+            # Only the last reply is read: to list all that are noted takes Redis long.
+            last = start == parts[-1]
+            noted = await self._routing.note_events(recount, part, last)
         subject, window = recount.subject, (recount.start_ms, recount.end_ms)
         for _ in range(TRIES):
             if noted is None:
                 return
-            used_before = await self._rows.spent(subject, *window, noted)
+            used_before = await self._rows.spent(subject, *window, noted.ids)
             after = await self._routing.note_events(recount)
             if after is None:
                 return
-            if not await self._rows.stored(after - noted, *window):
-                if await self._routing.recounted(recount, used_before):
+            if not await self._rows.stored(after.ids - noted.ids, *window):
+                if await self._routing.recounted(recount, after, used_before):
                     RECOUNTS.inc()
                     log.info("summed a budget", action="recounted", subject=subject)
                 return

@@ -34,7 +34,8 @@ local minutes, minutes_kept = {}, 0
 -- By subject: kind, starts, ends (the window), tokens, nanos (spent in it), reserved
 -- (what running requests may use), sure, level (the threshold that was reported: 0 none,
 -- 1 soft, 2 limit), reserves, since (identifies the doubt), counted (up to which row of
--- SQL's log the sum has what other shards spent).
+-- SQL's log the sum has what other shards spent), resent (how many events were sent again),
+-- told (how many of them a router of the version before knows).
 local spends, spends_kept = {}, 0
 -- What was looked up for a quota (`spent`; `first` and `second`: the states of its
 -- budgets; `only`: the first if there is no other) holds while its `epoch` is this one: until a state is replaced, is in doubt or
@@ -156,7 +157,7 @@ local function fresh(budget, sure)
   return {
     kind = budget.kind, starts = budget.starts, ends = budget.ends, tokens = 0, nanos = 0,
     reserved = 0, sure = sure, level = 0, reserves = budget.reserve and 1 or 0,
-    since = sure == KNOWN and 0 or microseconds(),
+    since = sure == KNOWN and 0 or microseconds(), resent = 0, told = 0,
     -- The next thresholds of limits that were compared with it.
     bar_tokens = math.huge, bar_nanos = math.huge,
   }
@@ -407,9 +408,11 @@ function budgets.begun(quota, ask, entry)
   return told(requests, tokens, quota.first, quota.second)
 end
 
--- While a window is summed anew, each request is noted by its id.
-local function note(subject, request, tokens, nanos)
-  call('HSET', TAG .. 'recount:' .. subject, request, string.format('%.0f %.0f', tokens, nanos))
+-- While a window is summed anew, each request is noted by its id, when it is published
+-- first. `resent`: the number of an event that is sent again, else 0.
+local function note(subject, request, tokens, nanos, resent)
+  call('HSETNX', TAG .. 'recount:' .. subject, request,
+    string.format('%.0f %.0f %.0f', tokens, nanos, resent))
 end
 
 -- Reads the limits that a request was admitted with: their id is in the place of the
@@ -465,7 +468,7 @@ function budgets.ended(keys, args, entry, quota, tokens, nanos)
     end
     if budget.reserve then let_go(budget.subject, state, field_of(args[1], args[2])) end
     if state.starts == budget.starts and state.kind == budget.kind and tokens + nanos > 0 then
-      if state.sure ~= KNOWN then note(budget.subject, args[2], tokens, nanos) end
+      if state.sure ~= KNOWN then note(budget.subject, args[2], tokens, nanos, 0) end
       add(keys[2], budget, state, tokens, nanos, now)
     end
   end
@@ -524,7 +527,8 @@ local function doubt(subject, request, event)
     spends[subject], epoch = nil, epoch + 1
     return
   end
-  note(subject, request, tokens, nanos)
+  state.resent = state.resent + 1
+  note(subject, request, tokens, nanos, state.resent)
   if state.sure == KNOWN then put_in_doubt(subject, state) end
 end
 
@@ -648,36 +652,90 @@ local function recounted(subject, since)
   return state
 end
 
--- recount_v1  ARGV: subject, since, then triples of request, tokens, billionths:
--- events that the stream has. Returns the ids of all requests that are noted, or nil
--- when this window need not be summed any more.
-function budgets.note_events(_, args)
-  if not recounted(args[1], args[2]) then return false end
+-- Notes events that the stream has: triples of request, tokens, billionths from the
+-- argument `first` on. Returns the state, or nil when this window need not be summed any
+-- more.
+function budgets.note_streamed(args, first)
+  local state = recounted(args[1], args[2])
+  if not state then return nil end
   local noted = TAG .. 'recount:' .. args[1]
-  for i = 3, #args, 3 do
+  for i = first, #args, 3 do
     call('HSETNX', noted, args[i], args[i + 1] .. ' ' .. args[i + 2])
   end
-  return call('HKEYS', noted)
+  state.told = state.resent
+  return state
 end
 
--- recounted_v1  ARGV: subject, since, tokens and billionths that SQL has without
--- the noted requests, and up to which row of the log they have those of other shards.
--- Returns {tokens, billionths}: what is spent, or {}.
-function budgets.summed(_, args)
-  local state = recounted(args[1], args[2])
-  local counted = tonumber(args[5])  -- nil: an older router's
+-- recount_v2  ARGV: subject, since, are ids asked for 0|1, then the triples.
+-- Returns how many events were sent again, and the ids of all requests that are noted, if
+-- asked for; or nil when this window need not be summed any more.
+function budgets.note_events(_, args)
+  local state = budgets.note_streamed(args, 4)
+  if not state then return false end
+  local ids = args[3] == '1' and call('HKEYS', TAG .. 'recount:' .. args[1])
+  return { state.resent, ids or NOTHING }
+end
+
+-- recount_v1  ARGV: subject, since, then the triples.  For routers of the version before:
+-- returns the ids of all requests that are noted, or nil.
+function budgets.note_and_tell(_, args)
+  return budgets.note_streamed(args, 3) and call('HKEYS', TAG .. 'recount:' .. args[1]) or false
+end
+
+-- Takes the events that were sent again after the first `told` of them out of what is
+-- noted. Returns them as HSET takes them.
+function budgets.take_later(noted, told)
+  local found, later = call('HGETALL', noted), {}
+  for i = 1, #found, 2 do
+    local resent = string.match(found[i + 1], '^%d+ %d+ (%d+)$')
+    if resent and tonumber(resent) > told then
+      call('HDEL', noted, found[i])
+      later[#later + 1], later[#later + 2] = found[i], found[i + 1]
+    end
+  end
+  return later
+end
+
+-- Takes the sum of a window. `told`: how many events that were sent again the router knew
+-- when it asked last what is noted. The sum of SQL may have one that came afterwards. It is
+-- not added but stays noted, as if it came after this call: the window is in doubt again.
+-- So no flow of such events keeps a sum from being taken.
+function budgets.take_sum(subject, state, told, tokens, nanos, counted)
   -- What was added since would be lost.
-  if not state or counted and others_seen and counted < others_seen then return {} end
-  local tokens, nanos = tonumber(args[3]), tonumber(args[4])
+  if counted and others_seen and counted < others_seen then return {} end
+  local noted = TAG .. 'recount:' .. subject
+  local later = state.resent > told and budgets.take_later(noted, told) or NOTHING
   state.counted = counted
-  for _, amounts in ipairs(call('HVALS', TAG .. 'recount:' .. args[1])) do
-    local each, cost = string.match(amounts, '^(%d+) (%d+)$')
+  for _, amounts in ipairs(call('HVALS', noted)) do
+    local each, cost = string.match(amounts, '^(%d+) (%d+)')
     tokens, nanos = tokens + tonumber(each), nanos + tonumber(cost)
   end
   state.tokens, state.nanos, state.sure, epoch = tokens, nanos, KNOWN, epoch + 1
-  call('DEL', TAG .. 'recount:' .. args[1])
-  call('SREM', TAG .. 'recounts', args[1])
+  call('DEL', noted)
+  call('SREM', TAG .. 'recounts', subject)
+  for i = 1, #later, 2 do call('HSET', noted, later[i], later[i + 1]) end
+  if #later > 0 then put_in_doubt(subject, state) end
   return { string.format('%.0f', tokens), string.format('%.0f', nanos) }
+end
+
+-- recounted_v2  ARGV: subject, since, how many events were sent again as the last reply
+-- that the sum leaves out told, tokens and billionths that SQL has without the noted
+-- requests, and up to which row of the log they have those of other shards.
+-- Returns {tokens, billionths}: what is spent, or {}.
+function budgets.summed(_, args)
+  local state = recounted(args[1], args[2])
+  if not state then return {} end
+  return budgets.take_sum(args[1], state, tonumber(args[3]), tonumber(args[4]), tonumber(args[5]),
+    tonumber(args[6]))
+end
+
+-- recounted_v1  ARGV: subject, since, tokens, billionths, the row of the log or nothing.
+-- For routers of the version before. What the newest call of any router told counts.
+function budgets.summed_by_older(_, args)
+  local state = recounted(args[1], args[2])
+  if not state then return {} end
+  return budgets.take_sum(args[1], state, state.told, tonumber(args[3]), tonumber(args[4]),
+    tonumber(args[5]))
 end
 
 -- used_v1  ARGV: now, key ids.  For each one: requests and tokens that its limits per

@@ -46,7 +46,8 @@
 --   instance         string a random name, by which the routers know this Redis
 --   spent:<key id>   string msgpack: use of a proxy key in the last minute (limits.lua)
 --   recounts         set    subjects whose window has to be summed anew from SQL
---   recount:<subject>       hash   request -> "tokens billionths of a dollar", meanwhile
+--   recount:<subject>       hash   request -> "tokens billionths of a dollar", meanwhile;
+--                           behind it the number of an event that was sent again
 --   reserving        set    subjects with reservations
 --   reserved:<subject>      hash   <gateway>/<request> -> "start of the window, tokens"
 --

@@ -86,7 +86,7 @@ def test_gateways_call_functions_of_the_library() -> None:
 
 
 def test_functions_are_registered_once() -> None:
-    assert len(REGISTERED) == len(set(REGISTERED)) == 53
+    assert len(REGISTERED) == len(set(REGISTERED)) == 55
 
 
 def test_functions_of_two_stacks_never_have_one_name() -> None:

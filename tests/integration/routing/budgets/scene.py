@@ -99,9 +99,12 @@ class Scene:
         await self.redis.execute_command("FCALL", *args, "request", request, event)
 
     async def summed(self, tokens: int = 0, nanos: int = 0) -> None:
-        """The router sums everything, of which SQL has this much."""
+        """The router sums everything, of which SQL has this much without what is
+        noted."""
         for recount in (await self.routing.recounts())[1]:
-            assert await self.routing.recounted(recount, Sum(tokens, nanos))
+            noted = await self.routing.note_events(recount)
+            assert noted
+            assert await self.routing.recounted(recount, noted, Sum(tokens, nanos))
 
     async def spent(self, subject: str = KEY) -> tuple[int, int, int]:
         (spend,) = await self.routing.spend(subject)

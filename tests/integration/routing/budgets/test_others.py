@@ -35,10 +35,14 @@ class Log:
         self.used.append(Used(len(self.used) + 1, KEY, at_ms, tokens, nanos))
 
     async def summed(self, tokens: int, newest: int | None = None) -> None:
-        """SQL has this much, up to a row of the log; by default all."""
+        """SQL has this much without what is noted, up to a row of the log; by default
+        all."""
         newest = len(self.used) if newest is None else newest
         for recount in (await self.scene.routing.recounts())[1]:
-            await self.scene.routing.recounted(recount, Sum(tokens, 0, newest))
+            noted = await self.scene.routing.note_events(recount)
+            assert noted
+            used = Sum(tokens, 0, newest)
+            await self.scene.routing.recounted(recount, noted, used)
 
 
 async def known(scene: Scene, log: Log, spent: int, **terms: Any) -> Any:

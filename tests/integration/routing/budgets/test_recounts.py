@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.common.routing.budgets import KNOWN, LEFT, RECOUNTING, UNKNOWN, Sum
+from libs.common.routing.budgets import KNOWN, LEFT, RECOUNTING, UNKNOWN, Noted, Sum
 from libs.common.routing.types import BudgetReserved, SpendUnknown
 from services.router.function_library import LIBRARY
 from tests.integration.routing.budgets.scene import DAY, Scene, budget
@@ -24,12 +24,15 @@ async def test_what_is_sent_again_counts_once(scene: Scene) -> None:
     await scene.release(quota, 7)
     _, (recount,) = await scene.routing.recounts()
     # The stream has all of them, SQL r2 and one that Redis knows nothing of.
-    noted = await scene.routing.note_events(recount, [("r2", 20, 0), ("r8", 1, 0)])
-    assert noted == {"r2", "r3", "r8", "r9"}
-    assert await scene.routing.recounted(recount, Sum(1_000, 0))
+    streamed = [("r2", 20, 0), ("r8", 1, 0)]
+    quiet = await scene.routing.note_events(recount, streamed, tell=False)
+    assert quiet == Noted(2, set())
+    noted = await scene.routing.note_events(recount)
+    assert noted == Noted(2, {"r2", "r3", "r8", "r9"})
+    assert await scene.routing.recounted(recount, noted, Sum(1_000, 0))
     assert await scene.spent() == (1_000 + 20 + 5 + 7 + 1, 0, KNOWN)
     assert (await scene.routing.recounts())[1] == []
-    assert not await scene.routing.recounted(recount, Sum(5, 0))
+    assert not await scene.routing.recounted(recount, noted, Sum(5, 0))
     assert await scene.routing.note_events(recount) is None
 
 
@@ -42,8 +45,10 @@ async def test_an_older_sum_is_not_taken(scene: Scene) -> None:
     await scene.resend("r9", 5)
     _, (newer,) = await scene.routing.recounts()
     assert older.since != newer.since
-    assert not await scene.routing.recounted(older, Sum(0, 0))
-    assert await scene.routing.recounted(newer, Sum(0, 0))
+    noted = await scene.routing.note_events(newer)
+    assert noted == Noted(1, {"r9"})
+    assert not await scene.routing.recounted(older, noted, Sum(0, 0))
+    assert await scene.routing.recounted(newer, noted, Sum(0, 0))
     assert await scene.spent() == (5, 0, KNOWN)
 
 

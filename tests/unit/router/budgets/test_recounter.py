@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 import pytest
 
 from libs.common.redis.telemetry_stream import Entry
-from libs.common.routing.budgets import Recount, Sum
+from libs.common.routing.budgets import Noted, Recount, Sum
 from services.router.budgets.recounter import (
+    NOTED_AT_ONCE,
     RESENT_WITHIN,
     RESTORED_WITHIN,
     Recounter,
@@ -37,6 +38,8 @@ class World:
         self.meanwhile: list[tuple[str, bool]] = []
         self.known: dict[str, tuple[int, int]] = {}
         self.asked = 0
+        self.resent = 0  # events that were sent again
+        self.told: list[bool] = []  # were ids asked for?
         self.others = self.added = False
 
     async def hold(self) -> bool:
@@ -46,13 +49,14 @@ class World:
         return self.age_ms, self.wanted
 
     async def note_events(
-        self, recount: Recount, used: Iterable[Used] = ()
-    ) -> set[str] | None:
+        self, recount: Recount, used: Iterable[Used] = (), tell: bool = True
+    ) -> Noted | None:
+        self.told.append(tell)
         if recount.subject in self.known:
             return None
         for id_, tokens, nanos in used:
             self.noted.setdefault(id_, (tokens, nanos))
-        return set(self.noted)
+        return Noted(self.resent, set(self.noted) if tell else set())
 
     @property
     def due(self) -> bool:
@@ -61,7 +65,8 @@ class World:
     async def add(self) -> None:
         self.added = True
 
-    async def recounted(self, recount: Recount, used: Sum) -> bool:
+    async def recounted(self, recount: Recount, noted: Noted, used: Sum) -> bool:
+        assert noted.resent == self.resent
         spent = [*self.noted.values(), (used.tokens, used.nanos)]
         total = sum(t for t, _ in spent), sum(n for _, n in spent)
         self.known[recount.subject] = total
@@ -74,6 +79,7 @@ class World:
         if self.meanwhile:
             id_, stores = self.meanwhile.pop(0)
             self.noted[id_] = (1, 10)
+            self.resent += 1
             if stores:
                 self.stored_rows[id_] = (1, 10)
         left = set(without)
@@ -145,6 +151,17 @@ async def test_reservations_are_restored_first() -> None:
     world.age_ms += 1
     await world.look()
     assert set(world.known) == {"key:k", "team:t"}
+
+
+@pytest.mark.parametrize("streamed", [0, NOTED_AT_ONCE, 2 * NOTED_AT_ONCE + 1])
+async def test_ids_are_asked_for_once_before_sql(streamed: int) -> None:
+    world = World(KEY)
+    for number in range(streamed):
+        world.streams(f"r{number}", 150, 1)
+    await world.look()
+    assert world.known["key:k"][0] == streamed
+    quiet = max(streamed - 1, 0) // NOTED_AT_ONCE
+    assert world.told == [False] * quiet + [True, True]
 
 
 async def test_an_odd_entry_is_left_out() -> None:
