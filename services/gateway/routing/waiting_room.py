@@ -59,6 +59,9 @@ class WaitingRoom:
         self._longest_s = longest_s
         self._request_s = request_s
         self.waiting: dict[str, _Waiter] = {}  # by request id
+        # Entries that Redis may still have. While others of this gateway wait they do
+        # not expire, and each keeps a place from them.
+        self._unleft: set[str] = set()
         self._freed = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
 
@@ -76,6 +79,8 @@ class WaitingRoom:
         began = now()
         ends = began + min(self._longest_s, self._request_s - age_s)
         waiter = self.waiting[ask.request_id] = _Waiter()
+        entry = place.entry(ask)
+        self._unleft.discard(entry)  # its place counts again
         try:
             decision = await self._turn(waiter, ask, ids, place, began, ends)
             end = "served"
@@ -86,8 +91,7 @@ class WaitingRoom:
         finally:
             del self.waiting[ask.request_id]
             if end != "served" or decision.degraded:
-                # Redis forgets it without this, only later.
-                self._routing.leave(place.entry(ask), _nothing)
+                self._leave(entry)
             metrics.queued.inc(end)
             metrics.queue_wait.observe(now() - began)
 
@@ -140,12 +144,16 @@ class WaitingRoom:
         except (RedisAway, NoCatalogue):
             # Each decides without Redis.
             interval_s, requests = AWAY_S, list(self.waiting)
+        else:
+            unleft, self._unleft = self._unleft, set()
+            for entry in unleft:
+                self._leave(entry)
         for request_id in requests:
             waiter = self.waiting.get(request_id)
             if waiter is not None:
                 waiter.turn.set()
         return interval_s
 
-
-def _nothing() -> None:
-    """Redis is away: the entry expires."""
+    def _leave(self, entry: str) -> None:
+        """If this fails, it is told again as soon as Redis answers."""
+        self._routing.leave(entry, lambda: self._unleft.add(entry))

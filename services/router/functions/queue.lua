@@ -201,7 +201,8 @@ function queues.is_full(waiting, mine, shares)
 end
 
 -- A request that waits holds no resource, but it has a lease, from which the reaper
--- makes its event if its gateway crashes.
+-- makes its event if its gateway crashes. Repeated by each call: meanwhile a gateway that
+-- lost its connection may have restored the lease on the resource of the attempt before.
 function queues.park(known, ask)
   local field = field_of(ask.gateway, ask.request)
   if ask.previous ~= '' and call('HDEL', leases_of(ask.previous), field) == 1 then
@@ -238,8 +239,8 @@ function queues.join(known, ask, class, now, due)
     if mine == 0 then call('HINCRBY', state, 'shares', 1) end
     call('HINCRBY', state, 'count:' .. share, 1)
     call('SADD', TAG .. 'queues', class)
-    queues.park(known, ask)
   end
+  queues.park(known, ask)
   if due then
     call('HSET', state, 'due:' .. entry, due)
   else

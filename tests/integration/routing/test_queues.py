@@ -149,3 +149,21 @@ async def test_a_gateway_that_crashes_leaves_no_place_and_no_gap(
             return await stack.routing.queues() == []
 
         await eventually(forgotten)
+
+
+async def test_a_lost_connection_leaves_no_place_that_nobody_takes(
+    valkey: str, tmp_path: Path
+) -> None:
+    empty(valkey)
+    async with (
+        gateway_stack(valkey, tmp_path, **SETTINGS) as stack,
+        httpx.AsyncClient(timeout=20) as http,
+    ):
+        async with held(stack, http):
+            alone = asyncio.create_task(post(stack, http))
+            await queued(stack, 1)
+            await stack.redis.client_kill_filter(_type="normal")
+        assert (await alone).status_code == 200
+        answers = await asyncio.gather(*(post(stack, http) for _ in range(4)))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert await stack.routing.queues() == []

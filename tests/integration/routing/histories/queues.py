@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import consumes, multiple, rule
 
-from libs.common.routing.types import Place, digest
+from libs.common.routing.types import Lease, Place, digest
 from tests.integration.routing.histories.both import ASKED, WAITING, Asked, Both
 from tests.integration.routing.histories.outcomes import changed
 from tests.integration.routing.histories.values import DRAWS, GATEWAYS, MODELS, SHARES
@@ -49,8 +49,13 @@ class Queues(Both):
     @rule(target=ASKED, asked=consumes(ASKED), draw=DRAWS, share=SHARES)
     def wait_for_another(
         self, asked: Asked, draw: int, share: tuple[str, float]
-    ) -> Any:
-        """The next attempt, which may wait for another resource."""
+    ) -> Asked:
+        """The next attempt, which may wait for another resource. Another share than
+        before is that of another target of the request's alias; where the request waits
+        already, the call by which it left that place was lost."""
+        return self._for_another(asked, draw, share)
+
+    def _for_another(self, asked: Asked, draw: int, share: tuple[str, float]) -> Asked:
         if not asked.resource_id:
             return asked
         tried = *asked.tried, asked.resource_id
@@ -58,6 +63,22 @@ class Queues(Both):
         ask = replace(ask, place=Place(share[0], 1_000, share[1]))
         chosen = self.ask_both(ask)
         return Asked(ask, asked.model, chosen or asked.resource_id, tried)
+
+    @rule(target=ASKED, asked=consumes(ASKED), draw=DRAWS, share=SHARES)
+    def wait_while_its_gateway_reconnects(
+        self, asked: Asked, draw: int, share: tuple[str, float]
+    ) -> Asked:
+        """The gateway restores the leases of its requests, also of those that wait."""
+        waits = self._for_another(asked, draw, share)
+        request, id_ = waits.ask.request_id, waits.resource_id
+        if request in self.held or id_ not in self.python.resources:
+            return waits
+        leases = [Lease(request, id_, b"{}")]
+        self.run(self.lua.resume(waits.ask.gateway_id, leases))
+        self.python.resume(waits.ask.gateway_id, leases)
+        self.held[request] = id_
+        chosen = self.ask_both(waits.ask)
+        return replace(waits, resource_id=chosen or id_)
 
     @rule(asked=consumes(WAITING))
     def leave_a_queue(self, asked: Asked) -> None:

@@ -61,7 +61,8 @@ class Redis:
 
     def leave(self, entry: str, failed: Callable[[], None]) -> None:
         self.left.append(entry)
-        failed()
+        if self.fails:
+            failed()
 
 
 class Scene:
@@ -165,6 +166,26 @@ async def test_without_redis_each_decides_alone() -> None:
     scene.redis.says = Decision("one", "panic", "v1", degraded=True)
     assert (await waiting).degraded
     assert scene.redis.left == ["r|key:k|gw"]
+
+
+@timeless
+async def test_a_place_that_was_not_given_up_is_given_up_when_redis_is_back() -> None:
+    """Redis would keep it as long as others of this gateway wait."""
+    scene = Scene()
+    left, again = scene.wait("left"), scene.wait("again")
+    await settled()
+    scene.redis.fails = RedisAway()
+    left.cancel()
+    again.cancel()
+    await settled()
+    del scene.redis.left[:]
+    waiting = scene.wait("again")
+    await asyncio.sleep(0.5)
+    assert scene.redis.left == []
+    scene.redis.fails = None
+    await asyncio.sleep(0.5)
+    assert scene.redis.left == ["left|key:k|gw"]
+    waiting.cancel()
 
 
 @timeless
