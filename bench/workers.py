@@ -16,7 +16,7 @@ from bench.parts.load import Load
 from bench.parts.servers import Server, direct, gateway
 
 SHARE = 0.4  # of a core, for each worker
-LOAD = Load(connections=32, seconds=3.0, warm_s=1.0)
+CONNECTIONS = 32  # for each worker: requests at once share calls to Redis
 
 
 async def gain(folder: Path) -> float | None:
@@ -32,8 +32,9 @@ async def gain(folder: Path) -> float | None:
             direct(place) as upstream,
             gateway(place, upstream, workers=count) as ours,
         ):
+            what = Load(count * CONNECTIONS, seconds=3.0, warm_s=1.0)
             with quota.limited(_workers(ours), SHARE):
-                taken.append((await measure.sample(ours, LOAD)).costs())
+                taken.append((await measure.sample(ours, what)).costs())
     one, two = taken
     return min(two["rate"] / one["rate"], 2 * one["cpu"] / two["cpu"])
 
